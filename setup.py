@@ -1,0 +1,84 @@
+"""Builds the compiled CPU column: Cython modules in src/ over the C kernels in src/kernels/.
+
+Everything else about the package is in pyproject.toml. The C files choose their instruction sets
+themselves, so one build runs on every processor of its architecture.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+
+import numpy
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+COMPILE = ["-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+KERNELS = ["avx512.c", "avx2.c", "portable.c", "dispatch.c", "team.c"]
+HEADERS = [f"src/kernels/{name}" for name in sorted(os.listdir("src/kernels")) if name.endswith(".h")]
+
+NO_COMPILER = """
+rnnfast is compiled from C, and that failed. It needs GCC 9 or Clang 12 (or newer) and Python's headers:
+    Debian, Ubuntu:  apt install gcc python3-dev        Fedora:  dnf install gcc python3-devel
+    macOS:           xcode-select --install             Windows: use WSL
+"""
+
+
+def extension(name, *more, **options):
+    return Extension(
+        f"rnnfast.cpu.{name}",
+        [f"src/{name}.pyx", *more],
+        include_dirs=["src", numpy.get_include()],
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+        extra_compile_args=list(COMPILE),
+        depends=[*HEADERS, "rnnfast/cpu/_runtime.pxd", "rnnfast/cpu/_cell.pxd"],
+        **options,
+    )
+
+
+class BuildKernels(build_ext):
+    """build_ext that uses OpenMP where the compiler has it and says plainly what is missing where it fails."""
+
+    def build_extensions(self):
+        if self.compiler.compiler_type == "msvc":
+            sys.exit(NO_COMPILER)
+        openmp = self.openmp_flags()
+        print("rnnfast: building", "with OpenMP" if openmp else "WITHOUT OpenMP: one thread only")
+        for ext in self.extensions:
+            ext.extra_compile_args += openmp
+            ext.extra_link_args += openmp
+        try:
+            super().build_extensions()
+        except Exception as error:
+            sys.exit(f"{error}\n{NO_COMPILER}")
+
+    def openmp_flags(self):
+        program = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+        with tempfile.TemporaryDirectory() as folder:
+            source = os.path.join(folder, "probe.c")
+            with open(source, "w") as file:
+                file.write(program)
+            command = [*self.compiler.compiler_so, "-fopenmp", source, "-o", os.path.join(folder, "probe")]
+            try:
+                subprocess.run([c for c in command if c != "-c"], check=True, capture_output=True)
+            except (OSError, subprocess.CalledProcessError):
+                return []
+        return ["-fopenmp"]
+
+
+setup(
+    ext_modules=cythonize(
+        [
+            extension("_runtime", *(f"src/kernels/{name}" for name in KERNELS), libraries=["m"]),
+            extension("_cell"),
+            extension("rnn"),
+            extension("lstm"),
+            extension("gru"),
+            extension("ops"),
+        ],
+        compiler_directives={"language_level": 3, "boundscheck": False, "wraparound": False},
+        build_dir="build/cython",
+    ),
+    cmdclass={"build_ext": BuildKernels},
+)
