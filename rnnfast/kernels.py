@@ -1,0 +1,175 @@
+"""The contract that every square of the grid keeps, and the devices.
+
+Rows are cells (rnn, lstm, gru) and `ops`, columns are devices (reference, cpu, cuda); the square
+of a cell and a device is the module `rnnfast.<device>.<cell>`, got by `load(cell, device)`:
+
+    forward(xs, state, params, *, train=True, reverse=False, **options) -> hs, state, cache
+    backward(dhs, dstate, params, cache, grads) -> dxs, dstate
+
+N batch, T time, D input, H hidden, G gates (1 rnn, 4 lstm, 3 gru); one dtype, that of the params,
+float32 or float64; arrays of any strides, which live on the column's device.
+
+- xs, dxs (N, T, D); hs, dhs (N, T, H). params (Wx, Wh, b): Wx (D, G*H), Wh (H, G*H), b (G*H,)
+  or None. Gate blocks: lstm f, g, i, o; gru z, r, candidate.
+- state and dstate are tuples, (h,) for rnn and gru, (h, c) for lstm, each (N, H). One that is
+  handed in may be None, which means zeros: the first product with Wh is then skipped.
+- reverse=True runs from t = T-1 down to 0. hs[:, t] still belongs to xs[:, t]; the final state is
+  the one of t = 0.
+- options: nonlinearity="tanh" or "relu" for rnn. `cache` remembers them and reverse.
+- One call runs the whole sequence; a single step is T = 1. With N = 0 or T = 0 hs is empty, the
+  states come out as they went in (a copy) and grads are zero.
+- Inputs are referenced by `cache`, never written. What is returned is fresh and never rewritten
+  by a later call; the caller may change hs and the state before backward.
+- backward overwrites grads (dWx, dWh, db) in place, whatever was in them; without b there is no
+  db (two entries, or a third that is None). It consumes `cache`: a second backward, or one with
+  the None that train=False gives, is a RuntimeError.
+- NaN in one sample stays in that sample (grads are sums over all of them).
+- The same input gives the same bits, from run to run and for every number of threads.
+- Wrong sizes, types or read-only grads are a ValueError or a TypeError before anything is
+  written, and leave `cache` as it was. The contract alone cannot crash the process.
+
+The squares of `ops` have the functions of rnnfast/reference/ops.py, whose docstrings are their
+contract; what is said above of inputs, outputs, gradients and errors holds for them too.
+"""
+
+import importlib
+import os
+import platform
+import sys
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import numpy as np
+
+from rnnfast.cpu import _runtime
+
+CELLS = ("rnn", "lstm", "gru")
+DEVICES = ("cuda", "cpu", "reference")  # the best first
+MAX_THREADS = 1024  # beyond what the system can start, OpenMP ends the process
+
+_default = None  # set_device; None leaves it to RNNFAST_DEVICE
+_context = ContextVar("rnnfast.device", default=None)  # a new thread starts without one
+
+
+def load(name, device):
+    """The module of a cell (or "ops") on one device, imported when it is first asked for.
+
+    ValueError for a name that does not exist, RuntimeError with the reason where the device is
+    not usable.
+    """
+    if name not in (*CELLS, "ops"):
+        raise ValueError(f"load: name must be one of {(*CELLS, 'ops')}, got {name!r}")
+    if device == "auto":
+        raise ValueError(f"load: device must be one of {DEVICES}, got 'auto' (see resolve)")
+    return importlib.import_module(f"rnnfast.{_usable(device)}.{name}")
+
+
+# Devices
+
+
+def devices():
+    """The names of the usable devices, the best first."""
+    return tuple(name for name in DEVICES if _why_missing(name) is None)
+
+
+def get_device():
+    """What `device()`, else `set_device`, else RNNFAST_DEVICE asks for; "auto" if none does."""
+    chosen = _context.get() or _default
+    return chosen or _known(os.environ.get("RNNFAST_DEVICE") or "auto", "RNNFAST_DEVICE")
+
+
+def set_device(name):
+    """The device of layers made from now on, in every thread: "auto" or one of DEVICES.
+
+    With "auto" a layer goes where its weights live. ValueError for another name, RuntimeError
+    with the reason where the device is not usable; nothing is changed then.
+    """
+    global _default
+    _default = _usable(name)
+
+
+@contextmanager
+def device(name):
+    """`with device("cpu"):` is `set_device` for one block, in this thread (or task) alone."""
+    token = _context.set(_usable(name))
+    try:
+        yield
+    finally:
+        _context.reset(token)
+
+
+def resolve(device, *arrays):
+    """The device for a layer that holds `arrays`: one of DEVICES.
+
+    `device` (the layer's argument) goes before `get_device()`. If that says "auto" the arrays
+    decide, CuPy "cuda", others "cpu"; a mixture is a ValueError.
+    """
+    chosen = _usable(get_device() if device is None else device)
+    if chosen != "auto":
+        return chosen
+    homes = {"cuda" if _is_cupy(a) else "cpu" for a in arrays if a is not None} or {"cpu"}
+    if len(homes) > 1:
+        raise ValueError("device: the arrays must be all NumPy or all CuPy, got both")
+    return _usable(homes.pop())
+
+
+def _is_cupy(array):
+    return type(array).__module__.partition(".")[0] == "cupy"  # without importing it
+
+
+def _known(name, argument="device"):
+    if not isinstance(name, str):
+        raise TypeError(f"{argument} must be a str, got {type(name).__name__}")
+    if name not in ("auto", *DEVICES):
+        raise ValueError(f"{argument} must be one of {('auto', *DEVICES)}, got {name!r}")
+    return name
+
+
+def _usable(name):
+    if _known(name) != "auto":
+        reason = _why_missing(name)
+        if reason is not None:
+            raise RuntimeError(f"device {name!r} is not usable: {reason}")
+    return name
+
+
+def _why_missing(name):
+    return importlib.import_module(f"rnnfast.{name}").available()
+
+
+# Threads of the cpu column
+
+
+def get_num_threads():
+    """How many threads a call of the cpu column may use."""
+    return _runtime.num_threads()
+
+
+def set_num_threads(n):
+    """Use at most n threads in the cpu column. The results do not depend on it, bit for bit.
+
+    The default is RNNFAST_NUM_THREADS, else OMP_NUM_THREADS, else the CPUs that affinity and
+    cgroup limits leave to this process. TypeError unless n is an integer, ValueError unless it
+    is from 1 to 1024.
+    """
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
+        raise TypeError(f"set_num_threads: n must be an int, got {type(n).__name__}")
+    if not 1 <= n <= MAX_THREADS:
+        raise ValueError(f"set_num_threads: n must be from 1 to {MAX_THREADS}, got {n}")
+    _runtime.set_num_threads(n)
+
+
+def show_config():
+    """Prints the version, instruction sets, threads and devices; a bug report starts with it."""
+    import rnnfast  # here: it imports this module
+
+    print(f"rnnfast {rnnfast.__version__}")
+    print(f"  Python            {platform.python_version()} on {sys.platform} {platform.machine()}")
+    print(f"  NumPy             {np.__version__}")
+    print(f"  instruction set   {_runtime.simd()} (usable: {', '.join(_runtime.simds())})")
+    print(f"  threads           {get_num_threads()}{'' if _runtime.openmp() else ' (no OpenMP)'}")
+    print(f"  device            {get_device()} (usable: {', '.join(devices())})")
+    for name in DEVICES:
+        reason = _why_missing(name)
+        if reason is not None:
+            print(f"  {name:<17} missing: {reason}")

@@ -1,0 +1,103 @@
+"""The operations without a time loop, in NumPy: affine, embedding, softmax loss, dropout mask.
+
+Shapes: M rows (a sequence batch is flattened to M = N*T), K inputs, N outputs, V vocabulary,
+D embedding width. Deep Learning from Scratch 2, chapters 1, 4 and 5.
+"""
+
+import numpy as np
+
+
+def sigmoid(x):
+    """1 / (1 + exp(-x)); the exponent is never positive, so nothing overflows."""
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, e) / (1 + e)
+
+
+def affine_forward(x, W, b):
+    """y = x W + b for x (M, K), W (K, N) and b (N,) or None; y (M, N)."""
+    y = x @ W
+    return y if b is None else y + b
+
+
+def affine_backward(dy, x, W, dW, db):
+    """Writes dW (K, N) and db (N,), unless it is None; returns dx (M, K) for dy (M, N)."""
+    dW[...] = x.T @ dy
+    if db is not None:
+        db[...] = dy.sum(axis=0)
+    return dy @ W.T
+
+
+def embedding_forward(ids, W):
+    """The rows of W (V, D) that integer `ids` name: ids.shape + (D,).
+
+    An id outside [0, V) is a ValueError, another dtype than an integer one a TypeError.
+    """
+    _check_ids("embedding: ids", ids, len(W))
+    return W[ids]
+
+
+def embedding_backward(dout, ids, dW):
+    """Writes all of dW (V, D): row v is the sum of dout over the places where ids == v."""
+    _check_ids("embedding: ids", ids, len(dW))
+    dW[...] = 0
+    np.add.at(dW, ids, dout)  # unlike dW[ids] += dout, this adds a repeated id every time
+
+
+def softmax_loss_forward(xs, ts, *, ignore_label=-1):
+    """Mean of -log softmax(xs)[ts] over the rows whose target is not `ignore_label`.
+
+    xs (M, V) logits, ts (M,) integer targets. Returns the loss, a Python float summed in
+    float64 (0.0 where no row counts), and the cache. A target outside [0, V) is a ValueError.
+    """
+    counts = ts != ignore_label
+    _check_ids("softmax_loss: ts", ts[counts], xs.shape[1])
+    rows = np.flatnonzero(counts)
+    log_p = _log_softmax(xs[rows])
+    cache = xs, ts, rows
+    if len(rows) == 0:
+        return 0.0, cache
+    return float(-log_p[np.arange(len(rows)), ts[rows]].mean()), cache
+
+
+def softmax_loss_backward(cache, dout=1.0):
+    """dxs (M, V) = dout (softmax(xs) - onehot(ts)) / rows that count; zero in the others."""
+    xs, ts, rows = cache
+    dxs = np.zeros_like(xs)
+    if len(rows):
+        dx = np.exp(_log_softmax(xs[rows]))
+        dx[np.arange(len(rows)), ts[rows]] -= 1
+        dxs[rows] = dx * (dout / len(rows))
+    return dxs
+
+
+def dropout_mask(shape, ratio, key, step, dtype):
+    """A mask of 0 (with probability `ratio`) and 1 / (1 - ratio).
+
+    Counter-based: `key` = (seed, layer) and `step` alone decide it, not what was drawn before
+    and not the dtype, so every column and every rerun draws the same one. Element k is kept where
+    (w >> 11) / 2^53 >= ratio; w is word k % 4 of Philox4x64-10 at counter (1 + k // 4, 0, 0, step).
+    """
+    philox = np.random.Philox(
+        key=np.array(key, dtype=np.uint64),
+        counter=np.array([0, 0, 0, step], dtype=np.uint64),
+    )
+    kept = np.random.Generator(philox).random(shape) >= ratio
+    return np.where(kept, 1 / (1 - ratio), 0).astype(dtype)
+
+
+def _log_softmax(xs):
+    """float64 and shifted by the maximum; a row without a finite maximum becomes NaN, quietly."""
+    xs = xs.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        xs -= xs.max(axis=1, keepdims=True, initial=-np.inf)
+        return xs - np.log(np.exp(xs).sum(axis=1, keepdims=True))
+
+
+def _check_ids(name, ids, size):
+    """Integers in [0, size): NumPy would take -1 as the last row and say nothing."""
+    ids = np.asarray(ids)
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers, got {ids.dtype}")
+    wrong = ids[(ids < 0) | (ids >= size)]
+    if wrong.size:
+        raise ValueError(f"{name} must be in [0, {size}), got {wrong.flat[0]}")

@@ -1,0 +1,73 @@
+"""The simple recurrent network (Elman), in NumPy. Deep Learning from Scratch 2, chapter 5.
+
+Forward, one step; h' is the state of the step before:
+
+    A = x Wx + h' Wh + b
+    h = tanh(A)              or relu(A) = max(A, 0)
+
+Backward, one step; dh has already come together from above (dhs) and from the step after:
+
+    dA = dh (1 - h^2)        or dh where h > 0, else 0
+    dx = dA Wx^T    dh' = dA Wh^T
+    dWx += x^T dA   dWh += h'^T dA   db += sum of dA over the batch
+
+Shapes: N batch, T time, D input, H hidden.
+
+    xs, dxs (N, T, D)    hs, dhs (N, T, H)    state, dstate (h,) with h (N, H)
+    Wx (D, H)            Wh (H, H)            b (H,) or None
+"""
+
+import numpy as np
+
+
+def forward(xs, state, params, *, train=True, reverse=False, nonlinearity="tanh"):
+    """Runs the whole sequence: hs, (h,) and the cache for `backward`. See rnnfast.kernels."""
+    if nonlinearity not in ("tanh", "relu"):
+        raise ValueError(f'rnn: nonlinearity must be "tanh" or "relu", got {nonlinearity!r}')
+    Wx, Wh, b = params
+    N, T, _ = xs.shape
+    H = Wh.shape[0]
+    (h,) = state if state is not None else (np.zeros((N, H), Wx.dtype),)
+
+    hs = np.empty((N, T, H), Wx.dtype)
+    steps = []
+    for t in reversed(range(T)) if reverse else range(T):
+        x, h_prev = xs[:, t], h
+        A = x @ Wx + h_prev @ Wh
+        if b is not None:
+            A += b
+        h = np.tanh(A) if nonlinearity == "tanh" else np.maximum(A, 0)
+        hs[:, t] = h
+        if train:
+            steps.append((t, x, h_prev, h))
+
+    cache = {"steps": steps, "nonlinearity": nonlinearity} if train else None
+    return hs, (h.copy(),), cache
+
+
+def backward(dhs, dstate, params, cache, grads):
+    """Writes `grads` (dWx, dWh, db), empties `cache`; dxs and (dh,). See rnnfast.kernels."""
+    if not cache:
+        raise RuntimeError("rnn: backward needs the cache of a forward(train=True), once")
+    Wx, Wh, b = params
+    N, T, H = dhs.shape
+    (dh,) = dstate if dstate is not None else (np.zeros((N, H), Wx.dtype),)
+    dh = dh.copy()
+
+    dxs = np.empty((N, T, Wx.shape[0]), Wx.dtype)
+    dWx, dWh, db = np.zeros_like(Wx), np.zeros_like(Wh), np.zeros(H, Wx.dtype)
+    for t, x, h_prev, h in reversed(cache["steps"]):
+        dh += dhs[:, t]
+        dA = dh * (1 - h**2) if cache["nonlinearity"] == "tanh" else np.where(h > 0, dh, 0)
+        dWx += x.T @ dA
+        dWh += h_prev.T @ dA
+        db += dA.sum(axis=0)
+        dxs[:, t] = dA @ Wx.T
+        dh = dA @ Wh.T
+
+    cache.clear()
+    grads[0][...] = dWx
+    grads[1][...] = dWh
+    if b is not None:
+        grads[2][...] = db
+    return dxs, (dh,)

@@ -1,0 +1,265 @@
+"""Cells x shapes x tolerances, and random problems: what every column is tested with.
+
+A new cell is one row of CELLS.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pytest
+
+from rnnfast.kernels import load
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    name: str
+    gates: int  # blocks in Wx, Wh and b
+    states: int  # 1: (h,), 2: (h, c)
+    options: tuple = ({},)  # keyword arguments of forward, each set tested
+
+
+CELLS = (
+    Cell("rnn", gates=1, states=1, options=({}, {"nonlinearity": "relu"})),
+    Cell("lstm", gates=4, states=2),
+    Cell("gru", gates=3, states=1),
+)
+VARIANTS = [(cell, options) for cell in CELLS for options in cell.options]
+
+cells = pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
+variants = pytest.mark.parametrize(
+    ("cell", "options"),
+    VARIANTS,
+    ids=["-".join((cell.name, *options.values())) for cell, options in VARIANTS],
+)
+
+# N, T, D, H: ones, primes, and widths on and just off the SIMD widths 4, 8, 16, 32 and 64
+SHAPES = (
+    (1, 1, 1, 1),
+    (1, 3, 2, 1),
+    (2, 1, 3, 5),
+    (3, 2, 5, 3),
+    (2, 3, 1, 4),
+    (5, 3, 4, 7),
+    (7, 2, 7, 8),
+    (4, 3, 8, 9),
+    (3, 5, 9, 15),
+    (6, 2, 17, 16),
+    (2, 7, 16, 17),
+    (8, 2, 15, 31),
+    (5, 3, 31, 32),
+    (9, 3, 32, 33),
+    (11, 2, 33, 63),
+    (3, 3, 65, 64),
+    (13, 2, 63, 65),
+    (1, 4, 100, 100),
+    (17, 1, 64, 127),
+    (33, 2, 13, 19),
+    (2, 40, 3, 5),
+    (3, 2, 300, 261),  # beyond one block of the matrix product in every direction
+    (131, 3, 6, 10),
+)
+BOOK_SHAPE = (20, 35, 100, 100)  # chapter 6: batch 20, 35 steps, 100 wide
+
+# Against the reference in float64. For hs, states, dxs and dstate |error| <= tol * (1 + |ref|);
+# for each gradient, a sum over N*T, the error's 2-norm <= tol * the reference's.
+TOLERANCE = {np.dtype("float32"): 1e-5, np.dtype("float64"): 1e-12}
+
+
+def assert_close(got, expected, name="array", tolerance=None):
+    """Every element of hs, a state, dxs or dstate."""
+    assert got.shape == expected.shape, f"{name}: {got.shape}, expected {expected.shape}"
+    tolerance = TOLERANCE[got.dtype] if tolerance is None else tolerance
+    error = np.abs(got.astype("f8") - expected) / (1 + np.abs(expected))
+    assert error.size == 0 or error.max() <= tolerance, f"{name}: off by {error.max():.2e}"
+
+
+def assert_grad_close(got, expected, name="grad", tolerance=None):
+    """The 2-norm of one gradient."""
+    assert got.shape == expected.shape, f"{name}: {got.shape}, expected {expected.shape}"
+    tolerance = TOLERANCE[got.dtype] if tolerance is None else tolerance
+    error, norm = np.linalg.norm(got.astype("f8") - expected), np.linalg.norm(expected)
+    assert error <= tolerance * norm, f"{name}: off by {error:.2e}, norm {norm:.2e}"
+
+
+@dataclass
+class Problem:
+    """One call of forward and backward, and where backward writes."""
+
+    xs: np.ndarray
+    state: tuple | None
+    params: tuple
+    dhs: np.ndarray
+    dstate: tuple | None
+    keywords: dict  # reverse and the cell's options
+
+    @property
+    def dtype(self):
+        return self.params[0].dtype
+
+    def astype(self, dtype):
+        """The same numbers: float64 holds every float32."""
+
+        def cast(arrays):
+            if arrays is None:
+                return None
+            return tuple(None if a is None else a.astype(dtype) for a in arrays)
+
+        (xs, dhs), state, dstate = cast((self.xs, self.dhs)), cast(self.state), cast(self.dstate)
+        return Problem(xs, state, cast(self.params), dhs, dstate, self.keywords)
+
+    def poisoned_grads(self):
+        """NaN, which stays wherever backward does not write."""
+        return tuple(None if p is None else np.full_like(p, np.nan) for p in self.params)
+
+    def run(self, module):
+        """Everything that forward and backward of one square of the grid give."""
+        hs, state, cache = module.forward(self.xs, self.state, self.params, **self.keywords)
+        grads = self.poisoned_grads()
+        dxs, dstate = module.backward(self.dhs, self.dstate, self.params, cache, grads)
+        return Result(hs, state, dxs, dstate, grads)
+
+
+@dataclass
+class Result:
+    hs: np.ndarray
+    state: tuple
+    dxs: np.ndarray
+    dstate: tuple
+    grads: tuple
+
+    def arrays(self):
+        """(name, array) of everything but the grads."""
+        yield "hs", self.hs
+        yield "dxs", self.dxs
+        yield from zip(("h", "c"), self.state, strict=False)
+        yield from zip(("dh", "dc"), self.dstate, strict=False)
+
+    def named_grads(self):
+        names = ("dWx", "dWh", "db")
+        return [(n, g) for n, g in zip(names, self.grads, strict=False) if g is not None]
+
+
+def assert_same_values(got, expected):
+    """A Result against the one of the reference in float64."""
+    assert len(got.state) == len(expected.state)
+    assert len(got.dstate) == len(expected.dstate)
+    for (name, a), (_, b) in zip(got.arrays(), expected.arrays(), strict=True):
+        assert_close(a, b, name)
+    for (name, a), (_, b) in zip(got.named_grads(), expected.named_grads(), strict=True):
+        assert_grad_close(a, b, name)
+
+
+def assert_same_bits(got, expected):
+    """Two Results of one column; NaN equals NaN."""
+    pairs = zip(
+        (*got.arrays(), *got.named_grads()),
+        (*expected.arrays(), *expected.named_grads()),
+        strict=True,
+    )
+    for (name, a), (_, b) in pairs:
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+@cache
+def solved(cell, shape, dtype, **keywords):
+    """A problem, and what the reference in float64 says of it; not to be changed."""
+    problem = make_problem(cell, shape, dtype, **keywords)
+    return problem, problem.astype("float64").run(load(cell.name, "reference"))
+
+
+def make_problem(cell, shape, dtype="float32", *, seed=0, bias=True, states=True, **keywords):
+    """Random, with weights at the book's initialisation; states and gradients all distinct.
+
+    bias=False gives b None, states=False gives state and dstate None.
+    """
+    N, T, D, H = shape
+    G = cell.gates
+    rng = np.random.default_rng([seed, *shape])
+
+    def randn(*size):
+        return rng.standard_normal(size).astype(dtype)
+
+    Wx = (randn(D, G * H) / np.sqrt(max(D, 1))).astype(dtype)
+    Wh = (randn(H, G * H) / np.sqrt(max(H, 1))).astype(dtype)
+    b = randn(G * H)
+    state, dstate = (tuple(randn(N, H) for _ in range(cell.states)) for _ in range(2))
+    return Problem(
+        xs=randn(N, T, D),
+        state=state if states else None,
+        params=(Wx, Wh, b if bias else None),
+        dhs=randn(N, T, H),
+        dstate=dstate if states else None,
+        keywords=keywords,
+    )
+
+
+# Equal arrays that lie differently in memory
+
+
+def spread(array, axis=0):
+    """Equal to `array`, at every second place of a larger one along `axis`."""
+    shape = list(array.shape)
+    shape[axis] *= 2
+    slices = [slice(None)] * array.ndim
+    slices[axis] = slice(None, None, 2)
+    base = np.full(shape, np.nan, array.dtype)
+    base[tuple(slices)] = array
+    return base[tuple(slices)]
+
+
+def backwards(array, axis=0):
+    """Equal to `array`, with a negative stride along `axis`."""
+    return np.flip(np.flip(array, axis).copy(), axis)
+
+
+def read_only(array):
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+def unaligned(array):
+    """Equal to `array`, one byte beside where a number should be."""
+    copy = np.empty(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+LAYOUTS = {
+    "every second": spread,
+    "every second step": lambda a: spread(a, min(1, a.ndim - 1)),
+    "every second column": lambda a: spread(a, -1),
+    "reversed rows": backwards,
+    "reversed time": lambda a: backwards(a, min(1, a.ndim - 1)),
+    "reversed columns": lambda a: backwards(a, -1),
+    "fortran": np.asfortranarray,
+    "time first": lambda a: np.moveaxis(np.moveaxis(a, 0, -1).copy(), -1, 0),
+    "unaligned": unaligned,
+    "read-only": read_only,
+}
+WRITABLE_LAYOUTS = [name for name in LAYOUTS if name != "read-only"]
+
+
+# Arrays that a column has to reject
+
+REJECTED = (TypeError, ValueError, BufferError)
+TOO_BIG = (ValueError, MemoryError, OverflowError)
+
+
+def bad_arrays(a):
+    """Arrays that are not like `a`; what they are, and the array."""
+    other = "float64" if a.dtype == np.float32 else "float32"
+    yield "the other float", a.astype(other)
+    yield "integers", a.astype(np.int64)
+    yield "complex", a.astype(np.complex64)
+    yield "objects", a.astype(object)
+    yield "a rank less", a[0]
+    yield "a rank more", a[None]
+    for axis in range(a.ndim):
+        yield f"one less in axis {axis}", a.take(range(a.shape[axis] - 1), axis)
+        yield f"one more in axis {axis}", np.concatenate((a, a.take([0], axis)), axis)
+    yield "an int", 3
+    yield "a str", "weights"

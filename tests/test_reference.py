@@ -1,0 +1,336 @@
+"""The specification itself: numeric gradients, literal values, the book's formulas one by one."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+from cases import assert_close, assert_same_bits, cells, make_problem, variants
+
+from rnnfast.kernels import load
+from rnnfast.reference import gru, lstm, ops, rnn
+
+NUMERIC_TOLERANCE = 1e-7  # central differences in float64, step 1e-5
+
+
+@pytest.fixture(autouse=True)
+def no_warnings():
+    """No overflow, no division by zero, no invalid value."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def numeric_grad(loss, array, step=1e-5):
+    """d loss() / d array by central differences; the array is put back as it was."""
+    grad = np.empty_like(array)
+    for k in np.ndindex(array.shape):
+        value = array[k]
+        array[k] = value + step
+        above = loss()
+        array[k] = value - step
+        below = loss()
+        array[k] = value
+        grad[k] = (above - below) / (2 * step)
+    return grad
+
+
+# Cells: numeric gradients
+
+
+@variants
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(2, 3, 3, 2), (1, 1, 2, 3), (3, 4, 1, 1)], ids=str)
+def test_gradients_are_the_numeric_ones(cell, options, reverse, bias, shape):
+    """Through hs and through the final state, of every param, of xs and of the first state."""
+    module = load(cell.name, "reference")
+    p = make_problem(cell, shape, "float64", seed=7, bias=bias, reverse=reverse, **options)
+
+    def loss():
+        hs, state, _ = module.forward(p.xs, p.state, p.params, train=False, **p.keywords)
+        return (hs * p.dhs).sum() + sum((s * d).sum() for s, d in zip(state, p.dstate, strict=True))
+
+    got = p.run(module)
+    inputs = {"dxs": p.xs, **dict(zip(("dh", "dc"), p.state, strict=False))}
+    inputs |= dict(zip(("dWx", "dWh", "db"), p.params, strict=True))
+    for name, grad in [("dxs", got.dxs), *zip(("dh", "dc"), got.dstate, strict=False)]:
+        assert_close(grad, numeric_grad(loss, inputs[name]), name, NUMERIC_TOLERANCE)
+    for name, grad in got.named_grads():
+        assert_close(grad, numeric_grad(loss, inputs[name]), name, NUMERIC_TOLERANCE)
+
+
+# Cells: the values themselves, from formulas written down again, one number at a time
+
+
+def sigmoid(a):
+    return 1 / (1 + math.exp(-a))
+
+
+def naive_rnn(x, state, A, Wh, nonlinearity="tanh"):
+    (h,) = state
+    H = len(h)
+    A = [A[j] + sum(h[k] * Wh[k, j] for k in range(H)) for j in range(H)]
+    return ([math.tanh(a) if nonlinearity == "tanh" else max(a, 0.0) for a in A],)
+
+
+def naive_lstm(x, state, A, Wh):
+    h, c = state
+    H = len(h)
+    A = [A[j] + sum(h[k] * Wh[k, j] for k in range(H)) for j in range(4 * H)]
+    c = [sigmoid(A[j]) * c[j] + math.tanh(A[H + j]) * sigmoid(A[2 * H + j]) for j in range(H)]
+    return [sigmoid(A[3 * H + j]) * math.tanh(c[j]) for j in range(H)], c
+
+
+def naive_gru(x, state, A, Wh):
+    (h,) = state
+    H = len(h)
+    z = [sigmoid(A[j] + sum(h[k] * Wh[k, j] for k in range(H))) for j in range(H)]
+    r = [sigmoid(A[H + j] + sum(h[k] * Wh[k, H + j] for k in range(H))) for j in range(H)]
+    new = [
+        math.tanh(A[2 * H + j] + sum(r[k] * h[k] * Wh[k, 2 * H + j] for k in range(H)))
+        for j in range(H)
+    ]
+    return ([(1 - z[j]) * h[j] + z[j] * new[j] for j in range(H)],)
+
+
+NAIVE = {"rnn": naive_rnn, "lstm": naive_lstm, "gru": naive_gru}
+
+
+@variants
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("states", [True, False])
+def test_forward_is_the_naive_formula(cell, options, reverse, bias, states):
+    N, T, D, H = shape = 3, 4, 5, 2
+    keywords = {"bias": bias, "states": states, "reverse": reverse}
+    p = make_problem(cell, shape, "float64", seed=1, **keywords, **options)
+    Wx, Wh, b = p.params
+    hs, state, _ = load(cell.name, "reference").forward(p.xs, p.state, p.params, **p.keywords)
+
+    for n in range(N):
+        s = [list(a[n]) for a in p.state] if states else [[0.0] * H] * cell.states
+        for t in range(T)[:: -1 if reverse else 1]:
+            x = p.xs[n, t]
+            A = [
+                sum(x[d] * Wx[d, j] for d in range(D)) + (b[j] if bias else 0.0)
+                for j in range(Wx.shape[1])
+            ]
+            s = NAIVE[cell.name](x, s, A, Wh, **options)
+            np.testing.assert_allclose(hs[n, t], s[0], rtol=1e-13, atol=1e-14)
+        for got, expected in zip(state, s, strict=True):
+            np.testing.assert_allclose(got[n], expected, rtol=1e-13, atol=1e-14)
+
+
+def test_rnn_by_hand():
+    """A = 1*0.5 + 0.25*(-1) + 0.1 = 0.35; d tanh = 1 - tanh^2."""
+    params = np.array([[0.5]]), np.array([[-1.0]]), np.array([0.1])
+    xs, h0 = np.array([[[1.0]]]), np.array([[0.25]])
+    hs, (h,), cache = rnn.forward(xs, (h0,), params)
+    grads = [np.empty((1, 1)), np.empty((1, 1)), np.empty(1)]
+    dxs, (dh,) = rnn.backward(np.array([[[2.0]]]), (np.array([[1.0]]),), params, cache, grads)
+
+    tanh = 0.3363755443363322  # tanh(0.35)
+    dA = 3 * (1 - tanh**2)
+    np.testing.assert_allclose([hs.item(), h.item()], tanh, rtol=1e-14)
+    np.testing.assert_allclose([dxs.item(), dh.item()], [0.5 * dA, -dA], rtol=1e-14)
+    np.testing.assert_allclose([g.item() for g in grads], [dA, 0.25 * dA, dA], rtol=1e-14)
+
+
+def test_relu_rnn_by_hand():
+    """h = 2, then 3*1 + 2*(-2) < 0: the second step is cut, and its gradient with it."""
+    params = np.array([[1.0]]), np.array([[-2.0]]), None
+    hs, _, cache = rnn.forward(np.array([[[2.0], [3.0]]]), None, params, nonlinearity="relu")
+    grads = [np.empty((1, 1)), np.empty((1, 1))]
+    dxs, (dh,) = rnn.backward(np.array([[[5.0], [7.0]]]), None, params, cache, grads)
+    assert hs.tolist() == [[[2.0], [0.0]]]
+    assert dxs.tolist() == [[[5.0], [0.0]]]
+    assert (dh.item(), grads[0].item(), grads[1].item()) == (-10.0, 10.0, 0.0)
+
+
+def test_lstm_by_hand():
+    """Only biases: f, i, o are 3/4, 1/3, 1/5 and g is tanh(log 2) = 3/5."""
+    b = np.log([3.0, 2.0, 0.5, 0.25])
+    params = np.zeros((1, 4)), np.zeros((1, 4)), b
+    state = np.array([[9.0]]), np.array([[2.0]])
+    hs, (h, c), cache = lstm.forward(np.array([[[8.0]]]), state, params)
+    grads = [np.empty((1, 4)), np.empty((1, 4)), np.empty(4)]
+    _, (dh, dc) = lstm.backward(np.zeros((1, 1, 1)), (0 * h, 0 * c + 1), params, cache, grads)
+
+    np.testing.assert_allclose(c, [[1.7]], rtol=1e-14)  # 3/4 * 2 + 3/5 * 1/3
+    np.testing.assert_allclose(hs, [[[math.tanh(1.7) / 5]]], rtol=1e-14)
+    np.testing.assert_array_equal(h, hs[:, 0])
+    np.testing.assert_allclose(dc, [[0.75]], rtol=1e-14)
+    dA = [2 * 3 / 16, (1 - 0.36) / 3, 0.6 * 2 / 9, 0.0]  # c' f(1-f), i(1-g^2), g i(1-i), none
+    np.testing.assert_allclose(grads[2], dA, rtol=1e-14)
+    np.testing.assert_allclose(grads[1][0], np.multiply(9, dA), rtol=1e-14)
+    np.testing.assert_allclose(grads[0][0], np.multiply(8, dA), rtol=1e-14)
+    assert dh.item() == 0.0
+
+
+def test_gru_by_hand():
+    """z = 1/4, r = 1/2 and the candidate tanh(0.5 * 4 * 1 - 2 + log 2) = 3/5."""
+    b = np.array([-math.log(3), 0.0, math.log(2) - 2])
+    params = np.zeros((1, 3)), np.array([[0.0, 0.0, 1.0]]), b
+    h0 = np.array([[4.0]])
+    hs, _, cache = gru.forward(np.zeros((1, 1, 1)), (h0,), params)
+    grads = [np.empty((1, 3)), np.empty((1, 3)), np.empty(3)]
+    _, (dh,) = gru.backward(np.ones((1, 1, 1)), None, params, cache, grads)
+
+    np.testing.assert_allclose(hs, [[[3.15]]], rtol=1e-14)  # 3/4 * 4 + 1/4 * 3/5
+    dA_c = 0.25 * 0.64
+    dA = [-3.4 * 3 / 16, dA_c * 4 / 4, dA_c]  # (~h - h') z(1-z), h' r(1-r), z(1 - ~h^2)
+    np.testing.assert_allclose(grads[2], dA, rtol=1e-13)
+    np.testing.assert_allclose(grads[1][0], [4 * dA[0], 4 * dA[1], 2 * dA_c], rtol=1e-13)
+    np.testing.assert_allclose(dh, [[0.75 + dA_c / 2]], rtol=1e-13)
+
+
+@cells
+def test_reverse_is_the_reversed_sequence(cell):
+    p = make_problem(cell, (2, 5, 3, 4), "float64")
+    module = load(cell.name, "reference")
+    expected = p.run(module)
+    p.xs, p.dhs, p.keywords = p.xs[:, ::-1], p.dhs[:, ::-1], {"reverse": True}
+    got = p.run(module)
+    got.hs, got.dxs = got.hs[:, ::-1], got.dxs[:, ::-1]
+    assert_same_bits(got, expected)
+
+
+@cells
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_extreme_inputs_saturate_quietly(cell, dtype):
+    """Pre-activations of +-1000 and more; the autouse fixture turns any warning into an error."""
+    p = make_problem(cell, (4, 3, 2, 3), dtype)
+    p.xs *= 1000
+    got = p.run(load(cell.name, "reference"))
+    assert all(np.isfinite(a).all() for _, a in (*got.arrays(), *got.named_grads()))
+    assert all(a.dtype == dtype for _, a in (*got.arrays(), *got.named_grads()))
+
+
+# Ops
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sigmoid(dtype):
+    x = np.array([-np.inf, -1e4, -50, -math.log(3), 0, math.log(3), 50, 1e4, np.inf, np.nan], dtype)
+    y = ops.sigmoid(x)
+    expected = [0, 0, math.exp(-50), 0.25, 0.5, 0.75, 1, 1, 1, np.nan]
+    np.testing.assert_allclose(y, expected, rtol=2e-6 if dtype == "float32" else 1e-15)
+    assert y.dtype == dtype
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_affine_gradients_are_the_numeric_ones(bias):
+    rng = np.random.default_rng(0)
+    x, W, dy = (rng.standard_normal(size) for size in ((4, 3), (3, 2), (4, 2)))
+    b = rng.standard_normal(2) if bias else None
+    expected = [[sum(x[m, k] * W[k, n] for k in range(3)) for n in range(2)] for m in range(4)]
+    y = ops.affine_forward(x, W, b)
+    np.testing.assert_allclose(y, np.array(expected) + (b if bias else 0), rtol=1e-13)
+
+    dW, db = np.full_like(W, np.nan), np.full(2, np.nan) if bias else None
+    dx = ops.affine_backward(dy, x, W, dW, db)
+    pairs = [(x, dx), (W, dW), (b, db)] if bias else [(x, dx), (W, dW)]
+    for array, grad in pairs:
+        numeric = numeric_grad(lambda: (ops.affine_forward(x, W, b) * dy).sum(), array)
+        assert_close(grad, numeric, tolerance=NUMERIC_TOLERANCE)
+
+
+def test_embedding_by_hand():
+    W = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    ids = np.array([[2, 0, 2]], dtype=np.uint8)
+    out = ops.embedding_forward(ids, W)
+    assert out.tolist() == [[[5.0, 6.0], [1.0, 2.0], [5.0, 6.0]]]
+    assert not np.shares_memory(out, W)
+    dW = np.full_like(W, np.nan)
+    ops.embedding_backward(np.array([[[1.0, 10.0], [2.0, 20.0], [4.0, 40.0]]]), ids, dW)
+    assert dW.tolist() == [[2.0, 20.0], [0.0, 0.0], [5.0, 50.0]]
+
+
+@pytest.mark.parametrize(
+    ("ids", "error", "text"),
+    [
+        ([0, 3], ValueError, r"ids must be in \[0, 3\), got 3"),
+        ([-1, 0], ValueError, r"ids must be in \[0, 3\), got -1"),
+        ([0.0, 1.0], TypeError, "ids must be integers, got float64"),
+        ([True, False], TypeError, "ids must be integers, got bool"),
+    ],
+)
+def test_embedding_rejects_ids(ids, error, text):
+    W, ids = np.ones((3, 2)), np.array(ids)
+    with pytest.raises(error, match=text):
+        ops.embedding_forward(ids, W)
+    with pytest.raises(error, match=text):
+        ops.embedding_backward(np.ones((2, 2)), ids, W)
+    assert (W == 1).all()
+
+
+def test_softmax_loss_by_hand():
+    """Softmax (1/4, 3/4) and (1/2, 1/2); the third row is ignored, whatever is in it."""
+    xs = np.array([[0.0, math.log(3)], [5.0, 5.0], [np.nan, np.inf]])
+    loss, cache = ops.softmax_loss_forward(xs, np.array([1, 0, -1]))
+    assert isinstance(loss, float)
+    assert loss == pytest.approx((math.log(4 / 3) + math.log(2)) / 2, rel=1e-14)
+    expected = np.array([[1 / 8, -1 / 8], [-1 / 4, 1 / 4], [0, 0]])
+    for dout in (1.0, 3.0):  # it may be asked more than once
+        dxs = ops.softmax_loss_backward(cache, dout)
+        np.testing.assert_allclose(dxs, dout * expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("ignore_label", [-1, 2])
+def test_softmax_loss_gradient_is_the_numeric_one(ignore_label):
+    xs = np.random.default_rng(0).standard_normal((5, 4))
+    ts = np.array([3, ignore_label, 0, 1, ignore_label])
+
+    def loss():
+        return ops.softmax_loss_forward(xs, ts, ignore_label=ignore_label)[0] * 2.5
+
+    _, cache = ops.softmax_loss_forward(xs, ts, ignore_label=ignore_label)
+    dxs = ops.softmax_loss_backward(cache, 2.5)
+    assert_close(dxs, numeric_grad(loss, xs), "dxs", NUMERIC_TOLERANCE)
+
+
+@pytest.mark.parametrize(("M", "V"), [(3, 4), (0, 4), (2, 0), (0, 0)])
+def test_softmax_loss_of_nothing_is_zero(M, V):
+    loss, cache = ops.softmax_loss_forward(np.ones((M, V), "f"), np.full(M, -1))
+    assert loss == 0.0
+    assert ops.softmax_loss_backward(cache).tolist() == np.zeros((M, V)).tolist()
+
+
+def test_softmax_loss_of_extreme_logits():
+    """1e4 does not overflow and -inf is a probability of zero; only an undefined row is NaN."""
+    inf = np.inf
+    xs = np.array([[1e4, 0], [-inf, 3], [-1e4, -1e4]], dtype=np.float32)
+    loss, cache = ops.softmax_loss_forward(xs, np.array([0, 1, 0]))
+    assert loss == pytest.approx(math.log(2) / 3, rel=1e-14)
+    expected = np.array([[0, 0], [0, 0], [-1 / 6, 1 / 6]])
+    np.testing.assert_allclose(ops.softmax_loss_backward(cache), expected, rtol=1e-7)
+    assert ops.softmax_loss_forward(xs, np.array([0, 0, 0]))[0] == inf
+    assert math.isnan(ops.softmax_loss_forward(np.full((1, 2), -inf), np.array([0]))[0])
+
+
+@pytest.mark.parametrize("target", [4, -2])
+def test_softmax_loss_rejects_targets(target):
+    with pytest.raises(ValueError, match=rf"ts must be in \[0, 4\), got {target}"):
+        ops.softmax_loss_forward(np.ones((2, 4)), np.array([0, target]))
+
+
+def test_dropout_mask_depends_on_key_and_step_alone():
+    def draw(seed=5, layer=1, step=2, dtype=np.float32):
+        return ops.dropout_mask((50, 40), 0.25, (seed, layer), step, dtype)
+
+    mask = draw()
+    assert mask.dtype == np.float32
+    assert set(np.unique(mask)) == {np.float32(0), np.float32(4 / 3)}
+    assert abs((mask == 0).mean() - 0.25) < 0.03
+    np.testing.assert_array_equal(mask, draw())
+    np.testing.assert_array_equal(mask != 0, draw(dtype=np.float64) != 0)
+    for other in (draw(seed=6), draw(layer=2), draw(step=3)):
+        assert 0.3 < (mask != other).mean() < 0.45  # 2 * 0.25 * 0.75 when independent
+    assert (ops.dropout_mask((9,), 0.0, (0, 0), 0, np.dtype("f8")) == 1).all()
+
+
+def test_dropout_mask_is_pinned():
+    """Another NumPy or another column must not draw another mask."""
+    mask = ops.dropout_mask((2, 8), 0.5, (1984, 3), 7, np.float32)
+    assert mask.tolist() == [[0, 0, 0, 2, 0, 0, 0, 0], [0, 2, 0, 0, 2, 0, 2, 2]]
