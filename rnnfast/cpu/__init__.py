@@ -1,0 +1,6 @@
+"""The CPU column: compiled from `src/`, one module per cell, over the native kernels of `_runtime`."""
+
+
+def available():
+    """None: the CPU column is part of every install."""
+    return None

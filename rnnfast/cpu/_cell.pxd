@@ -1,0 +1,23 @@
+# What the cells' modules share: the contract of rnnfast.kernels over one native call.
+cimport numpy as cnp
+
+from rnnfast.cpu._runtime cimport cell_job, cell_kernel
+
+
+cdef class Params:
+    cdef cnp.ndarray Wx, Wh, b
+    cdef ptrdiff_t D, H
+    cdef int type_num
+
+
+cdef class Cell:
+    cdef str name
+    cdef int index, gates, kept
+    cdef bint has_c
+
+    cdef Params check_params(self, params)
+    cdef cnp.ndarray check_state(self, x, Params p, ptrdiff_t N, str name)
+    cdef tuple check_states(self, state, Params p, ptrdiff_t N, tuple names)
+    cdef int run(self, cell_kernel kernel, const cell_job *job) except -1
+    cdef tuple forward(self, xs, state, params, bint train, bint reverse, bint relu)
+    cdef tuple backward(self, dhs, dstate, params, cache, grads)

@@ -1,0 +1,73 @@
+# The native runtime: src/kernels, linked once into rnnfast.cpu._runtime, and what its modules share.
+cimport numpy as cnp
+
+cdef extern from "kernels/kernels.h" nogil:
+    ctypedef struct strided:
+        const void *p
+        ptrdiff_t s0, s1, s2
+
+    ctypedef struct cell_job:
+        ptrdiff_t N, T, D, H
+        int threads, train, relu
+        strided xs, h0, c0, Wx, Wh
+        const void *b
+        strided hs
+        void *hT
+        void *cT
+        void *panels
+        void *h
+        void *rh
+        strided dhs, dhT, dcT, dxs
+        void *dh0
+        void *dc0
+        void *dWx
+        void *dWh
+        void *db
+
+    ctypedef struct gemm_job:
+        ptrdiff_t M, N, K
+        int threads
+        strided a, b
+        const void *bias
+        strided c
+
+    ctypedef struct softmax_job:
+        ptrdiff_t M, V
+        int threads
+        strided x
+        const ptrdiff_t *ts
+        ptrdiff_t ignore
+        double *lse
+        double *loss
+        double scale
+        void *dx
+
+    ctypedef struct scatter_job:
+        ptrdiff_t M, V, D
+        int threads
+        const ptrdiff_t *ids
+        strided dy, dW
+
+    ctypedef int (*cell_kernel)(const cell_job *) noexcept nogil
+
+    ctypedef struct kernel_set:
+        cell_kernel rnn_forward, rnn_backward, lstm_forward, lstm_backward, gru_forward, gru_backward
+        int (*gemm)(const gemm_job *) noexcept nogil
+        int (*column_sums)(const gemm_job *) noexcept nogil
+        int (*softmax_forward)(const softmax_job *) noexcept nogil
+        int (*softmax_backward)(const softmax_job *) noexcept nogil
+        int (*scatter)(const scatter_job *) noexcept nogil
+        int (*apply)(int, const void *, void *, ptrdiff_t) noexcept nogil
+
+    ctypedef struct kernel_table:
+        const char *name
+        kernel_set f32, f64
+
+
+cdef const kernel_set *kernels_for(int type_num) noexcept nogil
+cdef int threads_for(double flops_between_barriers, ptrdiff_t parts) noexcept nogil
+cdef cnp.ndarray readable(object x, int ndim, int type_num, str name, bint rows_contiguous)
+cdef int writable(object x, cnp.ndarray like, str name) except -1
+cdef cnp.ndarray scratch_for(cnp.ndarray target)
+cdef strided view(cnp.ndarray x) noexcept
+

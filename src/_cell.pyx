@@ -1,0 +1,243 @@
+"""The call that every cell shares: check the arrays, fill in one `cell_job`, run it without the GIL.
+
+Checks here are cheap and complete: whatever is passed in, a call either raises or stays inside its arrays.
+"""
+cimport numpy as cnp
+import numpy as np
+
+from rnnfast.cpu._runtime cimport (
+    cell_job, cell_kernel, kernel_set, kernels_for, readable, scratch_for, strided, threads_for, view, writable,
+)
+
+cnp.import_array()
+
+
+cdef void backwards(strided *v, ptrdiff_t T, int type_num) noexcept:
+    """Let axis 1 of v run from its end."""
+    cdef ptrdiff_t size = 4 if type_num == cnp.NPY_FLOAT else 8
+    v.p = <const char *>v.p + (T - 1) * v.s1 * size
+    v.s1 = -v.s1
+
+
+cdef void *aligned(cnp.ndarray x) noexcept:
+    return <void *>((<size_t>cnp.PyArray_DATA(x) + 63) & ~<size_t>63)
+
+
+cdef cnp.ndarray empty2(ptrdiff_t a, ptrdiff_t b, int type_num):
+    cdef cnp.npy_intp[2] dims = [a, b]
+    return cnp.PyArray_EMPTY(2, dims, type_num, 0)
+
+
+cdef cnp.ndarray empty3(ptrdiff_t a, ptrdiff_t b, ptrdiff_t c, int type_num):
+    cdef cnp.npy_intp[3] dims = [a, b, c]
+    return cnp.PyArray_EMPTY(3, dims, type_num, 0)
+
+
+cdef strided optional(x) noexcept:
+    cdef strided v
+    if x is not None:
+        return view(x)
+    v.p = NULL
+    v.s0 = v.s1 = v.s2 = 0
+    return v
+
+
+cdef class Cache:
+    """What forward keeps for backward. Opaque: its layout is written in the cell's header in src/kernels."""
+    cdef Cell cell
+    cdef cnp.ndarray xs, h0, c0, panels, h, rh
+    cdef ptrdiff_t N, T, D, H
+    cdef int type_num
+    cdef bint reverse, relu, used
+
+
+cdef class Params:
+    """(Wx, Wh, b) after their checks."""
+
+
+cdef cell_kernel find_kernel(int index, bint backward, int type_num) noexcept:
+    cdef const kernel_set *k = kernels_for(type_num)
+    if index == 0:
+        return k.rnn_backward if backward else k.rnn_forward
+    if index == 1:
+        return k.lstm_backward if backward else k.lstm_forward
+    return k.gru_backward if backward else k.gru_forward
+
+
+cdef class Cell:
+    """One row of the grid: `gates` blocks of H columns in the weights, `kept` values a unit kept in the panels."""
+
+    def __cinit__(self, str name):
+        self.name = name
+        self.index = ("rnn", "lstm", "gru").index(name)
+        self.gates = (1, 4, 3)[self.index]
+        self.kept = (1, 5, 3)[self.index]
+        self.has_c = name == "lstm"
+
+    cdef Params check_params(self, params):
+        if not isinstance(params, (tuple, list)) or len(params) not in (2, 3):
+            raise TypeError(f"{self.name}: params must be (Wx, Wh, b), got {type(params).__name__}")
+        cdef Params p = Params()
+        Wx, Wh = params[0], params[1]
+        b = params[2] if len(params) == 3 else None
+        if not isinstance(Wx, np.ndarray):
+            raise TypeError(f"{self.name}: Wx must be a numpy.ndarray, got {type(Wx).__name__}")
+        p.type_num = cnp.PyArray_TYPE(<cnp.ndarray>Wx)
+        if p.type_num != cnp.NPY_FLOAT and p.type_num != cnp.NPY_DOUBLE:
+            raise TypeError(f"{self.name}: Wx must be float32 or float64, got {Wx.dtype}")
+        p.Wx = readable(Wx, 2, p.type_num, f"{self.name}: Wx", False)
+        p.Wh = readable(Wh, 2, p.type_num, f"{self.name}: Wh", False)
+        p.D, p.H = cnp.PyArray_DIM(p.Wx, 0), cnp.PyArray_DIM(p.Wh, 0)
+        cdef ptrdiff_t columns = self.gates * p.H
+        if p.H < 1 or cnp.PyArray_DIM(p.Wh, 1) != columns:
+            raise ValueError(f"{self.name}: Wh must be (H, {self.gates}H), got {Wh.shape}")
+        if p.D < 1 or cnp.PyArray_DIM(p.Wx, 1) != columns:
+            raise ValueError(f"{self.name}: Wx must be (D, {self.gates}H) = (D, {columns}), got {Wx.shape}")
+        if b is not None:
+            p.b = readable(b, 1, p.type_num, f"{self.name}: b", True)
+            if cnp.PyArray_DIM(p.b, 0) != columns:
+                raise ValueError(f"{self.name}: b must be ({self.gates}H,) = ({columns},), got {b.shape}")
+        return p
+
+    cdef cnp.ndarray check_state(self, x, Params p, ptrdiff_t N, str name):
+        cdef cnp.ndarray a = readable(x, 2, p.type_num, f"{self.name}: {name}", True)
+        if cnp.PyArray_DIM(a, 0) != N or cnp.PyArray_DIM(a, 1) != p.H:
+            raise ValueError(f"{self.name}: {name} must be (N, H) = ({N}, {p.H}), got {x.shape}")
+        return a
+
+    cdef tuple check_states(self, state, Params p, ptrdiff_t N, tuple names):
+        """(h, c) or (h, None), each None where the state is None."""
+        if state is None:
+            return None, None
+        count = 2 if self.has_c else 1
+        if not isinstance(state, (tuple, list)) or len(state) != count:
+            raise TypeError(f"{self.name}: {names[2]} must be None or a tuple of {count} arrays, got {type(state).__name__}")
+        h = None if state[0] is None else self.check_state(state[0], p, N, names[0])
+        c = None if not self.has_c or state[1] is None else self.check_state(state[1], p, N, names[1])
+        return h, c
+
+    cdef tuple forward(self, xs, state, params, bint train, bint reverse, bint relu):
+        cdef Params p = self.check_params(params)
+        cdef cnp.ndarray x = readable(xs, 3, p.type_num, f"{self.name}: xs", True)
+        cdef ptrdiff_t N = cnp.PyArray_DIM(x, 0), T = cnp.PyArray_DIM(x, 1), D = p.D, H = p.H
+        if cnp.PyArray_DIM(x, 2) != D:
+            raise ValueError(f"{self.name}: xs must be (N, T, D) with D = {D}, got {xs.shape}")
+        if (<double>N) * (T + 1) * (D + (self.kept + 3) * <double>H) * 8 > 4e18:
+            raise ValueError(f"{self.name}: xs of shape {xs.shape} with H = {H} needs more memory than can be addressed")
+        h0, c0 = self.check_states(state, p, N, ("h", "c", "state"))
+
+        cdef cnp.ndarray hs = empty3(N, T, H, p.type_num)
+        cdef cnp.ndarray hT = empty2(N, H, p.type_num)
+        cdef cnp.ndarray cT = empty2(N, H, p.type_num) if self.has_c else None
+        cdef Cache cache = None
+        if train:
+            cache = Cache()
+            cache.cell, cache.xs, cache.h0, cache.c0 = self, x, h0, c0
+            cache.N, cache.T, cache.D, cache.H = N, T, D, H
+            cache.type_num, cache.reverse, cache.relu = p.type_num, reverse, relu
+        if N == 0 or T == 0:
+            (<object>hT)[...] = 0 if h0 is None else h0
+            if self.has_c:
+                (<object>cT)[...] = 0 if c0 is None else c0
+            return hs, (hT, cT) if self.has_c else (hT,), cache
+
+        cdef cell_job job
+        job.N, job.T, job.D, job.H = N, T, D, H
+        job.train, job.relu = train, relu
+        job.threads = threads_for(2.0 * N * H * self.gates * H, (H + 15) // 16)
+        job.xs, job.Wx, job.Wh, job.hs = view(x), view(p.Wx), view(p.Wh), view(hs)
+        job.h0 = optional(h0)
+        job.c0 = optional(c0)
+        job.b = NULL if p.b is None else cnp.PyArray_DATA(p.b)
+        job.hT = cnp.PyArray_DATA(hT)
+        job.cT = cnp.PyArray_DATA(cT) if self.has_c else NULL
+        job.panels = job.h = job.rh = NULL
+        if train:
+            # 32 more: room to align, and a vector that may be read beyond the end
+            cache.panels = empty2(1, self.kept * N * T * H + 32, p.type_num)
+            cache.h = empty3(T, N, H, p.type_num)
+            job.panels, job.h = aligned(cache.panels), cnp.PyArray_DATA(cache.h)
+            if self.index == 2:
+                cache.rh = empty3(T, N, H, p.type_num)
+                job.rh = cnp.PyArray_DATA(cache.rh)
+        if reverse:
+            backwards(&job.xs, T, p.type_num)
+            backwards(&job.hs, T, p.type_num)
+        self.run(find_kernel(self.index, False, p.type_num), &job)
+        return hs, (hT, cT) if self.has_c else (hT,), cache
+
+    cdef tuple backward(self, dhs, dstate, params, cache, grads):
+        if cache is None:
+            raise RuntimeError(f"{self.name}: backward needs the cache of a forward with train=True, got None")
+        if not isinstance(cache, Cache) or (<Cache>cache).cell.index != self.index:
+            raise TypeError(f"{self.name}: cache must come from {self.name}.forward, got {type(cache).__name__}")
+        cdef Cache k = cache
+        if k.used:
+            raise RuntimeError(f"{self.name}: this cache was used by an earlier backward; call forward again")
+        cdef Params p = self.check_params(params)
+        cdef ptrdiff_t N = k.N, T = k.T, D = k.D, H = k.H
+        if p.D != D or p.H != H or p.type_num != k.type_num:
+            raise ValueError(f"{self.name}: params must be those of forward, with D = {D} and H = {H}")
+        cdef cnp.ndarray g = readable(dhs, 3, p.type_num, f"{self.name}: dhs", True)
+        if cnp.PyArray_DIM(g, 0) != N or cnp.PyArray_DIM(g, 1) != T or cnp.PyArray_DIM(g, 2) != H:
+            raise ValueError(f"{self.name}: dhs must be (N, T, H) = ({N}, {T}, {H}), got {dhs.shape}")
+        dhT, dcT = self.check_states(dstate, p, N, ("dh", "dc", "dstate"))
+        if not isinstance(grads, (tuple, list)):
+            raise TypeError(f"{self.name}: grads must be (dWx, dWh, db), got {type(grads).__name__}")
+        if not (len(grads) == 3 or len(grads) == 2 and p.b is None):
+            raise ValueError(f"{self.name}: grads must be (dWx, dWh, db), one for each parameter, got {len(grads)}")
+        if p.b is None and len(grads) == 3 and grads[2] is not None:
+            raise ValueError(f"{self.name}: grads[2] must be None, as b is")
+        writable(grads[0], p.Wx, f"{self.name}: grads[0]")
+        writable(grads[1], p.Wh, f"{self.name}: grads[1]")
+        cdef cnp.ndarray dWx = scratch_for(grads[0]), dWh = scratch_for(grads[1]), db = None
+        if p.b is not None:
+            writable(grads[2], p.b, f"{self.name}: grads[2]")
+            db = scratch_for(grads[2])
+
+        cdef cnp.ndarray dxs = empty3(N, T, D, p.type_num)
+        cdef cnp.ndarray dh0 = empty2(N, H, p.type_num)
+        cdef cnp.ndarray dc0 = empty2(N, H, p.type_num) if self.has_c else None
+        if N == 0 or T == 0:
+            k.used = True
+            for grad in grads:
+                if grad is not None:
+                    grad[...] = 0
+            (<object>dh0)[...] = 0 if dhT is None else dhT
+            if self.has_c:
+                (<object>dc0)[...] = 0 if dcT is None else dcT
+            return dxs, (dh0, dc0) if self.has_c else (dh0,)
+
+        cdef cell_job job
+        job.N, job.T, job.D, job.H = N, T, D, H
+        job.train, job.relu = True, k.relu
+        job.threads = threads_for(2.0 * N * H * self.gates * H, (H + 15) // 16)
+        job.xs, job.Wx, job.Wh = view(k.xs), view(p.Wx), view(p.Wh)
+        job.h0, job.c0 = optional(k.h0), optional(k.c0)
+        job.panels, job.h = aligned(k.panels), cnp.PyArray_DATA(k.h)
+        job.rh = NULL if k.rh is None else cnp.PyArray_DATA(k.rh)
+        job.dhs, job.dxs = view(g), view(dxs)
+        job.dhT, job.dcT = optional(dhT), optional(dcT)
+        job.dh0 = cnp.PyArray_DATA(dh0)
+        job.dc0 = cnp.PyArray_DATA(dc0) if self.has_c else NULL
+        job.dWx, job.dWh = cnp.PyArray_DATA(dWx), cnp.PyArray_DATA(dWh)
+        job.db = NULL if db is None else cnp.PyArray_DATA(db)
+        if k.reverse:
+            backwards(&job.xs, T, p.type_num)
+            backwards(&job.dhs, T, p.type_num)
+            backwards(&job.dxs, T, p.type_num)
+        self.run(find_kernel(self.index, True, p.type_num), &job)
+        k.used = True
+        k.panels = k.h = k.rh = k.xs = k.h0 = k.c0 = None
+        for scratch, grad in zip((dWx, dWh, db), grads):
+            if scratch is not grad and grad is not None:
+                grad[...] = scratch
+        return dxs, (dh0, dc0) if self.has_c else (dh0,)
+
+    cdef int run(self, cell_kernel kernel, const cell_job *job) except -1:
+        cdef int failed
+        with nogil:
+            failed = kernel(job)
+        if failed:
+            raise MemoryError(f"{self.name}: no memory for the packed weights and one step's state")
+        return 0

@@ -1,0 +1,213 @@
+"""The native kernels, linked once: which instruction set and how many threads they use, and the array
+checks that the modules over them share."""
+import os
+
+cimport numpy as cnp
+import numpy as np
+
+cnp.import_array()
+
+cdef extern from "kernels/kernels.h" nogil:
+    const kernel_table *kernels
+    int kernels_usable(const char *name)
+    int kernels_choose(const char *name)
+    const char *kernels_name(int i)
+
+cdef extern from "kernels/team.h" nogil:
+    int team_max_threads()
+    void team_set_threads(int n)
+    void team_init(int default_threads)
+    int team_openmp()
+
+
+# ---- instruction sets and threads
+
+
+def simd():
+    """Name of the instruction set in use: "avx512", "avx2" or "portable"."""
+    return kernels.name.decode()
+
+
+def simds():
+    """Names of all instruction sets that this processor can run, best first."""
+    names = []
+    i = 0
+    while kernels_name(i) != NULL:
+        if kernels_usable(kernels_name(i)):
+            names.append(kernels_name(i).decode())
+        i += 1
+    return tuple(names)
+
+
+def set_simd(str name):
+    """Use another instruction set from now on (for tests and comparisons). ValueError if it is not usable."""
+    if kernels_choose(name.encode()) != 0:
+        raise ValueError(f"RNNFAST_SIMD must be one of {', '.join(simds())} on this processor, got {name!r}")
+
+
+def openmp():
+    """Whether the kernels were built with OpenMP; without it they run on one thread."""
+    return bool(team_openmp())
+
+
+def num_threads():
+    """Threads that a large enough call would use now."""
+    return team_max_threads()
+
+
+def set_num_threads(int n):
+    """Limit all later calls to n >= 1 threads; 0 restores the default."""
+    if n < 0:
+        raise ValueError(f"set_num_threads: n must be 0 or positive, got {n}")
+    team_set_threads(n)
+
+
+def _positive(str name):
+    """An environment variable's value as a positive int, or None where it is not set."""
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 100000:
+        raise ValueError(f"{name} must be a positive integer, got {text!r}")
+    return int(text)
+
+
+def _cpu_limit():
+    """Cores that affinity and the cgroup's quota leave to this process."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for folder in _cgroup_folders():
+        try:
+            with open(folder + "/cpu.max") as file:
+                quota, period = file.read().split()
+            if quota != "max":
+                cores = min(cores, max(1, -(-int(quota) // int(period))))
+        except (OSError, ValueError):
+            pass
+        try:
+            with open(folder + "/cpu.cfs_quota_us") as quota, open(folder + "/cpu.cfs_period_us") as period:
+                limit, each = int(quota.read()), int(period.read())
+            if limit > 0 and each > 0:
+                cores = min(cores, max(1, -(-limit // each)))
+        except (OSError, ValueError):
+            pass
+    return cores
+
+
+def _cgroup_folders():
+    """Folders of this process's CPU cgroup and of all its parents (versions 1 and 2)."""
+    folders = {"/sys/fs/cgroup", "/sys/fs/cgroup/cpu"}
+    try:
+        with open("/proc/self/cgroup") as file:
+            lines = file.read().split("\n")
+    except OSError:
+        return folders
+    for line in lines:
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0" or "cpu" in controllers.split(","):
+            root = "/sys/fs/cgroup" if number == "0" else "/sys/fs/cgroup/cpu"
+            while path.strip("/"):
+                folders.add(root + path)
+                path = path.rsplit("/", 1)[0]
+    return folders
+
+
+def _omp_threads():
+    """The first number of OMP_NUM_THREADS, which may be a list; None where OpenMP itself would ignore it."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isascii() and first.isdigit() and int(first) > 0 else None
+
+
+def _start():
+    name = os.environ.get("RNNFAST_SIMD", "").strip()
+    set_simd(name or simds()[0])
+    team_init(_positive("RNNFAST_NUM_THREADS") or _omp_threads() or _cpu_limit())
+
+
+_start()
+
+cdef const kernel_set *kernels_for(int type_num) noexcept nogil:
+    return &kernels.f32 if type_num == cnp.NPY_FLOAT else &kernels.f64
+
+
+# Below this many operations between two barriers a second thread costs more than it saves.
+cdef double WORTH_A_THREAD = 50_000
+
+
+cdef int threads_for(double flops_between_barriers, ptrdiff_t parts) noexcept nogil:
+    cdef int n = team_max_threads()
+    if flops_between_barriers < WORTH_A_THREAD:
+        return 1
+    return n if n < parts else <int>(parts if parts > 1 else 1)
+
+
+# ---- arrays
+
+
+cdef cnp.ndarray readable(object x, int ndim, int type_num, str name, bint rows_contiguous):
+    """x as an array that the kernels can read: right rank and type (else an exception), aligned, in native
+    byte order, and with unit stride in its last axis where asked; a copy is made only where that is not so."""
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"{name} must be a numpy.ndarray, got {type(x).__name__}")
+    cdef cnp.ndarray a = x
+    if cnp.PyArray_TYPE(a) != type_num:
+        raise TypeError(f"{name} must be {cnp.PyArray_DescrFromType(type_num)}, got {a.dtype}")
+    if cnp.PyArray_NDIM(a) != ndim:
+        raise ValueError(f"{name} must have {ndim} dimensions, got shape {x.shape}")
+    cdef int last = ndim - 1
+    if not cnp.PyArray_ISBEHAVED_RO(a) or (
+        rows_contiguous
+        and cnp.PyArray_DIM(a, last) > 1
+        and cnp.PyArray_STRIDE(a, last) != cnp.PyArray_ITEMSIZE(a)
+    ):
+        return np.array(a, dtype=cnp.PyArray_DescrFromType(type_num), order="C")
+    return a
+
+
+cdef int writable(object x, cnp.ndarray like, str name) except -1:
+    """Raise unless x is an array of like's shape and dtype that can be written."""
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"{name} must be a numpy.ndarray, got {type(x).__name__}")
+    cdef cnp.ndarray a = x
+    if cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(like):
+        raise TypeError(f"{name} must be {like.dtype}, got {a.dtype}")
+    if x.shape != (<object>like).shape:
+        raise ValueError(f"{name} must have shape {(<object>like).shape}, got {x.shape}")
+    if not cnp.PyArray_ISWRITEABLE(a):
+        raise ValueError(f"{name} must be writable, got a read-only array")
+    return 0
+
+
+cdef cnp.ndarray scratch_for(cnp.ndarray target):
+    """target itself where the kernels can write it as C-contiguous memory, else a new array to copy from."""
+    if cnp.PyArray_ISCARRAY(target):
+        return target
+    return np.empty((<object>target).shape, dtype=cnp.PyArray_DescrFromType(cnp.PyArray_TYPE(target)))
+
+
+cdef strided view(cnp.ndarray x) noexcept:
+    """Pointer and strides in elements; an axis of one element, whose stride means nothing, counts as unit."""
+    cdef strided v
+    cdef ptrdiff_t size = cnp.PyArray_ITEMSIZE(x)
+    cdef ptrdiff_t s[3]
+    cdef int i
+    for i in range(3):
+        s[i] = 1
+        if i < cnp.PyArray_NDIM(x) and cnp.PyArray_DIM(x, i) > 1:
+            s[i] = cnp.PyArray_STRIDE(x, i) // size
+    v.p = cnp.PyArray_DATA(x)
+    v.s0, v.s1, v.s2 = s[0], s[1], s[2]
+    return v
+
+
+# ---- for tests
+
+
+def apply(str function, x):
+    """exp, sigmoid or tanh of a contiguous float32 or float64 array, by the kernels' own vector code."""
+    cdef cnp.ndarray a = np.ascontiguousarray(x), y = np.empty_like(a)
+    cdef int type_num = cnp.PyArray_TYPE(a)
+    if type_num != cnp.NPY_FLOAT and type_num != cnp.NPY_DOUBLE:
+        raise TypeError(f"apply: x must be float32 or float64, got {a.dtype}")
+    kernels_for(type_num).apply(("exp", "sigmoid", "tanh").index(function), cnp.PyArray_DATA(a), cnp.PyArray_DATA(y), a.size)
+    return y

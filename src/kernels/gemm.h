@@ -1,0 +1,264 @@
+/* The only matrix product: a micro-kernel, the packing that feeds it, and a blocked GEMM on top.
+ *
+ * The micro-kernel multiplies `rows` rows of A with NV vectors of columns of B and keeps all rows x NV
+ * sums in registers while it walks k:
+ *
+ *     c(r, v) (+)= sum over k of a(r, k) * b(k, v)          r < rows, v < NV, each v W columns wide
+ *
+ * Strides are free on every side, so one kernel serves rows of x, columns of h, packed panels and
+ * weights as they lie in memory. An element's sum runs over k in one order whatever the number of rows:
+ * how the rows are cut never changes a bit of the result.
+ *
+ * It is never inlined: within a larger function the compiler would spill the sums.
+ */
+
+typedef struct {
+    const REAL *p;
+    ptrdiff_t r, c; /* element (i, j) at p[i*r + j*c] */
+} NAME(matrix);
+#define matrix NAME(matrix)
+
+typedef struct {
+    ptrdiff_t K;                  /* length of one run of k */
+    const REAL *a;
+    ptrdiff_t ar, ak;             /* a(r, k) = a[r*ar + k*ak] */
+    const REAL *b;
+    ptrdiff_t bk, bv;             /* b(k, v) = W values from b[k*bk + v*bv] */
+    REAL *c;
+    ptrdiff_t cr, cv;             /* c(r, v) = W values from c[r*cr + v*cv] */
+    int add;                      /* += instead of = */
+    ptrdiff_t more_runs, a_run;   /* further runs of k: a moves on by a_run, b goes straight on */
+} NAME(product);
+#define product NAME(product)
+
+#define MAX_ROWS 12
+#define MAX_NV 4
+
+/* n reals, rounded up to whole cache lines: how rooms are laid out one after another */
+static inline ptrdiff_t NAME(lines)(ptrdiff_t n) { return (n * (ptrdiff_t)sizeof(REAL) + 63) / 64 * (64 / sizeof(REAL)); }
+static inline REAL *NAME(new_room)(ptrdiff_t reals) { return aligned_alloc(64, NAME(lines)(reals + W) * sizeof(REAL)); }
+
+static inline __attribute__((always_inline)) void NAME(micro)(const int NV, const int rows, const product *t)
+{
+    const ptrdiff_t ar = t->ar, ak = t->ak, bk = t->bk, bv = t->bv, cr = t->cr, cv = t->cv;
+    vec sum[MAX_ROWS][MAX_NV];
+    const REAL *b = t->b;
+
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++)
+            sum[r][v] = (vec){0};
+    if (t->add)
+#pragma GCC unroll 12
+        for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+            for (int v = 0; v < NV; v++)
+                sum[r][v] = NAME(load)(t->c + r * cr + v * cv);
+
+    for (ptrdiff_t run = 0; run <= t->more_runs; run++) {
+        /* One pointer per three rows: r*ar is then reached by scaled indexing, without a register a row. */
+        const REAL *a0 = t->a + run * t->a_run;
+        const REAL *a3 = a0 + 3 * ar, *a6 = a3 + 3 * ar, *a9 = a6 + 3 * ar;
+        for (ptrdiff_t k = t->K; k > 0; k--) {
+            vec bb[MAX_NV];
+#pragma GCC unroll 4
+            for (int v = 0; v < NV; v++)
+                bb[v] = NAME(load)(b + v * bv);
+            /* Pinned in registers: the compiler would rather load b again for every row. */
+            if (NV <= PINNED_NV)
+#pragma GCC unroll 4
+                for (int v = 0; v < NV; v++)
+                    PIN(bb[v]);
+#pragma GCC unroll 12
+            for (int r = 0; r < rows; r++) {
+                const REAL *base = r < 3 ? a0 : r < 6 ? a3 : r < 9 ? a6 : a9;
+                REAL x = base[(r % 3) * ar];
+#pragma GCC unroll 4
+                for (int v = 0; v < NV; v++)
+                    sum[r][v] += x * bb[v];
+            }
+            a0 += ak, a3 += ak, a6 += ak, a9 += ak, b += bk;
+        }
+    }
+
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++)
+            NAME(store)(t->c + r * cr + v * cv, sum[r][v]);
+}
+
+#define INSTANCE(NV, rows) \
+    static __attribute__((noinline)) void NAME(micro_##NV##_##rows)(const product *t) { NAME(micro)(NV, rows, t); }
+#define ENTRY(NV, rows) NAME(micro_##NV##_##rows),
+UP_TO(ROWS_1)(INSTANCE, 1)
+UP_TO(ROWS_2)(INSTANCE, 2)
+UP_TO(ROWS_3)(INSTANCE, 3)
+UP_TO(ROWS_4)(INSTANCE, 4)
+
+static void (*const NAME(micro_table)[MAX_NV][MAX_ROWS])(const product *) = {
+    {UP_TO(ROWS_1)(ENTRY, 1)}, {UP_TO(ROWS_2)(ENTRY, 2)}, {UP_TO(ROWS_3)(ENTRY, 3)}, {UP_TO(ROWS_4)(ENTRY, 4)}};
+#undef INSTANCE
+#undef ENTRY
+
+static const ptrdiff_t NAME(max_rows)[MAX_NV + 1] = {0, ROWS_1, ROWS_2, ROWS_3, ROWS_4};
+
+/* One product of `rows` x NV vectors of which only the first lanes[v] columns exist. */
+static void NAME(multiply)(int NV, ptrdiff_t rows, const ptrdiff_t lanes[], const product *t)
+{
+    if (NV > MAX_NV)
+        __builtin_unreachable();
+    int whole = 1;
+    for (int v = 0; v < NV; v++)
+        whole &= lanes[v] == W;
+    if (whole) {
+        NAME(micro_table)[NV - 1][rows - 1](t);
+        return;
+    }
+    REAL scratch[MAX_ROWS * MAX_NV * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
+    product s = *t;
+    s.c = scratch, s.cr = NV * W, s.cv = W, s.add = 0;
+    NAME(micro_table)[NV - 1][rows - 1](&s);
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (int v = 0; v < NV; v++) {
+            REAL *c = t->c + r * t->cr + v * t->cv;
+            vec sum = NAME(load)(s.c + r * s.cr + v * W);
+            if (lanes[v] > 0)
+                NAME(store_n)(c, t->add ? NAME(load_n)(c, lanes[v]) + sum : sum, lanes[v]);
+        }
+}
+
+/* How n rows are cut into tiles of nearly equal size, none above max. */
+static inline ptrdiff_t NAME(tiles)(ptrdiff_t n, ptrdiff_t max) { return (n + max - 1) / max; }
+static inline ptrdiff_t NAME(tile_start)(ptrdiff_t n, ptrdiff_t tiles, ptrdiff_t i)
+{
+    ptrdiff_t rest = n % tiles;
+    return i * (n / tiles) + (i < rest ? i : rest);
+}
+
+/* dst[k][NV][W] = b(k0 + k, v*step + lane), 0 where lane >= lanes[v]. */
+static void NAME(pack_b)(REAL *dst, matrix b, ptrdiff_t K, int NV, ptrdiff_t step, const ptrdiff_t lanes[])
+{
+    if (b.c == 1) {
+        for (ptrdiff_t k = 0; k < K; k++, dst += NV * W)
+            for (int v = 0; v < NV; v++)
+                NAME(store)(dst + v * W, lanes[v] > 0 ? NAME(load_n)(b.p + k * b.r + v * step, lanes[v]) : (vec){0});
+        return;
+    }
+    for (int v = 0; v < NV; v++) {
+        for (ptrdiff_t lane = lanes[v] < 0 ? 0 : lanes[v]; lane < W; lane++)
+            for (ptrdiff_t k = 0; k < K; k++)
+                dst[k * NV * W + v * W + lane] = 0;
+        /* 16 columns of k at a time: the lines of every lane stay in L1 until they are used up. */
+        for (ptrdiff_t k0 = 0; k0 < K; k0 += 16) {
+            ptrdiff_t k1 = k0 + 16 < K ? k0 + 16 : K;
+            for (ptrdiff_t lane = 0; lane < lanes[v]; lane++) {
+                const REAL *src = b.p + (v * step + lane) * b.c;
+                REAL *to = dst + v * W + lane;
+                for (ptrdiff_t k = k0; k < k1; k++)
+                    to[k * NV * W] = src[k * b.r];
+            }
+        }
+    }
+}
+
+/* Rows of the left side of dW = rows^T dA, in the order of the panels (t outside, n inside):
+ * x_t for dWx, h_{t-1} for dWh, whose first step is the initial state (NULL: zeros). */
+typedef struct {
+    const REAL *first, *later;              /* steps 0 and 1 */
+    ptrdiff_t first_n, later_t, later_n;
+} NAME(rows);
+#define rows_of NAME(rows)
+
+/* dst[block of `height` columns][row][height] = rows r0..r1, m columns each: the transposed left side.
+ */
+static void NAME(pack_a)(REAL *dst, const rows_of *src, ptrdiff_t N, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t m,
+                         ptrdiff_t height)
+{
+    ptrdiff_t count = r1 - r0, t = r0 / N, n = r0 % N;
+    for (ptrdiff_t r = 0; r < count; r++) {
+        const REAL *row = t ? src->later + (t - 1) * src->later_t + n * src->later_n
+                            : src->first ? src->first + n * src->first_n : NULL;
+        for (ptrdiff_t j = 0; j < m; j += height) {
+            REAL *to = dst + j * count + r * (m - j < height ? m - j : height);
+            ptrdiff_t width = m - j < height ? m - j : height;
+            if (!row)
+                memset(to, 0, width * sizeof(REAL));
+            else if (width == height && height <= W && j + W <= m && (count - r) * height >= W)
+                NAME(store)(to, NAME(load)(row + j)); /* what is beyond `height` belongs to rows still to come */
+            else
+                memcpy(to, row + j, width * sizeof(REAL));
+        }
+        if (++n == N)
+            n = 0, t++;
+    }
+}
+
+/* Blocks of the GEMM: a packed block of b is GEMM_K x GEMM_N, of a GEMM_M x GEMM_K. */
+#define GEMM_K 256
+#define GEMM_N 512
+#define GEMM_M (12 * ROWS_2)
+#define GEMM_ROOM (GEMM_K * (GEMM_N + GEMM_M))
+
+/* One packed block of b, columns j0.. of c, times the rows m0 to m1 of a. `packed_b` holds K x columns. */
+static void NAME(gemm_block)(ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t columns, ptrdiff_t K, matrix a, const REAL *packed_b,
+                             const REAL *bias, REAL *c, ptrdiff_t cr, int add, REAL *packed_a)
+{
+    const ptrdiff_t width = 2 * W, M = m1 - m0, tiles = NAME(tiles)(M, ROWS_2);
+
+    if (a.c != 1) /* columns of memory: gathered once for all columns of c */
+        for (ptrdiff_t i = 0; i < tiles; i++) {
+            ptrdiff_t from = NAME(tile_start)(M, tiles, i), rows = NAME(tile_start)(M, tiles, i + 1) - from;
+            for (ptrdiff_t k = 0; k < K; k++)
+                for (ptrdiff_t r = 0; r < rows; r++)
+                    packed_a[from * K + k * rows + r] = a.p[(m0 + from + r) * a.r + k * a.c];
+        }
+    for (ptrdiff_t j = 0; j < columns; j += width) {
+        ptrdiff_t left = columns - j, lanes[2] = {left < W ? left : W, left - W < W ? left - W : W};
+        for (ptrdiff_t i = 0; i < tiles; i++) {
+            ptrdiff_t from = NAME(tile_start)(M, tiles, i), rows = NAME(tile_start)(M, tiles, i + 1) - from;
+            product t = {.K = K, .a = a.p + (m0 + from) * a.r, .ar = a.r, .ak = 1,
+                         .b = packed_b + j * K, .bk = width, .bv = W,
+                         .c = c + (m0 + from) * cr + j, .cr = cr, .cv = W, .add = add || bias};
+            if (a.c != 1)
+                t.a = packed_a + from * K, t.ar = 1, t.ak = rows;
+            if (bias)
+                for (ptrdiff_t r = 0; r < rows; r++)
+                    memcpy(t.c + r * cr, bias + j, (left < width ? left : width) * sizeof(REAL));
+            NAME(multiply)(2, rows, lanes, &t);
+        }
+    }
+}
+
+/* A thread's part of c = a b + bias: c (M, N) with unit column stride, bias (N) or NULL. Its part is some
+ * columns or, where rows are the longer side, some rows; nobody else writes them.
+ * room: GEMM_ROOM reals, this thread's own. */
+static void NAME(gemm_part)(team *tm, int rank, ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, matrix a, matrix b,
+                            const REAL *bias, REAL *c, ptrdiff_t cr, REAL *room)
+{
+    const ptrdiff_t width = 2 * W, panels = (N + width - 1) / width;
+    const ptrdiff_t tiles = NAME(tiles)(M, ROWS_2);
+    ptrdiff_t q0 = 0, q1 = panels, i0 = 0, i1 = tiles;
+    if (panels >= tiles)
+        team_share(tm, rank, panels, &q0, &q1);
+    else
+        team_share(tm, rank, tiles, &i0, &i1);
+    const ptrdiff_t n1 = q1 * width < N ? q1 * width : N;
+    const ptrdiff_t m0 = NAME(tile_start)(M, tiles, i0), m1 = NAME(tile_start)(M, tiles, i1);
+
+    for (ptrdiff_t j0 = q0 * width; j0 < n1; j0 += GEMM_N) {
+        ptrdiff_t columns = n1 - j0 < GEMM_N ? n1 - j0 : GEMM_N;
+        for (ptrdiff_t k0 = 0; k0 < K || k0 == 0; k0 += GEMM_K) {
+            ptrdiff_t depth = K - k0 < GEMM_K ? K - k0 : GEMM_K;
+            for (ptrdiff_t j = 0; j < columns; j += width) {
+                ptrdiff_t left = columns - j, lanes[2] = {left < W ? left : W, left - W < W ? left - W : W};
+                NAME(pack_b)(room + j * depth, (matrix){b.p + k0 * b.r + (j0 + j) * b.c, b.r, b.c}, depth, 2, W, lanes);
+            }
+            for (ptrdiff_t m = m0; m < m1; m += GEMM_M)
+                NAME(gemm_block)(m, m1 - m < GEMM_M ? m1 : m + GEMM_M, columns, depth,
+                                 (matrix){a.p + k0 * a.c, a.r, a.c}, room, k0 == 0 && bias ? bias + j0 : NULL,
+                                 c + j0, cr, k0 > 0, room + GEMM_K * GEMM_N);
+        }
+    }
+}

@@ -1,0 +1,26 @@
+/* What every instruction-set file includes first, before it fixes its target: system headers, and the
+ * macros that stamp out one copy of the kernels per real type and one micro-kernel per number of rows. */
+#ifndef RNNFAST_ISA_H
+#define RNNFAST_ISA_H
+
+#include "kernels.h"
+#include "team.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PASTE_(a, b) a##b
+#define PASTE(a, b) PASTE_(a, b)
+
+/* UP_TO(n)(X, NV) = X(NV, 1) X(NV, 2) ... X(NV, n) */
+#define UP_TO(n) PASTE(UP_TO_, n)
+#define UP_TO_2(X, NV) X(NV, 1) X(NV, 2)
+#define UP_TO_3(X, NV) UP_TO_2(X, NV) X(NV, 3)
+#define UP_TO_4(X, NV) UP_TO_3(X, NV) X(NV, 4)
+#define UP_TO_6(X, NV) UP_TO_4(X, NV) X(NV, 5) X(NV, 6)
+#define UP_TO_8(X, NV) UP_TO_6(X, NV) X(NV, 7) X(NV, 8)
+#define UP_TO_12(X, NV) UP_TO_8(X, NV) X(NV, 9) X(NV, 10) X(NV, 11) X(NV, 12)
+
+#endif

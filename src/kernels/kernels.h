@@ -1,0 +1,91 @@
+/* What the kernels offer to the Cython modules: one table of functions per instruction set.
+ *
+ * Shapes: N batch, T time, D input, H hidden, G gates of a cell. All strides are counted in elements.
+ * Callers have checked every size, dtype and pointer; nothing here can fail but the allocation of room,
+ * which happens before anything is written (a function then returns -1).
+ */
+#ifndef RNNFAST_KERNELS_H
+#define RNNFAST_KERNELS_H
+
+#include <stddef.h>
+
+typedef struct {
+    const void *p;  /* NULL: absent, which for a state means zeros */
+    ptrdiff_t s0, s1, s2;
+} strided;
+
+typedef struct {
+    ptrdiff_t N, T, D, H;
+    int threads, train, relu;
+    strided xs;                /* (N, T, D), last stride 1 */
+    strided h0, c0;            /* (N, H), last stride 1 */
+    strided Wx, Wh;            /* (D, G H), (H, G H), any strides */
+    const void *b;             /* (G H) or NULL */
+
+    /* forward writes */
+    strided hs;                /* (N, T, H), last stride 1 */
+    void *hT, *cT;             /* (N, H): the final state */
+
+    /* what forward keeps for backward, which overwrites it; see the cell's header for the layout.
+     * In forward without training all three are NULL. */
+    void *panels, *h, *rh;
+
+    /* backward */
+    strided dhs;               /* (N, T, H), last stride 1 */
+    strided dhT, dcT;          /* (N, H), last stride 1, or NULL */
+    strided dxs;               /* (N, T, D), last stride 1 */
+    void *dh0, *dc0;           /* (N, H) */
+    void *dWx, *dWh, *db;      /* contiguous, as Wx, Wh, b; db may be NULL */
+} cell_job;
+
+typedef struct {
+    ptrdiff_t M, N, K;
+    int threads;
+    strided a, b;              /* (M, K), (K, N), any strides */
+    const void *bias;          /* (N) or NULL */
+    strided c;                 /* (M, N), one of the strides 1 */
+} gemm_job;
+
+typedef struct {
+    ptrdiff_t M, V;            /* rows, classes */
+    int threads;
+    strided x;                 /* (M, V), last stride 1 */
+    const ptrdiff_t *ts;       /* (M) target ids */
+    ptrdiff_t ignore;
+    double *lse;               /* (M) log of the sum of exp */
+    double *loss;              /* (M) lse - x[t], 0 where ignored: forward writes it */
+    double scale;              /* backward: dx = (softmax(x) - onehot(t)) * scale, 0 where ignored */
+    void *dx;                  /* (M, V) contiguous */
+} softmax_job;
+
+typedef struct {
+    ptrdiff_t M, V, D;
+    int threads;
+    const ptrdiff_t *ids;      /* (M) in [0, V) */
+    strided dy;                /* (M, D), last stride 1 */
+    strided dW;                /* (V, D), last stride 1 */
+} scatter_job;
+
+typedef int (*cell_kernel)(const cell_job *);
+
+typedef struct {
+    cell_kernel rnn_forward, rnn_backward, lstm_forward, lstm_backward, gru_forward, gru_backward;
+    int (*gemm)(const gemm_job *);
+    int (*column_sums)(const gemm_job *);   /* c (N) = sum over the rows of a (M, N): a and c only */
+    int (*softmax_forward)(const softmax_job *);
+    int (*softmax_backward)(const softmax_job *);
+    int (*scatter)(const scatter_job *);
+    int (*apply)(int function, const void *x, void *y, ptrdiff_t n);  /* 0 exp, 1 sigmoid, 2 tanh */
+} kernel_set;
+
+typedef struct {
+    const char *name;
+    kernel_set f32, f64;
+} kernel_table;
+
+extern const kernel_table *kernels;            /* the table in use */
+int kernels_usable(const char *name);          /* 1: can be chosen on this processor */
+int kernels_choose(const char *name);          /* 0, or -1 where it is not usable */
+const char *kernels_name(int i);               /* all names, best first; NULL at the end */
+
+#endif

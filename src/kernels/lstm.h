@@ -1,0 +1,245 @@
+/* LSTM over a whole sequence (Hochreiter and Schmidhuber 1997; forget gate: Gers et al. 2000).
+ *
+ *   A = x Wx + h_prev Wh + b                     x (N, D), h (N, H), A (N, 4 H)
+ *   f, g, i, o = sigmoid, tanh, sigmoid, sigmoid of the four blocks of A
+ *   c = f c_prev + g i        h = o tanh(c)
+ *
+ *   ds = dc + dh o (1 - tanh(c)^2)               dh = dhs + dA_next Wh^T
+ *   dA = (ds c_prev f(1-f),  ds i (1-g^2),  ds g i(1-i),  dh tanh(c) o(1-o))
+ *   dc_prev = ds f
+ *
+ * Kept for backward: panels with S = 5 (f, g, i, o, c) and h (T, N, H). Backward writes dA over f, g, i, o.
+ */
+
+#define LSTM_GATES 4
+#define LSTM_KEPT 5
+
+typedef struct {
+    const cell_job *job;
+    panels_of panels;          /* without training: room for one chunk of steps, used again and again */
+    ptrdiff_t chunk;           /* steps whose x-side product is done ahead of their time loop */
+    right_side *Wx, *Wh;       /* of each panel */
+    REAL *Wx_room, *Wh_room;   /* forward: [panel][k][4][W]; backward: transposed, [columns / 2W][4 H][2 W] */
+    REAL *h, *c;               /* without training: h (2, N, H) and c (N, H); backward: c is dc (N, H) */
+    REAL *room;                /* backward: one for each thread */
+    ptrdiff_t room_size;
+} NAME(lstm_work);
+
+/* Activations of one tile: rows n0.. of step t of panel p. `sums` (rows, 4, W) holds h_prev Wh, or is NULL. */
+static void NAME(lstm_activate)(const NAME(lstm_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
+                                ptrdiff_t rows, const REAL *sums)
+{
+    const cell_job *job = k->job;
+    const ptrdiff_t H = job->H, w = NAME(panel_width)(H, p), j = p * W;
+    vec bias[4] = {{0}};
+    if (job->b)
+        for (int g = 0; g < 4; g++)
+            bias[g] = NAME(load_n)((const REAL *)job->b + g * H + j, w);
+
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        const ptrdiff_t n = n0 + r;
+        REAL *row = NAME(panel_row)(&k->panels, p, slot, n);
+        vec A[4], c_prev = {0};
+        for (int g = 0; g < 4; g++) {
+            A[g] = NAME(load_n)(row + g * w, w) + bias[g];
+            if (sums)
+                A[g] += NAME(load)(sums + (r * 4 + g) * W);
+        }
+        if (t > 0)
+            c_prev = NAME(load_n)(job->train ? NAME(panel_row)(&k->panels, p, t - 1, n) + 4 * w : k->c + n * H + j, w);
+        else if (job->c0.p)
+            c_prev = NAME(load_n)((const REAL *)job->c0.p + n * job->c0.s0 + j, w);
+
+        vec f = NAME(vsigmoid)(A[0]), g = NAME(vtanh)(A[1]), i = NAME(vsigmoid)(A[2]), o = NAME(vsigmoid)(A[3]);
+        vec c = f * c_prev + g * i, h = o * NAME(vtanh)(c);
+
+        REAL *kept_h;
+        if (job->train) {
+            NAME(store_n)(row, f, w);
+            NAME(store_n)(row + w, g, w);
+            NAME(store_n)(row + 2 * w, i, w);
+            NAME(store_n)(row + 3 * w, o, w);
+            NAME(store_n)(row + 4 * w, c, w);
+            kept_h = (REAL *)job->h + (t * job->N + n) * H;
+        } else {
+            NAME(store_n)(k->c + n * H + j, c, w);
+            kept_h = k->h + (t % 2 * job->N + n) * H;
+        }
+        NAME(store_n)(kept_h + j, h, w);
+        NAME(store_n)((REAL *)job->hs.p + n * job->hs.s0 + t * job->hs.s1 + j, h, w);
+        if (t == job->T - 1) {
+            NAME(store_n)((REAL *)job->hT + n * H + j, h, w);
+            NAME(store_n)((REAL *)job->cT + n * H + j, c, w);
+        }
+    }
+}
+
+static void NAME(lstm_forward_body)(team *tm, int rank, void *work)
+{
+    NAME(lstm_work) *k = work;
+    const cell_job *job = k->job;
+    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H;
+    const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
+    const ptrdiff_t tiles = NAME(tiles)(N, ROWS_4);
+    REAL sums[ROWS_4 * 4 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
+    ptrdiff_t p0, p1;
+    team_share(tm, rank, NAME(panel_count)(H), &p0, &p1);
+
+    for (ptrdiff_t p = p0; p < p1; p++) {
+        k->Wx[p] = NAME(gate_weights)(k->Wx_room + p * 4 * W * D, Wx, D, H, 0, 4, p, T * tiles);
+        k->Wh[p] = NAME(gate_weights)(k->Wh_room + p * 4 * W * H, Wh, H, H, 0, 4, p, T * tiles);
+    }
+    for (ptrdiff_t t = 0; t < T; t++) {
+        const ptrdiff_t slot = t % k->chunk;
+        if (slot == 0)
+            for (ptrdiff_t p = p0; p < p1; p++)
+                NAME(panel_input)(&k->panels, p, T - t < k->chunk ? T - t : k->chunk,
+                                  (const REAL *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, D, k->Wx[p]);
+
+        const REAL *h = t == 0 ? job->h0.p : job->train ? (REAL *)job->h + (t - 1) * N * H : k->h + (t - 1) % 2 * N * H;
+        const ptrdiff_t h_n = t == 0 ? job->h0.s0 : H;
+        for (ptrdiff_t p = p0; p < p1; p++)
+            for (ptrdiff_t i = 0; i < tiles; i++) {
+                ptrdiff_t n = NAME(tile_start)(N, tiles, i), rows = NAME(tile_start)(N, tiles, i + 1) - n;
+                if (h) {
+                    product m = {.K = H, .a = h + n * h_n, .ar = h_n, .ak = 1, .b = k->Wh[p].p, .bk = k->Wh[p].bk,
+                                 .bv = k->Wh[p].bv, .c = sums, .cr = 4 * W, .cv = W};
+                    NAME(micro_table)[4 - 1][rows - 1](&m);
+                }
+                NAME(lstm_activate)(k, p, t, slot, n, rows, h ? sums : NULL);
+            }
+        team_wait(tm); /* h of step t is whole */
+    }
+}
+
+static int NAME(lstm_forward)(const cell_job *job)
+{
+    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, P = NAME(panel_count)(H);
+    NAME(lstm_work) k = {.job = job, .chunk = T, .panels = {job->panels, N, T, H, LSTM_GATES, LSTM_KEPT}};
+    if (!job->train)
+        k.panels.T = k.chunk = NAME(chunk_steps)(N, T), k.panels.S = LSTM_GATES;
+    ptrdiff_t weights = NAME(lines)(P * 4 * W * D), recurrent = NAME(lines)(P * 4 * W * H);
+    ptrdiff_t gates = job->train ? 0 : NAME(lines)(k.chunk * N * 4 * H + W), state = job->train ? 0 : NAME(lines)(N * H);
+    REAL *room = NAME(new_room)(weights + recurrent + gates + 3 * state);
+    right_side *sides = malloc(2 * P * sizeof(right_side));
+    if (room && sides) {
+        k.Wx = sides, k.Wh = sides + P;
+        k.Wx_room = room, k.Wh_room = room + weights;
+        k.c = k.Wh_room + recurrent, k.h = k.c + state;
+        if (!job->train)
+            k.panels.p = k.h + 2 * state;
+        team_run(job->threads, NAME(lstm_forward_body), &k);
+    }
+    int failed = !room || !sides;
+    free(room);
+    free(sides);
+    return failed ? -1 : 0;
+}
+
+/* dA of one tile: rows n0.. of step t, units q 2W.. (two panels). `sums` (rows, 2 W) holds dA_next Wh^T,
+ * or is NULL at the last step, where dh is what the caller gave. */
+static void NAME(lstm_gate_grads)(const NAME(lstm_work) *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows,
+                                  const REAL *sums)
+{
+    const cell_job *job = k->job;
+    const ptrdiff_t H = job->H;
+
+    for (ptrdiff_t p = 2 * q; p < 2 * q + 2 && p * W < H; p++) {
+        const ptrdiff_t w = NAME(panel_width)(H, p), j = p * W;
+        for (ptrdiff_t r = 0; r < rows; r++) {
+            const ptrdiff_t n = n0 + r;
+            REAL *row = NAME(panel_row)(&k->panels, p, t, n);
+            REAL *dc_prev = (t > 0 ? k->c : (REAL *)job->dc0) + n * H + j;
+            vec f = NAME(load_n)(row, w), g = NAME(load_n)(row + w, w), i = NAME(load_n)(row + 2 * w, w),
+                o = NAME(load_n)(row + 3 * w, w), c = NAME(load_n)(row + 4 * w, w), c_prev = {0}, dc = {0};
+            vec dh = NAME(load_n)((const REAL *)job->dhs.p + n * job->dhs.s0 + t * job->dhs.s1 + j, w);
+            if (sums) {
+                dh += NAME(load)(sums + r * 2 * W + (p - 2 * q) * W);
+                dc = NAME(load_n)(k->c + n * H + j, w);
+            } else {
+                if (job->dhT.p)
+                    dh += NAME(load_n)((const REAL *)job->dhT.p + n * job->dhT.s0 + j, w);
+                if (job->dcT.p)
+                    dc = NAME(load_n)((const REAL *)job->dcT.p + n * job->dcT.s0 + j, w);
+            }
+            if (t > 0)
+                c_prev = NAME(load_n)(NAME(panel_row)(&k->panels, p, t - 1, n) + 4 * w, w);
+            else if (job->c0.p)
+                c_prev = NAME(load_n)((const REAL *)job->c0.p + n * job->c0.s0 + j, w);
+
+            vec tanh_c = NAME(vtanh)(c);
+            vec ds = dc + dh * o * (1 - tanh_c * tanh_c);
+            NAME(store_n)(row, ds * c_prev * f * (1 - f), w);
+            NAME(store_n)(row + w, ds * i * (1 - g * g), w);
+            NAME(store_n)(row + 2 * w, ds * g * i * (1 - i), w);
+            NAME(store_n)(row + 3 * w, dh * tanh_c * o * (1 - o), w);
+            NAME(store_n)(dc_prev, ds * f, w);
+        }
+    }
+}
+
+static void NAME(lstm_backward_body)(team *tm, int rank, void *work)
+{
+    NAME(lstm_work) *k = work;
+    const cell_job *job = k->job;
+    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H;
+    const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
+    const ptrdiff_t tiles = NAME(tiles)(N, ROWS_2), all[2] = {W, W};
+    const REAL *h0 = job->h0.p, *h = job->h, *xs = job->xs.p;
+    REAL sums[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
+    REAL *room = k->room + rank * k->room_size;
+    ptrdiff_t q0, q1, x0, x1, p0, p1;
+    team_share(tm, rank, NAME(pair_count)(H), &q0, &q1);
+    team_share(tm, rank, NAME(pair_count)(D), &x0, &x1);
+    team_share(tm, rank, NAME(panel_count)(H), &p0, &p1);
+
+    for (ptrdiff_t q = q0; q < q1; q++)
+        NAME(pack_transposed)(k->Wh_room + q * 2 * W * 4 * H, Wh, H, q, H, 0, 4);
+    for (ptrdiff_t q = x0; q < x1; q++)
+        NAME(pack_transposed)(k->Wx_room + q * 2 * W * 4 * H, Wx, D, q, H, 0, 4);
+
+    for (ptrdiff_t t = T - 1; t >= 0; t--) {
+        for (ptrdiff_t q = q0; q < q1; q++)
+            for (ptrdiff_t i = 0; i < tiles; i++) {
+                ptrdiff_t n = NAME(tile_start)(N, tiles, i), rows = NAME(tile_start)(N, tiles, i + 1) - n;
+                if (t < T - 1)
+                    NAME(times_transposed)(&k->panels, t + 1, n, rows, 1, 0, 4, k->Wh_room + q * 2 * W * 4 * H, all, sums,
+                                           2 * W);
+                NAME(lstm_gate_grads)(k, q, t, n, rows, t < T - 1 ? sums : NULL);
+            }
+        team_wait(tm); /* dA of step t is whole */
+    }
+    for (ptrdiff_t q = q0; q < q1; q++)
+        for (ptrdiff_t i = 0; i < tiles; i++) {
+            ptrdiff_t n = NAME(tile_start)(N, tiles, i), rows = NAME(tile_start)(N, tiles, i + 1) - n;
+            ptrdiff_t lanes[2];
+            NAME(pair_lanes)(H, q, lanes);
+            NAME(times_transposed)(&k->panels, 0, n, rows, 1, 0, 4, k->Wh_room + q * 2 * W * 4 * H, lanes,
+                                   (REAL *)job->dh0 + n * H + q * 2 * W, H);
+        }
+
+    rows_of x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
+    rows_of h_rows = {h0, h, job->h0.s0, N * H, H};
+    NAME(panel_weight_grads)(&k->panels, p0, p1, 0, 4, &x_rows, D, job->dWx, 4, room);
+    NAME(panel_weight_grads)(&k->panels, p0, p1, 0, 4, &h_rows, H, job->dWh, 4, room);
+    if (job->db)
+        NAME(panel_bias_grads)(&k->panels, p0, p1, job->db);
+    NAME(panel_input_grads)(&k->panels, tm, rank, k->Wx_room, D, (REAL *)job->dxs.p, job->dxs.s0, job->dxs.s1);
+}
+
+static int NAME(lstm_backward)(const cell_job *job)
+{
+    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H;
+    NAME(lstm_work) k = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, LSTM_KEPT}};
+    ptrdiff_t weights = NAME(lines)(NAME(pair_count)(D) * 2 * W * 4 * H);
+    ptrdiff_t recurrent = NAME(lines)(NAME(pair_count)(H) * 2 * W * 4 * H), state = NAME(lines)(N * H);
+    k.room_size = NAME(lines)(GRAD_ROOM(D > H ? D : H));
+    REAL *room = NAME(new_room)(weights + recurrent + state + job->threads * k.room_size);
+    if (!room)
+        return -1;
+    k.Wx_room = room, k.Wh_room = room + weights;
+    k.c = k.Wh_room + recurrent, k.room = k.c + state;
+    team_run(job->threads, NAME(lstm_backward_body), &k);
+    free(room);
+    return 0;
+}

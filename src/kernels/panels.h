@@ -1,0 +1,187 @@
+/* Gate panels: how a cell keeps its gates, and the products over all steps that read and write them.
+ *
+ *   N batch, T time, D input, H hidden, G gates, S >= G values kept per unit, W lanes of a vector
+ *
+ * Hidden units are cut into panels of W (the last one has w = H - p W units). A panel holds, for every row
+ * (step t, sample n) = t N + n, S runs of w values: the G gates, then whatever else the cell keeps:
+ *
+ *     panels[p][t N + n][S][w]              S N T H values in all, no padding
+ *
+ * So a row of a panel is what one micro-kernel call leaves in registers, a panel is the right side of
+ * dW = rows^T dA as it stands (k = row), and its rows are the left side of dx = dA Wx^T. A thread owns whole
+ * panels in the forward time loop: gates, c and h of its units never leave its core.
+ */
+
+typedef struct {
+    REAL *p;
+    ptrdiff_t N, T, H;
+    int G, S;
+} NAME(panels);
+#define panels_of NAME(panels)
+
+static inline ptrdiff_t NAME(panel_count)(ptrdiff_t H) { return (H + W - 1) / W; }
+static inline ptrdiff_t NAME(panel_width)(ptrdiff_t H, ptrdiff_t p) { return H - p * W < W ? H - p * W : W; }
+
+/* Columns of a product with dA come in pairs of vectors, 2 W at a time. */
+static inline ptrdiff_t NAME(pair_count)(ptrdiff_t columns) { return (columns + 2 * W - 1) / (2 * W); }
+static inline void NAME(pair_lanes)(ptrdiff_t columns, ptrdiff_t q, ptrdiff_t lanes[2])
+{
+    for (int v = 0; v < 2; v++) {
+        ptrdiff_t left = columns - (2 * q + v) * W;
+        lanes[v] = left < W ? left : W;
+    }
+}
+
+/* Without training the gates are kept for a few steps only: enough rows for the x-side product to pay. */
+static inline ptrdiff_t NAME(chunk_steps)(ptrdiff_t N, ptrdiff_t T)
+{
+    ptrdiff_t steps = N < 128 ? 128 / N : 1;
+    return steps < T ? steps : T;
+}
+
+static inline REAL *NAME(panel_row)(const panels_of *P, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n)
+{
+    return P->p + p * W * P->S * P->N * P->T + (t * P->N + n) * P->S * NAME(panel_width)(P->H, p);
+}
+
+/* The right side of a product: W values for k and v at p[k*bk + v*bv]. */
+typedef struct {
+    const REAL *p;
+    ptrdiff_t bk, bv;
+} NAME(right_side);
+#define right_side NAME(right_side)
+
+/* Weights of panel p, gates first..first+G of (K, all H), packed into room as [k][G][W]. Where so few tiles
+ * will use them that packing would not pay, they are read where they lie. */
+static right_side NAME(gate_weights)(REAL *room, matrix weights, ptrdiff_t K, ptrdiff_t H, int first, int G, ptrdiff_t p,
+                                     ptrdiff_t tiles)
+{
+    const ptrdiff_t w = NAME(panel_width)(H, p), lanes[MAX_NV] = {w, w, w, w};
+    matrix own = {weights.p + (first * H + p * W) * weights.c, weights.r, weights.c};
+    if (tiles <= 2 && w == W && own.c == 1)
+        return (right_side){own.p, own.r, H};
+    NAME(pack_b)(room, own, K, G, H, lanes);
+    return (right_side){room, G * W, W};
+}
+
+/* Gates of panel p = x Wx for the first T steps that P has room for. Tiles run over the longer of batch and time, so that rows keep
+ * one stride whatever the layout of xs. */
+static void NAME(panel_input)(const panels_of *P, ptrdiff_t p, ptrdiff_t T, const REAL *xs, ptrdiff_t xn, ptrdiff_t xt,
+                              ptrdiff_t D, right_side weights)
+{
+    const ptrdiff_t N = P->N, w = NAME(panel_width)(P->H, p), lanes[MAX_NV] = {w, w, w, w};
+    const ptrdiff_t most = NAME(max_rows)[P->G];
+    const int over_time = N * NAME(tiles)(T, most) <= T * NAME(tiles)(N, most);
+    const ptrdiff_t outer = over_time ? N : T, inner = over_time ? T : N, tiles = NAME(tiles)(inner, most);
+
+    for (ptrdiff_t o = 0; o < outer; o++)
+        for (ptrdiff_t i = 0; i < tiles; i++) {
+            ptrdiff_t from = NAME(tile_start)(inner, tiles, i), rows = NAME(tile_start)(inner, tiles, i + 1) - from;
+            ptrdiff_t n = over_time ? o : from, t = over_time ? from : o;
+            product m = {.K = D, .a = xs + n * xn + t * xt, .ar = over_time ? xt : xn, .ak = 1,
+                         .b = weights.p, .bk = weights.bk, .bv = weights.bv,
+                         .c = NAME(panel_row)(P, p, t, n), .cr = (over_time ? N : 1) * P->S * w, .cv = w};
+            NAME(multiply)(P->G, rows, lanes, &m);
+        }
+}
+
+#define GRAD_ROWS 256
+#define GRAD_ROOM(M) (GRAD_ROWS * (M) + W) /* reals of room for NAME(panel_weight_grads) of M rows */
+
+/* dW[:, gates first..first+G of panels p0..p1] = rows^T dA; dW is (M, all H) contiguous. */
+static void NAME(panel_weight_grads)(const panels_of *P, ptrdiff_t p0, ptrdiff_t p1, int first, int G, const rows_of *rows,
+                                     ptrdiff_t M, REAL *dW, int all, REAL *room)
+{
+    const ptrdiff_t H = P->H, R = P->N * P->T, height = NAME(max_rows)[G];
+
+    for (ptrdiff_t r0 = 0; r0 < R && p0 < p1; r0 += GRAD_ROWS) {
+        ptrdiff_t r1 = r0 + GRAD_ROWS < R ? r0 + GRAD_ROWS : R;
+        NAME(pack_a)(room, rows, P->N, r0, r1, M, height);
+        for (ptrdiff_t p = p0; p < p1; p++) {
+            const ptrdiff_t w = NAME(panel_width)(H, p), lanes[MAX_NV] = {w, w, w, w};
+            for (ptrdiff_t m = 0; m < M; m += height) {
+                ptrdiff_t count = M - m < height ? M - m : height;
+                product t = {.K = r1 - r0, .a = room + m * (r1 - r0), .ar = 1, .ak = count,
+                             .b = NAME(panel_row)(P, p, 0, 0) + r0 * P->S * w + first * w, .bk = P->S * w, .bv = w,
+                             .c = dW + m * all * H + first * H + p * W, .cr = all * H, .cv = H, .add = r0 > 0};
+                NAME(multiply)(G, count, lanes, &t);
+            }
+        }
+    }
+}
+
+/* db[gates of panels p0..p1] = sum of dA over all rows, in blocks, so that the error stays that of a block. */
+static void NAME(panel_bias_grads)(const panels_of *P, ptrdiff_t p0, ptrdiff_t p1, REAL *db)
+{
+    const ptrdiff_t R = P->N * P->T;
+    for (ptrdiff_t p = p0; p < p1; p++) {
+        const ptrdiff_t w = NAME(panel_width)(P->H, p);
+        for (int g = 0; g < P->G; g++) {
+            const REAL *column = NAME(panel_row)(P, p, 0, 0) + g * w;
+            vec total = {0};
+            for (ptrdiff_t r0 = 0; r0 < R; r0 += 64) {
+                vec sum = {0};
+                for (ptrdiff_t r = r0; r < r0 + 64 && r < R; r++)
+                    sum += NAME(load_n)(column + r * P->S * w, w);
+                total += sum;
+            }
+            NAME(store_n)(db + g * P->H + p * W, total, w);
+        }
+    }
+}
+
+/* Right side of a product with dA: columns q 2W.. of weights^T, its k in the order of a row of all panels,
+ * (panel, gate, unit). `weights` is (columns, all H); gates first..first+G are taken. -> [k][2 W] */
+static void NAME(pack_transposed)(REAL *dst, matrix weights, ptrdiff_t columns, ptrdiff_t q, ptrdiff_t H, int first, int G)
+{
+    ptrdiff_t lanes[2];
+    NAME(pair_lanes)(columns, q, lanes);
+    for (ptrdiff_t p = 0; p < NAME(panel_count)(H); p++)
+        for (int g = first; g < first + G; g++) {
+            ptrdiff_t w = NAME(panel_width)(H, p);
+            matrix part = {weights.p + q * 2 * W * weights.r + (g * H + p * W) * weights.c, weights.c, weights.r};
+            NAME(pack_b)(dst, part, w, 2, W, lanes);
+            dst += w * 2 * W;
+        }
+}
+
+/* c (rows x 2 W) = dA[rows of step t from n, gates first..first+G] packed; rows `stride` apart. */
+static void NAME(times_transposed)(const panels_of *P, ptrdiff_t t, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t row_step,
+                                   int first, int G, const REAL *packed, const ptrdiff_t lanes[2],
+                                   REAL *c, ptrdiff_t cr)
+{
+    const ptrdiff_t H = P->H, whole = H / W, w = H % W, S = P->S;
+    if (whole) {
+        product m = {.K = G * W, .more_runs = whole - 1, .a_run = W * S * P->N * P->T,
+                     .a = NAME(panel_row)(P, 0, t, n) + first * W, .ar = row_step * S * W, .ak = 1,
+                     .b = packed, .bk = 2 * W, .bv = W, .c = c, .cr = cr, .cv = W};
+        NAME(multiply)(2, rows, lanes, &m);
+    }
+    if (w) {
+        product m = {.K = G * w, .a = NAME(panel_row)(P, whole, t, n) + first * w, .ar = row_step * S * w, .ak = 1,
+                     .b = packed + whole * G * W * 2 * W, .bk = 2 * W, .bv = W, .c = c, .cr = cr, .cv = W,
+                     .add = whole > 0};
+        NAME(multiply)(2, rows, lanes, &m);
+    }
+}
+
+/* dxs = dA Wx^T: this thread's tiles. packed: all columns of Wx^T, one pack_transposed after another. */
+static void NAME(panel_input_grads)(const panels_of *P, team *tm, int rank, const REAL *packed, ptrdiff_t D,
+                                    REAL *dxs, ptrdiff_t dxn, ptrdiff_t dxt)
+{
+    const ptrdiff_t N = P->N, T = P->T, columns = NAME(pair_count)(D);
+    const int over_time = N * NAME(tiles)(T, ROWS_2) <= T * NAME(tiles)(N, ROWS_2);
+    const ptrdiff_t outer = over_time ? N : T, inner = over_time ? T : N, tiles = NAME(tiles)(inner, ROWS_2);
+    ptrdiff_t from, to;
+    team_share(tm, rank, columns * outer * tiles, &from, &to);
+
+    for (ptrdiff_t job = from; job < to; job++) {
+        ptrdiff_t q = job / (outer * tiles), o = job / tiles % outer, i = job % tiles;
+        ptrdiff_t lanes[2];
+        NAME(pair_lanes)(D, q, lanes);
+        ptrdiff_t start = NAME(tile_start)(inner, tiles, i), rows = NAME(tile_start)(inner, tiles, i + 1) - start;
+        ptrdiff_t n = over_time ? o : start, t = over_time ? start : o;
+        NAME(times_transposed)(P, t, n, rows, over_time ? N : 1, 0, P->G, packed + q * 2 * W * P->G * P->H, lanes,
+                               dxs + n * dxn + t * dxt + q * 2 * W, over_time ? dxt : dxn);
+    }
+}

@@ -1,0 +1,190 @@
+/* Simple RNN over a whole sequence (Elman 1990).
+ *
+ *   A = x Wx + h_prev Wh + b       x (N, D), h (N, H), A (N, H)
+ *   h = tanh(A) or max(A, 0)
+ *
+ *   dA = dh (1 - h^2) or dh [h > 0]              dh = dhs + dA_next Wh^T
+ *
+ * Kept for backward: h (T, N, H), and panels with S = 1, which hold x Wx during forward and dA after.
+ */
+
+typedef struct {
+    const cell_job *job;
+    panels_of panels;          /* without training: room for one chunk of steps, used again and again */
+    ptrdiff_t chunk;           /* steps whose x-side product is done ahead of their time loop */
+    right_side *Wx, *Wh;       /* of each panel */
+    REAL *Wx_room, *Wh_room;   /* forward: [panel][k][W]; backward: transposed, [columns / 2W][H][2 W] */
+    REAL *h;                   /* without training: h (2, N, H) */
+    REAL *room;                /* backward: one for each thread */
+    ptrdiff_t room_size;
+} NAME(rnn_work);
+
+/* h of one tile: rows n0.. of step t of panel p. `sums` (rows, W) holds h_prev Wh, or is NULL. */
+static void NAME(rnn_activate)(const NAME(rnn_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
+                               ptrdiff_t rows, const REAL *sums)
+{
+    const cell_job *job = k->job;
+    const ptrdiff_t H = job->H, w = NAME(panel_width)(H, p), j = p * W;
+    const vec bias = job->b ? NAME(load_n)((const REAL *)job->b + j, w) : (vec){0};
+
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        const ptrdiff_t n = n0 + r;
+        vec A = NAME(load_n)(NAME(panel_row)(&k->panels, p, slot, n), w) + bias;
+        if (sums)
+            A += NAME(load)(sums + r * W);
+        vec h = job->relu ? NAME(vmax)((vec){0}, A) : NAME(vtanh)(A);
+        REAL *kept = job->train ? (REAL *)job->h + (t * job->N + n) * H : k->h + (t % 2 * job->N + n) * H;
+        NAME(store_n)(kept + j, h, w);
+        NAME(store_n)((REAL *)job->hs.p + n * job->hs.s0 + t * job->hs.s1 + j, h, w);
+        if (t == job->T - 1)
+            NAME(store_n)((REAL *)job->hT + n * H + j, h, w);
+    }
+}
+
+static void NAME(rnn_forward_body)(team *tm, int rank, void *work)
+{
+    NAME(rnn_work) *k = work;
+    const cell_job *job = k->job;
+    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H;
+    const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
+    const ptrdiff_t tiles = NAME(tiles)(N, ROWS_1);
+    REAL sums[ROWS_1 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
+    ptrdiff_t p0, p1;
+    team_share(tm, rank, NAME(panel_count)(H), &p0, &p1);
+
+    for (ptrdiff_t p = p0; p < p1; p++) {
+        k->Wx[p] = NAME(gate_weights)(k->Wx_room + p * W * D, Wx, D, H, 0, 1, p, T * tiles);
+        k->Wh[p] = NAME(gate_weights)(k->Wh_room + p * W * H, Wh, H, H, 0, 1, p, T * tiles);
+    }
+    for (ptrdiff_t t = 0; t < T; t++) {
+        const ptrdiff_t slot = t % k->chunk;
+        if (slot == 0)
+            for (ptrdiff_t p = p0; p < p1; p++)
+                NAME(panel_input)(&k->panels, p, T - t < k->chunk ? T - t : k->chunk,
+                                  (const REAL *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, D, k->Wx[p]);
+
+        const REAL *h = t == 0 ? job->h0.p : job->train ? (REAL *)job->h + (t - 1) * N * H : k->h + (t - 1) % 2 * N * H;
+        const ptrdiff_t h_n = t == 0 ? job->h0.s0 : H;
+        for (ptrdiff_t p = p0; p < p1; p++)
+            for (ptrdiff_t i = 0; i < tiles; i++) {
+                ptrdiff_t n = NAME(tile_start)(N, tiles, i), rows = NAME(tile_start)(N, tiles, i + 1) - n;
+                if (h) {
+                    product m = {.K = H, .a = h + n * h_n, .ar = h_n, .ak = 1, .b = k->Wh[p].p, .bk = k->Wh[p].bk,
+                                 .bv = k->Wh[p].bv, .c = sums, .cr = W, .cv = W};
+                    NAME(micro_table)[1 - 1][rows - 1](&m);
+                }
+                NAME(rnn_activate)(k, p, t, slot, n, rows, h ? sums : NULL);
+            }
+        team_wait(tm); /* h of step t is whole */
+    }
+}
+
+static int NAME(rnn_forward)(const cell_job *job)
+{
+    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, P = NAME(panel_count)(H);
+    NAME(rnn_work) k = {.job = job, .chunk = T, .panels = {job->panels, N, T, H, 1, 1}};
+    if (!job->train)
+        k.panels.T = k.chunk = NAME(chunk_steps)(N, T);
+    ptrdiff_t weights = NAME(lines)(P * W * D), recurrent = NAME(lines)(P * W * H);
+    ptrdiff_t gates = job->train ? 0 : NAME(lines)(k.chunk * N * H + W), state = job->train ? 0 : NAME(lines)(N * H);
+    REAL *room = NAME(new_room)(weights + recurrent + gates + 2 * state);
+    right_side *sides = malloc(2 * P * sizeof(right_side));
+    if (room && sides) {
+        k.Wx = sides, k.Wh = sides + P;
+        k.Wx_room = room, k.Wh_room = room + weights, k.h = k.Wh_room + recurrent;
+        if (!job->train)
+            k.panels.p = k.h + 2 * state;
+        team_run(job->threads, NAME(rnn_forward_body), &k);
+    }
+    int failed = !room || !sides;
+    free(room);
+    free(sides);
+    return failed ? -1 : 0;
+}
+
+/* dA of one tile: rows n0.. of step t, units q 2W.. (two panels). `sums` (rows, 2 W) holds dA_next Wh^T,
+ * or is NULL at the last step, where dh is what the caller gave. */
+static void NAME(rnn_gate_grads)(const NAME(rnn_work) *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows,
+                                 const REAL *sums)
+{
+    const cell_job *job = k->job;
+    const ptrdiff_t H = job->H;
+
+    for (ptrdiff_t p = 2 * q; p < 2 * q + 2 && p * W < H; p++) {
+        const ptrdiff_t w = NAME(panel_width)(H, p), j = p * W;
+        for (ptrdiff_t r = 0; r < rows; r++) {
+            const ptrdiff_t n = n0 + r;
+            vec h = NAME(load_n)((const REAL *)job->h + (t * job->N + n) * H + j, w);
+            vec dh = NAME(load_n)((const REAL *)job->dhs.p + n * job->dhs.s0 + t * job->dhs.s1 + j, w);
+            if (sums)
+                dh += NAME(load)(sums + r * 2 * W + (p - 2 * q) * W);
+            else if (job->dhT.p)
+                dh += NAME(load_n)((const REAL *)job->dhT.p + n * job->dhT.s0 + j, w);
+            vec dA = job->relu ? (vec)((h > 0) & (__typeof__(h > 0))dh) : dh * (1 - h * h);
+            NAME(store_n)(NAME(panel_row)(&k->panels, p, t, n), dA, w);
+        }
+    }
+}
+
+static void NAME(rnn_backward_body)(team *tm, int rank, void *work)
+{
+    NAME(rnn_work) *k = work;
+    const cell_job *job = k->job;
+    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H;
+    const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
+    const ptrdiff_t tiles = NAME(tiles)(N, ROWS_2), all[2] = {W, W};
+    const REAL *h0 = job->h0.p, *h = job->h, *xs = job->xs.p;
+    REAL sums[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
+    REAL *room = k->room + rank * k->room_size;
+    ptrdiff_t q0, q1, x0, x1, p0, p1;
+    team_share(tm, rank, NAME(pair_count)(H), &q0, &q1);
+    team_share(tm, rank, NAME(pair_count)(D), &x0, &x1);
+    team_share(tm, rank, NAME(panel_count)(H), &p0, &p1);
+
+    for (ptrdiff_t q = q0; q < q1; q++)
+        NAME(pack_transposed)(k->Wh_room + q * 2 * W * H, Wh, H, q, H, 0, 1);
+    for (ptrdiff_t q = x0; q < x1; q++)
+        NAME(pack_transposed)(k->Wx_room + q * 2 * W * H, Wx, D, q, H, 0, 1);
+
+    for (ptrdiff_t t = T - 1; t >= 0; t--) {
+        for (ptrdiff_t q = q0; q < q1; q++)
+            for (ptrdiff_t i = 0; i < tiles; i++) {
+                ptrdiff_t n = NAME(tile_start)(N, tiles, i), rows = NAME(tile_start)(N, tiles, i + 1) - n;
+                if (t < T - 1)
+                    NAME(times_transposed)(&k->panels, t + 1, n, rows, 1, 0, 1, k->Wh_room + q * 2 * W * H, all, sums, 2 * W);
+                NAME(rnn_gate_grads)(k, q, t, n, rows, t < T - 1 ? sums : NULL);
+            }
+        team_wait(tm); /* dA of step t is whole */
+    }
+    for (ptrdiff_t q = q0; q < q1; q++)
+        for (ptrdiff_t i = 0; i < tiles; i++) {
+            ptrdiff_t n = NAME(tile_start)(N, tiles, i), rows = NAME(tile_start)(N, tiles, i + 1) - n;
+            ptrdiff_t lanes[2];
+            NAME(pair_lanes)(H, q, lanes);
+            NAME(times_transposed)(&k->panels, 0, n, rows, 1, 0, 1, k->Wh_room + q * 2 * W * H, lanes,
+                                   (REAL *)job->dh0 + n * H + q * 2 * W, H);
+        }
+
+    rows_of x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
+    rows_of h_rows = {h0, h, job->h0.s0, N * H, H};
+    NAME(panel_weight_grads)(&k->panels, p0, p1, 0, 1, &x_rows, D, job->dWx, 1, room);
+    NAME(panel_weight_grads)(&k->panels, p0, p1, 0, 1, &h_rows, H, job->dWh, 1, room);
+    if (job->db)
+        NAME(panel_bias_grads)(&k->panels, p0, p1, job->db);
+    NAME(panel_input_grads)(&k->panels, tm, rank, k->Wx_room, D, (REAL *)job->dxs.p, job->dxs.s0, job->dxs.s1);
+}
+
+static int NAME(rnn_backward)(const cell_job *job)
+{
+    const ptrdiff_t D = job->D, H = job->H;
+    NAME(rnn_work) k = {.job = job, .panels = {job->panels, job->N, job->T, H, 1, 1}};
+    ptrdiff_t weights = NAME(lines)(NAME(pair_count)(D) * 2 * W * H), recurrent = NAME(lines)(NAME(pair_count)(H) * 2 * W * H);
+    k.room_size = NAME(lines)(GRAD_ROOM(D > H ? D : H));
+    REAL *room = NAME(new_room)(weights + recurrent + job->threads * k.room_size);
+    if (!room)
+        return -1;
+    k.Wx_room = room, k.Wh_room = room + weights, k.room = k.Wh_room + recurrent;
+    team_run(job->threads, NAME(rnn_backward_body), &k);
+    free(room);
+    return 0;
+}

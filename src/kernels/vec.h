@@ -1,0 +1,169 @@
+/* One vector type for one instruction set and one real type, and the functions of it that cells need.
+ *
+ *   REAL   float | double          W    lanes of one vector
+ *   vec    W lanes                 NAME(x)   x_f32 | x_f64: everything here exists once per real type
+ *
+ * float: vexp is within 2 ULP on [-87, 88] and saturates outside; vsigmoid and vtanh are within 2e-7
+ * absolutely, and vtanh keeps its relative precision near 0. A NaN lane stays NaN.
+ * double: the same functions, lane by lane through libm.
+ *
+ * Vectors are GCC/Clang vector extensions; an intrinsic stands only where the extension has no word
+ * for the instruction: partial loads and stores, min, max, reciprocal.
+ */
+
+#define W ((ptrdiff_t)(VECTOR_BYTES / sizeof(REAL)))
+
+typedef REAL NAME(vec) __attribute__((vector_size(VECTOR_BYTES)));
+typedef REAL NAME(loose) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
+#define vec NAME(vec)
+
+static inline vec NAME(load)(const REAL *p) { return *(const NAME(loose) *)p; }
+static inline void NAME(store)(REAL *p, vec v) { *(NAME(loose) *)p = v; }
+static inline vec NAME(splat)(REAL x) { return x - (vec){0}; }
+
+/* The first n < W lanes only: nothing beyond them is read or written; lanes read as 0. */
+static inline vec NAME(load_lanes)(const REAL *p, ptrdiff_t n)
+{
+#if VECTOR_BYTES == 64 && REAL_IS_FLOAT
+    return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+#elif VECTOR_BYTES == 64
+    return (vec)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), p);
+#else
+    vec v = {0};
+    memcpy(&v, p, n * sizeof(REAL));
+    return v;
+#endif
+}
+
+static inline void NAME(store_lanes)(REAL *p, vec v, ptrdiff_t n)
+{
+#if VECTOR_BYTES == 64 && REAL_IS_FLOAT
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
+#elif VECTOR_BYTES == 64
+    _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m512d)v);
+#else
+    memcpy(p, &v, n * sizeof(REAL));
+#endif
+}
+
+/* n <= W lanes; the usual case, a whole vector, takes the plain instruction. */
+static inline vec NAME(load_n)(const REAL *p, ptrdiff_t n)
+{
+    return n == W ? NAME(load)(p) : NAME(load_lanes)(p, n);
+}
+
+static inline void NAME(store_n)(REAL *p, vec v, ptrdiff_t n)
+{
+    if (n == W)
+        NAME(store)(p, v);
+    else
+        NAME(store_lanes)(p, v, n);
+}
+
+/* x limited to [lo, hi]; NaN stays NaN, which is why the operands stand in this order. */
+static inline vec NAME(clamp)(vec x, REAL lo, REAL hi)
+{
+#if VECTOR_BYTES == 64 && REAL_IS_FLOAT
+    return (vec)_mm512_max_ps(_mm512_set1_ps(lo), _mm512_min_ps(_mm512_set1_ps(hi), (__m512)x));
+#elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
+    return (vec)_mm256_max_ps(_mm256_set1_ps(lo), _mm256_min_ps(_mm256_set1_ps(hi), (__m256)x));
+#else
+    for (int i = 0; i < W; i++) {
+        REAL y = hi < x[i] ? hi : x[i];
+        x[i] = lo > y ? lo : y;
+    }
+    return x;
+#endif
+}
+
+static inline vec NAME(vmax)(vec x, vec y)
+{
+#if VECTOR_BYTES == 64 && REAL_IS_FLOAT
+    return (vec)_mm512_max_ps((__m512)x, (__m512)y);
+#elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
+    return (vec)_mm256_max_ps((__m256)x, (__m256)y);
+#else
+    for (int i = 0; i < W; i++)
+        x[i] = x[i] > y[i] ? x[i] : y[i];
+    return x;
+#endif
+}
+
+#if REAL_IS_FLOAT
+
+typedef int32_t NAME(bits) __attribute__((vector_size(VECTOR_BYTES)));
+
+/* exp(x) = 2^n e^r with |r| <= ln(2)/2: returns s = 2^n and sets *m = e^r - 1, so that exp(x) is
+ * s + s m and exp(x) - 1 is (s - 1) + s m without cancellation. x within [-87, 88].
+ * The polynomial is a minimax fit of (e^r - 1 - r) / r^2, relative error 1.4e-8. */
+static inline vec NAME(exp_parts)(vec x, vec *m)
+{
+    const REAL round = 0x1.8p23f; /* adding it leaves the nearest integer in the low bits */
+    vec t = x * 0x1.715476p+0f + round;
+    vec n = t - round;
+    vec r = x - n * 0x1.62e400p-1f;
+    r = r - n * 0x1.7f7d1cp-20f;
+    vec q = r * 1.3882516e-3f + 8.3665475e-3f;
+    q = q * r + 4.1667201e-2f;
+    q = q * r + 1.6666543e-1f;
+    q = q * r + 0.5f;
+    *m = (r * r) * q + r;
+    return (vec)(((NAME(bits))t << 23) + 0x3f800000);
+}
+
+static inline vec NAME(vexp)(vec x)
+{
+    vec m, s = NAME(exp_parts)(NAME(clamp)(x, -87.0f, 88.0f), &m);
+    return s * m + s;
+}
+
+/* 1 / d for d in [1, 1e35]. Where the hardware has an estimate good to 14 bits, one Newton step is
+ * enough and costs a fraction of a division. */
+static inline vec NAME(reciprocal)(vec d)
+{
+#if VECTOR_BYTES == 64
+    vec r = (vec)_mm512_rcp14_ps((__m512)d);
+    return r + r * (1.0f - d * r);
+#else
+    return 1.0f / d;
+#endif
+}
+
+static inline vec NAME(vsigmoid)(vec x)
+{
+    vec m, s = NAME(exp_parts)(NAME(clamp)(-x, -80.0f, 80.0f), &m);
+    return NAME(reciprocal)((s * m + s) + 1.0f);
+}
+
+/* tanh(x) = e / (e + 2) with e = exp(2x) - 1 */
+static inline vec NAME(vtanh)(vec x)
+{
+    vec m, s = NAME(exp_parts)(NAME(clamp)(x + x, -40.0f, 40.0f), &m);
+    vec e = s * m + (s - 1.0f);
+    return e * NAME(reciprocal)(e + 2.0f);
+}
+
+#else
+
+static inline vec NAME(vexp)(vec x)
+{
+    for (int i = 0; i < W; i++)
+        x[i] = exp(x[i]);
+    return x;
+}
+
+static inline vec NAME(vsigmoid)(vec x)
+{
+    for (int i = 0; i < W; i++)
+        x[i] = 1.0 / (1.0 + exp(-x[i]));
+    return x;
+}
+
+static inline vec NAME(vtanh)(vec x)
+{
+    for (int i = 0; i < W; i++)
+        x[i] = tanh(x[i]);
+    return x;
+}
+
+#endif

@@ -1,0 +1,14 @@
+"""LSTM over a sequence on the CPU; equations and layout in src/kernels/lstm.h."""
+from rnnfast.cpu._cell cimport Cell
+
+cdef Cell cell = Cell("lstm")
+
+
+def forward(xs, state, params, *, bint train=True, bint reverse=False):
+    """See rnnfast.kernels for the contract."""
+    return cell.forward(xs, state, params, train, reverse, False)
+
+
+def backward(dhs, dstate, params, cache, grads):
+    """See rnnfast.kernels for the contract."""
+    return cell.backward(dhs, dstate, params, cache, grads)

@@ -1,0 +1,323 @@
+"""Every column against the reference in float64: each cell, instruction set and dtype."""
+
+import tracemalloc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cases import (
+    BOOK_SHAPE,
+    LAYOUTS,
+    SHAPES,
+    WRITABLE_LAYOUTS,
+    assert_close,
+    assert_grad_close,
+    assert_same_bits,
+    assert_same_values,
+    cells,
+    make_problem,
+    solved,
+    variants,
+)
+
+from rnnfast import kernels
+
+
+def check(column, cell, problem):
+    """Runs the column and the reference; returns what the column gave."""
+    got = problem.run(column.load(cell.name))
+    expected = problem.astype("float64").run(kernels.load(cell.name, "reference"))
+    assert all(a.dtype == problem.dtype for _, a in got.arrays())
+    assert_same_values(got, expected)
+    return got
+
+
+# Values
+
+
+@variants
+@pytest.mark.parametrize("shape", [*SHAPES, BOOK_SHAPE], ids=str)
+def test_values(column, cell, options, shape):
+    problem, expected = solved(cell, shape, column.dtype, **options)
+    got = problem.run(column.load(cell.name))
+    assert all(a.dtype == column.dtype for _, a in got.arrays())
+    assert_same_values(got, expected)
+
+
+@variants
+@pytest.mark.parametrize("shape", [(5, 6, 7, 9), (19, 3, 33, 31)], ids=str)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("states", [False, True])
+def test_values_of_every_way_to_call(column, cell, options, shape, reverse, bias, states):
+    """Backwards in time, without b, without states; without b there may be two grads or three."""
+    ways = {"reverse": reverse, "bias": bias, "states": states}
+    p, expected = solved(cell, shape, column.dtype, **ways, **options)
+    module = column.load(cell.name)
+    got = p.run(module)
+    assert_same_values(got, expected)
+    if not bias:
+        *_, cache = module.forward(p.xs, p.state, p.params, **p.keywords)
+        grads = list(p.poisoned_grads()[:2])
+        module.backward(p.dhs, p.dstate, p.params, cache, grads)
+        assert_same_bits(replace(got, grads=tuple(grads)), got)
+
+
+@cells
+def test_only_one_of_the_states_is_given(column, cell):
+    """dstate None with a state, and a state of zeros instead of None."""
+    p = make_problem(cell, (6, 4, 5, 11), column.dtype)
+    check(column, cell, replace(p, dstate=None))
+    check(column, cell, replace(p, state=None))
+    zeros = tuple(np.zeros_like(a) for a in p.state)
+    check(column, cell, replace(p, state=zeros))
+
+
+@variants
+@pytest.mark.parametrize("shape", [(0, 3, 4, 5), (2, 0, 4, 5), (0, 0, 4, 5)], ids=str)
+@pytest.mark.parametrize("states", [False, True])
+def test_nothing_to_do(column, cell, options, shape, states):
+    """Empty outputs, grads of zero; with T = 0 the states pass through, as copies."""
+    p = make_problem(cell, shape, column.dtype, states=states, **options)
+    got = check(column, cell, p)
+    N, T, _, H = shape
+    assert all((g == 0).all() for g in got.grads)
+    if T == 0:
+        zeros = [np.zeros((N, H))] * cell.states
+        for given, passed in ((p.state, got.state), (p.dstate, got.dstate)):
+            for a, b in zip(given or zeros, passed, strict=True):
+                np.testing.assert_array_equal(a, b)
+                assert not np.shares_memory(a, b)
+    hs, _, cache = column.load(cell.name).forward(p.xs, p.state, p.params, train=False)
+    assert (hs.shape, cache) == ((N, T, H), None)
+
+
+# Memory: what may be handed in, and what comes back
+
+
+@cells
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_layout_of_the_inputs(column, cell, layout):
+    """Weights may be transposed views, xs and dhs slices: the values do not depend on it."""
+    p = make_problem(cell, (5, 4, 7, 9), column.dtype)
+    expected = check(column, cell, p)
+    view = LAYOUTS[layout]
+    p = replace(
+        p,
+        xs=view(p.xs),
+        state=tuple(map(view, p.state)),
+        params=tuple(map(view, p.params)),
+        dhs=view(p.dhs),
+        dstate=tuple(map(view, p.dstate)),
+    )
+    assert_same_values(p.run(column.load(cell.name)), expected)
+
+
+@cells
+def test_broadcast_inputs(column, cell):
+    """A stride of zero: one row for the whole batch."""
+    p = make_problem(cell, (5, 4, 7, 9), column.dtype)
+    p.xs = np.broadcast_to(p.xs[:1, :1], p.xs.shape)
+    p.dhs = np.broadcast_to(p.dhs[:1], p.dhs.shape)
+    p.state = tuple(np.broadcast_to(a[:1], a.shape) for a in p.state)
+    check(column, cell, p)
+
+
+@cells
+@pytest.mark.parametrize("layout", WRITABLE_LAYOUTS)
+def test_any_layout_of_the_grads(column, cell, layout):
+    p = make_problem(cell, (5, 4, 7, 9), column.dtype)
+    expected = check(column, cell, p)
+    module = column.load(cell.name)
+    *_, cache = module.forward(p.xs, p.state, p.params)
+    grads = tuple(map(LAYOUTS[layout], p.poisoned_grads()))
+    module.backward(p.dhs, p.dstate, p.params, cache, grads)
+    for (name, a), b in zip(expected.named_grads(), grads, strict=True):
+        assert_grad_close(b, a.astype("f8"), name)
+        if b.base is not None and b.base.size == 2 * b.size:  # what lies between was not written
+            assert np.isnan(b.base).sum() == b.size
+
+
+@cells
+def test_grads_are_written_where_they_are(column, cell):
+    """Parts of one flat array, as an optimizer may keep them; the rest of it stays."""
+    p = make_problem(cell, (5, 4, 7, 9), column.dtype)
+    expected = p.run(column.load(cell.name))
+    flat = np.full(sum(q.size for q in p.params) + 8, 7, column.dtype)
+    grads, at = [], 4
+    for q in p.params:
+        grads.append(flat[at : at + q.size].reshape(q.shape))
+        at += q.size
+    module = column.load(cell.name)
+    *_, cache = module.forward(p.xs, p.state, p.params)
+    module.backward(p.dhs, p.dstate, p.params, cache, grads)
+    assert_same_bits(replace(expected, grads=tuple(grads)), expected)
+    assert (flat[:4] == 7).all()
+    assert (flat[-4:] == 7).all()
+
+
+@variants
+@pytest.mark.parametrize("reverse", [False, True])
+def test_inputs_are_not_written_and_outputs_are_fresh(column, cell, options, reverse):
+    module = column.load(cell.name)
+    p = make_problem(cell, (6, 5, 7, 17), column.dtype, reverse=reverse, **options)
+    inputs = [p.xs, *p.state, *p.params, p.dhs, *p.dstate]
+    before = [a.copy() for a in inputs]
+    first = p.run(module)
+    kept = [a.copy() for _, a in first.arrays()]
+    outputs = [a for _, a in first.arrays()]
+
+    for other in range(1, 3):
+        make_problem(cell, (6, 5, 7, 17), column.dtype, seed=other, **options).run(module)
+    for a, b in zip((*inputs, *outputs), (*before, *kept), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for k, a in enumerate(outputs):
+        assert a.flags.writeable
+        assert not any(np.shares_memory(a, b) for b in (*inputs, *outputs[k + 1 :]))
+
+
+@variants
+@pytest.mark.parametrize("T", [1, 4])
+def test_hs_may_be_changed_before_backward(column, cell, options, T):
+    module = column.load(cell.name)
+    p = make_problem(cell, (6, T, 7, 9), column.dtype, **options)
+    expected = p.run(module)
+    hs, state, cache = module.forward(p.xs, p.state, p.params, **p.keywords)
+    hs[...] = np.nan
+    for a in state:
+        a[...] = np.nan
+    grads = p.poisoned_grads()
+    dxs, dstate = module.backward(p.dhs, p.dstate, p.params, cache, grads)
+    got = replace(expected, dxs=dxs, dstate=dstate, grads=grads)
+    assert_same_bits(got, expected)
+
+
+@cells
+def test_two_forwards_before_two_backwards(column, cell):
+    """Caches do not share anything: a bidirectional layer or a tied one needs that."""
+    module = column.load(cell.name)
+    problems = [make_problem(cell, (4, 3, 5, 9), column.dtype, seed=seed) for seed in (0, 1)]
+    expected = [p.run(module) for p in problems]
+    calls = [module.forward(p.xs, p.state, p.params) for p in problems]
+    for p, (hs, state, cache), e in zip(problems, calls, expected, strict=True):
+        grads = p.poisoned_grads()
+        dxs, dstate = module.backward(p.dhs, p.dstate, p.params, cache, grads)
+        assert_same_bits(replace(e, hs=hs, state=state, dxs=dxs, dstate=dstate, grads=grads), e)
+
+
+# The cache
+
+
+@cells
+def test_backward_consumes_the_cache(column, cell):
+    module = column.load(cell.name)
+    p = make_problem(cell, (2, 3, 4, 5), column.dtype)
+    *_, cache = module.forward(p.xs, p.state, p.params)
+    module.backward(p.dhs, p.dstate, p.params, cache, p.poisoned_grads())
+    grads = p.poisoned_grads()
+    for used in (cache, None):
+        with pytest.raises(RuntimeError, match="backward"):
+            module.backward(p.dhs, p.dstate, p.params, used, grads)
+    assert all(np.isnan(g).all() for g in grads)
+
+
+@variants
+@pytest.mark.parametrize("shape", [(1, 1, 3, 5), (5, 4, 7, 9), (20, 3, 33, 65)], ids=str)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_without_training_the_same_bits(column, cell, options, shape, reverse):
+    module = column.load(cell.name)
+    p = make_problem(cell, shape, column.dtype, reverse=reverse, **options)
+    hs, state, _ = module.forward(p.xs, p.state, p.params, **p.keywords)
+    hs_only, state_only, cache = module.forward(p.xs, p.state, p.params, train=False, **p.keywords)
+    assert cache is None
+    np.testing.assert_array_equal(hs, hs_only)
+    for a, b in zip(state, state_only, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@cells
+def test_memory(column, cell):
+    """Between the passes at most x, h, c and the gates are kept, without training nothing."""
+    module = column.load(cell.name)
+    N, T, D, H = shape = 8, 30, 40, 50
+    p = make_problem(cell, shape, column.dtype)
+    grads, slack = p.poisoned_grads(), 30_000  # of it, Python objects
+    p.run(module)
+
+    tracemalloc.start()
+    try:
+        hs, *_ = module.forward(p.xs, p.state, p.params, train=False)
+        assert tracemalloc.get_traced_memory()[0] <= hs.nbytes + slack
+        hs, _, cache = module.forward(p.xs, p.state, p.params)
+        held = tracemalloc.get_traced_memory()[0] - hs.nbytes
+        assert 0 < held <= (6 * N * T * H + N * T * D) * hs.itemsize + slack
+        dxs, _ = module.backward(p.dhs, p.dstate, p.params, cache, grads)
+        assert tracemalloc.get_traced_memory()[0] <= hs.nbytes + dxs.nbytes + slack
+    finally:
+        tracemalloc.stop()
+
+
+# Numbers that are none
+
+
+@cells
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("place", ["xs", "state", "dhs", "dstate"])
+def test_nan_in_one_sample_stays_there(column, cell, bad, place):
+    """The other samples keep their very bits."""
+    module = column.load(cell.name)
+    clean, p = (make_problem(cell, (19, 3, 17, 33), column.dtype) for _ in range(2))
+    n = 1
+    given = getattr(p, place)
+    for a in given if isinstance(given, tuple) else (given,):
+        a[n].flat[-1] = bad
+    with np.errstate(invalid="ignore"):
+        got, expected = p.run(module), clean.run(module)
+    for (name, a), (_, b) in zip(got.arrays(), expected.arrays(), strict=True):
+        others = np.arange(len(a)) != n
+        np.testing.assert_array_equal(a[others], b[others], err_msg=name)
+    if np.isnan(bad):
+        reached = got.hs if place in ("xs", "state") else got.dxs
+        assert np.isnan(reached[n]).any()
+
+
+@cells
+def test_extreme_inputs_saturate(column, cell):
+    """sigmoid and tanh far out: 0, 1 and -1, never NaN."""
+    p = make_problem(cell, (6, 3, 5, 9), column.dtype)
+    p.xs *= 1e4
+    p.xs[:2] *= 1e20
+    q = p.astype("float64")
+    hs, state, _ = column.load(cell.name).forward(p.xs, p.state, p.params)
+    exact, exact_state, _ = kernels.load(cell.name, "reference").forward(q.xs, q.state, q.params)
+    assert np.isfinite(hs).all()
+    for a, b in zip((hs, *state), (exact, *exact_state), strict=True):
+        assert_close(a, b)
+
+
+# The same bits
+
+
+@variants
+@pytest.mark.parametrize("shape", [(1, 2, 3, 5), (7, 5, 33, 65), (20, 9, 100, 100)], ids=str)
+def test_same_bits_from_run_to_run_and_for_any_number_of_threads(fast, cell, options, shape):
+    module = fast.load(cell.name)
+    p = make_problem(cell, shape, fast.dtype, **options)
+    expected = p.run(module)
+    for threads in (1, 1, 2, 3, 4, 7):
+        kernels.set_num_threads(threads)
+        assert_same_bits(p.run(module), expected)
+
+
+@cells
+def test_one_call_is_its_steps(fast, cell):
+    """T = 1 in a loop, the state handed on, gives the values of the whole sequence."""
+    p = make_problem(cell, (5, 6, 7, 33), fast.dtype)
+    module = fast.load(cell.name)
+    hs, state, _ = module.forward(p.xs, p.state, p.params, train=False)
+    step_state = p.state
+    for t in range(6):
+        h, step_state, _ = module.forward(p.xs[:, t : t + 1], step_state, p.params, train=False)
+        assert_close(h[:, 0], hs[:, t].astype("f8"))
+    for a, b in zip(step_state, state, strict=True):
+        assert_close(a, b.astype("f8"))

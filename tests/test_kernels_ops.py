@@ -1,0 +1,291 @@
+"""The operations without a time loop: every column against the reference in float64."""
+
+import numpy as np
+import pytest
+from cases import (
+    LAYOUTS,
+    REJECTED,
+    TOO_BIG,
+    WRITABLE_LAYOUTS,
+    assert_close,
+    assert_grad_close,
+    bad_arrays,
+    read_only,
+)
+
+from rnnfast import kernels
+
+AFFINE_SHAPES = [(1, 1, 1), (3, 5, 7), (16, 8, 9), (33, 17, 65), (7, 100, 1), (700, 33, 101)]
+AFFINE_CASES = [(shape, None) for shape in AFFINE_SHAPES]
+AFFINE_CASES += [((9, 17, 33), layout) for layout in (*LAYOUTS, "tied")]
+
+
+@pytest.mark.parametrize(("shape", "layout"), AFFINE_CASES, ids=str)
+@pytest.mark.parametrize("bias", [True, False])
+def test_affine(column, shape, layout, bias):
+    """W may be a view: `tied` is the transposed embedding, as in the book's chapter 6."""
+    M, K, N = shape
+    rng = np.random.default_rng(shape)
+    x, W, b, dy = (
+        rng.standard_normal(size).astype(column.dtype) for size in ((M, K), (K, N), (N,), (M, N))
+    )
+    exact = [a.astype("f8") for a in (x, W, b, dy)]
+    if layout == "tied":
+        W = W.T.copy().T
+    elif layout:
+        x, W, b, dy = map(LAYOUTS[layout], (x, W, b, dy))
+    b = b if bias else None
+
+    ops = column.load("ops")
+    y = ops.affine_forward(x, W, b)
+    scale = np.sqrt(K)
+    assert y.dtype == column.dtype
+    assert_close(y / y.dtype.type(scale), (exact[0] @ exact[1] + (exact[2] if bias else 0)) / scale)
+
+    dW = np.full_like(W, np.nan)
+    db = np.full(N, np.nan, column.dtype) if bias else None
+    dx = ops.affine_backward(dy, x, W, dW, db)
+    assert_grad_close(dx, exact[3] @ exact[1].T, "dx")
+    assert_grad_close(dW, exact[0].T @ exact[3], "dW")
+    if bias:
+        assert_grad_close(db, exact[3].sum(axis=0), "db")
+    assert not any(np.shares_memory(y, a) for a in (x, W))
+    assert not any(np.shares_memory(dx, a) for a in (dy, x, W))
+
+
+@pytest.mark.parametrize(("M", "K", "N"), [(0, 3, 4), (2, 0, 4), (2, 3, 0)])
+def test_affine_of_nothing(column, M, K, N):
+    ops, b = column.load("ops"), np.arange(N).astype(column.dtype)
+    x, W, dy = (np.ones(size, column.dtype) for size in ((M, K), (K, N), (M, N)))
+    y = ops.affine_forward(x, W, b)
+    np.testing.assert_array_equal(y, K + np.broadcast_to(b, (M, N)))
+    dW, db = np.full_like(W, np.nan), np.full_like(b, np.nan)
+    dx = ops.affine_backward(dy, x, W, dW, db)
+    np.testing.assert_array_equal(dx, np.full((M, K), N))
+    np.testing.assert_array_equal(dW, np.full((K, N), M))
+    np.testing.assert_array_equal(db, np.full(N, M))
+
+
+def test_affine_rejects_bad_arrays_and_changes_nothing(fast):
+    ops = fast.load("ops")
+    x, W, b, dy = (np.ones(size, fast.dtype) for size in ((4, 5), (5, 6), (6,), (4, 6)))
+    dW, db = np.full_like(W, 7), np.full_like(b, 7)
+    forward, backward = [x, W, b], [dy, x, W, dW, db]
+    for arguments, call in ((forward, ops.affine_forward), (backward, ops.affine_backward)):
+        for k, argument in enumerate(arguments):
+            for what, a in bad_arrays(argument):
+                if call is ops.affine_forward and (k, what[-6:]) in ((0, "axis 0"), (1, "axis 1")):
+                    continue  # another M; another N is caught by b
+                with pytest.raises(REJECTED):
+                    call(*arguments[:k], a, *arguments[k + 1 :])
+                    pytest.fail(f"{call.__name__} accepted argument {k}: {what}")
+    for k in (3, 4):
+        with pytest.raises(REJECTED):
+            ops.affine_backward(*backward[:k], read_only(backward[k]), *backward[k + 1 :])
+    assert (dW == 7).all()
+    assert (db == 7).all()
+
+
+@pytest.mark.parametrize("ids_dtype", ["i1", "u1", "i2", "u4", "i8", "u8"])
+@pytest.mark.parametrize(
+    ("shape", "V", "D"),
+    [
+        ((), 5, 3),
+        ((0,), 5, 3),
+        ((7,), 1, 1),
+        ((4, 5), 11, 17),
+        ((2, 3, 4), 5, 9),
+        ((131, 3), 100, 64),
+    ],
+    ids=str,
+)
+def test_embedding(column, ids_dtype, shape, V, D):
+    """Repeated ids add up, and dW is right in full whatever was in it."""
+    rng = np.random.default_rng([V, D])
+    ids = rng.integers(V, size=shape).astype(ids_dtype)
+    W, dout = (rng.standard_normal(size).astype(column.dtype) for size in ((V, D), (*shape, D)))
+    ops = column.load("ops")
+    out = ops.embedding_forward(ids, W)
+    assert out.dtype == column.dtype
+    np.testing.assert_array_equal(out, W[ids])
+    assert not np.shares_memory(out, W)
+    out[...] = 0
+    assert (W != 0).all()
+
+    dW, expected = np.full_like(W, np.nan), np.zeros((V, D))
+    assert ops.embedding_backward(dout, ids, dW) is None
+    np.add.at(expected, ids, dout)
+    assert_grad_close(dW, expected, "dW")
+
+
+@pytest.mark.parametrize("layout", WRITABLE_LAYOUTS)
+def test_embedding_of_any_layout(column, layout):
+    rng, view, ops = np.random.default_rng(0), LAYOUTS[layout], column.load("ops")
+    W, dout = (rng.standard_normal(s).astype(column.dtype) for s in ((6, 5), (4, 3, 5)))
+    ids = rng.integers(6, size=(8, 3))[::2]
+    np.testing.assert_array_equal(ops.embedding_forward(ids, view(W)), W[ids])
+    dW, expected = view(np.full_like(W, np.nan)), np.zeros((6, 5))
+    ops.embedding_backward(view(dout), ids, dW)
+    np.add.at(expected, ids, dout)
+    assert_grad_close(dW, expected, "dW")
+
+
+@pytest.mark.parametrize("bad", [-1, 5, -(2**63), 2**63 - 1, 2**32])
+def test_embedding_rejects_ids_and_changes_nothing(column, bad):
+    ops, W = column.load("ops"), np.full((5, 3), 7, column.dtype)
+    ids = np.array([[0, 4], [bad, 1]])
+    with pytest.raises(ValueError, match=r"ids.*-?\d"):
+        ops.embedding_forward(ids, W)
+    with pytest.raises(ValueError, match=r"ids.*-?\d"):
+        ops.embedding_backward(np.ones((2, 2, 3), column.dtype), ids, W)
+    assert (W == 7).all()
+
+
+def test_embedding_rejects_bad_arrays_and_changes_nothing(fast):
+    ops, ids = fast.load("ops"), np.array([[0, 4], [2, 1]])
+    W, dout = np.full((5, 3), 7, fast.dtype), np.ones((2, 2, 3), fast.dtype)
+    for bad in (ids.astype(float), ids == 0, ids.astype(object), "ids", None):
+        with pytest.raises(REJECTED):
+            ops.embedding_forward(bad, W)
+        with pytest.raises(REJECTED):
+            ops.embedding_backward(dout, bad, W)
+    for what, a in bad_arrays(dout):
+        with pytest.raises(REJECTED):
+            ops.embedding_backward(a, ids, W)
+            pytest.fail(f"accepted dout: {what}")
+    for a in (W[0], W[None], W.astype(int), W[:, :2], read_only(W), None):
+        with pytest.raises(REJECTED):
+            ops.embedding_backward(dout, ids, a)
+    for a in (W[0], W[None], W.astype(int), W[:4], None):
+        with pytest.raises(REJECTED):
+            ops.embedding_forward(ids, a)
+    assert (W == 7).all()
+
+
+@pytest.mark.parametrize("ignore_label", [-1, 0])
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (1, 7), (5, 1), (7, 5), (33, 17), (20, 100), (700, 31), (3, 10001)], ids=str
+)
+def test_softmax_loss(column, shape, ignore_label):
+    M, V = shape
+    rng = np.random.default_rng(shape)
+    xs = (3 * rng.standard_normal(shape)).astype(column.dtype)
+    ts = rng.integers(V, size=M)
+    ts[1::3] = ignore_label
+    ops, reference = column.load("ops"), kernels.load("ops", "reference")
+    loss, cache = ops.softmax_loss_forward(xs, ts, ignore_label=ignore_label)
+    exact, exact_cache = reference.softmax_loss_forward(
+        xs.astype("f8"), ts, ignore_label=ignore_label
+    )
+    assert type(loss) is float
+    tolerance = 1e-6 if column.dtype == "float32" else 1e-12  # float32 is summed in float64 too
+    assert loss == pytest.approx(exact, rel=tolerance, abs=tolerance)
+    for dout in (1.0, 2.5):
+        dxs = ops.softmax_loss_backward(cache, dout)
+        expected = reference.softmax_loss_backward(exact_cache, dout)
+        assert dxs.dtype == column.dtype
+        assert_close(dxs * M, expected * M, "dxs")
+        assert (dxs[ts == ignore_label] == 0).all()
+    assert not np.shares_memory(dxs, xs)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_softmax_loss_of_any_layout(column, layout):
+    rng, view, ops = np.random.default_rng(0), LAYOUTS[layout], column.load("ops")
+    xs, ts = rng.standard_normal((7, 9)).astype(column.dtype), rng.integers(9, size=7)
+    expected, cache = ops.softmax_loss_forward(xs, ts)
+    loss, view_cache = ops.softmax_loss_forward(view(xs), np.repeat(ts, 2)[::2])
+    assert loss == pytest.approx(expected, rel=1e-6)
+    assert_close(
+        ops.softmax_loss_backward(view_cache), ops.softmax_loss_backward(cache).astype("f8")
+    )
+
+
+def test_softmax_loss_of_unusual_rows(column):
+    """Huge logits, -inf, a row that is ignored although it is NaN, nothing that counts."""
+    ops, inf = column.load("ops"), np.inf
+    xs = np.array([[1e4, 0, -1e4], [-inf, 3, -inf], [np.nan, inf, 1]], column.dtype)
+    loss, cache = ops.softmax_loss_forward(xs, np.array([0, 1, -1]))
+    assert loss == 0.0
+    np.testing.assert_allclose(ops.softmax_loss_backward(cache), np.zeros((3, 3)), atol=1e-30)
+    loss, cache = ops.softmax_loss_forward(xs, np.array([2, 1, -1]))
+    assert loss == pytest.approx(1e4)
+    expected = [[0.5, 0, -0.5], [0, 0, 0], [0, 0, 0]]
+    np.testing.assert_allclose(ops.softmax_loss_backward(cache), expected, atol=1e-30)
+    assert ops.softmax_loss_forward(xs, np.array([1, 0, -1]))[0] == inf
+    for rows in (3, 0):
+        loss, cache = ops.softmax_loss_forward(xs[:rows], np.full(rows, -1))
+        assert (loss, type(loss)) == (0.0, float)
+        assert (ops.softmax_loss_backward(cache) == np.zeros((rows, 3))).all()
+
+
+def test_softmax_loss_keeps_nan_in_its_row(column):
+    ops = column.load("ops")
+    xs = np.random.default_rng(0).standard_normal((5, 9)).astype(column.dtype)
+    ts = np.arange(5)
+    clean = ops.softmax_loss_backward(ops.softmax_loss_forward(xs, ts)[1])
+    xs[2, 3] = np.nan
+    loss, cache = ops.softmax_loss_forward(xs, ts)
+    dxs = ops.softmax_loss_backward(cache)
+    assert np.isnan(loss)
+    assert np.isnan(dxs[2]).any()
+    np.testing.assert_array_equal(np.delete(dxs, 2, 0), np.delete(clean, 2, 0))
+
+
+@pytest.mark.parametrize("bad", [-2, 4, -(2**63), 2**63 - 1])
+def test_softmax_loss_rejects_targets(column, bad):
+    xs = np.ones((3, 4), column.dtype)
+    with pytest.raises(ValueError, match=r"ts.*-?\d"):
+        column.load("ops").softmax_loss_forward(xs, np.array([0, bad, -1]))
+
+
+def test_softmax_loss_rejects_bad_arrays(fast):
+    forward = fast.load("ops").softmax_loss_forward
+    xs, ts = np.ones((3, 4), fast.dtype), np.array([0, 1, -1])
+    for bad in (xs[0], xs[None], xs.astype(int), xs.astype(object), xs[:2], None):
+        with pytest.raises(REJECTED):
+            forward(bad, ts)
+    for bad in (ts.astype(float), ts[None], ts[:2], ts == 0, None):
+        with pytest.raises(REJECTED):
+            forward(xs, bad)
+
+
+def test_ops_give_the_same_bits_for_any_number_of_threads(fast):
+    ops, rng = fast.load("ops"), np.random.default_rng(0)
+    x, W, b, dy = (
+        rng.standard_normal(s).astype(fast.dtype) for s in ((301, 65), (65, 203), 203, (301, 203))
+    )
+    ids, ts = rng.integers(65, size=(43, 7)), rng.integers(203, size=301)
+
+    def everything():
+        dW, db, dE = np.full_like(W, np.nan), np.full_like(b, np.nan), np.full_like(W, np.nan)
+        y = ops.affine_forward(x, W, b)
+        dx = ops.affine_backward(dy, x, W, dW, db)
+        out = ops.embedding_forward(ids, W)
+        ops.embedding_backward(dy.reshape(43, 7, 203), ids, dE)
+        loss, cache = ops.softmax_loss_forward(y, ts)
+        return y, dx, dW, db, out, dE, np.array(loss), ops.softmax_loss_backward(cache)
+
+    expected = everything()
+    for threads in (1, 1, 2, 3, 4, 7):
+        kernels.set_num_threads(threads)
+        for a, e in zip(everything(), expected, strict=True):
+            np.testing.assert_array_equal(a, e)
+
+
+def test_ops_reject_sizes_whose_product_overflows(fast):
+    ops, one = fast.load("ops"), np.ones((), fast.dtype)
+    tall, wide = np.broadcast_to(one, (2**40, 1)), np.broadcast_to(one, (1, 2**40))
+    with pytest.raises(TOO_BIG):
+        ops.affine_forward(tall, wide, None)
+    ids = np.broadcast_to(np.zeros((), np.int64), (2**20, 1))
+    with pytest.raises(TOO_BIG):
+        ops.embedding_forward(ids, np.broadcast_to(one, (1, 2**50)))
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.3, 0.9])
+def test_every_column_draws_the_same_dropout_mask(column, ratio):
+    arguments = (3, 5, 7), ratio, (1984, 2), 11, np.dtype(column.dtype)
+    mask = column.load("ops").dropout_mask(*arguments)
+    assert mask.dtype == column.dtype
+    np.testing.assert_array_equal(mask, kernels.load("ops", "reference").dropout_mask(*arguments))
