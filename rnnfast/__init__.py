@@ -1,0 +1,88 @@
+"""rnnfast: the recurrent layers of "Deep Learning from Scratch 2", compiled.
+
+`from rnnfast.time_layers import *` replaces `from common.time_layers import *` in the book's
+scripts. Every layer is also here by name; rnnfast.kernels explains devices.
+"""
+
+from rnnfast.functions import cross_entropy_error, relu, sigmoid, softmax
+from rnnfast.kernels import (
+    device,
+    devices,
+    get_device,
+    get_num_threads,
+    set_device,
+    set_num_threads,
+    show_config,
+)
+from rnnfast.layers import (
+    Affine,
+    Dropout,
+    Embedding,
+    MatMul,
+    Sigmoid,
+    Simple_TimeAffine,
+    Softmax,
+    TimeAffine,
+    TimeDropout,
+    TimeEmbedding,
+)
+from rnnfast.losses import (
+    SigmoidWithLoss,
+    Simple_TimeSoftmaxWithLoss,
+    SoftmaxWithLoss,
+    TimeSigmoidWithLoss,
+    TimeSoftmaxWithLoss,
+    TimeSquaredLoss,
+)
+from rnnfast.recurrent import (
+    GRU,
+    LSTM,
+    RNN,
+    TimeBiGRU,
+    TimeBiLSTM,
+    TimeBiRNN,
+    TimeGRU,
+    TimeLSTM,
+    TimeRNN,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Affine",
+    "Dropout",
+    "Embedding",
+    "MatMul",
+    "Sigmoid",
+    "SigmoidWithLoss",
+    "Simple_TimeAffine",
+    "Simple_TimeSoftmaxWithLoss",
+    "Softmax",
+    "SoftmaxWithLoss",
+    "TimeAffine",
+    "TimeBiGRU",
+    "TimeBiLSTM",
+    "TimeBiRNN",
+    "TimeDropout",
+    "TimeEmbedding",
+    "TimeGRU",
+    "TimeLSTM",
+    "TimeRNN",
+    "TimeSigmoidWithLoss",
+    "TimeSoftmaxWithLoss",
+    "TimeSquaredLoss",
+    "cross_entropy_error",
+    "device",
+    "devices",
+    "get_device",
+    "get_num_threads",
+    "relu",
+    "set_device",
+    "set_num_threads",
+    "show_config",
+    "sigmoid",
+    "softmax",
+]

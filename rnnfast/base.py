@@ -1,0 +1,111 @@
+"""What all layers share: params and grads, the column they compute with, copying."""
+
+from operator import is_
+
+import numpy as np
+
+from rnnfast import checks
+from rnnfast.kernels import get_device, load, resolve
+
+
+def param(i):
+    """params[i] by name; setting it is setting the list's entry, checked at once."""
+    return property(lambda self: self.params[i], lambda self, W: self._replace(i, W))
+
+
+def grad(i):
+    """grads[i] by name."""
+    return property(lambda self: self.grads[i])
+
+
+class Layer:
+    """A layer of the book: `params`, `grads`, forward, backward.
+
+    params and grads are lists in the same order. backward writes into the arrays of grads and
+    never replaces them; an array put into params has to have the old one's shape and dtype.
+    `cache` is what forward left for backward. A layer can be deep-copied and pickled; the copy
+    has no cache, so it needs a forward before its backward.
+
+    device: "auto", "cpu", "cuda" or "reference", and by default what `rnnfast.get_device()`
+    says when the layer is made.
+    """
+
+    column = "ops"  # the row of the grid: which module of the device this layer calls
+
+    def __init__(self, device, params=(), specs=()):
+        """specs has (name, shape, label) of each of the params: ("Wx", (100, 400), "(D, 4H)")."""
+        self._name = type(self).__name__
+        self._specs = specs
+        self.dtype = params[0].dtype if params else None
+        for p, (name, shape, label) in zip(params, specs, strict=True):
+            checks.exactly(self._name, name, p, self.dtype, shape, label)
+        if params:
+            self.device = resolve(device, *params)
+        else:  # with "auto" the arrays that come will decide
+            self.device = get_device() if device is None else device
+        self._bind()
+        self.params = list(params)
+        self._checked = self.params[:]
+        self.grads = [np.zeros_like(p) for p in params]
+        self.cache = None
+
+    def _bind(self):
+        self._kernel = None if self.device == "auto" else load(self.column, self.device)
+
+    def _column(self, x):
+        """The column's module, for a layer without weights that may not be bound yet."""
+        return self._kernel or load(self.column, resolve(self.device, x))
+
+    def _replace(self, i, W):
+        name, shape, label = self._specs[i]
+        checks.exactly(self._name, name, W, self.dtype, shape, label)
+        self.params[i] = W
+
+    def _checked_params(self):
+        """params, after a cheap look: the caller may have put other arrays into the list."""
+        params = self.params
+        if len(params) != len(self._checked) or not all(map(is_, params, self._checked)):
+            self._check_count("params", params)
+            for p, (name, shape, label) in zip(params, self._specs, strict=True):
+                checks.exactly(self._name, name, p, self.dtype, shape, label)
+            self._checked = params[:]
+        return params
+
+    def _checked_grads(self):
+        """grads, once it is sure that backward can write all of them."""
+        grads, dtype = self.grads, self.dtype
+        self._check_count("grads", grads)
+        for g, (name, shape, label) in zip(grads, self._specs, strict=True):
+            if g.__class__ is not np.ndarray or g.dtype != dtype or g.shape != shape:
+                checks.exactly(self._name, f"grads (d{name})", g, dtype, shape, label)
+            if not g.flags.writeable:
+                raise ValueError(f"{self._name}: grads (d{name}) must be writeable, got read-only")
+        return grads
+
+    def _check_count(self, which, arrays):
+        if len(arrays) != len(self._specs):
+            names = ", ".join(name for name, _, _ in self._specs)
+            raise ValueError(f"{self._name}: {which} must hold {names}, got {len(arrays)} arrays")
+
+    def _pending(self):
+        """The cache that backward works from."""
+        if self.cache is None:
+            raise RuntimeError(
+                f"{self._name}: backward needs the forward of a training step before it"
+            )
+        return self.cache
+
+    def _check_dout(self, dout, shape):
+        checks.real(self._name, "dout", dout)
+        if dout.shape != shape:
+            raise checks.shape_error(self._name, "dout", f"like the output, {shape}", dout)
+
+    def __getstate__(self):
+        state = self.__dict__.copy()
+        del state["_kernel"]  # a module
+        state["cache"] = None
+        return state
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._bind()

@@ -1,0 +1,118 @@
+"""What every layer asks of its arguments, said once and in the same words.
+
+Each function takes `owner` (the layer, for the message) and `name` (the argument), raises before
+anything is written and allocates nothing: TypeError for a kind of object or a dtype, ValueError
+for a shape or a value, always naming argument, expectation and what came instead.
+"""
+
+import operator
+import sys
+from numbers import Real
+
+import numpy as np
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def shape_error(owner, name, expected, x):
+    return ValueError(f"{owner}: {name} must be {expected}, got {x.shape}")
+
+
+def real(owner, name, x):
+    """x is an array of real numbers: floating point, integers or bool."""
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"{owner}: {name} must be a NumPy array, got {type(x).__name__}")
+    if x.dtype.kind not in "fiub":
+        raise TypeError(f"{owner}: {name} must be real numbers, got {x.dtype}")
+
+
+def integers(owner, name, x):
+    """x is an array of integers; bool does not count as one."""
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"{owner}: {name} must be a NumPy array, got {type(x).__name__}")
+    if x.dtype.kind not in "iu":
+        raise TypeError(f"{owner}: {name} must be integers, got {x.dtype}")
+
+
+def in_range(owner, name, ids, size):
+    """Every id is in [0, size)."""
+    if ids.size and (ids.min() < 0 or ids.max() >= size):
+        wrong = ids[(ids < 0) | (ids >= size)].flat[0]
+        raise ValueError(f"{owner}: {name} must be in [0, {size}), got {wrong}")
+
+
+def matrix(owner, name, W, label):
+    """The shape of a weight matrix, float32 or float64 and not empty; `label` names its sides."""
+    if not isinstance(W, np.ndarray) or W.dtype not in FLOATS:
+        raise TypeError(f"{owner}: {name} must be a float32 or float64 array, got {_kind(W)}")
+    if W.ndim != 2 or 0 in W.shape:
+        raise shape_error(owner, name, f"{label}, sizes from 1 up", W)
+    return W.shape
+
+
+def exactly(owner, name, x, dtype, shape, label):
+    """x is an array of just this dtype and shape, as a weight or a gradient has to be."""
+    if not isinstance(x, np.ndarray) or x.dtype != dtype:
+        raise TypeError(f"{owner}: {name} must be a {dtype} array, got {_kind(x)}")
+    if x.shape != shape:
+        raise shape_error(owner, name, f"{label} = {shape}", x)
+    if not x.flags.aligned:
+        raise ValueError(f"{owner}: {name} must be an aligned array, got an unaligned one")
+
+
+def fits(owner, what, *sizes):
+    """An array of these sizes (`what`, "(N, T, 4H)") can exist: its bytes can be counted."""
+    count = 8
+    for size in sizes:
+        count *= size or 1
+    if count > sys.maxsize:
+        raise ValueError(f"{owner}: an array {what} = {sizes} would be too large to address")
+
+
+def cast(x, dtype):
+    """x as the columns take it: `dtype`, every element at a multiple of its size."""
+    if x.dtype != dtype:
+        return x.astype(dtype)
+    return x if x.flags.aligned else x.copy()
+
+
+def floating(x):
+    """x for a layer without weights: float32 and float64 stay, other types go to the nearest."""
+    if x.dtype in FLOATS:
+        return cast(x, x.dtype)
+    return x.astype(np.float32 if np.can_cast(x.dtype, np.float32) else np.float64)
+
+
+def ratio(owner, name, value):
+    """value as a float: a dropout ratio, in [0, 1)."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{owner}: {name} must be a number, got {type(value).__name__}")
+    if not 0 <= value < 1:
+        raise ValueError(f"{owner}: {name} must be in [0, 1), got {value}")
+    return float(value)
+
+
+def integer(owner, name, value):
+    """value as an int."""
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        kind = type(value).__name__
+        raise TypeError(f"{owner}: {name} must be an integer, got {kind}") from None
+
+
+def number(owner, name, value):
+    """value as a float: what backward of a loss multiplies its gradient with."""
+    try:
+        if isinstance(value, str) or np.iscomplexobj(value):
+            raise TypeError
+        return float(value)
+    except TypeError:
+        kind = type(value).__name__
+        raise TypeError(f"{owner}: {name} must be a real number, got {kind}") from None
+
+
+def _kind(x):
+    return f"{x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__

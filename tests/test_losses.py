@@ -1,0 +1,131 @@
+"""The loss layers: values, gradients, targets that are one-hot, ignored or none."""
+
+import numpy as np
+import pytest
+from naive import numeric_gradient
+
+import rnnfast
+
+DEVICES = [name for name in ("cpu", "reference") if name in rnnfast.devices()]
+N, T, V = 4, 5, 6
+
+
+@pytest.fixture(params=DEVICES, autouse=True)
+def device(request):
+    """Every layer made in a test is bound to this device."""
+    with rnnfast.device(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SoftmaxWithLoss",
+        "TimeSoftmaxWithLoss",
+        "Simple_TimeSoftmaxWithLoss",
+        "SigmoidWithLoss",
+        "TimeSigmoidWithLoss",
+        "TimeSquaredLoss",
+    ],
+)
+def test_gradients_of_losses(name, rng):
+    layer = getattr(rnnfast, name)()
+    if "Softmax" in name:
+        shape = (N, 5) if name == "SoftmaxWithLoss" else (N, 3, 5)
+        ts = rng.integers(0, 5, shape[:-1])
+    else:
+        shape = (N,) if name == "SigmoidWithLoss" else (N, 3)
+        ts = rng.integers(0, 2, shape)
+    if name == "TimeSoftmaxWithLoss":
+        ts[1, 1:] = -1
+    xs = rng.normal(size=shape)
+    loss = layer.forward(xs, ts)
+    assert isinstance(loss, float)
+    expected = numeric_gradient(lambda: layer.forward(xs, ts), xs)
+    layer.forward(xs, ts)
+    np.testing.assert_allclose(layer.backward(), expected, atol=1e-9)
+    np.testing.assert_allclose(layer.backward(0.5), expected / 2, atol=1e-9)
+
+    single = xs.astype("f4")
+    assert layer.forward(single, ts) == pytest.approx(loss, rel=1e-6)
+    assert layer.backward().dtype == np.float32
+    np.testing.assert_allclose(layer.backward(np.float32(1)), expected, atol=1e-6)
+    for empty in (0, *shape[1:]), (shape[0], 0, *shape[2:])[: len(shape)]:
+        if "Time" not in name and 0 not in empty[:1]:
+            continue
+        assert layer.forward(np.zeros(empty), np.zeros(empty[: ts.ndim], int)) == 0.0
+        assert layer.backward().shape == empty
+
+
+def test_literal_softmax_loss():
+    """Scores log 1, log 2, log 5 are probabilities 1/8, 2/8, 5/8."""
+    xs = np.log([[[1.0, 2, 5], [1, 2, 5]], [[5, 1, 2], [2, 5, 1]]])
+    ts = np.array([[2, 0], [-1, 1]])
+    layer = rnnfast.TimeSoftmaxWithLoss()
+    assert layer.forward(xs, ts) == pytest.approx(-np.log(5 / 8 * 1 / 8 * 5 / 8) / 3, rel=1e-14)
+    expected = np.array([[[1, 2, -3], [-7, 2, 5]], [[0, 0, 0], [2, -3, 1]]]) / 24
+    np.testing.assert_allclose(layer.backward(), expected, atol=1e-15)
+
+    layer.ignore_label = 2
+    ts = np.array([[2, 0], [0, 1]])
+    assert layer.forward(xs, ts) == pytest.approx(-np.log(1 / 8 * 5 / 8 * 5 / 8) / 3, rel=1e-14)
+    layer.ignore_label = 255  # no class
+    ts[0, 0] = 255
+    assert layer.forward(xs, ts.astype("u1")) == pytest.approx(-np.log(25 / 512) / 3, rel=1e-14)
+    assert not layer.backward()[0, 0].any()
+
+    plain = rnnfast.SoftmaxWithLoss()
+    assert plain.forward(xs[0], np.array([2, 0])) == pytest.approx(-np.log(5 / 64) / 2)
+    np.testing.assert_allclose(plain.backward(), np.array([[1, 2, -3], [-7, 2, 5]]) / 16)
+
+
+@pytest.mark.parametrize("dtype", [int, bool, np.float32])
+def test_one_hot_targets(dtype, rng):
+    xs, ts = rng.normal(size=(N, T, 6)), rng.integers(0, 6, (N, T))
+    one_hot = np.eye(6, dtype=dtype)[ts]
+    for layer in rnnfast.TimeSoftmaxWithLoss(), rnnfast.Simple_TimeSoftmaxWithLoss():
+        loss, dxs = layer.forward(xs, ts), layer.backward()
+        assert layer.forward(xs, one_hot) == loss
+        np.testing.assert_array_equal(layer.backward(), dxs)
+    plain = rnnfast.SoftmaxWithLoss()
+    assert plain.forward(xs[0], one_hot[0]) == plain.forward(xs[0], ts[0])
+
+
+def test_a_batch_of_ignored_targets_has_no_loss(rng):
+    layer = rnnfast.TimeSoftmaxWithLoss()
+    assert layer.forward(rng.normal(size=(N, T, 6)), np.full((N, T), -1)) == 0.0
+    assert layer.backward().tolist() == np.zeros((N, T, 6)).tolist()
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_losses_of_large_scores(dtype):
+    """Where a probability underflows: the book's 1e-7 would stop the loss at 16.1."""
+    xs = np.array([[[0, 1000.0], [-2000, 0]]], dtype)
+    layer = rnnfast.TimeSoftmaxWithLoss()
+    assert layer.forward(xs, np.array([[0, 0]])) == 1500
+    assert layer.backward().tolist() == [[[-0.5, 0.5], [-0.5, 0.5]]]
+    sigmoid = rnnfast.TimeSigmoidWithLoss()
+    assert sigmoid.forward(xs[0], np.array([[1, 0], [1, 1]])) == (np.log(2) + 1000 + 2000) / 4 + (
+        np.log(2) / 4
+    )
+    assert sigmoid.backward().tolist() == [[-0.125, 0.25], [-0.25, -0.125]]
+
+
+def test_loss_is_summed_in_float64():
+    """A million float32 terms near log 4: float32 sums would lose the sixth digit."""
+    xs = np.zeros((1000, 250, 4), "f4")
+    loss = rnnfast.TimeSoftmaxWithLoss().forward(xs, np.ones((1000, 250), int))
+    assert loss == pytest.approx(np.log(4), rel=1e-12)
+
+
+def test_literal_squared_loss():
+    xs, ts = np.array([[[1.0, 2.0], [3.0, 5.0]]]), np.array([[[0, 2], [3, 1]]])
+    layer = rnnfast.TimeSquaredLoss()
+    assert layer.forward(xs, ts) == (1 + 16) / 2 / 2
+    assert layer.backward(2).tolist() == [[[1, 0], [0, 4]]]
+    assert layer.forward(xs[0], ts[0]) == (1 + 16) / 2 / 4
