@@ -1,0 +1,7 @@
+"""`python -m rnnfast` is the `rnnfast` command."""
+
+import sys
+
+from rnnfast.cli import main
+
+sys.exit(main())

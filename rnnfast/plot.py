@@ -1,0 +1,41 @@
+"""Pictures, drawn with matplotlib (the `plot` extra), which is imported only here and when used."""
+
+import importlib.util
+
+
+def available():
+    """True if the pictures can be drawn."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def save_perplexity(path, perplexities, eval_interval, ylim=None):
+    """Write the curve of a trainer's `ppl_list` as a PNG, without a window or global state.
+
+    ModuleNotFoundError, naming the extra, without matplotlib.
+    """
+    figure_class = _matplotlib("matplotlib.figure").Figure
+    figure = figure_class(figsize=(7, 4), layout="constrained")
+    _draw_perplexity(figure.add_subplot(), perplexities, eval_interval, ylim)
+    figure.savefig(path, format="png", dpi=120)
+
+
+def show_perplexity(perplexities, eval_interval, ylim=None):
+    """Show the same curve in a window, as the book's trainer does."""
+    pyplot = _matplotlib("matplotlib.pyplot")
+    _draw_perplexity(pyplot.gca(), perplexities, eval_interval, ylim)
+    pyplot.show()
+
+
+def _draw_perplexity(axes, perplexities, eval_interval, ylim):
+    axes.plot(perplexities, label="train")
+    axes.set_xlabel(f"iterations (x{eval_interval})")
+    axes.set_ylabel("perplexity")
+    axes.grid(alpha=0.3)
+    if ylim is not None:
+        axes.set_ylim(*ylim)
+
+
+def _matplotlib(module):
+    if not available():
+        raise ModuleNotFoundError("matplotlib is missing: pip install 'rnnfast[plot]'")
+    return importlib.import_module(module)

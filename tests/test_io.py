@@ -1,0 +1,163 @@
+"""Weight files: exact round trip, damaged and foreign files, interrupted writes."""
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+from safetensors.numpy import save, save_file
+
+from rnnfast import io
+from rnnfast.models import Rnnlm, load_model
+
+SIZES = (5, 3, 4)
+
+
+@pytest.fixture
+def model():
+    return Rnnlm(*SIZES, rng=1)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "Rnnlm.safetensors"
+
+
+def bits(model):
+    return [param.tobytes() for param in model.params]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_round_trip_bit_for_bit(path, dtype):
+    model = Rnnlm(*SIZES, rng=1, dtype=dtype)
+    model.params[0][0, 0] = np.nextafter(dtype(1), dtype(2))
+    model.save_params(path, ["a", "é", "\n", "세", '"'])
+    loaded, vocabulary = load_model(path)
+    assert type(loaded) is Rnnlm
+    assert vocabulary == ["a", "é", "\n", "세", '"']
+    assert bits(loaded) == bits(model)
+    assert [param.dtype for param in loaded.params] == [np.dtype(dtype)] * 6
+    assert loaded.sizes == {"vocab_size": 5, "wordvec_size": 3, "hidden_size": 4}
+
+
+def test_load_params_into_a_model(path, model):
+    model.save_params(path)
+    other = Rnnlm(*SIZES, rng=2)
+    identities = [id(param) for param in other.params]
+    other.load_params(path)
+    assert bits(other) == bits(model)
+    assert [id(param) for param in other.params] == identities
+    assert load_model(path)[1] is None
+
+
+def test_default_file_name(tmp_path, monkeypatch, model):
+    monkeypatch.chdir(tmp_path)
+    model.save_params()
+    assert os.listdir() == ["Rnnlm.safetensors"]
+    other = Rnnlm(*SIZES, rng=2)
+    other.load_params()
+    assert bits(other) == bits(model)
+
+
+def test_same_model_same_bytes(tmp_path, model):
+    files = [tmp_path / "1", tmp_path / "2"]
+    for file in files:
+        model.save_params(file, list("abcde"))
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_views_are_stored_by_value(path):
+    block = np.arange(12.0).reshape(3, 4)
+    io.save_weights(path, io.Weights({"t": block.T, "s": block[:, ::2]}, "M", {}, None))
+    params = io.load_weights(path).params
+    np.testing.assert_array_equal(params["t"], block.T)
+    np.testing.assert_array_equal(params["s"], block[:, ::2])
+
+
+def test_truncated_and_corrupt_files(path, model):
+    model.save_params(path)
+    whole = path.read_bytes()
+    broken = [whole[:n] for n in (0, 4, 100, len(whole) - 1)]
+    broken += [whole + b"x", b"\xff" * len(whole), b"{}" * 50, pickle.dumps([1, 2])]
+    for content in broken:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"Rnnlm\.safetensors: not a complete safetensors"):
+            load_model(path)
+
+
+def test_missing_file(path, model):
+    with pytest.raises(FileNotFoundError, match="Rnnlm"):
+        load_model(path)
+    with pytest.raises(IsADirectoryError):
+        model.load_params(path.parent)
+
+
+def test_foreign_safetensors(path, model):
+    save_file({"weight": np.zeros(3)}, path)
+    with pytest.raises(ValueError, match="not one that rnnfast wrote"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 99}, "weight format 99, this version reads 1"),
+        ({"model": "Transformer"}, "model 'Transformer' is not known"),
+        ({"sizes": {"vocab_size": 5}}, "lstm_Wh must be float32|embed_W must be float32"),
+        ({"sizes": {"depth": 5}}, "sizes {'depth': 5} do not fit"),
+        ({"sizes": None}, "damaged rnnfast header"),
+        ({"vocabulary": ["a"]}, "vocabulary does not have the model's size"),
+    ],
+)
+def test_wrong_headers(path, model, change, message):
+    header = {"format": 1, "model": "Rnnlm", "sizes": model.sizes, "vocabulary": None} | change
+    arrays = dict(zip(model.param_names, model.params, strict=True))
+    path.write_bytes(save(arrays, {"rnnfast": json.dumps(header)}))
+    with pytest.raises(ValueError, match=message):
+        load_model(path)
+
+
+@pytest.mark.parametrize("header", ["{", "[]", "null", '{"format": 1}'])
+def test_damaged_headers(path, header):
+    path.write_bytes(save({"W": np.zeros(1)}, {"rnnfast": header}))
+    with pytest.raises(ValueError, match="damaged rnnfast header"):
+        io.load_weights(path)
+
+
+def test_weights_that_do_not_fit_change_nothing(path, model):
+    before = bits(model)
+    names = model.param_names
+    good = dict(zip(names, (param + 1 for param in model.params), strict=True))
+    cases = [
+        ({**good, "affine_b": np.zeros(6, np.float32)}, r"affine_b must be float32 \(5,\), found"),
+        ({**good, "affine_b": np.zeros(5)}, r"affine_b must be float32 \(5,\), found float64"),
+        ({**good, "extra": np.zeros(1)}, "found .*extra"),
+        ({name: good[name] for name in names[:-1]}, "expected arrays .*affine_b"),
+    ]
+    for params, message in cases:
+        io.save_weights(path, io.Weights(params, "Rnnlm", model.sizes, None))
+        with pytest.raises(ValueError, match=message):
+            model.load_params(path)
+        assert bits(model) == before
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_interrupted_write_leaves_the_old_file(path, model, monkeypatch, failing):
+    model.save_params(path)
+    old = path.read_bytes()
+
+    def fail(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, failing, fail)
+    with pytest.raises(KeyboardInterrupt):
+        Rnnlm(*SIZES, rng=2).save_params(path)
+    assert path.read_bytes() == old
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_unwritable_folder(tmp_path, model):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        model.save_params(tmp_path / "file" / "x.safetensors")

@@ -1,0 +1,183 @@
+"""The training loop: golden losses, truncated BPTT over batches, reproducibility, hooks."""
+
+import math
+import sys
+
+import numpy as np
+import pytest
+
+from rnnfast.models import Rnnlm
+from rnnfast.optim import SGD, Adam
+from rnnfast.trainer import RnnlmTrainer, check_divergence, eval_perplexity, perplexity
+
+V, N, T = 13, 4, 6
+TEXT = (np.arange(250) ** 2 // 7) % V
+XS, TS = TEXT[:-1], TEXT[1:]
+
+# Ten iterations of the model below (float64, SGD(5.0), clipping at 0.25), as computed by PyTorch's
+# automatic differentiation; the book's own code gives the same in float32, to 3e-7.
+GOLDEN = [
+    2.5649493774661103,
+    2.666923388072993,
+    2.4581093598942174,
+    2.6579403183369874,
+    2.640768727932264,
+    2.4707262154772844,
+    2.4689815914477324,
+    2.5109838385744907,
+    2.5486658137387206,
+    2.621328852995607,
+]
+FLOAT64_TOLERANCE = 1e-11
+FLOAT32_TOLERANCE = 5e-6
+
+
+def train(xs=XS, ts=TS, dtype=np.float64, optimizer=None, epochs=1, write=None, **options):
+    """-> trainer, the steps its callback saw."""
+    np.random.seed(1)  # legacy stream: the same in every version of NumPy
+    model = Rnnlm(V, 5, 8, dtype=dtype)
+    steps = []
+    trainer = RnnlmTrainer(
+        model, optimizer or SGD(5.0), callbacks=[steps.append], write=write or (lambda line: None)
+    )
+    trainer.fit(xs, ts, epochs, N, T, **({"max_grad": 0.25} | options))
+    return trainer, steps
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(np.float64, FLOAT64_TOLERANCE), (np.float32, FLOAT32_TOLERANCE)]
+)
+def test_ten_golden_losses(dtype, tolerance):
+    _, steps = train(dtype=dtype)
+    losses = [step.loss for step in steps]
+    assert len(losses) == 10
+    np.testing.assert_allclose(losses, GOLDEN, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("optimizer", [SGD, Adam])
+def test_same_seed_same_losses_bit_for_bit(optimizer):
+    runs = [train(dtype=np.float32, optimizer=optimizer(0.1), epochs=2) for _ in range(2)]
+    losses = [[step.loss for step in steps] for _, steps in runs]
+    assert losses[0] == losses[1]
+    params = [[param.tobytes() for param in trainer.model.params] for trainer, _ in runs]
+    assert params[0] == params[1]
+
+
+def test_state_is_carried_over_batches_and_epochs():
+    """With a learning rate of 0 the losses are those of one pass over each sample's own text."""
+    trainer, steps = train(optimizer=SGD(0.0), epochs=2)
+    model, iterations = trainer.model, len(steps)
+    positions = np.arange(N)[:, np.newaxis] * (len(XS) // N) + np.arange(iterations * T)
+    model.reset_state()
+    scores = model.predict(XS[positions % len(XS)]).reshape(N, iterations, T, V)
+    log_p = scores - np.log(np.exp(scores).sum(axis=3, keepdims=True))
+    targets = TS[positions % len(XS)].reshape(N, iterations, T, 1)
+    expected = -np.take_along_axis(log_p, targets, axis=3).mean(axis=(0, 2, 3))
+    np.testing.assert_allclose([step.loss for step in steps], expected, rtol=0, atol=1e-12)
+
+
+def test_clipping():
+    """An iteration moves the weights by lr * max_grad where the gradient is longer than that."""
+
+    def moved(max_grad):
+        np.random.seed(1)
+        before = Rnnlm(V, 5, 8, dtype=np.float64).params
+        trainer, (step,) = train(XS[: N * T], TS[: N * T], optimizer=SGD(1.0), max_grad=max_grad)
+        pairs = zip(trainer.model.params, before, strict=True)
+        return math.sqrt(sum(((new - old) ** 2).sum() for new, old in pairs)), step.grad_norm
+
+    length, norm = moved(None)
+    assert norm is None
+    assert moved(0.01) == (pytest.approx(0.01, rel=1e-3), pytest.approx(length, rel=1e-9))
+    assert moved(100.0) == (pytest.approx(length, rel=1e-9), pytest.approx(length, rel=1e-9))
+
+
+def test_perplexity_lines_and_list():
+    """At iterations 1, 1 + interval, ...: exp of the mean loss since the last time."""
+    lines = []
+    trainer, steps = train(epochs=2, eval_interval=4, write=lines.append)
+    losses = [step.loss for step in steps]
+    groups = [losses[0:1], losses[1:5], losses[5:9], losses[9:11], losses[11:15], losses[15:19]]
+    expected = [math.exp(sum(group) / len(group)) for group in groups]
+    assert trainer.ppl_list == pytest.approx(expected, rel=1e-12)
+    assert [step.perplexity for step in steps if step.perplexity] == trainer.ppl_list
+    assert lines[0] == f"| epoch 1 | iter 1 / 10 | time 0[s] | perplexity {expected[0]:.2f}"
+    assert lines[5].startswith("| epoch 2 | iter 9 / 10 | time ")
+    assert [(step.epoch, step.iter) for step in steps[9:11]] == [(1, 10), (2, 1)]
+    assert trainer.current_epoch == 2
+    assert train(eval_interval=None)[0].ppl_list == []
+
+
+def test_lines_go_to_stdout(capsys):
+    np.random.seed(1)
+    RnnlmTrainer(Rnnlm(V, 5, 8), SGD(0.1)).fit(XS, TS, 1, N, T)
+    assert capsys.readouterr().out == "| epoch 1 | iter 1 / 10 | time 0[s] | perplexity 13.00\n"
+
+
+def test_a_callback_can_stop():
+    np.random.seed(1)
+    trainer = RnnlmTrainer(Rnnlm(V, 5, 8), SGD(0.1), write=lambda line: None)
+    steps = []
+    trainer.callbacks = [steps.append, lambda step: step.iter == 3 and trainer.stop()]
+    trainer.fit(XS, TS, 2, N, T)
+    assert [step.iter for step in steps] == [1, 2, 3]
+    assert trainer.stopped
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="equally long, got 249 and 248"):
+        train(XS, TS[:-1])
+    with pytest.raises(ValueError, match="4 x 6 needs at least 24 ids, got 23"):
+        train(XS[:23], TS[:23])
+
+
+def test_eval_perplexity():
+    """The book's average of batch losses, state carried, the tail dropped."""
+    model = train()[0].model
+    held_out = TEXT[:60]
+    model.reset_state()
+    scores = model.predict(held_out[np.newaxis, :56])[0]
+    log_p = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    expected = math.exp(-log_p[np.arange(56), held_out[1:57]].mean())
+    assert eval_perplexity(model, held_out, 1, 7) == pytest.approx(expected, rel=1e-12)
+    assert model.get_state()[0][0] is None
+    two = [eval_perplexity(model, half, 1, 29) for half in (held_out[:30], held_out[29:59])]
+    assert eval_perplexity(model, held_out, 2, 29) == pytest.approx(
+        math.sqrt(two[0] * two[1]), rel=1e-12
+    )
+    with pytest.raises(ValueError, match="1 x 60 needs at least 61 ids, got 60"):
+        eval_perplexity(model, held_out, 1, 60)
+
+
+def test_perplexity():
+    assert perplexity(0.0) == 1.0
+    assert perplexity(1000.0) == math.inf
+    assert math.isnan(perplexity(math.nan))
+
+
+def test_divergence_is_an_error():
+    step = train()[1][0]
+    check_divergence(step)
+    for loss in (math.nan, math.inf, 1000.0):
+        with pytest.raises(RuntimeError, match=f"epoch 1, iter 1 .loss {loss}"):
+            check_divergence(step._replace(loss=loss))
+    with pytest.raises(RuntimeError, match="gradient norm nan"):
+        check_divergence(step._replace(grad_norm=math.nan))
+
+
+def test_plot_without_matplotlib_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'rnnfast\[plot\]'"):
+        train()[0].plot()
+
+
+def test_plot_shows_the_curve(monkeypatch):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.switch_backend("agg")
+    monkeypatch.setattr(pyplot, "show", lambda: None)
+    trainer, _ = train(eval_interval=4)
+    trainer.plot(ylim=(0, 20))
+    (line,) = pyplot.gca().lines
+    assert line.get_ydata().tolist() == trainer.ppl_list
+    assert pyplot.gca().get_ylim() == (0, 20)
+    pyplot.close()
