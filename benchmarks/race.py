@@ -1,0 +1,119 @@
+"""Measuring contenders side by side: correct first, then timed in turns.
+
+A machine's speed drifts with its temperature and with what else runs on it, so contenders are not
+timed one after the other: each round times one block of calls of every contender, and a ratio is
+the median over rounds of the ratio within a round. The order turns around from round to round.
+Before each block there is a pause, because the worker threads of PyTorch and of OpenBLAS go on
+spinning for up to 30 ms after a call and would take the next contender's cores.
+
+The machine has to be idle otherwise: one busy process beside us can slow PyTorch's barriers down a
+hundredfold, and every ratio with it. A result therefore says how busy the others were.
+"""
+
+import gc
+import os
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+PAUSE = 0.05  # seconds
+BLOCK = 0.03  # seconds of calls in a block; one call where that takes longer
+ROUNDS = 9
+MIN_ROUNDS = 5
+BUDGET = 8.0  # seconds; beyond it a race has fewer rounds, down to MIN_ROUNDS
+
+# |error| <= TOLERANCE * (1 + |ref|) for hs and dxs, relative 2-norm for weights' gradients.
+TOLERANCE = 1e-5
+PEER_TOLERANCE = 1e-3  # enough to know that a peer computes the same thing
+
+
+@dataclass
+class Result:
+    """Seconds per call, a list over rounds for each contender."""
+
+    times: dict
+    calls: dict
+    others_cores: float | None  # how many cores other processes used meanwhile; None if unknown
+
+    def median(self, name):
+        return float(np.median(self.times[name]))
+
+    def ratio(self, peer, name):
+        """Peer's time / name's time: lower quartile, median, upper quartile over the rounds."""
+        ratios = np.array(self.times[peer]) / np.array(self.times[name])
+        return [float(q) for q in np.percentile(ratios, (25, 50, 75))]
+
+
+def check(name, got, expected, tolerance=TOLERANCE):
+    """AssertionError unless [hs] or [hs, dxs, *grads] is what the float64 reference has."""
+    assert len(got) == len(expected), f"{name}: {len(got)} results, not {len(expected)}"
+    for i, (value, ref) in enumerate(zip(got, expected, strict=True)):
+        what = ("hs", "dxs", "dWx", "dWh", "db")[i]
+        assert value.shape == ref.shape, f"{name}: {what} is {value.shape}, not {ref.shape}"
+        if i < 2:
+            error = float(np.max(np.abs(value - ref) / (1 + np.abs(ref))))
+        else:
+            error = float(np.linalg.norm(value - ref) / np.linalg.norm(ref))
+        assert error <= tolerance, f"{name}: {what} is off by {error:.2g}, over {tolerance:g}"
+
+
+def race(contenders, rounds=ROUNDS):
+    """Times `run()` of each of {name: contender} in turns -> Result."""
+    gc.collect()
+    gc.disable()  # a collection would fall into whichever block happens to be running
+    try:
+        single = {name: _single_call(contender.run) for name, contender in contenders.items()}
+        calls = {name: max(1, round(BLOCK / seconds)) for name, seconds in single.items()}
+        round_time = sum(PAUSE + (1 + calls[name]) * single[name] for name in contenders)
+        rounds = min(rounds, max(MIN_ROUNDS, int(BUDGET / round_time)))
+        times = {name: [] for name in contenders}
+        others = OtherProcesses()
+        for i in range(rounds):
+            for name in list(contenders)[:: -1 if i % 2 else 1]:
+                times[name].append(_block(contenders[name].run, calls[name]))
+    finally:
+        gc.enable()
+    return Result(times, calls, others.cores())
+
+
+def _single_call(run):
+    run()  # the first calls also load libraries and start threads
+    return min(_block(run, 1) for _ in range(2))
+
+
+def _block(run, calls):
+    time.sleep(PAUSE)
+    for _ in range(1 + calls // 10):  # wakes the threads, fills the caches
+        run()
+    start = time.perf_counter()
+    for _ in range(calls):
+        run()
+    return (time.perf_counter() - start) / calls
+
+
+class OtherProcesses:
+    """How much of the machine others use from now on; Linux only."""
+
+    def __init__(self):
+        self.start = self._now()
+
+    def cores(self):
+        """Mean number of cores kept busy by others since the start, or None where unknown."""
+        if self.start is None:
+            return None
+        wall, busy = (now - then for now, then in zip(self._now(), self.start, strict=True))
+        return max(0.0, busy / wall)
+
+    @staticmethod
+    def _now():
+        """Wall time, and the CPU time of everybody (a hypervisor's steal included) but us."""
+        try:
+            with open("/proc/stat", encoding="ascii") as file:
+                ticks = [int(field) for field in file.readline().split()[1:9]]
+        except OSError:
+            return None
+        user, nice, system, _idle, _iowait, irq, softirq, steal = ticks
+        busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+        own = os.times()
+        return time.perf_counter(), busy - own.user - own.system

@@ -1,0 +1,103 @@
+"""RNN, LSTM and GRU over whole sequences: inference, and forward + backward.
+
+    pytest benchmarks/test_cells.py --benchmark-json=results.json
+
+One row of pytest-benchmark's table per contender, one group per cell, shape and mode. The rows of
+a group are measured together (race.py) once they are right: if rnnfast differs from the float64
+baseline by more than the tolerance the group fails and has no times. --benchmark-disable stops
+after that check.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from benchmarks.cases import GATES, GRIDS, MODES, Case
+from benchmarks.contenders import CONTENDERS, NumpyLayers, Rnnfast, available
+from benchmarks.race import PEER_TOLERANCE, TOLERANCE, check, race
+
+
+class Replay:
+    """A clock that goes forward by times measured before.
+
+    pytest-benchmark times one function after another, we need them in turns: so the race measures,
+    and pytest-benchmark is given its times round by round, for its table and its JSON.
+    """
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def play(self, benchmark, times):
+        times = list(times)
+        upcoming = iter(times)
+
+        def advance():
+            self.now = next(upcoming)
+
+        def rewind():
+            self.now = 0.0
+
+        benchmark.pedantic(advance, setup=rewind, rounds=len(times))
+
+
+replay = Replay()
+
+
+def pytest_generate_tests(metafunc):
+    if "measured" in metafunc.fixturenames:
+        grid = GRIDS[metafunc.config.getoption("grid")]
+        cases = [Case(cell, shape, mode) for cell in GATES for shape in grid for mode in MODES]
+        metafunc.parametrize("measured", cases, indirect=True, ids=str, scope="module")
+
+
+@pytest.fixture(scope="module")
+def measured(request, keep_freed_memory, same_threads):
+    """case, contenders and the race's result (None with --benchmark-disable)."""
+    case = request.param
+    exact = NumpyLayers(replace(case, dtype=np.float64))
+    exact.run()
+    contenders = {}
+    for name, contender in CONTENDERS.items():
+        if available(contender):
+            contenders[name] = contender(case)
+            contenders[name].run()
+            if (got := contenders[name].results()) is not None:
+                tolerance = TOLERANCE if contender is Rnnfast else PEER_TOLERANCE
+                check(f"{name}, {case}", got, exact.results(), tolerance)
+    del exact
+    if request.config.getoption("benchmark_disable"):
+        return case, contenders, None
+    return case, contenders, race(contenders, request.config.getoption("rounds"))
+
+
+@pytest.mark.parametrize("name", CONTENDERS)
+@pytest.mark.benchmark(timer=replay)
+def test_cell(measured, name, machine, benchmark):
+    case, contenders, result = measured
+    if name not in contenders:
+        pytest.skip(f"{name} is not installed")
+    benchmark.group = str(case)
+    if result is None:
+        benchmark(lambda: None)
+        return
+    replay.play(benchmark, result.times[name])
+    benchmark.extra_info |= {
+        "contender": name,
+        "label": contenders[name].label,
+        "cell": case.cell,
+        "shape": list(case.shape),
+        "mode": case.mode,
+        "dtype": np.dtype(case.dtype).name,
+        "seconds": result.median(name),
+        "gflops": case.flops / result.median(name) / 1e9,
+        "calls_per_round": result.calls[name],
+        "others_cores": result.others_cores,
+        "device": contenders["rnnfast"].layer.device,
+        **machine,
+    }
+    if name != "rnnfast":
+        # peer's time / our time: lower quartile, median, upper quartile
+        benchmark.extra_info["ratio"] = result.ratio(name, "rnnfast")
