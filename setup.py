@@ -77,7 +77,7 @@ setup(
             extension("gru"),
             extension("ops"),
         ],
-        compiler_directives={"language_level": 3, "boundscheck": False, "wraparound": False},
+        compiler_directives={"language_level": 3, "boundscheck": False, "wraparound": False, "autotestdict": False},
         build_dir="build/cython",
     ),
     cmdclass={"build_ext": BuildKernels},

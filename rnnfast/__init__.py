@@ -46,9 +46,12 @@ from rnnfast.recurrent import (
     TimeRNN,
 )
 
+from rnnfast.time_layers import GPU, np
+
 __version__ = "0.1.0"
 
 __all__ = [
+    "GPU",
     "GRU",
     "LSTM",
     "RNN",
@@ -79,6 +82,7 @@ __all__ = [
     "devices",
     "get_device",
     "get_num_threads",
+    "np",
     "relu",
     "set_device",
     "set_num_threads",

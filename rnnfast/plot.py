@@ -27,12 +27,15 @@ def show_perplexity(perplexities, eval_interval, ylim=None):
 
 
 def _draw_perplexity(axes, perplexities, eval_interval, ylim):
-    axes.plot(perplexities, label="train")
-    axes.set_xlabel(f"iterations (x{eval_interval})")
+    axes.plot(perplexities)
+    axes.set_xlabel(f"evaluation (every {eval_interval} iterations)")
     axes.set_ylabel("perplexity")
     axes.grid(alpha=0.3)
     if ylim is not None:
         axes.set_ylim(*ylim)
+    else:  # from the size of the vocabulary down to a few: only a logarithm shows both ends
+        axes.set_yscale("log", base=2)
+        axes.yaxis.set_major_formatter("{x:g}")
 
 
 def _matplotlib(module):

@@ -2,6 +2,7 @@
 
 Checks here are cheap and complete: whatever is passed in, a call either raises or stays inside its arrays.
 """
+cimport cython
 cimport numpy as cnp
 import numpy as np
 
@@ -42,6 +43,8 @@ cdef strided optional(x) noexcept:
     return v
 
 
+@cython.auto_pickle(False)
+@cython.final
 cdef class Cache:
     """What forward keeps for backward. Opaque: its layout is written in the cell's header in src/kernels."""
     cdef Cell cell
@@ -51,6 +54,8 @@ cdef class Cache:
     cdef bint reverse, relu, used
 
 
+@cython.auto_pickle(False)
+@cython.final
 cdef class Params:
     """(Wx, Wh, b) after their checks."""
 
@@ -64,6 +69,8 @@ cdef cell_kernel find_kernel(int index, bint backward, int type_num) noexcept:
     return k.gru_backward if backward else k.gru_forward
 
 
+@cython.auto_pickle(False)
+@cython.final
 cdef class Cell:
     """One row of the grid: `gates` blocks of H columns in the weights, `kept` values a unit kept in the panels."""
 

@@ -67,8 +67,8 @@ def _positive(str name):
     text = os.environ.get(name, "").strip()
     if not text:
         return None
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 100000:
-        raise ValueError(f"{name} must be a positive integer, got {text!r}")
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= 1024:
+        raise ValueError(f"{name} must be an integer from 1 to 1024, got {text!r}")
     return int(text)
 
 

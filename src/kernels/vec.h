@@ -3,7 +3,7 @@
  *   REAL   float | double          W    lanes of one vector
  *   vec    W lanes                 NAME(x)   x_f32 | x_f64: everything here exists once per real type
  *
- * float: vexp is within 2 ULP on [-87, 88] and saturates outside; vsigmoid and vtanh are within 2e-7
+ * float: vexp is within 2 ULP on [-87, 88], 0 below and saturated above; vsigmoid and vtanh are within 2e-7
  * absolutely, and vtanh keeps its relative precision near 0. A NaN lane stays NaN.
  * double: the same functions, lane by lane through libm.
  *
@@ -114,7 +114,7 @@ static inline vec NAME(exp_parts)(vec x, vec *m)
 static inline vec NAME(vexp)(vec x)
 {
     vec m, s = NAME(exp_parts)(NAME(clamp)(x, -87.0f, 88.0f), &m);
-    return s * m + s;
+    return (vec)(~(x < -87.0f) & (NAME(bits))(s * m + s));
 }
 
 /* 1 / d for d in [1, 1e35]. Where the hardware has an estimate good to 14 bits, one Newton step is

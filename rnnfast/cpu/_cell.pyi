@@ -1,0 +1,10 @@
+from typing import final
+
+@final
+class Cache: ...
+
+@final
+class Params: ...
+
+@final
+class Cell: ...

@@ -1,0 +1,21 @@
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+def forward(
+    xs: np.ndarray,
+    state: Sequence[np.ndarray | None] | None,
+    params: Sequence[np.ndarray | None],
+    *,
+    train: bool = True,
+    reverse: bool = False,
+    nonlinearity: str = "tanh",
+) -> tuple[np.ndarray, tuple[np.ndarray, ...], Any]: ...
+def backward(
+    dhs: np.ndarray,
+    dstate: Sequence[np.ndarray | None] | None,
+    params: Sequence[np.ndarray | None],
+    cache: Any,
+    grads: Sequence[np.ndarray | None],
+) -> tuple[np.ndarray, tuple[np.ndarray, ...]]: ...
