@@ -21,7 +21,8 @@ PAUSE = 0.05  # seconds
 BLOCK = 0.03  # seconds of calls in a block; one call where that takes longer
 ROUNDS = 9
 MIN_ROUNDS = 5
-BUDGET = 8.0  # seconds; beyond it a race has fewer rounds, down to MIN_ROUNDS
+LONG = 0.1  # seconds; a call that takes longer needs no untimed one before it
+BUDGET = 5.0  # seconds; beyond it a race has fewer rounds, down to MIN_ROUNDS
 
 # |error| <= TOLERANCE * (1 + |ref|) for hs and dxs, relative 2-norm for weights' gradients.
 TOLERANCE = 1e-5
@@ -65,26 +66,26 @@ def race(contenders, rounds=ROUNDS):
     try:
         single = {name: _single_call(contender.run) for name, contender in contenders.items()}
         calls = {name: max(1, round(BLOCK / seconds)) for name, seconds in single.items()}
-        round_time = sum(PAUSE + (1 + calls[name]) * single[name] for name in contenders)
+        warm = {name: 0 if single[name] > LONG else 1 + calls[name] // 10 for name in contenders}
+        round_time = sum(PAUSE + (warm[name] + calls[name]) * single[name] for name in contenders)
         rounds = min(rounds, max(MIN_ROUNDS, int(BUDGET / round_time)))
         times = {name: [] for name in contenders}
         others = OtherProcesses()
         for i in range(rounds):
             for name in list(contenders)[:: -1 if i % 2 else 1]:
-                times[name].append(_block(contenders[name].run, calls[name]))
+                times[name].append(_block(contenders[name].run, calls[name], warm[name]))
     finally:
         gc.enable()
     return Result(times, calls, others.cores())
 
 
 def _single_call(run):
-    run()  # the first calls also load libraries and start threads
-    return min(_block(run, 1) for _ in range(2))
+    return min(_block(run, calls=1, warm=warm) for warm in (0, 1))
 
 
-def _block(run, calls):
+def _block(run, calls, warm):
     time.sleep(PAUSE)
-    for _ in range(1 + calls // 10):  # wakes the threads, fills the caches
+    for _ in range(warm):  # wakes the threads, fills the caches
         run()
     start = time.perf_counter()
     for _ in range(calls):

@@ -58,13 +58,13 @@ def mark(ratio):
 
 
 def number(ratio):
-    """Two decimals near 1, so that a narrow loss is never rounded to a draw."""
+    """Three digits; the sign of `mark` tells a loss of 0.999 from a win."""
     return f"{ratio:.2f}" if ratio < 9.995 else f"{ratio:.1f}"
 
 
 def describe(m):
     parts = [
-        f"{m['machine']}, {m['cores']} cores, {m['threads']} threads, {m['dtype']}",
+        f"{m['machine']}, {m['cores']} cores, threads: {m['threads']}, {m['dtype']}",
         f"rnnfast {m['rnnfast']} ({m['device']}, {m['simd']})",
         f"PyTorch {m['torch']} ({m['torch_simd']})" if "torch" in m else "PyTorch not installed",
         f"NumPy {m['numpy']} ({m['blas']})",

@@ -27,6 +27,9 @@ class Replay:
 
     now = 0.0
 
+    def __repr__(self):
+        return "benchmarks.race"  # the timer's name in the JSON
+
     def __call__(self):
         return self.now
 
