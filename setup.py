@@ -4,6 +4,7 @@ Everything else about the package is in pyproject.toml. The C files choose their
 themselves, so one build runs on every processor of its architecture.
 """
 
+import glob
 import os
 import subprocess
 import sys
@@ -16,10 +17,11 @@ from setuptools.command.build_ext import build_ext
 
 COMPILE = ["-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 KERNELS = ["avx512.c", "avx2.c", "portable.c", "dispatch.c", "team.c"]
-HEADERS = [f"src/kernels/{name}" for name in sorted(os.listdir("src/kernels")) if name.endswith(".h")]
+HEADERS = sorted(glob.glob("src/kernels/*.h"))
 
 NO_COMPILER = """
-rnnfast is compiled from C, and that failed. It needs GCC 9 or Clang 12 (or newer) and Python's headers:
+rnnfast is compiled from C, and that failed. It needs GCC 9 or Clang 12, or a newer one, and the
+headers of Python:
     Debian, Ubuntu:  apt install gcc python3-dev        Fedora:  dnf install gcc python3-devel
     macOS:           xcode-select --install             Windows: use WSL
 """
@@ -38,7 +40,7 @@ def extension(name, *more, **options):
 
 
 class BuildKernels(build_ext):
-    """build_ext that uses OpenMP where the compiler has it and says plainly what is missing where it fails."""
+    """build_ext with OpenMP where the compiler has it, and a plain message where it fails."""
 
     def build_extensions(self):
         if self.compiler.compiler_type == "msvc":
@@ -59,9 +61,10 @@ class BuildKernels(build_ext):
             source = os.path.join(folder, "probe.c")
             with open(source, "w") as file:
                 file.write(program)
-            command = [*self.compiler.compiler_so, "-fopenmp", source, "-o", os.path.join(folder, "probe")]
+            compiler = [word for word in self.compiler.compiler_so if word != "-c"]
+            command = [*compiler, "-fopenmp", source, "-o", os.path.join(folder, "probe")]
             try:
-                subprocess.run([c for c in command if c != "-c"], check=True, capture_output=True)
+                subprocess.run(command, check=True, capture_output=True)
             except (OSError, subprocess.CalledProcessError):
                 return []
         return ["-fopenmp"]
@@ -77,7 +80,7 @@ setup(
             extension("gru"),
             extension("ops"),
         ],
-        compiler_directives={"language_level": 3, "boundscheck": False, "wraparound": False, "autotestdict": False},
+        compiler_directives={"language_level": 3, "boundscheck": False, "wraparound": False},
         build_dir="build/cython",
     ),
     cmdclass={"build_ext": BuildKernels},

@@ -45,7 +45,6 @@ from rnnfast.recurrent import (
     TimeLSTM,
     TimeRNN,
 )
-
 from rnnfast.time_layers import GPU, np
 
 __version__ = "0.1.0"

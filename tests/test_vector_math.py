@@ -22,7 +22,7 @@ def simd(request):
 
 
 def floats_up_to(limit):
-    """Every 997th float32 in [-limit, limit], with both ends, both zeros and the smallest values."""
+    """Every 997th float32 in [-limit, limit], with both ends, both zeros, the smallest values."""
     top = int(np.float32(limit).view(np.uint32))
     positive = np.arange(0, top, 997, dtype=np.uint32).view(np.float32)
     positive = np.concatenate((positive, np.float32([1e-45, 1.1754944e-38, limit])))

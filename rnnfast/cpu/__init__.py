@@ -1,4 +1,4 @@
-"""The CPU column: compiled from `src/`, one module per cell, over the native kernels of `_runtime`."""
+"""The CPU column, compiled from `src/`: one module per cell over the kernels of `_runtime`."""
 
 
 def available():
