@@ -102,7 +102,7 @@ class SigmoidWithLoss(_Loss):
     x (N,) scores of class 1; t (N,) targets, integers 0 or 1.
     """
 
-    axes = None
+    axes: str | None = None
 
     def forward(self, x, t, *, train=True):
         return self._forward("x", x, "t", t, train)

@@ -34,7 +34,7 @@ class _Recurrent(Layer):
     """Weights Wx (D, G*H), Wh (H, G*H), b (G*H,) or None, and the calls of a cell's column."""
 
     gates = 1
-    states = ("h",)
+    states: tuple[str, ...] = ("h",)
 
     def __init__(self, Wx, Wh, b, device, **options):
         specs = _specs(type(self).__name__, self.gates, Wx, Wh, b)
