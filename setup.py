@@ -15,7 +15,14 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-COMPILE = ["-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+COMPILE = [
+    "-std=gnu11",
+    "-O3",
+    "-g0",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=fast",  # ISO modes would keep the compiler from fusing multiply and add
+]
 KERNELS = ["avx512.c", "avx2.c", "portable.c", "dispatch.c", "team.c"]
 HEADERS = sorted(glob.glob("src/kernels/*.h"))
 
