@@ -104,14 +104,14 @@ static void (*const NAME(micro_table)[MAX_NV][MAX_ROWS])(const product *) = {
 
 static const ptrdiff_t NAME(max_rows)[MAX_NV + 1] = {0, ROWS_1, ROWS_2, ROWS_3, ROWS_4};
 
-/* One product of `rows` x NV vectors of which only the first lanes[v] columns exist. */
-static void NAME(multiply)(int NV, ptrdiff_t rows, const ptrdiff_t lanes[], const product *t)
+/* One product of `rows` x NV vectors of which only the first lanes.of[v] columns exist. */
+static void NAME(multiply)(int NV, ptrdiff_t rows, lanes_of lanes, const product *t)
 {
     if (NV > MAX_NV)
         __builtin_unreachable();
     int whole = 1;
     for (int v = 0; v < NV; v++)
-        whole &= lanes[v] == W;
+        whole &= lanes.of[v] == W;
     if (whole) {
         NAME(micro_table)[NV - 1][rows - 1](t);
         return;
@@ -124,36 +124,28 @@ static void NAME(multiply)(int NV, ptrdiff_t rows, const ptrdiff_t lanes[], cons
         for (int v = 0; v < NV; v++) {
             REAL *c = t->c + r * t->cr + v * t->cv;
             vec sum = NAME(load)(s.c + r * s.cr + v * W);
-            if (lanes[v] > 0)
-                NAME(store_n)(c, t->add ? NAME(load_n)(c, lanes[v]) + sum : sum, lanes[v]);
+            if (lanes.of[v] > 0)
+                NAME(store_n)(c, t->add ? NAME(load_n)(c, lanes.of[v]) + sum : sum, lanes.of[v]);
         }
 }
 
-/* How n rows are cut into tiles of nearly equal size, none above max. */
-static inline ptrdiff_t NAME(tiles)(ptrdiff_t n, ptrdiff_t max) { return (n + max - 1) / max; }
-static inline ptrdiff_t NAME(tile_start)(ptrdiff_t n, ptrdiff_t tiles, ptrdiff_t i)
-{
-    ptrdiff_t rest = n % tiles;
-    return i * (n / tiles) + (i < rest ? i : rest);
-}
-
-/* dst[k][NV][W] = b(k0 + k, v*step + lane), 0 where lane >= lanes[v]. */
-static void NAME(pack_b)(REAL *dst, matrix b, ptrdiff_t K, int NV, ptrdiff_t step, const ptrdiff_t lanes[])
+/* dst[k][NV][W] = b(k0 + k, v*step + lane), 0 where lane >= lanes.of[v]. */
+static void NAME(pack_b)(REAL *dst, matrix b, ptrdiff_t K, int NV, ptrdiff_t step, lanes_of lanes)
 {
     if (b.c == 1) {
         for (ptrdiff_t k = 0; k < K; k++, dst += NV * W)
             for (int v = 0; v < NV; v++)
-                NAME(store)(dst + v * W, lanes[v] > 0 ? NAME(load_n)(b.p + k * b.r + v * step, lanes[v]) : (vec){0});
+                NAME(store)(dst + v * W, lanes.of[v] > 0 ? NAME(load_n)(b.p + k * b.r + v * step, lanes.of[v]) : (vec){0});
         return;
     }
     for (int v = 0; v < NV; v++) {
-        for (ptrdiff_t lane = lanes[v] < 0 ? 0 : lanes[v]; lane < W; lane++)
+        for (ptrdiff_t lane = lanes.of[v] < 0 ? 0 : lanes.of[v]; lane < W; lane++)
             for (ptrdiff_t k = 0; k < K; k++)
                 dst[k * NV * W + v * W + lane] = 0;
         /* 16 columns of k at a time: the lines of every lane stay in L1 until they are used up. */
         for (ptrdiff_t k0 = 0; k0 < K; k0 += 16) {
             ptrdiff_t k1 = k0 + 16 < K ? k0 + 16 : K;
-            for (ptrdiff_t lane = 0; lane < lanes[v]; lane++) {
+            for (ptrdiff_t lane = 0; lane < lanes.of[v]; lane++) {
                 const REAL *src = b.p + (v * step + lane) * b.c;
                 REAL *to = dst + v * W + lane;
                 for (ptrdiff_t k = k0; k < k1; k++)
@@ -171,22 +163,23 @@ typedef struct {
 } NAME(rows);
 #define rows_of NAME(rows)
 
-/* dst[block of `height` columns][row][height] = rows r0..r1, m columns each: the transposed left side.
- */
+/* dst[tile of columns][row][columns of the tile] = rows r0..r1, m columns each: the transposed left side, its
+ * columns cut into tiles of `most` at most. */
 static void NAME(pack_a)(REAL *dst, const rows_of *src, ptrdiff_t N, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t m,
-                         ptrdiff_t height)
+                         ptrdiff_t most)
 {
-    ptrdiff_t count = r1 - r0, t = r0 / N, n = r0 % N;
+    const ptrdiff_t count = r1 - r0, tiles = tile_count(m, most), each = m / tiles, rest = m % tiles;
+    ptrdiff_t t = r0 / N, n = r0 % N;
     for (ptrdiff_t r = 0; r < count; r++) {
         const REAL *row = t ? src->later + (t - 1) * src->later_t + n * src->later_n
                             : src->first ? src->first + n * src->first_n : NULL;
-        for (ptrdiff_t j = 0; j < m; j += height) {
-            REAL *to = dst + j * count + r * (m - j < height ? m - j : height);
-            ptrdiff_t width = m - j < height ? m - j : height;
+        for (ptrdiff_t j = 0, width = each + 1; j < m; j += width) {
+            width = j < rest * (each + 1) ? each + 1 : each; /* as tile_start cuts */
+            REAL *to = dst + j * count + r * width;
             if (!row)
                 memset(to, 0, width * sizeof(REAL));
-            else if (width == height && height <= W && j + W <= m && (count - r) * height >= W)
-                NAME(store)(to, NAME(load)(row + j)); /* what is beyond `height` belongs to rows still to come */
+            else if (width <= W && j + W <= m && (count - r) * width >= W)
+                NAME(store)(to, NAME(load)(row + j)); /* what is beyond `width` belongs to rows still to come */
             else
                 memcpy(to, row + j, width * sizeof(REAL));
         }
@@ -205,19 +198,20 @@ static void NAME(pack_a)(REAL *dst, const rows_of *src, ptrdiff_t N, ptrdiff_t r
 static void NAME(gemm_block)(ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t columns, ptrdiff_t K, matrix a, const REAL *packed_b,
                              const REAL *bias, REAL *c, ptrdiff_t cr, int add, REAL *packed_a)
 {
-    const ptrdiff_t width = 2 * W, M = m1 - m0, tiles = NAME(tiles)(M, ROWS_2);
+    const ptrdiff_t width = 2 * W, M = m1 - m0, tiles = tile_count(M, ROWS_2);
 
     if (a.c != 1) /* columns of memory: gathered once for all columns of c */
         for (ptrdiff_t i = 0; i < tiles; i++) {
-            ptrdiff_t from = NAME(tile_start)(M, tiles, i), rows = NAME(tile_start)(M, tiles, i + 1) - from;
+            ptrdiff_t from = tile_start(M, tiles, i), rows = tile_start(M, tiles, i + 1) - from;
             for (ptrdiff_t k = 0; k < K; k++)
                 for (ptrdiff_t r = 0; r < rows; r++)
                     packed_a[from * K + k * rows + r] = a.p[(m0 + from + r) * a.r + k * a.c];
         }
     for (ptrdiff_t j = 0; j < columns; j += width) {
-        ptrdiff_t left = columns - j, lanes[2] = {left < W ? left : W, left - W < W ? left - W : W};
+        ptrdiff_t left = columns - j;
+        lanes_of lanes = {{left < W ? left : W, left - W < W ? left - W : W}};
         for (ptrdiff_t i = 0; i < tiles; i++) {
-            ptrdiff_t from = NAME(tile_start)(M, tiles, i), rows = NAME(tile_start)(M, tiles, i + 1) - from;
+            ptrdiff_t from = tile_start(M, tiles, i), rows = tile_start(M, tiles, i + 1) - from;
             product t = {.K = K, .a = a.p + (m0 + from) * a.r, .ar = a.r, .ak = 1,
                          .b = packed_b + j * K, .bk = width, .bv = W,
                          .c = c + (m0 + from) * cr + j, .cr = cr, .cv = W, .add = add || bias};
@@ -238,21 +232,22 @@ static void NAME(gemm_part)(team *tm, int rank, ptrdiff_t M, ptrdiff_t N, ptrdif
                             const REAL *bias, REAL *c, ptrdiff_t cr, REAL *room)
 {
     const ptrdiff_t width = 2 * W, panels = (N + width - 1) / width;
-    const ptrdiff_t tiles = NAME(tiles)(M, ROWS_2);
+    const ptrdiff_t tiles = tile_count(M, ROWS_2);
     ptrdiff_t q0 = 0, q1 = panels, i0 = 0, i1 = tiles;
     if (panels >= tiles)
         team_share(tm, rank, panels, &q0, &q1);
     else
         team_share(tm, rank, tiles, &i0, &i1);
     const ptrdiff_t n1 = q1 * width < N ? q1 * width : N;
-    const ptrdiff_t m0 = NAME(tile_start)(M, tiles, i0), m1 = NAME(tile_start)(M, tiles, i1);
+    const ptrdiff_t m0 = tile_start(M, tiles, i0), m1 = tile_start(M, tiles, i1);
 
     for (ptrdiff_t j0 = q0 * width; j0 < n1; j0 += GEMM_N) {
         ptrdiff_t columns = n1 - j0 < GEMM_N ? n1 - j0 : GEMM_N;
         for (ptrdiff_t k0 = 0; k0 < K || k0 == 0; k0 += GEMM_K) {
             ptrdiff_t depth = K - k0 < GEMM_K ? K - k0 : GEMM_K;
             for (ptrdiff_t j = 0; j < columns; j += width) {
-                ptrdiff_t left = columns - j, lanes[2] = {left < W ? left : W, left - W < W ? left - W : W};
+                ptrdiff_t left = columns - j;
+        lanes_of lanes = {{left < W ? left : W, left - W < W ? left - W : W}};
                 NAME(pack_b)(room + j * depth, (matrix){b.p + k0 * b.r + (j0 + j) * b.c, b.r, b.c}, depth, 2, W, lanes);
             }
             for (ptrdiff_t m = m0; m < m1; m += GEMM_M)

@@ -95,48 +95,46 @@ static void NAME(gru_forward_body)(team *tm, int rank, void *work)
 {
     NAME(gru_work) *k = work;
     const cell_job *job = k->job;
-    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H;
+    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, P = NAME(panel_count)(H);
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
-    const ptrdiff_t gate_tiles = NAME(tiles)(N, ROWS_2), candidate_tiles = NAME(tiles)(N, ROWS_1);
-    REAL sums[MAX_ROWS * 2 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
+    const ptrdiff_t tiles = T * tile_count(N, ROWS_2);
+    REAL sums[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
     ptrdiff_t p0, p1;
-    team_share(tm, rank, NAME(panel_count)(H), &p0, &p1);
+    team_share(tm, rank, P, &p0, &p1);
 
     for (ptrdiff_t p = p0; p < p1; p++) {
-        k->Wx[p] = NAME(gate_weights)(k->Wx_room + p * 3 * W * D, Wx, D, H, 0, 3, p, T * gate_tiles);
-        k->Wh_zr[p] = NAME(gate_weights)(k->Wh_zr_room + p * 2 * W * H, Wh, H, H, 0, 2, p, T * gate_tiles);
-        k->Wh_a[p] = NAME(gate_weights)(k->Wh_a_room + p * W * H, Wh, H, H, 2, 1, p, T * gate_tiles);
+        k->Wx[p] = NAME(gate_weights)(k->Wx_room + p * 3 * W * D, Wx, D, H, 0, 3, p, tiles);
+        k->Wh_zr[p] = NAME(gate_weights)(k->Wh_zr_room + p * 2 * W * H, Wh, H, H, 0, 2, p, tiles);
+        k->Wh_a[p] = NAME(gate_weights)(k->Wh_a_room + p * W * H, Wh, H, H, 2, 1, p, tiles);
     }
+    team_wait(tm);
+
     for (ptrdiff_t t = 0; t < T; t++) {
         const ptrdiff_t slot = t % k->chunk;
         if (slot == 0)
-            for (ptrdiff_t p = p0; p < p1; p++)
-                NAME(panel_input)(&k->panels, p, T - t < k->chunk ? T - t : k->chunk,
-                                  (const REAL *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, D, k->Wx[p]);
+            for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_2); next_panel(&w);)
+                NAME(panel_input)(&k->panels, w.p, w.n, w.n + w.rows, T - t < k->chunk ? T - t : k->chunk,
+                                  (const REAL *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, D, k->Wx[w.p]);
 
         const REAL *h = NAME(gru_h_prev)(k, t, 0);
         const ptrdiff_t h_n = t == 0 ? job->h0.s0 : H;
-        for (ptrdiff_t p = p0; p < p1; p++)
-            for (ptrdiff_t i = 0; i < gate_tiles; i++) {
-                ptrdiff_t n = NAME(tile_start)(N, gate_tiles, i), rows = NAME(tile_start)(N, gate_tiles, i + 1) - n;
-                if (h) {
-                    product m = {.K = H, .a = h + n * h_n, .ar = h_n, .ak = 1, .b = k->Wh_zr[p].p, .bk = k->Wh_zr[p].bk,
-                                 .bv = k->Wh_zr[p].bv, .c = sums, .cr = 2 * W, .cv = W};
-                    NAME(micro_table)[2 - 1][rows - 1](&m);
-                }
-                NAME(gru_gates)(k, p, t, slot, n, rows, h ? sums : NULL);
+        for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_2); next_tile(&w);) {
+            if (h) {
+                product m = {.K = H, .a = h + w.n * h_n, .ar = h_n, .ak = 1, .b = k->Wh_zr[w.p].p, .bk = k->Wh_zr[w.p].bk,
+                             .bv = k->Wh_zr[w.p].bv, .c = sums, .cr = 2 * W, .cv = W};
+                NAME(gates_multiply)(2, w.rows, W, &m);
             }
+            NAME(gru_gates)(k, w.p, t, slot, w.n, w.rows, h ? sums : NULL);
+        }
         team_wait(tm); /* r h_prev is whole */
-        for (ptrdiff_t p = p0; p < p1; p++)
-            for (ptrdiff_t i = 0; i < candidate_tiles; i++) {
-                ptrdiff_t n = NAME(tile_start)(N, candidate_tiles, i), rows = NAME(tile_start)(N, candidate_tiles, i + 1) - n;
-                if (h) {
-                    product m = {.K = H, .a = NAME(gru_rh)(k, t, n), .ar = H, .ak = 1, .b = k->Wh_a[p].p,
-                                 .bk = k->Wh_a[p].bk, .bv = k->Wh_a[p].bv, .c = sums, .cr = W, .cv = W};
-                    NAME(micro_table)[1 - 1][rows - 1](&m);
-                }
-                NAME(gru_candidate)(k, p, t, slot, n, rows, h ? sums : NULL);
+        for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_2); next_tile(&w);) {
+            if (h) {
+                product m = {.K = H, .a = NAME(gru_rh)(k, t, w.n), .ar = H, .ak = 1, .b = k->Wh_a[w.p].p,
+                             .bk = k->Wh_a[w.p].bk, .bv = k->Wh_a[w.p].bv, .c = sums, .cr = W, .cv = W};
+                NAME(gates_multiply)(1, w.rows, W, &m);
             }
+            NAME(gru_candidate)(k, w.p, t, slot, w.n, w.rows, h ? sums : NULL);
+        }
         team_wait(tm); /* h of step t is whole */
     }
 }
@@ -220,12 +218,12 @@ static void NAME(gru_backward_body)(team *tm, int rank, void *work)
     const cell_job *job = k->job;
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H;
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
-    const ptrdiff_t tiles = NAME(tiles)(N, ROWS_2), all[2] = {W, W};
+    const ptrdiff_t Q = NAME(pair_count)(H);
     const REAL *h0 = job->h0.p, *h = job->h, *rh = job->rh, *xs = job->xs.p;
     REAL sums[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
     REAL *room = k->room + rank * k->room_size;
     ptrdiff_t q0, q1, x0, x1, p0, p1;
-    team_share(tm, rank, NAME(pair_count)(H), &q0, &q1);
+    team_share(tm, rank, Q, &q0, &q1);
     team_share(tm, rank, NAME(pair_count)(D), &x0, &x1);
     team_share(tm, rank, NAME(panel_count)(H), &p0, &p1);
 
@@ -236,42 +234,40 @@ static void NAME(gru_backward_body)(team *tm, int rank, void *work)
     for (ptrdiff_t q = x0; q < x1; q++)
         NAME(pack_transposed)(k->Wx_room + q * 2 * W * 3 * H, Wx, D, q, H, 0, 3);
 
+    team_wait(tm);
+
     for (ptrdiff_t t = T - 1; t >= 0; t--) {
-        for (ptrdiff_t q = q0; q < q1; q++)
-            for (ptrdiff_t i = 0; i < tiles; i++) {
-                ptrdiff_t n = NAME(tile_start)(N, tiles, i), rows = NAME(tile_start)(N, tiles, i + 1) - n;
-                if (t < T - 1)
-                    NAME(times_transposed)(&k->panels, t + 1, n, rows, 1, 0, 2, k->Wh_zr_room + q * 2 * W * 2 * H, all, sums,
-                                           2 * W);
-                NAME(gru_gate_grads)(k, q, t, n, rows, t < T - 1 ? sums : NULL);
-            }
+        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2); next_tile(&w);) {
+            if (t < T - 1)
+                NAME(times_transposed)(&k->panels, t + 1, w.n, w.rows, 1, 0, 2, k->Wh_zr_room + w.p * 2 * W * 2 * H,
+                                       NAME(pair_vectors)(H, w.p), sums, 2 * W);
+            NAME(gru_gate_grads)(k, w.p, t, w.n, w.rows, t < T - 1 ? sums : NULL);
+        }
         team_wait(tm); /* dA of the candidate is whole */
-        for (ptrdiff_t q = q0; q < q1; q++)
-            for (ptrdiff_t i = 0; i < tiles; i++) {
-                ptrdiff_t n = NAME(tile_start)(N, tiles, i), rows = NAME(tile_start)(N, tiles, i + 1) - n;
-                NAME(times_transposed)(&k->panels, t, n, rows, 1, 2, 1, k->Wh_a_room + q * 2 * W * H, all, sums, 2 * W);
-                NAME(gru_reset_grads)(k, q, t, n, rows, sums);
-            }
+        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2); next_tile(&w);) {
+            NAME(times_transposed)(&k->panels, t, w.n, w.rows, 1, 2, 1, k->Wh_a_room + w.p * 2 * W * H,
+                                   NAME(pair_vectors)(H, w.p), sums, 2 * W);
+            NAME(gru_reset_grads)(k, w.p, t, w.n, w.rows, sums);
+        }
         team_wait(tm); /* dA of z and r is whole */
     }
-    for (ptrdiff_t q = q0; q < q1; q++)
-        for (ptrdiff_t i = 0; i < tiles; i++) {
-            ptrdiff_t n0 = NAME(tile_start)(N, tiles, i), rows = NAME(tile_start)(N, tiles, i + 1) - n0;
-            NAME(times_transposed)(&k->panels, 0, n0, rows, 1, 0, 2, k->Wh_zr_room + q * 2 * W * 2 * H, all, sums, 2 * W);
-            for (ptrdiff_t p = 2 * q; p < 2 * q + 2 && p * W < H; p++)
-                for (ptrdiff_t n = n0; n < n0 + rows; n++) {
-                    ptrdiff_t w = NAME(panel_width)(H, p), at = n * H + p * W;
-                    vec product_part = NAME(load)(sums + (n - n0) * 2 * W + (p - 2 * q) * W);
-                    NAME(store_n)((REAL *)job->dh0 + at, NAME(load_n)(k->dh + at, w) + product_part, w);
-                }
-        }
+    for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2); next_tile(&w);) {
+        NAME(times_transposed)(&k->panels, 0, w.n, w.rows, 1, 0, 2, k->Wh_zr_room + w.p * 2 * W * 2 * H,
+                               NAME(pair_vectors)(H, w.p), sums, 2 * W);
+        for (ptrdiff_t p = 2 * w.p; p < 2 * w.p + 2 && p * W < H; p++)
+            for (ptrdiff_t r = 0; r < w.rows; r++) {
+                ptrdiff_t width = NAME(panel_width)(H, p), at = (w.n + r) * H + p * W;
+                vec sum = NAME(load)(sums + r * 2 * W + (p - 2 * w.p) * W);
+                NAME(store_n)((REAL *)job->dh0 + at, NAME(load_n)(k->dh + at, width) + sum, width);
+            }
+    }
 
     rows_of x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
     rows_of h_rows = {h0, h, job->h0.s0, N * H, H};
     rows_of rh_rows = {h0 ? rh : NULL, rh + N * H, H, N * H, H};
-    NAME(panel_weight_grads)(&k->panels, p0, p1, 0, 3, &x_rows, D, job->dWx, 3, room);
-    NAME(panel_weight_grads)(&k->panels, p0, p1, 0, 2, &h_rows, H, job->dWh, 3, room);
-    NAME(panel_weight_grads)(&k->panels, p0, p1, 2, 1, &rh_rows, H, job->dWh, 3, room);
+    NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 3, &x_rows, D, job->dWx, 3, room);
+    NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 2, &h_rows, H, job->dWh, 3, room);
+    NAME(panel_weight_grads)(&k->panels, tm, rank, 2, 1, &rh_rows, H, job->dWh, 3, room);
     if (job->db)
         NAME(panel_bias_grads)(&k->panels, p0, p1, job->db);
     NAME(panel_input_grads)(&k->panels, tm, rank, k->Wx_room, D, (REAL *)job->dxs.p, job->dxs.s0, job->dxs.s1);

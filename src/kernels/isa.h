@@ -11,6 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* How many columns of each vector of a product exist: all lanes, fewer, or none (0 or less). */
+typedef struct {
+    ptrdiff_t of[4];
+} lanes_of;
+
 #define PASTE_(a, b) a##b
 #define PASTE(a, b) PASTE_(a, b)
 

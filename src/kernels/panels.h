@@ -22,14 +22,17 @@ typedef struct {
 static inline ptrdiff_t NAME(panel_count)(ptrdiff_t H) { return (H + W - 1) / W; }
 static inline ptrdiff_t NAME(panel_width)(ptrdiff_t H, ptrdiff_t p) { return H - p * W < W ? H - p * W : W; }
 
-/* Columns of a product with dA come in pairs of vectors, 2 W at a time. */
+/* Columns of a product with dA come in pairs of vectors, 2 W at a time. Of pair q as many lanes exist as
+ * pair_lanes says; pair_vectors counts in whole vectors, for sums that end in scratch. */
 static inline ptrdiff_t NAME(pair_count)(ptrdiff_t columns) { return (columns + 2 * W - 1) / (2 * W); }
-static inline void NAME(pair_lanes)(ptrdiff_t columns, ptrdiff_t q, ptrdiff_t lanes[2])
+static inline lanes_of NAME(pair_lanes)(ptrdiff_t columns, ptrdiff_t q)
 {
-    for (int v = 0; v < 2; v++) {
-        ptrdiff_t left = columns - (2 * q + v) * W;
-        lanes[v] = left < W ? left : W;
-    }
+    ptrdiff_t left = columns - 2 * q * W;
+    return (lanes_of){{left < W ? left : W, left - W < W ? left - W : W}};
+}
+static inline lanes_of NAME(pair_vectors)(ptrdiff_t columns, ptrdiff_t q)
+{
+    return (lanes_of){{W, columns - 2 * q * W > W ? W : 0}};
 }
 
 /* Without training the gates are kept for a few steps only: enough rows for the x-side product to pay. */
@@ -44,6 +47,23 @@ static inline REAL *NAME(panel_row)(const panels_of *P, ptrdiff_t p, ptrdiff_t t
     return P->p + p * W * P->S * P->N * P->T + (t * P->N + n) * P->S * NAME(panel_width)(P->H, p);
 }
 
+/* Rows of a product with G gates. Four gates are at most ROWS_4 rows at once, or two by two ROWS_2 rows,
+ * which reads the weights half as often. */
+static inline ptrdiff_t NAME(gate_rows)(int G) { return G == 4 ? ROWS_2 : NAME(max_rows)[G]; }
+
+static void NAME(gates_multiply)(int G, ptrdiff_t rows, ptrdiff_t w, const product *t)
+{
+    const lanes_of lanes = {{w, w, w, w}};
+    if (G < 4 || rows <= ROWS_4) {
+        NAME(multiply)(G, rows, lanes, t);
+        return;
+    }
+    product half = *t;
+    NAME(multiply)(2, rows, lanes, &half);
+    half.b += 2 * t->bv, half.c += 2 * t->cv;
+    NAME(multiply)(2, rows, lanes, &half);
+}
+
 /* The right side of a product: W values for k and v at p[k*bk + v*bv]. */
 typedef struct {
     const REAL *p;
@@ -56,7 +76,8 @@ typedef struct {
 static right_side NAME(gate_weights)(REAL *room, matrix weights, ptrdiff_t K, ptrdiff_t H, int first, int G, ptrdiff_t p,
                                      ptrdiff_t tiles)
 {
-    const ptrdiff_t w = NAME(panel_width)(H, p), lanes[MAX_NV] = {w, w, w, w};
+    const ptrdiff_t w = NAME(panel_width)(H, p);
+    const lanes_of lanes = {{w, w, w, w}};
     matrix own = {weights.p + (first * H + p * W) * weights.c, weights.r, weights.c};
     if (tiles <= 2 && w == W && own.c == 1)
         return (right_side){own.p, own.r, H};
@@ -64,48 +85,46 @@ static right_side NAME(gate_weights)(REAL *room, matrix weights, ptrdiff_t K, pt
     return (right_side){room, G * W, W};
 }
 
-/* Gates of panel p = x Wx for the first T steps that P has room for. Tiles run over the longer of batch and time, so that rows keep
- * one stride whatever the layout of xs. */
-static void NAME(panel_input)(const panels_of *P, ptrdiff_t p, ptrdiff_t T, const REAL *xs, ptrdiff_t xn, ptrdiff_t xt,
-                              ptrdiff_t D, right_side weights)
+/* Gates of panel p = x Wx, of samples n0..n1, for the first T steps that P has room for. Tiles run over the
+ * longer of batch and time, so that rows keep one stride whatever the layout of xs. */
+static void NAME(panel_input)(const panels_of *P, ptrdiff_t p, ptrdiff_t n0, ptrdiff_t n1, ptrdiff_t T, const REAL *xs,
+                              ptrdiff_t xn, ptrdiff_t xt, ptrdiff_t D, right_side weights)
 {
-    const ptrdiff_t N = P->N, w = NAME(panel_width)(P->H, p), lanes[MAX_NV] = {w, w, w, w};
-    const ptrdiff_t most = NAME(max_rows)[P->G];
-    const int over_time = N * NAME(tiles)(T, most) <= T * NAME(tiles)(N, most);
-    const ptrdiff_t outer = over_time ? N : T, inner = over_time ? T : N, tiles = NAME(tiles)(inner, most);
+    const ptrdiff_t N = n1 - n0, w = NAME(panel_width)(P->H, p), most = NAME(gate_rows)(P->G);
+    const int over_time = N * tile_count(T, most) <= T * tile_count(N, most);
+    const ptrdiff_t outer = over_time ? N : T, inner = over_time ? T : N, tiles = tile_count(inner, most);
 
     for (ptrdiff_t o = 0; o < outer; o++)
         for (ptrdiff_t i = 0; i < tiles; i++) {
-            ptrdiff_t from = NAME(tile_start)(inner, tiles, i), rows = NAME(tile_start)(inner, tiles, i + 1) - from;
-            ptrdiff_t n = over_time ? o : from, t = over_time ? from : o;
+            ptrdiff_t from = tile_start(inner, tiles, i), rows = tile_start(inner, tiles, i + 1) - from;
+            ptrdiff_t n = n0 + (over_time ? o : from), t = over_time ? from : o;
             product m = {.K = D, .a = xs + n * xn + t * xt, .ar = over_time ? xt : xn, .ak = 1,
                          .b = weights.p, .bk = weights.bk, .bv = weights.bv,
-                         .c = NAME(panel_row)(P, p, t, n), .cr = (over_time ? N : 1) * P->S * w, .cv = w};
-            NAME(multiply)(P->G, rows, lanes, &m);
+                         .c = NAME(panel_row)(P, p, t, n), .cr = (over_time ? P->N : 1) * P->S * w, .cv = w};
+            NAME(gates_multiply)(P->G, rows, w, &m);
         }
 }
 
 #define GRAD_ROWS 256
 #define GRAD_ROOM(M) (GRAD_ROWS * (M) + W) /* reals of room for NAME(panel_weight_grads) of M rows */
 
-/* dW[:, gates first..first+G of panels p0..p1] = rows^T dA; dW is (M, all H) contiguous. */
-static void NAME(panel_weight_grads)(const panels_of *P, ptrdiff_t p0, ptrdiff_t p1, int first, int G, const rows_of *rows,
+/* dW[:, gates first..first+G] = rows^T dA: this thread's tiles of it. dW is (M, all H) contiguous. */
+static void NAME(panel_weight_grads)(const panels_of *P, const team *tm, int rank, int first, int G, const rows_of *rows,
                                      ptrdiff_t M, REAL *dW, int all, REAL *room)
 {
-    const ptrdiff_t H = P->H, R = P->N * P->T, height = NAME(max_rows)[G];
+    const ptrdiff_t H = P->H, R = P->N * P->T, height = NAME(gate_rows)(G), blocks = tile_count(R, GRAD_ROWS);
 
-    for (ptrdiff_t r0 = 0; r0 < R && p0 < p1; r0 += GRAD_ROWS) {
-        ptrdiff_t r1 = r0 + GRAD_ROWS < R ? r0 + GRAD_ROWS : R;
-        NAME(pack_a)(room, rows, P->N, r0, r1, M, height);
-        for (ptrdiff_t p = p0; p < p1; p++) {
-            const ptrdiff_t w = NAME(panel_width)(H, p), lanes[MAX_NV] = {w, w, w, w};
-            for (ptrdiff_t m = 0; m < M; m += height) {
-                ptrdiff_t count = M - m < height ? M - m : height;
-                product t = {.K = r1 - r0, .a = room + m * (r1 - r0), .ar = 1, .ak = count,
-                             .b = NAME(panel_row)(P, p, 0, 0) + r0 * P->S * w + first * w, .bk = P->S * w, .bv = w,
-                             .c = dW + m * all * H + first * H + p * W, .cr = all * H, .cv = H, .add = r0 > 0};
-                NAME(multiply)(G, count, lanes, &t);
-            }
+    for (ptrdiff_t block = 0; block < blocks; block++) {
+        ptrdiff_t r0 = tile_start(R, blocks, block), r1 = tile_start(R, blocks, block + 1);
+        tile_walk k = team_tiles(tm, rank, NAME(panel_count)(H), M, height);
+        if (k.left > 0)
+            NAME(pack_a)(room, rows, P->N, r0, r1, M, height);
+        while (next_tile(&k)) {
+            const ptrdiff_t w = NAME(panel_width)(H, k.p);
+            product t = {.K = r1 - r0, .a = room + k.n * (r1 - r0), .ar = 1, .ak = k.rows,
+                         .b = NAME(panel_row)(P, k.p, 0, 0) + r0 * P->S * w + first * w, .bk = P->S * w, .bv = w,
+                         .c = dW + k.n * all * H + first * H + k.p * W, .cr = all * H, .cv = H, .add = block > 0};
+            NAME(gates_multiply)(G, k.rows, w, &t);
         }
     }
 }
@@ -134,8 +153,7 @@ static void NAME(panel_bias_grads)(const panels_of *P, ptrdiff_t p0, ptrdiff_t p
  * (panel, gate, unit). `weights` is (columns, all H); gates first..first+G are taken. -> [k][2 W] */
 static void NAME(pack_transposed)(REAL *dst, matrix weights, ptrdiff_t columns, ptrdiff_t q, ptrdiff_t H, int first, int G)
 {
-    ptrdiff_t lanes[2];
-    NAME(pair_lanes)(columns, q, lanes);
+    const lanes_of lanes = NAME(pair_lanes)(columns, q);
     for (ptrdiff_t p = 0; p < NAME(panel_count)(H); p++)
         for (int g = first; g < first + G; g++) {
             ptrdiff_t w = NAME(panel_width)(H, p);
@@ -147,41 +165,36 @@ static void NAME(pack_transposed)(REAL *dst, matrix weights, ptrdiff_t columns, 
 
 /* c (rows x 2 W) = dA[rows of step t from n, gates first..first+G] packed; rows `stride` apart. */
 static void NAME(times_transposed)(const panels_of *P, ptrdiff_t t, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t row_step,
-                                   int first, int G, const REAL *packed, const ptrdiff_t lanes[2],
+                                   int first, int G, const REAL *packed, lanes_of lanes,
                                    REAL *c, ptrdiff_t cr)
 {
     const ptrdiff_t H = P->H, whole = H / W, w = H % W, S = P->S;
+    const int NV = lanes.of[1] > 0 ? 2 : 1;
     if (whole) {
         product m = {.K = G * W, .more_runs = whole - 1, .a_run = W * S * P->N * P->T,
                      .a = NAME(panel_row)(P, 0, t, n) + first * W, .ar = row_step * S * W, .ak = 1,
                      .b = packed, .bk = 2 * W, .bv = W, .c = c, .cr = cr, .cv = W};
-        NAME(multiply)(2, rows, lanes, &m);
+        NAME(multiply)(NV, rows, lanes, &m);
     }
     if (w) {
         product m = {.K = G * w, .a = NAME(panel_row)(P, whole, t, n) + first * w, .ar = row_step * S * w, .ak = 1,
                      .b = packed + whole * G * W * 2 * W, .bk = 2 * W, .bv = W, .c = c, .cr = cr, .cv = W,
                      .add = whole > 0};
-        NAME(multiply)(2, rows, lanes, &m);
+        NAME(multiply)(NV, rows, lanes, &m);
     }
 }
 
 /* dxs = dA Wx^T: this thread's tiles. packed: all columns of Wx^T, one pack_transposed after another. */
-static void NAME(panel_input_grads)(const panels_of *P, team *tm, int rank, const REAL *packed, ptrdiff_t D,
+static void NAME(panel_input_grads)(const panels_of *P, const team *tm, int rank, const REAL *packed, ptrdiff_t D,
                                     REAL *dxs, ptrdiff_t dxn, ptrdiff_t dxt)
 {
     const ptrdiff_t N = P->N, T = P->T, columns = NAME(pair_count)(D);
-    const int over_time = N * NAME(tiles)(T, ROWS_2) <= T * NAME(tiles)(N, ROWS_2);
-    const ptrdiff_t outer = over_time ? N : T, inner = over_time ? T : N, tiles = NAME(tiles)(inner, ROWS_2);
-    ptrdiff_t from, to;
-    team_share(tm, rank, columns * outer * tiles, &from, &to);
+    const int over_time = N * tile_count(T, ROWS_2) <= T * tile_count(N, ROWS_2);
+    const ptrdiff_t outer = over_time ? N : T, inner = over_time ? T : N;
 
-    for (ptrdiff_t job = from; job < to; job++) {
-        ptrdiff_t q = job / (outer * tiles), o = job / tiles % outer, i = job % tiles;
-        ptrdiff_t lanes[2];
-        NAME(pair_lanes)(D, q, lanes);
-        ptrdiff_t start = NAME(tile_start)(inner, tiles, i), rows = NAME(tile_start)(inner, tiles, i + 1) - start;
-        ptrdiff_t n = over_time ? o : start, t = over_time ? start : o;
-        NAME(times_transposed)(P, t, n, rows, over_time ? N : 1, 0, P->G, packed + q * 2 * W * P->G * P->H, lanes,
-                               dxs + n * dxn + t * dxt + q * 2 * W, over_time ? dxt : dxn);
+    for (tile_walk k = team_tiles(tm, rank, columns * outer, inner, ROWS_2); next_tile(&k);) {
+        const ptrdiff_t q = k.p / outer, n = over_time ? k.p % outer : k.n, t = over_time ? k.n : k.p % outer;
+        NAME(times_transposed)(P, t, n, k.rows, over_time ? N : 1, 0, P->G, packed + q * 2 * W * P->G * P->H,
+                               NAME(pair_lanes)(D, q), dxs + n * dxn + t * dxt + q * 2 * W, over_time ? dxt : dxn);
     }
 }

@@ -45,36 +45,36 @@ static void NAME(rnn_forward_body)(team *tm, int rank, void *work)
 {
     NAME(rnn_work) *k = work;
     const cell_job *job = k->job;
-    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H;
+    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, P = NAME(panel_count)(H);
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
-    const ptrdiff_t tiles = NAME(tiles)(N, ROWS_1);
+    const ptrdiff_t tiles = T * tile_count(N, ROWS_1);
     REAL sums[ROWS_1 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
     ptrdiff_t p0, p1;
-    team_share(tm, rank, NAME(panel_count)(H), &p0, &p1);
+    team_share(tm, rank, P, &p0, &p1);
 
     for (ptrdiff_t p = p0; p < p1; p++) {
-        k->Wx[p] = NAME(gate_weights)(k->Wx_room + p * W * D, Wx, D, H, 0, 1, p, T * tiles);
-        k->Wh[p] = NAME(gate_weights)(k->Wh_room + p * W * H, Wh, H, H, 0, 1, p, T * tiles);
+        k->Wx[p] = NAME(gate_weights)(k->Wx_room + p * W * D, Wx, D, H, 0, 1, p, tiles);
+        k->Wh[p] = NAME(gate_weights)(k->Wh_room + p * W * H, Wh, H, H, 0, 1, p, tiles);
     }
+    team_wait(tm);
+
     for (ptrdiff_t t = 0; t < T; t++) {
         const ptrdiff_t slot = t % k->chunk;
         if (slot == 0)
-            for (ptrdiff_t p = p0; p < p1; p++)
-                NAME(panel_input)(&k->panels, p, T - t < k->chunk ? T - t : k->chunk,
-                                  (const REAL *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, D, k->Wx[p]);
+            for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_1); next_panel(&w);)
+                NAME(panel_input)(&k->panels, w.p, w.n, w.n + w.rows, T - t < k->chunk ? T - t : k->chunk,
+                                  (const REAL *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, D, k->Wx[w.p]);
 
         const REAL *h = t == 0 ? job->h0.p : job->train ? (REAL *)job->h + (t - 1) * N * H : k->h + (t - 1) % 2 * N * H;
         const ptrdiff_t h_n = t == 0 ? job->h0.s0 : H;
-        for (ptrdiff_t p = p0; p < p1; p++)
-            for (ptrdiff_t i = 0; i < tiles; i++) {
-                ptrdiff_t n = NAME(tile_start)(N, tiles, i), rows = NAME(tile_start)(N, tiles, i + 1) - n;
-                if (h) {
-                    product m = {.K = H, .a = h + n * h_n, .ar = h_n, .ak = 1, .b = k->Wh[p].p, .bk = k->Wh[p].bk,
-                                 .bv = k->Wh[p].bv, .c = sums, .cr = W, .cv = W};
-                    NAME(micro_table)[1 - 1][rows - 1](&m);
-                }
-                NAME(rnn_activate)(k, p, t, slot, n, rows, h ? sums : NULL);
+        for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_1); next_tile(&w);) {
+            if (h) {
+                product m = {.K = H, .a = h + w.n * h_n, .ar = h_n, .ak = 1, .b = k->Wh[w.p].p, .bk = k->Wh[w.p].bk,
+                             .bv = k->Wh[w.p].bv, .c = sums, .cr = W, .cv = W};
+                NAME(gates_multiply)(1, w.rows, W, &m);
             }
+            NAME(rnn_activate)(k, w.p, t, slot, w.n, w.rows, h ? sums : NULL);
+        }
         team_wait(tm); /* h of step t is whole */
     }
 }
@@ -132,12 +132,12 @@ static void NAME(rnn_backward_body)(team *tm, int rank, void *work)
     const cell_job *job = k->job;
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H;
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
-    const ptrdiff_t tiles = NAME(tiles)(N, ROWS_2), all[2] = {W, W};
+    const ptrdiff_t Q = NAME(pair_count)(H);
     const REAL *h0 = job->h0.p, *h = job->h, *xs = job->xs.p;
     REAL sums[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
     REAL *room = k->room + rank * k->room_size;
     ptrdiff_t q0, q1, x0, x1, p0, p1;
-    team_share(tm, rank, NAME(pair_count)(H), &q0, &q1);
+    team_share(tm, rank, Q, &q0, &q1);
     team_share(tm, rank, NAME(pair_count)(D), &x0, &x1);
     team_share(tm, rank, NAME(panel_count)(H), &p0, &p1);
 
@@ -146,29 +146,25 @@ static void NAME(rnn_backward_body)(team *tm, int rank, void *work)
     for (ptrdiff_t q = x0; q < x1; q++)
         NAME(pack_transposed)(k->Wx_room + q * 2 * W * H, Wx, D, q, H, 0, 1);
 
+    team_wait(tm);
+
     for (ptrdiff_t t = T - 1; t >= 0; t--) {
-        for (ptrdiff_t q = q0; q < q1; q++)
-            for (ptrdiff_t i = 0; i < tiles; i++) {
-                ptrdiff_t n = NAME(tile_start)(N, tiles, i), rows = NAME(tile_start)(N, tiles, i + 1) - n;
-                if (t < T - 1)
-                    NAME(times_transposed)(&k->panels, t + 1, n, rows, 1, 0, 1, k->Wh_room + q * 2 * W * H, all, sums, 2 * W);
-                NAME(rnn_gate_grads)(k, q, t, n, rows, t < T - 1 ? sums : NULL);
-            }
+        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2); next_tile(&w);) {
+            if (t < T - 1)
+                NAME(times_transposed)(&k->panels, t + 1, w.n, w.rows, 1, 0, 1, k->Wh_room + w.p * 2 * W * H,
+                                       NAME(pair_vectors)(H, w.p), sums, 2 * W);
+            NAME(rnn_gate_grads)(k, w.p, t, w.n, w.rows, t < T - 1 ? sums : NULL);
+        }
         team_wait(tm); /* dA of step t is whole */
     }
-    for (ptrdiff_t q = q0; q < q1; q++)
-        for (ptrdiff_t i = 0; i < tiles; i++) {
-            ptrdiff_t n = NAME(tile_start)(N, tiles, i), rows = NAME(tile_start)(N, tiles, i + 1) - n;
-            ptrdiff_t lanes[2];
-            NAME(pair_lanes)(H, q, lanes);
-            NAME(times_transposed)(&k->panels, 0, n, rows, 1, 0, 1, k->Wh_room + q * 2 * W * H, lanes,
-                                   (REAL *)job->dh0 + n * H + q * 2 * W, H);
-        }
+    for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2); next_tile(&w);)
+        NAME(times_transposed)(&k->panels, 0, w.n, w.rows, 1, 0, 1, k->Wh_room + w.p * 2 * W * H,
+                               NAME(pair_lanes)(H, w.p), (REAL *)job->dh0 + w.n * H + w.p * 2 * W, H);
 
     rows_of x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
     rows_of h_rows = {h0, h, job->h0.s0, N * H, H};
-    NAME(panel_weight_grads)(&k->panels, p0, p1, 0, 1, &x_rows, D, job->dWx, 1, room);
-    NAME(panel_weight_grads)(&k->panels, p0, p1, 0, 1, &h_rows, H, job->dWh, 1, room);
+    NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 1, &x_rows, D, job->dWx, 1, room);
+    NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 1, &h_rows, H, job->dWh, 1, room);
     if (job->db)
         NAME(panel_bias_grads)(&k->panels, p0, p1, job->db);
     NAME(panel_input_grads)(&k->panels, tm, rank, k->Wx_room, D, (REAL *)job->dxs.p, job->dxs.s0, job->dxs.s1);

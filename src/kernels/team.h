@@ -58,4 +58,64 @@ static inline void team_share(const team *t, int rank, ptrdiff_t n, ptrdiff_t *f
     *to = *from + each + (rank < rest);
 }
 
+/* How n rows are cut into tiles of nearly equal size, none above most. */
+static inline ptrdiff_t tile_count(ptrdiff_t n, ptrdiff_t most) { return (n + most - 1) / most; }
+static inline ptrdiff_t tile_start(ptrdiff_t n, ptrdiff_t tiles, ptrdiff_t i)
+{
+    ptrdiff_t rest = n % tiles;
+    return i * (n / tiles) + (i < rest ? i : rest);
+}
+
+/* A thread's share of a grid of panels x tiles of rows, panel by panel. The grid is the same for every
+ * team; only who walks over a tile differs.
+ *
+ *     for (tile_walk w = team_tiles(...); next_tile(&w);)
+ *         ... panel w.p, rows w.n to w.n + w.rows
+ */
+typedef struct {
+    ptrdiff_t p, n, rows;
+    ptrdiff_t left, i, tiles, each, rest; /* tiles to come, the next one's place in its panel; how rows are cut */
+} tile_walk;
+
+static inline tile_walk team_tiles(const team *t, int rank, ptrdiff_t panels, ptrdiff_t rows, ptrdiff_t most)
+{
+    tile_walk w = {.tiles = tile_count(rows, most)};
+    ptrdiff_t from, to;
+    team_share(t, rank, panels * w.tiles, &from, &to);
+    w.left = to - from;
+    w.each = rows / w.tiles, w.rest = rows % w.tiles;
+    w.p = from / w.tiles - 1;
+    w.i = w.tiles; /* next_tile begins with a panel... */
+    if (from % w.tiles) { /* ... unless this share begins within one */
+        w.p++;
+        w.i = from % w.tiles;
+        w.n = tile_start(rows, w.tiles, w.i);
+    }
+    return w;
+}
+
+static inline int next_tile(tile_walk *w)
+{
+    if (w->left-- == 0)
+        return 0;
+    w->n += w->rows;
+    if (w->i == w->tiles)
+        w->p++, w->i = 0, w->n = 0;
+    w->rows = w->each + (w->i++ < w->rest);
+    return 1;
+}
+
+/* All rows of the next panel that belong to this walk, as one piece. */
+static inline int next_panel(tile_walk *w)
+{
+    if (!next_tile(w))
+        return 0;
+    ptrdiff_t n = w->n;
+    while (w->left > 0 && w->i < w->tiles)
+        next_tile(w);
+    w->rows += w->n - n;
+    w->n = n;
+    return 1;
+}
+
 #endif
