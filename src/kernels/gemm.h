@@ -28,6 +28,8 @@ typedef struct {
     ptrdiff_t cr, cv;             /* c(r, v) = W values from c[r*cr + v*cv] */
     int add;                      /* += instead of = */
     ptrdiff_t more_runs, a_run;   /* further runs of k: a moves on by a_run, b goes straight on */
+    const REAL *ahead;            /* NV = 2: fetched into L2 meanwhile, ahead_step values per k; may be NULL */
+    ptrdiff_t ahead_step;
 } NAME(product);
 #define product NAME(product)
 
@@ -41,18 +43,19 @@ static inline REAL *NAME(new_room)(ptrdiff_t reals) { return aligned_alloc(64, N
 static inline __attribute__((always_inline)) void NAME(micro)(const int NV, const int rows, const product *t)
 {
     const ptrdiff_t ar = t->ar, ak = t->ak, bk = t->bk, bv = t->bv, cr = t->cr, cv = t->cv;
+    const ptrdiff_t ahead_step = t->ahead_step;
     vec sum[MAX_ROWS][MAX_NV];
-    const REAL *b = t->b;
+    const REAL *b = t->b, *ahead = t->ahead ? t->ahead : b;
 
-#pragma GCC unroll 12
+    UNROLLED
     for (int r = 0; r < rows; r++)
-#pragma GCC unroll 4
+        UNROLLED
         for (int v = 0; v < NV; v++)
             sum[r][v] = (vec){0};
     if (t->add)
-#pragma GCC unroll 12
+        UNROLLED
         for (int r = 0; r < rows; r++)
-#pragma GCC unroll 4
+            UNROLLED
             for (int v = 0; v < NV; v++)
                 sum[r][v] = NAME(load)(t->c + r * cr + v * cv);
 
@@ -61,20 +64,24 @@ static inline __attribute__((always_inline)) void NAME(micro)(const int NV, cons
         const REAL *a0 = t->a + run * t->a_run;
         const REAL *a3 = a0 + 3 * ar, *a6 = a3 + 3 * ar, *a9 = a6 + 3 * ar;
         for (ptrdiff_t k = t->K; k > 0; k--) {
+            if (NV == 2 && rows >= 4) { /* in the shadow of the sums; with fewer it would cost time */
+                __builtin_prefetch(ahead, 0, 2);
+                ahead += ahead_step;
+            }
             vec bb[MAX_NV];
-#pragma GCC unroll 4
+            UNROLLED
             for (int v = 0; v < NV; v++)
                 bb[v] = NAME(load)(b + v * bv);
             /* Pinned in registers: the compiler would rather load b again for every row. */
             if (NV <= PINNED_NV)
-#pragma GCC unroll 4
+                UNROLLED
                 for (int v = 0; v < NV; v++)
                     PIN(bb[v]);
-#pragma GCC unroll 12
+            UNROLLED
             for (int r = 0; r < rows; r++) {
                 const REAL *base = r < 3 ? a0 : r < 6 ? a3 : r < 9 ? a6 : a9;
                 REAL x = base[(r % 3) * ar];
-#pragma GCC unroll 4
+                UNROLLED
                 for (int v = 0; v < NV; v++)
                     sum[r][v] += x * bb[v];
             }
@@ -82,9 +89,9 @@ static inline __attribute__((always_inline)) void NAME(micro)(const int NV, cons
         }
     }
 
-#pragma GCC unroll 12
+    UNROLLED
     for (int r = 0; r < rows; r++)
-#pragma GCC unroll 4
+        UNROLLED
         for (int v = 0; v < NV; v++)
             NAME(store)(t->c + r * cr + v * cv, sum[r][v]);
 }

@@ -19,6 +19,13 @@ typedef struct {
 #define PASTE_(a, b) a##b
 #define PASTE(a, b) PASTE_(a, b)
 
+/* Before a loop with few, constant turns: without the loop, its sums can live in registers. */
+#ifdef __clang__
+#define UNROLLED _Pragma("clang loop unroll(full)")
+#else
+#define UNROLLED _Pragma("GCC unroll 12")
+#endif
+
 /* UP_TO(n)(X, NV) = X(NV, 1) X(NV, 2) ... X(NV, n) */
 #define UP_TO(n) PASTE(UP_TO_, n)
 #define UP_TO_2(X, NV) X(NV, 1) X(NV, 2)

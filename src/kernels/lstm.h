@@ -81,16 +81,17 @@ static void NAME(lstm_forward_body)(team *tm, int rank, void *work)
     const cell_job *job = k->job;
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, P = NAME(panel_count)(H);
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
-    const ptrdiff_t most = N > ROWS_4 ? ROWS_2 : ROWS_4, tiles = P * tile_count(N, most);
+    const int tall = N > ROWS_4; /* then gates_multiply takes two gates at a time */
+    const ptrdiff_t most = tall ? ROWS_2 : ROWS_4, tiles = tile_count(N, most), ahead = 2 * W / tiles;
     REAL sums[ROWS_2 * 4 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
     ptrdiff_t p0, p1;
     team_share(tm, rank, P, &p0, &p1);
 
     for (ptrdiff_t p = p0; p < p1; p++)
-        k->Wh[p] = NAME(gate_weights)(k->Wh_room + p * 4 * W * H, Wh, H, H, 0, 4, p, T * tiles / P);
+        k->Wh[p] = NAME(gate_weights)(k->Wh_room + p * 4 * W * H, Wh, H, H, 0, 4, p, T * tiles);
     if (k->chunk < T) /* used in every chunk, so packed once */
         for (ptrdiff_t p = p0; p < p1; p++)
-            k->Wx[p] = NAME(gate_weights)(k->Wx_room + p * 4 * W * D, Wx, D, H, 0, 4, p, T * tiles / P);
+            k->Wx[p] = NAME(gate_weights)(k->Wx_room + p * 4 * W * D, Wx, D, H, 0, 4, p, T * tiles);
     team_wait(tm);
 
     for (ptrdiff_t t = 0; t < T; t++) {
@@ -101,14 +102,17 @@ static void NAME(lstm_forward_body)(team *tm, int rank, void *work)
                                   (const REAL *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, D,
                                   k->chunk < T ? k->Wx[w.p]
                                                : NAME(gate_weights)(k->Wx_room + rank * NAME(lines)(4 * W * D), Wx, D, H, 0,
-                                                                    4, w.p, T * tiles / P));
+                                                                    4, w.p, T * tiles));
 
         const REAL *h = t == 0 ? job->h0.p : job->train ? (REAL *)job->h + (t - 1) * N * H : k->h + (t - 1) % 2 * N * H;
         const ptrdiff_t h_n = t == 0 ? job->h0.s0 : H;
         for (tile_walk w = team_tiles(tm, rank, P, N, most); next_tile(&w);) {
             if (h) {
-                product m = {.K = H, .a = h + w.n * h_n, .ar = h_n, .ak = 1, .b = k->Wh[w.p].p, .bk = k->Wh[w.p].bk,
-                             .bv = k->Wh[w.p].bv, .c = sums, .cr = 4 * W, .cv = W};
+                right_side b = k->Wh[w.p];
+                product m = {.K = H, .a = h + w.n * h_n, .ar = h_n, .ak = 1, .b = b.p, .bk = b.bk, .bv = b.bv,
+                             .c = sums, .cr = 4 * W, .cv = W, .ahead_step = ahead};
+                if (b.bk == 4 * W) /* packed: the next panel follows it, and is fetched while this one is used */
+                    m.ahead = b.p + H * 4 * W + (w.i - 1) * 2 * H * ahead;
                 NAME(gates_multiply)(4, w.rows, W, &m);
             }
             NAME(lstm_activate)(k, w.p, t, slot, w.n, w.rows, h ? sums : NULL);
@@ -192,8 +196,7 @@ static void NAME(lstm_backward_body)(team *tm, int rank, void *work)
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     const ptrdiff_t Q = NAME(pair_count)(H);
     const REAL *h0 = job->h0.p, *h = job->h, *xs = job->xs.p;
-    REAL sums[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
-    REAL *room = k->room + rank * k->room_size;
+    REAL *room = k->room + rank * k->room_size, *sums = room; /* sums (N, 2 W) are done with before dW */
     ptrdiff_t q0, q1, x0, x1, p0, p1;
     team_share(tm, rank, Q, &q0, &q1);
     team_share(tm, rank, NAME(pair_count)(D), &x0, &x1);
@@ -207,7 +210,7 @@ static void NAME(lstm_backward_body)(team *tm, int rank, void *work)
     team_wait(tm);
 
     for (ptrdiff_t t = T - 1; t >= 0; t--) {
-        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2); next_tile(&w);) {
+        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2); next_panel(&w);) {
             if (t < T - 1)
                 NAME(times_transposed)(&k->panels, t + 1, w.n, w.rows, 1, 0, 4, k->Wh_room + w.p * 2 * W * 4 * H,
                                        NAME(pair_vectors)(H, w.p), sums, 2 * W);
@@ -215,7 +218,7 @@ static void NAME(lstm_backward_body)(team *tm, int rank, void *work)
         }
         team_wait(tm); /* dA of step t is whole */
     }
-    for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2); next_tile(&w);)
+    for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2); next_panel(&w);)
         NAME(times_transposed)(&k->panels, 0, w.n, w.rows, 1, 0, 4, k->Wh_room + w.p * 2 * W * 4 * H,
                                NAME(pair_lanes)(H, w.p), (REAL *)job->dh0 + w.n * H + w.p * 2 * W, H);
 
@@ -234,7 +237,7 @@ static int NAME(lstm_backward)(const cell_job *job)
     NAME(lstm_work) k = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, LSTM_KEPT}};
     ptrdiff_t weights = NAME(lines)(NAME(pair_count)(D) * 2 * W * 4 * H);
     ptrdiff_t recurrent = NAME(lines)(NAME(pair_count)(H) * 2 * W * 4 * H), state = NAME(lines)(N * H);
-    k.room_size = NAME(lines)(GRAD_ROOM(D > H ? D : H));
+    k.room_size = NAME(lines)(GRAD_ROOM(D > H ? D : H, N));
     REAL *room = NAME(new_room)(weights + recurrent + state + job->threads * k.room_size);
     if (!room)
         return -1;

@@ -61,6 +61,8 @@ static void NAME(gates_multiply)(int G, ptrdiff_t rows, ptrdiff_t w, const produ
     product half = *t;
     NAME(multiply)(2, rows, lanes, &half);
     half.b += 2 * t->bv, half.c += 2 * t->cv;
+    if (half.ahead)
+        half.ahead += t->K * t->ahead_step;
     NAME(multiply)(2, rows, lanes, &half);
 }
 
@@ -106,7 +108,9 @@ static void NAME(panel_input)(const panels_of *P, ptrdiff_t p, ptrdiff_t n0, ptr
 }
 
 #define GRAD_ROWS 256
-#define GRAD_ROOM(M) (GRAD_ROWS * (M) + W) /* reals of room for NAME(panel_weight_grads) of M rows */
+/* Reals of room of one thread in backward: the packed left side of panel_weight_grads (M columns), and before
+ * that the sums of one step (N, 2 W). */
+#define GRAD_ROOM(M, N) (GRAD_ROWS * (M) + 2 * W * (N))
 
 /* dW[:, gates first..first+G] = rows^T dA: this thread's tiles of it. dW is (M, all H) contiguous. */
 static void NAME(panel_weight_grads)(const panels_of *P, const team *tm, int rank, int first, int G, const rows_of *rows,
@@ -163,24 +167,36 @@ static void NAME(pack_transposed)(REAL *dst, matrix weights, ptrdiff_t columns, 
         }
 }
 
-/* c (rows x 2 W) = dA[rows of step t from n, gates first..first+G] packed; rows `stride` apart. */
+/* Panels whose part of k is multiplied at once: 512 of k, so that a tile of dA stays in L1 and their part of
+ * the weights in L2 for all rows. */
+static inline ptrdiff_t NAME(panels_at_once)(int G) { return G * W < 512 ? 512 / (G * W) : 1; }
+
+/* c (rows x 2 W) = dA weights^T, for rows that follow each other row_step apart (1: samples of one step, N:
+ * steps of one sample) from step t, sample n; gates first..first+G. packed: see pack_transposed. What comes
+ * after it in memory is fetched meanwhile, as it is multiplied next. */
 static void NAME(times_transposed)(const panels_of *P, ptrdiff_t t, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t row_step,
-                                   int first, int G, const REAL *packed, lanes_of lanes,
-                                   REAL *c, ptrdiff_t cr)
+                                   int first, int G, const REAL *packed, lanes_of lanes, REAL *c, ptrdiff_t cr)
 {
-    const ptrdiff_t H = P->H, whole = H / W, w = H % W, S = P->S;
+    const ptrdiff_t panels = NAME(panel_count)(P->H), at_once = NAME(panels_at_once)(G), S = P->S;
+    const ptrdiff_t tiles = tile_count(rows, ROWS_2);
     const int NV = lanes.of[1] > 0 ? 2 : 1;
-    if (whole) {
-        product m = {.K = G * W, .more_runs = whole - 1, .a_run = W * S * P->N * P->T,
-                     .a = NAME(panel_row)(P, 0, t, n) + first * W, .ar = row_step * S * W, .ak = 1,
-                     .b = packed, .bk = 2 * W, .bv = W, .c = c, .cr = cr, .cv = W};
-        NAME(multiply)(NV, rows, lanes, &m);
-    }
-    if (w) {
-        product m = {.K = G * w, .a = NAME(panel_row)(P, whole, t, n) + first * w, .ar = row_step * S * w, .ak = 1,
-                     .b = packed + whole * G * W * 2 * W, .bk = 2 * W, .bv = W, .c = c, .cr = cr, .cv = W,
-                     .add = whole > 0};
-        NAME(multiply)(NV, rows, lanes, &m);
+    const REAL *b = packed, *ahead = packed + G * P->H * 2 * W;
+
+    for (ptrdiff_t p = 0; p < panels;) {
+        /* whole panels are runs of one product; the last panel, if it is narrower, is a product by itself */
+        const ptrdiff_t w = NAME(panel_width)(P->H, p), whole = P->H / W - p;
+        const ptrdiff_t count = w < W ? 1 : whole < at_once ? whole : at_once, K = count * G * w;
+        for (ptrdiff_t i = 0; i < tiles; i++) {
+            const ptrdiff_t r = tile_start(rows, tiles, i);
+            product m = {.K = G * w, .more_runs = count - 1, .a_run = W * S * P->N * P->T,
+                         .a = NAME(panel_row)(P, p, t, n) + (r * row_step * S + first) * w, .ar = row_step * S * w, .ak = 1,
+                         .b = b, .bk = 2 * W, .bv = W, .c = c + r * cr, .cr = cr, .cv = W, .add = p > 0,
+                         .ahead = ahead, .ahead_step = tiles > 2 * W ? 0 : 2 * W / tiles};
+            NAME(multiply)(NV, tile_start(rows, tiles, i + 1) - r, lanes, &m);
+            ahead += K * m.ahead_step;
+        }
+        p += count;
+        b += K * 2 * W;
     }
 }
 
@@ -192,7 +208,7 @@ static void NAME(panel_input_grads)(const panels_of *P, const team *tm, int rank
     const int over_time = N * tile_count(T, ROWS_2) <= T * tile_count(N, ROWS_2);
     const ptrdiff_t outer = over_time ? N : T, inner = over_time ? T : N;
 
-    for (tile_walk k = team_tiles(tm, rank, columns * outer, inner, ROWS_2); next_tile(&k);) {
+    for (tile_walk k = team_tiles(tm, rank, columns * outer, inner, ROWS_2); next_panel(&k);) {
         const ptrdiff_t q = k.p / outer, n = over_time ? k.p % outer : k.n, t = over_time ? k.n : k.p % outer;
         NAME(times_transposed)(P, t, n, k.rows, over_time ? N : 1, 0, P->G, packed + q * 2 * W * P->G * P->H,
                                NAME(pair_lanes)(D, q), dxs + n * dxn + t * dxt + q * 2 * W, over_time ? dxt : dxn);

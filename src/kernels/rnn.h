@@ -134,8 +134,7 @@ static void NAME(rnn_backward_body)(team *tm, int rank, void *work)
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     const ptrdiff_t Q = NAME(pair_count)(H);
     const REAL *h0 = job->h0.p, *h = job->h, *xs = job->xs.p;
-    REAL sums[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
-    REAL *room = k->room + rank * k->room_size;
+    REAL *room = k->room + rank * k->room_size, *sums = room; /* sums (N, 2 W) are done with before dW */
     ptrdiff_t q0, q1, x0, x1, p0, p1;
     team_share(tm, rank, Q, &q0, &q1);
     team_share(tm, rank, NAME(pair_count)(D), &x0, &x1);
@@ -149,7 +148,7 @@ static void NAME(rnn_backward_body)(team *tm, int rank, void *work)
     team_wait(tm);
 
     for (ptrdiff_t t = T - 1; t >= 0; t--) {
-        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2); next_tile(&w);) {
+        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2); next_panel(&w);) {
             if (t < T - 1)
                 NAME(times_transposed)(&k->panels, t + 1, w.n, w.rows, 1, 0, 1, k->Wh_room + w.p * 2 * W * H,
                                        NAME(pair_vectors)(H, w.p), sums, 2 * W);
@@ -157,7 +156,7 @@ static void NAME(rnn_backward_body)(team *tm, int rank, void *work)
         }
         team_wait(tm); /* dA of step t is whole */
     }
-    for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2); next_tile(&w);)
+    for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2); next_panel(&w);)
         NAME(times_transposed)(&k->panels, 0, w.n, w.rows, 1, 0, 1, k->Wh_room + w.p * 2 * W * H,
                                NAME(pair_lanes)(H, w.p), (REAL *)job->dh0 + w.n * H + w.p * 2 * W, H);
 
@@ -175,7 +174,7 @@ static int NAME(rnn_backward)(const cell_job *job)
     const ptrdiff_t D = job->D, H = job->H;
     NAME(rnn_work) k = {.job = job, .panels = {job->panels, job->N, job->T, H, 1, 1}};
     ptrdiff_t weights = NAME(lines)(NAME(pair_count)(D) * 2 * W * H), recurrent = NAME(lines)(NAME(pair_count)(H) * 2 * W * H);
-    k.room_size = NAME(lines)(GRAD_ROOM(D > H ? D : H));
+    k.room_size = NAME(lines)(GRAD_ROOM(D > H ? D : H, job->N));
     REAL *room = NAME(new_room)(weights + recurrent + job->threads * k.room_size);
     if (!room)
         return -1;
