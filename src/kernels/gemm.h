@@ -149,8 +149,12 @@ static void NAME(pack_b)(REAL *dst, matrix b, ptrdiff_t K, int NV, ptrdiff_t ste
         for (ptrdiff_t lane = lanes.of[v] < 0 ? 0 : lanes.of[v]; lane < W; lane++)
             for (ptrdiff_t k = 0; k < K; k++)
                 dst[k * NV * W + v * W + lane] = 0;
+        ptrdiff_t k0 = 0;
+        if (b.r == 1 && lanes.of[v] == W)
+            for (; k0 + W <= K; k0 += W)
+                NAME(transpose)(dst + (k0 * NV + v) * W, NV * W, b.p + v * step * b.c + k0, b.c);
         /* 16 columns of k at a time: the lines of every lane stay in L1 until they are used up. */
-        for (ptrdiff_t k0 = 0; k0 < K; k0 += 16) {
+        for (; k0 < K; k0 += 16) {
             ptrdiff_t k1 = k0 + 16 < K ? k0 + 16 : K;
             for (ptrdiff_t lane = 0; lane < lanes.of[v]; lane++) {
                 const REAL *src = b.p + (v * step + lane) * b.c;
@@ -214,11 +218,11 @@ static void NAME(gemm_block)(ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t columns, ptrd
                 for (ptrdiff_t r = 0; r < rows; r++)
                     packed_a[from * K + k * rows + r] = a.p[(m0 + from + r) * a.r + k * a.c];
         }
-    for (ptrdiff_t j = 0; j < columns; j += width) {
-        ptrdiff_t left = columns - j;
-        lanes_of lanes = {{left < W ? left : W, left - W < W ? left - W : W}};
-        for (ptrdiff_t i = 0; i < tiles; i++) {
-            ptrdiff_t from = tile_start(M, tiles, i), rows = tile_start(M, tiles, i + 1) - from;
+    for (ptrdiff_t i = 0; i < tiles; i++) { /* tile by tile, so that rows of c are written from left to right */
+        ptrdiff_t from = tile_start(M, tiles, i), rows = tile_start(M, tiles, i + 1) - from;
+        for (ptrdiff_t j = 0; j < columns; j += width) {
+            ptrdiff_t left = columns - j;
+            lanes_of lanes = {{left < W ? left : W, left - W < W ? left - W : W}};
             product t = {.K = K, .a = a.p + (m0 + from) * a.r, .ar = a.r, .ak = 1,
                          .b = packed_b + j * K, .bk = width, .bv = W,
                          .c = c + (m0 + from) * cr + j, .cr = cr, .cv = W, .add = add || bias};
@@ -227,13 +231,14 @@ static void NAME(gemm_block)(ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t columns, ptrd
             if (bias)
                 for (ptrdiff_t r = 0; r < rows; r++)
                     memcpy(t.c + r * cr, bias + j, (left < width ? left : width) * sizeof(REAL));
-            NAME(multiply)(2, rows, lanes, &t);
+            NAME(multiply)(left > W ? 2 : 1, rows, lanes, &t);
         }
     }
 }
 
 /* A thread's part of c = a b + bias: c (M, N) with unit column stride, bias (N) or NULL. Its part is some
- * columns or, where rows are the longer side, some rows; nobody else writes them.
+ * columns or some rows, which nobody else writes: columns where there are enough, since b is packed by whoever
+ * uses it, unless a must be gathered too and is the longer side.
  * room: GEMM_ROOM reals, this thread's own. */
 static void NAME(gemm_part)(team *tm, int rank, ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, matrix a, matrix b,
                             const REAL *bias, REAL *c, ptrdiff_t cr, REAL *room)
@@ -241,7 +246,7 @@ static void NAME(gemm_part)(team *tm, int rank, ptrdiff_t M, ptrdiff_t N, ptrdif
     const ptrdiff_t width = 2 * W, panels = (N + width - 1) / width;
     const ptrdiff_t tiles = tile_count(M, ROWS_2);
     ptrdiff_t q0 = 0, q1 = panels, i0 = 0, i1 = tiles;
-    if (panels >= tiles)
+    if (panels >= tiles || (a.c == 1 && panels >= 2 * tm->size))
         team_share(tm, rank, panels, &q0, &q1);
     else
         team_share(tm, rank, tiles, &i0, &i1);

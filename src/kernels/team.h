@@ -43,7 +43,7 @@ static inline void team_wait(team *t)
         return;
     }
     for (int spins = 0; atomic_load_explicit(&t->phase, memory_order_acquire) == phase; spins++) {
-        if (spins < 4096)
+        if (spins < 256)
             team_relax();
         else
             sched_yield();

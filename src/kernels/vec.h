@@ -60,6 +60,38 @@ static inline void NAME(store_n)(REAL *p, vec v, ptrdiff_t n)
         NAME(store_lanes)(p, v, n);
 }
 
+/* dst[j*to .. +W] = column j of the W x W block at src, whose rows are `from` apart. */
+static inline void NAME(transpose)(REAL *dst, ptrdiff_t to, const REAL *src, ptrdiff_t from)
+{
+#if VECTOR_BYTES == 64 && REAL_IS_FLOAT
+    __m512 a[16], b[16];
+    for (int i = 0; i < 16; i++)
+        a[i] = _mm512_loadu_ps(src + i * from);
+    for (int i = 0; i < 16; i += 2) { /* pairs of rows, then pairs of pairs, within each 128 bits */
+        b[i] = _mm512_unpacklo_ps(a[i], a[i + 1]);
+        b[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int j = 0; j < 2; j++) {
+            __m512d low = _mm512_castps_pd(b[i + j]), high = _mm512_castps_pd(b[i + j + 2]);
+            a[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
+            a[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
+        }
+    for (int i = 0; i < 4; i++) { /* a[i + 4 j]: column i + 4 l of rows 4 j.. in quarter l; then the quarters */
+        __m512 x = _mm512_shuffle_f32x4(a[i], a[i + 4], 0x88), y = _mm512_shuffle_f32x4(a[i], a[i + 4], 0xdd);
+        __m512 z = _mm512_shuffle_f32x4(a[i + 8], a[i + 12], 0x88), w = _mm512_shuffle_f32x4(a[i + 8], a[i + 12], 0xdd);
+        _mm512_storeu_ps(dst + i * to, _mm512_shuffle_f32x4(x, z, 0x88));
+        _mm512_storeu_ps(dst + (i + 4) * to, _mm512_shuffle_f32x4(y, w, 0x88));
+        _mm512_storeu_ps(dst + (i + 8) * to, _mm512_shuffle_f32x4(x, z, 0xdd));
+        _mm512_storeu_ps(dst + (i + 12) * to, _mm512_shuffle_f32x4(y, w, 0xdd));
+    }
+#else
+    for (ptrdiff_t i = 0; i < W; i++)
+        for (ptrdiff_t j = 0; j < W; j++)
+            dst[j * to + i] = src[i * from + j];
+#endif
+}
+
 /* x limited to [lo, hi]; NaN stays NaN, which is why the operands stand in this order. */
 static inline vec NAME(clamp)(vec x, REAL lo, REAL hi)
 {
