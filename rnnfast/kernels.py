@@ -11,8 +11,8 @@ float32 or float64; arrays of any strides, which live on the column's device.
 
 - xs, dxs (N, T, D); hs, dhs (N, T, H). params (Wx, Wh, b): Wx (D, G*H), Wh (H, G*H), b (G*H,)
   or None. Gate blocks: lstm f, g, i, o; gru z, r, candidate.
-- state and dstate are tuples, (h,) for rnn and gru, (h, c) for lstm, each (N, H). One that is
-  handed in may be None, which means zeros: the first product with Wh is then skipped.
+- state and dstate are tuples, (h,) for rnn and gru, (h, c) for lstm, each (N, H). The tuple that
+  is handed in may be None, which means zeros: the first product with Wh is then skipped.
 - reverse=True runs from t = T-1 down to 0. hs[:, t] still belongs to xs[:, t]; the final state is
   the one of t = 0.
 - options: nonlinearity="tanh" or "relu" for rnn. `cache` remembers them and reverse.

@@ -46,9 +46,13 @@ cdef strided optional(x) noexcept:
 @cython.auto_pickle(False)
 @cython.final
 cdef class Cache:
-    """What forward keeps for backward. Opaque: its layout is written in the cell's header in src/kernels."""
+    """What forward keeps for backward. Opaque: its layout is written in the cell's header in src/kernels.
+
+    Of the caller's arrays it keeps the place and strides as they were: their shape may be assigned to."""
     cdef Cell cell
+    cdef const kernel_set *kernels  # of the instruction set that laid out the panels
     cdef cnp.ndarray xs, h0, c0, panels, h, rh
+    cdef strided xs_view, h0_view, c0_view
     cdef ptrdiff_t N, T, D, H
     cdef int type_num
     cdef bint reverse, relu, used
@@ -60,8 +64,7 @@ cdef class Params:
     """(Wx, Wh, b) after their checks."""
 
 
-cdef cell_kernel find_kernel(int index, bint backward, int type_num) noexcept:
-    cdef const kernel_set *k = kernels_for(type_num)
+cdef cell_kernel find_kernel(const kernel_set *k, int index, bint backward) noexcept:
     if index == 0:
         return k.rnn_backward if backward else k.rnn_forward
     if index == 1:
@@ -123,23 +126,35 @@ cdef class Cell:
         c = None if not self.has_c or state[1] is None else self.check_state(state[1], p, N, names[1])
         return h, c
 
+    cdef int check_size(self, ptrdiff_t N, ptrdiff_t T, Params p) except -1:
+        """Raise where all arrays and rooms of a call, or any one of them, would overflow a size."""
+        cdef double D = p.D, H = p.H, sequence = (<double>N) * (T + 1) * (D + (self.kept + 3) * H)
+        cdef double weights = 4 * self.gates * (D + H + 64) * (H + 64), rooms = 1024 * (512 * (D + H) + 64.0 * N)
+        if (sequence + weights + rooms) * 8 > 4e18:
+            raise ValueError(
+                f"{self.name}: (N, T, D, H) = ({N}, {T}, {p.D}, {p.H}) needs more memory than can be addressed"
+            )
+        return 0
+
     cdef tuple forward(self, xs, state, params, bint train, bint reverse, bint relu):
         cdef Params p = self.check_params(params)
         cdef cnp.ndarray x = readable(xs, 3, p.type_num, f"{self.name}: xs", True)
         cdef ptrdiff_t N = cnp.PyArray_DIM(x, 0), T = cnp.PyArray_DIM(x, 1), D = p.D, H = p.H
         if cnp.PyArray_DIM(x, 2) != D:
             raise ValueError(f"{self.name}: xs must be (N, T, D) with D = {D}, got {xs.shape}")
-        if (<double>N) * (T + 1) * (D + (self.kept + 3) * <double>H) * 8 > 4e18:
-            raise ValueError(f"{self.name}: xs of shape {xs.shape} with H = {H} needs more memory than can be addressed")
+        self.check_size(N, T, p)
         h0, c0 = self.check_states(state, p, N, ("h", "c", "state"))
 
         cdef cnp.ndarray hs = empty3(N, T, H, p.type_num)
         cdef cnp.ndarray hT = empty2(N, H, p.type_num)
         cdef cnp.ndarray cT = empty2(N, H, p.type_num) if self.has_c else None
+        cdef const kernel_set *kernels = kernels_for(p.type_num)
         cdef Cache cache = None
         if train:
             cache = Cache()
-            cache.cell, cache.xs, cache.h0, cache.c0 = self, x, h0, c0
+            cache.cell, cache.kernels = self, kernels
+            cache.xs, cache.h0, cache.c0 = x, h0, c0
+            cache.xs_view, cache.h0_view, cache.c0_view = view(x), optional(h0), optional(c0)
             cache.N, cache.T, cache.D, cache.H = N, T, D, H
             cache.type_num, cache.reverse, cache.relu = p.type_num, reverse, relu
         if N == 0 or T == 0:
@@ -170,7 +185,7 @@ cdef class Cell:
         if reverse:
             backwards(&job.xs, T, p.type_num)
             backwards(&job.hs, T, p.type_num)
-        self.run(find_kernel(self.index, False, p.type_num), &job)
+        self.run(find_kernel(kernels, self.index, False), &job)
         return hs, (hT, cT) if self.has_c else (hT,), cache
 
     cdef tuple backward(self, dhs, dstate, params, cache, grads):
@@ -215,14 +230,19 @@ cdef class Cell:
                 (<object>dc0)[...] = 0 if dcT is None else dcT
             return dxs, (dh0, dc0) if self.has_c else (dh0,)
 
+        # From here on the cache is taken: another thread that comes with it finds it used.
+        cdef cnp.ndarray panels = k.panels, h = k.h, rh = k.rh, xs = k.xs, h0 = k.h0, c0 = k.c0
+        if k.used:
+            raise RuntimeError(f"{self.name}: this cache was used by an earlier backward; call forward again")
+        k.used = True
         cdef cell_job job
         job.N, job.T, job.D, job.H = N, T, D, H
         job.train, job.relu = True, k.relu
         job.threads = threads_for(2.0 * N * H * self.gates * H, (H + 15) // 16)
-        job.xs, job.Wx, job.Wh = view(k.xs), view(p.Wx), view(p.Wh)
-        job.h0, job.c0 = optional(k.h0), optional(k.c0)
-        job.panels, job.h = aligned(k.panels), cnp.PyArray_DATA(k.h)
-        job.rh = NULL if k.rh is None else cnp.PyArray_DATA(k.rh)
+        job.xs, job.h0, job.c0 = k.xs_view, k.h0_view, k.c0_view
+        job.Wx, job.Wh = view(p.Wx), view(p.Wh)
+        job.panels, job.h = aligned(panels), cnp.PyArray_DATA(h)
+        job.rh = NULL if rh is None else cnp.PyArray_DATA(rh)
         job.dhs, job.dxs = view(g), view(dxs)
         job.dhT, job.dcT = optional(dhT), optional(dcT)
         job.dh0 = cnp.PyArray_DATA(dh0)
@@ -233,8 +253,11 @@ cdef class Cell:
             backwards(&job.xs, T, p.type_num)
             backwards(&job.dhs, T, p.type_num)
             backwards(&job.dxs, T, p.type_num)
-        self.run(find_kernel(self.index, True, p.type_num), &job)
-        k.used = True
+        try:
+            self.run(find_kernel(k.kernels, self.index, True), &job)
+        except MemoryError:
+            k.used = False  # nothing was written
+            raise
         k.panels = k.h = k.rh = k.xs = k.h0 = k.c0 = None
         for scratch, grad in zip((dWx, dWh, db), grads):
             if scratch is not grad and grad is not None:

@@ -115,7 +115,7 @@ def _cgroup_folders():
 def _omp_threads():
     """The first number of OMP_NUM_THREADS, which may be a list; None where OpenMP itself would ignore it."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return int(first) if first.isascii() and first.isdigit() and int(first) > 0 else None
+    return min(int(first), 1024) if first.isascii() and first.isdigit() and int(first) > 0 else None
 
 
 def _start():
@@ -171,8 +171,12 @@ cdef int writable(object x, cnp.ndarray like, str name) except -1:
     cdef cnp.ndarray a = x
     if cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(like):
         raise TypeError(f"{name} must be {like.dtype}, got {a.dtype}")
-    if x.shape != (<object>like).shape:
-        raise ValueError(f"{name} must have shape {(<object>like).shape}, got {x.shape}")
+    cdef int i
+    cdef bint same = cnp.PyArray_NDIM(a) == cnp.PyArray_NDIM(like)
+    for i in range(cnp.PyArray_NDIM(like) if same else 0):
+        same = same and cnp.PyArray_DIM(a, i) == cnp.PyArray_DIM(like, i)
+    if not same:  # asked in C: a subclass may say anything about its shape
+        raise ValueError(f"{name} must have shape {np.shape(like)}, got {np.shape(x)}")
     if not cnp.PyArray_ISWRITEABLE(a):
         raise ValueError(f"{name} must be writable, got a read-only array")
     return 0

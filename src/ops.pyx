@@ -1,4 +1,5 @@
 """The operations that are not recurrent, on the CPU; loops in src/kernels/ops.h and gemm.h."""
+cimport cython
 cimport numpy as cnp
 import numpy as np
 
@@ -66,9 +67,8 @@ def affine_backward(dy, x, W, dW, db):
     writable(dW, right, "affine: dW")
     cdef cnp.ndarray total = None
     if db is not None:
-        if not isinstance(db, np.ndarray) or db.dtype != right.dtype or db.shape != (N,) or not db.flags.writeable:
-            raise ValueError(f"affine: db must be a writable {right.dtype} array of shape ({N},)")
-        total = db if cnp.PyArray_ISCARRAY(db) else np.empty(N, db.dtype)
+        total = np.empty(N, dtype=cnp.PyArray_DescrFromType(type_num))
+        writable(db, total, "affine: db")
 
     cdef cnp.npy_intp[2] dims = [M, K]
     cdef cnp.ndarray dx = cnp.PyArray_EMPTY(2, dims, type_num, 0)
@@ -84,8 +84,7 @@ def affine_backward(dy, x, W, dW, db):
         dW[...] = grad
     if db is not None:
         column_sums(dout, total)
-        if total is not db:
-            db[...] = total
+        db[...] = total
     return dx
 
 
@@ -104,16 +103,18 @@ cdef cnp.ndarray checked_ids(ids, ptrdiff_t V, str name, str meaning):
     """ids as contiguous native integers, all in [0, V)."""
     if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "iu":
         raise TypeError(f"{name} must be an integer array, got {getattr(ids, 'dtype', type(ids).__name__)}")
-    if ids.size:
-        low, high = ids.min(), ids.max()
+    own = np.array(ids, dtype=np.intp, order="C", subok=False)  # a copy: what is checked is what is used
+    if own.size:
+        low, high = own.min(), own.max()
         if low < 0 or high >= V:
             raise ValueError(f"{name} must be in [0, {meaning}) = [0, {V}), got {low if low < 0 else high}")
-    return np.asarray(ids, dtype=np.intp, order="C")
+    return own
 
 
 def embedding_forward(ids, W):
     """Rows of W (V, D) for ids of any shape: ids.shape + (D,)."""
     real_type(W, "embedding: W")
+    W = W.view(np.ndarray)
     if W.ndim != 2:
         raise ValueError(f"embedding: W must be (V, D), got {W.shape}")
     checked = checked_ids(ids, W.shape[0], "embedding: ids", "V")
@@ -123,9 +124,11 @@ def embedding_forward(ids, W):
 def embedding_backward(dout, ids, dW):
     """dW (V, D) = 0, then dW[id] += its row of dout for every id, in order: repeated ids add up."""
     cdef int type_num = real_type(dW, "embedding: dW")
+    dW = dW.view(np.ndarray)
     if dW.ndim != 2 or not dW.flags.writeable:
         raise ValueError(f"embedding: dW must be a writable (V, D) array, got shape {dW.shape}")
     cdef cnp.ndarray at = checked_ids(ids, dW.shape[0], "embedding: ids", "V")
+    dout = dout.view(np.ndarray) if isinstance(dout, np.ndarray) else dout
     if not isinstance(dout, np.ndarray) or dout.shape != (<object>at).shape + (dW.shape[1],):
         raise ValueError(f"embedding: dout must have shape {(<object>at).shape + (dW.shape[1],)}, got {np.shape(dout)}")
     cdef cnp.ndarray dy = readable(dout.reshape(-1, dW.shape[1]) if dout.size else dout.reshape(0, dW.shape[1]),
@@ -144,60 +147,65 @@ def embedding_backward(dout, ids, dW):
         dW[...] = grad
 
 
+@cython.auto_pickle(False)
+@cython.final
+cdef class SoftmaxCache:
+    """What softmax_loss_backward needs; it can be used again."""
+    cdef cnp.ndarray x, targets, lse
+    cdef strided x_view  # as it was: the shape of the caller's array may be assigned to
+    cdef ptrdiff_t M, V, count
+    cdef int type_num
+
+    cdef softmax_job job(self) noexcept:
+        cdef softmax_job job
+        job.M, job.V, job.ignore = self.M, self.V, -1
+        job.threads = threads_for(20.0 * self.M * self.V, self.M)
+        job.x = self.x_view
+        job.ts = <const ptrdiff_t *>cnp.PyArray_DATA(self.targets)
+        job.lse = <double *>cnp.PyArray_DATA(self.lse)
+        job.loss = NULL
+        job.scale = 0
+        job.dx = NULL
+        return job
+
+
 def softmax_loss_forward(xs, ts, *, ignore_label=-1):
     """Mean of -log softmax(xs)[t] over the rows whose target is not ignore_label, and what backward needs.
 
     xs (M, V) logits, ts (M,) integer targets. Log-sum-exp per row, summed over rows in float64;
     0.0 where no row counts. xs is referenced by the cache, not copied.
     """
-    cdef int type_num = real_type(xs, "softmax_loss: xs")
-    cdef cnp.ndarray x = readable(xs, 2, type_num, "softmax_loss: xs", True)
-    cdef ptrdiff_t M = x.shape[0], V = x.shape[1]
+    cdef SoftmaxCache k = SoftmaxCache()
+    k.type_num = real_type(xs, "softmax_loss: xs")
+    k.x = readable(xs, 2, k.type_num, "softmax_loss: xs", True)
+    k.x_view = view(k.x)
+    k.M, k.V = cnp.PyArray_DIM(k.x, 0), cnp.PyArray_DIM(k.x, 1)
     if not isinstance(ts, np.ndarray) or ts.dtype.kind not in "iu":
         raise TypeError(f"softmax_loss: ts must be an integer array, got {getattr(ts, 'dtype', type(ts).__name__)}")
-    if ts.shape != (M,):
-        raise ValueError(f"softmax_loss: ts must have shape (M,) = ({M},), got {ts.shape}")
-    counted = ts != ignore_label
-    checked_ids(ts[counted], V, "softmax_loss: ts", "V")
+    own = np.array(ts, subok=False)
+    if own.shape != (k.M,):
+        raise ValueError(f"softmax_loss: ts must have shape (M,) = ({k.M},), got {own.shape}")
+    counted = own != ignore_label
     # A row counts or is -1 from here on, so that any ignore_label, even one beyond the classes, is safe.
-    cdef cnp.ndarray targets = np.full(M, -1, dtype=np.intp)
-    np.copyto(targets, ts, where=counted, casting="unsafe")
-    cdef cnp.ndarray lse = np.empty(M), loss = np.empty(M)
-    cdef softmax_job job
-    job.M, job.V, job.ignore = M, V, -1
-    job.threads = threads_for(20.0 * M * V, M)
-    job.x = view(x)
-    job.ts = <const ptrdiff_t *>cnp.PyArray_DATA(targets)
-    job.lse, job.loss = <double *>cnp.PyArray_DATA(lse), <double *>cnp.PyArray_DATA(loss)
+    k.targets = np.full(k.M, -1, dtype=np.intp)
+    k.targets[counted] = checked_ids(own[counted], k.V, "softmax_loss: ts", "V")
+    k.count = counted.sum()
+    k.lse = np.empty(k.M)
+    cdef cnp.ndarray loss = np.empty(k.M)
+    cdef softmax_job job = k.job()
+    job.loss = <double *>cnp.PyArray_DATA(loss)
     with nogil:
-        kernels_for(type_num).softmax_forward(&job)
-    count = int(counted.sum())
-    return (float(loss.sum()) / count if count else 0.0), (x, targets, lse, count)
+        kernels_for(k.type_num).softmax_forward(&job)
+    return (float(loss.sum()) / k.count if k.count else 0.0), k
 
 
-def softmax_loss_backward(cache, dout=1.0):
+def softmax_loss_backward(SoftmaxCache cache not None, dout=1.0):
     """dxs (M, V) = (softmax(xs) - onehot(ts)) dout / counted rows; rows whose target was ignored are 0."""
-    cdef cnp.ndarray x, targets, lse
-    try:
-        x, targets, lse, count = cache
-    except (TypeError, ValueError):
-        raise TypeError("softmax_loss: cache must come from softmax_loss_forward") from None
-    cdef int type_num = real_type(x, "softmax_loss: cache")
-    cdef ptrdiff_t M = x.shape[0], V = x.shape[1]
-    if targets.dtype != np.intp or lse.dtype != np.float64 or targets.size != M or lse.size != M or (
-        M and (targets.min() < -1 or targets.max() >= V)
-    ):
-        raise TypeError("softmax_loss: cache must come from softmax_loss_forward")
-    cdef cnp.npy_intp[2] dims = [M, V]
-    cdef cnp.ndarray dx = cnp.PyArray_EMPTY(2, dims, type_num, 0)
-    cdef softmax_job job
-    job.M, job.V, job.ignore = M, V, -1
-    job.threads = threads_for(20.0 * M * V, M)
-    job.x = view(x)
-    job.ts = <const ptrdiff_t *>cnp.PyArray_DATA(targets)
-    job.lse, job.loss = <double *>cnp.PyArray_DATA(lse), NULL
-    job.scale = float(dout) / count if count else 0.0
+    cdef cnp.npy_intp[2] dims = [cache.M, cache.V]
+    cdef cnp.ndarray dx = cnp.PyArray_EMPTY(2, dims, cache.type_num, 0)
+    cdef softmax_job job = cache.job()
+    job.scale = float(dout) / cache.count if cache.count else 0.0
     job.dx = cnp.PyArray_DATA(dx)
     with nogil:
-        kernels_for(type_num).softmax_backward(&job)
+        kernels_for(cache.type_num).softmax_backward(&job)
     return dx

@@ -18,6 +18,7 @@ cdef class Cell:
     cdef Params check_params(self, params)
     cdef cnp.ndarray check_state(self, x, Params p, ptrdiff_t N, str name)
     cdef tuple check_states(self, state, Params p, ptrdiff_t N, tuple names)
+    cdef int check_size(self, ptrdiff_t N, ptrdiff_t T, Params p) except -1
     cdef int run(self, cell_kernel kernel, const cell_job *job) except -1
     cdef tuple forward(self, xs, state, params, bint train, bint reverse, bint relu)
     cdef tuple backward(self, dhs, dstate, params, cache, grads)
