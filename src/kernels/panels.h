@@ -200,17 +200,23 @@ static void NAME(times_transposed)(const panels_of *P, ptrdiff_t t, ptrdiff_t n,
     }
 }
 
-/* dxs = dA Wx^T: this thread's tiles. packed: all columns of Wx^T, one pack_transposed after another. */
+/* dxs = dA Wx^T: this thread's part. packed: all columns of Wx^T, one pack_transposed after another. Some 128
+ * rows at a time are multiplied with all columns while they are in L2. */
 static void NAME(panel_input_grads)(const panels_of *P, const team *tm, int rank, const REAL *packed, ptrdiff_t D,
                                     REAL *dxs, ptrdiff_t dxn, ptrdiff_t dxt)
 {
     const ptrdiff_t N = P->N, T = P->T, columns = NAME(pair_count)(D);
     const int over_time = N * tile_count(T, ROWS_2) <= T * tile_count(N, ROWS_2);
     const ptrdiff_t outer = over_time ? N : T, inner = over_time ? T : N;
+    const ptrdiff_t blocks = tile_count(outer, inner < 128 ? 128 / inner : 1);
+    ptrdiff_t from, to;
+    team_share(tm, rank, blocks * columns, &from, &to);
 
-    for (tile_walk k = team_tiles(tm, rank, columns * outer, inner, ROWS_2); next_panel(&k);) {
-        const ptrdiff_t q = k.p / outer, n = over_time ? k.p % outer : k.n, t = over_time ? k.n : k.p % outer;
-        NAME(times_transposed)(P, t, n, k.rows, over_time ? N : 1, 0, P->G, packed + q * 2 * W * P->G * P->H,
-                               NAME(pair_lanes)(D, q), dxs + n * dxn + t * dxt + q * 2 * W, over_time ? dxt : dxn);
+    for (ptrdiff_t job = from; job < to; job++) {
+        const ptrdiff_t block = job / columns, q = job % columns;
+        for (ptrdiff_t o = tile_start(outer, blocks, block); o < tile_start(outer, blocks, block + 1); o++)
+            NAME(times_transposed)(P, over_time ? 0 : o, over_time ? o : 0, inner, over_time ? N : 1, 0, P->G,
+                                   packed + q * 2 * W * P->G * P->H, NAME(pair_lanes)(D, q),
+                                   dxs + o * (over_time ? dxn : dxt) + q * 2 * W, over_time ? dxt : dxn);
     }
 }
