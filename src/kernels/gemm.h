@@ -38,7 +38,7 @@ typedef struct {
 
 /* n reals, rounded up to whole cache lines: how rooms are laid out one after another */
 static inline ptrdiff_t NAME(lines)(ptrdiff_t n) { return (n * (ptrdiff_t)sizeof(REAL) + 63) / 64 * (64 / sizeof(REAL)); }
-static inline REAL *NAME(new_room)(ptrdiff_t reals) { return aligned_alloc(64, NAME(lines)(reals + W) * sizeof(REAL)); }
+static inline REAL *NAME(new_room)(ptrdiff_t reals) { return new_room((reals + W) * sizeof(REAL)); }
 
 static inline __attribute__((always_inline)) void NAME(micro)(const int NV, const int rows, const product *t)
 {

@@ -1,7 +1,10 @@
-/* Thread settings of the process, and the one OpenMP region everything runs in. */
+/* Thread settings of the process, the one OpenMP region everything runs in, and memory for a call. */
+#define _DEFAULT_SOURCE
 #include "team.h"
 
 #include <pthread.h>
+#include <stdlib.h>
+#include <sys/mman.h>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -12,6 +15,18 @@ static int openmp_at_start;     /* OpenMP's own maximum at import: a lower one l
 static atomic_int forked;       /* libgomp's pool does not survive a fork: a child runs on one thread */
 
 static void after_fork(void) { atomic_store(&forked, 1); }
+
+void *new_room(size_t bytes)
+{
+    const size_t huge = (size_t)2 << 20;
+    const size_t unit = bytes >= 2 * huge ? huge : 64;
+    void *room = aligned_alloc(unit, (bytes + unit - 1) / unit * unit);
+#ifdef MADV_HUGEPAGE
+    if (room && unit == huge)
+        madvise(room, bytes, MADV_HUGEPAGE);
+#endif
+    return room;
+}
 
 int team_openmp(void)
 {

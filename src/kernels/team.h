@@ -23,6 +23,10 @@ void team_set_threads(int n);      /* 0: back to the default */
 void team_init(int default_threads);
 int team_openmp(void);             /* built with OpenMP? */
 
+/* Memory for one call, at a cache line's start, or NULL; free() gives it back. Large rooms ask for huge pages:
+ * panels are read with strides that would otherwise miss the TLB at every row. */
+void *new_room(size_t bytes);
+
 static inline void team_relax(void)
 {
 #if defined(__x86_64__)
