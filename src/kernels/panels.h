@@ -107,7 +107,7 @@ static void NAME(panel_input)(const panels_of *P, ptrdiff_t p, ptrdiff_t n0, ptr
         }
 }
 
-#define GRAD_ROWS 256
+#define GRAD_ROWS 640
 /* Reals of room of one thread in backward: the packed left side of panel_weight_grads (M columns), and before
  * that the sums of one step (N, 2 W). */
 #define GRAD_ROOM(M, N) (GRAD_ROWS * (M) + 2 * W * (N))
