@@ -1,9 +1,10 @@
-"""Fixtures: the columns that a test of one square of the grid runs on."""
+"""Fixtures: the columns that a test of one square of the grid runs on, and devices of layers."""
 
 from dataclasses import dataclass
 
 import pytest
 
+import rnnfast
 from rnnfast import kernels
 from rnnfast.cpu import _runtime
 
@@ -49,3 +50,10 @@ def column(request):
 def fast(request):
     """The same without the reference, for what is asked of native code alone."""
     yield from _use(request.param)
+
+
+@pytest.fixture(params=kernels.devices())
+def device(request):
+    """Every layer that the test makes is bound to this device."""
+    with rnnfast.device(request.param):
+        yield request.param

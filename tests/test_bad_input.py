@@ -7,17 +7,13 @@ import pytest
 
 import rnnfast
 
-DEVICES = [name for name in ("cpu", "reference") if name in rnnfast.devices()]
 N, T, D, H, V = 2, 3, 4, 5, 6
 GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
 TIME = ["TimeRNN", "TimeLSTM", "TimeGRU"]
 BI = ["TimeBiRNN", "TimeBiLSTM", "TimeBiGRU"]
 
 
-@pytest.fixture(params=DEVICES, autouse=True)
-def device(request):
-    with rnnfast.device(request.param):
-        yield request.param
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def randn(*shape, dtype="f4"):

@@ -15,16 +15,12 @@ import pytest
 import rnnfast
 from rnnfast import time_layers
 
-DEVICES = [name for name in ("cpu", "reference") if name in rnnfast.devices()]
 V, D, H, N, T = 13, 7, 7, 4, 6
 # between two ways to sum the same numbers, over ten updates
 TOLERANCE = {"f4": 1e-5, "f8": 1e-11}
 
 
-@pytest.fixture(params=DEVICES, autouse=True)
-def device(request):
-    with rnnfast.device(request.param):
-        yield request.param
+pytestmark = pytest.mark.usefixtures("device")
 
 
 class Weights:

@@ -12,15 +12,10 @@ from naive import numeric_gradient
 
 import rnnfast
 
-DEVICES = [name for name in ("cpu", "reference") if name in rnnfast.devices()]
 N, T, D, H = 4, 5, 3, 6
 
 
-@pytest.fixture(params=DEVICES, autouse=True)
-def device(request):
-    """Every layer made in a test is bound to this device."""
-    with rnnfast.device(request.param):
-        yield request.param
+pytestmark = pytest.mark.usefixtures("device")
 
 
 @pytest.fixture
@@ -92,7 +87,7 @@ def test_copies_go_on_by_themselves(name, duplicate, rng):
 
 
 def test_a_layer_binds_when_it_is_made(device):
-    other = next((name for name in DEVICES if name != device), device)
+    other = next((name for name in rnnfast.devices() if name != device), device)
     made = rnnfast.TimeSoftmaxWithLoss(), rnnfast.MatMul(np.eye(2))
     with rnnfast.device(other):
         assert [layer.device for layer in made] == [device] * 2

@@ -6,15 +6,10 @@ from naive import numeric_gradient
 
 import rnnfast
 
-DEVICES = [name for name in ("cpu", "reference") if name in rnnfast.devices()]
 N, T, V = 4, 5, 6
 
 
-@pytest.fixture(params=DEVICES, autouse=True)
-def device(request):
-    """Every layer made in a test is bound to this device."""
-    with rnnfast.device(request.param):
-        yield request.param
+pytestmark = pytest.mark.usefixtures("device")
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from cases import assert_close, assert_grad_close
 
 import rnnfast
 
-DEVICES = [name for name in ("cpu", "reference") if name in rnnfast.devices()]
 TIME = {"rnn": rnnfast.TimeRNN, "lstm": rnnfast.TimeLSTM, "gru": rnnfast.TimeGRU}
 STEP = {"rnn": rnnfast.RNN, "lstm": rnnfast.LSTM, "gru": rnnfast.GRU}
 BI = {"rnn": rnnfast.TimeBiRNN, "lstm": rnnfast.TimeBiLSTM, "gru": rnnfast.TimeBiGRU}
@@ -24,11 +23,7 @@ N, T, D, H = 4, 5, 3, 6
 each_cell = pytest.mark.parametrize("cell", TIME)
 
 
-@pytest.fixture(params=DEVICES, autouse=True)
-def device(request):
-    """Every layer made in a test is bound to this device."""
-    with rnnfast.device(request.param):
-        yield request.param
+pytestmark = pytest.mark.usefixtures("device")
 
 
 @pytest.fixture
