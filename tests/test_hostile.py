@@ -14,6 +14,7 @@ def normal(*shape):
     return (np.random.default_rng(0).standard_normal(shape) * 0.1).astype("f")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # NumPy 2.5: of the assignment itself
 def test_shape_of_inputs_assigned_between_forward_and_backward():
     results = []
     for spoil in (False, True):
@@ -29,6 +30,7 @@ def test_shape_of_inputs_assigned_between_forward_and_backward():
         np.testing.assert_array_equal(plain, spoilt)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # NumPy 2.5: of the assignment itself
 def test_shape_of_logits_assigned_between_forward_and_backward():
     xs, ts = normal(4, 6), np.array([0, 5, 2, 3])
     _, cache = ops.softmax_loss_forward(xs, ts)
