@@ -7,7 +7,7 @@ cimport numpy as cnp
 import numpy as np
 
 from rnnfast.cpu._runtime cimport (
-    cell_job, cell_kernel, kernel_set, kernels_for, readable, scratch_for, strided, threads_for, view, writable,
+    cell_job, cell_kernel, kernel_set, kernels_for, readable, real_type, scratch_for, strided, threads_for, view, writable,
 )
 
 cnp.import_array()
@@ -90,11 +90,7 @@ cdef class Cell:
         cdef Params p = Params()
         Wx, Wh = params[0], params[1]
         b = params[2] if len(params) == 3 else None
-        if not isinstance(Wx, np.ndarray):
-            raise TypeError(f"{self.name}: Wx must be a numpy.ndarray, got {type(Wx).__name__}")
-        p.type_num = cnp.PyArray_TYPE(<cnp.ndarray>Wx)
-        if p.type_num != cnp.NPY_FLOAT and p.type_num != cnp.NPY_DOUBLE:
-            raise TypeError(f"{self.name}: Wx must be float32 or float64, got {Wx.dtype}")
+        p.type_num = real_type(Wx, f"{self.name}: Wx")
         p.Wx = readable(Wx, 2, p.type_num, f"{self.name}: Wx", False)
         p.Wh = readable(Wh, 2, p.type_num, f"{self.name}: Wh", False)
         p.D, p.H = cnp.PyArray_DIM(p.Wx, 0), cnp.PyArray_DIM(p.Wh, 0)

@@ -144,6 +144,16 @@ cdef int threads_for(double flops_between_barriers, ptrdiff_t parts) noexcept no
 # ---- arrays
 
 
+cdef int real_type(x, str name) except -1:
+    """NumPy's type number of x; TypeError unless it is a float32 or float64 array."""
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"{name} must be a numpy.ndarray, got {type(x).__name__}")
+    cdef int type_num = cnp.PyArray_TYPE(<cnp.ndarray>x)
+    if type_num != cnp.NPY_FLOAT and type_num != cnp.NPY_DOUBLE:
+        raise TypeError(f"{name} must be float32 or float64, got {x.dtype}")
+    return type_num
+
+
 cdef cnp.ndarray readable(object x, int ndim, int type_num, str name, bint rows_contiguous):
     """x as an array that the kernels can read: right rank and type (else an exception), aligned, in native
     byte order, and with unit stride in its last axis where asked; a copy is made only where that is not so."""
@@ -210,8 +220,6 @@ cdef strided view(cnp.ndarray x) noexcept:
 def apply(str function, x):
     """exp, sigmoid or tanh of a contiguous float32 or float64 array, by the kernels' own vector code."""
     cdef cnp.ndarray a = np.ascontiguousarray(x), y = np.empty_like(a)
-    cdef int type_num = cnp.PyArray_TYPE(a)
-    if type_num != cnp.NPY_FLOAT and type_num != cnp.NPY_DOUBLE:
-        raise TypeError(f"apply: x must be float32 or float64, got {a.dtype}")
+    cdef int type_num = real_type(a, "apply: x")
     kernels_for(type_num).apply(("exp", "sigmoid", "tanh").index(function), cnp.PyArray_DATA(a), cnp.PyArray_DATA(y), a.size)
     return y

@@ -4,20 +4,11 @@ cimport numpy as cnp
 import numpy as np
 
 from rnnfast.cpu._runtime cimport (
-    gemm_job, kernels_for, readable, scatter_job, softmax_job, strided, threads_for, view, writable,
+    gemm_job, kernels_for, readable, real_type, scatter_job, softmax_job, strided, threads_for, view, writable,
 )
 from rnnfast.reference.ops import dropout_mask  # drawn by NumPy's own Philox: the same bits in every column
 
 cnp.import_array()
-
-
-cdef int real_type(x, str name) except -1:
-    if not isinstance(x, np.ndarray):
-        raise TypeError(f"{name} must be a numpy.ndarray, got {type(x).__name__}")
-    cdef int type_num = cnp.PyArray_TYPE(<cnp.ndarray>x)
-    if type_num != cnp.NPY_FLOAT and type_num != cnp.NPY_DOUBLE:
-        raise TypeError(f"{name} must be float32 or float64, got {x.dtype}")
-    return type_num
 
 
 cdef int multiply(cnp.ndarray a, cnp.ndarray b, cnp.ndarray bias, cnp.ndarray c) except -1:
@@ -76,10 +67,7 @@ def affine_backward(dy, x, W, dW, db):
     if not (cnp.PyArray_ISCARRAY(grad) or cnp.PyArray_ISFARRAY(grad)):
         grad = np.empty((K, N), dtype=cnp.PyArray_DescrFromType(type_num))
     multiply(dout, right.T, None, dx)
-    if M == 0:
-        (<object>grad)[...] = 0
-    else:
-        multiply(left.T, dout, None, grad)
+    multiply(left.T, dout, None, grad)
     if grad is not dW:
         dW[...] = grad
     if db is not None:

@@ -66,6 +66,7 @@ cdef extern from "kernels/kernels.h" nogil:
 
 cdef const kernel_set *kernels_for(int type_num) noexcept nogil
 cdef int threads_for(double flops_between_barriers, ptrdiff_t parts) noexcept nogil
+cdef int real_type(x, str name) except -1
 cdef cnp.ndarray readable(object x, int ndim, int type_num, str name, bint rows_contiguous)
 cdef int writable(object x, cnp.ndarray like, str name) except -1
 cdef cnp.ndarray scratch_for(cnp.ndarray target)

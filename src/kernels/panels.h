@@ -8,8 +8,9 @@
  *     panels[p][t N + n][S][w]              S N T H values in all, no padding
  *
  * So a row of a panel is what one micro-kernel call leaves in registers, a panel is the right side of
- * dW = rows^T dA as it stands (k = row), and its rows are the left side of dx = dA Wx^T. A thread owns whole
- * panels in the forward time loop: gates, c and h of its units never leave its core.
+ * dW = rows^T dA as it stands (k = row), and its rows are the left side of dx = dA Wx^T. In the
+ * forward time loop a thread owns the same tiles of panels and samples at every step: their gates and c never
+ * leave its core.
  */
 
 typedef struct {
@@ -191,7 +192,7 @@ static void NAME(times_transposed)(const panels_of *P, ptrdiff_t t, ptrdiff_t n,
             product m = {.K = G * w, .more_runs = count - 1, .a_run = W * S * P->N * P->T,
                          .a = NAME(panel_row)(P, p, t, n) + (r * row_step * S + first) * w, .ar = row_step * S * w, .ak = 1,
                          .b = b, .bk = 2 * W, .bv = W, .c = c + r * cr, .cr = cr, .cv = W, .add = p > 0,
-                         .ahead = ahead, .ahead_step = tiles > 2 * W ? 0 : 2 * W / tiles};
+                         .ahead = ahead, .ahead_step = 2 * W / tiles};
             NAME(multiply)(NV, tile_start(rows, tiles, i + 1) - r, lanes, &m);
             ahead += K * m.ahead_step;
         }
