@@ -15,6 +15,7 @@ from benchmarks import baselines
 
 LAYERS = {"rnn": "TimeRNN", "lstm": "TimeLSTM", "gru": "TimeGRU"}
 PYTORCH_GATES = {"rnn": [0], "lstm": [2, 0, 1, 3], "gru": [1, 0, 2]}  # our blocks in its order
+ONNX_OPERATORS = {"rnn": ("RNN", [0]), "lstm": ("LSTM", [2, 3, 0, 1]), "gru": ("GRU", [0, 1, 2])}
 
 
 class NumpyLayers:
@@ -125,8 +126,89 @@ class PyTorch:
         return [hs, dxs, *grads[:3]]
 
 
-def available(contender):
-    return contender is not PyTorch or importlib.util.find_spec("torch") is not None
+class OnnxRuntime:
+    """The ONNX operator of the cell in a model of its own, run by ONNX Runtime; inference only.
+
+    Its GRU with linear_before_reset=0 is the book's, but its z keeps the old state: we turn that
+    gate's sign. It takes (T, N, D) alone; xs is turned around beforehand and not timed.
+    """
+
+    name = "onnxruntime"
+    label = "ONNX Runtime"
+
+    def __init__(self, case):
+        import onnxruntime
+
+        self.case, arrays = case, case.arrays
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = rnnfast.get_num_threads()
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(
+            self.model(arrays["params"]), options, providers=["CPUExecutionProvider"]
+        )
+        self.inputs = {"xs": np.ascontiguousarray(arrays["xs"].swapaxes(0, 1))}
+        if case.streaming:
+            self.inputs |= zip(("h0", "c0"), (s[None] for s in arrays["state"]), strict=False)
+        self.outputs = [o.name for o in self.session.get_outputs()]
+
+    def model(self, params):
+        """The serialised model: weights are constants, as in a model that is deployed."""
+        import onnx
+        from onnx import TensorProto, helper, numpy_helper
+
+        case, states = self.case, 2 if self.case.cell == "lstm" else 1
+        operator, order = ONNX_OPERATORS[case.cell]
+        W, R, *b = (self.theirs(p, order) for p in params)
+        constants = {"W": W, "R": R}
+        if b:
+            constants["B"] = np.concatenate((b[0], np.zeros_like(b[0])), axis=1)
+        states = ("h0", "c0")[:states] if case.streaming else ()
+        inputs = ["xs", "W", "R", "B" if b else "", "", *states]
+        outputs = ["hs", "hT", "cT"] if case.cell == "lstm" else ["hs", "hT"]
+        node = helper.make_node(operator, inputs, outputs, hidden_size=case.H)
+        if case.cell == "gru":
+            node.attribute.append(helper.make_attribute("linear_before_reset", 0))
+
+        def info(name, *shape):
+            return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+        N, T, D, H = case.shape
+        graph = helper.make_graph(
+            [node],
+            "cell",
+            [info("xs", T, N, D), *(info(name, 1, N, H) for name in states)],
+            [info("hs", T, 1, N, H), *(info(name, 1, N, H) for name in outputs[1:])],
+            [numpy_helper.from_array(value, name) for name, value in constants.items()],
+        )
+        opset = helper.make_opsetid("", 14)
+        model = helper.make_model(graph, opset_imports=[opset], ir_version=8)
+        onnx.checker.check_model(model)
+        return model.SerializeToString()
+
+    def theirs(self, param, order):
+        """(K, G*H) with our order of gates -> (1, G*H, K) with its order."""
+        blocks = np.split(param, len(order), axis=-1)
+        if self.case.cell == "gru":
+            blocks[0] = -blocks[0]
+        return np.ascontiguousarray(np.concatenate([blocks[g] for g in order], axis=-1).T)[None]
+
+    def run(self):
+        self.hs, *states = self.session.run(self.outputs, self.inputs)
+        if self.case.streaming:
+            self.inputs |= zip(("h0", "c0"), states, strict=False)
+
+    def results(self):
+        return [self.hs[:, 0].swapaxes(0, 1)]
 
 
-CONTENDERS = {c.name: c for c in (Rnnfast, PyTorch, NumpyLayers)}
+def available(contender, case):
+    """Whether the contender is installed and computes what the case asks for."""
+    if contender is PyTorch:
+        return importlib.util.find_spec("torch") is not None
+    if contender is OnnxRuntime:
+        installed = all(map(importlib.util.find_spec, ("onnxruntime", "onnx")))
+        return installed and not case.training
+    return True
+
+
+CONTENDERS = {c.name: c for c in (Rnnfast, PyTorch, OnnxRuntime, NumpyLayers)}

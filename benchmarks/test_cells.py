@@ -64,7 +64,7 @@ def measured(request, keep_freed_memory, same_threads):
     exact.run()
     contenders = {}
     for name, contender in CONTENDERS.items():
-        if available(contender):
+        if available(contender, case):
             contenders[name] = contender(case)
             contenders[name].run()
             if (got := contenders[name].results()) is not None:
@@ -81,7 +81,7 @@ def measured(request, keep_freed_memory, same_threads):
 def test_cell(measured, name, machine, benchmark):
     case, contenders, result = measured
     if name not in contenders:
-        pytest.skip(f"{name} is not installed")
+        pytest.skip(f"{name} is not installed, or does not train")
     benchmark.group = str(case)
     if result is None:
         benchmark(lambda: None)

@@ -28,8 +28,10 @@ typedef struct {
     ptrdiff_t cr, cv;             /* c(r, v) = W values from c[r*cr + v*cv] */
     int add;                      /* += instead of = */
     ptrdiff_t more_runs, a_run;   /* further runs of k: a moves on by a_run, b goes straight on */
-    const REAL *ahead;            /* NV = 2: fetched into L2 meanwhile, ahead_step values per k; may be NULL */
-    ptrdiff_t ahead_step;
+    struct {                      /* NV = 2: what will be multiplied later, fetched into L2 meanwhile; p may be NULL */
+        const REAL *p;
+        ptrdiff_t step, run;      /* moves on by step with each k, by run with each run of k */
+    } ahead[2];
 } NAME(product);
 #define product NAME(product)
 
@@ -43,30 +45,27 @@ static inline REAL *NAME(new_room)(ptrdiff_t reals) { return new_room((reals + W
 static inline __attribute__((always_inline)) void NAME(micro)(const int NV, const int rows, const product *t)
 {
     const ptrdiff_t ar = t->ar, ak = t->ak, bk = t->bk, bv = t->bv, cr = t->cr, cv = t->cv;
-    const ptrdiff_t ahead_step = t->ahead_step;
+    const ptrdiff_t step0 = t->ahead[0].step, step1 = t->ahead[1].step;
     vec sum[MAX_ROWS][MAX_NV];
-    const REAL *b = t->b, *ahead = t->ahead ? t->ahead : b;
+    const REAL *b = t->b;
 
     UNROLLED
     for (int r = 0; r < rows; r++)
         UNROLLED
         for (int v = 0; v < NV; v++)
-            sum[r][v] = (vec){0};
-    if (t->add)
-        UNROLLED
-        for (int r = 0; r < rows; r++)
-            UNROLLED
-            for (int v = 0; v < NV; v++)
-                sum[r][v] = NAME(load)(t->c + r * cr + v * cv);
+            sum[r][v] = (vec){0}, __builtin_prefetch(t->c + r * cr + v * cv, 1, 3);
 
     for (ptrdiff_t run = 0; run <= t->more_runs; run++) {
         /* One pointer per three rows: r*ar is then reached by scaled indexing, without a register a row. */
         const REAL *a0 = t->a + run * t->a_run;
         const REAL *a3 = a0 + 3 * ar, *a6 = a3 + 3 * ar, *a9 = a6 + 3 * ar;
+        const REAL *ahead0 = t->ahead[0].p ? t->ahead[0].p + run * t->ahead[0].run : b;
+        const REAL *ahead1 = t->ahead[1].p ? t->ahead[1].p + run * t->ahead[1].run : b;
         for (ptrdiff_t k = t->K; k > 0; k--) {
             if (NV == 2 && rows >= 4) { /* in the shadow of the sums; with fewer it would cost time */
-                __builtin_prefetch(ahead, 0, 2);
-                ahead += ahead_step;
+                __builtin_prefetch(ahead0, 0, 2);
+                __builtin_prefetch(ahead1, 0, 2);
+                ahead0 += step0, ahead1 += step1;
             }
             vec bb[MAX_NV];
             UNROLLED
@@ -89,6 +88,12 @@ static inline __attribute__((always_inline)) void NAME(micro)(const int NV, cons
         }
     }
 
+    if (t->add)
+        UNROLLED
+        for (int r = 0; r < rows; r++)
+            UNROLLED
+            for (int v = 0; v < NV; v++)
+                sum[r][v] += NAME(load)(t->c + r * cr + v * cv);
     UNROLLED
     for (int r = 0; r < rows; r++)
         UNROLLED
@@ -175,16 +180,19 @@ typedef struct {
 #define rows_of NAME(rows)
 
 /* dst[tile of columns][row][columns of the tile] = rows r0..r1, m columns each: the transposed left side, its
- * columns cut into tiles of `most` at most. */
-static void NAME(pack_a)(REAL *dst, const rows_of *src, ptrdiff_t N, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t m,
-                         ptrdiff_t most)
+ * columns cut into tiles of `most` at most. This thread's share of the tiles. */
+static void NAME(pack_a)(REAL *dst, const team *tm, int rank, const rows_of *src, ptrdiff_t N, ptrdiff_t r0, ptrdiff_t r1,
+                         ptrdiff_t m, ptrdiff_t most)
 {
     const ptrdiff_t count = r1 - r0, tiles = tile_count(m, most), each = m / tiles, rest = m % tiles;
+    ptrdiff_t i0, i1;
+    team_share(tm, rank, tiles, &i0, &i1);
+    const ptrdiff_t j0 = tile_start(m, tiles, i0), j1 = tile_start(m, tiles, i1);
     ptrdiff_t t = r0 / N, n = r0 % N;
     for (ptrdiff_t r = 0; r < count; r++) {
         const REAL *row = t ? src->later + (t - 1) * src->later_t + n * src->later_n
                             : src->first ? src->first + n * src->first_n : NULL;
-        for (ptrdiff_t j = 0, width = each + 1; j < m; j += width) {
+        for (ptrdiff_t j = j0, width; j < j1; j += width) {
             width = j < rest * (each + 1) ? each + 1 : each; /* as tile_start cuts */
             REAL *to = dst + j * count + r * width;
             if (!row)

@@ -22,8 +22,8 @@ typedef struct {
     REAL *Wx_room, *Wh_zr_room, *Wh_a_room; /* forward: [panel][k][gates][W]; backward: transposed, [columns / 2W][k][2 W] */
     REAL *h, *rh;                          /* without training: h (2, N, H), r h_prev (N, H) */
     REAL *dh;                              /* backward: the part of dh_prev that stays with its unit (N, H) */
-    REAL *room;                            /* backward: one for each thread */
-    ptrdiff_t room_size;
+    REAL *sums;                            /* backward: a product with Wh^T, [H / 2W][N][2 W] */
+    REAL *room;                            /* backward: the packed left side of the weights' gradients */
 } NAME(gru_work);
 
 static inline const REAL *NAME(gru_h_prev)(const NAME(gru_work) *k, ptrdiff_t t, ptrdiff_t n)
@@ -220,7 +220,6 @@ static void NAME(gru_backward_body)(team *tm, int rank, void *work)
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     const ptrdiff_t Q = NAME(pair_count)(H);
     const REAL *h0 = job->h0.p, *h = job->h, *rh = job->rh, *xs = job->xs.p;
-    REAL *room = k->room + rank * k->room_size, *sums = room; /* sums (N, 2 W) are done with before dW */
     ptrdiff_t q0, q1, x0, x1, p0, p1;
     team_share(tm, rank, Q, &q0, &q1);
     team_share(tm, rank, NAME(pair_count)(D), &x0, &x1);
@@ -236,37 +235,25 @@ static void NAME(gru_backward_body)(team *tm, int rank, void *work)
     team_wait(tm);
 
     for (ptrdiff_t t = T - 1; t >= 0; t--) {
-        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2); next_panel(&w);) {
-            if (t < T - 1)
-                NAME(times_transposed)(&k->panels, t + 1, w.n, w.rows, 1, 0, 2, k->Wh_zr_room + w.p * 2 * W * 2 * H,
-                                       NAME(pair_vectors)(H, w.p), sums, 2 * W);
-            NAME(gru_gate_grads)(k, w.p, t, w.n, w.rows, t < T - 1 ? sums : NULL);
-        }
+        if (t < T - 1)
+            NAME(panel_hidden_grads)(&k->panels, tm, rank, t + 1, 0, 2, k->Wh_zr_room, k->sums);
+        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2); next_panel(&w);)
+            NAME(gru_gate_grads)(k, w.p, t, w.n, w.rows, t < T - 1 ? k->sums + (w.p * N + w.n) * 2 * W : NULL);
         team_wait(tm); /* dA of the candidate is whole */
-        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2); next_panel(&w);) {
-            NAME(times_transposed)(&k->panels, t, w.n, w.rows, 1, 2, 1, k->Wh_a_room + w.p * 2 * W * H,
-                                   NAME(pair_vectors)(H, w.p), sums, 2 * W);
-            NAME(gru_reset_grads)(k, w.p, t, w.n, w.rows, sums);
-        }
+        NAME(panel_hidden_grads)(&k->panels, tm, rank, t, 2, 1, k->Wh_a_room, k->sums);
+        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2); next_panel(&w);)
+            NAME(gru_reset_grads)(k, w.p, t, w.n, w.rows, k->sums + (w.p * N + w.n) * 2 * W);
         team_wait(tm); /* dA of z and r is whole */
     }
-    for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2); next_panel(&w);) {
-        NAME(times_transposed)(&k->panels, 0, w.n, w.rows, 1, 0, 2, k->Wh_zr_room + w.p * 2 * W * 2 * H,
-                               NAME(pair_vectors)(H, w.p), sums, 2 * W);
-        for (ptrdiff_t p = 2 * w.p; p < 2 * w.p + 2 && p * W < H; p++)
-            for (ptrdiff_t r = 0; r < w.rows; r++) {
-                ptrdiff_t width = NAME(panel_width)(H, p), at = (w.n + r) * H + p * W;
-                vec sum = NAME(load)(sums + r * 2 * W + (p - 2 * w.p) * W);
-                NAME(store_n)((REAL *)job->dh0 + at, NAME(load_n)(k->dh + at, width) + sum, width);
-            }
-    }
+    NAME(panel_hidden_grads)(&k->panels, tm, rank, 0, 0, 2, k->Wh_zr_room, k->sums);
+    NAME(panel_state_grads)(&k->panels, tm, rank, k->sums, k->dh, job->dh0);
 
     rows_of x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
     rows_of h_rows = {h0, h, job->h0.s0, N * H, H};
     rows_of rh_rows = {h0 ? rh : NULL, rh + N * H, H, N * H, H};
-    NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 3, &x_rows, D, job->dWx, 3, room);
-    NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 2, &h_rows, H, job->dWh, 3, room);
-    NAME(panel_weight_grads)(&k->panels, tm, rank, 2, 1, &rh_rows, H, job->dWh, 3, room);
+    NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 3, &x_rows, D, job->dWx, 3, k->room);
+    NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 2, &h_rows, H, job->dWh, 3, k->room);
+    NAME(panel_weight_grads)(&k->panels, tm, rank, 2, 1, &rh_rows, H, job->dWh, 3, k->room);
     if (job->db)
         NAME(panel_bias_grads)(&k->panels, p0, p1, job->db);
     NAME(panel_input_grads)(&k->panels, tm, rank, k->Wx_room, D, (REAL *)job->dxs.p, job->dxs.s0, job->dxs.s1);
@@ -278,12 +265,12 @@ static int NAME(gru_backward)(const cell_job *job)
     NAME(gru_work) k = {.job = job, .panels = {job->panels, N, job->T, H, GRU_GATES, GRU_GATES}};
     ptrdiff_t weights = NAME(lines)(NAME(pair_count)(D) * 2 * W * 3 * H), state = NAME(lines)(N * H);
     ptrdiff_t zr = NAME(lines)(NAME(pair_count)(H) * 2 * W * 2 * H), a = NAME(lines)(NAME(pair_count)(H) * 2 * W * H);
-    k.room_size = NAME(lines)(GRAD_ROOM(D > H ? D : H, job->N));
-    REAL *room = NAME(new_room)(weights + zr + a + state + job->threads * k.room_size);
+    ptrdiff_t sums = NAME(lines)(NAME(pair_count)(H) * 2 * W * N);
+    REAL *room = NAME(new_room)(weights + zr + a + state + sums + GRAD_ROOM(D > H ? D : H));
     if (!room)
         return -1;
     k.Wx_room = room, k.Wh_zr_room = room + weights, k.Wh_a_room = k.Wh_zr_room + zr;
-    k.dh = k.Wh_a_room + a, k.room = k.dh + state;
+    k.dh = k.Wh_a_room + a, k.sums = k.dh + state, k.room = k.sums + sums;
     team_run(job->threads, NAME(gru_backward_body), &k);
     free(room);
     return 0;

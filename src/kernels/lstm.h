@@ -22,8 +22,8 @@ typedef struct {
     REAL *Wx_room, *Wh_room;   /* forward: [panel][k][4][W]; backward: transposed, [columns / 2W][4 H][2 W].
                                 * Where all steps are one chunk, Wx has room for one panel per thread. */
     REAL *h, *c;               /* without training: h (2, N, H) and c (N, H); backward: c is dc (N, H) */
-    REAL *room;                /* backward: one for each thread */
-    ptrdiff_t room_size;
+    REAL *sums;                /* backward: dA_next Wh^T, [H / 2W][N][2 W] */
+    REAL *room;                /* backward: the packed left side of the weights' gradients */
 } NAME(lstm_work);
 
 /* Activations of one tile: rows n0.. of step t of panel p. `sums` (rows, 4, W) holds h_prev Wh, or is NULL. */
@@ -110,9 +110,9 @@ static void NAME(lstm_forward_body)(team *tm, int rank, void *work)
             if (h) {
                 right_side b = k->Wh[w.p];
                 product m = {.K = H, .a = h + w.n * h_n, .ar = h_n, .ak = 1, .b = b.p, .bk = b.bk, .bv = b.bv,
-                             .c = sums, .cr = 4 * W, .cv = W, .ahead_step = ahead};
+                             .c = sums, .cr = 4 * W, .cv = W};
                 if (b.bk == 4 * W) /* packed: the next panel follows it, and is fetched while this one is used */
-                    m.ahead = b.p + H * 4 * W + (w.i - 1) * 2 * H * ahead;
+                    m.ahead[0].p = b.p + H * 4 * W + (w.i - 1) * 2 * H * ahead, m.ahead[0].step = ahead;
                 NAME(gates_multiply)(4, w.rows, W, &m);
             }
             NAME(lstm_activate)(k, w.p, t, slot, w.n, w.rows, h ? sums : NULL);
@@ -196,7 +196,6 @@ static void NAME(lstm_backward_body)(team *tm, int rank, void *work)
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     const ptrdiff_t Q = NAME(pair_count)(H);
     const REAL *h0 = job->h0.p, *h = job->h, *xs = job->xs.p;
-    REAL *room = k->room + rank * k->room_size, *sums = room; /* sums (N, 2 W) are done with before dW */
     ptrdiff_t q0, q1, x0, x1, p0, p1;
     team_share(tm, rank, Q, &q0, &q1);
     team_share(tm, rank, NAME(pair_count)(D), &x0, &x1);
@@ -210,22 +209,19 @@ static void NAME(lstm_backward_body)(team *tm, int rank, void *work)
     team_wait(tm);
 
     for (ptrdiff_t t = T - 1; t >= 0; t--) {
-        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2); next_panel(&w);) {
-            if (t < T - 1)
-                NAME(times_transposed)(&k->panels, t + 1, w.n, w.rows, 1, 0, 4, k->Wh_room + w.p * 2 * W * 4 * H,
-                                       NAME(pair_vectors)(H, w.p), sums, 2 * W);
-            NAME(lstm_gate_grads)(k, w.p, t, w.n, w.rows, t < T - 1 ? sums : NULL);
-        }
+        if (t < T - 1)
+            NAME(panel_hidden_grads)(&k->panels, tm, rank, t + 1, 0, 4, k->Wh_room, k->sums);
+        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2); next_panel(&w);)
+            NAME(lstm_gate_grads)(k, w.p, t, w.n, w.rows, t < T - 1 ? k->sums + (w.p * N + w.n) * 2 * W : NULL);
         team_wait(tm); /* dA of step t is whole */
     }
-    for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2); next_panel(&w);)
-        NAME(times_transposed)(&k->panels, 0, w.n, w.rows, 1, 0, 4, k->Wh_room + w.p * 2 * W * 4 * H,
-                               NAME(pair_lanes)(H, w.p), (REAL *)job->dh0 + w.n * H + w.p * 2 * W, H);
+    NAME(panel_hidden_grads)(&k->panels, tm, rank, 0, 0, 4, k->Wh_room, k->sums);
+    NAME(panel_state_grads)(&k->panels, tm, rank, k->sums, NULL, job->dh0);
 
     rows_of x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
     rows_of h_rows = {h0, h, job->h0.s0, N * H, H};
-    NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 4, &x_rows, D, job->dWx, 4, room);
-    NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 4, &h_rows, H, job->dWh, 4, room);
+    NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 4, &x_rows, D, job->dWx, 4, k->room);
+    NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 4, &h_rows, H, job->dWh, 4, k->room);
     if (job->db)
         NAME(panel_bias_grads)(&k->panels, p0, p1, job->db);
     NAME(panel_input_grads)(&k->panels, tm, rank, k->Wx_room, D, (REAL *)job->dxs.p, job->dxs.s0, job->dxs.s1);
@@ -237,12 +233,12 @@ static int NAME(lstm_backward)(const cell_job *job)
     NAME(lstm_work) k = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, LSTM_KEPT}};
     ptrdiff_t weights = NAME(lines)(NAME(pair_count)(D) * 2 * W * 4 * H);
     ptrdiff_t recurrent = NAME(lines)(NAME(pair_count)(H) * 2 * W * 4 * H), state = NAME(lines)(N * H);
-    k.room_size = NAME(lines)(GRAD_ROOM(D > H ? D : H, N));
-    REAL *room = NAME(new_room)(weights + recurrent + state + job->threads * k.room_size);
+    ptrdiff_t sums = NAME(lines)(NAME(pair_count)(H) * 2 * W * N);
+    REAL *room = NAME(new_room)(weights + recurrent + state + sums + GRAD_ROOM(D > H ? D : H));
     if (!room)
         return -1;
     k.Wx_room = room, k.Wh_room = room + weights;
-    k.c = k.Wh_room + recurrent, k.room = k.c + state;
+    k.c = k.Wh_room + recurrent, k.sums = k.c + state, k.room = k.sums + sums;
     team_run(job->threads, NAME(lstm_backward_body), &k);
     free(room);
     return 0;

@@ -62,8 +62,9 @@ static void NAME(gates_multiply)(int G, ptrdiff_t rows, ptrdiff_t w, const produ
     product half = *t;
     NAME(multiply)(2, rows, lanes, &half);
     half.b += 2 * t->bv, half.c += 2 * t->cv;
-    if (half.ahead)
-        half.ahead += t->K * t->ahead_step;
+    for (int i = 0; i < 2; i++)
+        if (half.ahead[i].p)
+            half.ahead[i].p += t->K * t->ahead[i].step;
     NAME(multiply)(2, rows, lanes, &half);
 }
 
@@ -108,27 +109,29 @@ static void NAME(panel_input)(const panels_of *P, ptrdiff_t p, ptrdiff_t n0, ptr
         }
 }
 
-#define GRAD_ROWS 640
-/* Reals of room of one thread in backward: the packed left side of panel_weight_grads (M columns), and before
- * that the sums of one step (N, 2 W). */
-#define GRAD_ROOM(M, N) (GRAD_ROWS * (M) + 2 * W * (N))
+#define GRAD_ROWS 832
+#define GRAD_ROOM(M) (GRAD_ROWS * (M)) /* reals: the packed left side of panel_weight_grads, of M columns */
 
-/* dW[:, gates first..first+G] = rows^T dA: this thread's tiles of it. dW is (M, all H) contiguous. */
-static void NAME(panel_weight_grads)(const panels_of *P, const team *tm, int rank, int first, int G, const rows_of *rows,
+/* dW[:, gates first..first+G] = rows^T dA: this thread's tiles of it. dW is (M, all H) contiguous. The team packs
+ * `rows` into room together, block by block; what room held before may still be in use. */
+static void NAME(panel_weight_grads)(const panels_of *P, team *tm, int rank, int first, int G, const rows_of *rows,
                                      ptrdiff_t M, REAL *dW, int all, REAL *room)
 {
     const ptrdiff_t H = P->H, R = P->N * P->T, height = NAME(gate_rows)(G), blocks = tile_count(R, GRAD_ROWS);
 
     for (ptrdiff_t block = 0; block < blocks; block++) {
-        ptrdiff_t r0 = tile_start(R, blocks, block), r1 = tile_start(R, blocks, block + 1);
-        tile_walk k = team_tiles(tm, rank, NAME(panel_count)(H), M, height);
-        if (k.left > 0)
-            NAME(pack_a)(room, rows, P->N, r0, r1, M, height);
-        while (next_tile(&k)) {
+        const ptrdiff_t r0 = tile_start(R, blocks, block), r1 = tile_start(R, blocks, block + 1), K = r1 - r0;
+        team_wait(tm);
+        NAME(pack_a)(room, tm, rank, rows, P->N, r0, r1, M, height);
+        team_wait(tm);
+        for (tile_walk k = team_tiles(tm, rank, NAME(panel_count)(H), M, height); next_tile(&k);) {
             const ptrdiff_t w = NAME(panel_width)(H, k.p);
-            product t = {.K = r1 - r0, .a = room + k.n * (r1 - r0), .ar = 1, .ak = k.rows,
+            product t = {.K = K, .a = room + k.n * K, .ar = 1, .ak = k.rows,
                          .b = NAME(panel_row)(P, k.p, 0, 0) + r0 * P->S * w + first * w, .bk = P->S * w, .bv = w,
                          .c = dW + k.n * all * H + first * H + k.p * W, .cr = all * H, .cv = H, .add = block > 0};
+            t.ahead[0].p = t.a + K * k.rows, t.ahead[0].step = k.rows; /* the next tile of rows */
+            if (k.i <= P->S) /* with the first tiles of a panel, a part of the next one's dA */
+                t.ahead[1].p = NAME(panel_row)(P, k.p + 1, 0, 0) + (r0 * P->S + (k.i - 1) * K) * W, t.ahead[1].step = W;
             NAME(gates_multiply)(G, k.rows, w, &t);
         }
     }
@@ -169,55 +172,91 @@ static void NAME(pack_transposed)(REAL *dst, matrix weights, ptrdiff_t columns, 
 }
 
 /* Panels whose part of k is multiplied at once: 512 of k, so that a tile of dA stays in L1 and their part of
- * the weights in L2 for all rows. */
-static inline ptrdiff_t NAME(panels_at_once)(int G) { return G * W < 512 ? 512 / (G * W) : 1; }
-
-/* c (rows x 2 W) = dA weights^T, for rows that follow each other row_step apart (1: samples of one step, N:
- * steps of one sample) from step t, sample n; gates first..first+G. packed: see pack_transposed. What comes
- * after it in memory is fetched meanwhile, as it is multiplied next. */
-static void NAME(times_transposed)(const panels_of *P, ptrdiff_t t, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t row_step,
-                                   int first, int G, const REAL *packed, lanes_of lanes, REAL *c, ptrdiff_t cr)
+ * the weights in L2 for all rows. Whole panels are runs of one product; the last, if narrower, is one by itself. */
+static inline ptrdiff_t NAME(panels_at_once)(ptrdiff_t H, int G, ptrdiff_t p)
 {
-    const ptrdiff_t panels = NAME(panel_count)(P->H), at_once = NAME(panels_at_once)(G), S = P->S;
-    const ptrdiff_t tiles = tile_count(rows, ROWS_2);
-    const int NV = lanes.of[1] > 0 ? 2 : 1;
-    const REAL *b = packed, *ahead = packed + G * P->H * 2 * W;
+    const ptrdiff_t most = G * W < 512 ? 512 / (G * W) : 1, whole = H / W - p;
+    return whole < 1 ? 1 : whole < most ? whole : most;
+}
 
-    for (ptrdiff_t p = 0; p < panels;) {
-        /* whole panels are runs of one product; the last panel, if it is narrower, is a product by itself */
-        const ptrdiff_t w = NAME(panel_width)(P->H, p), whole = P->H / W - p;
-        const ptrdiff_t count = w < W ? 1 : whole < at_once ? whole : at_once, K = count * G * w;
-        for (ptrdiff_t i = 0; i < tiles; i++) {
-            const ptrdiff_t r = tile_start(rows, tiles, i);
-            product m = {.K = G * w, .more_runs = count - 1, .a_run = W * S * P->N * P->T,
-                         .a = NAME(panel_row)(P, p, t, n) + (r * row_step * S + first) * w, .ar = row_step * S * w, .ak = 1,
-                         .b = b, .bk = 2 * W, .bv = W, .c = c + r * cr, .cr = cr, .cv = W, .add = p > 0,
-                         .ahead = ahead, .ahead_step = 2 * W / tiles};
-            NAME(multiply)(NV, tile_start(rows, tiles, i + 1) - r, lanes, &m);
-            ahead += K * m.ahead_step;
-        }
-        p += count;
-        b += K * 2 * W;
+/* c (rows x 2 W) (+)= dA weights^T over the k of panels p..p+count: rows follow each other row_step apart (1:
+ * samples of one step, N: steps of one sample) from step t, sample n. b: see pack_transposed; `later`: the part of
+ * it that is multiplied next. first_use: these rows of dA are not in L2 yet. */
+static void NAME(times_transposed)(const panels_of *P, ptrdiff_t p, ptrdiff_t count, ptrdiff_t t, ptrdiff_t n, ptrdiff_t rows,
+                                   ptrdiff_t row_step, int first, int G, const REAL *b, const REAL *later, lanes_of lanes,
+                                   REAL *c, ptrdiff_t cr, int first_use)
+{
+    const ptrdiff_t w = NAME(panel_width)(P->H, p), S = P->S, tiles = tile_count(rows, ROWS_2);
+
+    for (ptrdiff_t i = 0; i < tiles; i++) {
+        const ptrdiff_t r = tile_start(rows, tiles, i), height = tile_start(rows, tiles, i + 1) - r;
+        product m = {.K = G * w, .more_runs = count - 1, .a_run = W * S * P->N * P->T,
+                     .a = NAME(panel_row)(P, p, t, n) + (r * row_step * S + first) * w, .ar = row_step * S * w, .ak = 1,
+                     .b = b, .bk = 2 * W, .bv = W, .c = c + r * cr, .cr = cr, .cv = W, .add = p > 0};
+        m.ahead[0].step = 2 * W / tiles + 1, m.ahead[0].run = m.K * m.ahead[0].step;
+        m.ahead[0].p = later + i * count * m.ahead[0].run;
+        if (first_use && i + 1 < tiles)
+            m.ahead[1].p = m.a + height * m.ar, m.ahead[1].step = 64 / sizeof(REAL), m.ahead[1].run = m.a_run;
+        NAME(multiply)(lanes.of[1] > 0 ? 2 : 1, height, lanes, &m);
     }
 }
 
-/* dxs = dA Wx^T: this thread's part. packed: all columns of Wx^T, one pack_transposed after another. Some 128
- * rows at a time are multiplied with all columns while they are in L2. */
+/* sums[q][n][2 W] = dA of step t times weights^T: this thread's tiles of pairs q and samples n. */
+static void NAME(panel_hidden_grads)(const panels_of *P, const team *tm, int rank, ptrdiff_t t, int first, int G,
+                                     const REAL *packed, REAL *sums)
+{
+    const ptrdiff_t H = P->H, Q = NAME(pair_count)(H), pair = G * H * 2 * W;
+    for (ptrdiff_t p = 0, count; p * W < H; p += count) {
+        count = NAME(panels_at_once)(H, G, p);
+        int first_use = 1;
+        for (tile_walk w = team_tiles(tm, rank, Q, P->N, ROWS_2); next_panel(&w); first_use = 0) {
+            const REAL *b = packed + w.p * pair + p * W * G * 2 * W;
+            NAME(times_transposed)(P, p, count, t, w.n, w.rows, 1, first, G, b, b + pair, NAME(pair_vectors)(H, w.p),
+                                   sums + (w.p * P->N + w.n) * 2 * W, 2 * W, first_use);
+        }
+    }
+}
+
+/* out (N, H) = sums + more (N, H), which may be NULL: the gradient of the initial h. This thread's tiles. */
+static void NAME(panel_state_grads)(const panels_of *P, const team *tm, int rank, const REAL *sums, const REAL *more,
+                                    REAL *out)
+{
+    const ptrdiff_t N = P->N, H = P->H;
+    for (tile_walk w = team_tiles(tm, rank, NAME(pair_count)(H), N, ROWS_2); next_panel(&w);)
+        for (ptrdiff_t n = w.n; n < w.n + w.rows; n++)
+            for (ptrdiff_t v = 0, j; (j = (2 * w.p + v) * W) < H && v < 2; v++) {
+                const ptrdiff_t width = H - j < W ? H - j : W;
+                vec sum = NAME(load)(sums + ((w.p * N + n) * 2 + v) * W);
+                if (more)
+                    sum += NAME(load_n)(more + n * H + j, width);
+                NAME(store_n)(out + n * H + j, sum, width);
+            }
+}
+
+/* dxs = dA Wx^T: this thread's part. packed: all columns of Wx^T, one pack_transposed after another. The rows of
+ * some samples (or steps) at a time, about 128, are multiplied with all columns while they are in L2. */
 static void NAME(panel_input_grads)(const panels_of *P, const team *tm, int rank, const REAL *packed, ptrdiff_t D,
                                     REAL *dxs, ptrdiff_t dxn, ptrdiff_t dxt)
 {
-    const ptrdiff_t N = P->N, T = P->T, columns = NAME(pair_count)(D);
+    const ptrdiff_t N = P->N, T = P->T, Q = NAME(pair_count)(D), pair = P->G * P->H * 2 * W;
     const int over_time = N * tile_count(T, ROWS_2) <= T * tile_count(N, ROWS_2);
-    const ptrdiff_t outer = over_time ? N : T, inner = over_time ? T : N;
-    const ptrdiff_t blocks = tile_count(outer, inner < 128 ? 128 / inner : 1);
-    ptrdiff_t from, to;
-    team_share(tm, rank, blocks * columns, &from, &to);
+    const ptrdiff_t outer = over_time ? N : T, inner = over_time ? T : N, most = inner < 128 ? 128 / inner : 1;
+    ptrdiff_t from, to, o1, q1;
+    team_share(tm, rank, outer * Q, &from, &to);
 
-    for (ptrdiff_t job = from; job < to; job++) {
-        const ptrdiff_t block = job / columns, q = job % columns;
-        for (ptrdiff_t o = tile_start(outer, blocks, block); o < tile_start(outer, blocks, block + 1); o++)
-            NAME(times_transposed)(P, over_time ? 0 : o, over_time ? o : 0, inner, over_time ? N : 1, 0, P->G,
-                                   packed + q * 2 * W * P->G * P->H, NAME(pair_lanes)(D, q),
-                                   dxs + o * (over_time ? dxn : dxt) + q * 2 * W, over_time ? dxt : dxn);
+    for (ptrdiff_t job = from; job < to; job += (o1 - job / Q) * (q1 - job % Q)) {
+        const ptrdiff_t o0 = job / Q, q0 = job % Q, whole = (to - job) / Q;
+        o1 = o0 + (q0 > 0 || whole < 1 ? 1 : whole < most ? whole : most);
+        q1 = q0 > 0 || whole < 1 ? (Q < q0 + to - job ? Q : q0 + to - job) : Q;
+        for (ptrdiff_t p = 0, count; p * W < P->H; p += count) {
+            count = NAME(panels_at_once)(P->H, P->G, p);
+            for (ptrdiff_t q = q0; q < q1; q++)
+                for (ptrdiff_t o = o0; o < o1; o++) {
+                    const REAL *b = packed + q * pair + p * W * P->G * 2 * W;
+                    NAME(times_transposed)(P, p, count, over_time ? 0 : o, over_time ? o : 0, inner, over_time ? N : 1, 0,
+                                           P->G, b, b + pair, NAME(pair_lanes)(D, q),
+                                           dxs + o * (over_time ? dxn : dxt) + q * 2 * W, over_time ? dxt : dxn, q == q0);
+                }
+        }
     }
 }
