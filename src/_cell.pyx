@@ -7,7 +7,7 @@ cimport numpy as cnp
 import numpy as np
 
 from rnnfast.cpu._runtime cimport (
-    cell_job, cell_kernel, kernel_set, kernels_for, readable, real_type, scratch_for, strided, threads_for, view, writable,
+    cell_job, cell_kernel, kernel_set, kernels_for, pack_kernel, readable, real_type, scratch_for, strided, threads_for, view, writable,
 )
 
 cnp.import_array()
@@ -61,7 +61,13 @@ cdef class Cache:
 @cython.auto_pickle(False)
 @cython.final
 cdef class Params:
-    """(Wx, Wh, b) after their checks."""
+    """(Wx, Wh, b) after their checks; of packed ones only b is there."""
+
+
+@cython.auto_pickle(False)
+@cython.final
+cdef class Packed:
+    """What pack gives: copies of the weights, laid out for the instruction set that was in use then."""
 
 
 cdef cell_kernel find_kernel(const kernel_set *k, int index, bint backward) noexcept:
@@ -70,6 +76,10 @@ cdef cell_kernel find_kernel(const kernel_set *k, int index, bint backward) noex
     if index == 1:
         return k.lstm_backward if backward else k.lstm_forward
     return k.gru_backward if backward else k.gru_forward
+
+
+cdef pack_kernel find_pack(const kernel_set *k, int index) noexcept:
+    return k.rnn_pack if index == 0 else k.lstm_pack if index == 1 else k.gru_pack
 
 
 @cython.auto_pickle(False)
@@ -83,6 +93,30 @@ cdef class Cell:
         self.gates = (1, 4, 3)[self.index]
         self.kept = (1, 5, 3)[self.index]
         self.has_c = name == "lstm"
+
+    cdef Params check_packed(self, Packed packed, bint train):
+        if packed.cell.index != self.index:
+            raise TypeError(f"{self.name}: params were packed by {packed.cell.name}.pack")
+        if train:
+            raise TypeError(f"{self.name}: packed params are for train=False")
+        return packed.params
+
+    cdef Packed pack(self, params):
+        cdef Params p = self.check_params(params), own = Params()
+        self.check_size(1, 1, p)
+        cdef Packed packed = Packed()
+        packed.cell, packed.kernels, packed.params = self, kernels_for(p.type_num), own
+        own.D, own.H, own.type_num, own.packed = p.D, p.H, p.type_num, packed
+        own.b = None if p.b is None else p.b.copy()
+        cdef cell_job job
+        job.D, job.H = p.D, p.H
+        job.Wx, job.Wh = view(p.Wx), view(p.Wh)
+        cdef pack_kernel kernel = find_pack(packed.kernels, self.index)
+        packed.weights = empty2(1, kernel(&job, NULL) + 32, p.type_num)
+        cdef void *room = aligned(packed.weights)
+        with nogil:
+            kernel(&job, room)
+        return packed
 
     cdef Params check_params(self, params):
         if not isinstance(params, (tuple, list)) or len(params) not in (2, 3):
@@ -133,7 +167,7 @@ cdef class Cell:
         return 0
 
     cdef tuple forward(self, xs, state, params, bint train, bint reverse, bint relu):
-        cdef Params p = self.check_params(params)
+        cdef Params p = self.check_packed(params, train) if isinstance(params, Packed) else self.check_params(params)
         cdef cnp.ndarray x = readable(xs, 3, p.type_num, f"{self.name}: xs", True)
         cdef ptrdiff_t N = cnp.PyArray_DIM(x, 0), T = cnp.PyArray_DIM(x, 1), D = p.D, H = p.H
         if cnp.PyArray_DIM(x, 2) != D:
@@ -144,7 +178,7 @@ cdef class Cell:
         cdef cnp.ndarray hs = empty3(N, T, H, p.type_num)
         cdef cnp.ndarray hT = empty2(N, H, p.type_num)
         cdef cnp.ndarray cT = empty2(N, H, p.type_num) if self.has_c else None
-        cdef const kernel_set *kernels = kernels_for(p.type_num)
+        cdef const kernel_set *kernels = kernels_for(p.type_num) if p.packed is None else p.packed.kernels
         cdef Cache cache = None
         if train:
             cache = Cache()
@@ -163,7 +197,9 @@ cdef class Cell:
         job.N, job.T, job.D, job.H = N, T, D, H
         job.train, job.relu = train, relu
         job.threads = threads_for(2.0 * N * H * self.gates * H, (H + 15) // 16)
-        job.xs, job.Wx, job.Wh, job.hs = view(x), view(p.Wx), view(p.Wh), view(hs)
+        job.xs, job.hs = view(x), view(hs)
+        job.Wx, job.Wh = optional(p.Wx), optional(p.Wh)
+        job.packed = NULL if p.packed is None else aligned(p.packed.weights)
         job.h0 = optional(h0)
         job.c0 = optional(c0)
         job.b = NULL if p.b is None else cnp.PyArray_DATA(p.b)
@@ -236,7 +272,7 @@ cdef class Cell:
         job.train, job.relu = True, k.relu
         job.threads = threads_for(2.0 * N * H * self.gates * H, (H + 15) // 16)
         job.xs, job.h0, job.c0 = k.xs_view, k.h0_view, k.c0_view
-        job.Wx, job.Wh = view(p.Wx), view(p.Wh)
+        job.Wx, job.Wh, job.packed = view(p.Wx), view(p.Wh), NULL
         job.panels, job.h = aligned(panels), cnp.PyArray_DATA(h)
         job.rh = NULL if rh is None else cnp.PyArray_DATA(rh)
         job.dhs, job.dxs = view(g), view(dxs)

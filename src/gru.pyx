@@ -12,3 +12,8 @@ def forward(xs, state, params, *, bint train=True, bint reverse=False):
 def backward(dhs, dstate, params, cache, grads):
     """See rnnfast.kernels for the contract."""
     return cell.backward(dhs, dstate, params, cache, grads)
+
+
+def pack(params):
+    """See rnnfast.kernels for the contract."""
+    return cell.pack(params)

@@ -14,3 +14,8 @@ def forward(xs, state, params, *, bint train=True, bint reverse=False, nonlinear
 def backward(dhs, dstate, params, cache, grads):
     """See rnnfast.kernels for the contract."""
     return cell.backward(dhs, dstate, params, cache, grads)
+
+
+def pack(params, *, nonlinearity="tanh"):
+    """See rnnfast.kernels for the contract."""
+    return cell.pack(params)

@@ -1,13 +1,21 @@
 # What the cells' modules share: the contract of rnnfast.kernels over one native call.
 cimport numpy as cnp
 
-from rnnfast.cpu._runtime cimport cell_job, cell_kernel
+from rnnfast.cpu._runtime cimport cell_job, cell_kernel, kernel_set
 
 
 cdef class Params:
     cdef cnp.ndarray Wx, Wh, b
     cdef ptrdiff_t D, H
     cdef int type_num
+    cdef Packed packed
+
+
+cdef class Packed:
+    cdef Cell cell
+    cdef const kernel_set *kernels
+    cdef cnp.ndarray weights
+    cdef Params params
 
 
 cdef class Cell:
@@ -16,6 +24,8 @@ cdef class Cell:
     cdef bint has_c
 
     cdef Params check_params(self, params)
+    cdef Params check_packed(self, Packed packed, bint train)
+    cdef Packed pack(self, params)
     cdef cnp.ndarray check_state(self, x, Params p, ptrdiff_t N, str name)
     cdef tuple check_states(self, state, Params p, ptrdiff_t N, tuple names)
     cdef int check_size(self, ptrdiff_t N, ptrdiff_t T, Params p) except -1

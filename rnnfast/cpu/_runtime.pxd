@@ -11,6 +11,7 @@ cdef extern from "kernels/kernels.h" nogil:
         int threads, train, relu
         strided xs, h0, c0, Wx, Wh
         const void *b
+        const void *packed
         strided hs
         void *hT
         void *cT
@@ -50,8 +51,11 @@ cdef extern from "kernels/kernels.h" nogil:
 
     ctypedef int (*cell_kernel)(const cell_job *) noexcept nogil
 
+    ctypedef ptrdiff_t (*pack_kernel)(const cell_job *, void *) noexcept nogil
+
     ctypedef struct kernel_set:
         cell_kernel rnn_forward, rnn_backward, lstm_forward, lstm_backward, gru_forward, gru_backward
+        pack_kernel rnn_pack, lstm_pack, gru_pack
         int (*gemm)(const gemm_job *) noexcept nogil
         int (*column_sums)(const gemm_job *) noexcept nogil
         int (*softmax_forward)(const softmax_job *) noexcept nogil

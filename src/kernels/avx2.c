@@ -12,7 +12,7 @@
 #define TABLE kernels_avx2
 #define TABLE_NAME "avx2"
 #define VECTOR_BYTES 32
-#define ROWS_1 12
+#define ROWS_1 6
 #define ROWS_2 6
 #define ROWS_3 4
 #define ROWS_4 3

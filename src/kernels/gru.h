@@ -21,6 +21,8 @@ typedef struct {
     right_side *Wx, *Wh_zr, *Wh_a;         /* of each panel */
     REAL *Wx_room, *Wh_zr_room, *Wh_a_room; /* forward: [panel][k][gates][W]; backward: transposed, [columns / 2W][k][2 W] */
     REAL *h, *rh;                          /* without training: h (2, N, H), r h_prev (N, H) */
+    int few;                               /* rows.h: then few_x, few_h (N, 3 H) are the products with Wx and Wh; */
+    REAL *few_x, *few_h;                   /* backward: dA, and dq (N, H) */
     REAL *dh;                              /* backward: the part of dh_prev that stays with its unit (N, H) */
     REAL *sums;                            /* backward: a product with Wh^T, [H / 2W][N][2 W] */
     REAL *room;                            /* backward: the packed left side of the weights' gradients */
@@ -64,9 +66,9 @@ static void NAME(gru_gates)(const NAME(gru_work) *k, ptrdiff_t p, ptrdiff_t t, p
     }
 }
 
-/* Second half: the candidate and h of one tile. `sums` (rows, W) holds (r h_prev) Wh_a, or is NULL. */
+/* Second half: the candidate and h of one tile. `sums` holds (r h_prev) Wh_a, its rows apart by `step`, or is NULL. */
 static void NAME(gru_candidate)(const NAME(gru_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
-                                ptrdiff_t rows, const REAL *sums)
+                                ptrdiff_t rows, const REAL *sums, ptrdiff_t step)
 {
     const cell_job *job = k->job;
     const ptrdiff_t H = job->H, w = NAME(panel_width)(H, p), j = p * W;
@@ -77,7 +79,7 @@ static void NAME(gru_candidate)(const NAME(gru_work) *k, ptrdiff_t p, ptrdiff_t 
         REAL *row = NAME(panel_row)(&k->panels, p, slot, n);
         vec A = NAME(load_n)(row + 2 * w, w) + bias, h_prev = {0};
         if (sums) {
-            A += NAME(load)(sums + r * W);
+            A += NAME(load)(sums + r * step);
             h_prev = NAME(load_n)(NAME(gru_h_prev)(k, t, n) + j, w);
         }
         vec z = NAME(load_n)(row, w), a = NAME(vtanh)(A);
@@ -97,46 +99,72 @@ static void NAME(gru_forward_body)(team *tm, int rank, void *work)
     const cell_job *job = k->job;
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, P = NAME(panel_count)(H);
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
-    const ptrdiff_t tiles = T * tile_count(N, ROWS_2);
+    const ptrdiff_t tiles = tile_count(N, ROWS_2), strips = NAME(strip_count)(H, 1);
+    const ptrdiff_t x_size = NAME(lines)(P * 3 * W * D), zr_size = NAME(lines)(P * 2 * W * H);
+    const REAL *packed = job->packed;
     REAL sums[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
     ptrdiff_t p0, p1;
     team_share(tm, rank, P, &p0, &p1);
 
-    for (ptrdiff_t p = p0; p < p1; p++) {
-        k->Wx[p] = NAME(gate_weights)(k->Wx_room + p * 3 * W * D, Wx, D, H, 0, 3, p, tiles);
-        k->Wh_zr[p] = NAME(gate_weights)(k->Wh_zr_room + p * 2 * W * H, Wh, H, H, 0, 2, p, tiles);
-        k->Wh_a[p] = NAME(gate_weights)(k->Wh_a_room + p * W * H, Wh, H, H, 2, 1, p, tiles);
+    for (ptrdiff_t p = p0; p < p1 && !k->few; p++)
+        if (packed) {
+            k->Wx[p] = NAME(packed_weights)(packed, D, 3, p);
+            k->Wh_zr[p] = NAME(packed_weights)(packed + x_size, H, 2, p);
+            k->Wh_a[p] = NAME(packed_weights)(packed + x_size + zr_size, H, 1, p);
+        } else {
+            k->Wx[p] = NAME(gate_weights)(k->Wx_room + p * 3 * W * D, Wx, D, H, 0, 3, p, T * tiles);
+            k->Wh_zr[p] = NAME(gate_weights)(k->Wh_zr_room + p * 2 * W * H, Wh, H, H, 0, 2, p, T * tiles);
+            k->Wh_a[p] = NAME(gate_weights)(k->Wh_a_room + p * W * H, Wh, H, H, 2, 1, p, T * tiles);
+        }
+    if (k->few) {
+        NAME(few_gates)(&k->panels, p0, p1, N, job->xs.p, job->xs.s0, Wx, D, 0, 3, k->few_x);
+        NAME(few_to_panels)(&k->panels, p0, p1, N, k->few_x);
+        if (job->h0.p)
+            NAME(few_gates)(&k->panels, p0, p1, N, job->h0.p, job->h0.s0, Wh, H, 0, 2, k->few_h);
     }
     team_wait(tm);
 
     for (ptrdiff_t t = 0; t < T; t++) {
         const ptrdiff_t slot = t % k->chunk;
-        if (slot == 0)
+        if (slot == 0 && !k->few)
             for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_2); next_panel(&w);)
-                NAME(panel_input)(&k->panels, w.p, w.n, w.n + w.rows, T - t < k->chunk ? T - t : k->chunk,
+                NAME(panel_input)(&k->panels, (panel_strip){w.p, 1}, w.n, w.n + w.rows, T - t < k->chunk ? T - t : k->chunk,
                                   (const REAL *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, D, k->Wx[w.p]);
 
         const REAL *h = NAME(gru_h_prev)(k, t, 0);
         const ptrdiff_t h_n = t == 0 ? job->h0.s0 : H;
         for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_2); next_tile(&w);) {
-            if (h) {
-                product m = {.K = H, .a = h + w.n * h_n, .ar = h_n, .ak = 1, .b = k->Wh_zr[w.p].p, .bk = k->Wh_zr[w.p].bk,
-                             .bv = k->Wh_zr[w.p].bv, .c = sums, .cr = 2 * W, .cv = W};
-                NAME(gates_multiply)(2, w.rows, W, &m);
-            }
+            if (h && k->few)
+                NAME(few_to_sums)(&k->panels, (panel_strip){w.p, 1}, N, 0, 2, k->few_h, sums);
+            else if (h)
+                NAME(gates_product)(2, 1, H, w.rows, h + w.n * h_n, h_n, k->Wh_zr[w.p], w.i - 1, tiles, sums);
             NAME(gru_gates)(k, w.p, t, slot, w.n, w.rows, h ? sums : NULL);
         }
         team_wait(tm); /* r h_prev is whole */
-        for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_2); next_tile(&w);) {
-            if (h) {
-                product m = {.K = H, .a = NAME(gru_rh)(k, t, w.n), .ar = H, .ak = 1, .b = k->Wh_a[w.p].p,
-                             .bk = k->Wh_a[w.p].bk, .bv = k->Wh_a[w.p].bv, .c = sums, .cr = W, .cv = W};
-                NAME(gates_multiply)(1, w.rows, W, &m);
-            }
-            NAME(gru_candidate)(k, w.p, t, slot, w.n, w.rows, h ? sums : NULL);
+        if (h && k->few) {
+            NAME(few_gates)(&k->panels, p0, p1, N, NAME(gru_rh)(k, 0, 0), H, Wh, H, 2, 1, k->few_h);
+            team_wait(tm);
+        }
+        for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2); next_tile(&w);) {
+            const panel_strip strip = NAME(strip)(H, 1, w.p);
+            if (h && k->few)
+                NAME(few_to_sums)(&k->panels, strip, N, 2, 1, k->few_h, sums);
+            else if (h)
+                NAME(gates_product)(1, strip.panels, H, w.rows, NAME(gru_rh)(k, t, w.n), H, k->Wh_a[strip.p], w.i - 1, tiles,
+                                    sums);
+            for (int v = 0; v < strip.panels; v++)
+                NAME(gru_candidate)(k, strip.p + v, t, slot, w.n, w.rows, h ? sums + v * W : NULL, strip.panels * W);
         }
         team_wait(tm); /* h of step t is whole */
     }
+}
+
+static ptrdiff_t NAME(gru_pack)(const cell_job *job, void *room)
+{
+    const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
+    ptrdiff_t n = NAME(pack_panels)(room, Wx, job->D, job->H, 0, 3);
+    n += NAME(pack_panels)(room ? (REAL *)room + n : NULL, Wh, job->H, job->H, 0, 2);
+    return n + NAME(pack_panels)(room ? (REAL *)room + n : NULL, Wh, job->H, job->H, 2, 1);
 }
 
 static int NAME(gru_forward)(const cell_job *job)
@@ -145,14 +173,18 @@ static int NAME(gru_forward)(const cell_job *job)
     NAME(gru_work) k = {.job = job, .chunk = T, .panels = {job->panels, N, T, H, GRU_GATES, GRU_GATES}};
     if (!job->train)
         k.panels.T = k.chunk = NAME(chunk_steps)(N, T);
-    ptrdiff_t weights = NAME(lines)(P * 3 * W * D), zr = NAME(lines)(P * 2 * W * H), a = NAME(lines)(P * W * H);
+    k.few = NAME(is_few)(job);
+    const int own = !job->packed && !k.few; /* weights to be packed in this call */
+    ptrdiff_t weights = own ? NAME(lines)(P * 3 * W * D) : 0, few = k.few ? NAME(lines)(N * 3 * H) : 0;
+    ptrdiff_t zr = own ? NAME(lines)(P * 2 * W * H) : 0, a = own ? NAME(lines)(P * W * H) : 0;
     ptrdiff_t gates = job->train ? 0 : NAME(lines)(k.chunk * N * 3 * H + W), state = job->train ? 0 : NAME(lines)(N * H);
-    REAL *room = NAME(new_room)(weights + zr + a + gates + 3 * state);
+    REAL *room = NAME(new_room)(weights + zr + a + 2 * few + gates + 3 * state);
     right_side *sides = malloc(3 * P * sizeof(right_side));
     if (room && sides) {
         k.Wx = sides, k.Wh_zr = sides + P, k.Wh_a = sides + 2 * P;
         k.Wx_room = room, k.Wh_zr_room = room + weights, k.Wh_a_room = k.Wh_zr_room + zr;
-        k.rh = k.Wh_a_room + a, k.h = k.rh + state;
+        k.few_x = k.Wh_a_room + a, k.few_h = k.few_x + few;
+        k.rh = k.few_h + few, k.h = k.rh + state;
         if (!job->train)
             k.panels.p = k.h + 2 * state;
         team_run(job->threads, NAME(gru_forward_body), &k);
@@ -225,6 +257,35 @@ static void NAME(gru_backward_body)(team *tm, int rank, void *work)
     team_share(tm, rank, NAME(pair_count)(D), &x0, &x1);
     team_share(tm, rank, NAME(panel_count)(H), &p0, &p1);
 
+    if (k->few) {
+        REAL *dA = k->few_x, *dq = k->few_h;
+        for (ptrdiff_t q = q0; q < q1; q++)
+            NAME(gru_gate_grads)(k, q, 0, 0, N, NULL);
+        team_wait(tm);
+        NAME(few_from_panels)(&k->panels, p0, p1, N, dA);
+        team_wait(tm);
+        NAME(few_grads)(&k->panels, tm, rank, N, dA, 2, 1, Wh, H, h0 ? rh : NULL, H, dq, H, job->dWh);
+        team_wait(tm);
+        for (ptrdiff_t q = q0; q < q1; q++) {
+            for (ptrdiff_t n = 0; n < N; n++)
+                for (ptrdiff_t v = 0, j; (j = (2 * q + v) * W) < H && v < 2; v++)
+                    NAME(store)(k->sums + ((q * N + n) * 2 + v) * W, NAME(load_n)(dq + n * H + j, H - j < W ? H - j : W));
+            NAME(gru_reset_grads)(k, q, 0, 0, N, k->sums + q * N * 2 * W);
+        }
+        team_wait(tm);
+        NAME(few_from_panels)(&k->panels, p0, p1, N, dA);
+        if (job->db)
+            NAME(panel_bias_grads)(&k->panels, p0, p1, job->db);
+        team_wait(tm);
+        NAME(few_grads)(&k->panels, tm, rank, N, dA, 0, 2, Wh, H, h0, job->h0.s0, job->dh0, H, job->dWh);
+        NAME(few_grads)(&k->panels, tm, rank, N, dA, 0, 3, Wx, D, xs, job->xs.s0, (REAL *)job->dxs.p, job->dxs.s0, job->dWx);
+        ptrdiff_t j0, j1; /* the units whose dh0 this thread has just written, as few_grads shares them */
+        team_share(tm, rank, H, &j0, &j1);
+        for (ptrdiff_t n = 0; n < N; n++)
+            for (ptrdiff_t j = j0; j < j1; j++)
+                ((REAL *)job->dh0)[n * H + j] += k->dh[n * H + j];
+        return;
+    }
     for (ptrdiff_t q = q0; q < q1; q++) {
         NAME(pack_transposed)(k->Wh_zr_room + q * 2 * W * 2 * H, Wh, H, q, H, 0, 2);
         NAME(pack_transposed)(k->Wh_a_room + q * 2 * W * H, Wh, H, q, H, 2, 1);
@@ -263,14 +324,17 @@ static int NAME(gru_backward)(const cell_job *job)
 {
     const ptrdiff_t N = job->N, D = job->D, H = job->H;
     NAME(gru_work) k = {.job = job, .panels = {job->panels, N, job->T, H, GRU_GATES, GRU_GATES}};
-    ptrdiff_t weights = NAME(lines)(NAME(pair_count)(D) * 2 * W * 3 * H), state = NAME(lines)(N * H);
-    ptrdiff_t zr = NAME(lines)(NAME(pair_count)(H) * 2 * W * 2 * H), a = NAME(lines)(NAME(pair_count)(H) * 2 * W * H);
+    k.few = NAME(is_few)(job);
+    const ptrdiff_t packs = !k.few, few = k.few ? NAME(lines)(N * 3 * H) : 0;
+    ptrdiff_t weights = packs * NAME(lines)(NAME(pair_count)(D) * 2 * W * 3 * H), state = NAME(lines)(N * H);
+    ptrdiff_t zr = packs * NAME(lines)(NAME(pair_count)(H) * 2 * W * 2 * H), a = packs * NAME(lines)(NAME(pair_count)(H) * 2 * W * H);
     ptrdiff_t sums = NAME(lines)(NAME(pair_count)(H) * 2 * W * N);
-    REAL *room = NAME(new_room)(weights + zr + a + state + sums + GRAD_ROOM(D > H ? D : H));
+    REAL *room = NAME(new_room)(weights + zr + a + state + sums + 2 * few + packs * GRAD_ROOM(D > H ? D : H));
     if (!room)
         return -1;
     k.Wx_room = room, k.Wh_zr_room = room + weights, k.Wh_a_room = k.Wh_zr_room + zr;
-    k.dh = k.Wh_a_room + a, k.sums = k.dh + state, k.room = k.sums + sums;
+    k.dh = k.Wh_a_room + a, k.sums = k.dh + state;
+    k.few_x = k.sums + sums, k.few_h = k.few_x + few, k.room = k.few_h + few;
     team_run(job->threads, NAME(gru_backward_body), &k);
     free(room);
     return 0;

@@ -16,6 +16,12 @@ typedef struct {
     ptrdiff_t of[4];
 } lanes_of;
 
+/* Panels p to p + panels - 1 of the gates, which one product makes together. */
+typedef struct {
+    ptrdiff_t p;
+    int panels;
+} panel_strip;
+
 #define PASTE_(a, b) a##b
 #define PASTE(a, b) PASTE_(a, b)
 

@@ -21,6 +21,7 @@ typedef struct {
     strided h0, c0;            /* (N, H), last stride 1 */
     strided Wx, Wh;            /* (D, G H), (H, G H), any strides */
     const void *b;             /* (G H) or NULL */
+    const void *packed;        /* without training: what <cell>_pack wrote, used instead of Wx and Wh; or NULL */
 
     /* forward writes */
     strided hs;                /* (N, T, H), last stride 1 */
@@ -68,8 +69,13 @@ typedef struct {
 
 typedef int (*cell_kernel)(const cell_job *);
 
+/* Packs Wx and Wh for forward without training: D, H, Wx and Wh of the job alone are used. Returns the number of
+ * reals; with room NULL that is all it does. */
+typedef ptrdiff_t (*pack_kernel)(const cell_job *, void *room);
+
 typedef struct {
     cell_kernel rnn_forward, rnn_backward, lstm_forward, lstm_backward, gru_forward, gru_backward;
+    pack_kernel rnn_pack, lstm_pack, gru_pack;
     int (*gemm)(const gemm_job *);
     int (*column_sums)(const gemm_job *);   /* c (N) = sum over the rows of a (M, N): a and c only */
     int (*softmax_forward)(const softmax_job *);

@@ -22,6 +22,8 @@ typedef struct {
     REAL *Wx_room, *Wh_room;   /* forward: [panel][k][4][W]; backward: transposed, [columns / 2W][4 H][2 W].
                                 * Where all steps are one chunk, Wx has room for one panel per thread. */
     REAL *h, *c;               /* without training: h (2, N, H) and c (N, H); backward: c is dc (N, H) */
+    int few;                   /* rows.h: then few_x, few_h (N, 4 H) are the products with Wx and Wh; backward: dA */
+    REAL *few_x, *few_h;
     REAL *sums;                /* backward: dA_next Wh^T, [H / 2W][N][2 W] */
     REAL *room;                /* backward: the packed left side of the weights' gradients */
 } NAME(lstm_work);
@@ -81,44 +83,56 @@ static void NAME(lstm_forward_body)(team *tm, int rank, void *work)
     const cell_job *job = k->job;
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, P = NAME(panel_count)(H);
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
-    const int tall = N > ROWS_4; /* then gates_multiply takes two gates at a time */
-    const ptrdiff_t most = tall ? ROWS_2 : ROWS_4, tiles = tile_count(N, most), ahead = 2 * W / tiles;
+    const ptrdiff_t most = N > ROWS_4 ? ROWS_2 : ROWS_4, tiles = tile_count(N, most); /* as gates_multiply cuts */
+    const REAL *packed = job->packed;
     REAL sums[ROWS_2 * 4 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
     ptrdiff_t p0, p1;
     team_share(tm, rank, P, &p0, &p1);
 
-    for (ptrdiff_t p = p0; p < p1; p++)
-        k->Wh[p] = NAME(gate_weights)(k->Wh_room + p * 4 * W * H, Wh, H, H, 0, 4, p, T * tiles);
-    if (k->chunk < T) /* used in every chunk, so packed once */
-        for (ptrdiff_t p = p0; p < p1; p++)
+    for (ptrdiff_t p = p0; p < p1 && !k->few; p++) {
+        k->Wh[p] = packed ? NAME(packed_weights)(packed + NAME(lines)(P * 4 * W * D), H, 4, p)
+                          : NAME(gate_weights)(k->Wh_room + p * 4 * W * H, Wh, H, H, 0, 4, p, T * tiles);
+        if (packed)
+            k->Wx[p] = NAME(packed_weights)(packed, D, 4, p);
+        else if (k->chunk < T) /* used in every chunk, so packed once */
             k->Wx[p] = NAME(gate_weights)(k->Wx_room + p * 4 * W * D, Wx, D, H, 0, 4, p, T * tiles);
+    }
+    if (k->few) {
+        NAME(few_gates)(&k->panels, p0, p1, N, job->xs.p, job->xs.s0, Wx, D, 0, 4, k->few_x);
+        NAME(few_to_panels)(&k->panels, p0, p1, N, k->few_x);
+        if (job->h0.p)
+            NAME(few_gates)(&k->panels, p0, p1, N, job->h0.p, job->h0.s0, Wh, H, 0, 4, k->few_h);
+    }
     team_wait(tm);
 
     for (ptrdiff_t t = 0; t < T; t++) {
         const ptrdiff_t slot = t % k->chunk;
-        if (slot == 0)
+        if (slot == 0 && !k->few)
             for (tile_walk w = team_tiles(tm, rank, P, N, most); next_panel(&w);)
-                NAME(panel_input)(&k->panels, w.p, w.n, w.n + w.rows, T - t < k->chunk ? T - t : k->chunk,
+                NAME(panel_input)(&k->panels, (panel_strip){w.p, 1}, w.n, w.n + w.rows, T - t < k->chunk ? T - t : k->chunk,
                                   (const REAL *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, D,
-                                  k->chunk < T ? k->Wx[w.p]
-                                               : NAME(gate_weights)(k->Wx_room + rank * NAME(lines)(4 * W * D), Wx, D, H, 0,
-                                                                    4, w.p, T * tiles));
+                                  packed || k->chunk < T ? k->Wx[w.p]
+                                                         : NAME(gate_weights)(k->Wx_room + rank * NAME(lines)(4 * W * D), Wx,
+                                                                              D, H, 0, 4, w.p, T * tiles));
 
         const REAL *h = t == 0 ? job->h0.p : job->train ? (REAL *)job->h + (t - 1) * N * H : k->h + (t - 1) % 2 * N * H;
         const ptrdiff_t h_n = t == 0 ? job->h0.s0 : H;
         for (tile_walk w = team_tiles(tm, rank, P, N, most); next_tile(&w);) {
-            if (h) {
-                right_side b = k->Wh[w.p];
-                product m = {.K = H, .a = h + w.n * h_n, .ar = h_n, .ak = 1, .b = b.p, .bk = b.bk, .bv = b.bv,
-                             .c = sums, .cr = 4 * W, .cv = W};
-                if (b.bk == 4 * W) /* packed: the next panel follows it, and is fetched while this one is used */
-                    m.ahead[0].p = b.p + H * 4 * W + (w.i - 1) * 2 * H * ahead, m.ahead[0].step = ahead;
-                NAME(gates_multiply)(4, w.rows, W, &m);
-            }
+            if (h && k->few)
+                NAME(few_to_sums)(&k->panels, (panel_strip){w.p, 1}, N, 0, 4, k->few_h, sums);
+            else if (h)
+                NAME(gates_product)(4, 1, H, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i - 1, tiles, sums);
             NAME(lstm_activate)(k, w.p, t, slot, w.n, w.rows, h ? sums : NULL);
         }
         team_wait(tm); /* h of step t is whole */
     }
+}
+
+static ptrdiff_t NAME(lstm_pack)(const cell_job *job, void *room)
+{
+    const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
+    ptrdiff_t x = NAME(pack_panels)(room, Wx, job->D, job->H, 0, 4);
+    return x + NAME(pack_panels)(room ? (REAL *)room + x : NULL, Wh, job->H, job->H, 0, 4);
 }
 
 static int NAME(lstm_forward)(const cell_job *job)
@@ -127,15 +141,18 @@ static int NAME(lstm_forward)(const cell_job *job)
     NAME(lstm_work) k = {.job = job, .chunk = T, .panels = {job->panels, N, T, H, LSTM_GATES, LSTM_KEPT}};
     if (!job->train)
         k.panels.T = k.chunk = NAME(chunk_steps)(N, T), k.panels.S = LSTM_GATES;
-    ptrdiff_t weights = k.chunk < T ? NAME(lines)(P * 4 * W * D) : job->threads * NAME(lines)(4 * W * D);
-    ptrdiff_t recurrent = NAME(lines)(P * 4 * W * H);
+    k.few = NAME(is_few)(job);
+    const int own = !job->packed && !k.few; /* weights to be packed in this call */
+    ptrdiff_t weights = !own ? 0 : k.chunk < T ? NAME(lines)(P * 4 * W * D) : job->threads * NAME(lines)(4 * W * D);
+    ptrdiff_t recurrent = own ? NAME(lines)(P * 4 * W * H) : 0, few = k.few ? NAME(lines)(N * 4 * H) : 0;
     ptrdiff_t gates = job->train ? 0 : NAME(lines)(k.chunk * N * 4 * H + W), state = job->train ? 0 : NAME(lines)(N * H);
-    REAL *room = NAME(new_room)(weights + recurrent + gates + 3 * state);
+    REAL *room = NAME(new_room)(weights + recurrent + 2 * few + gates + 3 * state);
     right_side *sides = malloc(2 * P * sizeof(right_side));
     if (room && sides) {
         k.Wx = sides, k.Wh = sides + P;
         k.Wx_room = room, k.Wh_room = room + weights;
-        k.c = k.Wh_room + recurrent, k.h = k.c + state;
+        k.few_x = k.Wh_room + recurrent, k.few_h = k.few_x + few;
+        k.c = k.few_h + few, k.h = k.c + state;
         if (!job->train)
             k.panels.p = k.h + 2 * state;
         team_run(job->threads, NAME(lstm_forward_body), &k);
@@ -201,6 +218,19 @@ static void NAME(lstm_backward_body)(team *tm, int rank, void *work)
     team_share(tm, rank, NAME(pair_count)(D), &x0, &x1);
     team_share(tm, rank, NAME(panel_count)(H), &p0, &p1);
 
+    if (k->few) {
+        for (ptrdiff_t q = q0; q < q1; q++)
+            NAME(lstm_gate_grads)(k, q, 0, 0, N, NULL);
+        team_wait(tm);
+        NAME(few_from_panels)(&k->panels, p0, p1, N, k->few_x);
+        if (job->db)
+            NAME(panel_bias_grads)(&k->panels, p0, p1, job->db);
+        team_wait(tm);
+        NAME(few_grads)(&k->panels, tm, rank, N, k->few_x, 0, 4, Wh, H, h0, job->h0.s0, job->dh0, H, job->dWh);
+        NAME(few_grads)(&k->panels, tm, rank, N, k->few_x, 0, 4, Wx, D, xs, job->xs.s0, (REAL *)job->dxs.p, job->dxs.s0,
+                        job->dWx);
+        return;
+    }
     for (ptrdiff_t q = q0; q < q1; q++)
         NAME(pack_transposed)(k->Wh_room + q * 2 * W * 4 * H, Wh, H, q, H, 0, 4);
     for (ptrdiff_t q = x0; q < x1; q++)
@@ -231,14 +261,15 @@ static int NAME(lstm_backward)(const cell_job *job)
 {
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H;
     NAME(lstm_work) k = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, LSTM_KEPT}};
-    ptrdiff_t weights = NAME(lines)(NAME(pair_count)(D) * 2 * W * 4 * H);
-    ptrdiff_t recurrent = NAME(lines)(NAME(pair_count)(H) * 2 * W * 4 * H), state = NAME(lines)(N * H);
+    k.few = NAME(is_few)(job);
+    ptrdiff_t weights = k.few ? 0 : NAME(lines)(NAME(pair_count)(D) * 2 * W * 4 * H), few = k.few ? NAME(lines)(N * 4 * H) : 0;
+    ptrdiff_t recurrent = k.few ? 0 : NAME(lines)(NAME(pair_count)(H) * 2 * W * 4 * H), state = NAME(lines)(N * H);
     ptrdiff_t sums = NAME(lines)(NAME(pair_count)(H) * 2 * W * N);
-    REAL *room = NAME(new_room)(weights + recurrent + state + sums + GRAD_ROOM(D > H ? D : H));
+    REAL *room = NAME(new_room)(weights + recurrent + state + sums + few + (k.few ? 0 : GRAD_ROOM(D > H ? D : H)));
     if (!room)
         return -1;
     k.Wx_room = room, k.Wh_room = room + weights;
-    k.c = k.Wh_room + recurrent, k.sums = k.c + state, k.room = k.sums + sums;
+    k.c = k.Wh_room + recurrent, k.sums = k.c + state, k.few_x = k.sums + sums, k.room = k.few_x + few;
     team_run(job->threads, NAME(lstm_backward_body), &k);
     free(room);
     return 0;

@@ -48,15 +48,27 @@ static inline REAL *NAME(panel_row)(const panels_of *P, ptrdiff_t p, ptrdiff_t t
     return P->p + p * W * P->S * P->N * P->T + (t * P->N + n) * P->S * NAME(panel_width)(P->H, p);
 }
 
+/* A single gate would be one vector of columns, too few to keep the machine busy: whole panels then go in pairs. */
+static inline ptrdiff_t NAME(strip_count)(ptrdiff_t H, int G)
+{
+    return NAME(panel_count)(H) - (G == 1 ? H / W / 2 : 0);
+}
+static inline panel_strip NAME(strip)(ptrdiff_t H, int G, ptrdiff_t s)
+{
+    const ptrdiff_t pairs = G == 1 ? H / W / 2 : 0;
+    return s < pairs ? (panel_strip){2 * s, 2} : (panel_strip){pairs + s, 1};
+}
+
 /* Rows of a product with G gates. Four gates are at most ROWS_4 rows at once, or two by two ROWS_2 rows,
  * which reads the weights half as often. */
-static inline ptrdiff_t NAME(gate_rows)(int G) { return G == 4 ? ROWS_2 : NAME(max_rows)[G]; }
+static inline ptrdiff_t NAME(gate_rows)(int G) { return G == 3 ? ROWS_3 : ROWS_2; }
 
-static void NAME(gates_multiply)(int G, ptrdiff_t rows, ptrdiff_t w, const product *t)
+/* One tile of a strip of NV vectors, w columns each. */
+static void NAME(gates_multiply)(int NV, ptrdiff_t rows, ptrdiff_t w, const product *t)
 {
     const lanes_of lanes = {{w, w, w, w}};
-    if (G < 4 || rows <= ROWS_4) {
-        NAME(multiply)(G, rows, lanes, t);
+    if (NV < 4 || rows <= ROWS_4) {
+        NAME(multiply)(NV, rows, lanes, t);
         return;
     }
     product half = *t;
@@ -76,7 +88,7 @@ typedef struct {
 #define right_side NAME(right_side)
 
 /* Weights of panel p, gates first..first+G of (K, all H), packed into room as [k][G][W]. Where so few tiles
- * will use them that packing would not pay, they are read where they lie. */
+ * will use them that packing would not pay, they are read where they lie. The next panel is bv further if G is 1. */
 static right_side NAME(gate_weights)(REAL *room, matrix weights, ptrdiff_t K, ptrdiff_t H, int first, int G, ptrdiff_t p,
                                      ptrdiff_t tiles)
 {
@@ -84,19 +96,47 @@ static right_side NAME(gate_weights)(REAL *room, matrix weights, ptrdiff_t K, pt
     const lanes_of lanes = {{w, w, w, w}};
     matrix own = {weights.p + (first * H + p * W) * weights.c, weights.r, weights.c};
     if (tiles <= 2 && w == W && own.c == 1)
-        return (right_side){own.p, own.r, H};
+        return (right_side){own.p, own.r, G == 1 ? W : H};
     NAME(pack_b)(room, own, K, G, H, lanes);
-    return (right_side){room, G * W, W};
+    return (right_side){room, G * W, G == 1 ? W * K : W};
 }
 
-/* Gates of panel p = x Wx, of samples n0..n1, for the first T steps that P has room for. Tiles run over the
+/* The same for weights that were packed before, by pack_panels. */
+static inline right_side NAME(packed_weights)(const REAL *packed, ptrdiff_t K, int G, ptrdiff_t p)
+{
+    return (right_side){packed + p * G * W * K, G * W, G == 1 ? W * K : W};
+}
+
+/* All panels of gate_weights, one after another. Returns the reals they take; with room NULL that is all. */
+static ptrdiff_t NAME(pack_panels)(REAL *room, matrix weights, ptrdiff_t K, ptrdiff_t H, int first, int G)
+{
+    for (ptrdiff_t p = 0; room && p * W < H; p++)
+        NAME(gate_weights)(room + p * G * W * K, weights, K, H, first, G, p, PTRDIFF_MAX);
+    return NAME(lines)(NAME(panel_count)(H) * G * W * K);
+}
+
+/* sums (rows, vectors of the strip, W) = a weights: one of `tiles` tiles of a strip, the one with number i. What
+ * lies behind the strip's weights is fetched meanwhile: if they are packed it is multiplied next. */
+static void NAME(gates_product)(int G, int panels, ptrdiff_t K, ptrdiff_t rows, const REAL *a, ptrdiff_t ar, right_side b,
+                                ptrdiff_t i, ptrdiff_t tiles, REAL *sums)
+{
+    const int NV = G * panels;
+    const ptrdiff_t step = 2 * W / tiles;
+    product m = {.K = K, .a = a, .ar = ar, .ak = 1, .b = b.p, .bk = b.bk, .bv = b.bv, .c = sums, .cr = NV * W, .cv = W};
+    if (b.bk == G * W)
+        m.ahead[0].p = b.p + K * NV * W + i * (NV / 2) * K * step, m.ahead[0].step = step;
+    NAME(gates_multiply)(NV, rows, W, &m);
+}
+
+/* Gates of a strip = x Wx, of samples n0..n1, for the first T steps that P has room for. Tiles run over the
  * longer of batch and time, so that rows keep one stride whatever the layout of xs. */
-static void NAME(panel_input)(const panels_of *P, ptrdiff_t p, ptrdiff_t n0, ptrdiff_t n1, ptrdiff_t T, const REAL *xs,
+static void NAME(panel_input)(const panels_of *P, panel_strip strip, ptrdiff_t n0, ptrdiff_t n1, ptrdiff_t T, const REAL *xs,
                               ptrdiff_t xn, ptrdiff_t xt, ptrdiff_t D, right_side weights)
 {
-    const ptrdiff_t N = n1 - n0, w = NAME(panel_width)(P->H, p), most = NAME(gate_rows)(P->G);
+    const ptrdiff_t N = n1 - n0, w = NAME(panel_width)(P->H, strip.p), most = NAME(gate_rows)(P->G);
     const int over_time = N * tile_count(T, most) <= T * tile_count(N, most);
     const ptrdiff_t outer = over_time ? N : T, inner = over_time ? T : N, tiles = tile_count(inner, most);
+    const ptrdiff_t cv = P->G == 1 ? W * P->S * P->N * P->T : w;
 
     for (ptrdiff_t o = 0; o < outer; o++)
         for (ptrdiff_t i = 0; i < tiles; i++) {
@@ -104,9 +144,66 @@ static void NAME(panel_input)(const panels_of *P, ptrdiff_t p, ptrdiff_t n0, ptr
             ptrdiff_t n = n0 + (over_time ? o : from), t = over_time ? from : o;
             product m = {.K = D, .a = xs + n * xn + t * xt, .ar = over_time ? xt : xn, .ak = 1,
                          .b = weights.p, .bk = weights.bk, .bv = weights.bv,
-                         .c = NAME(panel_row)(P, p, t, n), .cr = (over_time ? P->N : 1) * P->S * w, .cv = w};
-            NAME(gates_multiply)(P->G, rows, w, &m);
+                         .c = NAME(panel_row)(P, strip.p, t, n), .cr = (over_time ? P->N : 1) * P->S * w, .cv = cv};
+            if (m.ar == D) /* the next tile's rows lie behind this one's */
+                m.ahead[1].p = m.a + rows * D, m.ahead[1].step = rows;
+            NAME(gates_multiply)(P->G * strip.panels, rows, w, &m);
         }
+}
+
+/* Few rows (rows.h): y (rows, all H) = x weights, gates first..first+G of this thread's panels p0..p1. */
+static void NAME(few_gates)(const panels_of *P, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows, const REAL *x, ptrdiff_t xr,
+                            matrix weights, ptrdiff_t K, int first, int G, REAL *y)
+{
+    const ptrdiff_t H = P->H, j0 = p0 * W, j1 = p1 * W < H ? p1 * W : H;
+    for (int g = first; g < first + G; g++)
+        NAME(rows_times)(rows, x, xr, weights.p + g * H + j0, weights.r, K, j1 - j0, y + g * H + j0, P->G * H);
+}
+
+/* y from few_gates into the panels' first step. */
+static void NAME(few_to_panels)(const panels_of *P, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows, const REAL *y)
+{
+    for (ptrdiff_t p = p0; p < p1; p++)
+        for (ptrdiff_t n = 0; n < rows; n++)
+            for (ptrdiff_t g = 0, w = NAME(panel_width)(P->H, p); g < P->G; g++)
+                NAME(store_n)(NAME(panel_row)(P, p, 0, n) + g * w, NAME(load_n)(y + (n * P->G + g) * P->H + p * W, w), w);
+}
+
+/* y from few_gates as the sums of a strip: (rows, gates first..first+G or the strip's panels, W). */
+static void NAME(few_to_sums)(const panels_of *P, panel_strip strip, ptrdiff_t rows, int first, int G, const REAL *y,
+                              REAL *sums)
+{
+    for (ptrdiff_t n = 0; n < rows; n++)
+        for (ptrdiff_t v = 0, w = NAME(panel_width)(P->H, strip.p); v < G * strip.panels; v++, sums += W) {
+            const ptrdiff_t gate = first + (G == 1 ? 0 : v), p = strip.p + (G == 1 ? v : 0);
+            NAME(store)(sums, NAME(load_n)(y + (n * P->G + gate) * P->H + p * W, w));
+        }
+}
+
+/* The way back of few_gates: dy (rows, all H) from the panels' first step, this thread's panels. */
+static void NAME(few_from_panels)(const panels_of *P, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows, REAL *dy)
+{
+    for (ptrdiff_t p = p0; p < p1; p++)
+        for (ptrdiff_t n = 0; n < rows; n++)
+            for (ptrdiff_t g = 0, w = NAME(panel_width)(P->H, p); g < P->G; g++)
+                NAME(store_n)(dy + (n * P->G + g) * P->H + p * W, NAME(load_n)(NAME(panel_row)(P, p, 0, n) + g * w, w), w);
+}
+
+/* Gates first..first+G of dx = dy weights^T and dW = x^T dy, dW as large as the weights: this thread's rows of the
+ * weights (K, all H). */
+static void NAME(few_grads)(const panels_of *P, const team *tm, int rank, ptrdiff_t rows, const REAL *dy, int first, int G,
+                            matrix weights, ptrdiff_t K, const REAL *x, ptrdiff_t xr, REAL *dx, ptrdiff_t dxr, REAL *dW)
+{
+    const ptrdiff_t all = P->G * P->H, skip = first * P->H;
+    ptrdiff_t k0, k1;
+    team_share(tm, rank, K, &k0, &k1);
+    NAME(rows_back)(rows, dy + skip, all, G * P->H, k0, k1, weights.p + skip, weights.r, x, xr, dx, dxr, dW + skip, all);
+}
+
+/* Whether a call is one: a single step of few rows, with weights whose rows are contiguous. */
+static inline int NAME(is_few)(const cell_job *job)
+{
+    return job->T == 1 && job->N <= FEW_ROWS && job->Wx.s1 == 1 && job->Wh.s1 == 1 && !job->packed;
 }
 
 #define GRAD_ROWS 832
@@ -124,15 +221,16 @@ static void NAME(panel_weight_grads)(const panels_of *P, team *tm, int rank, int
         team_wait(tm);
         NAME(pack_a)(room, tm, rank, rows, P->N, r0, r1, M, height);
         team_wait(tm);
-        for (tile_walk k = team_tiles(tm, rank, NAME(panel_count)(H), M, height); next_tile(&k);) {
-            const ptrdiff_t w = NAME(panel_width)(H, k.p);
-            product t = {.K = K, .a = room + k.n * K, .ar = 1, .ak = k.rows,
-                         .b = NAME(panel_row)(P, k.p, 0, 0) + r0 * P->S * w + first * w, .bk = P->S * w, .bv = w,
-                         .c = dW + k.n * all * H + first * H + k.p * W, .cr = all * H, .cv = H, .add = block > 0};
+        for (tile_walk k = team_tiles(tm, rank, NAME(strip_count)(H, G), M, height); next_tile(&k);) {
+            const panel_strip strip = NAME(strip)(H, G, k.p);
+            const ptrdiff_t w = NAME(panel_width)(H, strip.p), panel = W * P->S * R;
+            product t = {.K = K, .a = room + k.n * K, .ar = 1, .ak = k.rows, .b = P->p + strip.p * panel + (r0 * P->S + first) * w,
+                         .bk = P->S * w, .bv = G == 1 ? panel : w, .c = dW + k.n * all * H + first * H + strip.p * W,
+                         .cr = all * H, .cv = G == 1 ? W : H, .add = block > 0};
             t.ahead[0].p = t.a + K * k.rows, t.ahead[0].step = k.rows; /* the next tile of rows */
-            if (k.i <= P->S) /* with the first tiles of a panel, a part of the next one's dA */
-                t.ahead[1].p = NAME(panel_row)(P, k.p + 1, 0, 0) + (r0 * P->S + (k.i - 1) * K) * W, t.ahead[1].step = W;
-            NAME(gates_multiply)(G, k.rows, w, &t);
+            if (k.i <= P->S) /* with the first tiles of a strip, a part of the next one's dA */
+                t.ahead[1].p = P->p + (strip.p + strip.panels) * panel + (r0 * P->S + (k.i - 1) * K) * W, t.ahead[1].step = W;
+            NAME(gates_multiply)(G * strip.panels, k.rows, w, &t);
         }
     }
 }

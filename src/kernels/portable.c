@@ -4,7 +4,7 @@
 #define TABLE kernels_portable
 #define TABLE_NAME "portable"
 #define VECTOR_BYTES 16
-#define ROWS_1 8
+#define ROWS_1 4
 #define ROWS_2 4
 #define ROWS_3 3
 #define ROWS_4 2

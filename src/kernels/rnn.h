@@ -15,13 +15,15 @@ typedef struct {
     right_side *Wx, *Wh;       /* of each panel */
     REAL *Wx_room, *Wh_room;   /* forward: [panel][k][W]; backward: transposed, [columns / 2W][H][2 W] */
     REAL *h;                   /* without training: h (2, N, H) */
+    int few;                   /* rows.h: then few_x, few_h (N, H) are the products with Wx and Wh; backward: dA */
+    REAL *few_x, *few_h;
     REAL *sums;                /* backward: dA_next Wh^T, [H / 2W][N][2 W] */
     REAL *room;                /* backward: the packed left side of the weights' gradients */
 } NAME(rnn_work);
 
-/* h of one tile: rows n0.. of step t of panel p. `sums` (rows, W) holds h_prev Wh, or is NULL. */
+/* h of one tile: rows n0.. of step t of panel p. `sums` holds h_prev Wh, its rows apart by `step`, or is NULL. */
 static void NAME(rnn_activate)(const NAME(rnn_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
-                               ptrdiff_t rows, const REAL *sums)
+                               ptrdiff_t rows, const REAL *sums, ptrdiff_t step)
 {
     const cell_job *job = k->job;
     const ptrdiff_t H = job->H, w = NAME(panel_width)(H, p), j = p * W;
@@ -31,7 +33,7 @@ static void NAME(rnn_activate)(const NAME(rnn_work) *k, ptrdiff_t p, ptrdiff_t t
         const ptrdiff_t n = n0 + r;
         vec A = NAME(load_n)(NAME(panel_row)(&k->panels, p, slot, n), w) + bias;
         if (sums)
-            A += NAME(load)(sums + r * W);
+            A += NAME(load)(sums + r * step);
         vec h = job->relu ? NAME(vmax)((vec){0}, A) : NAME(vtanh)(A);
         REAL *kept = job->train ? (REAL *)job->h + (t * job->N + n) * H : k->h + (t % 2 * job->N + n) * H;
         NAME(store_n)(kept + j, h, w);
@@ -47,36 +49,55 @@ static void NAME(rnn_forward_body)(team *tm, int rank, void *work)
     const cell_job *job = k->job;
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, P = NAME(panel_count)(H);
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
-    const ptrdiff_t tiles = T * tile_count(N, ROWS_1);
-    REAL sums[ROWS_1 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
+    const ptrdiff_t tiles = tile_count(N, ROWS_2), strips = NAME(strip_count)(H, 1);
+    const REAL *packed = job->packed;
+    REAL sums[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
     ptrdiff_t p0, p1;
     team_share(tm, rank, P, &p0, &p1);
 
-    for (ptrdiff_t p = p0; p < p1; p++) {
-        k->Wx[p] = NAME(gate_weights)(k->Wx_room + p * W * D, Wx, D, H, 0, 1, p, tiles);
-        k->Wh[p] = NAME(gate_weights)(k->Wh_room + p * W * H, Wh, H, H, 0, 1, p, tiles);
+    for (ptrdiff_t p = p0; p < p1 && !k->few; p++) {
+        k->Wx[p] = packed ? NAME(packed_weights)(packed, D, 1, p)
+                          : NAME(gate_weights)(k->Wx_room + p * W * D, Wx, D, H, 0, 1, p, T * tiles);
+        k->Wh[p] = packed ? NAME(packed_weights)(packed + NAME(lines)(P * W * D), H, 1, p)
+                          : NAME(gate_weights)(k->Wh_room + p * W * H, Wh, H, H, 0, 1, p, T * tiles);
+    }
+    if (k->few) {
+        NAME(few_gates)(&k->panels, p0, p1, N, job->xs.p, job->xs.s0, Wx, D, 0, 1, k->few_x);
+        NAME(few_to_panels)(&k->panels, p0, p1, N, k->few_x);
+        if (job->h0.p)
+            NAME(few_gates)(&k->panels, p0, p1, N, job->h0.p, job->h0.s0, Wh, H, 0, 1, k->few_h);
     }
     team_wait(tm);
 
     for (ptrdiff_t t = 0; t < T; t++) {
         const ptrdiff_t slot = t % k->chunk;
-        if (slot == 0)
-            for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_1); next_panel(&w);)
-                NAME(panel_input)(&k->panels, w.p, w.n, w.n + w.rows, T - t < k->chunk ? T - t : k->chunk,
-                                  (const REAL *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, D, k->Wx[w.p]);
+        if (slot == 0 && !k->few)
+            for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2); next_panel(&w);) {
+                const panel_strip strip = NAME(strip)(H, 1, w.p);
+                NAME(panel_input)(&k->panels, strip, w.n, w.n + w.rows, T - t < k->chunk ? T - t : k->chunk,
+                                  (const REAL *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, D, k->Wx[strip.p]);
+            }
 
         const REAL *h = t == 0 ? job->h0.p : job->train ? (REAL *)job->h + (t - 1) * N * H : k->h + (t - 1) % 2 * N * H;
         const ptrdiff_t h_n = t == 0 ? job->h0.s0 : H;
-        for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_1); next_tile(&w);) {
-            if (h) {
-                product m = {.K = H, .a = h + w.n * h_n, .ar = h_n, .ak = 1, .b = k->Wh[w.p].p, .bk = k->Wh[w.p].bk,
-                             .bv = k->Wh[w.p].bv, .c = sums, .cr = W, .cv = W};
-                NAME(gates_multiply)(1, w.rows, W, &m);
-            }
-            NAME(rnn_activate)(k, w.p, t, slot, w.n, w.rows, h ? sums : NULL);
+        for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2); next_tile(&w);) {
+            const panel_strip strip = NAME(strip)(H, 1, w.p);
+            if (h && k->few)
+                NAME(few_to_sums)(&k->panels, strip, N, 0, 1, k->few_h, sums);
+            else if (h)
+                NAME(gates_product)(1, strip.panels, H, w.rows, h + w.n * h_n, h_n, k->Wh[strip.p], w.i - 1, tiles, sums);
+            for (int v = 0; v < strip.panels; v++)
+                NAME(rnn_activate)(k, strip.p + v, t, slot, w.n, w.rows, h ? sums + v * W : NULL, strip.panels * W);
         }
         team_wait(tm); /* h of step t is whole */
     }
+}
+
+static ptrdiff_t NAME(rnn_pack)(const cell_job *job, void *room)
+{
+    const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
+    ptrdiff_t x = NAME(pack_panels)(room, Wx, job->D, job->H, 0, 1);
+    return x + NAME(pack_panels)(room ? (REAL *)room + x : NULL, Wh, job->H, job->H, 0, 1);
 }
 
 static int NAME(rnn_forward)(const cell_job *job)
@@ -85,13 +106,17 @@ static int NAME(rnn_forward)(const cell_job *job)
     NAME(rnn_work) k = {.job = job, .chunk = T, .panels = {job->panels, N, T, H, 1, 1}};
     if (!job->train)
         k.panels.T = k.chunk = NAME(chunk_steps)(N, T);
-    ptrdiff_t weights = NAME(lines)(P * W * D), recurrent = NAME(lines)(P * W * H);
+    k.few = NAME(is_few)(job);
+    const int own = !job->packed && !k.few; /* weights to be packed in this call */
+    ptrdiff_t weights = own ? NAME(lines)(P * W * D) : 0, recurrent = own ? NAME(lines)(P * W * H) : 0;
+    ptrdiff_t few = k.few ? NAME(lines)(N * H) : 0;
     ptrdiff_t gates = job->train ? 0 : NAME(lines)(k.chunk * N * H + W), state = job->train ? 0 : NAME(lines)(N * H);
-    REAL *room = NAME(new_room)(weights + recurrent + gates + 2 * state);
+    REAL *room = NAME(new_room)(weights + recurrent + 2 * few + gates + 2 * state);
     right_side *sides = malloc(2 * P * sizeof(right_side));
     if (room && sides) {
         k.Wx = sides, k.Wh = sides + P;
-        k.Wx_room = room, k.Wh_room = room + weights, k.h = k.Wh_room + recurrent;
+        k.Wx_room = room, k.Wh_room = room + weights;
+        k.few_x = k.Wh_room + recurrent, k.few_h = k.few_x + few, k.h = k.few_h + few;
         if (!job->train)
             k.panels.p = k.h + 2 * state;
         team_run(job->threads, NAME(rnn_forward_body), &k);
@@ -139,6 +164,19 @@ static void NAME(rnn_backward_body)(team *tm, int rank, void *work)
     team_share(tm, rank, NAME(pair_count)(D), &x0, &x1);
     team_share(tm, rank, NAME(panel_count)(H), &p0, &p1);
 
+    if (k->few) {
+        for (ptrdiff_t q = q0; q < q1; q++)
+            NAME(rnn_gate_grads)(k, q, 0, 0, N, NULL);
+        team_wait(tm);
+        NAME(few_from_panels)(&k->panels, p0, p1, N, k->few_x);
+        if (job->db)
+            NAME(panel_bias_grads)(&k->panels, p0, p1, job->db);
+        team_wait(tm);
+        NAME(few_grads)(&k->panels, tm, rank, N, k->few_x, 0, 1, Wh, H, h0, job->h0.s0, job->dh0, H, job->dWh);
+        NAME(few_grads)(&k->panels, tm, rank, N, k->few_x, 0, 1, Wx, D, xs, job->xs.s0, (REAL *)job->dxs.p, job->dxs.s0,
+                        job->dWx);
+        return;
+    }
     for (ptrdiff_t q = q0; q < q1; q++)
         NAME(pack_transposed)(k->Wh_room + q * 2 * W * H, Wh, H, q, H, 0, 1);
     for (ptrdiff_t q = x0; q < x1; q++)
@@ -169,12 +207,15 @@ static int NAME(rnn_backward)(const cell_job *job)
 {
     const ptrdiff_t D = job->D, H = job->H;
     NAME(rnn_work) k = {.job = job, .panels = {job->panels, job->N, job->T, H, 1, 1}};
-    ptrdiff_t weights = NAME(lines)(NAME(pair_count)(D) * 2 * W * H), recurrent = NAME(lines)(NAME(pair_count)(H) * 2 * W * H);
-    ptrdiff_t sums = NAME(lines)(NAME(pair_count)(H) * 2 * W * job->N);
-    REAL *room = NAME(new_room)(weights + recurrent + sums + GRAD_ROOM(D > H ? D : H));
+    k.few = NAME(is_few)(job);
+    ptrdiff_t weights = k.few ? 0 : NAME(lines)(NAME(pair_count)(D) * 2 * W * H);
+    ptrdiff_t recurrent = k.few ? 0 : NAME(lines)(NAME(pair_count)(H) * 2 * W * H);
+    ptrdiff_t sums = NAME(lines)(NAME(pair_count)(H) * 2 * W * job->N), few = k.few ? NAME(lines)(job->N * H) : 0;
+    REAL *room = NAME(new_room)(weights + recurrent + sums + few + (k.few ? 0 : GRAD_ROOM(D > H ? D : H)));
     if (!room)
         return -1;
-    k.Wx_room = room, k.Wh_room = room + weights, k.sums = k.Wh_room + recurrent, k.room = k.sums + sums;
+    k.Wx_room = room, k.Wh_room = room + weights;
+    k.sums = k.Wh_room + recurrent, k.few_x = k.sums + sums, k.room = k.few_x + few;
     team_run(job->threads, NAME(rnn_backward_body), &k);
     free(room);
     return 0;
