@@ -104,6 +104,8 @@ class Layer:
         state = self.__dict__.copy()
         del state["_kernel"]  # a module
         state["cache"] = None
+        if "_packed" in state:  # a frozen layer's copy is not frozen
+            state["_packed"] = state["_weights_of"] = None
         return state
 
     def __setstate__(self, state):

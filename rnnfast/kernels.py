@@ -5,6 +5,7 @@ of a cell and a device is the module `rnnfast.<device>.<cell>`, got by `load(cel
 
     forward(xs, state, params, *, train=True, reverse=False, **options) -> hs, state, cache
     backward(dhs, dstate, params, cache, grads) -> dxs, dstate
+    pack(params, **options) -> packed
 
 N batch, T time, D input, H hidden, G gates (1 rnn, 4 lstm, 3 gru); one dtype, that of the params,
 float32 or float64; arrays of any strides, which live on the column's device.
@@ -20,6 +21,9 @@ float32 or float64; arrays of any strides, which live on the column's device.
   states come out as they went in (a copy) and grads are zero.
 - Inputs are referenced by `cache`, never written. What is returned is fresh and never rewritten
   by a later call; the caller may change hs and the state before backward.
+- pack lays the weights out once for many calls: forward takes what it returns, which is opaque and
+  holds copies, in the place of params where train=False, and gives the same bits. With train=True
+  it is a TypeError.
 - backward overwrites grads (dWx, dWh, db) in place, whatever was in them; without b there is no
   db (two entries, or a third that is None). It consumes `cache`: a second backward, or one with
   the None that train=False gives, is a RuntimeError.

@@ -11,10 +11,14 @@ TypeError (kind, dtype) or a ValueError (shape, value) before anything is change
 without the forward it belongs to is a RuntimeError.
 """
 
+from operator import is_
+
 import numpy as np
 
 from rnnfast import checks
 from rnnfast.base import Layer, grad, param
+
+SMALL = 1 << 40  # elements; an array below that can be addressed in any case
 
 
 def _specs(owner, gates, Wx, Wh, b, suffix=""):
@@ -41,22 +45,59 @@ class _Recurrent(Layer):
         super().__init__(device, (Wx, Wh) if b is None else (Wx, Wh, b), specs)
         self._D, self._H = Wx.shape[0], Wh.shape[0]
         self._options = options
+        self._packed = self._weights_of = None
 
     Wx, Wh = param(0), param(1)
     dWx, dWh = grad(0), grad(1)
 
-    def _checked_weights(self):
-        """(Wx, Wh, b) for the column."""
+    def freeze(self):
+        """Lay the weights out once, for any number of forward(..., train=False) calls.
+
+        Until `unfreeze` the arrays in params are read-only, and a training forward is a
+        RuntimeError. The results are the same bits. What writes into a weight through another
+        array, of which it is a view, is not seen before the next `freeze`. A copy of a frozen
+        layer is not frozen.
+        """
+        if self._packed is None:
+            weights = self._checked_weights(True)
+            self._packed = self._kernel.pack(weights, **self._options)
+            self._thaw = [p for p in self.params if p.flags.writeable]
+            for p in self._thaw:
+                p.flags.writeable = False
+
+    def unfreeze(self):
+        """Make params writable again, those that were so before `freeze`."""
+        if self._packed is not None:
+            self._packed = None
+            for p in self._thaw:
+                p.flags.writeable = True
+
+    def _checked_weights(self, train):
+        """What the column takes as params: (Wx, Wh, b), or the packed ones of a frozen layer."""
+        if self._packed is not None:
+            if train:
+                raise RuntimeError(
+                    f"{self._name}: the layer is frozen; unfreeze() it or use train=False"
+                )
+            if not all(map(is_, self.params, self._checked)):
+                raise RuntimeError(f"{self._name}: params were replaced; unfreeze() before that")
+            return self._packed
         params = self._checked_params()
-        return tuple(params) if len(params) == 3 else (*params, None)
+        if self._weights_of is not self._checked:
+            self._weights = tuple(params) if len(params) == 3 else (*params, None)
+            self._weights_of = self._checked
+        return self._weights
 
     def _checked_states(self, names, values, N):
         """values as a tuple of (N, H) arrays for the column, or None if all of them are zero.
 
         A zero one is None, or the number 0 with which the book's loops start a gradient.
         """
-        states, zeros, shape = [], 0, (N, self._H)
+        states, zeros, shape, dtype = [], 0, (N, self._H), self.dtype
         for name, value in zip(names, values, strict=True):
+            if value.__class__ is np.ndarray and value.dtype is dtype and value.shape == shape:
+                states.append(value)
+                continue
             if value is None or (isinstance(value, (int, float)) and value == 0):
                 states.append(None)
                 zeros += 1
@@ -64,7 +105,7 @@ class _Recurrent(Layer):
             checks.real(self._name, name, value)
             if value.shape != shape:
                 raise checks.shape_error(self._name, name, f"(N, H) = {shape}", value)
-            states.append(checks.cast(value, self.dtype))
+            states.append(checks.cast(value, dtype))
         if zeros == len(states):
             return None
         if zeros:
@@ -90,7 +131,7 @@ class _Step(_Recurrent):
     """One step: a sequence of length 1."""
 
     def _forward(self, x, *states, train):
-        weights = self._checked_weights()
+        weights = self._checked_weights(train)
         checks.real(self._name, "x", x)
         if x.ndim != 2 or x.shape[1] != self._D:
             raise checks.shape_error(self._name, "x", f"(N, D) = (N, {self._D})", x)
@@ -182,24 +223,29 @@ class _Time(_Recurrent):
 
     def forward(self, xs, *, train=True):
         """xs (N, T, D) -> hs (N, T, H). train=False keeps nothing for a backward."""
-        return self._forward(self._checked_forward(xs), train)
+        return self._forward(self._checked_forward(xs, train), train)
 
-    def _checked_forward(self, xs):
-        weights = self._checked_weights()
-        checks.real(self._name, "xs", xs)
-        if xs.ndim != 3 or xs.shape[2] != self._D:
+    def _checked_forward(self, xs, train):
+        weights = self._checked_weights(train)
+        # One look at the usual array; whatever else comes is looked at closely.
+        if not (xs.__class__ is np.ndarray and xs.dtype is self.dtype and xs.ndim == 3):
+            checks.real(self._name, "xs", xs)
+        shape = xs.shape
+        if len(shape) != 3 or shape[2] != self._D:
             raise checks.shape_error(self._name, "xs", f"(N, T, D) = (N, T, {self._D})", xs)
-        N, T, D = xs.shape
-        checks.fits(self._name, "(N, T, max(D, 8H))", N, T, max(D, 8 * self._H))
+        N, T, D = shape
+        if not 0 < N * T * (D + self._H) < SMALL:
+            checks.fits(self._name, "(N, T, max(D, 8H))", N, T, max(D, 8 * self._H))
         state = None
         if self.stateful:
-            state = self._checked_states(self.states, [getattr(self, s) for s in self.states], N)
-        return checks.cast(xs, self.dtype), state, weights
+            state = self._checked_states(self.states, self._state(), N)
+        if xs.dtype is not self.dtype:
+            xs = checks.cast(xs, self.dtype)
+        return xs, state, weights
 
     def _forward(self, checked, train, reverse=False):
         hs, state = self._run(*checked, train=train, reverse=reverse)
-        for name, value in zip(self.states, state, strict=True):
-            setattr(self, name, value)
+        self._keep(*state)
         return hs
 
     def _checked_backward(self, dhs, *dstate):
@@ -234,6 +280,12 @@ class _Time(_Recurrent):
 
 
 class _TimeOneState(_Time):
+    def _state(self):
+        return (self.h,)
+
+    def _keep(self, h):
+        self.h = h
+
     def backward(self, dhs, dh=None):
         """dhs (N, T, H) -> dxs (N, T, D); dh (N, H) is the gradient of the final state."""
         return self._backward(self._checked_backward(dhs, dh))
@@ -281,6 +333,12 @@ class TimeLSTM(_Time):
     def __init__(self, Wx, Wh, b, stateful=False, *, device=None):
         super().__init__(Wx, Wh, b, stateful, device)
 
+    def _state(self):
+        return self.h, self.c
+
+    def _keep(self, h, c):
+        self.h, self.c = h, c
+
     def backward(self, dhs, dh=None, dc=None):
         """dhs (N, T, H) -> dxs (N, T, D); dh and dc (N, H) are the final state's gradients."""
         return self._backward(self._checked_backward(dhs, dh, dc))
@@ -316,7 +374,7 @@ class _TimeBi:
     def forward(self, xs, *, train=True):
         """xs (N, T, D) -> (N, T, 2H). train=False keeps nothing for a backward."""
         ahead, back = self._layers()
-        checked = ahead._checked_forward(xs), back._checked_forward(xs)
+        checked = ahead._checked_forward(xs, train), back._checked_forward(xs, train)
         hs1 = ahead._forward(checked[0], train)
         hs2 = back._forward(checked[1], train, reverse=True)
         return np.concatenate((hs1, hs2), axis=2)
@@ -332,6 +390,15 @@ class _TimeBi:
         dxs = ahead._backward(checked[0])
         dxs += back._backward(checked[1])
         return dxs
+
+    def freeze(self):
+        """As TimeLSTM.freeze, both directions."""
+        for layer in self._layers():
+            layer.freeze()
+
+    def unfreeze(self):
+        for layer in self._layers():
+            layer.unfreeze()
 
     def reset_state(self):
         """The next forward starts from zeros in both directions."""

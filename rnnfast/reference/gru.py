@@ -25,11 +25,13 @@ Shapes: N batch, T time, D input, H hidden; the blocks are z, r, candidate.
 import numpy as np
 
 from rnnfast.reference.ops import sigmoid
+from rnnfast.reference.packed import pack as pack
+from rnnfast.reference.packed import weights
 
 
 def forward(xs, state, params, *, train=True, reverse=False):
     """Runs the whole sequence: hs, (h,) and the cache for `backward`. See rnnfast.kernels."""
-    Wx, Wh, b = params
+    Wx, Wh, b = weights(params, train)
     N, T, _ = xs.shape
     H = Wh.shape[0]
     (h,) = state if state is not None else (np.zeros((N, H), Wx.dtype),)

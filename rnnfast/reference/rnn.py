@@ -19,12 +19,15 @@ Shapes: N batch, T time, D input, H hidden.
 
 import numpy as np
 
+from rnnfast.reference.packed import pack as pack
+from rnnfast.reference.packed import weights
+
 
 def forward(xs, state, params, *, train=True, reverse=False, nonlinearity="tanh"):
     """Runs the whole sequence: hs, (h,) and the cache for `backward`. See rnnfast.kernels."""
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f'rnn: nonlinearity must be "tanh" or "relu", got {nonlinearity!r}')
-    Wx, Wh, b = params
+    Wx, Wh, b = weights(params, train)
     N, T, _ = xs.shape
     H = Wh.shape[0]
     (h,) = state if state is not None else (np.zeros((N, H), Wx.dtype),)
