@@ -17,9 +17,12 @@
 typedef struct {
     const cell_job *job;
     panels_of panels;                      /* without training: room for one chunk of steps, used again and again */
-    ptrdiff_t chunk;                       /* steps whose x-side product is done ahead of their time loop */
-    right_side *Wx, *Wh_zr, *Wh_a;         /* of each panel */
-    REAL *Wx_room, *Wh_zr_room, *Wh_a_room; /* forward: [panel][k][gates][W]; backward: transposed, [columns / 2W][k][2 W] */
+    int ahead;                             /* x Wx is computed into the panels, for `chunk` steps ahead of their time loop */
+    ptrdiff_t chunk;
+    right_side *Wx_zr, *Wx_a, *Wh_zr, *Wh_a; /* of each panel */
+    REAL *Wx_zr_room, *Wx_a_room, *Wh_zr_room, *Wh_a_room; /* [panel][k][gates][W] */
+    REAL *WxT_room, *WhT_zr_room, *WhT_a_room; /* backward: transposed, [columns / 2W][k][2 W] */
+    REAL *x;                               /* forward, not ahead: copy_step */
     REAL *h, *rh;                          /* without training: h (2, N, H), r h_prev (N, H) */
     int few;                               /* rows.h: then few_x, few_h (N, 3 H) are the products with Wx and Wh; */
     REAL *few_x, *few_h;                   /* backward: dA, and dq (N, H) */
@@ -41,19 +44,21 @@ static inline REAL *NAME(gru_rh)(const NAME(gru_work) *k, ptrdiff_t t, ptrdiff_t
     return k->job->train ? (REAL *)k->job->rh + (t * k->job->N + n) * k->job->H : k->rh + n * k->job->H;
 }
 
-/* First half of a step: z, r and r h_prev of one tile. `sums` (rows, 2, W) holds h_prev Wh_zr, or is NULL. */
+/* First half of a step: z, r and r h_prev of one tile. `sums` (rows, 2, W) holds x Wx_zr + h_prev Wh_zr; if the
+ * panels hold x Wx it is h_prev Wh_zr, or NULL. */
 static void NAME(gru_gates)(const NAME(gru_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0, ptrdiff_t rows,
                             const REAL *sums)
 {
     const cell_job *job = k->job;
     const ptrdiff_t H = job->H, w = NAME(panel_width)(H, p), j = p * W;
     const REAL *b = job->b;
+    const int has_h = t > 0 || job->h0.p;
     const vec bz = b ? NAME(load_n)(b + j, w) : (vec){0}, br = b ? NAME(load_n)(b + H + j, w) : (vec){0};
 
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t n = n0 + r;
         REAL *row = NAME(panel_row)(&k->panels, p, slot, n);
-        vec Az = NAME(load_n)(row, w) + bz, Ar = NAME(load_n)(row + w, w) + br;
+        vec Az = k->ahead ? NAME(load_n)(row, w) + bz : bz, Ar = k->ahead ? NAME(load_n)(row + w, w) + br : br;
         if (sums) {
             Az += NAME(load)(sums + r * 2 * W);
             Ar += NAME(load)(sums + r * 2 * W + W);
@@ -61,12 +66,13 @@ static void NAME(gru_gates)(const NAME(gru_work) *k, ptrdiff_t p, ptrdiff_t t, p
         vec reset = NAME(vsigmoid)(Ar);
         NAME(store_n)(row, NAME(vsigmoid)(Az), w);
         NAME(store_n)(row + w, reset, w);
-        if (sums)
+        if (has_h)
             NAME(store_n)(NAME(gru_rh)(k, t, n) + j, reset * NAME(load_n)(NAME(gru_h_prev)(k, t, n) + j, w), w);
     }
 }
 
-/* Second half: the candidate and h of one tile. `sums` holds (r h_prev) Wh_a, its rows apart by `step`, or is NULL. */
+/* Second half: the candidate and h of one tile. `sums`, its rows apart by `step`, holds x Wx_a + (r h_prev) Wh_a; if
+ * the panels hold x Wx it is (r h_prev) Wh_a, or NULL. */
 static void NAME(gru_candidate)(const NAME(gru_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
                                 ptrdiff_t rows, const REAL *sums, ptrdiff_t step)
 {
@@ -77,11 +83,10 @@ static void NAME(gru_candidate)(const NAME(gru_work) *k, ptrdiff_t p, ptrdiff_t 
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t n = n0 + r;
         REAL *row = NAME(panel_row)(&k->panels, p, slot, n);
-        vec A = NAME(load_n)(row + 2 * w, w) + bias, h_prev = {0};
-        if (sums) {
+        const REAL *before = NAME(gru_h_prev)(k, t, n);
+        vec A = k->ahead ? NAME(load_n)(row + 2 * w, w) + bias : bias, h_prev = before ? NAME(load_n)(before + j, w) : (vec){0};
+        if (sums)
             A += NAME(load)(sums + r * step);
-            h_prev = NAME(load_n)(NAME(gru_h_prev)(k, t, n) + j, w);
-        }
         vec z = NAME(load_n)(row, w), a = NAME(vtanh)(A);
         vec h = (1 - z) * h_prev + z * a;
         NAME(store_n)(row + 2 * w, a, w);
@@ -100,19 +105,20 @@ static void NAME(gru_forward_body)(team *tm, int rank, void *work)
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, P = NAME(panel_count)(H);
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     const ptrdiff_t tiles = tile_count(N, ROWS_2), strips = NAME(strip_count)(H, 1);
-    const ptrdiff_t x_size = NAME(lines)(P * 3 * W * D), zr_size = NAME(lines)(P * 2 * W * H);
-    const REAL *packed = job->packed;
     REAL sums[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
     ptrdiff_t p0, p1;
     team_share(tm, rank, P, &p0, &p1);
 
     for (ptrdiff_t p = p0; p < p1 && !k->few; p++)
-        if (packed) {
-            k->Wx[p] = NAME(packed_weights)(packed, D, 3, p);
-            k->Wh_zr[p] = NAME(packed_weights)(packed + x_size, H, 2, p);
-            k->Wh_a[p] = NAME(packed_weights)(packed + x_size + zr_size, H, 1, p);
+        if (job->packed) { /* as gru_pack lays it out */
+            const REAL *at = job->packed;
+            k->Wx_zr[p] = NAME(packed_weights)(at, D, 2, p), at += NAME(lines)(P * 2 * W * D);
+            k->Wx_a[p] = NAME(packed_weights)(at, D, 1, p), at += NAME(lines)(P * W * D);
+            k->Wh_zr[p] = NAME(packed_weights)(at, H, 2, p), at += NAME(lines)(P * 2 * W * H);
+            k->Wh_a[p] = NAME(packed_weights)(at, H, 1, p);
         } else {
-            k->Wx[p] = NAME(gate_weights)(k->Wx_room + p * 3 * W * D, Wx, D, H, 0, 3, p, T * tiles);
+            k->Wx_zr[p] = NAME(gate_weights)(k->Wx_zr_room + p * 2 * W * D, Wx, D, H, 0, 2, p, T * tiles);
+            k->Wx_a[p] = NAME(gate_weights)(k->Wx_a_room + p * W * D, Wx, D, H, 2, 1, p, T * tiles);
             k->Wh_zr[p] = NAME(gate_weights)(k->Wh_zr_room + p * 2 * W * H, Wh, H, H, 0, 2, p, T * tiles);
             k->Wh_a[p] = NAME(gate_weights)(k->Wh_a_room + p * W * H, Wh, H, H, 2, 1, p, T * tiles);
         }
@@ -122,23 +128,34 @@ static void NAME(gru_forward_body)(team *tm, int rank, void *work)
         if (job->h0.p)
             NAME(few_gates)(&k->panels, p0, p1, N, job->h0.p, job->h0.s0, Wh, H, 0, 2, k->few_h);
     }
+    if (!k->ahead)
+        NAME(copy_step)(job, tm, rank, 0, k->x);
     team_wait(tm);
 
     for (ptrdiff_t t = 0; t < T; t++) {
-        const ptrdiff_t slot = t % k->chunk;
-        if (slot == 0 && !k->few)
+        const ptrdiff_t slot = t % k->chunk, steps = T - t < k->chunk ? T - t : k->chunk;
+        const REAL *xs = (const REAL *)job->xs.p + t * job->xs.s1, *x = k->x + t % 2 * N * D;
+        if (slot == 0 && k->ahead && !k->few) {
             for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_2); next_panel(&w);)
-                NAME(panel_input)(&k->panels, (panel_strip){w.p, 1}, w.n, w.n + w.rows, T - t < k->chunk ? T - t : k->chunk,
-                                  (const REAL *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, D, k->Wx[w.p]);
+                NAME(panel_input)(&k->panels, (panel_strip){w.p, 1}, 0, 2, w.n, w.n + w.rows, steps, xs, job->xs.s0,
+                                  job->xs.s1, D, k->Wx_zr[w.p]);
+            for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2); next_panel(&w);) {
+                const panel_strip strip = NAME(strip)(H, 1, w.p);
+                NAME(panel_input)(&k->panels, strip, 2, 1, w.n, w.n + w.rows, steps, xs, job->xs.s0, job->xs.s1, D,
+                                  k->Wx_a[strip.p]);
+            }
+        }
 
         const REAL *h = NAME(gru_h_prev)(k, t, 0);
         const ptrdiff_t h_n = t == 0 ? job->h0.s0 : H;
         for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_2); next_tile(&w);) {
+            if (!k->ahead)
+                NAME(gates_product)(2, 1, D, w.rows, x + w.n * D, D, k->Wx_zr[w.p], w.i - 1, tiles, sums, 0);
             if (h && k->few)
                 NAME(few_to_sums)(&k->panels, (panel_strip){w.p, 1}, N, 0, 2, k->few_h, sums);
             else if (h)
-                NAME(gates_product)(2, 1, H, w.rows, h + w.n * h_n, h_n, k->Wh_zr[w.p], w.i - 1, tiles, sums);
-            NAME(gru_gates)(k, w.p, t, slot, w.n, w.rows, h ? sums : NULL);
+                NAME(gates_product)(2, 1, H, w.rows, h + w.n * h_n, h_n, k->Wh_zr[w.p], w.i - 1, tiles, sums, !k->ahead);
+            NAME(gru_gates)(k, w.p, t, slot, w.n, w.rows, h || !k->ahead ? sums : NULL);
         }
         team_wait(tm); /* r h_prev is whole */
         if (h && k->few) {
@@ -147,14 +164,19 @@ static void NAME(gru_forward_body)(team *tm, int rank, void *work)
         }
         for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2); next_tile(&w);) {
             const panel_strip strip = NAME(strip)(H, 1, w.p);
+            if (!k->ahead)
+                NAME(gates_product)(1, strip.panels, D, w.rows, x + w.n * D, D, k->Wx_a[strip.p], w.i - 1, tiles, sums, 0);
             if (h && k->few)
                 NAME(few_to_sums)(&k->panels, strip, N, 2, 1, k->few_h, sums);
             else if (h)
                 NAME(gates_product)(1, strip.panels, H, w.rows, NAME(gru_rh)(k, t, w.n), H, k->Wh_a[strip.p], w.i - 1, tiles,
-                                    sums);
+                                    sums, !k->ahead);
             for (int v = 0; v < strip.panels; v++)
-                NAME(gru_candidate)(k, strip.p + v, t, slot, w.n, w.rows, h ? sums + v * W : NULL, strip.panels * W);
+                NAME(gru_candidate)(k, strip.p + v, t, slot, w.n, w.rows, h || !k->ahead ? sums + v * W : NULL,
+                                    strip.panels * W);
         }
+        if (!k->ahead)
+            NAME(copy_step)(job, tm, rank, t + 1, k->x);
         team_wait(tm); /* h of step t is whole */
     }
 }
@@ -162,29 +184,33 @@ static void NAME(gru_forward_body)(team *tm, int rank, void *work)
 static ptrdiff_t NAME(gru_pack)(const cell_job *job, void *room)
 {
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
-    ptrdiff_t n = NAME(pack_panels)(room, Wx, job->D, job->H, 0, 3);
-    n += NAME(pack_panels)(room ? (REAL *)room + n : NULL, Wh, job->H, job->H, 0, 2);
-    return n + NAME(pack_panels)(room ? (REAL *)room + n : NULL, Wh, job->H, job->H, 2, 1);
+    ptrdiff_t n = 0;
+    for (int h = 0; h < 2; h++)
+        for (int a = 0; a < 2; a++)
+            n += NAME(pack_panels)(room ? (REAL *)room + n : NULL, h ? Wh : Wx, h ? job->H : job->D, job->H, a ? 2 : 0, a ? 1 : 2);
+    return n;
 }
 
 static int NAME(gru_forward)(const cell_job *job)
 {
-    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, P = NAME(panel_count)(H);
-    NAME(gru_work) k = {.job = job, .chunk = T, .panels = {job->panels, N, T, H, GRU_GATES, GRU_GATES}};
-    if (!job->train)
-        k.panels.T = k.chunk = NAME(chunk_steps)(N, T);
-    k.few = NAME(is_few)(job);
+    const ptrdiff_t N = job->N, D = job->D, H = job->H, P = NAME(panel_count)(H);
+    NAME(gru_work) k = {.job = job, .few = NAME(is_few)(job), .chunk = NAME(panel_steps)(job)};
+    k.ahead = k.few || NAME(goes_ahead)(job, 3);
+    if (!job->train && !k.ahead)
+        k.chunk = 1; /* z is kept from the first half of a step to the second */
+    k.panels = (panels_of){job->panels, N, k.chunk, H, GRU_GATES, GRU_GATES};
     const int own = !job->packed && !k.few; /* weights to be packed in this call */
-    ptrdiff_t weights = own ? NAME(lines)(P * 3 * W * D) : 0, few = k.few ? NAME(lines)(N * 3 * H) : 0;
-    ptrdiff_t zr = own ? NAME(lines)(P * 2 * W * H) : 0, a = own ? NAME(lines)(P * W * H) : 0;
+    ptrdiff_t x_zr = own ? NAME(lines)(P * 2 * W * D) : 0, x_a = own ? NAME(lines)(P * W * D) : 0;
+    ptrdiff_t h_zr = own ? NAME(lines)(P * 2 * W * H) : 0, h_a = own ? NAME(lines)(P * W * H) : 0;
+    ptrdiff_t few = k.few ? NAME(lines)(N * 3 * H) : 0, x = k.ahead ? 0 : NAME(lines)(2 * N * D);
     ptrdiff_t gates = job->train ? 0 : NAME(lines)(k.chunk * N * 3 * H + W), state = job->train ? 0 : NAME(lines)(N * H);
-    REAL *room = NAME(new_room)(weights + zr + a + 2 * few + gates + 3 * state);
-    right_side *sides = malloc(3 * P * sizeof(right_side));
+    REAL *room = NAME(new_room)(x_zr + x_a + h_zr + h_a + 2 * few + x + gates + 3 * state);
+    right_side *sides = malloc(4 * P * sizeof(right_side));
     if (room && sides) {
-        k.Wx = sides, k.Wh_zr = sides + P, k.Wh_a = sides + 2 * P;
-        k.Wx_room = room, k.Wh_zr_room = room + weights, k.Wh_a_room = k.Wh_zr_room + zr;
-        k.few_x = k.Wh_a_room + a, k.few_h = k.few_x + few;
-        k.rh = k.few_h + few, k.h = k.rh + state;
+        k.Wx_zr = sides, k.Wx_a = sides + P, k.Wh_zr = sides + 2 * P, k.Wh_a = sides + 3 * P;
+        k.Wx_zr_room = room, k.Wx_a_room = room + x_zr, k.Wh_zr_room = k.Wx_a_room + x_a, k.Wh_a_room = k.Wh_zr_room + h_zr;
+        k.few_x = k.Wh_a_room + h_a, k.few_h = k.few_x + few;
+        k.x = k.few_h + few, k.rh = k.x + x, k.h = k.rh + state;
         if (!job->train)
             k.panels.p = k.h + 2 * state;
         team_run(job->threads, NAME(gru_forward_body), &k);
@@ -287,26 +313,26 @@ static void NAME(gru_backward_body)(team *tm, int rank, void *work)
         return;
     }
     for (ptrdiff_t q = q0; q < q1; q++) {
-        NAME(pack_transposed)(k->Wh_zr_room + q * 2 * W * 2 * H, Wh, H, q, H, 0, 2);
-        NAME(pack_transposed)(k->Wh_a_room + q * 2 * W * H, Wh, H, q, H, 2, 1);
+        NAME(pack_transposed)(k->WhT_zr_room + q * 2 * W * 2 * H, Wh, H, q, H, 0, 2);
+        NAME(pack_transposed)(k->WhT_a_room + q * 2 * W * H, Wh, H, q, H, 2, 1);
     }
     for (ptrdiff_t q = x0; q < x1; q++)
-        NAME(pack_transposed)(k->Wx_room + q * 2 * W * 3 * H, Wx, D, q, H, 0, 3);
+        NAME(pack_transposed)(k->WxT_room + q * 2 * W * 3 * H, Wx, D, q, H, 0, 3);
 
     team_wait(tm);
 
     for (ptrdiff_t t = T - 1; t >= 0; t--) {
         if (t < T - 1)
-            NAME(panel_hidden_grads)(&k->panels, tm, rank, t + 1, 0, 2, k->Wh_zr_room, k->sums);
+            NAME(panel_hidden_grads)(&k->panels, tm, rank, t + 1, 0, 2, k->WhT_zr_room, k->sums);
         for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2); next_panel(&w);)
             NAME(gru_gate_grads)(k, w.p, t, w.n, w.rows, t < T - 1 ? k->sums + (w.p * N + w.n) * 2 * W : NULL);
         team_wait(tm); /* dA of the candidate is whole */
-        NAME(panel_hidden_grads)(&k->panels, tm, rank, t, 2, 1, k->Wh_a_room, k->sums);
+        NAME(panel_hidden_grads)(&k->panels, tm, rank, t, 2, 1, k->WhT_a_room, k->sums);
         for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2); next_panel(&w);)
             NAME(gru_reset_grads)(k, w.p, t, w.n, w.rows, k->sums + (w.p * N + w.n) * 2 * W);
         team_wait(tm); /* dA of z and r is whole */
     }
-    NAME(panel_hidden_grads)(&k->panels, tm, rank, 0, 0, 2, k->Wh_zr_room, k->sums);
+    NAME(panel_hidden_grads)(&k->panels, tm, rank, 0, 0, 2, k->WhT_zr_room, k->sums);
     NAME(panel_state_grads)(&k->panels, tm, rank, k->sums, k->dh, job->dh0);
 
     rows_of x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
@@ -317,7 +343,7 @@ static void NAME(gru_backward_body)(team *tm, int rank, void *work)
     NAME(panel_weight_grads)(&k->panels, tm, rank, 2, 1, &rh_rows, H, job->dWh, 3, k->room);
     if (job->db)
         NAME(panel_bias_grads)(&k->panels, p0, p1, job->db);
-    NAME(panel_input_grads)(&k->panels, tm, rank, k->Wx_room, D, (REAL *)job->dxs.p, job->dxs.s0, job->dxs.s1);
+    NAME(panel_input_grads)(&k->panels, tm, rank, k->WxT_room, D, (REAL *)job->dxs.p, job->dxs.s0, job->dxs.s1);
 }
 
 static int NAME(gru_backward)(const cell_job *job)
@@ -332,8 +358,8 @@ static int NAME(gru_backward)(const cell_job *job)
     REAL *room = NAME(new_room)(weights + zr + a + state + sums + 2 * few + packs * GRAD_ROOM(D > H ? D : H));
     if (!room)
         return -1;
-    k.Wx_room = room, k.Wh_zr_room = room + weights, k.Wh_a_room = k.Wh_zr_room + zr;
-    k.dh = k.Wh_a_room + a, k.sums = k.dh + state;
+    k.WxT_room = room, k.WhT_zr_room = room + weights, k.WhT_a_room = k.WhT_zr_room + zr;
+    k.dh = k.WhT_a_room + a, k.sums = k.dh + state;
     k.few_x = k.sums + sums, k.few_h = k.few_x + few, k.room = k.few_h + few;
     team_run(job->threads, NAME(gru_backward_body), &k);
     free(room);

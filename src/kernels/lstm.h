@@ -16,11 +16,12 @@
 
 typedef struct {
     const cell_job *job;
-    panels_of panels;          /* without training: room for one chunk of steps, used again and again */
-    ptrdiff_t chunk;           /* steps whose x-side product is done ahead of their time loop */
+    panels_of panels;          /* without training: room for one chunk of steps, used again and again, or none */
+    int ahead;                 /* x Wx is computed into the panels, for `chunk` steps ahead of their time loop */
+    ptrdiff_t chunk;
     right_side *Wx, *Wh;       /* of each panel */
-    REAL *Wx_room, *Wh_room;   /* forward: [panel][k][4][W]; backward: transposed, [columns / 2W][4 H][2 W].
-                                * Where all steps are one chunk, Wx has room for one panel per thread. */
+    REAL *Wx_room, *Wh_room;   /* forward: [panel][k][4][W]; backward: transposed, [columns / 2W][4 H][2 W] */
+    REAL *x;                   /* forward, not ahead: copy_step */
     REAL *h, *c;               /* without training: h (2, N, H) and c (N, H); backward: c is dc (N, H) */
     int few;                   /* rows.h: then few_x, few_h (N, 4 H) are the products with Wx and Wh; backward: dA */
     REAL *few_x, *few_h;
@@ -28,7 +29,8 @@ typedef struct {
     REAL *room;                /* backward: the packed left side of the weights' gradients */
 } NAME(lstm_work);
 
-/* Activations of one tile: rows n0.. of step t of panel p. `sums` (rows, 4, W) holds h_prev Wh, or is NULL. */
+/* Activations of one tile: rows n0.. of step t of panel p. `sums` (rows, 4, W) holds x Wx + h_prev Wh; if the panels
+ * hold x Wx it is h_prev Wh, or NULL. */
 static void NAME(lstm_activate)(const NAME(lstm_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
                                 ptrdiff_t rows, const REAL *sums)
 {
@@ -41,10 +43,10 @@ static void NAME(lstm_activate)(const NAME(lstm_work) *k, ptrdiff_t p, ptrdiff_t
 
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t n = n0 + r;
-        REAL *row = NAME(panel_row)(&k->panels, p, slot, n);
+        REAL *row = job->train || k->ahead ? NAME(panel_row)(&k->panels, p, slot, n) : NULL;
         vec A[4], c_prev = {0};
         for (int g = 0; g < 4; g++) {
-            A[g] = NAME(load_n)(row + g * w, w) + bias[g];
+            A[g] = k->ahead ? NAME(load_n)(row + g * w, w) + bias[g] : bias[g];
             if (sums)
                 A[g] += NAME(load)(sums + (r * 4 + g) * W);
         }
@@ -90,12 +92,10 @@ static void NAME(lstm_forward_body)(team *tm, int rank, void *work)
     team_share(tm, rank, P, &p0, &p1);
 
     for (ptrdiff_t p = p0; p < p1 && !k->few; p++) {
+        k->Wx[p] = packed ? NAME(packed_weights)(packed, D, 4, p)
+                          : NAME(gate_weights)(k->Wx_room + p * 4 * W * D, Wx, D, H, 0, 4, p, T * tiles);
         k->Wh[p] = packed ? NAME(packed_weights)(packed + NAME(lines)(P * 4 * W * D), H, 4, p)
                           : NAME(gate_weights)(k->Wh_room + p * 4 * W * H, Wh, H, H, 0, 4, p, T * tiles);
-        if (packed)
-            k->Wx[p] = NAME(packed_weights)(packed, D, 4, p);
-        else if (k->chunk < T) /* used in every chunk, so packed once */
-            k->Wx[p] = NAME(gate_weights)(k->Wx_room + p * 4 * W * D, Wx, D, H, 0, 4, p, T * tiles);
     }
     if (k->few) {
         NAME(few_gates)(&k->panels, p0, p1, N, job->xs.p, job->xs.s0, Wx, D, 0, 4, k->few_x);
@@ -103,27 +103,31 @@ static void NAME(lstm_forward_body)(team *tm, int rank, void *work)
         if (job->h0.p)
             NAME(few_gates)(&k->panels, p0, p1, N, job->h0.p, job->h0.s0, Wh, H, 0, 4, k->few_h);
     }
+    if (!k->ahead)
+        NAME(copy_step)(job, tm, rank, 0, k->x);
     team_wait(tm);
 
     for (ptrdiff_t t = 0; t < T; t++) {
         const ptrdiff_t slot = t % k->chunk;
-        if (slot == 0 && !k->few)
+        const REAL *x = (const REAL *)job->xs.p + t * job->xs.s1;
+        if (slot == 0 && k->ahead && !k->few)
             for (tile_walk w = team_tiles(tm, rank, P, N, most); next_panel(&w);)
-                NAME(panel_input)(&k->panels, (panel_strip){w.p, 1}, w.n, w.n + w.rows, T - t < k->chunk ? T - t : k->chunk,
-                                  (const REAL *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, D,
-                                  packed || k->chunk < T ? k->Wx[w.p]
-                                                         : NAME(gate_weights)(k->Wx_room + rank * NAME(lines)(4 * W * D), Wx,
-                                                                              D, H, 0, 4, w.p, T * tiles));
+                NAME(panel_input)(&k->panels, (panel_strip){w.p, 1}, 0, 4, w.n, w.n + w.rows,
+                                  T - t < k->chunk ? T - t : k->chunk, x, job->xs.s0, job->xs.s1, D, k->Wx[w.p]);
 
         const REAL *h = t == 0 ? job->h0.p : job->train ? (REAL *)job->h + (t - 1) * N * H : k->h + (t - 1) % 2 * N * H;
         const ptrdiff_t h_n = t == 0 ? job->h0.s0 : H;
         for (tile_walk w = team_tiles(tm, rank, P, N, most); next_tile(&w);) {
+            if (!k->ahead)
+                NAME(gates_product)(4, 1, D, w.rows, k->x + (t % 2 * N + w.n) * D, D, k->Wx[w.p], w.i - 1, tiles, sums, 0);
             if (h && k->few)
                 NAME(few_to_sums)(&k->panels, (panel_strip){w.p, 1}, N, 0, 4, k->few_h, sums);
             else if (h)
-                NAME(gates_product)(4, 1, H, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i - 1, tiles, sums);
-            NAME(lstm_activate)(k, w.p, t, slot, w.n, w.rows, h ? sums : NULL);
+                NAME(gates_product)(4, 1, H, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i - 1, tiles, sums, !k->ahead);
+            NAME(lstm_activate)(k, w.p, t, slot, w.n, w.rows, h || !k->ahead ? sums : NULL);
         }
+        if (!k->ahead)
+            NAME(copy_step)(job, tm, rank, t + 1, k->x);
         team_wait(tm); /* h of step t is whole */
     }
 }
@@ -137,22 +141,22 @@ static ptrdiff_t NAME(lstm_pack)(const cell_job *job, void *room)
 
 static int NAME(lstm_forward)(const cell_job *job)
 {
-    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, P = NAME(panel_count)(H);
-    NAME(lstm_work) k = {.job = job, .chunk = T, .panels = {job->panels, N, T, H, LSTM_GATES, LSTM_KEPT}};
-    if (!job->train)
-        k.panels.T = k.chunk = NAME(chunk_steps)(N, T), k.panels.S = LSTM_GATES;
-    k.few = NAME(is_few)(job);
+    const ptrdiff_t N = job->N, D = job->D, H = job->H, P = NAME(panel_count)(H);
+    NAME(lstm_work) k = {.job = job, .few = NAME(is_few)(job), .chunk = NAME(panel_steps)(job)};
+    k.ahead = k.few || NAME(goes_ahead)(job, 4);
+    k.panels = (panels_of){job->panels, N, k.chunk, H, LSTM_GATES, job->train ? LSTM_KEPT : LSTM_GATES};
     const int own = !job->packed && !k.few; /* weights to be packed in this call */
-    ptrdiff_t weights = !own ? 0 : k.chunk < T ? NAME(lines)(P * 4 * W * D) : job->threads * NAME(lines)(4 * W * D);
-    ptrdiff_t recurrent = own ? NAME(lines)(P * 4 * W * H) : 0, few = k.few ? NAME(lines)(N * 4 * H) : 0;
-    ptrdiff_t gates = job->train ? 0 : NAME(lines)(k.chunk * N * 4 * H + W), state = job->train ? 0 : NAME(lines)(N * H);
-    REAL *room = NAME(new_room)(weights + recurrent + 2 * few + gates + 3 * state);
+    ptrdiff_t weights = own ? NAME(lines)(P * 4 * W * D) : 0, recurrent = own ? NAME(lines)(P * 4 * W * H) : 0;
+    ptrdiff_t few = k.few ? NAME(lines)(N * 4 * H) : 0, state = job->train ? 0 : NAME(lines)(N * H);
+    ptrdiff_t gates = job->train || !k.ahead ? 0 : NAME(lines)(k.chunk * N * 4 * H + W);
+    ptrdiff_t x = k.ahead ? 0 : NAME(lines)(2 * N * D);
+    REAL *room = NAME(new_room)(weights + recurrent + 2 * few + x + gates + 3 * state);
     right_side *sides = malloc(2 * P * sizeof(right_side));
     if (room && sides) {
         k.Wx = sides, k.Wh = sides + P;
         k.Wx_room = room, k.Wh_room = room + weights;
         k.few_x = k.Wh_room + recurrent, k.few_h = k.few_x + few;
-        k.c = k.few_h + few, k.h = k.c + state;
+        k.x = k.few_h + few, k.c = k.x + x, k.h = k.c + state;
         if (!job->train)
             k.panels.p = k.h + 2 * state;
         team_run(job->threads, NAME(lstm_forward_body), &k);

@@ -36,11 +36,20 @@ static inline lanes_of NAME(pair_vectors)(ptrdiff_t columns, ptrdiff_t q)
     return (lanes_of){{W, columns - 2 * q * W > W ? W : 0}};
 }
 
-/* Without training the gates are kept for a few steps only: enough rows for the x-side product to pay. */
-static inline ptrdiff_t NAME(chunk_steps)(ptrdiff_t N, ptrdiff_t T)
+/* x Wx of a step can be summed up together with h Wh, in registers: nothing is stored and loaded again. Or it is
+ * computed ahead of the time loop, into the panels: that reads Wx once for many steps, which pays where a step has too
+ * few rows to make up for reading weights that do not stay in L2. */
+static inline int NAME(goes_ahead)(const cell_job *job, int G)
 {
-    ptrdiff_t steps = N < 128 ? 128 / N : 1;
-    return steps < T ? steps : T;
+    const ptrdiff_t weights = (job->D + job->H) * G * job->H * sizeof(REAL);
+    return job->N < 8 || (job->N < 48 && weights > 1 << 20);
+}
+
+/* Steps that the panels have room for: without training some 512 rows, used again and again. */
+static inline ptrdiff_t NAME(panel_steps)(const cell_job *job)
+{
+    const ptrdiff_t steps = job->train ? job->T : job->N < 512 ? 512 / job->N : 1;
+    return steps < job->T ? steps : job->T;
 }
 
 static inline REAL *NAME(panel_row)(const panels_of *P, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n)
@@ -115,39 +124,49 @@ static ptrdiff_t NAME(pack_panels)(REAL *room, matrix weights, ptrdiff_t K, ptrd
     return NAME(lines)(NAME(panel_count)(H) * G * W * K);
 }
 
-/* sums (rows, vectors of the strip, W) = a weights: one of `tiles` tiles of a strip, the one with number i. What
+/* sums (rows, vectors of the strip, W) (+)= a weights: one of `tiles` tiles of a strip, the one with number i. What
  * lies behind the strip's weights is fetched meanwhile: if they are packed it is multiplied next. */
 static void NAME(gates_product)(int G, int panels, ptrdiff_t K, ptrdiff_t rows, const REAL *a, ptrdiff_t ar, right_side b,
-                                ptrdiff_t i, ptrdiff_t tiles, REAL *sums)
+                                ptrdiff_t i, ptrdiff_t tiles, REAL *sums, int add)
 {
     const int NV = G * panels;
-    const ptrdiff_t step = 2 * W / tiles;
-    product m = {.K = K, .a = a, .ar = ar, .ak = 1, .b = b.p, .bk = b.bk, .bv = b.bv, .c = sums, .cr = NV * W, .cv = W};
+    const ptrdiff_t step = 2 * W / tiles + 1;
+    product m = {.K = K, .a = a, .ar = ar, .ak = 1, .b = b.p, .bk = b.bk, .bv = b.bv,
+                 .c = sums, .cr = NV * W, .cv = W, .add = add};
     if (b.bk == G * W)
         m.ahead[0].p = b.p + K * NV * W + i * (NV / 2) * K * step, m.ahead[0].step = step;
     NAME(gates_multiply)(NV, rows, W, &m);
 }
 
-/* Gates of a strip = x Wx, of samples n0..n1, for the first T steps that P has room for. Tiles run over the
- * longer of batch and time, so that rows keep one stride whatever the layout of xs. */
-static void NAME(panel_input)(const panels_of *P, panel_strip strip, ptrdiff_t n0, ptrdiff_t n1, ptrdiff_t T, const REAL *xs,
-                              ptrdiff_t xn, ptrdiff_t xt, ptrdiff_t D, right_side weights)
+/* x of step t side by side in room (2, N, D), this thread's share of it, for a step to come: its rows lie so far
+ * apart in xs that they would fight for the same lines of the caches. */
+static void NAME(copy_step)(const cell_job *job, const team *tm, int rank, ptrdiff_t t, REAL *room)
 {
-    const ptrdiff_t N = n1 - n0, w = NAME(panel_width)(P->H, strip.p), most = NAME(gate_rows)(P->G);
-    const int over_time = N * tile_count(T, most) <= T * tile_count(N, most);
-    const ptrdiff_t outer = over_time ? N : T, inner = over_time ? T : N, tiles = tile_count(inner, most);
-    const ptrdiff_t cv = P->G == 1 ? W * P->S * P->N * P->T : w;
+    const ptrdiff_t N = job->N, D = job->D;
+    ptrdiff_t n0, n1;
+    team_share(tm, rank, t < job->T ? N : 0, &n0, &n1);
+    for (ptrdiff_t n = n0; n < n1; n++)
+        memcpy(room + (t % 2 * N + n) * D, (const REAL *)job->xs.p + n * job->xs.s0 + t * job->xs.s1, D * sizeof(REAL));
+}
+
+/* Gates first..first+G of a strip = x Wx, of samples n0..n1, for the first T steps that P has room for. Tiles run over
+ * the longer of batch and time, so that rows keep one stride whatever the layout of xs. */
+static void NAME(panel_input)(const panels_of *P, panel_strip strip, int first, int G, ptrdiff_t n0, ptrdiff_t n1,
+                              ptrdiff_t T, const REAL *xs, ptrdiff_t xn, ptrdiff_t xt, ptrdiff_t D, right_side weights)
+{
+    const ptrdiff_t N = n1 - n0, w = NAME(panel_width)(P->H, strip.p);
+    const int over_time = N * tile_count(T, ROWS_2) <= T * tile_count(N, ROWS_2);
+    const ptrdiff_t outer = over_time ? N : T, inner = over_time ? T : N, tiles = tile_count(inner, ROWS_2);
+    const ptrdiff_t cv = G == 1 ? W * P->S * P->N * P->T : w;
 
     for (ptrdiff_t o = 0; o < outer; o++)
         for (ptrdiff_t i = 0; i < tiles; i++) {
             ptrdiff_t from = tile_start(inner, tiles, i), rows = tile_start(inner, tiles, i + 1) - from;
             ptrdiff_t n = n0 + (over_time ? o : from), t = over_time ? from : o;
             product m = {.K = D, .a = xs + n * xn + t * xt, .ar = over_time ? xt : xn, .ak = 1,
-                         .b = weights.p, .bk = weights.bk, .bv = weights.bv,
-                         .c = NAME(panel_row)(P, strip.p, t, n), .cr = (over_time ? P->N : 1) * P->S * w, .cv = cv};
-            if (m.ar == D) /* the next tile's rows lie behind this one's */
-                m.ahead[1].p = m.a + rows * D, m.ahead[1].step = rows;
-            NAME(gates_multiply)(P->G * strip.panels, rows, w, &m);
+                         .b = weights.p, .bk = weights.bk, .bv = weights.bv, .c = NAME(panel_row)(P, strip.p, t, n) + first * w,
+                         .cr = (over_time ? P->N : 1) * P->S * w, .cv = cv};
+            NAME(gates_multiply)(G * strip.panels, rows, w, &m);
         }
 }
 

@@ -10,10 +10,12 @@
 
 typedef struct {
     const cell_job *job;
-    panels_of panels;          /* without training: room for one chunk of steps, used again and again */
-    ptrdiff_t chunk;           /* steps whose x-side product is done ahead of their time loop */
+    panels_of panels;          /* without training: room for one chunk of steps, used again and again, or none */
+    int ahead;                 /* x Wx is computed into the panels, for `chunk` steps ahead of their time loop */
+    ptrdiff_t chunk;
     right_side *Wx, *Wh;       /* of each panel */
     REAL *Wx_room, *Wh_room;   /* forward: [panel][k][W]; backward: transposed, [columns / 2W][H][2 W] */
+    REAL *x;                   /* forward, not ahead: copy_step */
     REAL *h;                   /* without training: h (2, N, H) */
     int few;                   /* rows.h: then few_x, few_h (N, H) are the products with Wx and Wh; backward: dA */
     REAL *few_x, *few_h;
@@ -21,7 +23,8 @@ typedef struct {
     REAL *room;                /* backward: the packed left side of the weights' gradients */
 } NAME(rnn_work);
 
-/* h of one tile: rows n0.. of step t of panel p. `sums` holds h_prev Wh, its rows apart by `step`, or is NULL. */
+/* h of one tile: rows n0.. of step t of panel p. `sums`, its rows apart by `step`, holds x Wx + h_prev Wh; if the
+ * panels hold x Wx it is h_prev Wh, or NULL. */
 static void NAME(rnn_activate)(const NAME(rnn_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
                                ptrdiff_t rows, const REAL *sums, ptrdiff_t step)
 {
@@ -31,7 +34,7 @@ static void NAME(rnn_activate)(const NAME(rnn_work) *k, ptrdiff_t p, ptrdiff_t t
 
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t n = n0 + r;
-        vec A = NAME(load_n)(NAME(panel_row)(&k->panels, p, slot, n), w) + bias;
+        vec A = k->ahead ? NAME(load_n)(NAME(panel_row)(&k->panels, p, slot, n), w) + bias : bias;
         if (sums)
             A += NAME(load)(sums + r * step);
         vec h = job->relu ? NAME(vmax)((vec){0}, A) : NAME(vtanh)(A);
@@ -67,14 +70,16 @@ static void NAME(rnn_forward_body)(team *tm, int rank, void *work)
         if (job->h0.p)
             NAME(few_gates)(&k->panels, p0, p1, N, job->h0.p, job->h0.s0, Wh, H, 0, 1, k->few_h);
     }
+    if (!k->ahead)
+        NAME(copy_step)(job, tm, rank, 0, k->x);
     team_wait(tm);
 
     for (ptrdiff_t t = 0; t < T; t++) {
         const ptrdiff_t slot = t % k->chunk;
-        if (slot == 0 && !k->few)
+        if (slot == 0 && k->ahead && !k->few)
             for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2); next_panel(&w);) {
                 const panel_strip strip = NAME(strip)(H, 1, w.p);
-                NAME(panel_input)(&k->panels, strip, w.n, w.n + w.rows, T - t < k->chunk ? T - t : k->chunk,
+                NAME(panel_input)(&k->panels, strip, 0, 1, w.n, w.n + w.rows, T - t < k->chunk ? T - t : k->chunk,
                                   (const REAL *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, D, k->Wx[strip.p]);
             }
 
@@ -82,13 +87,20 @@ static void NAME(rnn_forward_body)(team *tm, int rank, void *work)
         const ptrdiff_t h_n = t == 0 ? job->h0.s0 : H;
         for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2); next_tile(&w);) {
             const panel_strip strip = NAME(strip)(H, 1, w.p);
+            if (!k->ahead)
+                NAME(gates_product)(1, strip.panels, D, w.rows, k->x + (t % 2 * N + w.n) * D, D, k->Wx[strip.p], w.i - 1, tiles,
+                                    sums, 0);
             if (h && k->few)
                 NAME(few_to_sums)(&k->panels, strip, N, 0, 1, k->few_h, sums);
             else if (h)
-                NAME(gates_product)(1, strip.panels, H, w.rows, h + w.n * h_n, h_n, k->Wh[strip.p], w.i - 1, tiles, sums);
+                NAME(gates_product)(1, strip.panels, H, w.rows, h + w.n * h_n, h_n, k->Wh[strip.p], w.i - 1, tiles, sums,
+                                    !k->ahead);
             for (int v = 0; v < strip.panels; v++)
-                NAME(rnn_activate)(k, strip.p + v, t, slot, w.n, w.rows, h ? sums + v * W : NULL, strip.panels * W);
+                NAME(rnn_activate)(k, strip.p + v, t, slot, w.n, w.rows, h || !k->ahead ? sums + v * W : NULL,
+                                   strip.panels * W);
         }
+        if (!k->ahead)
+            NAME(copy_step)(job, tm, rank, t + 1, k->x);
         team_wait(tm); /* h of step t is whole */
     }
 }
@@ -102,21 +114,21 @@ static ptrdiff_t NAME(rnn_pack)(const cell_job *job, void *room)
 
 static int NAME(rnn_forward)(const cell_job *job)
 {
-    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, P = NAME(panel_count)(H);
-    NAME(rnn_work) k = {.job = job, .chunk = T, .panels = {job->panels, N, T, H, 1, 1}};
-    if (!job->train)
-        k.panels.T = k.chunk = NAME(chunk_steps)(N, T);
-    k.few = NAME(is_few)(job);
+    const ptrdiff_t N = job->N, D = job->D, H = job->H, P = NAME(panel_count)(H);
+    NAME(rnn_work) k = {.job = job, .few = NAME(is_few)(job), .chunk = NAME(panel_steps)(job)};
+    k.ahead = k.few || NAME(goes_ahead)(job, 1);
+    k.panels = (panels_of){job->panels, N, k.chunk, H, 1, 1};
     const int own = !job->packed && !k.few; /* weights to be packed in this call */
     ptrdiff_t weights = own ? NAME(lines)(P * W * D) : 0, recurrent = own ? NAME(lines)(P * W * H) : 0;
     ptrdiff_t few = k.few ? NAME(lines)(N * H) : 0;
-    ptrdiff_t gates = job->train ? 0 : NAME(lines)(k.chunk * N * H + W), state = job->train ? 0 : NAME(lines)(N * H);
-    REAL *room = NAME(new_room)(weights + recurrent + 2 * few + gates + 2 * state);
+    ptrdiff_t gates = job->train || !k.ahead ? 0 : NAME(lines)(k.chunk * N * H + W), x = k.ahead ? 0 : NAME(lines)(2 * N * D);
+    ptrdiff_t state = job->train ? 0 : NAME(lines)(N * H);
+    REAL *room = NAME(new_room)(weights + recurrent + 2 * few + x + gates + 2 * state);
     right_side *sides = malloc(2 * P * sizeof(right_side));
     if (room && sides) {
         k.Wx = sides, k.Wh = sides + P;
         k.Wx_room = room, k.Wh_room = room + weights;
-        k.few_x = k.Wh_room + recurrent, k.few_h = k.few_x + few, k.h = k.few_h + few;
+        k.few_x = k.Wh_room + recurrent, k.few_h = k.few_x + few, k.x = k.few_h + few, k.h = k.x + x;
         if (!job->train)
             k.panels.p = k.h + 2 * state;
         team_run(job->threads, NAME(rnn_forward_body), &k);
