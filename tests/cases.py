@@ -58,7 +58,10 @@ SHAPES = (
     (33, 2, 13, 19),
     (2, 40, 3, 5),
     (3, 2, 300, 261),  # beyond one block of the matrix product in every direction
+    (10, 3, 300, 261),  # weights beyond a megabyte, with rows for two tiles
     (131, 3, 6, 10),
+    (4, 1, 33, 65),  # a single step of few rows, and of one more
+    (5, 1, 33, 65),
 )
 BOOK_SHAPE = (20, 35, 100, 100)  # chapter 6: batch 20, 35 steps, 100 wide
 

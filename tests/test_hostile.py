@@ -110,3 +110,15 @@ def test_the_instruction_set_changed_between_forward_and_backward():
     for other in results[1:]:
         for one, two in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(one, two)
+
+
+def test_the_instruction_set_changed_between_pack_and_forward():
+    params = normal(5, 44), normal(11, 44), normal(44)
+    xs, before = normal(3, 4, 5), _runtime.simd()
+    expected = lstm.forward(xs, None, params, train=False)[0]
+    packed = lstm.pack(params)
+    for other in _runtime.simds():
+        _runtime.set_simd(other)
+        hs = lstm.forward(xs, None, packed, train=False)[0]
+        _runtime.set_simd(before)
+        np.testing.assert_array_equal(hs, expected)

@@ -8,6 +8,7 @@ import pytest
 from cases import (
     BOOK_SHAPE,
     LAYOUTS,
+    REJECTED,
     SHAPES,
     WRITABLE_LAYOUTS,
     assert_close,
@@ -233,6 +234,75 @@ def test_without_training_the_same_bits(column, cell, options, shape, reverse):
     np.testing.assert_array_equal(hs, hs_only)
     for a, b in zip(state, state_only, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@variants
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (1, 1, 3, 5),
+        (4, 1, 33, 65),
+        (5, 1, 16, 48),
+        (2, 5, 7, 40),
+        (20, 3, 33, 65),
+        (9, 2, 300, 261),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("bias", [False, True])
+def test_packed_weights_give_the_same_bits(column, cell, options, shape, bias):
+    """And they are copies: what is written into the weights afterwards is not seen."""
+    module = column.load(cell.name)
+    p = make_problem(cell, shape, column.dtype, bias=bias, **options)
+    params = tuple(None if w is None else w.copy() for w in p.params)
+    packed = module.pack(params, **options)
+    for w in params:
+        if w is not None:
+            w[...] = np.nan
+    for state in (p.state, None):
+        for reverse in (False, True):
+            ways = {"train": False, "reverse": reverse, **options}
+            hs, final, _ = module.forward(p.xs, state, p.params, **ways)
+            hs_packed, final_packed, cache = module.forward(p.xs, state, packed, **ways)
+            assert cache is None
+            for a, b in zip((hs, *final), (hs_packed, *final_packed), strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+@cells
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_packing_weights_of_any_layout(column, cell, layout):
+    module, view = column.load(cell.name), LAYOUTS[layout]
+    p = make_problem(cell, (3, 2, 17, 33), column.dtype)
+    expected, *_ = module.forward(p.xs, p.state, p.params, train=False)
+    packed = module.pack(tuple(map(view, p.params)))
+    hs, *_ = module.forward(p.xs, p.state, packed, train=False)
+    assert_close(hs, expected.astype("f8"))
+
+
+@cells
+def test_packed_weights_are_for_inference(column, cell):
+    module = column.load(cell.name)
+    p = make_problem(cell, (2, 3, 4, 5), column.dtype)
+    with pytest.raises(TypeError, match="train"):
+        module.forward(p.xs, p.state, module.pack(p.params))
+
+
+@cells
+def test_packed_weights_are_checked(fast, cell):
+    module, other = fast.load(cell.name), fast.load("gru" if cell.name != "gru" else "rnn")
+    p = make_problem(cell, (2, 3, 4, 5), fast.dtype)
+    packed = module.pack(p.params)
+    with pytest.raises(TypeError, match="pack"):
+        other.forward(p.xs, None, packed, train=False)
+    for bad in (p.xs[:, :, :3], p.xs[0], p.xs.astype("f2"), None):
+        with pytest.raises(REJECTED):
+            module.forward(bad, p.state, packed, train=False)
+    with pytest.raises(TypeError):
+        module.backward(p.dhs, None, packed, module.forward(p.xs, None, p.params)[2], p.params)
+    for bad in (None, p.params[:1], (p.params[0], p.params[0].T, None), packed):
+        with pytest.raises(REJECTED):
+            module.pack(bad)
 
 
 @cells

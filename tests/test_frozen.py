@@ -1,0 +1,118 @@
+"""freeze and unfreeze of recurrent layers."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import rnnfast
+
+GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
+
+
+def normal(*shape):
+    return np.random.default_rng(shape).standard_normal(shape).astype("f")
+
+
+def weights(name, D=7, H=20):
+    gates = GATES[name.removeprefix("Time").removeprefix("Bi")]
+    one = [normal(D, gates * H), normal(H, gates * H), normal(gates * H)]
+    return one + [w + 1 for w in one] if "Bi" in name else one
+
+
+def make(name, **options):
+    return getattr(rnnfast, name)(*weights(name), **options)
+
+
+def arguments(name):
+    if name.startswith("Time"):
+        return (normal(3, 4, 7),)
+    return (normal(3, 7), *[normal(3, 20)] * (2 if name == "LSTM" else 1))
+
+
+layers = pytest.mark.parametrize(
+    "name", [f"{kind}{cell}" for kind in ("", "Time", "TimeBi") for cell in GATES]
+)
+single = pytest.mark.parametrize("name", [f"{k}{cell}" for k in ("", "Time") for cell in GATES])
+
+
+@layers
+def test_the_same_bits(device, name):
+    layer, args = make(name), arguments(name)
+    expected = layer.forward(*args, train=False)
+    layer.freeze()
+    np.testing.assert_array_equal(layer.forward(*args, train=False), expected)
+    layer.unfreeze()
+    np.testing.assert_array_equal(layer.forward(*args, train=False), expected)
+
+
+@layers
+def test_weights_are_read_only_until_unfrozen(device, name):
+    layer = make(name)
+    layer.freeze()
+    for p in layer.params:
+        with pytest.raises(ValueError, match="read-only"):
+            p += 1
+    layer.freeze()  # twice is once
+    layer.unfreeze()
+    layer.unfreeze()
+    before, args = layer.forward(*arguments(name), train=False), arguments(name)
+    for p in layer.params:
+        p *= 0.5
+    layer.freeze()  # packs anew
+    assert not np.array_equal(layer.forward(*args, train=False), before)
+
+
+@single
+def test_what_was_read_only_stays_so(device, name):
+    Wx, Wh, b = weights(name)
+    Wh.flags.writeable = False
+    layer = getattr(rnnfast, name)(Wx, Wh, b)
+    layer.freeze()
+    layer.unfreeze()
+    assert [p.flags.writeable for p in layer.params] == [True, False, True]
+
+
+@layers
+def test_training_a_frozen_layer(device, name):
+    layer, args = make(name), arguments(name)
+    layer.freeze()
+    with pytest.raises(RuntimeError, match=r"frozen.*unfreeze"):
+        layer.forward(*args)
+    layer.unfreeze()
+    layer.forward(*args)
+
+
+@single
+def test_replacing_a_weight_of_a_frozen_layer(device, name):
+    layer, args = make(name), arguments(name)
+    layer.freeze()
+    layer.params[0] = layer.params[0].copy()
+    with pytest.raises(RuntimeError, match="params were replaced"):
+        layer.forward(*args, train=False)
+    layer.unfreeze()
+    layer.forward(*args, train=False)
+
+
+@layers
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_copy_is_not_frozen(device, name, duplicate):
+    layer, args = make(name), arguments(name)
+    expected = layer.forward(*args, train=False)
+    layer.freeze()
+    twin = duplicate(layer)
+    for p in twin.params:
+        assert p.flags.writeable
+    np.testing.assert_array_equal(twin.forward(*args), expected)
+
+
+def test_a_frozen_layer_keeps_its_state(device):
+    plain, frozen = make("TimeLSTM", stateful=True), make("TimeLSTM", stateful=True)
+    frozen.freeze()
+    for _ in range(3):
+        xs = normal(2, 3, 7)
+        np.testing.assert_array_equal(
+            frozen.forward(xs, train=False), plain.forward(xs, train=False)
+        )
+    np.testing.assert_array_equal(frozen.c, plain.c)
