@@ -106,6 +106,7 @@ static void NAME(gru_forward_body)(team *tm, int rank, void *work)
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     const ptrdiff_t tiles = tile_count(N, ROWS_2), strips = NAME(strip_count)(H, 1);
     REAL sums[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
+    const int own_rows = NAME(owns_rows)(job, tm, 3);
     ptrdiff_t p0, p1;
     team_share(tm, rank, P, &p0, &p1);
 
@@ -136,10 +137,10 @@ static void NAME(gru_forward_body)(team *tm, int rank, void *work)
         const ptrdiff_t slot = t % k->chunk, steps = T - t < k->chunk ? T - t : k->chunk;
         const REAL *xs = (const REAL *)job->xs.p + t * job->xs.s1, *x = k->x + t % 2 * N * D;
         if (slot == 0 && k->ahead && !k->few) {
-            for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_2); next_panel(&w);)
+            for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_2, own_rows); next_panel(&w);)
                 NAME(panel_input)(&k->panels, (panel_strip){w.p, 1}, 0, 2, w.n, w.n + w.rows, steps, xs, job->xs.s0,
                                   job->xs.s1, D, k->Wx_zr[w.p]);
-            for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2); next_panel(&w);) {
+            for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_panel(&w);) {
                 const panel_strip strip = NAME(strip)(H, 1, w.p);
                 NAME(panel_input)(&k->panels, strip, 2, 1, w.n, w.n + w.rows, steps, xs, job->xs.s0, job->xs.s1, D,
                                   k->Wx_a[strip.p]);
@@ -148,28 +149,28 @@ static void NAME(gru_forward_body)(team *tm, int rank, void *work)
 
         const REAL *h = NAME(gru_h_prev)(k, t, 0);
         const ptrdiff_t h_n = t == 0 ? job->h0.s0 : H;
-        for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_2); next_tile(&w);) {
+        for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_2, own_rows); next_tile(&w);) {
             if (!k->ahead)
-                NAME(gates_product)(2, 1, D, w.rows, x + w.n * D, D, k->Wx_zr[w.p], w.i - 1, tiles, sums, 0);
+                NAME(gates_product)(2, 1, D, w.rows, x + w.n * D, D, k->Wx_zr[w.p], w.i, tiles, sums, 0);
             if (h && k->few)
                 NAME(few_to_sums)(&k->panels, (panel_strip){w.p, 1}, N, 0, 2, k->few_h, sums);
             else if (h)
-                NAME(gates_product)(2, 1, H, w.rows, h + w.n * h_n, h_n, k->Wh_zr[w.p], w.i - 1, tiles, sums, !k->ahead);
+                NAME(gates_product)(2, 1, H, w.rows, h + w.n * h_n, h_n, k->Wh_zr[w.p], w.i, tiles, sums, !k->ahead);
             NAME(gru_gates)(k, w.p, t, slot, w.n, w.rows, h || !k->ahead ? sums : NULL);
         }
-        team_wait(tm); /* r h_prev is whole */
+        step_wait(tm, own_rows); /* r h_prev is whole */
         if (h && k->few) {
             NAME(few_gates)(&k->panels, p0, p1, N, NAME(gru_rh)(k, 0, 0), H, Wh, H, 2, 1, k->few_h);
             team_wait(tm);
         }
-        for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2); next_tile(&w);) {
+        for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_tile(&w);) {
             const panel_strip strip = NAME(strip)(H, 1, w.p);
             if (!k->ahead)
-                NAME(gates_product)(1, strip.panels, D, w.rows, x + w.n * D, D, k->Wx_a[strip.p], w.i - 1, tiles, sums, 0);
+                NAME(gates_product)(1, strip.panels, D, w.rows, x + w.n * D, D, k->Wx_a[strip.p], w.i, tiles, sums, 0);
             if (h && k->few)
                 NAME(few_to_sums)(&k->panels, strip, N, 2, 1, k->few_h, sums);
             else if (h)
-                NAME(gates_product)(1, strip.panels, H, w.rows, NAME(gru_rh)(k, t, w.n), H, k->Wh_a[strip.p], w.i - 1, tiles,
+                NAME(gates_product)(1, strip.panels, H, w.rows, NAME(gru_rh)(k, t, w.n), H, k->Wh_a[strip.p], w.i, tiles,
                                     sums, !k->ahead);
             for (int v = 0; v < strip.panels; v++)
                 NAME(gru_candidate)(k, strip.p + v, t, slot, w.n, w.rows, h || !k->ahead ? sums + v * W : NULL,
@@ -177,7 +178,7 @@ static void NAME(gru_forward_body)(team *tm, int rank, void *work)
         }
         if (!k->ahead)
             NAME(copy_step)(job, tm, rank, t + 1, k->x);
-        team_wait(tm); /* h of step t is whole */
+        step_wait(tm, own_rows); /* h of step t is whole */
     }
 }
 
@@ -277,6 +278,7 @@ static void NAME(gru_backward_body)(team *tm, int rank, void *work)
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H;
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     const ptrdiff_t Q = NAME(pair_count)(H);
+    const int own_rows = NAME(owns_rows)(job, tm, 3);
     const REAL *h0 = job->h0.p, *h = job->h, *rh = job->rh, *xs = job->xs.p;
     ptrdiff_t q0, q1, x0, x1, p0, p1;
     team_share(tm, rank, Q, &q0, &q1);
@@ -323,17 +325,17 @@ static void NAME(gru_backward_body)(team *tm, int rank, void *work)
 
     for (ptrdiff_t t = T - 1; t >= 0; t--) {
         if (t < T - 1)
-            NAME(panel_hidden_grads)(&k->panels, tm, rank, t + 1, 0, 2, k->WhT_zr_room, k->sums);
-        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2); next_panel(&w);)
+            NAME(panel_hidden_grads)(&k->panels, tm, rank, t + 1, 0, 2, k->WhT_zr_room, k->sums, own_rows);
+        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_panel(&w);)
             NAME(gru_gate_grads)(k, w.p, t, w.n, w.rows, t < T - 1 ? k->sums + (w.p * N + w.n) * 2 * W : NULL);
-        team_wait(tm); /* dA of the candidate is whole */
-        NAME(panel_hidden_grads)(&k->panels, tm, rank, t, 2, 1, k->WhT_a_room, k->sums);
-        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2); next_panel(&w);)
+        step_wait(tm, own_rows); /* dA of the candidate is whole */
+        NAME(panel_hidden_grads)(&k->panels, tm, rank, t, 2, 1, k->WhT_a_room, k->sums, own_rows);
+        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_panel(&w);)
             NAME(gru_reset_grads)(k, w.p, t, w.n, w.rows, k->sums + (w.p * N + w.n) * 2 * W);
-        team_wait(tm); /* dA of z and r is whole */
+        step_wait(tm, own_rows); /* dA of z and r is whole */
     }
-    NAME(panel_hidden_grads)(&k->panels, tm, rank, 0, 0, 2, k->WhT_zr_room, k->sums);
-    NAME(panel_state_grads)(&k->panels, tm, rank, k->sums, k->dh, job->dh0);
+    NAME(panel_hidden_grads)(&k->panels, tm, rank, 0, 0, 2, k->WhT_zr_room, k->sums, own_rows);
+    NAME(panel_state_grads)(&k->panels, tm, rank, k->sums, k->dh, job->dh0, own_rows);
 
     rows_of x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
     rows_of h_rows = {h0, h, job->h0.s0, N * H, H};

@@ -88,6 +88,7 @@ static void NAME(lstm_forward_body)(team *tm, int rank, void *work)
     const ptrdiff_t most = N > ROWS_4 ? ROWS_2 : ROWS_4, tiles = tile_count(N, most); /* as gates_multiply cuts */
     const REAL *packed = job->packed;
     REAL sums[ROWS_2 * 4 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
+    const int own_rows = NAME(owns_rows)(job, tm, 4);
     ptrdiff_t p0, p1;
     team_share(tm, rank, P, &p0, &p1);
 
@@ -111,24 +112,24 @@ static void NAME(lstm_forward_body)(team *tm, int rank, void *work)
         const ptrdiff_t slot = t % k->chunk;
         const REAL *x = (const REAL *)job->xs.p + t * job->xs.s1;
         if (slot == 0 && k->ahead && !k->few)
-            for (tile_walk w = team_tiles(tm, rank, P, N, most); next_panel(&w);)
+            for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_panel(&w);)
                 NAME(panel_input)(&k->panels, (panel_strip){w.p, 1}, 0, 4, w.n, w.n + w.rows,
                                   T - t < k->chunk ? T - t : k->chunk, x, job->xs.s0, job->xs.s1, D, k->Wx[w.p]);
 
         const REAL *h = t == 0 ? job->h0.p : job->train ? (REAL *)job->h + (t - 1) * N * H : k->h + (t - 1) % 2 * N * H;
         const ptrdiff_t h_n = t == 0 ? job->h0.s0 : H;
-        for (tile_walk w = team_tiles(tm, rank, P, N, most); next_tile(&w);) {
+        for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_tile(&w);) {
             if (!k->ahead)
-                NAME(gates_product)(4, 1, D, w.rows, k->x + (t % 2 * N + w.n) * D, D, k->Wx[w.p], w.i - 1, tiles, sums, 0);
+                NAME(gates_product)(4, 1, D, w.rows, k->x + (t % 2 * N + w.n) * D, D, k->Wx[w.p], w.i, tiles, sums, 0);
             if (h && k->few)
                 NAME(few_to_sums)(&k->panels, (panel_strip){w.p, 1}, N, 0, 4, k->few_h, sums);
             else if (h)
-                NAME(gates_product)(4, 1, H, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i - 1, tiles, sums, !k->ahead);
+                NAME(gates_product)(4, 1, H, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, tiles, sums, !k->ahead);
             NAME(lstm_activate)(k, w.p, t, slot, w.n, w.rows, h || !k->ahead ? sums : NULL);
         }
         if (!k->ahead)
             NAME(copy_step)(job, tm, rank, t + 1, k->x);
-        team_wait(tm); /* h of step t is whole */
+        step_wait(tm, own_rows); /* h of step t is whole */
     }
 }
 
@@ -216,6 +217,7 @@ static void NAME(lstm_backward_body)(team *tm, int rank, void *work)
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H;
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     const ptrdiff_t Q = NAME(pair_count)(H);
+    const int own_rows = NAME(owns_rows)(job, tm, 4);
     const REAL *h0 = job->h0.p, *h = job->h, *xs = job->xs.p;
     ptrdiff_t q0, q1, x0, x1, p0, p1;
     team_share(tm, rank, Q, &q0, &q1);
@@ -244,13 +246,13 @@ static void NAME(lstm_backward_body)(team *tm, int rank, void *work)
 
     for (ptrdiff_t t = T - 1; t >= 0; t--) {
         if (t < T - 1)
-            NAME(panel_hidden_grads)(&k->panels, tm, rank, t + 1, 0, 4, k->Wh_room, k->sums);
-        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2); next_panel(&w);)
+            NAME(panel_hidden_grads)(&k->panels, tm, rank, t + 1, 0, 4, k->Wh_room, k->sums, own_rows);
+        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_panel(&w);)
             NAME(lstm_gate_grads)(k, w.p, t, w.n, w.rows, t < T - 1 ? k->sums + (w.p * N + w.n) * 2 * W : NULL);
-        team_wait(tm); /* dA of step t is whole */
+        step_wait(tm, own_rows); /* dA of step t is whole */
     }
-    NAME(panel_hidden_grads)(&k->panels, tm, rank, 0, 0, 4, k->Wh_room, k->sums);
-    NAME(panel_state_grads)(&k->panels, tm, rank, k->sums, NULL, job->dh0);
+    NAME(panel_hidden_grads)(&k->panels, tm, rank, 0, 0, 4, k->Wh_room, k->sums, own_rows);
+    NAME(panel_state_grads)(&k->panels, tm, rank, k->sums, NULL, job->dh0, own_rows);
 
     rows_of x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
     rows_of h_rows = {h0, h, job->h0.s0, N * H, H};

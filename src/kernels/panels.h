@@ -52,6 +52,14 @@ static inline ptrdiff_t NAME(panel_steps)(const cell_job *job)
     return steps < job->T ? steps : job->T;
 }
 
+/* In the time loops a thread owns hidden units, or some samples and all of their units: then steps need no barrier and
+ * h never changes cores. It reads all weights, though, which must stay in its L2, and needs rows enough for a tile. */
+static inline int NAME(owns_rows)(const cell_job *job, const team *tm, int G)
+{
+    const ptrdiff_t weights = job->H * G * job->H * sizeof(REAL);
+    return job->N >= 8 * tm->size && weights <= 5 << 18;
+}
+
 static inline REAL *NAME(panel_row)(const panels_of *P, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n)
 {
     return P->p + p * W * P->S * P->N * P->T + (t * P->N + n) * P->S * NAME(panel_width)(P->H, p);
@@ -142,10 +150,10 @@ static void NAME(gates_product)(int G, int panels, ptrdiff_t K, ptrdiff_t rows, 
  * apart in xs that they would fight for the same lines of the caches. */
 static void NAME(copy_step)(const cell_job *job, const team *tm, int rank, ptrdiff_t t, REAL *room)
 {
-    const ptrdiff_t N = job->N, D = job->D;
-    ptrdiff_t n0, n1;
-    team_share(tm, rank, t < job->T ? N : 0, &n0, &n1);
-    for (ptrdiff_t n = n0; n < n1; n++)
+    const ptrdiff_t N = job->N, D = job->D, tiles = tile_count(N, ROWS_2); /* as team_tiles shares own rows */
+    ptrdiff_t i0, i1;
+    team_share(tm, rank, t < job->T ? tiles : 0, &i0, &i1);
+    for (ptrdiff_t n = tile_start(N, tiles, i0); i0 < i1 && n < tile_start(N, tiles, i1); n++)
         memcpy(room + (t % 2 * N + n) * D, (const REAL *)job->xs.p + n * job->xs.s0 + t * job->xs.s1, D * sizeof(REAL));
 }
 
@@ -240,7 +248,7 @@ static void NAME(panel_weight_grads)(const panels_of *P, team *tm, int rank, int
         team_wait(tm);
         NAME(pack_a)(room, tm, rank, rows, P->N, r0, r1, M, height);
         team_wait(tm);
-        for (tile_walk k = team_tiles(tm, rank, NAME(strip_count)(H, G), M, height); next_tile(&k);) {
+        for (tile_walk k = team_tiles(tm, rank, NAME(strip_count)(H, G), M, height, 0); next_tile(&k);) {
             const panel_strip strip = NAME(strip)(H, G, k.p);
             const ptrdiff_t w = NAME(panel_width)(H, strip.p), panel = W * P->S * R;
             product t = {.K = K, .a = room + k.n * K, .ar = 1, .ak = k.rows, .b = P->p + strip.p * panel + (r0 * P->S + first) * w,
@@ -320,13 +328,13 @@ static void NAME(times_transposed)(const panels_of *P, ptrdiff_t p, ptrdiff_t co
 
 /* sums[q][n][2 W] = dA of step t times weights^T: this thread's tiles of pairs q and samples n. */
 static void NAME(panel_hidden_grads)(const panels_of *P, const team *tm, int rank, ptrdiff_t t, int first, int G,
-                                     const REAL *packed, REAL *sums)
+                                     const REAL *packed, REAL *sums, int own_rows)
 {
     const ptrdiff_t H = P->H, Q = NAME(pair_count)(H), pair = G * H * 2 * W;
     for (ptrdiff_t p = 0, count; p * W < H; p += count) {
         count = NAME(panels_at_once)(H, G, p);
         int first_use = 1;
-        for (tile_walk w = team_tiles(tm, rank, Q, P->N, ROWS_2); next_panel(&w); first_use = 0) {
+        for (tile_walk w = team_tiles(tm, rank, Q, P->N, ROWS_2, own_rows); next_panel(&w); first_use = 0) {
             const REAL *b = packed + w.p * pair + p * W * G * 2 * W;
             NAME(times_transposed)(P, p, count, t, w.n, w.rows, 1, first, G, b, b + pair, NAME(pair_vectors)(H, w.p),
                                    sums + (w.p * P->N + w.n) * 2 * W, 2 * W, first_use);
@@ -336,10 +344,10 @@ static void NAME(panel_hidden_grads)(const panels_of *P, const team *tm, int ran
 
 /* out (N, H) = sums + more (N, H), which may be NULL: the gradient of the initial h. This thread's tiles. */
 static void NAME(panel_state_grads)(const panels_of *P, const team *tm, int rank, const REAL *sums, const REAL *more,
-                                    REAL *out)
+                                    REAL *out, int own_rows)
 {
     const ptrdiff_t N = P->N, H = P->H;
-    for (tile_walk w = team_tiles(tm, rank, NAME(pair_count)(H), N, ROWS_2); next_panel(&w);)
+    for (tile_walk w = team_tiles(tm, rank, NAME(pair_count)(H), N, ROWS_2, own_rows); next_panel(&w);)
         for (ptrdiff_t n = w.n; n < w.n + w.rows; n++)
             for (ptrdiff_t v = 0, j; (j = (2 * w.p + v) * W) < H && v < 2; v++) {
                 const ptrdiff_t width = H - j < W ? H - j : W;

@@ -55,6 +55,7 @@ static void NAME(rnn_forward_body)(team *tm, int rank, void *work)
     const ptrdiff_t tiles = tile_count(N, ROWS_2), strips = NAME(strip_count)(H, 1);
     const REAL *packed = job->packed;
     REAL sums[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
+    const int own_rows = NAME(owns_rows)(job, tm, 1);
     ptrdiff_t p0, p1;
     team_share(tm, rank, P, &p0, &p1);
 
@@ -77,7 +78,7 @@ static void NAME(rnn_forward_body)(team *tm, int rank, void *work)
     for (ptrdiff_t t = 0; t < T; t++) {
         const ptrdiff_t slot = t % k->chunk;
         if (slot == 0 && k->ahead && !k->few)
-            for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2); next_panel(&w);) {
+            for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_panel(&w);) {
                 const panel_strip strip = NAME(strip)(H, 1, w.p);
                 NAME(panel_input)(&k->panels, strip, 0, 1, w.n, w.n + w.rows, T - t < k->chunk ? T - t : k->chunk,
                                   (const REAL *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, D, k->Wx[strip.p]);
@@ -85,15 +86,15 @@ static void NAME(rnn_forward_body)(team *tm, int rank, void *work)
 
         const REAL *h = t == 0 ? job->h0.p : job->train ? (REAL *)job->h + (t - 1) * N * H : k->h + (t - 1) % 2 * N * H;
         const ptrdiff_t h_n = t == 0 ? job->h0.s0 : H;
-        for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2); next_tile(&w);) {
+        for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_tile(&w);) {
             const panel_strip strip = NAME(strip)(H, 1, w.p);
             if (!k->ahead)
-                NAME(gates_product)(1, strip.panels, D, w.rows, k->x + (t % 2 * N + w.n) * D, D, k->Wx[strip.p], w.i - 1, tiles,
+                NAME(gates_product)(1, strip.panels, D, w.rows, k->x + (t % 2 * N + w.n) * D, D, k->Wx[strip.p], w.i, tiles,
                                     sums, 0);
             if (h && k->few)
                 NAME(few_to_sums)(&k->panels, strip, N, 0, 1, k->few_h, sums);
             else if (h)
-                NAME(gates_product)(1, strip.panels, H, w.rows, h + w.n * h_n, h_n, k->Wh[strip.p], w.i - 1, tiles, sums,
+                NAME(gates_product)(1, strip.panels, H, w.rows, h + w.n * h_n, h_n, k->Wh[strip.p], w.i, tiles, sums,
                                     !k->ahead);
             for (int v = 0; v < strip.panels; v++)
                 NAME(rnn_activate)(k, strip.p + v, t, slot, w.n, w.rows, h || !k->ahead ? sums + v * W : NULL,
@@ -101,7 +102,7 @@ static void NAME(rnn_forward_body)(team *tm, int rank, void *work)
         }
         if (!k->ahead)
             NAME(copy_step)(job, tm, rank, t + 1, k->x);
-        team_wait(tm); /* h of step t is whole */
+        step_wait(tm, own_rows); /* h of step t is whole */
     }
 }
 
@@ -170,6 +171,7 @@ static void NAME(rnn_backward_body)(team *tm, int rank, void *work)
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H;
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     const ptrdiff_t Q = NAME(pair_count)(H);
+    const int own_rows = NAME(owns_rows)(job, tm, 1);
     const REAL *h0 = job->h0.p, *h = job->h, *xs = job->xs.p;
     ptrdiff_t q0, q1, x0, x1, p0, p1;
     team_share(tm, rank, Q, &q0, &q1);
@@ -198,13 +200,13 @@ static void NAME(rnn_backward_body)(team *tm, int rank, void *work)
 
     for (ptrdiff_t t = T - 1; t >= 0; t--) {
         if (t < T - 1)
-            NAME(panel_hidden_grads)(&k->panels, tm, rank, t + 1, 0, 1, k->Wh_room, k->sums);
-        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2); next_panel(&w);)
+            NAME(panel_hidden_grads)(&k->panels, tm, rank, t + 1, 0, 1, k->Wh_room, k->sums, own_rows);
+        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_panel(&w);)
             NAME(rnn_gate_grads)(k, w.p, t, w.n, w.rows, t < T - 1 ? k->sums + (w.p * N + w.n) * 2 * W : NULL);
-        team_wait(tm); /* dA of step t is whole */
+        step_wait(tm, own_rows); /* dA of step t is whole */
     }
-    NAME(panel_hidden_grads)(&k->panels, tm, rank, 0, 0, 1, k->Wh_room, k->sums);
-    NAME(panel_state_grads)(&k->panels, tm, rank, k->sums, NULL, job->dh0);
+    NAME(panel_hidden_grads)(&k->panels, tm, rank, 0, 0, 1, k->Wh_room, k->sums, own_rows);
+    NAME(panel_state_grads)(&k->panels, tm, rank, k->sums, NULL, job->dh0, own_rows);
 
     rows_of x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
     rows_of h_rows = {h0, h, job->h0.s0, N * H, H};

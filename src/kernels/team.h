@@ -54,6 +54,13 @@ static inline void team_wait(team *t)
     }
 }
 
+/* The barrier of a step, which nobody needs who works on own rows. */
+static inline void step_wait(team *t, int own_rows)
+{
+    if (!own_rows)
+        team_wait(t);
+}
+
 /* Part `rank` of n items, in order; parts differ by one item at most. */
 static inline void team_share(const team *t, int rank, ptrdiff_t n, ptrdiff_t *from, ptrdiff_t *to)
 {
@@ -70,30 +77,32 @@ static inline ptrdiff_t tile_start(ptrdiff_t n, ptrdiff_t tiles, ptrdiff_t i)
     return i * (n / tiles) + (i < rest ? i : rest);
 }
 
-/* A thread's share of a grid of panels x tiles of rows, panel by panel. The grid is the same for every
- * team; only who walks over a tile differs.
+/* A thread's share of a grid of panels x tiles of rows, panel by panel: either its part of the whole grid in that
+ * order, or its own rows of all panels. The grid is the same for every team; only who walks over a tile differs.
  *
  *     for (tile_walk w = team_tiles(...); next_tile(&w);)
- *         ... panel w.p, rows w.n to w.n + w.rows
+ *         ... panel w.p, rows w.n to w.n + w.rows: tile w.i of the panel's w.tiles
  */
 typedef struct {
-    ptrdiff_t p, n, rows;
-    ptrdiff_t left, i, tiles, each, rest; /* tiles to come, the next one's place in its panel; how rows are cut */
+    ptrdiff_t p, n, rows, i;
+    ptrdiff_t left, tiles, each, rest; /* left: tiles to come; each, rest: how rows are cut, as by tile_start */
+    ptrdiff_t first, end;            /* the tiles of each panel that belong to the share, but for a part of its ends */
 } tile_walk;
 
-static inline tile_walk team_tiles(const team *t, int rank, ptrdiff_t panels, ptrdiff_t rows, ptrdiff_t most)
+static inline tile_walk team_tiles(const team *t, int rank, ptrdiff_t panels, ptrdiff_t rows, ptrdiff_t most, int own_rows)
 {
     tile_walk w = {.tiles = tile_count(rows, most)};
     ptrdiff_t from, to;
-    team_share(t, rank, panels * w.tiles, &from, &to);
-    w.left = to - from;
     w.each = rows / w.tiles, w.rest = rows % w.tiles;
-    w.p = from / w.tiles - 1;
-    w.i = w.tiles; /* next_tile begins with a panel... */
-    if (from % w.tiles) { /* ... unless this share begins within one */
-        w.p++;
-        w.i = from % w.tiles;
-        w.n = tile_start(rows, w.tiles, w.i);
+    if (own_rows) {
+        team_share(t, rank, w.tiles, &w.first, &w.end);
+        w.left = panels * (w.end - w.first);
+        w.i = w.first - 1;
+    } else {
+        team_share(t, rank, panels * w.tiles, &from, &to);
+        w.end = w.tiles;
+        w.left = to - from;
+        w.p = from / w.tiles, w.i = from % w.tiles - 1;
     }
     return w;
 }
@@ -102,10 +111,10 @@ static inline int next_tile(tile_walk *w)
 {
     if (w->left-- == 0)
         return 0;
-    w->n += w->rows;
-    if (w->i == w->tiles)
-        w->p++, w->i = 0, w->n = 0;
-    w->rows = w->each + (w->i++ < w->rest);
+    if (++w->i == w->end)
+        w->p++, w->i = w->first;
+    w->n = w->i * w->each + (w->i < w->rest ? w->i : w->rest);
+    w->rows = w->each + (w->i < w->rest);
     return 1;
 }
 
@@ -115,7 +124,7 @@ static inline int next_panel(tile_walk *w)
     if (!next_tile(w))
         return 0;
     ptrdiff_t n = w->n;
-    while (w->left > 0 && w->i < w->tiles)
+    while (w->left > 0 && w->i + 1 < w->end)
         next_tile(w);
     w->rows += w->n - n;
     w->n = n;
