@@ -1,8 +1,8 @@
 /* One copy of all kernels for one real type; table.h includes this once for each. */
 #include "vec.h"
 #include "gemm.h"
-#include "rows.h"
 #include "panels.h"
+#include "rows.h"
 #include "rnn.h"
 #include "lstm.h"
 #include "gru.h"

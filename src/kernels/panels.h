@@ -178,61 +178,6 @@ static void NAME(panel_input)(const panels_of *P, panel_strip strip, int first, 
         }
 }
 
-/* Few rows (rows.h): y (rows, all H) = x weights, gates first..first+G of this thread's panels p0..p1. */
-static void NAME(few_gates)(const panels_of *P, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows, const REAL *x, ptrdiff_t xr,
-                            matrix weights, ptrdiff_t K, int first, int G, REAL *y)
-{
-    const ptrdiff_t H = P->H, j0 = p0 * W, j1 = p1 * W < H ? p1 * W : H;
-    for (int g = first; g < first + G; g++)
-        NAME(rows_times)(rows, x, xr, weights.p + g * H + j0, weights.r, K, j1 - j0, y + g * H + j0, P->G * H);
-}
-
-/* y from few_gates into the panels' first step. */
-static void NAME(few_to_panels)(const panels_of *P, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows, const REAL *y)
-{
-    for (ptrdiff_t p = p0; p < p1; p++)
-        for (ptrdiff_t n = 0; n < rows; n++)
-            for (ptrdiff_t g = 0, w = NAME(panel_width)(P->H, p); g < P->G; g++)
-                NAME(store_n)(NAME(panel_row)(P, p, 0, n) + g * w, NAME(load_n)(y + (n * P->G + g) * P->H + p * W, w), w);
-}
-
-/* y from few_gates as the sums of a strip: (rows, gates first..first+G or the strip's panels, W). */
-static void NAME(few_to_sums)(const panels_of *P, panel_strip strip, ptrdiff_t rows, int first, int G, const REAL *y,
-                              REAL *sums)
-{
-    for (ptrdiff_t n = 0; n < rows; n++)
-        for (ptrdiff_t v = 0, w = NAME(panel_width)(P->H, strip.p); v < G * strip.panels; v++, sums += W) {
-            const ptrdiff_t gate = first + (G == 1 ? 0 : v), p = strip.p + (G == 1 ? v : 0);
-            NAME(store)(sums, NAME(load_n)(y + (n * P->G + gate) * P->H + p * W, w));
-        }
-}
-
-/* The way back of few_gates: dy (rows, all H) from the panels' first step, this thread's panels. */
-static void NAME(few_from_panels)(const panels_of *P, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows, REAL *dy)
-{
-    for (ptrdiff_t p = p0; p < p1; p++)
-        for (ptrdiff_t n = 0; n < rows; n++)
-            for (ptrdiff_t g = 0, w = NAME(panel_width)(P->H, p); g < P->G; g++)
-                NAME(store_n)(dy + (n * P->G + g) * P->H + p * W, NAME(load_n)(NAME(panel_row)(P, p, 0, n) + g * w, w), w);
-}
-
-/* Gates first..first+G of dx = dy weights^T and dW = x^T dy, dW as large as the weights: this thread's rows of the
- * weights (K, all H). */
-static void NAME(few_grads)(const panels_of *P, const team *tm, int rank, ptrdiff_t rows, const REAL *dy, int first, int G,
-                            matrix weights, ptrdiff_t K, const REAL *x, ptrdiff_t xr, REAL *dx, ptrdiff_t dxr, REAL *dW)
-{
-    const ptrdiff_t all = P->G * P->H, skip = first * P->H;
-    ptrdiff_t k0, k1;
-    team_share(tm, rank, K, &k0, &k1);
-    NAME(rows_back)(rows, dy + skip, all, G * P->H, k0, k1, weights.p + skip, weights.r, x, xr, dx, dxr, dW + skip, all);
-}
-
-/* Whether a call is one: a single step of few rows, with weights whose rows are contiguous. */
-static inline int NAME(is_few)(const cell_job *job)
-{
-    return job->T == 1 && job->N <= FEW_ROWS && job->Wx.s1 == 1 && job->Wh.s1 == 1 && !job->packed;
-}
-
 #define GRAD_ROWS 832
 #define GRAD_ROOM(M) (GRAD_ROWS * (M)) /* reals: the packed left side of panel_weight_grads, of M columns */
 
