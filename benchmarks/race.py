@@ -4,7 +4,7 @@ A machine's speed drifts with its temperature and with what else runs on it, so 
 timed one after the other: each round times one block of calls of every contender, and a ratio is
 the median over rounds of the ratio within a round. The order turns around from round to round.
 Before each block there is a pause, because the worker threads of PyTorch and of OpenBLAS go on
-spinning for up to 30 ms after a call and would take the next contender's cores.
+spinning after a call, OpenBLAS for tens of milliseconds, and would take the next one's cores.
 
 The machine has to be idle otherwise: one busy process beside us can slow PyTorch's barriers down a
 hundredfold, and every ratio with it. A result therefore says how busy the others were.
@@ -21,7 +21,7 @@ import numpy as np
 
 from rnnfast.cpu import _runtime
 
-PAUSE = 0.05  # seconds
+PAUSE = 0.1  # seconds
 BLOCK = 0.03  # seconds of calls in a block; one call where that takes longer
 ROUNDS = 9
 MIN_ROUNDS = 5
