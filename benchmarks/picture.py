@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from benchmarks.rows import MODES, geometric_mean, number
 
 COLOURS = {"pytorch": "#e0592a", "numpy": "#2a6f97", "onnxruntime": "#5b8e5a"}
-INK, PALE = "#22303c", "#8a97a3"
+INK, PALE, BAND = "#22303c", "#8a97a3", "#e3e7ea"
 
 
 def draw(results, path, machine):
@@ -26,7 +26,7 @@ def draw(results, path, machine):
     figure, axes = plt.subplots(
         len(modes),
         len(cells),
-        figsize=(1.8 + 3.9 * len(cells), 1.4 + (0.7 + 0.38 * (longest + 1)) * len(modes)),
+        figsize=(1.8 + 3.9 * len(cells), 1.4 + (0.7 + 0.42 * (longest + 1)) * len(modes)),
         squeeze=False,
         sharex=True,
         layout="constrained",
@@ -62,8 +62,11 @@ def draw_panel(axis, results, mode, cell, limits):
     axis.text(1.04, 0.015, " faster", transform=inside, ha="left", size=7.5, color=PALE)
     axis.axvline(1, color=INK, linewidth=1, zorder=1)
     axis.axhline(mean_at - 0.65, color=PALE, linewidth=0.6, zorder=1)
-    for i, peer in enumerate(results.peers):
-        offset = 0.3 * (i - (len(results.peers) - 1) / 2)
+    for i in range(0, len(shapes), 2):  # bands, to see what belongs to one shape
+        axis.axhspan(i - 0.5, i + 0.5, color=BAND, alpha=0.5, linewidth=0, zorder=0.5)
+    peers = [peer for peer in results.peers if results.ratios(peer, mode)]
+    for i, peer in enumerate(peers):
+        offset = 0.27 * (i - (len(peers) - 1) / 2)
         colour = COLOURS.get(peer, PALE)
         ratios = results.ratios(peer, mode, cell)
         points = [(shapes.index(shape) + offset, r) for (_, shape), r in ratios.items()]
