@@ -26,7 +26,7 @@ BLOCK = 0.03  # seconds of calls in a block; one call where that takes longer
 ROUNDS = 9
 MIN_ROUNDS = 5
 LONG = 0.1  # seconds; a call that takes longer needs no untimed one before it
-BUDGET = 5.0  # seconds; beyond it a race has fewer rounds, down to MIN_ROUNDS
+BUDGET = 8.0  # seconds; beyond it a race has fewer rounds, down to MIN_ROUNDS
 
 # |error| <= TOLERANCE * (1 + |ref|) for hs and dxs, relative 2-norm for weights' gradients.
 TOLERANCE = 1e-5
