@@ -21,6 +21,11 @@ def pytest_addoption(parser):
     group = parser.getgroup("rnnfast")
     group.addoption("--grid", choices=sorted(GRIDS), default="default", help="shapes to measure")
     group.addoption("--rounds", type=int, default=race.ROUNDS, help="at most, of a race")
+    group.addoption(
+        "--peers",
+        type=lambda names: names.split(","),
+        help="whom to measure beside rnnfast, by name: pytorch,onnxruntime,numpy (all)",
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -66,6 +71,8 @@ def machine(same_threads):
     if torch := sys.modules.get("torch"):
         info["torch"] = importlib.metadata.version("torch")
         info["torch_simd"] = torch.backends.cpu.get_cpu_capability()
+    if importlib.util.find_spec("onnxruntime"):
+        info["onnxruntime"] = importlib.metadata.version("onnxruntime")
     return info
 
 

@@ -3,7 +3,7 @@
 `results()` gives what the last run computed as [hs] or, in training, [hs, dxs, *grads], laid out
 as rnnfast does it; None from a contender whose cell is a different one.
 
-A new contender is a class and a line in CONTENDERS.
+A new contender is a class, a line in CONTENDERS and, if it can be missing, one in `available`.
 """
 
 import importlib.util
@@ -42,14 +42,19 @@ class NumpyLayers:
 
 
 class Rnnfast:
+    """Our layer. Its weights are frozen for inference: they are packed once, not in each call."""
+
     name = "rnnfast"
     label = "rnnfast"
+    freezes = True
 
     def __init__(self, case):
         self.case, arrays = case, case.arrays
         self.layer = getattr(rnnfast, LAYERS[case.cell])(*arrays["params"])
         self.layer.stateful = case.streaming
         self.layer.set_state(*arrays["state"])
+        if self.freezes and not case.training and hasattr(self.layer, "freeze"):
+            self.layer.freeze()
         self.xs, self.dhs = arrays["xs"], arrays["dhs"]
 
     def run(self):
@@ -59,6 +64,14 @@ class Rnnfast:
 
     def results(self):
         return [self.hs, self.dxs, *self.layer.grads] if self.case.training else [self.hs]
+
+
+class RnnfastUnfrozen(Rnnfast):
+    """The same in inference without freeze(): weights that the caller may change at any time."""
+
+    name = "rnnfast-unfrozen"
+    label = "rnnfast, weights not frozen"
+    freezes = False
 
 
 class PyTorch:
@@ -130,7 +143,8 @@ class OnnxRuntime:
     """The ONNX operator of the cell in a model of its own, run by ONNX Runtime; inference only.
 
     Its GRU with linear_before_reset=0 is the book's, but its z keeps the old state: we turn that
-    gate's sign. It takes (T, N, D) alone; xs is turned around beforehand and not timed.
+    gate's sign. It takes (T, N, D) alone; xs is turned around beforehand and not timed. Inputs and
+    outputs bound in advance (io_binding) were not faster at any shape, so it is a plain run().
     """
 
     name = "onnxruntime"
@@ -203,6 +217,8 @@ class OnnxRuntime:
 
 def available(contender, case):
     """Whether the contender is installed and computes what the case asks for."""
+    if contender is RnnfastUnfrozen:
+        return not case.training and hasattr(rnnfast.TimeLSTM, "freeze")
     if contender is PyTorch:
         return importlib.util.find_spec("torch") is not None
     if contender is OnnxRuntime:
@@ -211,4 +227,5 @@ def available(contender, case):
     return True
 
 
-CONTENDERS = {c.name: c for c in (Rnnfast, PyTorch, OnnxRuntime, NumpyLayers)}
+CONTENDERS = {c.name: c for c in (Rnnfast, RnnfastUnfrozen, PyTorch, OnnxRuntime, NumpyLayers)}
+OURS = (Rnnfast.name, RnnfastUnfrozen.name)

@@ -4,10 +4,12 @@ A machine's speed drifts with its temperature and with what else runs on it, so 
 timed one after the other: each round times one block of calls of every contender, and a ratio is
 the median over rounds of the ratio within a round. The order turns around from round to round.
 Before each block there is a pause, because the worker threads of PyTorch and of OpenBLAS go on
-spinning for up to 30 ms after a call and would take the next contender's cores.
+spinning after a call, OpenBLAS for tens of milliseconds, and would take the next one's cores.
 
 The machine has to be idle otherwise: one busy process beside us can slow PyTorch's barriers down a
 hundredfold, and every ratio with it. A result therefore says how busy the others were.
+
+The clock drifts too, so what the processor can do at most is measured in every round as well.
 """
 
 import gc
@@ -17,16 +19,38 @@ from dataclasses import dataclass
 
 import numpy as np
 
-PAUSE = 0.05  # seconds
+from rnnfast.cpu import _runtime
+
+PAUSE = 0.1  # seconds
 BLOCK = 0.03  # seconds of calls in a block; one call where that takes longer
 ROUNDS = 9
 MIN_ROUNDS = 5
 LONG = 0.1  # seconds; a call that takes longer needs no untimed one before it
-BUDGET = 5.0  # seconds; beyond it a race has fewer rounds, down to MIN_ROUNDS
+BUDGET = 8.0  # seconds; beyond it a race has fewer rounds, down to MIN_ROUNDS
 
 # |error| <= TOLERANCE * (1 + |ref|) for hs and dxs, relative 2-norm for weights' gradients.
 TOLERANCE = 1e-5
 PEER_TOLERANCE = 1e-3  # enough to know that a peer computes the same thing
+
+
+class Ceiling:
+    """FMAs in registers on all threads, nothing else: no kernel can do more operations a second."""
+
+    rounds = 400_000  # of independent FMAs in a call, about a millisecond
+
+    def measure(self, calls=10):
+        """Operations per second in the best of some calls, after the same pause as anybody's.
+
+        The best, because a worker may wake up on the core of the one that called it, and stay
+        there for some milliseconds.
+        """
+        time.sleep(PAUSE)
+        return max(self._rate() for _ in range(calls))
+
+    def _rate(self):
+        start = time.perf_counter()
+        operations = _runtime.fma(self.rounds)
+        return operations / (time.perf_counter() - start)
 
 
 @dataclass
@@ -36,14 +60,19 @@ class Result:
     times: dict
     calls: dict
     others_cores: float | None  # how many cores other processes used meanwhile; None if unknown
+    ceiling: np.ndarray  # operations per second at most, in each round
+    ceiling_best: tuple  # the same, the best of several before and after the rounds
 
     def median(self, name):
         return float(np.median(self.times[name]))
 
     def ratio(self, peer, name):
         """Peer's time / name's time: lower quartile, median, upper quartile over the rounds."""
-        ratios = np.array(self.times[peer]) / np.array(self.times[name])
-        return [float(q) for q in np.percentile(ratios, (25, 50, 75))]
+        return self.quartiles(np.array(self.times[peer]) / np.array(self.times[name]))
+
+    @staticmethod
+    def quartiles(values):
+        return [float(q) for q in np.percentile(values, (25, 50, 75))]
 
 
 def check(name, got, expected, tolerance=TOLERANCE):
@@ -60,7 +89,8 @@ def check(name, got, expected, tolerance=TOLERANCE):
 
 
 def race(contenders, rounds=ROUNDS):
-    """Times `run()` of each of {name: contender} in turns -> Result."""
+    """Times `run()` of each of {name: contender}, and the ceiling, in turns -> Result."""
+    ceiling = Ceiling()
     gc.collect()
     gc.disable()  # a collection would fall into whichever block happens to be running
     try:
@@ -70,13 +100,16 @@ def race(contenders, rounds=ROUNDS):
         round_time = sum(PAUSE + (warm[name] + calls[name]) * single[name] for name in contenders)
         rounds = min(rounds, max(MIN_ROUNDS, int(BUDGET / round_time)))
         times = {name: [] for name in contenders}
+        before, rates = ceiling.measure(), []
         others = OtherProcesses()
         for i in range(rounds):
+            rates.append(ceiling.measure())
             for name in list(contenders)[:: -1 if i % 2 else 1]:
                 times[name].append(_block(contenders[name].run, calls[name], warm[name]))
     finally:
         gc.enable()
-    return Result(times, calls, others.cores())
+    busy = others.cores()
+    return Result(times, calls, busy, np.array(rates), (before, ceiling.measure()))
 
 
 def _single_call(run):

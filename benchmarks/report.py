@@ -1,65 +1,45 @@
-"""The ratio table of a results file as Markdown, and as a picture beside it.
+"""The tables of a results file as Markdown, and a picture beside it.
 
-    python -m benchmarks.report results.json [--into README.md]
+    python -m benchmarks.report results.json [more.json ...] [--into README.md]
 
-`results.json` comes from pytest-benchmark. The table is printed and drawn to results.png; --into
-also puts both between the two marker lines of a Markdown file.
+The files come from pytest-benchmark. Of the first one everything is printed, and drawn to
+results.png; of further ones, for example with another instruction set, the ratios to PyTorch.
+--into also puts all of it between the two marker lines of a Markdown file.
 """
 
 import argparse
-import json
-import math
 import os
 from pathlib import Path
 
+from benchmarks.rows import (
+    BUSY,
+    MODES,
+    Results,
+    faster,
+    geometric_mean,
+    is_busy,
+    number,
+    ratio,
+    share,
+    targets,
+)
+
 BEGIN, END = "<!-- benchmarks.report: begin -->", "<!-- benchmarks.report: end -->"
-MODES = {"forward": "Inference (forward)", "training": "Training (forward + backward)"}
-BUSY = 0.1  # cores; if others used more a row is marked
-COLOURS = {"pytorch": "#e0592a", "numpy": "#2a6f97", "onnxruntime": "#5b8e5a"}
-INK, PALE = "#22303c", "#8a97a3"
+NAMES = {"numpy": "the book's cost"}  # shorter than the label
 
 
-class Results:
-    """rows[mode][cell][shape][contender] is the extra_info of one benchmark."""
-
-    def __init__(self, path):
-        entries = [b["extra_info"] for b in json.loads(Path(path).read_text())["benchmarks"]]
-        entries = [e for e in entries if "contender" in e]
-        if not entries:
-            raise SystemExit(f"{path}: no benchmarks of cells in it")
-        self.machine = entries[0]
-        self.labels = {e["contender"]: e["label"] for e in entries}
-        self.peers = [name for name in self.labels if name != "rnnfast"]
-        self.rows = {}
-        for e in entries:
-            cells = self.rows.setdefault(e["mode"], {})
-            row = cells.setdefault(e["cell"], {}).setdefault(tuple(e["shape"]), {})
-            row[e["contender"]] = e
-
-    def ratios(self, peer, mode, cell=None):
-        """{(cell, shape): median of peer's time / our time} over a mode, or one cell of it."""
-        return {
-            (name, shape): row[peer]["ratio"][1]
-            for name, shapes in self.rows.get(mode, {}).items()
-            for shape, row in shapes.items()
-            if peer in row and cell in (None, name)
-        }
-
-
-def geometric_mean(values):
-    values = list(values)
-    return math.exp(sum(map(math.log, values)) / len(values)) if values else None
-
-
-def mark(ratio):
-    if ratio is None:
+def mark(value):
+    if value is None:
         return "-"
-    return f"{'▲' if ratio >= 1 else '▼'} {number(ratio)}"
+    return f"{'▲' if value >= 1 else '▼'} {number(value)}"
 
 
-def number(ratio):
-    """Three digits; the sign of `mark` tells a loss of 0.999 from a win."""
-    return f"{ratio:.2f}" if ratio < 9.995 else f"{ratio:.1f}"
+def percent(value):
+    return "-" if value is None else f"{100 * value:.0f}%"
+
+
+def bold(text):
+    return f"**{text}**" if text else ""
 
 
 def describe(m):
@@ -67,181 +47,178 @@ def describe(m):
         f"{m['machine']}, {m['cores']} cores, threads: {m['threads']}, {m['dtype']}",
         f"rnnfast {m['rnnfast']} ({m['device']}, {m['simd']})",
         f"PyTorch {m['torch']} ({m['torch_simd']})" if "torch" in m else "PyTorch not installed",
+        f"ONNX Runtime {m['onnxruntime']}" if "onnxruntime" in m else "no ONNX Runtime",
         f"NumPy {m['numpy']} ({m['blas']})",
         f"Python {m['python']}, {m['system']}",
     ]
     return "; ".join(parts)
 
 
-# Markdown
+def line(*columns):
+    return "| " + " | ".join(columns) + " |"
 
 
-def markdown(results, picture=None):
-    lines = [
-        f"Machine: {describe(results.machine)}.",
-        "",
-        "A ratio is the other's time divided by ours, measured in turns in one run: ▲ 2.00 means "
-        "that rnnfast is twice as fast, ▼ 0.50 that it takes twice as long.",
-    ]
-    if picture:
-        lines += ["", f"![Ratios by cell and shape]({picture})"]
-    for mode, title in MODES.items():
-        if mode in results.rows:
-            lines += ["", f"### {title}", "", *table(results, mode), "", *losses(results, mode)]
-    return "\n".join(lines)
+def head(left, *right):
+    """The two lines that begin a table: columns to the left, columns to the right."""
+    return [line(*left, *right), "|" + " --- |" * len(left) + " ---: |" * len(right)]
+
+
+def row_name(name):
+    """LSTM 20, 35, 100, 100; a geometric mean has no name of its own."""
+    return "" if name == "mean" else f"{name[0].upper()} {', '.join(map(str, name[1]))} "
+
+
+def ratio_columns(results, mode):
+    """{heading: function of a row} of the ratios to print."""
+    columns = {}
+    for peer in results.peers:
+        name = NAMES.get(peer, results.labels[peer])
+        columns[f"vs {name}"] = lambda row, peer=peer: ratio(row, peer)
+    if mode == "forward":
+        columns["vs the faster"] = faster
+        columns["not frozen: vs the faster"] = lambda row: faster(row, "ratio_unfrozen")
+    return {heading: value for heading, value in columns.items() if results.values(value, mode)}
 
 
 def table(results, mode):
-    heads = ["cell", "N, T, D, H", "rnnfast ms", "GFLOP/s"]
-    heads += [f"vs {results.labels[peer]}" for peer in results.peers]
-    yield "| " + " | ".join(heads) + " |"
-    yield "| --- | --- |" + " ---: |" * (len(heads) - 2)
+    ratios = ratio_columns(results, mode)
+    yield from head(("cell", "N, T, D, H"), "ms", "GFLOP/s", "of the ceiling", *ratios)
     for cell, shapes in results.rows[mode].items():
         for shape, row in shapes.items():
             ours = row["rnnfast"]
-            busy = " \\*" if is_busy(row) else ""
-            yield table_row(
+            yield line(
                 cell.upper(),
-                ", ".join(map(str, shape)) + busy,
+                ", ".join(map(str, shape)) + (" \\*" if is_busy(row) else ""),
                 f"{ours['seconds'] * 1e3:.3g}",
                 f"{ours['gflops']:.1f}",
-                *(mark(row[p]["ratio"][1]) if p in row else "-" for p in results.peers),
+                percent(share(row)),
+                *(mark(value(row)) for value in ratios.values()),
             )
-        yield means_row(results, mode, cell)
+        yield means(results, mode, cell, ratios)
     if len(results.rows[mode]) > 1:
-        yield means_row(results, mode, None)
+        yield means(results, mode, None, ratios)
 
 
-def means_row(results, mode, cell):
-    means = [geometric_mean(results.ratios(p, mode, cell).values()) for p in results.peers]
+def means(results, mode, cell, ratios):
+    values = [geometric_mean(results.values(v, mode, cell).values()) for v in ratios.values()]
     name = cell.upper() if cell else "all"
-    return table_row(
-        f"**{name}**", "**geometric mean**", "", "", *(f"**{mark(m)}**" for m in means)
-    )
-
-
-def table_row(*columns):
-    return "| " + " | ".join(columns) + " |"
+    return line(bold(name), "**geometric mean**", "", "", "", *(bold(mark(v)) for v in values))
 
 
 def losses(results, mode):
     """Who is beaten how often, and every shape at which we are the slower one."""
-    for peer in results.peers:
-        ratios = results.ratios(peer, mode)
-        lost = {row: ratio for row, ratio in ratios.items() if ratio < 1}
-        text = f"- Against {results.labels[peer]}: faster in {len(ratios) - len(lost)} of "
+    for heading, value in ratio_columns(results, mode).items():
+        ratios = results.values(value, mode)
+        lost = sorted((r, row) for row, r in ratios.items() if r < 1)
+        text = f"- {heading[0].upper()}{heading[1:]}: faster in {len(ratios) - len(lost)} of "
         text += f"{len(ratios)} rows"
         if lost:
-            text += f", slower in {len(lost)}: " + "; ".join(
-                f"{cell.upper()} {', '.join(map(str, shape))} ({number(ratio)})"
-                for (cell, shape), ratio in sorted(lost.items(), key=lambda item: item[1])
-            )
+            rows = "; ".join(f"{row_name(row)}({number(r)})" for r, row in lost)
+            text += f", slower in {len(lost)}: {rows}"
         yield text + "."
     if any(is_busy(row) for cell in results.rows[mode].values() for row in cell.values()):
         yield f"- \\* Other processes used more than {BUSY:g} of a core meanwhile: measure again."
 
 
-def is_busy(row):
-    return (row["rnnfast"].get("others_cores") or 0) > BUSY
+def target_table(results):
+    yield from head(("target", "", "below it"))
+    for target in targets(results):
+        show = percent if target.percent else number
+        misses = target.misses()
+        text = f"{target.text}: {show(target.goal)}"
+        if "mean" in target.values:
+            value = show(target.values["mean"])
+            yield line(text, f"{'missed' if misses else 'reached'}: {value}", "")
+            continue
+        count = f"{len(target.values) - len(misses)} of {len(target.values)}"
+        below = "; ".join(f"{row_name(name)}({show(value)})" for name, value in misses.items())
+        yield line(text, f"{'missed' if misses else 'reached'}: {count}", below)
 
 
-# Picture
+def model_table(results):
+    peers = [p for p in ("pytorch", "numpy") if any(p in row for row in results.models.values())]
+    headings = [f"vs {NAMES.get(p, results.labels.get(p, p))}" for p in peers]
+    yield from head(("model", "D = H"), "rnnfast ms", *headings)
+    for model, row in results.models.items():
+        ours = row["rnnfast"]
+        busy = " \\*" if is_busy(row) else ""
+        ratios = [mark(ratio(row, peer)) for peer in peers]
+        yield line(model + busy, str(ours["width"]), f"{ours['seconds'] * 1e3:.3g}", *ratios)
 
 
-def draw(results, path):
-    """A panel for each mode and cell; a dot for each peer, right of 1 where we are faster."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    modes = [mode for mode in MODES if mode in results.rows]
-    cells = list(dict.fromkeys(cell for mode in modes for cell in results.rows[mode]))
-    shapes = [list(results.rows[mode][cell]) for mode in modes for cell in results.rows[mode]]
-    longest = max(map(len, shapes))
-    everything = [
-        ratio for m in modes for p in results.peers for ratio in results.ratios(p, m).values()
-    ]
-    limits = 0.5 * min([*everything, 0.8]), 2 * max([*everything, 1.5])  # room for the numbers
-
-    figure, axes = plt.subplots(
-        len(modes),
-        len(cells),
-        figsize=(1.8 + 3.9 * len(cells), 1.4 + (0.7 + 0.38 * (longest + 1)) * len(modes)),
-        squeeze=False,
-        sharex=True,
-        layout="constrained",
+def overhead_table(results):
+    names = list(next(iter(results.overheads.values()))["overhead"])
+    yield from head(
+        ("us beyond the kernel's step (target: under 4)",), *(f"{name}" for name in names)
     )
-    for mode, line in zip(modes, axes, strict=True):
-        for cell, axis in zip(cells, line, strict=True):
-            draw_panel(axis, results, mode, cell, limits)
-            title = f"{cell.upper()}, {mode.replace('forward', 'inference')}"
-            axis.set_title(title, loc="left", color=INK, weight="bold", size=11)
-        for axis in line[1:]:
-            axis.tick_params(labelleft=False)
-    handles, names = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper right", ncols=len(names), frameon=False)
-    figure.suptitle(
-        "How many times faster rnnfast is", x=0.01, ha="left", color=INK, size=16, weight="bold"
-    )
-    figure.supxlabel(
-        "other's time / rnnfast's time (log scale); filled: rnnfast is faster, "
-        "hollow: rnnfast is slower\n" + describe(results.machine).replace("; NumPy", ";\nNumPy"),
-        color=PALE,
-        size=8,
-    )
-    figure.savefig(path, dpi=150, facecolor="white")
-    plt.close(figure)
+    for cell, e in results.overheads.items():
+        yield line(cell.upper(), *(f"{e['overhead'][name] * 1e6:.2f}" for name in names))
 
 
-def draw_panel(axis, results, mode, cell, limits):
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+def dot_table(results):
+    labels = next(iter(results.dots.values()))["labels"]
+    yield from head(("np.dot and LSTM forward in turns / both alone",), *labels.values())
+    for width, e in results.dots.items():
+        values = (number(e["alternating"][name][1]) for name in labels)
+        yield line(f"{width} x {width}", *values)
 
-    shapes = list(results.rows[mode].get(cell, {}))
-    mean_at = len(shapes) + 0.25
-    axis.axvspan(limits[0], 1, color="#f3e9e6", zorder=0)
-    inside = axis.get_xaxis_transform()
-    axis.text(0.96, 0.015, "slower ", transform=inside, ha="right", size=7.5, color=PALE)
-    axis.text(1.04, 0.015, " faster", transform=inside, ha="left", size=7.5, color=PALE)
-    axis.axvline(1, color=INK, linewidth=1, zorder=1)
-    axis.axhline(mean_at - 0.65, color=PALE, linewidth=0.6, zorder=1)
-    for i, peer in enumerate(results.peers):
-        offset = 0.3 * (i - (len(results.peers) - 1) / 2)
-        colour = COLOURS.get(peer, PALE)
-        ratios = results.ratios(peer, mode, cell)
-        points = [(shapes.index(shape) + offset, r) for (_, shape), r in ratios.items()]
-        if points:
-            points.append((mean_at + offset, geometric_mean(ratios.values())))
-        axis.plot([], [], "o", color=colour, label=results.labels[peer])
-        for y, ratio in points:
-            won, bold = ratio >= 1, "bold" if y > mean_at - 0.5 else "normal"
-            axis.plot([1, ratio], [y, y], color=colour, linewidth=2, alpha=0.55, zorder=2)
-            face = colour if won else "white"
-            axis.plot(ratio, y, "o", color=colour, markerfacecolor=face, markersize=6, zorder=3)
-            axis.annotate(
-                f"{number(ratio)}x",
-                (ratio, y),
-                xytext=(6 if won else -6, 0),
-                textcoords="offset points",
-                ha="left" if won else "right",
-                va="center",
-                size=7.5,
-                color=colour,
-                weight=bold,
+
+def compact(results):
+    """Ratios to PyTorch and shares of the ceiling only."""
+    heads = [f"{mode}: {what}" for mode in MODES for what in ("of the ceiling", "vs PyTorch")]
+    yield from head(("cell", "N, T, D, H"), *heads)
+    cells = results.rows.get("training") or results.rows["forward"]
+    for cell, shapes in cells.items():
+        for shape in shapes:
+            rows = [results.rows.get(mode, {}).get(cell, {}).get(shape) for mode in MODES]
+            values = [(percent(share(r)), mark(ratio(r, "pytorch"))) if r else "--" for r in rows]
+            yield line(
+                cell.upper(), ", ".join(map(str, shape)), *(v for pair in values for v in pair)
             )
-    axis.set_xscale("log")
-    axis.set_xlim(*limits)
-    axis.set_ylim(mean_at + 0.85, -0.6)
-    names = ["N{} T{} D{} H{}".format(*shape) for shape in shapes]
-    axis.set_yticks([*range(len(shapes)), mean_at], [*names, "geometric mean"], size=8.5)
-    axis.xaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]))
-    axis.xaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}x"))
-    axis.tick_params(length=0, colors=INK, labelsize=8.5)
-    axis.grid(axis="x", color="#e3e7ea", zorder=0)
-    axis.set_axisbelow(True)
-    for side in axis.spines.values():
-        side.set_visible(False)
+        means = [geometric_mean(results.ratios("pytorch", mode, cell).values()) for mode in MODES]
+        columns = [column for mean in means for column in ("", bold(mark(mean)))]
+        yield line(bold(cell.upper()), "**geometric mean**", *columns)
+
+
+def markdown(results, others=(), picture=None):
+    lines = [
+        f"Machine: {describe(results.machine)}.",
+        "",
+        "A ratio is the other's time divided by ours, measured in turns in one run: ▲ 2.00 means "
+        "that rnnfast is twice as fast, ▼ 0.50 that it takes twice as long. The faster is the "
+        "faster one of PyTorch and ONNX Runtime at that shape.",
+    ]
+    ceilings = [e["ceiling_gflops"] for e in entries(results) if "ceiling_gflops" in e]
+    if ceilings:
+        lines += ["", f"FMA ceiling: {min(ceilings):.0f} to {max(ceilings):.0f} GFLOP/s."]
+    if picture:
+        lines += ["", f"![Ratios by cell and shape]({picture})"]
+    for mode, title in MODES.items():
+        if mode in results.rows:
+            lines += ["", f"### {title}", "", *table(results, mode), "", *losses(results, mode)]
+    lines += ["", "### Targets", "", *target_table(results)]
+    if any(is_busy({"rnnfast": e}) for e in entries(results)):
+        lines += ["", "Rows marked with \\* are counted, and say nothing: measure them again."]
+    if results.models:
+        lines += ["", "### One training iteration of a language model", "", *model_table(results)]
+    if results.overheads:
+        lines += ["", "### Calls", "", *overhead_table(results)]
+    if results.dots:
+        lines += ["", "### Beside NumPy's threads", "", *dot_table(results)]
+    for other in others:
+        lines += ["", f"### {other.machine['simd']}", "", f"{describe(other.machine)}."]
+        lines += ["", *compact(other)]
+    return "\n".join(lines)
+
+
+def entries(results):
+    """extra_info of our rows."""
+    return [
+        row["rnnfast"]
+        for mode in results.rows.values()
+        for c in mode.values()
+        for row in c.values()
+    ]
 
 
 def put_between_markers(path, text):
@@ -254,16 +231,18 @@ def put_between_markers(path, text):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("results", type=Path, help="JSON of pytest-benchmark")
+    parser.add_argument("results", type=Path, nargs="+", help="JSON of pytest-benchmark")
     parser.add_argument("--into", type=Path, help="Markdown file with the marker lines")
     options = parser.parse_args()
-    results = Results(options.results)
-    picture = options.results.with_suffix(".png")
-    draw(results, picture)
-    print(markdown(results))
+    from benchmarks.picture import draw
+
+    results, *others = map(Results, options.results)
+    picture = options.results[0].with_suffix(".png")
+    draw(results, picture, describe(results.machine))
+    print(markdown(results, others))
     if options.into:
         link = Path(os.path.relpath(picture, options.into.parent)).as_posix()
-        put_between_markers(options.into, markdown(results, link))
+        put_between_markers(options.into, markdown(results, others, link))
 
 
 if __name__ == "__main__":

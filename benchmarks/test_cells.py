@@ -14,39 +14,9 @@ import numpy as np
 import pytest
 
 from benchmarks.cases import GATES, GRIDS, MODES, Case
-from benchmarks.contenders import CONTENDERS, NumpyLayers, Rnnfast, available
+from benchmarks.contenders import CONTENDERS, OURS, NumpyLayers, available
 from benchmarks.race import PEER_TOLERANCE, TOLERANCE, check, race
-
-
-class Replay:
-    """A clock that goes forward by times measured before.
-
-    pytest-benchmark times one function after another, we need them in turns: so the race measures,
-    and pytest-benchmark is given its times round by round, for its table and its JSON.
-    """
-
-    now = 0.0
-
-    def __repr__(self):
-        return "benchmarks.race"  # the timer's name in the JSON
-
-    def __call__(self):
-        return self.now
-
-    def play(self, benchmark, times):
-        times = list(times)
-        upcoming = iter(times)
-
-        def advance():
-            self.now = next(upcoming)
-
-        def rewind():
-            self.now = 0.0
-
-        benchmark.pedantic(advance, setup=rewind, rounds=len(times))
-
-
-replay = Replay()
+from benchmarks.replay import replay
 
 
 def pytest_generate_tests(metafunc):
@@ -63,12 +33,13 @@ def measured(request, keep_freed_memory, same_threads):
     exact = NumpyLayers(replace(case, dtype=np.float64))
     exact.run()
     contenders = {}
+    peers = request.config.getoption("peers")
     for name, contender in CONTENDERS.items():
-        if available(contender, case):
+        if available(contender, case) and (name in OURS or peers is None or name in peers):
             contenders[name] = contender(case)
             contenders[name].run()
             if (got := contenders[name].results()) is not None:
-                tolerance = TOLERANCE if contender is Rnnfast else PEER_TOLERANCE
+                tolerance = TOLERANCE if name in OURS else PEER_TOLERANCE
                 check(f"{name}, {case}", got, exact.results(), tolerance)
     del exact
     if request.config.getoption("benchmark_disable"):
@@ -81,12 +52,13 @@ def measured(request, keep_freed_memory, same_threads):
 def test_cell(measured, name, machine, benchmark):
     case, contenders, result = measured
     if name not in contenders:
-        pytest.skip(f"{name} is not installed, or does not train")
+        pytest.skip(f"{name} is not installed, not asked for, or does not do this mode")
     benchmark.group = str(case)
     if result is None:
         benchmark(lambda: None)
         return
     replay.play(benchmark, result.times[name])
+    rates = case.flops / np.array(result.times[name])
     benchmark.extra_info |= {
         "contender": name,
         "label": contenders[name].label,
@@ -96,11 +68,17 @@ def test_cell(measured, name, machine, benchmark):
         "dtype": np.dtype(case.dtype).name,
         "seconds": result.median(name),
         "gflops": case.flops / result.median(name) / 1e9,
+        # of the FMA ceiling in the same round: lower quartile, median, upper quartile
+        "ceiling_share": result.quartiles(rates / result.ceiling),
+        "ceiling_gflops": float(np.median(result.ceiling)) / 1e9,
+        "ceiling_gflops_before_after": [best / 1e9 for best in result.ceiling_best],
         "calls_per_round": result.calls[name],
         "others_cores": result.others_cores,
         "device": contenders["rnnfast"].layer.device,
         **machine,
     }
+    # this one's time / our time: lower quartile, median, upper quartile
     if name != "rnnfast":
-        # peer's time / our time: lower quartile, median, upper quartile
         benchmark.extra_info["ratio"] = result.ratio(name, "rnnfast")
+    if name not in OURS and "rnnfast-unfrozen" in contenders:
+        benchmark.extra_info["ratio_unfrozen"] = result.ratio(name, "rnnfast-unfrozen")

@@ -214,7 +214,7 @@ cdef strided view(cnp.ndarray x) noexcept:
     return v
 
 
-# ---- for tests
+# ---- for tests and benchmarks
 
 
 def apply(str function, x):
@@ -223,3 +223,13 @@ def apply(str function, x):
     cdef int type_num = real_type(a, "apply: x")
     kernels_for(type_num).apply(("exp", "sigmoid", "tanh").index(function), cnp.PyArray_DATA(a), cnp.PyArray_DATA(y), a.size)
     return y
+
+
+def fma(ptrdiff_t n):
+    """Run n rounds of independent multiply-adds in float32 registers on every thread: the processor's ceiling.
+
+    Returns the operations done, two for each multiply-add of each lane."""
+    cdef double flops
+    with nogil:
+        flops = kernels.f32.fma(team_max_threads(), n)
+    return flops

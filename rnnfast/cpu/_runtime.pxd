@@ -62,6 +62,7 @@ cdef extern from "kernels/kernels.h" nogil:
         int (*softmax_backward)(const softmax_job *) noexcept nogil
         int (*scatter)(const scatter_job *) noexcept nogil
         int (*apply)(int, const void *, void *, ptrdiff_t) noexcept nogil
+        double (*fma)(int, ptrdiff_t) noexcept nogil
 
     ctypedef struct kernel_table:
         const char *name

@@ -82,6 +82,7 @@ typedef struct {
     int (*softmax_backward)(const softmax_job *);
     int (*scatter)(const scatter_job *);
     int (*apply)(int function, const void *x, void *y, ptrdiff_t n);  /* 0 exp, 1 sigmoid, 2 tanh */
+    double (*fma)(int threads, ptrdiff_t n);  /* n rounds of FMAs in registers: operations done, to be timed */
 } kernel_set;
 
 typedef struct {

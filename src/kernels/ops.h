@@ -170,3 +170,42 @@ static int NAME(apply)(int function, const void *from, void *to, ptrdiff_t n)
     }
     return 0;
 }
+
+/* What the processor can do at most: every thread runs n times through 12 independent chains of multiply and
+ * add that never leave the registers. Returns the operations done by all threads. */
+#define CHAINS 12
+
+typedef struct {
+    ptrdiff_t n;
+    double flops;
+} NAME(fma_work);
+
+static void NAME(fma_body)(team *tm, int rank, void *work)
+{
+    NAME(fma_work) *job = work;
+    vec sum[CHAINS], x = NAME(splat)(0.5), y = NAME(splat)(1), total = {0};
+    PIN(x); /* of unknown value, or the compiler would compute ahead */
+    PIN(y);
+    UNROLLED
+    for (int i = 0; i < CHAINS; i++)
+        sum[i] = NAME(splat)(i);
+    for (ptrdiff_t n = job->n; n > 0; n--)
+        UNROLLED
+        for (int i = 0; i < CHAINS; i++)
+            sum[i] = sum[i] * x + y;
+    UNROLLED
+    for (int i = 0; i < CHAINS; i++)
+        total += sum[i];
+    volatile REAL used = total[0]; /* or it would compute nothing */
+    (void)used;
+    if (rank == 0)
+        job->flops = 2.0 * CHAINS * W * job->n * tm->size;
+}
+
+static double NAME(fma)(int threads, ptrdiff_t n)
+{
+    NAME(fma_work) job = {n, 0};
+    team_run(threads, NAME(fma_body), &job);
+    return job.flops;
+}
+#undef CHAINS
