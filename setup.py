@@ -5,10 +5,7 @@ themselves, so one build runs on every processor of its architecture.
 """
 
 import glob
-import os
-import subprocess
 import sys
-import tempfile
 
 import numpy
 from Cython.Build import cythonize
@@ -21,6 +18,7 @@ COMPILE = [
     "-g0",
     "-fno-math-errno",
     "-fno-trapping-math",
+    "-pthread",
     "-ffp-contract=fast",  # ISO modes would keep the compiler from fusing multiply and add
 ]
 KERNELS = ["avx512.c", "avx2.c", "portable.c", "dispatch.c", "team.c"]
@@ -40,41 +38,23 @@ def extension(name, *more, **options):
         [f"src/{name}.pyx", *more],
         include_dirs=["src", numpy.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
-        extra_compile_args=list(COMPILE),
+        extra_compile_args=COMPILE,
+        extra_link_args=["-pthread"],
         depends=[*HEADERS, "rnnfast/cpu/_runtime.pxd", "rnnfast/cpu/_cell.pxd"],
         **options,
     )
 
 
 class BuildKernels(build_ext):
-    """build_ext with OpenMP where the compiler has it, and a plain message where it fails."""
+    """build_ext with a plain message where it fails."""
 
     def build_extensions(self):
         if self.compiler.compiler_type == "msvc":
             sys.exit(NO_COMPILER)
-        openmp = self.openmp_flags()
-        print("rnnfast: building", "with OpenMP" if openmp else "WITHOUT OpenMP: one thread only")
-        for ext in self.extensions:
-            ext.extra_compile_args += openmp
-            ext.extra_link_args += openmp
         try:
             super().build_extensions()
         except Exception as error:
             sys.exit(f"{error}\n{NO_COMPILER}")
-
-    def openmp_flags(self):
-        program = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
-        with tempfile.TemporaryDirectory() as folder:
-            source = os.path.join(folder, "probe.c")
-            with open(source, "w") as file:
-                file.write(program)
-            compiler = [word for word in self.compiler.compiler_so if word != "-c"]
-            command = [*compiler, "-fopenmp", source, "-o", os.path.join(folder, "probe")]
-            try:
-                subprocess.run(command, check=True, capture_output=True)
-            except (OSError, subprocess.CalledProcessError):
-                return []
-        return ["-fopenmp"]
 
 
 setup(

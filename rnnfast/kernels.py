@@ -49,7 +49,7 @@ from rnnfast.cpu import _runtime
 
 CELLS = ("rnn", "lstm", "gru")
 DEVICES = ("cuda", "cpu", "reference")  # the best first
-MAX_THREADS = 1024  # beyond what the system can start, OpenMP ends the process
+MAX_THREADS = 1024
 
 _default = None  # set_device; None leaves it to RNNFAST_DEVICE
 _context = ContextVar("rnnfast.device", default=None)  # a new thread starts without one
@@ -171,7 +171,7 @@ def show_config():
     print(f"  Python            {platform.python_version()} on {sys.platform} {platform.machine()}")
     print(f"  NumPy             {np.__version__}")
     print(f"  instruction set   {_runtime.simd()} (usable: {', '.join(_runtime.simds())})")
-    print(f"  threads           {get_num_threads()}{'' if _runtime.openmp() else ' (no OpenMP)'}")
+    print(f"  threads           {get_num_threads()}")
     print(f"  device            {get_device()} (usable: {', '.join(devices())})")
     for name in DEVICES:
         reason = _why_missing(name)

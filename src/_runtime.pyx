@@ -17,7 +17,6 @@ cdef extern from "kernels/team.h" nogil:
     int team_max_threads()
     void team_set_threads(int n)
     void team_init(int default_threads)
-    int team_openmp()
 
 
 # ---- instruction sets and threads
@@ -43,11 +42,6 @@ def set_simd(str name):
     """Use another instruction set from now on (for tests and comparisons). ValueError if it is not usable."""
     if kernels_choose(name.encode()) != 0:
         raise ValueError(f"RNNFAST_SIMD must be one of {', '.join(simds())} on this processor, got {name!r}")
-
-
-def openmp():
-    """Whether the kernels were built with OpenMP; without it they run on one thread."""
-    return bool(team_openmp())
 
 
 def num_threads():
@@ -113,7 +107,7 @@ def _cgroup_folders():
 
 
 def _omp_threads():
-    """The first number of OMP_NUM_THREADS, which may be a list; None where OpenMP itself would ignore it."""
+    """The first number of OMP_NUM_THREADS, which may be a list; None where OpenMP would ignore it."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return min(int(first), 1024) if first.isascii() and first.isdigit() and int(first) > 0 else None
 

@@ -181,7 +181,6 @@ def test_show_config(capsys):
     assert lines["instruction set"].startswith(f"{_runtime.simd()} (usable: ")
     assert all(name in lines["instruction set"] for name in _runtime.simds())
     assert lines["threads"].split()[0] == str(rnnfast.get_num_threads())
-    assert ("no OpenMP" in lines["threads"]) != _runtime.openmp()
     assert lines["device"].startswith("reference (usable: ")
     if "cuda" not in rnnfast.devices():
         assert NO_CUDA in lines["cuda"]
@@ -228,8 +227,7 @@ def test_unknown_instruction_sets():
 
 def test_threads_of_the_environment():
     code = "import rnnfast; print(rnnfast.get_num_threads())"
-    expected = "2" if _runtime.openmp() else "1"
-    assert python(code, RNNFAST_NUM_THREADS="2", OMP_NUM_THREADS="1") == expected
+    assert python(code, RNNFAST_NUM_THREADS="2", OMP_NUM_THREADS="1") == "2"
     assert python(code, RNNFAST_NUM_THREADS=None, OMP_NUM_THREADS="1") == "1"
 
 
@@ -266,7 +264,7 @@ print(rnnfast.get_num_threads())
 def test_set_num_threads():
     for n in (1, 2, np.int64(3), 7):
         rnnfast.set_num_threads(n)
-        assert rnnfast.get_num_threads() == (n if _runtime.openmp() else 1)
+        assert rnnfast.get_num_threads() == n
 
 
 @pytest.mark.parametrize("n", [True, 2.0, "2", None, np.float32(1), np.bool_(True)])
@@ -282,18 +280,6 @@ def test_thread_counts_of_a_wrong_value(n):
     before = rnnfast.get_num_threads()
     with pytest.raises(ValueError, match=rf"n must be .*, got {n}"):
         rnnfast.set_num_threads(n)
-    assert rnnfast.get_num_threads() == before
-
-
-def test_threadpoolctl_sees_and_limits_us():
-    threadpoolctl = pytest.importorskip("threadpoolctl")
-    if not _runtime.openmp():
-        pytest.skip("built without OpenMP")
-    pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "openmp"]
-    assert pools
-    before = rnnfast.get_num_threads()
-    with threadpoolctl.threadpool_limits(limits=1, user_api="openmp"):
-        assert rnnfast.get_num_threads() == 1
     assert rnnfast.get_num_threads() == before
 
 

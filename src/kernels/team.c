@@ -1,20 +1,143 @@
-/* Thread settings of the process, the one OpenMP region everything runs in, and memory for a call. */
+/* Thread settings of the process, its pool of threads, and memory for a call. */
 #define _DEFAULT_SOURCE
 #include "team.h"
 
 #include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
+#include <time.h>
 
-static int default_threads = 1; /* from OMP_NUM_THREADS, affinity, cgroup: set once at import */
+static int default_threads = 1; /* from RNNFAST_NUM_THREADS, OMP_NUM_THREADS, affinity, cgroup: set at import */
 static atomic_int chosen;       /* by set_num_threads; 0 = default */
-static int openmp_at_start;     /* OpenMP's own maximum at import: a lower one later is a limit */
-static atomic_int forked;       /* libgomp's pool does not survive a fork: a child runs on one thread */
+static atomic_int forked;       /* the pool does not survive a fork: a child runs on one thread */
 
 static void after_fork(void) { atomic_store(&forked, 1); }
+
+/* The pool. Its threads are started when they are first needed and stay. One call at a time has it; another that
+ * comes meanwhile runs on its own thread alone, which gives the same bits. */
+static struct {
+    pthread_mutex_t owner;       /* held by the call that has the pool */
+    pthread_mutex_t sleep;
+    pthread_cond_t wake;
+    int threads;                 /* started so far; the caller is one more */
+    atomic_int ready, sleepers;
+    team_body body;
+    void *job;
+    team team;
+    _Alignas(64) atomic_uint_fast64_t call; /* number of the call * 2^16 + size of its team. It is one word, so that a
+                                             * thread that is not in the team never mistakes one call for another */
+    _Alignas(64) atomic_int running;        /* threads of the team that are not done, without the caller */
+} pool = {.owner = PTHREAD_MUTEX_INITIALIZER, .sleep = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+
+/* A thread waits for the next call by spinning for a while, then in turns with whatever else wants its core (threads
+ * of NumPy's BLAS wait like that too), and then asleep. */
+#define SPINS 600
+#define AWAKE_NS 2000000
+
+static int64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static uint64_t next_call(uint64_t seen)
+{
+    uint64_t call;
+    for (int spins = 0; spins < SPINS; spins++) {
+        if ((call = atomic_load_explicit(&pool.call, memory_order_acquire)) != seen)
+            return call;
+        team_relax();
+    }
+    for (int64_t end = now_ns() + AWAKE_NS; now_ns() < end; sched_yield())
+        if ((call = atomic_load_explicit(&pool.call, memory_order_acquire)) != seen)
+            return call;
+    pthread_mutex_lock(&pool.sleep);
+    atomic_fetch_add(&pool.sleepers, 1); /* first this, then a look at `call`; team_run does it the other way round */
+    while ((call = atomic_load(&pool.call)) == seen)
+        pthread_cond_wait(&pool.wake, &pool.sleep);
+    atomic_fetch_sub(&pool.sleepers, 1);
+    pthread_mutex_unlock(&pool.sleep);
+    return call;
+}
+
+static void *work(void *argument)
+{
+    const int rank = (int)(intptr_t)argument;
+    uint64_t call = atomic_load(&pool.call);
+    atomic_fetch_add(&pool.ready, 1);
+    for (;;) {
+        call = next_call(call);
+        if (rank < (int)(call & 0xffff)) {
+            pool.body(&pool.team, rank, pool.job);
+            atomic_fetch_sub_explicit(&pool.running, 1, memory_order_release);
+        }
+    }
+    return NULL;
+}
+
+/* Start threads until there are n, or as many as the system grants, and wait until they have seen the last call. */
+static void start_threads(int n)
+{
+    pthread_attr_t detached;
+    sigset_t all, before;
+    if (pool.threads >= n || pthread_attr_init(&detached))
+        return;
+    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+    sigfillset(&all); /* signals are for the threads of the program */
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    for (pthread_t thread; pool.threads < n; pool.threads++)
+        if (pthread_create(&thread, &detached, work, (void *)(intptr_t)(pool.threads + 1)))
+            break;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&detached);
+    while (atomic_load(&pool.ready) < pool.threads)
+        sched_yield();
+}
+
+void team_run(int threads, team_body body, void *job)
+{
+    if (threads < 2 || atomic_load_explicit(&forked, memory_order_relaxed) || pthread_mutex_trylock(&pool.owner)) {
+        team alone = {.size = 1};
+        body(&alone, 0, job);
+        return;
+    }
+    start_threads(threads - 1);
+    const int size = pool.threads + 1 < threads ? pool.threads + 1 : threads;
+    pool.body = body, pool.job = job, pool.team = (team){.size = size};
+    atomic_store_explicit(&pool.running, size - 1, memory_order_relaxed);
+    atomic_store(&pool.call, ((atomic_load(&pool.call) >> 16) + 1) << 16 | (uint64_t)size);
+    if (atomic_load(&pool.sleepers)) {
+        pthread_mutex_lock(&pool.sleep);
+        pthread_cond_broadcast(&pool.wake);
+        pthread_mutex_unlock(&pool.sleep);
+    }
+    body(&pool.team, 0, job);
+    for (int spins = 0; atomic_load_explicit(&pool.running, memory_order_acquire) > 0; spins++)
+        team_pause(spins);
+    pthread_mutex_unlock(&pool.owner);
+}
+
+void team_init(int threads)
+{
+    static int once;
+    if (!once)
+        pthread_atfork(NULL, NULL, after_fork);
+    once = 1;
+    default_threads = threads;
+}
+
+void team_set_threads(int n) { atomic_store(&chosen, n); }
+
+int team_max_threads(void)
+{
+    if (atomic_load_explicit(&forked, memory_order_relaxed))
+        return 1;
+    int n = atomic_load_explicit(&chosen, memory_order_relaxed);
+    return n ? n : default_threads;
+}
 
 void *new_room(size_t bytes)
 {
@@ -26,60 +149,4 @@ void *new_room(size_t bytes)
         madvise(room, bytes, MADV_HUGEPAGE);
 #endif
     return room;
-}
-
-int team_openmp(void)
-{
-#ifdef _OPENMP
-    return 1;
-#else
-    return 0;
-#endif
-}
-
-void team_init(int threads)
-{
-    static int once;
-    if (!once) {
-        once = 1;
-        pthread_atfork(NULL, NULL, after_fork);
-#ifdef _OPENMP
-        openmp_at_start = omp_get_max_threads();
-#endif
-    }
-    default_threads = threads;
-}
-
-void team_set_threads(int n) { atomic_store(&chosen, n); }
-
-int team_max_threads(void)
-{
-#ifdef _OPENMP
-    if (atomic_load_explicit(&forked, memory_order_relaxed))
-        return 1;
-    int n = atomic_load_explicit(&chosen, memory_order_relaxed);
-    n = n ? n : default_threads;
-    int limit = omp_get_max_threads(); /* threadpoolctl and omp_set_num_threads speak through this */
-    return limit < openmp_at_start && limit < n ? limit : n;
-#else
-    return 1;
-#endif
-}
-
-void team_run(int threads, team_body body, void *job)
-{
-    team t = {.size = 1};
-#ifdef _OPENMP
-    if (threads > 1) {
-#pragma omp parallel num_threads(threads)
-        {
-#pragma omp single
-            t.size = omp_get_num_threads();
-            body(&t, omp_get_thread_num(), job);
-        }
-        return;
-    }
-#endif
-    (void)threads;
-    body(&t, 0, job);
 }

@@ -1,5 +1,8 @@
-/* A team of threads inside one OpenMP region, with its own barrier: steps of a recurrence are
- * microseconds long, so waiting spins first and yields the core after a while. */
+/* A team of threads that work on one call, with its own barrier: steps of a recurrence are microseconds long, so
+ * waiting spins first and yields the core after a while.
+ *
+ * The threads are ours and not OpenMP's: its threads go on spinning for many milliseconds after a region, without
+ * ever yielding, and the threads of NumPy's BLAS, which want the same cores, then crawl. */
 #ifndef RNNFAST_TEAM_H
 #define RNNFAST_TEAM_H
 
@@ -15,13 +18,13 @@ typedef struct {
 
 typedef void (*team_body)(team *, int rank, void *job);
 
-/* Runs body on `threads` threads at most (fewer where OpenMP grants fewer, one after a fork). */
+/* Runs body on `threads` threads at most: fewer where the system grants fewer, one after a fork and while another
+ * thread of the program is in a call. */
 void team_run(int threads, team_body body, void *job);
 
 int team_max_threads(void);        /* what a call may use now */
 void team_set_threads(int n);      /* 0: back to the default */
 void team_init(int default_threads);
-int team_openmp(void);             /* built with OpenMP? */
 
 /* Memory for one call, at a cache line's start, or NULL; free() gives it back. Large rooms ask for huge pages:
  * panels are read with strides that would otherwise miss the TLB at every row. */
@@ -36,6 +39,15 @@ static inline void team_relax(void)
 #endif
 }
 
+/* Between two looks at what is waited for. */
+static inline void team_pause(int spins)
+{
+    if (spins < 256)
+        team_relax();
+    else
+        sched_yield();
+}
+
 static inline void team_wait(team *t)
 {
     if (t->size == 1)
@@ -46,12 +58,8 @@ static inline void team_wait(team *t)
         atomic_store_explicit(&t->phase, phase + 1, memory_order_release);
         return;
     }
-    for (int spins = 0; atomic_load_explicit(&t->phase, memory_order_acquire) == phase; spins++) {
-        if (spins < 256)
-            team_relax();
-        else
-            sched_yield();
-    }
+    for (int spins = 0; atomic_load_explicit(&t->phase, memory_order_acquire) == phase; spins++)
+        team_pause(spins);
 }
 
 /* The barrier of a step, which nobody needs who works on own rows. */
