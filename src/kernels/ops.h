@@ -34,18 +34,22 @@ static int NAME(gemm)(const gemm_job *job)
 static void NAME(column_sums_body)(team *tm, int rank, void *work)
 {
     const gemm_job *g = work;
+    enum { SIDE = 16 }; /* vectors side by side: whole pieces of a row are read */
     ptrdiff_t v0, v1;
     team_share(tm, rank, (g->N + W - 1) / W, &v0, &v1);
-    for (ptrdiff_t v = v0; v < v1; v++) {
-        const ptrdiff_t w = g->N - v * W < W ? g->N - v * W : W;
-        vec total = {0};
+    for (; v0 < v1; v0 += SIDE) {
+        const ptrdiff_t side = v1 - v0 < SIDE ? v1 - v0 : SIDE, end = g->N - v0 * W; /* columns from v0 on */
+        vec total[SIDE] = {{0}};
         for (ptrdiff_t m0 = 0; m0 < g->M; m0 += 64) { /* in blocks: the error stays that of a block */
-            vec sum = {0};
+            vec sum[SIDE] = {{0}};
             for (ptrdiff_t m = m0; m < m0 + 64 && m < g->M; m++)
-                sum += NAME(load_n)((const REAL *)g->a.p + m * g->a.s0 + v * W, w);
-            total += sum;
+                for (ptrdiff_t v = 0; v < side; v++)
+                    sum[v] += NAME(load_n)((const REAL *)g->a.p + m * g->a.s0 + (v0 + v) * W, end - v * W < W ? end - v * W : W);
+            for (ptrdiff_t v = 0; v < side; v++)
+                total[v] += sum[v];
         }
-        NAME(store_n)((REAL *)g->c.p + v * W, total, w);
+        for (ptrdiff_t v = 0; v < side; v++)
+            NAME(store_n)((REAL *)g->c.p + (v0 + v) * W, total[v], end - v * W < W ? end - v * W : W);
     }
 }
 
@@ -55,8 +59,9 @@ static int NAME(column_sums)(const gemm_job *job)
     return 0;
 }
 
-/* log sum exp(x) of one row; the exps are summed in float for 32 vectors at a time, then in double. */
-static double NAME(log_sum_exp)(const REAL *x, ptrdiff_t V)
+/* *most = max(x), and the sum of exp(x - *most), in float for 32 vectors at a time, then in double. The second look
+ * at x finds it in L1 or L2, which is faster than one look that corrects its sum for every new maximum. */
+static double NAME(sum_exp)(const REAL *x, ptrdiff_t V, REAL *largest)
 {
     vec top = NAME(splat)(x[0]);
     ptrdiff_t v = 0;
@@ -68,21 +73,23 @@ static double NAME(log_sum_exp)(const REAL *x, ptrdiff_t V)
     for (; v < V; v++)
         most = x[v] > most ? x[v] : most;
 
+    const REAL shift = most == -(REAL)INFINITY ? 0 : most; /* -inf - -inf would be NaN */
     double total = 0;
     for (v = 0; v < V;) {
         vec sum = {0};
         for (int block = 0; block < 32 && v + W <= V; block++, v += W)
-            sum += NAME(vexp)(NAME(load)(x + v) - most);
+            sum += NAME(vexp)(NAME(load)(x + v) - shift);
         for (int i = 0; i < W; i++)
             total += sum[i];
         if (v < V && v + W > V) {
-            vec last = NAME(vexp)(NAME(load_lanes)(x + v, V - v) - most);
+            vec last = NAME(vexp)(NAME(load_lanes)(x + v, V - v) - shift);
             for (int i = 0; i < V - v; i++)
                 total += last[i];
             v = V;
         }
     }
-    return most + log(total);
+    *largest = most;
+    return total;
 }
 
 static void NAME(softmax_forward_body)(team *tm, int rank, void *work)
@@ -95,7 +102,9 @@ static void NAME(softmax_forward_body)(team *tm, int rank, void *work)
         if (s->ts[m] == s->ignore)
             continue;
         const REAL *x = (const REAL *)s->x.p + m * s->x.s0;
-        s->lse[m] = NAME(log_sum_exp)(x, s->V);
+        REAL most;
+        double total = NAME(sum_exp)(x, s->V, &most);
+        s->lse[m] = most + log(total);
         s->loss[m] = s->lse[m] - x[s->ts[m]];
     }
 }
@@ -106,26 +115,28 @@ static int NAME(softmax_forward)(const softmax_job *job)
     return 0;
 }
 
+/* dx (V) = (softmax(x) - onehot(t)) scale, or 0 where t is `ignore`; dx may be x. */
+static void NAME(softmax_gradient)(const REAL *x, REAL *dx, ptrdiff_t V, ptrdiff_t t, ptrdiff_t ignore, REAL lse, REAL scale)
+{
+    if (t == ignore) {
+        memset(dx, 0, V * sizeof(REAL));
+        return;
+    }
+    for (ptrdiff_t v = 0; v < V; v += W) {
+        ptrdiff_t w = V - v < W ? V - v : W;
+        NAME(store_n)(dx + v, NAME(vexp)(NAME(load_n)(x + v, w) - lse) * scale, w);
+    }
+    dx[t] -= scale;
+}
+
 static void NAME(softmax_backward_body)(team *tm, int rank, void *work)
 {
     const softmax_job *s = work;
-    const REAL scale = s->scale;
     ptrdiff_t m0, m1;
     team_share(tm, rank, s->M, &m0, &m1);
-    for (ptrdiff_t m = m0; m < m1; m++) {
-        const REAL *x = (const REAL *)s->x.p + m * s->x.s0;
-        REAL *dx = (REAL *)s->dx + m * s->V;
-        if (s->ts[m] == s->ignore) {
-            memset(dx, 0, s->V * sizeof(REAL));
-            continue;
-        }
-        const REAL lse = s->lse[m];
-        for (ptrdiff_t v = 0; v < s->V; v += W) {
-            ptrdiff_t w = s->V - v < W ? s->V - v : W;
-            NAME(store_n)(dx + v, NAME(vexp)(NAME(load_n)(x + v, w) - lse) * scale, w);
-        }
-        dx[s->ts[m]] -= scale;
-    }
+    for (ptrdiff_t m = m0; m < m1; m++)
+        NAME(softmax_gradient)((const REAL *)s->x.p + m * s->x.s0, (REAL *)s->dx + m * s->V, s->V, s->ts[m], s->ignore,
+                               s->lse[m], s->scale);
 }
 
 static int NAME(softmax_backward)(const softmax_job *job)
@@ -134,15 +145,141 @@ static int NAME(softmax_backward)(const softmax_job *job)
     return 0;
 }
 
-/* dW = 0, then dW[ids[m]] += dy[m] in the order of m; a thread owns some columns of all rows. */
+/* Affine and softmax loss in one: the log-sum-exp is taken while the scores are in L1.
+ *
+ * The scores are computed in blocks of columns, whose packed weights stay in L2 while all rows pass. Each block
+ * leaves the maximum and the sum of exps of every row; the blocks are the same for every team. What backward needs
+ * is stored once, and then overwritten by its gradient: recomputing it would be a fourth product. */
+#define SCORE_ROOM ((768 << 10) / (ptrdiff_t)sizeof(REAL)) /* packed weights: 768 KiB */
+#define SCORE_COLUMNS 256
+
+typedef struct {
+    const affine_softmax_job *job;
+    ptrdiff_t blocks, depth;   /* of columns; rows of W packed at a time */
+    ptrdiff_t each;            /* reals of one thread's part of room */
+    REAL *room;
+    REAL *tops;                /* (M, blocks) maximum of a row within a block */
+    double *sums;              /* (M, blocks) sum of exp(x - maximum) */
+    double *targets;           /* (M) the target's score */
+} NAME(score_work);
+
+static void NAME(score_body)(team *tm, int rank, void *work)
+{
+    const NAME(score_work) *k = work;
+    const affine_softmax_job *s = k->job;
+    const ptrdiff_t panels = (s->V + 2 * W - 1) / (2 * W), tiles = tile_count(s->M, ROWS_2);
+    REAL *room = k->room + rank * k->each, *packed_a = room + k->depth * SCORE_COLUMNS;
+
+    for (ptrdiff_t block = rank; block < k->blocks; block += tm->size) {
+        const ptrdiff_t j0 = tile_start(panels, k->blocks, block) * 2 * W, j1 = tile_start(panels, k->blocks, block + 1) * 2 * W;
+        const ptrdiff_t columns = (j1 < s->V ? j1 : s->V) - j0;
+        REAL *c = s->logits ? (REAL *)s->logits + j0 : packed_a;
+        const ptrdiff_t cr = s->logits ? s->V : columns;
+        for (ptrdiff_t k0 = 0; k0 < s->K || k0 == 0; k0 += k->depth) {
+            const ptrdiff_t depth = s->K - k0 < k->depth ? s->K - k0 : k->depth;
+            NAME(gemm_pack)(room, (matrix){(const REAL *)s->weights.p + k0 * s->weights.s0 + j0 * s->weights.s1, s->weights.s0, s->weights.s1}, depth, columns);
+            for (ptrdiff_t i = 0; i < tiles; i++) {
+                const ptrdiff_t m0 = tile_start(s->M, tiles, i), m1 = tile_start(s->M, tiles, i + 1);
+                NAME(gemm_block)(m0, m1, columns, depth, (matrix){(const REAL *)s->x.p + k0, s->x.s0, 1}, room,
+                                 k0 == 0 && s->bias ? (const REAL *)s->bias + j0 : NULL, c, cr, k0 > 0, NULL);
+                if (k0 + depth < s->K)
+                    continue;
+                for (ptrdiff_t m = m0; m < m1; m++) {
+                    const ptrdiff_t t = s->ts[m] - j0;
+                    if (s->ts[m] < 0)
+                        continue;
+                    k->sums[m * k->blocks + block] = NAME(sum_exp)(c + m * cr, columns, &k->tops[m * k->blocks + block]);
+                    if (t >= 0 && t < columns)
+                        k->targets[m] = c[m * cr + t];
+                }
+            }
+        }
+    }
+    team_wait(tm);
+
+    ptrdiff_t m0, m1;
+    team_share(tm, rank, s->M, &m0, &m1);
+    for (ptrdiff_t m = m0; m < m1; m++) {
+        s->lse[m] = s->loss[m] = 0;
+        if (s->ts[m] < 0)
+            continue;
+        const REAL *tops = k->tops + m * k->blocks;
+        double most = tops[0], total = 0;
+        for (ptrdiff_t i = 1; i < k->blocks; i++)
+            most = tops[i] > most ? tops[i] : most;
+        for (ptrdiff_t i = 0; i < k->blocks; i++)
+            total += k->sums[m * k->blocks + i] * exp(tops[i] - most);
+        s->lse[m] = most + log(total);
+        s->loss[m] = s->lse[m] - k->targets[m];
+    }
+}
+
+static int NAME(affine_softmax_forward)(const affine_softmax_job *job)
+{
+    NAME(score_work) k = {.job = job};
+    const ptrdiff_t panels = (job->V + 2 * W - 1) / (2 * W);
+    k.blocks = tile_count(panels, SCORE_COLUMNS / (2 * W));
+    k.depth = SCORE_ROOM / SCORE_COLUMNS;
+    k.depth = job->K < k.depth ? job->K : k.depth;
+    k.each = NAME(lines)(k.depth * SCORE_COLUMNS + (job->logits ? 0 : job->M * SCORE_COLUMNS));
+    const ptrdiff_t cells = job->M * k.blocks;
+    k.sums = new_room((cells + job->M) * sizeof(double) + cells * sizeof(REAL));
+    k.room = NAME(new_room)(job->threads * k.each);
+    if (k.sums && k.room) {
+        k.targets = k.sums + cells;
+        k.tops = (REAL *)(k.targets + job->M);
+        team_run(job->threads, NAME(score_body), &k);
+    }
+    const int failed = !k.sums || !k.room;
+    free(k.sums), free(k.room);
+    return failed ? -1 : 0;
+}
+
+static void NAME(score_gradient_body)(team *tm, int rank, void *work)
+{
+    const NAME(score_work) *k = work;
+    const affine_softmax_job *s = k->job;
+    REAL *room = k->room + rank * GEMM_ROOM, *dy = s->logits;
+    ptrdiff_t m0, m1;
+    team_share(tm, rank, s->M, &m0, &m1);
+    for (ptrdiff_t m = m0; m < m1; m++)
+        NAME(softmax_gradient)(dy + m * s->V, dy + m * s->V, s->V, s->ts[m], -1, s->lse[m], s->scale);
+    team_wait(tm);
+
+    const matrix x = {s->x.p, s->x.s0, 1};
+    NAME(gemm_part)(tm, rank, s->M, s->K, s->V, (matrix){dy, s->V, 1}, (matrix){s->weights.p, s->weights.s1, s->weights.s0}, NULL, s->dx, s->K, room);
+    if (s->dW.s1 == 1)
+        NAME(gemm_part)(tm, rank, s->K, s->V, s->M, (matrix){x.p, 1, x.r}, (matrix){dy, s->V, 1}, NULL, (REAL *)s->dW.p, s->dW.s0, room);
+    else
+        NAME(gemm_part)(tm, rank, s->V, s->K, s->M, (matrix){dy, 1, s->V}, x, NULL, (REAL *)s->dW.p, s->dW.s1, room);
+    if (s->db) {
+        gemm_job sums = {.M = s->M, .N = s->V, .a = {dy, s->V, 1}, .c = {s->db, 1, 1}};
+        NAME(column_sums_body)(tm, rank, &sums);
+    }
+}
+
+static int NAME(affine_softmax_backward)(const affine_softmax_job *job)
+{
+    NAME(score_work) k = {.job = job, .room = NAME(new_room)(job->threads * GEMM_ROOM)};
+    if (!k.room)
+        return -1;
+    team_run(job->threads, NAME(score_gradient_body), &k);
+    free(k.room);
+    return 0;
+}
+
+/* dW = 0, then dW[ids[m]] += dy[m] in the order of m. Rows are cleared one after another, as memory likes it;
+ * then a thread owns some columns of all rows. */
 static void NAME(scatter_body)(team *tm, int rank, void *work)
 {
     const scatter_job *s = work;
     ptrdiff_t from, to;
+    team_share(tm, rank, s->V, &from, &to);
+    for (ptrdiff_t v = from; v < to; v++)
+        memset((REAL *)s->dW.p + v * s->dW.s0, 0, s->D * sizeof(REAL));
+    team_wait(tm);
     team_share(tm, rank, (s->D + W - 1) / W, &from, &to);
     from *= W, to = to * W < s->D ? to * W : s->D;
-    for (ptrdiff_t v = 0; v < s->V && from < to; v++)
-        memset((REAL *)s->dW.p + v * s->dW.s0 + from, 0, (to - from) * sizeof(REAL));
     for (ptrdiff_t m = 0; m < s->M; m++)
         for (ptrdiff_t d = from; d < to; d += W) {
             REAL *row = (REAL *)s->dW.p + s->ids[m] * s->dW.s0 + d;
@@ -154,6 +291,120 @@ static void NAME(scatter_body)(team *tm, int rank, void *work)
 static int NAME(scatter)(const scatter_job *job)
 {
     team_run(job->threads, NAME(scatter_body), (void *)job);
+    return 0;
+}
+
+/* Optimisers: n elements, one look at each array. Every element is computed alike, wherever it lies. */
+#define SPAN 1024 /* elements: threads share whole ones, so that only the last has an end that is no vector */
+
+static void NAME(span)(const team *tm, int rank, ptrdiff_t n, ptrdiff_t *from, ptrdiff_t *to)
+{
+    team_share(tm, rank, (n + SPAN - 1) / SPAN, from, to);
+    *from *= SPAN;
+    *to = *to * SPAN < n ? *to * SPAN : n;
+}
+
+static void NAME(sum_of_squares_body)(team *tm, int rank, void *work)
+{
+    const update_job *u = work;
+    ptrdiff_t b0, b1;
+    team_share(tm, rank, (u->n + SQUARES - 1) / SQUARES, &b0, &b1);
+    for (ptrdiff_t block = b0; block < b1; block++) {
+        const REAL *x = (const REAL *)u->grad + block * SQUARES;
+        const ptrdiff_t n = u->n - block * SQUARES < SQUARES ? u->n - block * SQUARES : SQUARES;
+        double sums[32] = {0}, total = 0;
+        ptrdiff_t i = 0;
+        for (; i + 32 <= n; i += 32)
+            for (int j = 0; j < 32; j++)
+                sums[j] += (double)x[i + j] * x[i + j];
+        for (; i < n; i++)
+            sums[i % 32] += (double)x[i] * x[i];
+        for (int j = 0; j < 32; j++)
+            total += sums[j];
+        ((double *)u->m)[block] = total;
+    }
+}
+
+static void NAME(scale_body)(team *tm, int rank, void *work)
+{
+    const update_job *u = work;
+    REAL *x = u->param;
+    const REAL factor = u->rate;
+    ptrdiff_t i, to;
+    for (NAME(span)(tm, rank, u->n, &i, &to); i < to; i += W) {
+        const ptrdiff_t w = to - i < W ? to - i : W;
+        NAME(store_n)(x + i, NAME(load_n)(x + i, w) * factor, w);
+    }
+}
+
+static void NAME(sgd_body)(team *tm, int rank, void *work)
+{
+    const update_job *u = work;
+    const REAL *grad = u->grad, rate = u->rate;
+    REAL *param = u->param;
+    ptrdiff_t i, to;
+    for (NAME(span)(tm, rank, u->n, &i, &to); i < to; i += W) {
+        const ptrdiff_t w = to - i < W ? to - i : W;
+        NAME(store_n)(param + i, NAME(load_n)(param + i, w) - rate * NAME(load_n)(grad + i, w), w);
+    }
+}
+
+static void NAME(adam_body)(team *tm, int rank, void *work)
+{
+    const update_job *u = work;
+    const REAL *grad = u->grad, rate = u->rate, move1 = 1 - u->beta1, move2 = 1 - u->beta2, epsilon = 1e-7;
+    REAL *param = u->param, *ms = u->m, *vs = u->v;
+    ptrdiff_t i, to;
+    for (NAME(span)(tm, rank, u->n, &i, &to); i < to; i += W) {
+        const ptrdiff_t w = to - i < W ? to - i : W;
+        vec g = NAME(load_n)(grad + i, w), m = NAME(load_n)(ms + i, w), v = NAME(load_n)(vs + i, w);
+        m += move1 * (g - m);
+        v += move2 * (g * g - v);
+        NAME(store_n)(ms + i, m, w);
+        NAME(store_n)(vs + i, v, w);
+        NAME(store_n)(param + i, NAME(load_n)(param + i, w) - rate * m / (NAME(vsqrt)(v) + epsilon), w);
+    }
+}
+
+#define UPDATE(name) \
+    static int NAME(name)(const update_job *job) \
+    { \
+        team_run(job->threads, NAME(name##_body), (void *)job); \
+        return 0; \
+    }
+UPDATE(sum_of_squares)
+UPDATE(scale)
+UPDATE(sgd)
+UPDATE(adam)
+#undef UPDATE
+
+/* Philox4x64-10 (Salmon et al. 2011), counted as NumPy counts: four elements from each counter. */
+static void NAME(dropout_body)(team *tm, int rank, void *work)
+{
+    typedef unsigned long long word;
+    const dropout_job *d = work;
+    const REAL kept = d->kept;
+    REAL *mask = d->mask;
+    ptrdiff_t q0, q1;
+    team_share(tm, rank, (d->n + 3) / 4, &q0, &q1);
+    for (ptrdiff_t q = q0; q < q1; q++) {
+        word c0 = (word)q + 1, c1 = 0, c2 = 0, c3 = d->step, k0 = d->key[0], k1 = d->key[1];
+        for (int round = 0; round < 10; round++) {
+            unsigned __int128 a = (unsigned __int128)c0 * 0xD2E7470EE14C6C93ull;
+            unsigned __int128 b = (unsigned __int128)c2 * 0xCA5A826395121157ull;
+            c0 = (word)(b >> 64) ^ c1 ^ k0, c1 = (word)b;
+            c2 = (word)(a >> 64) ^ c3 ^ k1, c3 = (word)a;
+            k0 += 0x9E3779B97F4A7C15ull, k1 += 0xBB67AE8584CAA73Bull;
+        }
+        const word words[4] = {c0, c1, c2, c3};
+        for (ptrdiff_t i = 4 * q; i < 4 * q + 4 && i < d->n; i++)
+            mask[i] = (words[i - 4 * q] >> 11) * 0x1p-53 >= d->ratio ? kept : 0;
+    }
+}
+
+static int NAME(dropout_mask)(const dropout_job *job)
+{
+    team_run(job->threads, NAME(dropout_body), (void *)job);
     return 0;
 }
 
@@ -170,3 +421,6 @@ static int NAME(apply)(int function, const void *from, void *to, ptrdiff_t n)
     }
     return 0;
 }
+#undef SCORE_ROOM
+#undef SCORE_COLUMNS
+#undef SPAN
