@@ -13,9 +13,9 @@ import numpy as np
 
 from rnnfast import checks
 from rnnfast.base import Layer
-from rnnfast.layers import _rows
 from rnnfast.functions import sigmoid
 from rnnfast.kernels import load, resolve
+from rnnfast.layers import _rows
 
 
 class _Loss(Layer):

@@ -81,7 +81,7 @@ def affine_softmax_loss_forward(x, W, b, ts, *, ignore_label=-1, train=True, spe
 
 
 def affine_softmax_loss_backward(cache, dW, db, dout=1.0):
-    """Writes dW and db, unless it is None; returns dx. It consumes the cache: RuntimeError later."""
+    """Writes dW and db, unless it is None; returns dx. A second time: RuntimeError."""
     if not cache:
         raise RuntimeError("affine_softmax_loss: backward needs a cache that is not consumed")
     x, W, of_loss = cache

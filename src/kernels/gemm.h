@@ -217,11 +217,13 @@ static void NAME(pack_a)(REAL *dst, const team *tm, int rank, const rows_of *src
 /* All columns of a block of b as panels of two vectors, one after another. */
 static void NAME(gemm_pack)(REAL *dst, matrix b, ptrdiff_t K, ptrdiff_t columns)
 {
-    for (ptrdiff_t j = 0; j < columns; j += 2 * W) {
-        ptrdiff_t left = columns - j;
-        lanes_of lanes = {{left < W ? left : W, left - W < W ? left - W : W}};
-        NAME(pack_b)(dst + j * K, (matrix){b.p + j * b.c, b.r, b.c}, K, 2, W, lanes);
-    }
+    const ptrdiff_t run = b.c == 1 ? 1 : K; /* rows of memory: one after another, each from left to right */
+    for (ptrdiff_t k = 0; k < K; k += run)
+        for (ptrdiff_t j = 0; j < columns; j += 2 * W) {
+            ptrdiff_t left = columns - j;
+            lanes_of lanes = {{left < W ? left : W, left - W < W ? left - W : W}};
+            NAME(pack_b)(dst + j * K + k * 2 * W, (matrix){b.p + k * b.r + j * b.c, b.r, b.c}, run, 2, W, lanes);
+        }
 }
 
 /* dst[k][rows] = a(r, k) of one tile of rows */

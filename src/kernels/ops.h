@@ -59,17 +59,39 @@ static int NAME(column_sums)(const gemm_job *job)
     return 0;
 }
 
-/* *most = max(x), and the sum of exp(x - *most), in float for 32 vectors at a time, then in double. The second look
- * at x finds it in L1 or L2, which is faster than one look that corrects its sum for every new maximum. */
+/* Over the lanes of a vector, by halves. */
+static inline double NAME(lanes_sum)(vec x)
+{
+    double lane[VECTOR_BYTES / sizeof(REAL)];
+    for (int i = 0; i < W; i++)
+        lane[i] = x[i];
+    for (int half = W / 2; half; half /= 2)
+        for (int i = 0; i < half; i++)
+            lane[i] += lane[i + half];
+    return lane[0];
+}
+
+static inline REAL NAME(lanes_max)(vec x)
+{
+    REAL lane[VECTOR_BYTES / sizeof(REAL)];
+    NAME(store)(lane, x);
+    for (int half = W / 2; half; half /= 2)
+        for (int i = 0; i < half; i++)
+            lane[i] = lane[i] > lane[i + half] ? lane[i] : lane[i + half];
+    return lane[0];
+}
+
+/* *largest = max(x), and the sum of exp(x - *largest), in float for 32 vectors at a time, then in double. The second
+ * look at x finds it in L1 or L2, which is faster than one look that corrects its sum for every new maximum. */
 static double NAME(sum_exp)(const REAL *x, ptrdiff_t V, REAL *largest)
 {
-    vec top = NAME(splat)(x[0]);
+    vec top = NAME(splat)(x[0]), second = top;
     ptrdiff_t v = 0;
-    for (; v + W <= V; v += W)
+    for (; v + 2 * W <= V; v += 2 * W) { /* two chains of maxima */
         top = NAME(vmax)(top, NAME(load)(x + v));
-    REAL most = x[0];
-    for (int i = 0; i < W; i++)
-        most = top[i] > most ? top[i] : most;
+        second = NAME(vmax)(second, NAME(load)(x + v + W));
+    }
+    REAL most = NAME(lanes_max)(NAME(vmax)(top, second));
     for (; v < V; v++)
         most = x[v] > most ? x[v] : most;
 
@@ -79,8 +101,7 @@ static double NAME(sum_exp)(const REAL *x, ptrdiff_t V, REAL *largest)
         vec sum = {0};
         for (int block = 0; block < 32 && v + W <= V; block++, v += W)
             sum += NAME(vexp)(NAME(load)(x + v) - shift);
-        for (int i = 0; i < W; i++)
-            total += sum[i];
+        total += NAME(lanes_sum)(sum);
         if (v < V && v + W > V) {
             vec last = NAME(vexp)(NAME(load_lanes)(x + v, V - v) - shift);
             for (int i = 0; i < V - v; i++)
@@ -115,18 +136,15 @@ static int NAME(softmax_forward)(const softmax_job *job)
     return 0;
 }
 
-/* dx (V) = (softmax(x) - onehot(t)) scale, or 0 where t is `ignore`; dx may be x. */
-static void NAME(softmax_gradient)(const REAL *x, REAL *dx, ptrdiff_t V, ptrdiff_t t, ptrdiff_t ignore, REAL lse, REAL scale)
+/* dx (V) = (softmax(x) - onehot(t)) scale, where t may lie outside; dx may be x. */
+static void NAME(softmax_gradient)(const REAL *x, REAL *dx, ptrdiff_t V, ptrdiff_t t, REAL lse, REAL scale)
 {
-    if (t == ignore) {
-        memset(dx, 0, V * sizeof(REAL));
-        return;
-    }
     for (ptrdiff_t v = 0; v < V; v += W) {
         ptrdiff_t w = V - v < W ? V - v : W;
         NAME(store_n)(dx + v, NAME(vexp)(NAME(load_n)(x + v, w) - lse) * scale, w);
     }
-    dx[t] -= scale;
+    if (t >= 0 && t < V)
+        dx[t] -= scale;
 }
 
 static void NAME(softmax_backward_body)(team *tm, int rank, void *work)
@@ -134,9 +152,13 @@ static void NAME(softmax_backward_body)(team *tm, int rank, void *work)
     const softmax_job *s = work;
     ptrdiff_t m0, m1;
     team_share(tm, rank, s->M, &m0, &m1);
-    for (ptrdiff_t m = m0; m < m1; m++)
-        NAME(softmax_gradient)((const REAL *)s->x.p + m * s->x.s0, (REAL *)s->dx + m * s->V, s->V, s->ts[m], s->ignore,
-                               s->lse[m], s->scale);
+    for (ptrdiff_t m = m0; m < m1; m++) {
+        REAL *dx = (REAL *)s->dx + m * s->V;
+        if (s->ts[m] == s->ignore)
+            memset(dx, 0, s->V * sizeof(REAL));
+        else
+            NAME(softmax_gradient)((const REAL *)s->x.p + m * s->x.s0, dx, s->V, s->ts[m], s->lse[m], s->scale);
+    }
 }
 
 static int NAME(softmax_backward)(const softmax_job *job)
@@ -151,11 +173,12 @@ static int NAME(softmax_backward)(const softmax_job *job)
  * leaves the maximum and the sum of exps of every row; the blocks are the same for every team. What backward needs
  * is stored once, and then overwritten by its gradient: recomputing it would be a fourth product. */
 #define SCORE_ROOM ((768 << 10) / (ptrdiff_t)sizeof(REAL)) /* packed weights: 768 KiB */
-#define SCORE_COLUMNS 256
+#define SCORE_COLUMNS 256 /* where W is deep, else twice as many */
 
 typedef struct {
     const affine_softmax_job *job;
-    ptrdiff_t blocks, depth;   /* of columns; rows of W packed at a time */
+    ptrdiff_t columns, blocks; /* of one block at most; how many blocks */
+    ptrdiff_t depth;           /* rows of the right side packed at a time */
     ptrdiff_t each;            /* reals of one thread's part of room */
     REAL *room;
     REAL *tops;                /* (M, blocks) maximum of a row within a block */
@@ -168,12 +191,12 @@ static void NAME(score_body)(team *tm, int rank, void *work)
     const NAME(score_work) *k = work;
     const affine_softmax_job *s = k->job;
     const ptrdiff_t panels = (s->V + 2 * W - 1) / (2 * W), tiles = tile_count(s->M, ROWS_2);
-    REAL *room = k->room + rank * k->each, *packed_a = room + k->depth * SCORE_COLUMNS;
+    REAL *room = k->room + rank * k->each, *own = room + k->depth * k->columns;
 
     for (ptrdiff_t block = rank; block < k->blocks; block += tm->size) {
         const ptrdiff_t j0 = tile_start(panels, k->blocks, block) * 2 * W, j1 = tile_start(panels, k->blocks, block + 1) * 2 * W;
         const ptrdiff_t columns = (j1 < s->V ? j1 : s->V) - j0;
-        REAL *c = s->logits ? (REAL *)s->logits + j0 : packed_a;
+        REAL *c = s->logits ? (REAL *)s->logits + j0 : own;
         const ptrdiff_t cr = s->logits ? s->V : columns;
         for (ptrdiff_t k0 = 0; k0 < s->K || k0 == 0; k0 += k->depth) {
             const ptrdiff_t depth = s->K - k0 < k->depth ? s->K - k0 : k->depth;
@@ -218,10 +241,11 @@ static int NAME(affine_softmax_forward)(const affine_softmax_job *job)
 {
     NAME(score_work) k = {.job = job};
     const ptrdiff_t panels = (job->V + 2 * W - 1) / (2 * W);
-    k.blocks = tile_count(panels, SCORE_COLUMNS / (2 * W));
-    k.depth = SCORE_ROOM / SCORE_COLUMNS;
+    k.columns = job->K * 2 * SCORE_COLUMNS <= SCORE_ROOM ? 2 * SCORE_COLUMNS : SCORE_COLUMNS;
+    k.blocks = tile_count(panels, k.columns / (2 * W));
+    k.depth = SCORE_ROOM / k.columns;
     k.depth = job->K < k.depth ? job->K : k.depth;
-    k.each = NAME(lines)(k.depth * SCORE_COLUMNS + (job->logits ? 0 : job->M * SCORE_COLUMNS));
+    k.each = NAME(lines)(k.depth * k.columns + (job->logits ? 0 : job->M * k.columns));
     const ptrdiff_t cells = job->M * k.blocks;
     k.sums = new_room((cells + job->M) * sizeof(double) + cells * sizeof(REAL));
     k.room = NAME(new_room)(job->threads * k.each);
@@ -235,32 +259,101 @@ static int NAME(affine_softmax_forward)(const affine_softmax_job *job)
     return failed ? -1 : 0;
 }
 
+/* The scores of some rows become their gradient just before their product with W^T reads them: dx (M, K), whose rows
+ * the threads share. */
+static void NAME(score_dx)(const NAME(score_work) *k, team *tm, int rank, REAL *room)
+{
+    const affine_softmax_job *s = k->job;
+    const ptrdiff_t tiles = tile_count(s->M, ROWS_2);
+    ptrdiff_t i0, i1;
+    team_share(tm, rank, tiles, &i0, &i1);
+    for (ptrdiff_t v = 0; v < s->V && i0 < i1; v += k->depth) {
+        const ptrdiff_t depth = s->V - v < k->depth ? s->V - v : k->depth;
+        NAME(gemm_pack)(room, (matrix){(const REAL *)s->weights.p + v * s->weights.s1, s->weights.s1, s->weights.s0}, depth, s->K);
+        for (ptrdiff_t i = i0; i < i1; i++) {
+            const ptrdiff_t m0 = tile_start(s->M, tiles, i), m1 = tile_start(s->M, tiles, i + 1);
+            REAL *dy = (REAL *)s->logits + v;
+            for (ptrdiff_t m = m0; m < m1; m++)
+                if (s->ts[m] < 0)
+                    memset(dy + m * s->V, 0, depth * sizeof(REAL));
+                else
+                    NAME(softmax_gradient)(dy + m * s->V, dy + m * s->V, depth, s->ts[m] - v, s->lse[m], s->scale);
+            NAME(gemm_block)(m0, m1, s->K, depth, (matrix){dy, s->V, 1}, room, NULL, s->dx, s->K, v > 0, NULL);
+        }
+    }
+}
+
+/* dst(j, i) = src(i, j) for a block of rows x columns */
+static void NAME(turn)(REAL *dst, ptrdiff_t to, const REAL *src, ptrdiff_t from, ptrdiff_t rows, ptrdiff_t columns)
+{
+    for (ptrdiff_t j = 0; j < columns; j += W)
+        for (ptrdiff_t i = 0; i < rows; i += W) {
+            if (i + W <= rows && j + W <= columns) {
+                NAME(transpose)(dst + j * to + i, to, src + i * from + j, from);
+                continue;
+            }
+            for (ptrdiff_t jj = j; jj < j + W && jj < columns; jj++)
+                for (ptrdiff_t ii = i; ii < i + W && ii < rows; ii++)
+                    dst[jj * to + ii] = src[ii * from + jj];
+        }
+}
+
+/* dW (K, V) = x^T dy and db, block by block of their columns: dy's are packed once for both. A dW whose columns are
+ * contiguous (tied to an embedding) is turned around block by block. */
+static void NAME(score_dW)(const NAME(score_work) *k, team *tm, int rank, REAL *room)
+{
+    const affine_softmax_job *s = k->job;
+    const ptrdiff_t panels = (s->V + 2 * W - 1) / (2 * W), most = SCORE_ROOM / SCORE_COLUMNS;
+    const int rows = s->dW.s1 == 1;
+    REAL *packed_x = room + SCORE_ROOM, *own = packed_x + NAME(lines)(ROWS_2 * most);
+
+    for (ptrdiff_t block = rank; block < k->blocks; block += tm->size) {
+        const ptrdiff_t j0 = tile_start(panels, k->blocks, block) * 2 * W, j1 = tile_start(panels, k->blocks, block + 1) * 2 * W;
+        const ptrdiff_t columns = (j1 < s->V ? j1 : s->V) - j0;
+        REAL *c = rows ? (REAL *)s->dW.p + j0 : own, *db = s->db ? (REAL *)s->db + j0 : NULL;
+        const ptrdiff_t cr = rows ? s->dW.s0 : SCORE_COLUMNS;
+        for (ptrdiff_t m = 0; m < s->M; m += most) {
+            const ptrdiff_t depth = s->M - m < most ? s->M - m : most;
+            NAME(gemm_pack)(room, (matrix){(const REAL *)s->logits + m * s->V + j0, s->V, 1}, depth, columns);
+            NAME(gemm_block)(0, s->K, columns, depth, (matrix){(const REAL *)s->x.p + m * s->x.s0, 1, s->x.s0}, room, NULL,
+                             c, cr, m > 0, packed_x);
+            for (ptrdiff_t j = 0; db && j < columns; j += W) {
+                const REAL *panel = room + j / (2 * W) * (2 * W) * depth + j % (2 * W);
+                const ptrdiff_t w = columns - j < W ? columns - j : W;
+                vec total = {0};
+                for (ptrdiff_t r0 = 0; r0 < depth; r0 += 64) { /* in blocks: the error stays that of a block */
+                    vec sum = {0};
+                    for (ptrdiff_t r = r0; r < r0 + 64 && r < depth; r++)
+                        sum += NAME(load)(panel + r * 2 * W);
+                    total += sum;
+                }
+                NAME(store_n)(db + j, m > 0 ? NAME(load_n)(db + j, w) + total : total, w);
+            }
+        }
+        if (!rows)
+            NAME(turn)((REAL *)s->dW.p + j0 * s->dW.s1, s->dW.s1, own, cr, s->K, columns);
+    }
+}
+
 static void NAME(score_gradient_body)(team *tm, int rank, void *work)
 {
     const NAME(score_work) *k = work;
-    const affine_softmax_job *s = k->job;
-    REAL *room = k->room + rank * GEMM_ROOM, *dy = s->logits;
-    ptrdiff_t m0, m1;
-    team_share(tm, rank, s->M, &m0, &m1);
-    for (ptrdiff_t m = m0; m < m1; m++)
-        NAME(softmax_gradient)(dy + m * s->V, dy + m * s->V, s->V, s->ts[m], -1, s->lse[m], s->scale);
+    NAME(score_dx)(k, tm, rank, k->room + rank * k->each);
     team_wait(tm);
-
-    const matrix x = {s->x.p, s->x.s0, 1};
-    NAME(gemm_part)(tm, rank, s->M, s->K, s->V, (matrix){dy, s->V, 1}, (matrix){s->weights.p, s->weights.s1, s->weights.s0}, NULL, s->dx, s->K, room);
-    if (s->dW.s1 == 1)
-        NAME(gemm_part)(tm, rank, s->K, s->V, s->M, (matrix){x.p, 1, x.r}, (matrix){dy, s->V, 1}, NULL, (REAL *)s->dW.p, s->dW.s0, room);
-    else
-        NAME(gemm_part)(tm, rank, s->V, s->K, s->M, (matrix){dy, 1, s->V}, x, NULL, (REAL *)s->dW.p, s->dW.s1, room);
-    if (s->db) {
-        gemm_job sums = {.M = s->M, .N = s->V, .a = {dy, s->V, 1}, .c = {s->db, 1, 1}};
-        NAME(column_sums_body)(tm, rank, &sums);
-    }
+    NAME(score_dW)(k, tm, rank, k->room + rank * k->each);
 }
 
 static int NAME(affine_softmax_backward)(const affine_softmax_job *job)
 {
-    NAME(score_work) k = {.job = job, .room = NAME(new_room)(job->threads * GEMM_ROOM)};
+    NAME(score_work) k = {.job = job};
+    const ptrdiff_t width = (job->K + 2 * W - 1) / (2 * W) * (2 * W), most = SCORE_ROOM / SCORE_COLUMNS;
+    k.depth = SCORE_ROOM / width; /* all columns of dx at once: a score becomes a gradient once */
+    k.depth = k.depth < 64 ? 64 : k.depth < GEMM_DEPTH ? k.depth : GEMM_DEPTH;
+    k.blocks = tile_count((job->V + 2 * W - 1) / (2 * W), SCORE_COLUMNS / (2 * W));
+    const ptrdiff_t for_dx = k.depth * width;
+    const ptrdiff_t for_dW = SCORE_ROOM + NAME(lines)(ROWS_2 * most) + (job->dW.s1 == 1 ? 0 : job->K * SCORE_COLUMNS);
+    k.each = NAME(lines)(for_dx > for_dW ? for_dx : for_dW);
+    k.room = NAME(new_room)(job->threads * k.each);
     if (!k.room)
         return -1;
     team_run(job->threads, NAME(score_gradient_body), &k);
@@ -384,6 +477,7 @@ static void NAME(dropout_body)(team *tm, int rank, void *work)
     typedef unsigned long long word;
     const dropout_job *d = work;
     const REAL kept = d->kept;
+    const word least = (word)ceil(d->ratio * 0x1p53);
     REAL *mask = d->mask;
     ptrdiff_t q0, q1;
     team_share(tm, rank, (d->n + 3) / 4, &q0, &q1);
@@ -397,8 +491,10 @@ static void NAME(dropout_body)(team *tm, int rank, void *work)
             k0 += 0x9E3779B97F4A7C15ull, k1 += 0xBB67AE8584CAA73Bull;
         }
         const word words[4] = {c0, c1, c2, c3};
-        for (ptrdiff_t i = 4 * q; i < 4 * q + 4 && i < d->n; i++)
-            mask[i] = (words[i - 4 * q] >> 11) * 0x1p-53 >= d->ratio ? kept : 0;
+        REAL four[4];
+        for (int i = 0; i < 4; i++)
+            four[i] = words[i] >> 11 >= least ? kept : 0;
+        memcpy(mask + 4 * q, four, (d->n - 4 * q < 4 ? d->n - 4 * q : 4) * sizeof(REAL));
     }
 }
 
