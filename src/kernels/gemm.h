@@ -239,16 +239,25 @@ static void NAME(gather_a)(REAL *dst, matrix a, ptrdiff_t K, ptrdiff_t rows)
     }
 }
 
-/* One packed block of b, columns j0.. of c, times the rows m0 to m1 of a. `packed_b` holds K x columns. */
+/* What will be read next, fetched into L2 by the last products of a block: `count` streams that begin `apart` from each
+ * other and move on by `step` with each k. */
+typedef struct {
+    const REAL *p;
+    ptrdiff_t apart, step, count;
+} NAME(later);
+
+/* One packed block of b, columns j0.. of c, times the rows m0 to m1 of a. `packed_b` holds K x columns. Where a.c is
+ * not 1, packed_a is room for one tile of rows; where a.p is NULL, it holds a's tiles, each a.r columns of its rows. */
 static void NAME(gemm_block)(ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t columns, ptrdiff_t K, matrix a, const REAL *packed_b,
-                             const REAL *bias, REAL *c, ptrdiff_t cr, int add, REAL *packed_a)
+                             const REAL *bias, REAL *c, ptrdiff_t cr, int add, REAL *packed_a, NAME(later) later)
 {
     const ptrdiff_t width = 2 * W, M = m1 - m0, tiles = tile_count(M, ROWS_2);
+    ptrdiff_t stream = 2 * tiles * tile_count(columns, width);
 
     for (ptrdiff_t i = 0; i < tiles; i++) { /* tile by tile, so that rows of c are written from left to right */
         ptrdiff_t from = tile_start(M, tiles, i), rows = tile_start(M, tiles, i + 1) - from;
-        const REAL *tile = a.p + (m0 + from) * a.r;
-        if (a.c != 1) /* columns of memory: gathered once for all columns of c */
+        const REAL *tile = a.p ? a.p + (m0 + from) * a.r : NULL;
+        if (a.p && a.c != 1) /* columns of memory: gathered once for all columns of c */
             NAME(gather_a)(packed_a, (matrix){tile, a.r, a.c}, K, rows);
         for (ptrdiff_t j = 0; j < columns; j += width) {
             ptrdiff_t left = columns - j;
@@ -256,8 +265,11 @@ static void NAME(gemm_block)(ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t columns, ptrd
             product t = {.K = K, .a = tile, .ar = a.r, .ak = 1,
                          .b = packed_b + j * K, .bk = width, .bv = W,
                          .c = c + (m0 + from) * cr + j, .cr = cr, .cv = W, .add = add || bias};
-            if (a.c != 1)
-                t.a = packed_a, t.ar = 1, t.ak = rows;
+            if (!a.p || a.c != 1)
+                t.a = packed_a + (a.p ? 0 : (m0 + from) * a.r), t.ar = 1, t.ak = rows;
+            for (int s = 0; s < 2; s++)
+                if (--stream < later.count)
+                    t.ahead[s].p = later.p + stream * later.apart, t.ahead[s].step = later.step;
             if (bias)
                 for (ptrdiff_t r = 0; r < rows; r++)
                     memcpy(t.c + r * cr, bias + j, (left < width ? left : width) * sizeof(REAL));
@@ -291,7 +303,7 @@ static void NAME(gemm_part)(team *tm, int rank, ptrdiff_t M, ptrdiff_t N, ptrdif
             ptrdiff_t k = K - k0 < depth ? K - k0 : depth;
             NAME(gemm_pack)(room, (matrix){b.p + k0 * b.r + j0 * b.c, b.r, b.c}, k, columns);
             NAME(gemm_block)(m0, m1, columns, k, (matrix){a.p + k0 * a.c, a.r, a.c}, room, k0 == 0 && bias ? bias + j0 : NULL,
-                             c + j0, cr, k0 > 0, room + GEMM_K * GEMM_N);
+                             c + j0, cr, k0 > 0, room + GEMM_K * GEMM_N, (NAME(later)){0});
         }
     }
 }

@@ -181,6 +181,7 @@ typedef struct {
     ptrdiff_t depth;           /* rows of the right side packed at a time */
     ptrdiff_t each;            /* reals of one thread's part of room */
     REAL *room;
+    REAL *turned_x;            /* the left side of dW: for each run of rows, tiles of x's columns */
     REAL *tops;                /* (M, blocks) maximum of a row within a block */
     double *sums;              /* (M, blocks) sum of exp(x - maximum) */
     double *targets;           /* (M) the target's score */
@@ -204,7 +205,7 @@ static void NAME(score_body)(team *tm, int rank, void *work)
             for (ptrdiff_t i = 0; i < tiles; i++) {
                 const ptrdiff_t m0 = tile_start(s->M, tiles, i), m1 = tile_start(s->M, tiles, i + 1);
                 NAME(gemm_block)(m0, m1, columns, depth, (matrix){(const REAL *)s->x.p + k0, s->x.s0, 1}, room,
-                                 k0 == 0 && s->bias ? (const REAL *)s->bias + j0 : NULL, c, cr, k0 > 0, NULL);
+                                 k0 == 0 && s->bias ? (const REAL *)s->bias + j0 : NULL, c, cr, k0 > 0, NULL, (NAME(later)){0});
                 if (k0 + depth < s->K)
                     continue;
                 for (ptrdiff_t m = m0; m < m1; m++) {
@@ -278,7 +279,8 @@ static void NAME(score_dx)(const NAME(score_work) *k, team *tm, int rank, REAL *
                     memset(dy + m * s->V, 0, depth * sizeof(REAL));
                 else
                     NAME(softmax_gradient)(dy + m * s->V, dy + m * s->V, depth, s->ts[m] - v, s->lse[m], s->scale);
-            NAME(gemm_block)(m0, m1, s->K, depth, (matrix){dy, s->V, 1}, room, NULL, s->dx, s->K, v > 0, NULL);
+            NAME(later) next_rows = {dy + m1 * s->V, s->V, 1, i + 1 < i1 ? ROWS_2 - 1 : 0};
+            NAME(gemm_block)(m0, m1, s->K, depth, (matrix){dy, s->V, 1}, room, NULL, s->dx, s->K, v > 0, NULL, next_rows);
         }
     }
 }
@@ -298,6 +300,23 @@ static void NAME(turn)(REAL *dst, ptrdiff_t to, const REAL *src, ptrdiff_t from,
         }
 }
 
+/* x^T as dW needs it, once for all of its blocks; a thread's share of the tiles. */
+static void NAME(turn_x)(const NAME(score_work) *k, team *tm, int rank)
+{
+    const affine_softmax_job *s = k->job;
+    const ptrdiff_t tiles = tile_count(s->K, ROWS_2), most = SCORE_ROOM / SCORE_COLUMNS;
+    ptrdiff_t i0, i1;
+    team_share(tm, rank, tiles, &i0, &i1);
+    for (ptrdiff_t m = 0; m < s->M; m += most) {
+        const ptrdiff_t depth = s->M - m < most ? s->M - m : most;
+        for (ptrdiff_t i = i0; i < i1; i++) {
+            const ptrdiff_t from = tile_start(s->K, tiles, i), rows = tile_start(s->K, tiles, i + 1) - from;
+            NAME(gather_a)(k->turned_x + m * s->K + from * depth,
+                           (matrix){(const REAL *)s->x.p + m * s->x.s0 + from, 1, s->x.s0}, depth, rows);
+        }
+    }
+}
+
 /* dW (K, V) = x^T dy and db, block by block of their columns: dy's are packed once for both. A dW whose columns are
  * contiguous (tied to an embedding) is turned around block by block. */
 static void NAME(score_dW)(const NAME(score_work) *k, team *tm, int rank, REAL *room)
@@ -305,7 +324,7 @@ static void NAME(score_dW)(const NAME(score_work) *k, team *tm, int rank, REAL *
     const affine_softmax_job *s = k->job;
     const ptrdiff_t panels = (s->V + 2 * W - 1) / (2 * W), most = SCORE_ROOM / SCORE_COLUMNS;
     const int rows = s->dW.s1 == 1;
-    REAL *packed_x = room + SCORE_ROOM, *own = packed_x + NAME(lines)(ROWS_2 * most);
+    REAL *own = room + SCORE_ROOM;
 
     for (ptrdiff_t block = rank; block < k->blocks; block += tm->size) {
         const ptrdiff_t j0 = tile_start(panels, k->blocks, block) * 2 * W, j1 = tile_start(panels, k->blocks, block + 1) * 2 * W;
@@ -314,9 +333,13 @@ static void NAME(score_dW)(const NAME(score_work) *k, team *tm, int rank, REAL *
         const ptrdiff_t cr = rows ? s->dW.s0 : SCORE_COLUMNS;
         for (ptrdiff_t m = 0; m < s->M; m += most) {
             const ptrdiff_t depth = s->M - m < most ? s->M - m : most;
+            const ptrdiff_t next = tile_start(panels, k->blocks, block + tm->size) * 2 * W;
+            NAME(later) next_columns = {(const REAL *)s->logits + m * s->V + next, 64 / sizeof(REAL), s->V, 0};
+            if (block + tm->size < k->blocks)
+                next_columns.count = (s->V - next < columns ? s->V - next : columns) * sizeof(REAL) / 64;
             NAME(gemm_pack)(room, (matrix){(const REAL *)s->logits + m * s->V + j0, s->V, 1}, depth, columns);
-            NAME(gemm_block)(0, s->K, columns, depth, (matrix){(const REAL *)s->x.p + m * s->x.s0, 1, s->x.s0}, room, NULL,
-                             c, cr, m > 0, packed_x);
+            NAME(gemm_block)(0, s->K, columns, depth, (matrix){NULL, depth, 0}, room, NULL, c, cr, m > 0,
+                             k->turned_x + m * s->K, next_columns);
             for (ptrdiff_t j = 0; db && j < columns; j += W) {
                 const REAL *panel = room + j / (2 * W) * (2 * W) * depth + j % (2 * W);
                 const ptrdiff_t w = columns - j < W ? columns - j : W;
@@ -338,6 +361,7 @@ static void NAME(score_dW)(const NAME(score_work) *k, team *tm, int rank, REAL *
 static void NAME(score_gradient_body)(team *tm, int rank, void *work)
 {
     const NAME(score_work) *k = work;
+    NAME(turn_x)(k, tm, rank);
     NAME(score_dx)(k, tm, rank, k->room + rank * k->each);
     team_wait(tm);
     NAME(score_dW)(k, tm, rank, k->room + rank * k->each);
@@ -346,16 +370,17 @@ static void NAME(score_gradient_body)(team *tm, int rank, void *work)
 static int NAME(affine_softmax_backward)(const affine_softmax_job *job)
 {
     NAME(score_work) k = {.job = job};
-    const ptrdiff_t width = (job->K + 2 * W - 1) / (2 * W) * (2 * W), most = SCORE_ROOM / SCORE_COLUMNS;
+    const ptrdiff_t width = (job->K + 2 * W - 1) / (2 * W) * (2 * W);
     k.depth = SCORE_ROOM / width; /* all columns of dx at once: a score becomes a gradient once */
     k.depth = k.depth < 64 ? 64 : k.depth < GEMM_DEPTH ? k.depth : GEMM_DEPTH;
     k.blocks = tile_count((job->V + 2 * W - 1) / (2 * W), SCORE_COLUMNS / (2 * W));
     const ptrdiff_t for_dx = k.depth * width;
-    const ptrdiff_t for_dW = SCORE_ROOM + NAME(lines)(ROWS_2 * most) + (job->dW.s1 == 1 ? 0 : job->K * SCORE_COLUMNS);
+    const ptrdiff_t for_dW = SCORE_ROOM + (job->dW.s1 == 1 ? 0 : job->K * SCORE_COLUMNS);
     k.each = NAME(lines)(for_dx > for_dW ? for_dx : for_dW);
-    k.room = NAME(new_room)(job->threads * k.each);
+    k.room = NAME(new_room)(job->threads * k.each + job->M * job->K);
     if (!k.room)
         return -1;
+    k.turned_x = k.room + job->threads * k.each;
     team_run(job->threads, NAME(score_gradient_body), &k);
     free(k.room);
     return 0;
