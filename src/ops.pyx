@@ -6,7 +6,7 @@ import numpy as np
 from libc.stdlib cimport free
 
 from rnnfast.cpu._runtime cimport (
-    SQUARES, affine_softmax_job, dropout_job, gemm_job, kernels_for, memory, readable, real_type, scatter_job,
+    SCORES, SQUARES, affine_softmax_job, dropout_job, gemm_job, kernels_for, memory, readable, real_type, scatter_job,
     softmax_job, strided, threads_for, update_job, view, writable,
 )
 
@@ -213,7 +213,7 @@ def softmax_loss_backward(SoftmaxCache cache not None, dout=1.0):
 @cython.final
 cdef class ScoreCache:
     """What affine_softmax_loss_backward needs, the scores above all; it is used once."""
-    cdef cnp.ndarray x, W, targets, lse
+    cdef cnp.ndarray x, W, targets
     cdef strided x_view, W_view  # as they were: the shapes of the caller's arrays may be assigned to
     cdef ptrdiff_t M, K, V, count
     cdef int type_num
@@ -230,8 +230,7 @@ cdef class ScoreCache:
         job.threads = threads_for(2.0 * self.M * self.K * self.V, max(self.M, self.V) // 8)
         job.x, job.weights = self.x_view, self.W_view
         job.ts = <const ptrdiff_t *>cnp.PyArray_DATA(self.targets)
-        job.lse = <double *>cnp.PyArray_DATA(self.lse)
-        job.logits = self.scores
+        job.scores = self.scores
         job.bias = job.dx = job.db = NULL
         job.loss = NULL
         job.dW = self.W_view
@@ -260,13 +259,12 @@ def affine_softmax_loss_forward(x, W, b, ts, *, ignore_label=-1, train=True, spe
         raise TypeError(f"affine_softmax_loss: spent must be a cache or None, got {type(spent).__name__}")
     k.targets, k.count = checked_targets(ts, ignore_label, k.M, k.V, "affine_softmax_loss: ts")
     k.x_view, k.W_view = view(k.x), view(k.W)
-    k.lse = np.empty(k.M)
     cdef cnp.ndarray loss = np.empty(k.M)
     cdef size_t size
     if train and k.M and k.V:
-        if k.M > PTRDIFF_MAX // (8 * k.V):
+        if k.M > PTRDIFF_MAX // (8 * SCORES(k.V)):
             raise MemoryError(f"affine_softmax_loss: no memory for scores ({k.M}, {k.V})")
-        size = k.M * k.V * cnp.PyArray_ITEMSIZE(k.W)
+        size = k.M * SCORES(k.V) * cnp.PyArray_ITEMSIZE(k.W)
         old = spent
         if old is not None and not old.pending and old.size == size:
             k.scores, old.scores, old.size = old.scores, NULL, 0

@@ -63,8 +63,7 @@ cdef extern from "kernels/kernels.h" nogil:
         strided x, weights
         const void *bias
         const ptrdiff_t *ts
-        void *logits
-        double *lse
+        void *scores
         double *loss
         double scale
         void *dx
@@ -80,6 +79,7 @@ cdef extern from "kernels/kernels.h" nogil:
         void *mask
 
     enum: SQUARES
+    ptrdiff_t SCORES(ptrdiff_t V)
 
     ctypedef int (*cell_kernel)(const cell_job *) noexcept nogil
 

@@ -80,13 +80,15 @@ typedef struct {
     strided x, weights;        /* (M, K) with last stride 1, (K, V) with any strides */
     const void *bias;          /* (V) or NULL */
     const ptrdiff_t *ts;       /* (M) target ids, negative: ignored */
-    void *logits;              /* (M, V), which backward turns into their gradient; NULL: only the loss is wanted */
-    double *lse, *loss;        /* (M), as in softmax_job */
+    void *scores;              /* M SCORES(V) reals, see ops.h; NULL: only the loss is wanted */
+    double *loss;              /* (M), as in softmax_job */
     double scale;              /* backward: of all gradients */
     void *dx;                  /* (M, K) contiguous */
     strided dW;                /* (K, V), one of the strides 1 */
     void *db;                  /* (V) or NULL */
 } affine_softmax_job;
+
+#define SCORES(V) ((V) + (V) / 256 + 2) /* reals of one row of affine_softmax_job.scores */
 
 typedef struct {
     ptrdiff_t n;

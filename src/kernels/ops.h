@@ -81,9 +81,9 @@ static inline REAL NAME(lanes_max)(vec x)
     return lane[0];
 }
 
-/* *largest = max(x), and the sum of exp(x - *largest), in float for 32 vectors at a time, then in double. The second
+/* *largest = max(x), and the sum of e = exp(x - *largest), where e may be x or NULL; the sum is taken in float for 32 vectors at a time, then in double. The second
  * look at x finds it in L1 or L2, which is faster than one look that corrects its sum for every new maximum. */
-static double NAME(sum_exp)(const REAL *x, ptrdiff_t V, REAL *largest)
+static inline double NAME(sum_exp)(const REAL *x, ptrdiff_t V, REAL *largest, REAL *e)
 {
     vec top = NAME(splat)(x[0]), second = top;
     ptrdiff_t v = 0;
@@ -99,13 +99,19 @@ static double NAME(sum_exp)(const REAL *x, ptrdiff_t V, REAL *largest)
     double total = 0;
     for (v = 0; v < V;) {
         vec sum = {0};
-        for (int block = 0; block < 32 && v + W <= V; block++, v += W)
-            sum += NAME(vexp)(NAME(load)(x + v) - shift);
+        for (int block = 0; block < 32 && v + W <= V; block++, v += W) {
+            vec y = NAME(vexp)(NAME(load)(x + v) - shift);
+            if (e)
+                NAME(store)(e + v, y);
+            sum += y;
+        }
         total += NAME(lanes_sum)(sum);
         if (v < V && v + W > V) {
             vec last = NAME(vexp)(NAME(load_lanes)(x + v, V - v) - shift);
             for (int i = 0; i < V - v; i++)
                 total += last[i];
+            if (e)
+                NAME(store_lanes)(e + v, last, V - v);
             v = V;
         }
     }
@@ -124,7 +130,7 @@ static void NAME(softmax_forward_body)(team *tm, int rank, void *work)
             continue;
         const REAL *x = (const REAL *)s->x.p + m * s->x.s0;
         REAL most;
-        double total = NAME(sum_exp)(x, s->V, &most);
+        double total = NAME(sum_exp)(x, s->V, &most, NULL);
         s->lse[m] = most + log(total);
         s->loss[m] = s->lse[m] - x[s->ts[m]];
     }
@@ -170,8 +176,10 @@ static int NAME(softmax_backward)(const softmax_job *job)
 /* Affine and softmax loss in one: the log-sum-exp is taken while the scores are in L1.
  *
  * The scores are computed in blocks of columns, whose packed weights stay in L2 while all rows pass. Each block
- * leaves the maximum and the sum of exps of every row; the blocks are the same for every team. What backward needs
- * is stored once, and then overwritten by its gradient: recomputing it would be a fourth product. */
+ * leaves the maximum and the sum of exps of every row; the blocks are the same for every team. For backward the exps
+ * are stored in place of the scores (M, V), and behind them what makes a block's exps probabilities (M, blocks):
+ * exp(maximum) / sum of all. Backward multiplies, instead of computing the exps again, and overwrites them with the
+ * gradient; recomputing them, to store nothing, would be a fourth product. */
 #define SCORE_ROOM ((768 << 10) / (ptrdiff_t)sizeof(REAL)) /* packed weights: 768 KiB */
 #define SCORE_COLUMNS 256 /* where W is deep, else twice as many */
 
@@ -182,7 +190,7 @@ typedef struct {
     ptrdiff_t each;            /* reals of one thread's part of room */
     REAL *room;
     REAL *turned_x;            /* the left side of dW: for each run of rows, tiles of x's columns */
-    REAL *tops;                /* (M, blocks) maximum of a row within a block */
+    REAL *tops;                /* (M, blocks) maximum of a row within a block, later its part of the probabilities */
     double *sums;              /* (M, blocks) sum of exp(x - maximum) */
     double *targets;           /* (M) the target's score */
 } NAME(score_work);
@@ -197,8 +205,8 @@ static void NAME(score_body)(team *tm, int rank, void *work)
     for (ptrdiff_t block = rank; block < k->blocks; block += tm->size) {
         const ptrdiff_t j0 = tile_start(panels, k->blocks, block) * 2 * W, j1 = tile_start(panels, k->blocks, block + 1) * 2 * W;
         const ptrdiff_t columns = (j1 < s->V ? j1 : s->V) - j0;
-        REAL *c = s->logits ? (REAL *)s->logits + j0 : own;
-        const ptrdiff_t cr = s->logits ? s->V : columns;
+        REAL *c = s->scores ? (REAL *)s->scores + j0 : own;
+        const ptrdiff_t cr = s->scores ? s->V : columns;
         for (ptrdiff_t k0 = 0; k0 < s->K || k0 == 0; k0 += k->depth) {
             const ptrdiff_t depth = s->K - k0 < k->depth ? s->K - k0 : k->depth;
             NAME(gemm_pack)(room, (matrix){(const REAL *)s->weights.p + k0 * s->weights.s0 + j0 * s->weights.s1, s->weights.s0, s->weights.s1}, depth, columns);
@@ -212,9 +220,10 @@ static void NAME(score_body)(team *tm, int rank, void *work)
                     const ptrdiff_t t = s->ts[m] - j0;
                     if (s->ts[m] < 0)
                         continue;
-                    k->sums[m * k->blocks + block] = NAME(sum_exp)(c + m * cr, columns, &k->tops[m * k->blocks + block]);
                     if (t >= 0 && t < columns)
                         k->targets[m] = c[m * cr + t];
+                    k->sums[m * k->blocks + block] = NAME(sum_exp)(c + m * cr, columns, &k->tops[m * k->blocks + block],
+                                                                   s->scores ? c + m * cr : NULL);
                 }
             }
         }
@@ -224,40 +233,74 @@ static void NAME(score_body)(team *tm, int rank, void *work)
     ptrdiff_t m0, m1;
     team_share(tm, rank, s->M, &m0, &m1);
     for (ptrdiff_t m = m0; m < m1; m++) {
-        s->lse[m] = s->loss[m] = 0;
+        s->loss[m] = 0;
         if (s->ts[m] < 0)
             continue;
-        const REAL *tops = k->tops + m * k->blocks;
-        double most = tops[0], total = 0;
+        REAL *tops = k->tops + m * k->blocks;
+        double *sums = k->sums + m * k->blocks, most = tops[0], total = 0;
         for (ptrdiff_t i = 1; i < k->blocks; i++)
             most = tops[i] > most ? tops[i] : most;
+        for (ptrdiff_t i = 0; i < k->blocks; i++) {
+            const double part = exp(tops[i] - most);
+            total += sums[i] * part;
+            tops[i] = part;
+        }
         for (ptrdiff_t i = 0; i < k->blocks; i++)
-            total += k->sums[m * k->blocks + i] * exp(tops[i] - most);
-        s->lse[m] = most + log(total);
-        s->loss[m] = s->lse[m] - k->targets[m];
+            tops[i] /= total;
+        s->loss[m] = most + log(total) - k->targets[m];
     }
+}
+
+/* The blocks of columns, by the shapes alone. */
+static void NAME(score_blocks)(NAME(score_work) *k)
+{
+    const affine_softmax_job *s = k->job;
+    k->columns = s->K * 2 * SCORE_COLUMNS <= SCORE_ROOM ? 2 * SCORE_COLUMNS : SCORE_COLUMNS;
+    k->blocks = tile_count((s->V + 2 * W - 1) / (2 * W), k->columns / (2 * W));
 }
 
 static int NAME(affine_softmax_forward)(const affine_softmax_job *job)
 {
     NAME(score_work) k = {.job = job};
-    const ptrdiff_t panels = (job->V + 2 * W - 1) / (2 * W);
-    k.columns = job->K * 2 * SCORE_COLUMNS <= SCORE_ROOM ? 2 * SCORE_COLUMNS : SCORE_COLUMNS;
-    k.blocks = tile_count(panels, k.columns / (2 * W));
+    NAME(score_blocks)(&k);
     k.depth = SCORE_ROOM / k.columns;
     k.depth = job->K < k.depth ? job->K : k.depth;
-    k.each = NAME(lines)(k.depth * k.columns + (job->logits ? 0 : job->M * k.columns));
+    k.each = NAME(lines)(k.depth * k.columns + (job->scores ? 0 : job->M * k.columns));
     const ptrdiff_t cells = job->M * k.blocks;
     k.sums = new_room((cells + job->M) * sizeof(double) + cells * sizeof(REAL));
     k.room = NAME(new_room)(job->threads * k.each);
     if (k.sums && k.room) {
         k.targets = k.sums + cells;
-        k.tops = (REAL *)(k.targets + job->M);
+        k.tops = job->scores ? (REAL *)job->scores + job->M * job->V : (REAL *)(k.targets + job->M);
         team_run(job->threads, NAME(score_body), &k);
     }
     const int failed = !k.sums || !k.room;
     free(k.sums), free(k.room);
     return failed ? -1 : 0;
+}
+
+/* dy (V) = (softmax - onehot(t)) scale from the exps at the same place, columns v0 to v1. */
+static void NAME(score_gradient)(const NAME(score_work) *k, ptrdiff_t m, ptrdiff_t v0, ptrdiff_t v1)
+{
+    const affine_softmax_job *s = k->job;
+    const ptrdiff_t panels = (s->V + 2 * W - 1) / (2 * W), t = s->ts[m];
+    REAL *dy = (REAL *)s->scores + m * s->V;
+    if (t < 0) {
+        memset(dy + v0, 0, (v1 - v0) * sizeof(REAL));
+        return;
+    }
+    for (ptrdiff_t block = 0, from = v0; from < v1; block++) {
+        ptrdiff_t to = tile_start(panels, k->blocks, block + 1) * 2 * W;
+        to = to < v1 ? to : v1;
+        const REAL part = k->tops[m * k->blocks + block] * s->scale;
+        for (; from < to; from += W) { /* blocks are whole vectors, but for the last */
+            const ptrdiff_t w = to - from < W ? to - from : W;
+            NAME(store_n)(dy + from, NAME(load_n)(dy + from, w) * part, w);
+        }
+        from = from < to ? to : from;
+    }
+    if (t >= v0 && t < v1)
+        dy[t] -= (REAL)s->scale;
 }
 
 /* The scores of some rows become their gradient just before their product with W^T reads them: dx (M, K), whose rows
@@ -273,12 +316,9 @@ static void NAME(score_dx)(const NAME(score_work) *k, team *tm, int rank, REAL *
         NAME(gemm_pack)(room, (matrix){(const REAL *)s->weights.p + v * s->weights.s1, s->weights.s1, s->weights.s0}, depth, s->K);
         for (ptrdiff_t i = i0; i < i1; i++) {
             const ptrdiff_t m0 = tile_start(s->M, tiles, i), m1 = tile_start(s->M, tiles, i + 1);
-            REAL *dy = (REAL *)s->logits + v;
+            REAL *dy = (REAL *)s->scores + v;
             for (ptrdiff_t m = m0; m < m1; m++)
-                if (s->ts[m] < 0)
-                    memset(dy + m * s->V, 0, depth * sizeof(REAL));
-                else
-                    NAME(softmax_gradient)(dy + m * s->V, dy + m * s->V, depth, s->ts[m] - v, s->lse[m], s->scale);
+                NAME(score_gradient)(k, m, v, v + depth);
             NAME(later) next_rows = {dy + m1 * s->V, s->V, 1, i + 1 < i1 ? ROWS_2 - 1 : 0};
             NAME(gemm_block)(m0, m1, s->K, depth, (matrix){dy, s->V, 1}, room, NULL, s->dx, s->K, v > 0, NULL, next_rows);
         }
@@ -323,21 +363,22 @@ static void NAME(score_dW)(const NAME(score_work) *k, team *tm, int rank, REAL *
 {
     const affine_softmax_job *s = k->job;
     const ptrdiff_t panels = (s->V + 2 * W - 1) / (2 * W), most = SCORE_ROOM / SCORE_COLUMNS;
+    const ptrdiff_t blocks = tile_count(panels, SCORE_COLUMNS / (2 * W)); /* smaller ones than forward's: M is deep */
     const int rows = s->dW.s1 == 1;
     REAL *own = room + SCORE_ROOM;
 
-    for (ptrdiff_t block = rank; block < k->blocks; block += tm->size) {
-        const ptrdiff_t j0 = tile_start(panels, k->blocks, block) * 2 * W, j1 = tile_start(panels, k->blocks, block + 1) * 2 * W;
+    for (ptrdiff_t block = rank; block < blocks; block += tm->size) {
+        const ptrdiff_t j0 = tile_start(panels, blocks, block) * 2 * W, j1 = tile_start(panels, blocks, block + 1) * 2 * W;
         const ptrdiff_t columns = (j1 < s->V ? j1 : s->V) - j0;
         REAL *c = rows ? (REAL *)s->dW.p + j0 : own, *db = s->db ? (REAL *)s->db + j0 : NULL;
         const ptrdiff_t cr = rows ? s->dW.s0 : SCORE_COLUMNS;
         for (ptrdiff_t m = 0; m < s->M; m += most) {
             const ptrdiff_t depth = s->M - m < most ? s->M - m : most;
-            const ptrdiff_t next = tile_start(panels, k->blocks, block + tm->size) * 2 * W;
-            NAME(later) next_columns = {(const REAL *)s->logits + m * s->V + next, 64 / sizeof(REAL), s->V, 0};
-            if (block + tm->size < k->blocks)
+            const ptrdiff_t next = tile_start(panels, blocks, block + tm->size) * 2 * W;
+            NAME(later) next_columns = {(const REAL *)s->scores + m * s->V + next, 64 / sizeof(REAL), s->V, 0};
+            if (block + tm->size < blocks)
                 next_columns.count = (s->V - next < columns ? s->V - next : columns) * sizeof(REAL) / 64;
-            NAME(gemm_pack)(room, (matrix){(const REAL *)s->logits + m * s->V + j0, s->V, 1}, depth, columns);
+            NAME(gemm_pack)(room, (matrix){(const REAL *)s->scores + m * s->V + j0, s->V, 1}, depth, columns);
             NAME(gemm_block)(0, s->K, columns, depth, (matrix){NULL, depth, 0}, room, NULL, c, cr, m > 0,
                              k->turned_x + m * s->K, next_columns);
             for (ptrdiff_t j = 0; db && j < columns; j += W) {
@@ -372,8 +413,9 @@ static int NAME(affine_softmax_backward)(const affine_softmax_job *job)
     NAME(score_work) k = {.job = job};
     const ptrdiff_t width = (job->K + 2 * W - 1) / (2 * W) * (2 * W);
     k.depth = SCORE_ROOM / width; /* all columns of dx at once: a score becomes a gradient once */
-    k.depth = k.depth < 64 ? 64 : k.depth < GEMM_DEPTH ? k.depth : GEMM_DEPTH;
-    k.blocks = tile_count((job->V + 2 * W - 1) / (2 * W), SCORE_COLUMNS / (2 * W));
+    k.depth = k.depth < 64 ? 64 : k.depth < GEMM_DEPTH ? k.depth / W * W : GEMM_DEPTH; /* whole vectors of scores */
+    NAME(score_blocks)(&k);
+    k.tops = (REAL *)job->scores + job->M * job->V;
     const ptrdiff_t for_dx = k.depth * width;
     const ptrdiff_t for_dW = SCORE_ROOM + (job->dW.s1 == 1 ? 0 : job->K * SCORE_COLUMNS);
     k.each = NAME(lines)(for_dx > for_dW ? for_dx : for_dW);
@@ -518,7 +560,7 @@ static void NAME(dropout_body)(team *tm, int rank, void *work)
         const word words[4] = {c0, c1, c2, c3};
         REAL four[4];
         for (int i = 0; i < 4; i++)
-            four[i] = words[i] >> 11 >= least ? kept : 0;
+            four[i] = kept * (REAL)(words[i] >> 11 >= least); /* no branch: nobody could predict it */
         memcpy(mask + 4 * q, four, (d->n - 4 * q < 4 ? d->n - 4 * q : 4) * sizeof(REAL));
     }
 }
