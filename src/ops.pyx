@@ -311,7 +311,7 @@ def affine_softmax_loss_backward(cache, dW, db, dout=1.0):
     job.dx, job.dW = cnp.PyArray_DATA(dx), view(grad)
     job.db = NULL if total is None else cnp.PyArray_DATA(total)
     cdef int failed = 0
-    if k.M and k.V and k.K:
+    if k.M and k.V:
         with nogil:
             failed = kernels_for(k.type_num).affine_softmax_backward(&job)
     else:

@@ -332,6 +332,7 @@ def test_dropout_mask_rejects(fast):
 
 SCORE_SHAPES = [  # M, K, V: one, off every width, more than one block of rows, columns, depth
     (1, 1, 1),
+    (3, 0, 7),
     (3, 5, 7),
     (33, 17, 65),
     (20, 100, 1000),
@@ -349,7 +350,7 @@ def test_affine_softmax_loss(column, shape, tied):
     M, K, V = shape
     rng = np.random.default_rng(shape)
     x, W, b = (rng.standard_normal(size).astype(column.dtype) for size in ((M, K), (K, V), (V,)))
-    W /= W.dtype.type(np.sqrt(K))
+    W /= W.dtype.type(np.sqrt(max(K, 1)))
     ts = rng.integers(V, size=M)
     ts[1::3] = -1
     ops, reference = column.load("ops"), kernels.load("ops", "reference")

@@ -264,7 +264,7 @@ static int NAME(affine_softmax_forward)(const affine_softmax_job *job)
     NAME(score_work) k = {.job = job};
     NAME(score_blocks)(&k);
     k.depth = SCORE_ROOM / k.columns;
-    k.depth = job->K < k.depth ? job->K : k.depth;
+    k.depth = job->K < k.depth ? job->K + !job->K : k.depth; /* 1 for K = 0: loops have to move on */
     k.each = NAME(lines)(k.depth * k.columns + (job->scores ? 0 : job->M * k.columns));
     const ptrdiff_t cells = job->M * k.blocks;
     k.sums = new_room((cells + job->M) * sizeof(double) + cells * sizeof(REAL));
@@ -411,7 +411,7 @@ static void NAME(score_gradient_body)(team *tm, int rank, void *work)
 static int NAME(affine_softmax_backward)(const affine_softmax_job *job)
 {
     NAME(score_work) k = {.job = job};
-    const ptrdiff_t width = (job->K + 2 * W - 1) / (2 * W) * (2 * W);
+    const ptrdiff_t width = (job->K + !job->K + 2 * W - 1) / (2 * W) * (2 * W);
     k.depth = SCORE_ROOM / width; /* all columns of dx at once: a score becomes a gradient once */
     k.depth = k.depth < 64 ? 64 : k.depth < GEMM_DEPTH ? k.depth / W * W : GEMM_DEPTH; /* whole vectors of scores */
     NAME(score_blocks)(&k);
