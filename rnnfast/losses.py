@@ -15,6 +15,7 @@ from rnnfast import checks
 from rnnfast.base import Layer
 from rnnfast.functions import sigmoid
 from rnnfast.kernels import load, resolve
+from rnnfast.layers import _rows
 
 
 class _Loss(Layer):
@@ -94,6 +95,58 @@ class TimeSoftmaxWithLoss(Simple_TimeSoftmaxWithLoss):
         ignored = checks.integer(self._name, "ignore_label", self.ignore_label)
         checks.in_range(self._name, t_name, ts[ts != ignored], V)
         return ignored
+
+
+class TimeAffineSoftmaxWithLoss(TimeSoftmaxWithLoss):
+    """TimeSoftmaxWithLoss of what a TimeAffine layer would give, without handing the scores over.
+
+    affine: the layer whose weights are read and whose grads backward writes. The scores are kept
+    once, between forward and backward, in memory that the next iteration uses again; backward
+    turns them into their gradient. Inference stores none. For models that own both layers.
+    """
+
+    def __init__(self, affine, *, device=None):
+        super().__init__(device=device)
+        self.affine = affine
+        self._spent = None  # the last consumed cache: its memory is used again
+
+    def forward(self, xs, ts, *, train=True):
+        """xs (N, T, H), targets ts (N, T), or one-hot (N, T, V) -> the loss."""
+        affine = self.affine
+        W, b = affine._checked_params()
+        H, V = W.shape
+        checks.real(self._name, "xs", xs)
+        affine._check_shape(xs, H)
+        N, T, _ = xs.shape
+        checks.fits(self._name, "(N, T, max(H, V))", N, T, max(H, V))
+        checks.real(self._name, "ts", ts)
+        if ts.shape == (N, T, V):
+            ts = ts.argmax(axis=2)
+        if ts.shape != (N, T):
+            expected = f"ids {(N, T)} or one-hot (N, T, V) = {(N, T, V)}"
+            raise checks.shape_error(self._name, "ts", expected, ts)
+        checks.integers(self._name, "ts", ts)
+        ignored = self._ignore("ts", ts, V)
+        xs = checks.cast(xs, affine.dtype)
+        self.cache, spent = None, self._spent
+        self._spent = None
+        loss, cache = affine._kernel.affine_softmax_loss_forward(
+            _rows(xs), W, b, ts.reshape(-1), ignore_label=ignored, train=train, spent=spent
+        )
+        self.cache = (cache, xs.shape) if train else None
+        return loss
+
+    def backward(self, dout=1):
+        """dxs (N, T, H); fills the affine layer's grads. Once a forward."""
+        cache, shape = self._pending()
+        dout = checks.number(self._name, "dout", dout)
+        dW, db = self.affine._checked_grads()
+        dx = self.affine._kernel.affine_softmax_loss_backward(cache, dW, db, dout)
+        self.cache, self._spent = None, cache
+        return dx.reshape(shape)
+
+    def __getstate__(self):
+        return super().__getstate__() | {"_spent": None}
 
 
 class SigmoidWithLoss(_Loss):

@@ -5,21 +5,23 @@ import os
 import numpy as np
 
 from rnnfast import io, sampling
-from rnnfast.layers import TimeAffine, TimeEmbedding
-from rnnfast.losses import TimeSoftmaxWithLoss
+from rnnfast.layers import TimeAffine, TimeDropout, TimeEmbedding
+from rnnfast.losses import TimeAffineSoftmaxWithLoss
 from rnnfast.recurrent import TimeLSTM
 
 
 class BaseModel:
-    """Layers in a row and a loss at the end.
+    """Layers in a row, the last one affine, and its softmax loss.
 
     `params` and `grads` list the layers' arrays in order, `param_names` their names in weight
-    files, `sizes` the constructor's arguments that rebuild the model.
+    files (None for one that is another's view), `sizes` the constructor's arguments that rebuild
+    the model. Training goes from the last but one layer straight to the loss, which computes the
+    affine layer's scores and gradients itself: see losses.TimeAffineSoftmaxWithLoss.
     """
 
-    def __init__(self, layers, loss_layer, param_names, sizes):
+    def __init__(self, layers, param_names, sizes, device):
         self.layers = layers
-        self.loss_layer = loss_layer
+        self.loss_layer = TimeAffineSoftmaxWithLoss(layers[-1], device=device)
         self.recurrent_layers = [layer for layer in layers if hasattr(layer, "reset_state")]
         self.params = [param for layer in layers for param in layer.params]
         self.grads = [grad for layer in layers for grad in layer.grads]
@@ -28,18 +30,22 @@ class BaseModel:
 
     def predict(self, xs, train_flg=False):
         """Ids (N, T) -> scores (N, T, V). Keeps no activations unless `train_flg` is set."""
-        for layer in self.layers:
-            xs = layer.forward(xs, train=train_flg)
-        return xs
+        return self.layers[-1].forward(self._hidden(xs, train_flg), train=train_flg)
 
     def forward(self, xs, ts, train_flg=True):
         """Ids and targets (N, T) -> mean cross entropy in nats, a float."""
-        return self.loss_layer.forward(self.predict(xs, train_flg), ts, train=train_flg)
+        return self.loss_layer.forward(self._hidden(xs, train_flg), ts, train=train_flg)
+
+    def _hidden(self, xs, train_flg):
+        """What the affine layer reads."""
+        for layer in self.layers[:-1]:
+            xs = layer.forward(xs, train=train_flg)
+        return xs
 
     def backward(self, dout=1):
         """Fill `grads`. Needs the forward pass to have run with `train_flg`."""
         dout = self.loss_layer.backward(dout)
-        for layer in reversed(self.layers):
+        for layer in reversed(self.layers[:-1]):
             dout = layer.backward(dout)
         return dout
 
@@ -68,15 +74,17 @@ class BaseModel:
 
     def save_params(self, file_name=None, vocabulary=None):
         """Write the weights, by default to `<Class>.safetensors`; see rnnfast.io."""
-        params = dict(zip(self.param_names, self.params, strict=True))
-        weights = io.Weights(params, type(self).__name__, self.sizes, vocabulary)
+        weights = io.Weights(self._named_params(), type(self).__name__, self.sizes, vocabulary)
         io.save_weights(file_name or self._default_file(), weights)
 
     def load_params(self, file_name=None):
         """Copy weights into `params`; ValueError, and nothing changed, if they do not fit."""
         file_name = file_name or self._default_file()
-        params = dict(zip(self.param_names, self.params, strict=True))
-        io.copy_into(params, io.load_weights(file_name).params, file_name)
+        io.copy_into(self._named_params(), io.load_weights(file_name).params, file_name)
+
+    def _named_params(self):
+        named = zip(self.param_names, self.params, strict=True)
+        return {name: param for name, param in named if name is not None}
 
     def _default_file(self):
         return type(self).__name__ + ".safetensors"
@@ -119,13 +127,80 @@ class Rnnlm(BaseModel):
                 self.lstm_layer,
                 TimeAffine(affine_W, affine_b, device=device),
             ],
-            loss_layer=TimeSoftmaxWithLoss(device=device),
             param_names=["embed_W", "lstm_Wx", "lstm_Wh", "lstm_b", "affine_W", "affine_b"],
             sizes={"vocab_size": V, "wordvec_size": D, "hidden_size": H},
+            device=device,
         )
 
 
-MODELS = {model.__name__: model for model in (Rnnlm,)}
+class BetterRnnlm(BaseModel):
+    """Embedding, two LSTM, affine with the embedding's weights; dropout between all of them.
+
+    The second language model of chapter 6 (Zaremba et al. 2014, https://arxiv.org/abs/1409.2329;
+    tied weights: Press and Wolf 2016, https://arxiv.org/abs/1608.05859). hidden_size has to be
+    wordvec_size, since one array serves both ends. Weights are drawn as for Rnnlm. With a seed as
+    `rng` the dropout masks are reproducible too (TimeDropout); otherwise np.random draws them.
+    """
+
+    def __init__(
+        self,
+        vocab_size=10000,
+        wordvec_size=650,
+        hidden_size=650,
+        dropout_ratio=0.5,
+        *,
+        rng=None,
+        dtype=np.float32,
+        device=None,
+    ):
+        V, D, H = vocab_size, wordvec_size, hidden_size
+        if D != H:
+            raise ValueError(f"BetterRnnlm: hidden_size must be wordvec_size = {D}, got {H}")
+        seed = rng if isinstance(rng, (int, np.integer)) else None
+        rng = np.random if rng is None else np.random.default_rng(rng)
+
+        def normal(rows, columns, divisor):
+            return (rng.standard_normal((rows, columns)) / divisor).astype(dtype)
+
+        embed_W = normal(V, D, 100)
+        lstm_weights = [
+            (normal(H, 4 * H, np.sqrt(H)), normal(H, 4 * H, np.sqrt(H)), np.zeros(4 * H, dtype))
+            for _ in range(2)
+        ]
+        if seed is None and rng is not np.random:
+            seed = int(rng.integers(2**63))  # a Generator seeds the masks too
+        self.lstm_layers = [TimeLSTM(*w, stateful=True, device=device) for w in lstm_weights]
+        self.drop_layers = [
+            TimeDropout(dropout_ratio, None if seed is None else (seed, layer), device=device)
+            for layer in range(3)
+        ]
+        super().__init__(
+            layers=[
+                TimeEmbedding(embed_W, device=device),
+                self.drop_layers[0],
+                self.lstm_layers[0],
+                self.drop_layers[1],
+                self.lstm_layers[1],
+                self.drop_layers[2],
+                TimeAffine(embed_W.T, np.zeros(V, dtype), device=device),
+            ],
+            param_names=[
+                "embed_W",
+                *(f"lstm_{name}{i}" for i in (1, 2) for name in ("Wx", "Wh", "b")),
+                None,  # embed_W.T
+                "affine_b",
+            ],
+            sizes={
+                "vocab_size": V,
+                "wordvec_size": D,
+                "hidden_size": H,
+                "dropout_ratio": dropout_ratio,
+            },
+            device=device,
+        )
+
+
+MODELS = {model.__name__: model for model in (Rnnlm, BetterRnnlm)}
 
 
 def load_model(file_name, device=None):
@@ -144,8 +219,7 @@ def load_model(file_name, device=None):
         model = MODELS[weights.model](**weights.sizes, rng=0, dtype=dtypes.pop(), device=device)
     except (TypeError, ValueError, MemoryError) as error:
         raise ValueError(f"{file_name}: sizes {weights.sizes} do not fit ({error})") from None
-    names = dict(zip(model.param_names, model.params, strict=True))
-    io.copy_into(names, weights.params, os.fspath(file_name))
+    io.copy_into(model._named_params(), weights.params, os.fspath(file_name))
     if weights.vocabulary is not None and len(weights.vocabulary) != model.sizes["vocab_size"]:
         raise ValueError(f"{file_name}: the vocabulary does not have the model's size")
     return model, weights.vocabulary

@@ -2,11 +2,17 @@
 
 Parameters are updated in place. A parameter that a model lists more than once (the same array,
 or the transposed view that weight tying makes) is recognised by its memory, never by its values.
+float32 and float64 arrays are updated by their device's column, in one pass over each; other types
+by NumPy.
 """
 
 import math
 
 import numpy as np
+
+from rnnfast.checks import FLOATS
+from rnnfast.kernels import load, resolve
+from rnnfast.reference import ops as numpy_ops
 
 
 class SGD:
@@ -17,7 +23,7 @@ class SGD:
 
     def update(self, params, grads):
         for param, grad in zip(*remove_duplicate(params, grads), strict=True):
-            param -= self.lr * grad
+            _column(param).sgd(param, _like(param, grad), self.lr)
 
 
 class Adam:
@@ -43,14 +49,12 @@ class Adam:
             raise ValueError("Adam: the parameters are not those of the first update")
 
         self.iter += 1
-        # math.sqrt, because a NumPy float64 scalar would widen every float32 array below.
         correction = math.sqrt(1.0 - self.beta2**self.iter) / (1.0 - self.beta1**self.iter)
         rate = self.lr * correction
 
         for param, grad, m, v in zip(params, grads, self.m, self.v, strict=True):
-            m += (1.0 - self.beta1) * (grad - m)
-            v += (1.0 - self.beta2) * (grad * grad - v)
-            param -= rate * m / (np.sqrt(v) + 1e-7)
+            adam = _column(param).adam
+            adam(param, _like(param, grad), m, v, rate, self.beta1, self.beta2)
 
 
 def clip_grads(grads, max_norm):
@@ -58,11 +62,11 @@ def clip_grads(grads, max_norm):
 
     Returns the norm before clipping, summed in float64.
     """
-    total = math.sqrt(sum(float(np.square(grad).sum(dtype=np.float64)) for grad in grads))
+    total = math.sqrt(sum(_column(grad).sum_of_squares(grad) for grad in grads))
     rate = max_norm / (total + 1e-6)
     if rate < 1:
         for grad in grads:
-            grad *= rate
+            _column(grad).scale(grad, rate)
     return total
 
 
@@ -77,14 +81,33 @@ def remove_duplicate(params, grads):
     for param, grad in zip(params, grads, strict=True):
         address = _address(param)
         if (same := (address, param.shape, param.strides)) in place:
-            unique_grads[place[same]] += grad
+            _add(unique_grads[place[same]], grad)
         elif (tied := (address, param.shape[::-1], param.strides[::-1])) in place:
-            unique_grads[place[tied]] += grad.T
+            _add(unique_grads[place[tied]], grad.T)
         else:
             place[same] = len(unique_params)
             unique_params.append(param)
             unique_grads.append(grad)
     return unique_params, unique_grads
+
+
+def _column(array):
+    """The column's ops; NumPy for a type that the others do not know."""
+    if getattr(array, "dtype", None) not in FLOATS:
+        return numpy_ops
+    return load("ops", resolve(None, array))
+
+
+def _like(param, grad):
+    """grad in param's type, where both are numbers of any kind."""
+    if isinstance(grad, np.ndarray) and param.dtype in FLOATS and grad.dtype != param.dtype:
+        return grad.astype(param.dtype, casting="same_kind")
+    return grad
+
+
+def _add(total, grad):
+    """total += grad: a step of SGD with the rate -1, which is exact."""
+    _column(total).sgd(total, _like(total, grad), -1.0)
 
 
 def _address(array):

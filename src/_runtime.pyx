@@ -17,6 +17,7 @@ cdef extern from "kernels/team.h" nogil:
     int team_max_threads()
     void team_set_threads(int n)
     void team_init(int default_threads)
+    void *new_room(size_t size)
 
 
 # ---- instruction sets and threads
@@ -206,6 +207,11 @@ cdef strided view(cnp.ndarray x) noexcept:
     v.p = cnp.PyArray_DATA(x)
     v.s0, v.s1, v.s2 = s[0], s[1], s[2]
     return v
+
+
+cdef void *memory(size_t size) noexcept:
+    """Uninitialised memory for a large array that is used again, or NULL; to be given to free."""
+    return new_room(size)
 
 
 # ---- for tests and benchmarks

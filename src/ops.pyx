@@ -3,12 +3,17 @@ cimport cython
 cimport numpy as cnp
 import numpy as np
 
+from libc.stdlib cimport free
+
 from rnnfast.cpu._runtime cimport (
-    gemm_job, kernels_for, readable, real_type, scatter_job, softmax_job, strided, threads_for, view, writable,
+    SCORES, SQUARES, affine_softmax_job, dropout_job, gemm_job, kernels_for, memory, readable, real_type, scatter_job,
+    softmax_job, strided, threads_for, update_job, view, writable,
 )
-from rnnfast.reference.ops import dropout_mask  # drawn by NumPy's own Philox: the same bits in every column
 
 cnp.import_array()
+
+cdef extern from "<stdint.h>":
+    const ptrdiff_t PTRDIFF_MAX
 
 
 cdef int multiply(cnp.ndarray a, cnp.ndarray b, cnp.ndarray bias, cnp.ndarray c) except -1:
@@ -135,6 +140,20 @@ def embedding_backward(dout, ids, dW):
         dW[...] = grad
 
 
+cdef tuple checked_targets(ts, ignore_label, ptrdiff_t M, ptrdiff_t V, str name):
+    """(targets, how many count). A row counts or is -1 from here on, so that any ignore_label is safe, even one
+    beyond the classes."""
+    if not isinstance(ts, np.ndarray) or ts.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be an integer array, got {getattr(ts, 'dtype', type(ts).__name__)}")
+    own = np.array(ts, subok=False)
+    if own.shape != (M,):
+        raise ValueError(f"{name} must have shape (M,) = ({M},), got {own.shape}")
+    counted = own != ignore_label
+    targets = np.full(M, -1, dtype=np.intp)
+    targets[counted] = checked_ids(own[counted], V, name, "V")
+    return targets, counted.sum()
+
+
 @cython.auto_pickle(False)
 @cython.final
 cdef class SoftmaxCache:
@@ -168,16 +187,7 @@ def softmax_loss_forward(xs, ts, *, ignore_label=-1):
     k.x = readable(xs, 2, k.type_num, "softmax_loss: xs", True)
     k.x_view = view(k.x)
     k.M, k.V = cnp.PyArray_DIM(k.x, 0), cnp.PyArray_DIM(k.x, 1)
-    if not isinstance(ts, np.ndarray) or ts.dtype.kind not in "iu":
-        raise TypeError(f"softmax_loss: ts must be an integer array, got {getattr(ts, 'dtype', type(ts).__name__)}")
-    own = np.array(ts, subok=False)
-    if own.shape != (k.M,):
-        raise ValueError(f"softmax_loss: ts must have shape (M,) = ({k.M},), got {own.shape}")
-    counted = own != ignore_label
-    # A row counts or is -1 from here on, so that any ignore_label, even one beyond the classes, is safe.
-    k.targets = np.full(k.M, -1, dtype=np.intp)
-    k.targets[counted] = checked_ids(own[counted], k.V, "softmax_loss: ts", "V")
-    k.count = counted.sum()
+    k.targets, k.count = checked_targets(ts, ignore_label, k.M, k.V, "softmax_loss: ts")
     k.lse = np.empty(k.M)
     cdef cnp.ndarray loss = np.empty(k.M)
     cdef softmax_job job = k.job()
@@ -197,3 +207,248 @@ def softmax_loss_backward(SoftmaxCache cache not None, dout=1.0):
     with nogil:
         kernels_for(cache.type_num).softmax_backward(&job)
     return dx
+
+
+@cython.auto_pickle(False)
+@cython.final
+cdef class ScoreCache:
+    """What affine_softmax_loss_backward needs, the scores above all; it is used once."""
+    cdef cnp.ndarray x, W, targets
+    cdef strided x_view, W_view  # as they were: the shapes of the caller's arrays may be assigned to
+    cdef ptrdiff_t M, K, V, count
+    cdef int type_num
+    cdef bint pending
+    cdef void *scores
+    cdef size_t size
+
+    def __dealloc__(self):
+        free(self.scores)
+
+    cdef affine_softmax_job job(self) noexcept:
+        cdef affine_softmax_job job
+        job.M, job.K, job.V = self.M, self.K, self.V
+        job.threads = threads_for(2.0 * self.M * self.K * self.V, max(self.M, self.V) // 8)
+        job.x, job.weights = self.x_view, self.W_view
+        job.ts = <const ptrdiff_t *>cnp.PyArray_DATA(self.targets)
+        job.scores = self.scores
+        job.bias = job.dx = job.db = NULL
+        job.loss = NULL
+        job.dW = self.W_view
+        job.scale = 0
+        return job
+
+
+def affine_softmax_loss_forward(x, W, b, ts, *, ignore_label=-1, train=True, spent=None):
+    """softmax_loss_forward of affine_forward(x, W, b): the loss, and what backward needs (None if not train).
+
+    x (M, K), W (K, V) of any strides, b (V,) or None, ts (M,) integer targets. With train the scores are kept, to
+    become their own gradient; without, no (M, V) array exists. `spent`, the cache of an earlier call, gives its
+    memory if its backward has run. x and W are referenced and must stay as they are until then.
+    """
+    cdef ScoreCache k = ScoreCache(), old
+    k.type_num = real_type(W, "affine_softmax_loss: W")
+    k.W = readable(W, 2, k.type_num, "affine_softmax_loss: W", False)
+    k.x = readable(x, 2, k.type_num, "affine_softmax_loss: x", True)
+    cdef cnp.ndarray bias = None if b is None else readable(b, 1, k.type_num, "affine_softmax_loss: b", True)
+    k.M, k.K, k.V = cnp.PyArray_DIM(k.x, 0), cnp.PyArray_DIM(k.W, 0), cnp.PyArray_DIM(k.W, 1)
+    if cnp.PyArray_DIM(k.x, 1) != k.K:
+        raise ValueError(f"affine_softmax_loss: x must be (M, K) with K = {k.K}, got {np.shape(x)}")
+    if bias is not None and cnp.PyArray_DIM(bias, 0) != k.V:
+        raise ValueError(f"affine_softmax_loss: b must be ({k.V},), got {np.shape(b)}")
+    if spent is not None and not isinstance(spent, ScoreCache):
+        raise TypeError(f"affine_softmax_loss: spent must be a cache or None, got {type(spent).__name__}")
+    k.targets, k.count = checked_targets(ts, ignore_label, k.M, k.V, "affine_softmax_loss: ts")
+    k.x_view, k.W_view = view(k.x), view(k.W)
+    cdef cnp.ndarray loss = np.empty(k.M)
+    cdef size_t size
+    if train and k.M and k.V:
+        if k.M > PTRDIFF_MAX // (8 * SCORES(k.V)):
+            raise MemoryError(f"affine_softmax_loss: no memory for scores ({k.M}, {k.V})")
+        size = k.M * SCORES(k.V) * cnp.PyArray_ITEMSIZE(k.W)
+        old = spent
+        if old is not None and not old.pending and old.size == size:
+            k.scores, old.scores, old.size = old.scores, NULL, 0
+        else:
+            k.scores = memory(size)
+            if k.scores == NULL:
+                raise MemoryError(f"affine_softmax_loss: no memory for scores ({k.M}, {k.V})")
+        k.size = size
+    cdef affine_softmax_job job = k.job()
+    job.bias = NULL if bias is None else cnp.PyArray_DATA(bias)
+    job.loss = <double *>cnp.PyArray_DATA(loss)
+    cdef int failed = 0
+    if k.M and k.V:
+        with nogil:
+            failed = kernels_for(k.type_num).affine_softmax_forward(&job)
+    if failed:
+        raise MemoryError("affine_softmax_loss: no memory for packing")
+    k.pending = train
+    return (float(loss.sum()) / k.count if k.count else 0.0), (k if train else None)
+
+
+def affine_softmax_loss_backward(cache, dW, db, dout=1.0):
+    """dx (M, K); writes dW (K, V) and db (V,), which may be None, in place. Consumes the cache."""
+    if not isinstance(cache, ScoreCache):
+        raise RuntimeError("affine_softmax_loss: backward needs the cache of a forward with train=True")
+    cdef ScoreCache k = cache
+    if not k.pending:
+        raise RuntimeError("affine_softmax_loss: backward has consumed this cache")
+    writable(dW, k.W, "affine_softmax_loss: dW")
+    cdef cnp.ndarray total = None
+    if db is not None:
+        total = np.empty(k.V, dtype=cnp.PyArray_DescrFromType(k.type_num))
+        writable(db, total, "affine_softmax_loss: db")
+    cdef double scale = float(dout) / k.count if k.count else 0.0
+    cdef cnp.npy_intp[2] dims = [k.M, k.K]
+    cdef cnp.ndarray dx = cnp.PyArray_EMPTY(2, dims, k.type_num, 0)
+    cdef cnp.ndarray grad = dW
+    if not (cnp.PyArray_ISCARRAY(grad) or cnp.PyArray_ISFARRAY(grad)) or np.may_share_memory(dW, k.x) or (
+        np.may_share_memory(dW, k.W)
+    ):
+        grad = np.empty((k.K, k.V), dtype=cnp.PyArray_DescrFromType(k.type_num))
+    cdef affine_softmax_job job = k.job()
+    job.scale = scale
+    job.dx, job.dW = cnp.PyArray_DATA(dx), view(grad)
+    job.db = NULL if total is None else cnp.PyArray_DATA(total)
+    cdef int failed = 0
+    if k.M and k.V:
+        with nogil:
+            failed = kernels_for(k.type_num).affine_softmax_backward(&job)
+    else:
+        dx[...] = 0
+        grad[...] = 0
+        if total is not None:
+            total[...] = 0
+    if failed:
+        raise MemoryError("affine_softmax_loss: no memory for packing")
+    k.pending = False
+    k.x = k.W = None  # only the scores' memory is left
+    if grad is not dW:
+        dW[...] = grad
+    if total is not None:
+        db[...] = total
+    return dx
+
+
+# ---- optimisers
+
+
+cdef cnp.ndarray in_order(cnp.ndarray x, bint fortran):
+    """x itself where it is contiguous in this order and behaved, else a copy that is."""
+    if cnp.PyArray_ISBEHAVED_RO(x) and (cnp.PyArray_IS_F_CONTIGUOUS(x) if fortran else cnp.PyArray_IS_C_CONTIGUOUS(x)):
+        return x
+    return np.array(x, dtype=cnp.PyArray_DescrFromType(cnp.PyArray_TYPE(x)), order="F" if fortran else "C", subok=False)
+
+
+cdef bint reads_fortran(cnp.ndarray x) noexcept:
+    return cnp.PyArray_IS_F_CONTIGUOUS(x) and not cnp.PyArray_IS_C_CONTIGUOUS(x)
+
+
+cdef cnp.ndarray gradient(grad, cnp.ndarray param, str name):
+    """grad as the kernels read it beside param: same type and shape, and the same order in memory.
+
+    Where both overlap in another way than being one array, it is a copy.
+    """
+    if not isinstance(grad, np.ndarray):
+        raise TypeError(f"{name} must be a numpy.ndarray, got {type(grad).__name__}")
+    cdef cnp.ndarray g = readable(grad, cnp.PyArray_NDIM(param), cnp.PyArray_TYPE(param), name, False)
+    if np.shape(g) != np.shape(param):
+        raise ValueError(f"{name} must have shape {np.shape(param)}, got {np.shape(grad)}")
+    g = in_order(g, reads_fortran(param))
+    if cnp.PyArray_DATA(g) != cnp.PyArray_DATA(param) and np.may_share_memory(g, param):
+        g = np.array(g, order="K")
+    return g
+
+
+def sum_of_squares(x):
+    """Sum of the squares of x, float32 or float64 of any shape and strides, in float64: a Python float."""
+    cdef int type_num = real_type(x, "sum_of_squares: x")
+    cdef cnp.ndarray a = in_order(x, reads_fortran(x))
+    cdef update_job job
+    job.n = cnp.PyArray_SIZE(a)
+    job.threads = threads_for(4.0 * job.n, job.n // SQUARES)
+    job.grad = cnp.PyArray_DATA(a)
+    cdef cnp.ndarray sums = np.empty(-(-job.n // SQUARES))
+    job.m = cnp.PyArray_DATA(sums)
+    with nogil:
+        kernels_for(type_num).sum_of_squares(&job)
+    return float(sums.sum())
+
+
+def scale(x, factor):
+    """x *= factor, in place; x as in sum_of_squares."""
+    cdef int type_num = real_type(x, "scale: x")
+    writable(x, x, "scale: x")
+    cdef update_job job
+    job.rate = factor
+    cdef cnp.ndarray a = in_order(x, reads_fortran(x))
+    job.n = cnp.PyArray_SIZE(a)
+    job.threads = threads_for(4.0 * job.n, job.n // SQUARES)
+    job.param = cnp.PyArray_DATA(a)
+    with nogil:
+        kernels_for(type_num).scale(&job)
+    if a is not x:
+        x[...] = a
+
+
+def sgd(param, grad, lr):
+    """param -= lr grad, in place; float32 or float64 of any shape and strides, both alike."""
+    cdef int type_num = real_type(param, "sgd: param")
+    writable(param, param, "sgd: param")
+    cdef update_job job
+    job.rate = lr
+    cdef cnp.ndarray p = in_order(param, reads_fortran(param))
+    cdef cnp.ndarray g = gradient(grad, p, "sgd: grad")
+    job.n = cnp.PyArray_SIZE(p)
+    job.threads = threads_for(4.0 * job.n, job.n // SQUARES)
+    job.param, job.grad = cnp.PyArray_DATA(p), cnp.PyArray_DATA(g)
+    with nogil:
+        kernels_for(type_num).sgd(&job)
+    if p is not param:
+        param[...] = p
+
+
+def adam(param, grad, m, v, rate, beta1, beta2):
+    """One step of Adam with epsilon 1e-7, in place: m and v move towards grad and grad^2, param by -rate m / sqrt(v)."""
+    cdef int type_num = real_type(param, "adam: param")
+    writable(param, param, "adam: param")
+    writable(m, param, "adam: m")
+    writable(v, param, "adam: v")
+    for name, a, b in (("m", m, param), ("v", v, param), ("v", v, m)):
+        if np.may_share_memory(a, b):
+            raise ValueError(f"adam: {name} must not share memory with param or m")
+    cdef update_job job
+    job.rate, job.beta1, job.beta2 = rate, beta1, beta2
+    cdef bint fortran = reads_fortran(param)
+    cdef cnp.ndarray p = in_order(param, fortran), m1 = in_order(m, fortran), v1 = in_order(v, fortran)
+    cdef cnp.ndarray g = gradient(grad, p, "adam: grad")
+    if np.may_share_memory(g, m1) or np.may_share_memory(g, v1):
+        g = np.array(g, order="K")
+    job.n = cnp.PyArray_SIZE(p)
+    job.threads = threads_for(20.0 * job.n, job.n // SQUARES)
+    job.param, job.grad, job.m, job.v = cnp.PyArray_DATA(p), cnp.PyArray_DATA(g), cnp.PyArray_DATA(m1), cnp.PyArray_DATA(v1)
+    with nogil:
+        kernels_for(type_num).adam(&job)
+    for a, own in ((param, p), (m, m1), (v, v1)):
+        if a is not own:
+            a[...] = own
+
+
+def dropout_mask(shape, ratio, key, step, dtype):
+    """0 with probability ratio, else 1 / (1 - ratio); the bits that NumPy's Philox draws, in every column."""
+    cdef cnp.ndarray mask = np.empty(shape, dtype)
+    cdef int type_num = real_type(mask, "dropout_mask: dtype")
+    if not cnp.PyArray_ISCARRAY(mask):
+        raise TypeError(f"dropout_mask: dtype must be float32 or float64, got {dtype!r}")
+    if not 0 <= ratio < 1:
+        raise ValueError(f"dropout_mask: ratio must be in [0, 1), got {ratio}")
+    cdef dropout_job job
+    seed, layer = key
+    job.key[0], job.key[1], job.step = seed, layer, step
+    job.ratio, job.kept = ratio, 1 / (1 - ratio)
+    job.n = cnp.PyArray_SIZE(mask)
+    job.threads = threads_for(10.0 * job.n, job.n // 4)
+    job.mask = cnp.PyArray_DATA(mask)
+    with nogil:
+        kernels_for(type_num).dropout_mask(&job)
+    return mask

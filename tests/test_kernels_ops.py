@@ -264,7 +264,18 @@ def test_ops_give_the_same_bits_for_any_number_of_threads(fast):
         out = ops.embedding_forward(ids, W)
         ops.embedding_backward(dy.reshape(43, 7, 203), ids, dE)
         loss, cache = ops.softmax_loss_forward(y, ts)
-        return y, dx, dW, db, out, dE, np.array(loss), ops.softmax_loss_backward(cache)
+        dy1 = ops.softmax_loss_backward(cache)
+        loss1, cache = ops.affine_softmax_loss_forward(x, W, b, ts)
+        dW1, db1 = np.full_like(W, np.nan), np.full_like(b, np.nan)
+        dx1 = ops.affine_softmax_loss_backward(cache, dW1, db1)
+        mask = ops.dropout_mask(dy.shape, 0.5, (1, 2), 3, dy.dtype)
+        squares = ops.sum_of_squares(dy)
+        p, m, v = dy.copy(), np.abs(dy), np.abs(dy)
+        ops.sgd(p, mask, 0.3)
+        ops.scale(p, 1.7)
+        ops.adam(p, dy, m, v, 0.1, 0.9, 0.99)
+        numbers = np.array([loss, loss1, squares])
+        return y, dx, dW, db, out, dE, numbers, dy1, dx1, dW1, db1, mask, p, m, v
 
     expected = everything()
     for threads in (1, 1, 2, 3, 4, 7):
@@ -289,3 +300,290 @@ def test_every_column_draws_the_same_dropout_mask(column, ratio):
     mask = column.load("ops").dropout_mask(*arguments)
     assert mask.dtype == column.dtype
     np.testing.assert_array_equal(mask, kernels.load("ops", "reference").dropout_mask(*arguments))
+
+
+def test_dropout_mask_of_any_size_and_key(column):
+    draw, reference = column.load("ops").dropout_mask, kernels.load("ops", "reference").dropout_mask
+    big = 2**64 - 1
+    for shape in ((), (0,), (1,), (5,), (4, 257), (3, 0, 2)):
+        arguments = shape, 0.5, (big, big), big, np.dtype(column.dtype)
+        np.testing.assert_array_equal(draw(*arguments), reference(*arguments))
+
+
+def test_dropout_mask_rejects(fast):
+    draw, dtype = fast.load("ops").dropout_mask, np.dtype(fast.dtype)
+    for shape, ratio, key, step, kind in (
+        ((3,), 1.0, (1, 2), 0, dtype),
+        ((3,), np.nan, (1, 2), 0, dtype),
+        ((3,), 0.5, (-1, 2), 0, dtype),
+        ((3,), 0.5, (1, 2**64), 0, dtype),
+        ((3,), 0.5, (1,), 0, dtype),
+        ((3,), 0.5, (1, 2), -1, dtype),
+        ((-3,), 0.5, (1, 2), 0, dtype),
+        ((3,), 0.5, (1, 2), 0, np.dtype("i4")),
+        ((3,), 0.5, (1, 2), 0, dtype.newbyteorder()),
+        ("shape", 0.5, (1, 2), 0, dtype),
+    ):
+        with pytest.raises((*REJECTED, OverflowError)):
+            draw(shape, ratio, key, step, kind)
+
+
+# Affine and softmax loss in one
+
+SCORE_SHAPES = [  # M, K, V: one, off every width, more than one block of rows, columns, depth
+    (1, 1, 1),
+    (3, 0, 7),
+    (3, 5, 7),
+    (33, 17, 65),
+    (20, 100, 1000),
+    (13, 70, 515),
+    (800, 9, 33),
+    (17, 790, 130),
+    (1600, 3, 300),
+]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("shape", SCORE_SHAPES, ids=str)
+def test_affine_softmax_loss(column, shape, tied):
+    """It is what the two operations after each other are in float64."""
+    M, K, V = shape
+    rng = np.random.default_rng(shape)
+    x, W, b = (rng.standard_normal(size).astype(column.dtype) for size in ((M, K), (K, V), (V,)))
+    W /= W.dtype.type(np.sqrt(max(K, 1)))
+    ts = rng.integers(V, size=M)
+    ts[1::3] = -1
+    ops, reference = column.load("ops"), kernels.load("ops", "reference")
+    exact = [a.astype("f8") for a in (x, W, b)]
+    W = W.T.copy().T if tied else W
+    for bias in (True, False):
+        if not bias:
+            b, exact[2] = None, None
+        expected, cache = reference.affine_softmax_loss_forward(*exact, ts)
+        dW0, db0 = np.empty((K, V)), np.empty(V) if bias else None
+        dx0 = reference.affine_softmax_loss_backward(cache, dW0, db0, 2.5)
+
+        loss, cache = ops.affine_softmax_loss_forward(x, W, b, ts)
+        assert type(loss) is float
+        assert loss == pytest.approx(expected, rel=1e-5 if column.dtype == "float32" else 1e-12)
+        dW, db = np.full_like(W, np.nan), np.full(V, np.nan, W.dtype) if bias else None
+        dx = ops.affine_softmax_loss_backward(cache, dW, db, 2.5)
+        assert dx.dtype == column.dtype
+        if V > 1:  # with one class all gradients are zero, but for rounding
+            assert_grad_close(dx, dx0, "dx")
+            assert_grad_close(dW, dW0, "dW")
+            if bias:
+                assert_grad_close(db, db0, "db")
+        without, nothing = ops.affine_softmax_loss_forward(x, W, b, ts, train=False)
+        assert (without, nothing) == (loss, None)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_affine_softmax_loss_of_any_layout(column, layout):
+    rng, view, ops = np.random.default_rng(0), LAYOUTS[layout], column.load("ops")
+    x, W, b = (rng.standard_normal(s).astype(column.dtype) for s in ((7, 5), (5, 9), 9))
+    ts = rng.integers(9, size=7)
+    loss, cache = ops.affine_softmax_loss_forward(x, W, b, ts)
+    dW, db = np.empty_like(W), np.empty_like(b)
+    dx = ops.affine_softmax_loss_backward(cache, dW, db)
+    other, cache = ops.affine_softmax_loss_forward(view(x), view(W), view(b), ts)
+    assert other == pytest.approx(loss, rel=1e-6)
+    if layout != "read-only":
+        dW1, db1 = view(np.full_like(W, np.nan)), view(np.full_like(b, np.nan))
+    else:
+        dW1, db1 = np.full_like(W, np.nan), np.full_like(b, np.nan)
+    assert_grad_close(ops.affine_softmax_loss_backward(cache, dW1, db1), dx.astype("f8"))
+    assert_grad_close(dW1, dW.astype("f8"))
+    assert_grad_close(db1, db.astype("f8"))
+
+
+def test_affine_softmax_loss_is_consumed_and_its_memory_used_again(column):
+    ops, rng = column.load("ops"), np.random.default_rng(0)
+    x, W, b = (rng.standard_normal(s).astype(column.dtype) for s in ((7, 5), (5, 40), 40))
+    ts, spent = rng.integers(40, size=7), None
+    results = []
+    for rows in (7, 7, 3, 7):
+        loss, cache = ops.affine_softmax_loss_forward(x[:rows], W, b, ts[:rows], spent=spent)
+        # one that is still needed lends nothing
+        again, other = ops.affine_softmax_loss_forward(x[:rows], W, b, ts[:rows], spent=cache)
+        assert again == loss
+        dW, db = np.empty_like(W), np.empty_like(b)
+        dx = ops.affine_softmax_loss_backward(cache, dW, db)
+        for consumed in (cache, None):
+            with pytest.raises(RuntimeError, match="affine_softmax_loss"):
+                ops.affine_softmax_loss_backward(consumed, dW, db)
+        np.testing.assert_array_equal(ops.affine_softmax_loss_backward(other, dW, db), dx)
+        results.append(dx)
+        spent = cache
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[3])
+
+
+def test_affine_softmax_loss_of_unusual_scores(column):
+    """Whole blocks of -inf, NaN in one row, rows that do not count."""
+    ops, inf = column.load("ops"), np.inf
+    x, W = np.eye(4, dtype=column.dtype), np.zeros((4, 1500), column.dtype)
+    W[1], b = 3, np.full(1500, -inf, column.dtype)
+    b[[5, 1400]] = 0
+    ts = np.array([5, 1400, 5, -1])
+    loss, cache = ops.affine_softmax_loss_forward(x, W, b, ts)
+    assert loss == pytest.approx(np.log(2))
+    dW, db = np.empty_like(W), np.empty_like(b)
+    ops.affine_softmax_loss_backward(cache, dW, db)
+    np.testing.assert_allclose(db[[5, 6, 1400]], [1.5 / 3 - 2 / 3, 0, 1.5 / 3 - 1 / 3], atol=1e-6)
+    assert np.isfinite(dW).all()
+    x[2, 2] = np.nan
+    loss, cache = ops.affine_softmax_loss_forward(x, W, b, ts)
+    assert np.isnan(loss)
+    dx = ops.affine_softmax_loss_backward(cache, dW, db)
+    assert np.isnan(dx[2]).any()
+    assert np.isfinite(dx[[0, 1, 3]]).all()
+    for rows in (4, 0):
+        loss, cache = ops.affine_softmax_loss_forward(x[:rows], W, b, np.full(rows, -1))
+        assert (loss, type(loss)) == (0.0, float)
+        dW[...], db[...] = 7, 7
+        if rows == 0:
+            assert ops.affine_softmax_loss_backward(cache, dW, db).shape == (0, 4)
+            assert not dW.any()
+            assert not db.any()
+
+
+def test_affine_softmax_loss_rejects_bad_arguments_and_changes_nothing(fast):
+    ops = fast.load("ops")
+    x, W, b = (np.ones(size, fast.dtype) for size in ((4, 5), (5, 6), (6,)))
+    ts = np.array([0, 5, -1, 2])
+    arguments = [x, W, b]
+    for k, argument in enumerate(arguments):
+        for what, a in bad_arrays(argument):
+            with pytest.raises(REJECTED):
+                ops.affine_softmax_loss_forward(*arguments[:k], a, *arguments[k + 1 :], ts)
+                pytest.fail(f"accepted argument {k}: {what}")
+    for bad in (ts.astype(float), ts[None], ts[:2], ts == 0, None, ts + 6, ts - 2):
+        with pytest.raises(REJECTED):
+            ops.affine_softmax_loss_forward(*arguments, bad)
+    with pytest.raises(TypeError, match="spent"):
+        ops.affine_softmax_loss_forward(*arguments, ts, spent="memory")
+    dW, db = np.full_like(W, 7), np.full_like(b, 7)
+    _, cache = ops.affine_softmax_loss_forward(*arguments, ts)
+    for a in (*(a for _, a in bad_arrays(dW)), read_only(dW), None):
+        with pytest.raises(REJECTED):
+            ops.affine_softmax_loss_backward(cache, a, db)
+    for a in (*(a for _, a in bad_arrays(db)), read_only(db)):
+        with pytest.raises(REJECTED):
+            ops.affine_softmax_loss_backward(cache, dW, a)
+    with pytest.raises(REJECTED):
+        ops.affine_softmax_loss_backward(cache, dW, db, "much")
+    assert (dW == 7).all()
+    assert (db == 7).all()
+    ops.affine_softmax_loss_backward(cache, dW, db)  # the cache is as it was
+
+
+# Optimisers
+
+UPDATE_SHAPES = [(), (0,), (1,), (17,), (3, 5, 7), (1025,), (33, 700), (0, 3)]
+
+
+def updates(shape, dtype):
+    rng = np.random.default_rng(7)
+    p, g, m, v = (np.asarray(rng.standard_normal(shape), dtype) for _ in range(4))
+    return p, g, m, np.abs(v, out=v)
+
+
+def run_updates(ops, p, g, m, v):
+    """Everything that the four operations do to these arrays."""
+    squares = ops.sum_of_squares(g)
+    assert type(squares) is float
+    for result in (
+        ops.sgd(p, g, 0.25),
+        ops.scale(g, 0.5),
+        ops.adam(p, g, m, v, 0.01, 0.8, 0.95),
+    ):
+        assert result is None
+    return np.array(squares), p, g, m, v
+
+
+@pytest.mark.parametrize("shape", UPDATE_SHAPES, ids=str)
+def test_updates(column, shape):
+    arrays = updates(shape, column.dtype)
+    exact = [a.astype("f8") for a in arrays]
+    expected = run_updates(kernels.load("ops", "reference"), *exact)
+    got = run_updates(column.load("ops"), *arrays)
+    for a, e in zip(got, expected, strict=True):
+        tolerance = {"f4": 1e-6, "f8": 1e-14}[a.dtype.str[1:]] if a.ndim or shape == () else 1e-12
+        if a is got[0]:
+            tolerance = 1e-12  # squares are exact in float64, and summed there
+        np.testing.assert_allclose(a, e, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("layout", WRITABLE_LAYOUTS)
+@pytest.mark.parametrize("which", ["param", "all"])
+def test_updates_of_any_layout(fast, layout, which):
+    ops, view = fast.load("ops"), LAYOUTS[layout]
+    expected = run_updates(ops, *updates((6, 5), fast.dtype))
+    p, *others = updates((6, 5), fast.dtype)
+    arrays = [view(p), *(others if which == "param" else map(view, others))]
+    for a, e in zip(run_updates(ops, *arrays), expected, strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-6)
+
+
+def test_updates_of_overlapping_arrays(fast):
+    """A gradient that is the parameter, or lies across it."""
+    ops, base = fast.load("ops"), np.arange(5001).astype(fast.dtype)
+    for p, g in ((base[:-1], base[:-1]), (base[:-1], base[1:]), (base[1:], base[:-1])):
+        expected, before = p - g / 2, base.copy()
+        ops.sgd(p, g, 0.5)
+        np.testing.assert_array_equal(p, expected)
+        base[...] = before
+    p, m, v = np.ones((3, 4), fast.dtype)
+    for m1, v1 in ((p, v), (m, p), (m, m)):
+        with pytest.raises(ValueError, match="share memory"):
+            ops.adam(p, p, m1, v1, 0.1, 0.9, 0.9)
+    assert (p == 1).all()
+
+
+def test_updates_of_nan_and_inf(column):
+    ops = column.load("ops")
+    for value in (np.nan, np.inf):
+        p, g, m, v = updates((40,), column.dtype)
+        g[21] = value
+        with np.errstate(all="ignore"):
+            assert not np.isfinite(ops.sum_of_squares(g))
+            ops.sgd(p, g, 0.1)
+            ops.adam(p, g, m, v, 0.1, 0.9, 0.9)
+        for a in (p, m, v):
+            assert not np.isfinite(a[21])
+            assert np.isfinite(np.delete(a, 21)).all()
+
+
+def test_updates_reject_bad_arrays_and_change_nothing(fast):
+    ops = fast.load("ops")
+    p, g, m, v = (np.full((3, 4), n, fast.dtype) for n in (2, 3, 4, 5))
+    for what, a in bad_arrays(p):
+        for call in (
+            lambda a=a: ops.sgd(p, a, 0.1),
+            lambda a=a: ops.sgd(a, g, 0.1),
+            lambda a=a: ops.adam(p, a, m, v, 0.1, 0.9, 0.9),
+            lambda a=a: ops.adam(p, g, a, v, 0.1, 0.9, 0.9),
+            lambda a=a: ops.adam(p, g, m, a, 0.1, 0.9, 0.9),
+        ):
+            with pytest.raises(REJECTED):
+                call()
+                pytest.fail(f"accepted {what}")
+    locked = read_only(p)
+    for call in (
+        lambda: ops.scale(locked, 2.0),
+        lambda: ops.sgd(locked, g, 0.1),
+        lambda: ops.adam(locked, g, m, v, 0.1, 0.9, 0.9),
+        lambda: ops.adam(p, g, locked, v, 0.1, 0.9, 0.9),
+        lambda: ops.adam(p, g, m, locked, 0.1, 0.9, 0.9),
+    ):
+        with pytest.raises(ValueError, match="read-only"):
+            call()
+    for bad in (p.astype(int), p.astype(complex), None, 3.0):
+        with pytest.raises(REJECTED):
+            ops.sum_of_squares(bad)
+        with pytest.raises(REJECTED):
+            ops.scale(bad, 2.0)
+    with pytest.raises(REJECTED):
+        ops.sgd(p, g, "fast")
+    assert all((a == n).all() for a, n in ((p, 2), (g, 3), (m, 4), (v, 5), (locked, 2)))

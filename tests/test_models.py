@@ -1,11 +1,14 @@
-"""Rnnlm as a whole, its state, and sampling from it."""
+"""Rnnlm and BetterRnnlm as a whole, their state, and sampling."""
 
+import copy
 from itertools import islice
 
 import numpy as np
 import pytest
 
-from rnnfast.models import Rnnlm
+from rnnfast import time_layers
+from rnnfast.models import BetterRnnlm, Rnnlm, load_model
+from rnnfast.optim import remove_duplicate
 from rnnfast.sampling import generate, stream
 
 V, D, H, N, T = 7, 3, 5, 2, 4
@@ -135,6 +138,142 @@ def test_state_out_and_in(model):
     model.predict(xs)
     model.set_state(state)
     np.testing.assert_array_equal(model.predict(xs), expected)
+
+
+# BetterRnnlm
+
+
+def separate_layers(model):
+    """The same weights in the book's stack of layers, with a loss of its own."""
+    embed_W, Wx1, Wh1, b1, Wx2, Wh2, b2, tied, affine_b = [p.copy() for p in model.params]
+    L, ratio = time_layers, model.sizes["dropout_ratio"]
+    layers = [
+        L.TimeEmbedding(embed_W),
+        L.TimeDropout(ratio),
+        L.TimeLSTM(Wx1, Wh1, b1, stateful=True),
+        L.TimeDropout(ratio),
+        L.TimeLSTM(Wx2, Wh2, b2, stateful=True),
+        L.TimeDropout(ratio),
+        L.TimeAffine(embed_W.T, affine_b),
+    ]
+    np.testing.assert_array_equal(tied, embed_W.T)
+    return layers, L.TimeSoftmaxWithLoss()
+
+
+def test_better_rnnlm_draws_the_books_weights():
+    np.random.seed(5)
+    expected = [np.random.randn(V, H) / 100]
+    for _ in range(2):
+        expected += [np.random.randn(H, 4 * H) / np.sqrt(H) for _ in range(2)]
+        expected += [np.zeros(4 * H)]
+    expected += [expected[0].T, np.zeros(V)]
+    np.random.seed(5)
+    model = BetterRnnlm(V, H, H)
+    for param, wanted in zip(model.params, expected, strict=True):
+        np.testing.assert_array_equal(param, wanted.astype("f"))
+    assert model.params[7].base is model.params[0]
+    assert model.lstm_layers == [model.layers[2], model.layers[4]]
+    assert model.drop_layers == [model.layers[1], model.layers[3], model.layers[5]]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_better_rnnlm_is_its_layers(dtype):
+    """Losses, masks of np.random, and every gradient, over two batches."""
+    model = BetterRnnlm(V, H, H, 0.4, dtype=dtype)
+    layers, loss_layer = separate_layers(model)
+    tolerance = 1e-6 if dtype == np.float32 else 1e-14
+    for seed in range(2):
+        xs, ts = batch(seed)
+        np.random.seed(seed)
+        loss = model.forward(xs, ts)
+        assert model.backward() is None
+        np.random.seed(seed)
+        for layer in layers:
+            xs = layer.forward(xs)
+        assert loss == pytest.approx(loss_layer.forward(xs, ts), rel=tolerance)
+        dout = loss_layer.backward()
+        for layer in reversed(layers):
+            dout = layer.backward(dout)
+        expected = [grad for layer in layers for grad in layer.grads]
+        for grad, wanted in zip(model.grads, expected, strict=True):
+            np.testing.assert_allclose(grad, wanted, rtol=0, atol=tolerance)
+
+
+def test_better_rnnlm_gradients_by_differences():
+    """With the tied gradients added up, for fixed masks."""
+    model = BetterRnnlm(V, H, H, 0.3, rng=1, dtype=np.float64)
+    xs, ts = batch(0)
+
+    def loss():
+        model.reset_state()
+        for layer in model.drop_layers:
+            layer.step = 0
+        return model.forward(xs, ts)
+
+    loss()
+    model.backward(2.0)
+    params, grads = remove_duplicate(model.params, model.grads)
+    assert len(params) == len(model.params) - 1
+    for param, grad in zip(params, grads, strict=True):
+        np.testing.assert_allclose(grad / 2, numeric_grad(loss, param), rtol=0, atol=1e-8)
+
+
+def test_better_rnnlm_without_dropout():
+    """predict and forward with train_flg False, and training afterwards."""
+    model = BetterRnnlm(V, H, H, 0.4, rng=1, dtype=np.float64)
+    xs, ts = batch(0)
+    scores = model.predict(xs)
+    model.reset_state()
+    np.testing.assert_array_equal(model.predict(xs), scores)
+    model.reset_state()
+    loss = model.forward(xs, ts, train_flg=False)
+    assert loss == pytest.approx(cross_entropy(scores, ts), rel=1e-12)
+    with pytest.raises(RuntimeError):
+        model.backward()
+    model.reset_state()
+    assert model.forward(xs, ts) != loss
+    model.backward()
+
+
+def test_better_rnnlm_is_reproducible_by_seed():
+    xs, ts = batch(0)
+    losses = [BetterRnnlm(V, H, H, rng=seed).forward(xs, ts) for seed in (1, 1, 2)]
+    assert losses[0] == losses[1] != losses[2]
+    rng = [np.random.default_rng(3) for _ in range(2)]
+    losses = [BetterRnnlm(V, H, H, rng=r).forward(xs, ts) for r in rng]
+    assert losses[0] == losses[1]
+
+
+def test_better_rnnlm_ends_must_fit():
+    with pytest.raises(ValueError, match="hidden_size must be wordvec_size = 3, got 5"):
+        BetterRnnlm(V, D, H)
+
+
+def test_better_rnnlm_in_a_file(tmp_path):
+    """The tied matrix is there once, and tied again after loading."""
+    model, path = BetterRnnlm(V, H, H, 0.25, rng=1), tmp_path / "better.safetensors"
+    model.save_params(path)
+    loaded, vocabulary = load_model(path)
+    assert vocabulary is None
+    assert (type(loaded), loaded.sizes) == (BetterRnnlm, model.sizes)
+    for param, wanted in zip(loaded.params, model.params, strict=True):
+        np.testing.assert_array_equal(param, wanted)
+    assert loaded.params[7].base is loaded.params[0]
+    other = BetterRnnlm(V, H, H, 0.25, rng=2)
+    other.load_params(path)
+    np.testing.assert_array_equal(other.params[7], model.params[7])
+
+
+def test_a_trained_model_can_be_copied(model):
+    xs, ts = batch(0)
+    model.forward(xs, ts)
+    model.backward()
+    other = copy.deepcopy(model)
+    assert other.forward(xs, ts) == model.forward(xs, ts)
+    other.backward()
+    model.backward()
+    for a, b in zip(other.grads, model.grads, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 # Sampling

@@ -100,3 +100,43 @@ def test_parts_of_one_array_are_not_shared():
     assert len(params) == 3
     with pytest.raises(ValueError, match="one gradient a parameter, got 1 for 2"):
         remove_duplicate(params[:2], [0])
+
+
+@pytest.mark.parametrize("optimizer", [SGD, Adam])
+def test_views_are_updated_like_arrays(optimizer):
+    rng = np.random.default_rng(0)
+    W, dW = rng.standard_normal((2, 6, 8))
+    expected, grad = W[::2, 1:7].copy(), dW[::2, 1:7].copy()
+    optimizer().update([expected], [grad])
+    optimizer().update([W[::2, 1:7]], [dW[::2, 1:7]])
+    np.testing.assert_array_equal(W[::2, 1:7], expected)
+
+
+def test_gradients_of_another_type_are_cast():
+    param = np.ones(3, np.float32)
+    SGD(0.5).update([param], [np.full(3, 0.5)])
+    np.testing.assert_array_equal(param, np.full(3, 0.75, np.float32))
+
+
+def test_other_types_are_left_to_numpy():
+    param, grad = np.ones(3, np.float16), np.full(3, 2, np.float16)
+    assert clip_grads([grad], 1e9) == pytest.approx(math.sqrt(12))
+    SGD(0.25).update([param], [grad])
+    np.testing.assert_array_equal(param, np.full(3, 0.5, np.float16))
+
+
+def test_read_only_parameters_are_refused():
+    param, grad = np.ones(3, np.float32), np.ones(3, np.float32)
+    param.flags.writeable = False
+    for optimizer in (SGD(), Adam()):
+        with pytest.raises(ValueError, match="param must be writable, got a read-only"):
+            optimizer.update([param], [grad])
+
+
+def test_clipping_tiny_and_huge_float32_norms():
+    """The squares do not overflow in float64."""
+    assert clip_grads([np.full(4, 1e30, np.float32)], 1e-3) == pytest.approx(2e30)
+    assert clip_grads([np.full(4, 1e-30, np.float32)], 1.0) == pytest.approx(2e-30)
+    bad = np.array([1, np.nan], np.float32)
+    assert math.isnan(clip_grads([bad], 1.0))
+    assert bad[0] == 1

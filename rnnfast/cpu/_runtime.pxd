@@ -49,6 +49,39 @@ cdef extern from "kernels/kernels.h" nogil:
         const ptrdiff_t *ids
         strided dy, dW
 
+    ctypedef struct update_job:
+        ptrdiff_t n
+        int threads
+        const void *grad
+        void *param
+        void *m
+        void *v
+        double rate, beta1, beta2
+
+    ctypedef struct affine_softmax_job:
+        ptrdiff_t M, V, K
+        int threads
+        strided x, weights
+        const void *bias
+        const ptrdiff_t *ts
+        void *scores
+        double *loss
+        double scale
+        void *dx
+        strided dW
+        void *db
+
+    ctypedef struct dropout_job:
+        ptrdiff_t n
+        int threads
+        unsigned long long key[2]
+        unsigned long long step
+        double ratio, kept
+        void *mask
+
+    enum: SQUARES
+    ptrdiff_t SCORES(ptrdiff_t V)
+
     ctypedef int (*cell_kernel)(const cell_job *) noexcept nogil
 
     ctypedef ptrdiff_t (*pack_kernel)(const cell_job *, void *) noexcept nogil
@@ -61,6 +94,13 @@ cdef extern from "kernels/kernels.h" nogil:
         int (*softmax_forward)(const softmax_job *) noexcept nogil
         int (*softmax_backward)(const softmax_job *) noexcept nogil
         int (*scatter)(const scatter_job *) noexcept nogil
+        int (*affine_softmax_forward)(const affine_softmax_job *) noexcept nogil
+        int (*affine_softmax_backward)(const affine_softmax_job *) noexcept nogil
+        int (*sum_of_squares)(const update_job *) noexcept nogil
+        int (*scale)(const update_job *) noexcept nogil
+        int (*sgd)(const update_job *) noexcept nogil
+        int (*adam)(const update_job *) noexcept nogil
+        int (*dropout_mask)(const dropout_job *) noexcept nogil
         int (*apply)(int, const void *, void *, ptrdiff_t) noexcept nogil
         double (*fma)(int, ptrdiff_t) noexcept nogil
 
@@ -76,4 +116,5 @@ cdef cnp.ndarray readable(object x, int ndim, int type_num, str name, bint rows_
 cdef int writable(object x, cnp.ndarray like, str name) except -1
 cdef cnp.ndarray scratch_for(cnp.ndarray target)
 cdef strided view(cnp.ndarray x) noexcept
+cdef void *memory(size_t size) noexcept
 

@@ -1,4 +1,4 @@
-"""The operations without a time loop, in NumPy: affine, embedding, softmax loss, dropout mask.
+"""The operations without a time loop, in NumPy: affine, embedding, losses, dropout, optimisers.
 
 Shapes: M rows (a sequence batch is flattened to M = N*T), K inputs, N outputs, V vocabulary,
 D embedding width. Deep Learning from Scratch 2, chapters 1, 4 and 5.
@@ -68,6 +68,48 @@ def softmax_loss_backward(cache, dout=1.0):
         dx[np.arange(len(rows)), ts[rows]] -= 1
         dxs[rows] = dx * (dout / len(rows))
     return dxs
+
+
+def affine_softmax_loss_forward(x, W, b, ts, *, ignore_label=-1, train=True, spent=None):
+    """softmax_loss_forward of affine_forward(x, W, b): the loss and the cache, None if not train.
+
+    `spent`, the cache of an earlier call or None, may lend its memory once backward has run.
+    """
+    scores = affine_forward(x, W, b)
+    loss, cache = softmax_loss_forward(scores, ts, ignore_label=ignore_label)
+    return loss, [x, W, cache] if train else None
+
+
+def affine_softmax_loss_backward(cache, dW, db, dout=1.0):
+    """Writes dW and db, unless it is None; returns dx. A second time: RuntimeError."""
+    if not cache:
+        raise RuntimeError("affine_softmax_loss: backward needs a cache that is not consumed")
+    x, W, of_loss = cache
+    dx = affine_backward(softmax_loss_backward(of_loss, dout), x, W, dW, db)
+    cache.clear()
+    return dx
+
+
+def sum_of_squares(x):
+    """The sum of x^2 in float64, a Python float."""
+    return float(np.square(x, dtype=np.float64).sum())
+
+
+def scale(x, factor):
+    """x *= factor, in place."""
+    x *= factor
+
+
+def sgd(param, grad, lr):
+    """param -= lr grad, in place."""
+    param -= lr * grad
+
+
+def adam(param, grad, m, v, rate, beta1, beta2):
+    """m and v move towards grad and grad^2, param by -rate m / (sqrt(v) + 1e-7), all in place."""
+    m += (1.0 - beta1) * (grad - m)
+    v += (1.0 - beta2) * (grad * grad - v)
+    param -= rate * m / (np.sqrt(v) + 1e-7)
 
 
 def dropout_mask(shape, ratio, key, step, dtype):

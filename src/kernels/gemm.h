@@ -207,35 +207,69 @@ static void NAME(pack_a)(REAL *dst, const team *tm, int rank, const rows_of *src
     }
 }
 
-/* Blocks of the GEMM: a packed block of b is GEMM_K x GEMM_N, of a GEMM_M x GEMM_K. */
+/* Blocks of the GEMM: a packed block of b is GEMM_K x GEMM_N, beside one tile of rows of a. Where c is narrow, the
+ * same room holds up to GEMM_DEPTH rows of b, and c is added to less often. */
 #define GEMM_K 256
 #define GEMM_N 512
-#define GEMM_M (12 * ROWS_2)
-#define GEMM_ROOM (GEMM_K * (GEMM_N + GEMM_M))
+#define GEMM_DEPTH 1024
+#define GEMM_ROOM (GEMM_K * GEMM_N + ROWS_2 * GEMM_DEPTH)
 
-/* One packed block of b, columns j0.. of c, times the rows m0 to m1 of a. `packed_b` holds K x columns. */
+/* All columns of a block of b as panels of two vectors, one after another. */
+static void NAME(gemm_pack)(REAL *dst, matrix b, ptrdiff_t K, ptrdiff_t columns)
+{
+    const ptrdiff_t run = b.c == 1 ? 1 : K; /* rows of memory: one after another, each from left to right */
+    for (ptrdiff_t k = 0; k < K; k += run)
+        for (ptrdiff_t j = 0; j < columns; j += 2 * W) {
+            ptrdiff_t left = columns - j;
+            lanes_of lanes = {{left < W ? left : W, left - W < W ? left - W : W}};
+            NAME(pack_b)(dst + j * K + k * 2 * W, (matrix){b.p + k * b.r + j * b.c, b.r, b.c}, run, 2, W, lanes);
+        }
+}
+
+/* dst[k][rows] = a(r, k) of one tile of rows */
+static void NAME(gather_a)(REAL *dst, matrix a, ptrdiff_t K, ptrdiff_t rows)
+{
+    for (ptrdiff_t k = 0; k < K; k++, dst += rows) {
+        const REAL *src = a.p + k * a.c;
+        if (a.r == 1 && rows == ROWS_2)
+            memcpy(dst, src, ROWS_2 * sizeof(REAL)); /* a length that the compiler knows: a few moves */
+        else
+            for (ptrdiff_t r = 0; r < rows; r++)
+                dst[r] = src[r * a.r];
+    }
+}
+
+/* What will be read next, fetched into L2 by the last products of a block: `count` streams that begin `apart` from each
+ * other and move on by `step` with each k. */
+typedef struct {
+    const REAL *p;
+    ptrdiff_t apart, step, count;
+} NAME(later);
+
+/* One packed block of b, columns j0.. of c, times the rows m0 to m1 of a. `packed_b` holds K x columns. Where a.c is
+ * not 1, packed_a is room for one tile of rows; where a.p is NULL, it holds a's tiles, each a.r columns of its rows. */
 static void NAME(gemm_block)(ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t columns, ptrdiff_t K, matrix a, const REAL *packed_b,
-                             const REAL *bias, REAL *c, ptrdiff_t cr, int add, REAL *packed_a)
+                             const REAL *bias, REAL *c, ptrdiff_t cr, int add, REAL *packed_a, NAME(later) later)
 {
     const ptrdiff_t width = 2 * W, M = m1 - m0, tiles = tile_count(M, ROWS_2);
+    ptrdiff_t stream = 2 * tiles * tile_count(columns, width);
 
-    if (a.c != 1) /* columns of memory: gathered once for all columns of c */
-        for (ptrdiff_t i = 0; i < tiles; i++) {
-            ptrdiff_t from = tile_start(M, tiles, i), rows = tile_start(M, tiles, i + 1) - from;
-            for (ptrdiff_t k = 0; k < K; k++)
-                for (ptrdiff_t r = 0; r < rows; r++)
-                    packed_a[from * K + k * rows + r] = a.p[(m0 + from + r) * a.r + k * a.c];
-        }
     for (ptrdiff_t i = 0; i < tiles; i++) { /* tile by tile, so that rows of c are written from left to right */
         ptrdiff_t from = tile_start(M, tiles, i), rows = tile_start(M, tiles, i + 1) - from;
+        const REAL *tile = a.p ? a.p + (m0 + from) * a.r : NULL;
+        if (a.p && a.c != 1) /* columns of memory: gathered once for all columns of c */
+            NAME(gather_a)(packed_a, (matrix){tile, a.r, a.c}, K, rows);
         for (ptrdiff_t j = 0; j < columns; j += width) {
             ptrdiff_t left = columns - j;
             lanes_of lanes = {{left < W ? left : W, left - W < W ? left - W : W}};
-            product t = {.K = K, .a = a.p + (m0 + from) * a.r, .ar = a.r, .ak = 1,
+            product t = {.K = K, .a = tile, .ar = a.r, .ak = 1,
                          .b = packed_b + j * K, .bk = width, .bv = W,
                          .c = c + (m0 + from) * cr + j, .cr = cr, .cv = W, .add = add || bias};
-            if (a.c != 1)
-                t.a = packed_a + from * K, t.ar = 1, t.ak = rows;
+            if (!a.p || a.c != 1)
+                t.a = packed_a + (a.p ? 0 : (m0 + from) * a.r), t.ar = 1, t.ak = rows;
+            for (int s = 0; s < 2; s++)
+                if (--stream < later.count)
+                    t.ahead[s].p = later.p + stream * later.apart, t.ahead[s].step = later.step;
             if (bias)
                 for (ptrdiff_t r = 0; r < rows; r++)
                     memcpy(t.c + r * cr, bias + j, (left < width ? left : width) * sizeof(REAL));
@@ -245,16 +279,18 @@ static void NAME(gemm_block)(ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t columns, ptrd
 }
 
 /* A thread's part of c = a b + bias: c (M, N) with unit column stride, bias (N) or NULL. Its part is some
- * columns or some rows, which nobody else writes: columns where there are enough, since b is packed by whoever
- * uses it, unless a must be gathered too and is the longer side.
+ * columns or some rows, which nobody else writes: columns where there are enough to share evenly, since b is packed
+ * by whoever uses it, unless a must be gathered too and is the longer side.
  * room: GEMM_ROOM reals, this thread's own. */
 static void NAME(gemm_part)(team *tm, int rank, ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, matrix a, matrix b,
                             const REAL *bias, REAL *c, ptrdiff_t cr, REAL *room)
 {
     const ptrdiff_t width = 2 * W, panels = (N + width - 1) / width;
     const ptrdiff_t tiles = tile_count(M, ROWS_2);
+    ptrdiff_t depth = GEMM_K * GEMM_N / (panels * width); /* by N alone: it decides how sums are cut */
+    depth = depth < GEMM_K ? GEMM_K : depth < GEMM_DEPTH ? depth : GEMM_DEPTH;
     ptrdiff_t q0 = 0, q1 = panels, i0 = 0, i1 = tiles;
-    if (panels >= tiles || (a.c == 1 && panels >= 2 * tm->size))
+    if (panels >= tiles || (a.c == 1 && panels >= 32 * tm->size))
         team_share(tm, rank, panels, &q0, &q1);
     else
         team_share(tm, rank, tiles, &i0, &i1);
@@ -263,17 +299,11 @@ static void NAME(gemm_part)(team *tm, int rank, ptrdiff_t M, ptrdiff_t N, ptrdif
 
     for (ptrdiff_t j0 = q0 * width; j0 < n1; j0 += GEMM_N) {
         ptrdiff_t columns = n1 - j0 < GEMM_N ? n1 - j0 : GEMM_N;
-        for (ptrdiff_t k0 = 0; k0 < K || k0 == 0; k0 += GEMM_K) {
-            ptrdiff_t depth = K - k0 < GEMM_K ? K - k0 : GEMM_K;
-            for (ptrdiff_t j = 0; j < columns; j += width) {
-                ptrdiff_t left = columns - j;
-        lanes_of lanes = {{left < W ? left : W, left - W < W ? left - W : W}};
-                NAME(pack_b)(room + j * depth, (matrix){b.p + k0 * b.r + (j0 + j) * b.c, b.r, b.c}, depth, 2, W, lanes);
-            }
-            for (ptrdiff_t m = m0; m < m1; m += GEMM_M)
-                NAME(gemm_block)(m, m1 - m < GEMM_M ? m1 : m + GEMM_M, columns, depth,
-                                 (matrix){a.p + k0 * a.c, a.r, a.c}, room, k0 == 0 && bias ? bias + j0 : NULL,
-                                 c + j0, cr, k0 > 0, room + GEMM_K * GEMM_N);
+        for (ptrdiff_t k0 = 0; k0 < K || k0 == 0; k0 += depth) {
+            ptrdiff_t k = K - k0 < depth ? K - k0 : depth;
+            NAME(gemm_pack)(room, (matrix){b.p + k0 * b.r + j0 * b.c, b.r, b.c}, k, columns);
+            NAME(gemm_block)(m0, m1, columns, k, (matrix){a.p + k0 * a.c, a.r, a.c}, room, k0 == 0 && bias ? bias + j0 : NULL,
+                             c + j0, cr, k0 > 0, room + GEMM_K * GEMM_N, (NAME(later)){0});
         }
     }
 }

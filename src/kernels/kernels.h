@@ -67,6 +67,39 @@ typedef struct {
     strided dW;                /* (V, D), last stride 1 */
 } scatter_job;
 
+typedef struct {
+    ptrdiff_t n;
+    int threads;
+    const void *grad;          /* (n), as param, m and v */
+    void *param, *m, *v;
+    double rate, beta1, beta2;
+} update_job;
+
+typedef struct {
+    ptrdiff_t M, V, K;
+    int threads;
+    strided x, weights;        /* (M, K) with last stride 1, (K, V) with any strides */
+    const void *bias;          /* (V) or NULL */
+    const ptrdiff_t *ts;       /* (M) target ids, negative: ignored */
+    void *scores;              /* M SCORES(V) reals, see ops.h; NULL: only the loss is wanted */
+    double *loss;              /* (M), as in softmax_job */
+    double scale;              /* backward: of all gradients */
+    void *dx;                  /* (M, K) contiguous */
+    strided dW;                /* (K, V), one of the strides 1 */
+    void *db;                  /* (V) or NULL */
+} affine_softmax_job;
+
+#define SCORES(V) ((V) + (V) / 256 + 2) /* reals of one row of affine_softmax_job.scores */
+
+typedef struct {
+    ptrdiff_t n;
+    int threads;
+    unsigned long long key[2], step;
+    double ratio;              /* elements below it become 0 ... */
+    double kept;               /* ... and the others this */
+    void *mask;                /* (n) */
+} dropout_job;
+
 typedef int (*cell_kernel)(const cell_job *);
 
 /* Packs Wx and Wh for forward without training: D, H, Wx and Wh of the job alone are used. Returns the number of
@@ -81,6 +114,13 @@ typedef struct {
     int (*softmax_forward)(const softmax_job *);
     int (*softmax_backward)(const softmax_job *);
     int (*scatter)(const scatter_job *);
+    int (*affine_softmax_forward)(const affine_softmax_job *);
+    int (*affine_softmax_backward)(const affine_softmax_job *);
+    int (*sum_of_squares)(const update_job *);  /* of grad, in blocks of SQUARES: double m[block] */
+    int (*scale)(const update_job *);           /* param *= rate */
+    int (*sgd)(const update_job *);
+    int (*adam)(const update_job *);
+    int (*dropout_mask)(const dropout_job *);
     int (*apply)(int function, const void *x, void *y, ptrdiff_t n);  /* 0 exp, 1 sigmoid, 2 tanh */
     double (*fma)(int threads, ptrdiff_t n);  /* n rounds of FMAs in registers: operations done, to be timed */
 } kernel_set;
@@ -89,6 +129,8 @@ typedef struct {
     const char *name;
     kernel_set f32, f64;
 } kernel_table;
+
+#define SQUARES 8192 /* elements whose squares are summed in one block */
 
 extern const kernel_table *kernels;            /* the table in use */
 int kernels_usable(const char *name);          /* 1: can be chosen on this processor */

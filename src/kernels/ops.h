@@ -34,18 +34,22 @@ static int NAME(gemm)(const gemm_job *job)
 static void NAME(column_sums_body)(team *tm, int rank, void *work)
 {
     const gemm_job *g = work;
+    enum { SIDE = 16 }; /* vectors side by side: whole pieces of a row are read */
     ptrdiff_t v0, v1;
     team_share(tm, rank, (g->N + W - 1) / W, &v0, &v1);
-    for (ptrdiff_t v = v0; v < v1; v++) {
-        const ptrdiff_t w = g->N - v * W < W ? g->N - v * W : W;
-        vec total = {0};
+    for (; v0 < v1; v0 += SIDE) {
+        const ptrdiff_t side = v1 - v0 < SIDE ? v1 - v0 : SIDE, end = g->N - v0 * W; /* columns from v0 on */
+        vec total[SIDE] = {{0}};
         for (ptrdiff_t m0 = 0; m0 < g->M; m0 += 64) { /* in blocks: the error stays that of a block */
-            vec sum = {0};
+            vec sum[SIDE] = {{0}};
             for (ptrdiff_t m = m0; m < m0 + 64 && m < g->M; m++)
-                sum += NAME(load_n)((const REAL *)g->a.p + m * g->a.s0 + v * W, w);
-            total += sum;
+                for (ptrdiff_t v = 0; v < side; v++)
+                    sum[v] += NAME(load_n)((const REAL *)g->a.p + m * g->a.s0 + (v0 + v) * W, end - v * W < W ? end - v * W : W);
+            for (ptrdiff_t v = 0; v < side; v++)
+                total[v] += sum[v];
         }
-        NAME(store_n)((REAL *)g->c.p + v * W, total, w);
+        for (ptrdiff_t v = 0; v < side; v++)
+            NAME(store_n)((REAL *)g->c.p + (v0 + v) * W, total[v], end - v * W < W ? end - v * W : W);
     }
 }
 
@@ -55,34 +59,64 @@ static int NAME(column_sums)(const gemm_job *job)
     return 0;
 }
 
-/* log sum exp(x) of one row; the exps are summed in float for 32 vectors at a time, then in double. */
-static double NAME(log_sum_exp)(const REAL *x, ptrdiff_t V)
+/* Over the lanes of a vector, by halves. */
+static inline double NAME(lanes_sum)(vec x)
 {
-    vec top = NAME(splat)(x[0]);
-    ptrdiff_t v = 0;
-    for (; v + W <= V; v += W)
-        top = NAME(vmax)(top, NAME(load)(x + v));
-    REAL most = x[0];
+    double lane[VECTOR_BYTES / sizeof(REAL)];
     for (int i = 0; i < W; i++)
-        most = top[i] > most ? top[i] : most;
+        lane[i] = x[i];
+    for (int half = W / 2; half; half /= 2)
+        for (int i = 0; i < half; i++)
+            lane[i] += lane[i + half];
+    return lane[0];
+}
+
+static inline REAL NAME(lanes_max)(vec x)
+{
+    REAL lane[VECTOR_BYTES / sizeof(REAL)];
+    NAME(store)(lane, x);
+    for (int half = W / 2; half; half /= 2)
+        for (int i = 0; i < half; i++)
+            lane[i] = lane[i] > lane[i + half] ? lane[i] : lane[i + half];
+    return lane[0];
+}
+
+/* *largest = max(x), and the sum of e = exp(x - *largest), where e may be x or NULL; the sum is taken in float for 32 vectors at a time, then in double. The second
+ * look at x finds it in L1 or L2, which is faster than one look that corrects its sum for every new maximum. */
+static inline double NAME(sum_exp)(const REAL *x, ptrdiff_t V, REAL *largest, REAL *e)
+{
+    vec top = NAME(splat)(x[0]), second = top;
+    ptrdiff_t v = 0;
+    for (; v + 2 * W <= V; v += 2 * W) { /* two chains of maxima */
+        top = NAME(vmax)(top, NAME(load)(x + v));
+        second = NAME(vmax)(second, NAME(load)(x + v + W));
+    }
+    REAL most = NAME(lanes_max)(NAME(vmax)(top, second));
     for (; v < V; v++)
         most = x[v] > most ? x[v] : most;
 
+    const REAL shift = most == -(REAL)INFINITY ? 0 : most; /* -inf - -inf would be NaN */
     double total = 0;
     for (v = 0; v < V;) {
         vec sum = {0};
-        for (int block = 0; block < 32 && v + W <= V; block++, v += W)
-            sum += NAME(vexp)(NAME(load)(x + v) - most);
-        for (int i = 0; i < W; i++)
-            total += sum[i];
+        for (int block = 0; block < 32 && v + W <= V; block++, v += W) {
+            vec y = NAME(vexp)(NAME(load)(x + v) - shift);
+            if (e)
+                NAME(store)(e + v, y);
+            sum += y;
+        }
+        total += NAME(lanes_sum)(sum);
         if (v < V && v + W > V) {
-            vec last = NAME(vexp)(NAME(load_lanes)(x + v, V - v) - most);
+            vec last = NAME(vexp)(NAME(load_lanes)(x + v, V - v) - shift);
             for (int i = 0; i < V - v; i++)
                 total += last[i];
+            if (e)
+                NAME(store_lanes)(e + v, last, V - v);
             v = V;
         }
     }
-    return most + log(total);
+    *largest = most;
+    return total;
 }
 
 static void NAME(softmax_forward_body)(team *tm, int rank, void *work)
@@ -95,7 +129,9 @@ static void NAME(softmax_forward_body)(team *tm, int rank, void *work)
         if (s->ts[m] == s->ignore)
             continue;
         const REAL *x = (const REAL *)s->x.p + m * s->x.s0;
-        s->lse[m] = NAME(log_sum_exp)(x, s->V);
+        REAL most;
+        double total = NAME(sum_exp)(x, s->V, &most, NULL);
+        s->lse[m] = most + log(total);
         s->loss[m] = s->lse[m] - x[s->ts[m]];
     }
 }
@@ -106,25 +142,28 @@ static int NAME(softmax_forward)(const softmax_job *job)
     return 0;
 }
 
+/* dx (V) = (softmax(x) - onehot(t)) scale, where t may lie outside; dx may be x. */
+static void NAME(softmax_gradient)(const REAL *x, REAL *dx, ptrdiff_t V, ptrdiff_t t, REAL lse, REAL scale)
+{
+    for (ptrdiff_t v = 0; v < V; v += W) {
+        ptrdiff_t w = V - v < W ? V - v : W;
+        NAME(store_n)(dx + v, NAME(vexp)(NAME(load_n)(x + v, w) - lse) * scale, w);
+    }
+    if (t >= 0 && t < V)
+        dx[t] -= scale;
+}
+
 static void NAME(softmax_backward_body)(team *tm, int rank, void *work)
 {
     const softmax_job *s = work;
-    const REAL scale = s->scale;
     ptrdiff_t m0, m1;
     team_share(tm, rank, s->M, &m0, &m1);
     for (ptrdiff_t m = m0; m < m1; m++) {
-        const REAL *x = (const REAL *)s->x.p + m * s->x.s0;
         REAL *dx = (REAL *)s->dx + m * s->V;
-        if (s->ts[m] == s->ignore) {
+        if (s->ts[m] == s->ignore)
             memset(dx, 0, s->V * sizeof(REAL));
-            continue;
-        }
-        const REAL lse = s->lse[m];
-        for (ptrdiff_t v = 0; v < s->V; v += W) {
-            ptrdiff_t w = s->V - v < W ? s->V - v : W;
-            NAME(store_n)(dx + v, NAME(vexp)(NAME(load_n)(x + v, w) - lse) * scale, w);
-        }
-        dx[s->ts[m]] -= scale;
+        else
+            NAME(softmax_gradient)((const REAL *)s->x.p + m * s->x.s0, dx, s->V, s->ts[m], s->lse[m], s->scale);
     }
 }
 
@@ -134,15 +173,273 @@ static int NAME(softmax_backward)(const softmax_job *job)
     return 0;
 }
 
-/* dW = 0, then dW[ids[m]] += dy[m] in the order of m; a thread owns some columns of all rows. */
+/* Affine and softmax loss in one: the log-sum-exp is taken while the scores are in L1.
+ *
+ * The scores are computed in blocks of columns, whose packed weights stay in L2 while all rows pass. Each block
+ * leaves the maximum and the sum of exps of every row; the blocks are the same for every team. For backward the exps
+ * are stored in place of the scores (M, V), and behind them what makes a block's exps probabilities (M, blocks):
+ * exp(maximum) / sum of all. Backward multiplies, instead of computing the exps again, and overwrites them with the
+ * gradient; recomputing them, to store nothing, would be a fourth product. */
+#define SCORE_ROOM ((768 << 10) / (ptrdiff_t)sizeof(REAL)) /* packed weights: 768 KiB */
+#define SCORE_COLUMNS 256 /* where W is deep, else twice as many */
+
+typedef struct {
+    const affine_softmax_job *job;
+    ptrdiff_t columns, blocks; /* of one block at most; how many blocks */
+    ptrdiff_t depth;           /* rows of the right side packed at a time */
+    ptrdiff_t each;            /* reals of one thread's part of room */
+    REAL *room;
+    REAL *turned_x;            /* the left side of dW: for each run of rows, tiles of x's columns */
+    REAL *tops;                /* (M, blocks) maximum of a row within a block, later its part of the probabilities */
+    double *sums;              /* (M, blocks) sum of exp(x - maximum) */
+    double *targets;           /* (M) the target's score */
+} NAME(score_work);
+
+static void NAME(score_body)(team *tm, int rank, void *work)
+{
+    const NAME(score_work) *k = work;
+    const affine_softmax_job *s = k->job;
+    const ptrdiff_t panels = (s->V + 2 * W - 1) / (2 * W), tiles = tile_count(s->M, ROWS_2);
+    REAL *room = k->room + rank * k->each, *own = room + k->depth * k->columns;
+
+    for (ptrdiff_t block = rank; block < k->blocks; block += tm->size) {
+        const ptrdiff_t j0 = tile_start(panels, k->blocks, block) * 2 * W, j1 = tile_start(panels, k->blocks, block + 1) * 2 * W;
+        const ptrdiff_t columns = (j1 < s->V ? j1 : s->V) - j0;
+        REAL *c = s->scores ? (REAL *)s->scores + j0 : own;
+        const ptrdiff_t cr = s->scores ? s->V : columns;
+        for (ptrdiff_t k0 = 0; k0 < s->K || k0 == 0; k0 += k->depth) {
+            const ptrdiff_t depth = s->K - k0 < k->depth ? s->K - k0 : k->depth;
+            NAME(gemm_pack)(room, (matrix){(const REAL *)s->weights.p + k0 * s->weights.s0 + j0 * s->weights.s1, s->weights.s0, s->weights.s1}, depth, columns);
+            for (ptrdiff_t i = 0; i < tiles; i++) {
+                const ptrdiff_t m0 = tile_start(s->M, tiles, i), m1 = tile_start(s->M, tiles, i + 1);
+                NAME(gemm_block)(m0, m1, columns, depth, (matrix){(const REAL *)s->x.p + k0, s->x.s0, 1}, room,
+                                 k0 == 0 && s->bias ? (const REAL *)s->bias + j0 : NULL, c, cr, k0 > 0, NULL, (NAME(later)){0});
+                if (k0 + depth < s->K)
+                    continue;
+                for (ptrdiff_t m = m0; m < m1; m++) {
+                    const ptrdiff_t t = s->ts[m] - j0;
+                    if (s->ts[m] < 0)
+                        continue;
+                    if (t >= 0 && t < columns)
+                        k->targets[m] = c[m * cr + t];
+                    k->sums[m * k->blocks + block] = NAME(sum_exp)(c + m * cr, columns, &k->tops[m * k->blocks + block],
+                                                                   s->scores ? c + m * cr : NULL);
+                }
+            }
+        }
+    }
+    team_wait(tm);
+
+    ptrdiff_t m0, m1;
+    team_share(tm, rank, s->M, &m0, &m1);
+    for (ptrdiff_t m = m0; m < m1; m++) {
+        s->loss[m] = 0;
+        if (s->ts[m] < 0)
+            continue;
+        REAL *tops = k->tops + m * k->blocks;
+        double *sums = k->sums + m * k->blocks, most = tops[0], total = 0;
+        for (ptrdiff_t i = 1; i < k->blocks; i++)
+            most = tops[i] > most ? tops[i] : most;
+        for (ptrdiff_t i = 0; i < k->blocks; i++) {
+            const double part = exp(tops[i] - most);
+            total += sums[i] * part;
+            tops[i] = part;
+        }
+        for (ptrdiff_t i = 0; i < k->blocks; i++)
+            tops[i] /= total;
+        s->loss[m] = most + log(total) - k->targets[m];
+    }
+}
+
+/* The blocks of columns, by the shapes alone. */
+static void NAME(score_blocks)(NAME(score_work) *k)
+{
+    const affine_softmax_job *s = k->job;
+    k->columns = s->K * 2 * SCORE_COLUMNS <= SCORE_ROOM ? 2 * SCORE_COLUMNS : SCORE_COLUMNS;
+    k->blocks = tile_count((s->V + 2 * W - 1) / (2 * W), k->columns / (2 * W));
+}
+
+static int NAME(affine_softmax_forward)(const affine_softmax_job *job)
+{
+    NAME(score_work) k = {.job = job};
+    NAME(score_blocks)(&k);
+    k.depth = SCORE_ROOM / k.columns;
+    k.depth = job->K < k.depth ? job->K + !job->K : k.depth; /* 1 for K = 0: loops have to move on */
+    k.each = NAME(lines)(k.depth * k.columns + (job->scores ? 0 : job->M * k.columns));
+    const ptrdiff_t cells = job->M * k.blocks;
+    k.sums = new_room((cells + job->M) * sizeof(double) + cells * sizeof(REAL));
+    k.room = NAME(new_room)(job->threads * k.each);
+    if (k.sums && k.room) {
+        k.targets = k.sums + cells;
+        k.tops = job->scores ? (REAL *)job->scores + job->M * job->V : (REAL *)(k.targets + job->M);
+        team_run(job->threads, NAME(score_body), &k);
+    }
+    const int failed = !k.sums || !k.room;
+    free(k.sums), free(k.room);
+    return failed ? -1 : 0;
+}
+
+/* dy (V) = (softmax - onehot(t)) scale from the exps at the same place, columns v0 to v1. */
+static void NAME(score_gradient)(const NAME(score_work) *k, ptrdiff_t m, ptrdiff_t v0, ptrdiff_t v1)
+{
+    const affine_softmax_job *s = k->job;
+    const ptrdiff_t panels = (s->V + 2 * W - 1) / (2 * W), t = s->ts[m];
+    REAL *dy = (REAL *)s->scores + m * s->V;
+    if (t < 0) {
+        memset(dy + v0, 0, (v1 - v0) * sizeof(REAL));
+        return;
+    }
+    for (ptrdiff_t block = 0, from = v0; from < v1; block++) {
+        ptrdiff_t to = tile_start(panels, k->blocks, block + 1) * 2 * W;
+        to = to < v1 ? to : v1;
+        const REAL part = k->tops[m * k->blocks + block] * s->scale;
+        for (; from < to; from += W) { /* blocks are whole vectors, but for the last */
+            const ptrdiff_t w = to - from < W ? to - from : W;
+            NAME(store_n)(dy + from, NAME(load_n)(dy + from, w) * part, w);
+        }
+        from = from < to ? to : from;
+    }
+    if (t >= v0 && t < v1)
+        dy[t] -= (REAL)s->scale;
+}
+
+/* The scores of some rows become their gradient just before their product with W^T reads them: dx (M, K), whose rows
+ * the threads share. */
+static void NAME(score_dx)(const NAME(score_work) *k, team *tm, int rank, REAL *room)
+{
+    const affine_softmax_job *s = k->job;
+    const ptrdiff_t tiles = tile_count(s->M, ROWS_2);
+    ptrdiff_t i0, i1;
+    team_share(tm, rank, tiles, &i0, &i1);
+    for (ptrdiff_t v = 0; v < s->V && i0 < i1; v += k->depth) {
+        const ptrdiff_t depth = s->V - v < k->depth ? s->V - v : k->depth;
+        NAME(gemm_pack)(room, (matrix){(const REAL *)s->weights.p + v * s->weights.s1, s->weights.s1, s->weights.s0}, depth, s->K);
+        for (ptrdiff_t i = i0; i < i1; i++) {
+            const ptrdiff_t m0 = tile_start(s->M, tiles, i), m1 = tile_start(s->M, tiles, i + 1);
+            REAL *dy = (REAL *)s->scores + v;
+            for (ptrdiff_t m = m0; m < m1; m++)
+                NAME(score_gradient)(k, m, v, v + depth);
+            NAME(later) next_rows = {dy + m1 * s->V, s->V, 1, i + 1 < i1 ? ROWS_2 - 1 : 0};
+            NAME(gemm_block)(m0, m1, s->K, depth, (matrix){dy, s->V, 1}, room, NULL, s->dx, s->K, v > 0, NULL, next_rows);
+        }
+    }
+}
+
+/* dst(j, i) = src(i, j) for a block of rows x columns */
+static void NAME(turn)(REAL *dst, ptrdiff_t to, const REAL *src, ptrdiff_t from, ptrdiff_t rows, ptrdiff_t columns)
+{
+    for (ptrdiff_t j = 0; j < columns; j += W)
+        for (ptrdiff_t i = 0; i < rows; i += W) {
+            if (i + W <= rows && j + W <= columns) {
+                NAME(transpose)(dst + j * to + i, to, src + i * from + j, from);
+                continue;
+            }
+            for (ptrdiff_t jj = j; jj < j + W && jj < columns; jj++)
+                for (ptrdiff_t ii = i; ii < i + W && ii < rows; ii++)
+                    dst[jj * to + ii] = src[ii * from + jj];
+        }
+}
+
+/* x^T as dW needs it, once for all of its blocks; a thread's share of the tiles. */
+static void NAME(turn_x)(const NAME(score_work) *k, team *tm, int rank)
+{
+    const affine_softmax_job *s = k->job;
+    const ptrdiff_t tiles = tile_count(s->K, ROWS_2), most = SCORE_ROOM / SCORE_COLUMNS;
+    ptrdiff_t i0, i1;
+    team_share(tm, rank, tiles, &i0, &i1);
+    for (ptrdiff_t m = 0; m < s->M; m += most) {
+        const ptrdiff_t depth = s->M - m < most ? s->M - m : most;
+        for (ptrdiff_t i = i0; i < i1; i++) {
+            const ptrdiff_t from = tile_start(s->K, tiles, i), rows = tile_start(s->K, tiles, i + 1) - from;
+            NAME(gather_a)(k->turned_x + m * s->K + from * depth,
+                           (matrix){(const REAL *)s->x.p + m * s->x.s0 + from, 1, s->x.s0}, depth, rows);
+        }
+    }
+}
+
+/* dW (K, V) = x^T dy and db, block by block of their columns: dy's are packed once for both. A dW whose columns are
+ * contiguous (tied to an embedding) is turned around block by block. */
+static void NAME(score_dW)(const NAME(score_work) *k, team *tm, int rank, REAL *room)
+{
+    const affine_softmax_job *s = k->job;
+    const ptrdiff_t panels = (s->V + 2 * W - 1) / (2 * W), most = SCORE_ROOM / SCORE_COLUMNS;
+    const ptrdiff_t blocks = tile_count(panels, SCORE_COLUMNS / (2 * W)); /* smaller ones than forward's: M is deep */
+    const int rows = s->dW.s1 == 1;
+    REAL *own = room + SCORE_ROOM;
+
+    for (ptrdiff_t block = rank; block < blocks; block += tm->size) {
+        const ptrdiff_t j0 = tile_start(panels, blocks, block) * 2 * W, j1 = tile_start(panels, blocks, block + 1) * 2 * W;
+        const ptrdiff_t columns = (j1 < s->V ? j1 : s->V) - j0;
+        REAL *c = rows ? (REAL *)s->dW.p + j0 : own, *db = s->db ? (REAL *)s->db + j0 : NULL;
+        const ptrdiff_t cr = rows ? s->dW.s0 : SCORE_COLUMNS;
+        for (ptrdiff_t m = 0; m < s->M; m += most) {
+            const ptrdiff_t depth = s->M - m < most ? s->M - m : most;
+            const ptrdiff_t next = tile_start(panels, blocks, block + tm->size) * 2 * W;
+            NAME(later) next_columns = {(const REAL *)s->scores + m * s->V + next, 64 / sizeof(REAL), s->V, 0};
+            if (block + tm->size < blocks)
+                next_columns.count = (s->V - next < columns ? s->V - next : columns) * sizeof(REAL) / 64;
+            NAME(gemm_pack)(room, (matrix){(const REAL *)s->scores + m * s->V + j0, s->V, 1}, depth, columns);
+            NAME(gemm_block)(0, s->K, columns, depth, (matrix){NULL, depth, 0}, room, NULL, c, cr, m > 0,
+                             k->turned_x + m * s->K, next_columns);
+            for (ptrdiff_t j = 0; db && j < columns; j += W) {
+                const REAL *panel = room + j / (2 * W) * (2 * W) * depth + j % (2 * W);
+                const ptrdiff_t w = columns - j < W ? columns - j : W;
+                vec total = {0};
+                for (ptrdiff_t r0 = 0; r0 < depth; r0 += 64) { /* in blocks: the error stays that of a block */
+                    vec sum = {0};
+                    for (ptrdiff_t r = r0; r < r0 + 64 && r < depth; r++)
+                        sum += NAME(load)(panel + r * 2 * W);
+                    total += sum;
+                }
+                NAME(store_n)(db + j, m > 0 ? NAME(load_n)(db + j, w) + total : total, w);
+            }
+        }
+        if (!rows)
+            NAME(turn)((REAL *)s->dW.p + j0 * s->dW.s1, s->dW.s1, own, cr, s->K, columns);
+    }
+}
+
+static void NAME(score_gradient_body)(team *tm, int rank, void *work)
+{
+    const NAME(score_work) *k = work;
+    NAME(turn_x)(k, tm, rank);
+    NAME(score_dx)(k, tm, rank, k->room + rank * k->each);
+    team_wait(tm);
+    NAME(score_dW)(k, tm, rank, k->room + rank * k->each);
+}
+
+static int NAME(affine_softmax_backward)(const affine_softmax_job *job)
+{
+    NAME(score_work) k = {.job = job};
+    const ptrdiff_t width = (job->K + !job->K + 2 * W - 1) / (2 * W) * (2 * W);
+    k.depth = SCORE_ROOM / width; /* all columns of dx at once: a score becomes a gradient once */
+    k.depth = k.depth < 64 ? 64 : k.depth < GEMM_DEPTH ? k.depth / W * W : GEMM_DEPTH; /* whole vectors of scores */
+    NAME(score_blocks)(&k);
+    k.tops = (REAL *)job->scores + job->M * job->V;
+    const ptrdiff_t for_dx = k.depth * width;
+    const ptrdiff_t for_dW = SCORE_ROOM + (job->dW.s1 == 1 ? 0 : job->K * SCORE_COLUMNS);
+    k.each = NAME(lines)(for_dx > for_dW ? for_dx : for_dW);
+    k.room = NAME(new_room)(job->threads * k.each + job->M * job->K);
+    if (!k.room)
+        return -1;
+    k.turned_x = k.room + job->threads * k.each;
+    team_run(job->threads, NAME(score_gradient_body), &k);
+    free(k.room);
+    return 0;
+}
+
+/* dW = 0, then dW[ids[m]] += dy[m] in the order of m. Rows are cleared one after another, as memory likes it;
+ * then a thread owns some columns of all rows. */
 static void NAME(scatter_body)(team *tm, int rank, void *work)
 {
     const scatter_job *s = work;
     ptrdiff_t from, to;
+    team_share(tm, rank, s->V, &from, &to);
+    for (ptrdiff_t v = from; v < to; v++)
+        memset((REAL *)s->dW.p + v * s->dW.s0, 0, s->D * sizeof(REAL));
+    team_wait(tm);
     team_share(tm, rank, (s->D + W - 1) / W, &from, &to);
     from *= W, to = to * W < s->D ? to * W : s->D;
-    for (ptrdiff_t v = 0; v < s->V && from < to; v++)
-        memset((REAL *)s->dW.p + v * s->dW.s0 + from, 0, (to - from) * sizeof(REAL));
     for (ptrdiff_t m = 0; m < s->M; m++)
         for (ptrdiff_t d = from; d < to; d += W) {
             REAL *row = (REAL *)s->dW.p + s->ids[m] * s->dW.s0 + d;
@@ -154,6 +451,123 @@ static void NAME(scatter_body)(team *tm, int rank, void *work)
 static int NAME(scatter)(const scatter_job *job)
 {
     team_run(job->threads, NAME(scatter_body), (void *)job);
+    return 0;
+}
+
+/* Optimisers: n elements, one look at each array. Every element is computed alike, wherever it lies. */
+#define SPAN 1024 /* elements: threads share whole ones, so that only the last has an end that is no vector */
+
+static void NAME(span)(const team *tm, int rank, ptrdiff_t n, ptrdiff_t *from, ptrdiff_t *to)
+{
+    team_share(tm, rank, (n + SPAN - 1) / SPAN, from, to);
+    *from *= SPAN;
+    *to = *to * SPAN < n ? *to * SPAN : n;
+}
+
+static void NAME(sum_of_squares_body)(team *tm, int rank, void *work)
+{
+    const update_job *u = work;
+    ptrdiff_t b0, b1;
+    team_share(tm, rank, (u->n + SQUARES - 1) / SQUARES, &b0, &b1);
+    for (ptrdiff_t block = b0; block < b1; block++) {
+        const REAL *x = (const REAL *)u->grad + block * SQUARES;
+        const ptrdiff_t n = u->n - block * SQUARES < SQUARES ? u->n - block * SQUARES : SQUARES;
+        double sums[32] = {0}, total = 0;
+        ptrdiff_t i = 0;
+        for (; i + 32 <= n; i += 32)
+            for (int j = 0; j < 32; j++)
+                sums[j] += (double)x[i + j] * x[i + j];
+        for (; i < n; i++)
+            sums[i % 32] += (double)x[i] * x[i];
+        for (int j = 0; j < 32; j++)
+            total += sums[j];
+        ((double *)u->m)[block] = total;
+    }
+}
+
+static void NAME(scale_body)(team *tm, int rank, void *work)
+{
+    const update_job *u = work;
+    REAL *x = u->param;
+    const REAL factor = u->rate;
+    ptrdiff_t i, to;
+    for (NAME(span)(tm, rank, u->n, &i, &to); i < to; i += W) {
+        const ptrdiff_t w = to - i < W ? to - i : W;
+        NAME(store_n)(x + i, NAME(load_n)(x + i, w) * factor, w);
+    }
+}
+
+static void NAME(sgd_body)(team *tm, int rank, void *work)
+{
+    const update_job *u = work;
+    const REAL *grad = u->grad, rate = u->rate;
+    REAL *param = u->param;
+    ptrdiff_t i, to;
+    for (NAME(span)(tm, rank, u->n, &i, &to); i < to; i += W) {
+        const ptrdiff_t w = to - i < W ? to - i : W;
+        NAME(store_n)(param + i, NAME(load_n)(param + i, w) - rate * NAME(load_n)(grad + i, w), w);
+    }
+}
+
+static void NAME(adam_body)(team *tm, int rank, void *work)
+{
+    const update_job *u = work;
+    const REAL *grad = u->grad, rate = u->rate, move1 = 1 - u->beta1, move2 = 1 - u->beta2, epsilon = 1e-7;
+    REAL *param = u->param, *ms = u->m, *vs = u->v;
+    ptrdiff_t i, to;
+    for (NAME(span)(tm, rank, u->n, &i, &to); i < to; i += W) {
+        const ptrdiff_t w = to - i < W ? to - i : W;
+        vec g = NAME(load_n)(grad + i, w), m = NAME(load_n)(ms + i, w), v = NAME(load_n)(vs + i, w);
+        m += move1 * (g - m);
+        v += move2 * (g * g - v);
+        NAME(store_n)(ms + i, m, w);
+        NAME(store_n)(vs + i, v, w);
+        NAME(store_n)(param + i, NAME(load_n)(param + i, w) - rate * m / (NAME(vsqrt)(v) + epsilon), w);
+    }
+}
+
+#define UPDATE(name) \
+    static int NAME(name)(const update_job *job) \
+    { \
+        team_run(job->threads, NAME(name##_body), (void *)job); \
+        return 0; \
+    }
+UPDATE(sum_of_squares)
+UPDATE(scale)
+UPDATE(sgd)
+UPDATE(adam)
+#undef UPDATE
+
+/* Philox4x64-10 (Salmon et al. 2011), counted as NumPy counts: four elements from each counter. */
+static void NAME(dropout_body)(team *tm, int rank, void *work)
+{
+    typedef unsigned long long word;
+    const dropout_job *d = work;
+    const REAL kept = d->kept;
+    const word least = (word)ceil(d->ratio * 0x1p53);
+    REAL *mask = d->mask;
+    ptrdiff_t q0, q1;
+    team_share(tm, rank, (d->n + 3) / 4, &q0, &q1);
+    for (ptrdiff_t q = q0; q < q1; q++) {
+        word c0 = (word)q + 1, c1 = 0, c2 = 0, c3 = d->step, k0 = d->key[0], k1 = d->key[1];
+        for (int round = 0; round < 10; round++) {
+            unsigned __int128 a = (unsigned __int128)c0 * 0xD2E7470EE14C6C93ull;
+            unsigned __int128 b = (unsigned __int128)c2 * 0xCA5A826395121157ull;
+            c0 = (word)(b >> 64) ^ c1 ^ k0, c1 = (word)b;
+            c2 = (word)(a >> 64) ^ c3 ^ k1, c3 = (word)a;
+            k0 += 0x9E3779B97F4A7C15ull, k1 += 0xBB67AE8584CAA73Bull;
+        }
+        const word words[4] = {c0, c1, c2, c3};
+        REAL four[4];
+        for (int i = 0; i < 4; i++)
+            four[i] = kept * (REAL)(words[i] >> 11 >= least); /* no branch: nobody could predict it */
+        memcpy(mask + 4 * q, four, (d->n - 4 * q < 4 ? d->n - 4 * q : 4) * sizeof(REAL));
+    }
+}
+
+static int NAME(dropout_mask)(const dropout_job *job)
+{
+    team_run(job->threads, NAME(dropout_body), (void *)job);
     return 0;
 }
 
@@ -209,3 +623,6 @@ static double NAME(fma)(int threads, ptrdiff_t n)
     return job.flops;
 }
 #undef CHAINS
+#undef SCORE_ROOM
+#undef SCORE_COLUMNS
+#undef SPAN

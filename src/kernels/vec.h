@@ -121,6 +121,21 @@ static inline vec NAME(vmax)(vec x, vec y)
 #endif
 }
 
+static inline vec NAME(vsqrt)(vec x)
+{
+#if VECTOR_BYTES == 64 && REAL_IS_FLOAT
+    return (vec)_mm512_sqrt_ps((__m512)x);
+#elif VECTOR_BYTES == 64
+    return (vec)_mm512_sqrt_pd((__m512d)x);
+#elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
+    return (vec)_mm256_sqrt_ps((__m256)x);
+#else
+    for (int i = 0; i < W; i++)
+        x[i] = REAL_IS_FLOAT ? sqrtf(x[i]) : sqrt(x[i]);
+    return x;
+#endif
+}
+
 #if REAL_IS_FLOAT
 
 typedef int32_t NAME(bits) __attribute__((vector_size(VECTOR_BYTES)));
