@@ -56,8 +56,8 @@ static inline ptrdiff_t NAME(panel_steps)(const cell_job *job)
  * h never changes cores. It reads all weights, though, which must stay in its L2, and needs rows enough for a tile. */
 static inline int NAME(owns_rows)(const cell_job *job, const team *tm, int G)
 {
-    const ptrdiff_t weights = job->H * G * job->H * sizeof(REAL);
-    return job->N >= 8 * tm->size && weights <= 5 << 18;
+    return job->N >= 8 * tm->size && !NAME(goes_ahead)(job, G) &&
+           (job->D + job->H) * G * job->H * (ptrdiff_t)sizeof(REAL) <= 1 << 20;
 }
 
 static inline REAL *NAME(panel_row)(const panels_of *P, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n)

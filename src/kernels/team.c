@@ -16,25 +16,35 @@ static atomic_int forked;       /* the pool does not survive a fork: a child run
 static void after_fork(void) { atomic_store(&forked, 1); }
 
 /* The pool. Its threads are started when they are first needed and stay. One call at a time has it; another that
- * comes meanwhile runs on its own thread alone, which gives the same bits. */
+ * comes meanwhile runs on its own thread alone. A call does not wait long for a thread whose core is busy with
+ * something else either (threads of NumPy's BLAS spin on for 100 ms after a product, and a time slice is 4 ms): it
+ * opens a door, and its team is who has come in when it closes. All of that gives the same bits. */
 static struct {
     pthread_mutex_t owner;       /* held by the call that has the pool */
     pthread_mutex_t sleep;
     pthread_cond_t wake;
     int threads;                 /* started so far; the caller is one more */
+    int64_t patience;            /* ns to wait for a thread that is awake: little once one has not come */
     atomic_int ready, sleepers;
     team_body body;
     void *job;
     team team;
-    _Alignas(64) atomic_uint_fast64_t call; /* number of the call * 2^16 + size of its team. It is one word, so that a
-                                             * thread that is not in the team never mistakes one call for another */
+    _Alignas(64) atomic_uint_fast64_t door; /* number of the call, then threads that may still come in, then came in */
+    _Alignas(64) atomic_uint go;            /* number of the call whose team is complete */
     _Alignas(64) atomic_int running;        /* threads of the team that are not done, without the caller */
 } pool = {.owner = PTHREAD_MUTEX_INITIALIZER, .sleep = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
 
-/* A thread waits for the next call by spinning for a while, then in turns with whatever else wants its core (threads
- * of NumPy's BLAS wait like that too), and then asleep. */
+#define CALL(door) ((unsigned)((door) >> 32))
+#define MAY_COME(door) ((int)((door) >> 16 & 0xffff))
+#define CAME(door) ((int)((door) & 0xffff))
+#define ONE_MAY_COME ((uint64_t)1 << 16)
+
+/* A thread waits for the next call by spinning for a while, then in turns with whatever else wants its core, and then
+ * asleep. A call waits for threads to come as long as one may take to wake up. */
 #define SPINS 600
 #define AWAKE_NS 2000000
+#define PATIENCE_NS 1000000
+#define LITTLE_PATIENCE_NS 20000
 
 static int64_t now_ns(void)
 {
@@ -43,39 +53,71 @@ static int64_t now_ns(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-static uint64_t next_call(uint64_t seen)
+static unsigned next_call(unsigned seen)
 {
-    uint64_t call;
+    unsigned call;
     for (int spins = 0; spins < SPINS; spins++) {
-        if ((call = atomic_load_explicit(&pool.call, memory_order_acquire)) != seen)
+        if ((call = CALL(atomic_load_explicit(&pool.door, memory_order_acquire))) != seen)
             return call;
         team_relax();
     }
     for (int64_t end = now_ns() + AWAKE_NS; now_ns() < end; sched_yield())
-        if ((call = atomic_load_explicit(&pool.call, memory_order_acquire)) != seen)
+        if ((call = CALL(atomic_load_explicit(&pool.door, memory_order_acquire))) != seen)
             return call;
     pthread_mutex_lock(&pool.sleep);
-    atomic_fetch_add(&pool.sleepers, 1); /* first this, then a look at `call`; team_run does it the other way round */
-    while ((call = atomic_load(&pool.call)) == seen)
+    atomic_fetch_add(&pool.sleepers, 1); /* first this, then a look at the door; team_run does it the other way round */
+    while ((call = CALL(atomic_load(&pool.door))) == seen)
         pthread_cond_wait(&pool.wake, &pool.sleep);
     atomic_fetch_sub(&pool.sleepers, 1);
     pthread_mutex_unlock(&pool.sleep);
     return call;
 }
 
-static void *work(void *argument)
+/* Rank in the team of a call, or 0 if it is complete without this thread. */
+static int come_in(unsigned call)
 {
-    const int rank = (int)(intptr_t)argument;
-    uint64_t call = atomic_load(&pool.call);
+    uint64_t door = atomic_load(&pool.door);
+    while (CALL(door) == call && MAY_COME(door) > 0)
+        if (atomic_compare_exchange_weak(&pool.door, &door, door - ONE_MAY_COME + 1))
+            return CAME(door) + 1;
+    return 0;
+}
+
+static void *work(void *unused)
+{
+    unsigned call = CALL(atomic_load(&pool.door));
     atomic_fetch_add(&pool.ready, 1);
     for (;;) {
         call = next_call(call);
-        if (rank < (int)(call & 0xffff)) {
-            pool.body(&pool.team, rank, pool.job);
-            atomic_fetch_sub_explicit(&pool.running, 1, memory_order_release);
-        }
+        const int rank = come_in(call);
+        if (rank == 0)
+            continue;
+        for (int spins = 0; atomic_load_explicit(&pool.go, memory_order_acquire) != call; spins++)
+            team_pause(spins);
+        pool.body(&pool.team, rank, pool.job);
+        atomic_fetch_sub_explicit(&pool.running, 1, memory_order_release);
     }
-    return NULL;
+    return unused;
+}
+
+/* Open the door for n threads and close it: how many have come. */
+static int gather(unsigned call, int n)
+{
+    uint64_t door = (uint64_t)call << 32 | (uint64_t)n << 16;
+    atomic_store(&pool.door, door);
+    int64_t patience = pool.patience;
+    if (atomic_load(&pool.sleepers)) {
+        patience = PATIENCE_NS;
+        pthread_mutex_lock(&pool.sleep);
+        pthread_cond_broadcast(&pool.wake);
+        pthread_mutex_unlock(&pool.sleep);
+    }
+    for (int64_t end = now_ns() + patience; MAY_COME(door = atomic_load(&pool.door)) > 0 && now_ns() < end;)
+        team_relax();
+    while (!atomic_compare_exchange_weak(&pool.door, &door, door - MAY_COME(door) * ONE_MAY_COME))
+        ;
+    pool.patience = MAY_COME(door) > 0 ? LITTLE_PATIENCE_NS : PATIENCE_NS;
+    return CAME(door);
 }
 
 /* Start threads until there are n, or as many as the system grants, and wait until they have seen the last call. */
@@ -89,7 +131,7 @@ static void start_threads(int n)
     sigfillset(&all); /* signals are for the threads of the program */
     pthread_sigmask(SIG_SETMASK, &all, &before);
     for (pthread_t thread; pool.threads < n; pool.threads++)
-        if (pthread_create(&thread, &detached, work, (void *)(intptr_t)(pool.threads + 1)))
+        if (pthread_create(&thread, &detached, work, NULL))
             break;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&detached);
@@ -105,15 +147,11 @@ void team_run(int threads, team_body body, void *job)
         return;
     }
     start_threads(threads - 1);
-    const int size = pool.threads + 1 < threads ? pool.threads + 1 : threads;
-    pool.body = body, pool.job = job, pool.team = (team){.size = size};
-    atomic_store_explicit(&pool.running, size - 1, memory_order_relaxed);
-    atomic_store(&pool.call, ((atomic_load(&pool.call) >> 16) + 1) << 16 | (uint64_t)size);
-    if (atomic_load(&pool.sleepers)) {
-        pthread_mutex_lock(&pool.sleep);
-        pthread_cond_broadcast(&pool.wake);
-        pthread_mutex_unlock(&pool.sleep);
-    }
+    const unsigned call = CALL(atomic_load(&pool.door)) + 1;
+    const int came = gather(call, pool.threads < threads - 1 ? pool.threads : threads - 1);
+    pool.body = body, pool.job = job, pool.team = (team){.size = came + 1};
+    atomic_store_explicit(&pool.running, came, memory_order_relaxed);
+    atomic_store_explicit(&pool.go, call, memory_order_release);
     body(&pool.team, 0, job);
     for (int spins = 0; atomic_load_explicit(&pool.running, memory_order_acquire) > 0; spins++)
         team_pause(spins);
