@@ -8,10 +8,38 @@ typedef struct {
     REAL *room;
 } NAME(gemm_work);
 
+/* Few rows of c, as when a model writes text id by id: b is read once, as it lies in memory. */
+static int NAME(gemm_is_few)(const gemm_job *g)
+{
+    return g->M <= FEW_ROWS && g->K > 0 && g->c.s1 == 1 && g->a.s1 == 1 && (g->b.s0 == 1 || g->b.s1 == 1);
+}
+
+static void NAME(gemm_few)(const team *tm, int rank, const gemm_job *g)
+{
+    const REAL *a = g->a.p, *b = g->b.p, *bias = g->bias;
+    REAL *c = (REAL *)g->c.p;
+    ptrdiff_t j0, j1;
+    team_share(tm, rank, (g->N + W - 1) / W, &j0, &j1);
+    j0 *= W, j1 = j1 * W < g->N ? j1 * W : g->N;
+    if (g->b.s1 == 1)
+        NAME(rows_times)(g->M, a, g->a.s0, b + j0, g->b.s0, g->K, j1 - j0, c + j0, g->c.s0);
+    else
+        for (ptrdiff_t j = j0; j < j1; j++)
+            for (ptrdiff_t m = 0; m < g->M; m++)
+                c[m * g->c.s0 + j] = NAME(dot)(a + m * g->a.s0, b + j * g->b.s1, g->K);
+    for (ptrdiff_t m = 0; bias && m < g->M; m++)
+        for (ptrdiff_t j = j0; j < j1; j++)
+            c[m * g->c.s0 + j] += bias[j];
+}
+
 static void NAME(gemm_body)(team *tm, int rank, void *work)
 {
     const NAME(gemm_work) *k = work;
     const gemm_job *g = k->job;
+    if (NAME(gemm_is_few)(g)) {
+        NAME(gemm_few)(tm, rank, g);
+        return;
+    }
     matrix a = {g->a.p, g->a.s0, g->a.s1}, b = {g->b.p, g->b.s0, g->b.s1};
     REAL *room = k->room + rank * GEMM_ROOM, *c = (REAL *)g->c.p;
     if (g->c.s1 == 1)
@@ -23,7 +51,7 @@ static void NAME(gemm_body)(team *tm, int rank, void *work)
 /* c = a b + bias. Where the columns of c are not contiguous its rows must be, and bias NULL. */
 static int NAME(gemm)(const gemm_job *job)
 {
-    NAME(gemm_work) k = {job, NAME(new_room)(job->threads * GEMM_ROOM)};
+    NAME(gemm_work) k = {job, NAME(new_room)(NAME(gemm_is_few)(job) ? 0 : job->threads * GEMM_ROOM)};
     if (!k.room)
         return -1;
     team_run(job->threads, NAME(gemm_body), &k);
