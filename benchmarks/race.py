@@ -21,7 +21,7 @@ import numpy as np
 
 from rnnfast.cpu import _runtime
 
-PAUSE = 0.1  # seconds
+PAUSE = 0.2  # seconds
 BLOCK = 0.03  # seconds of calls in a block; one call where that takes longer
 ROUNDS = 9
 MIN_ROUNDS = 5
