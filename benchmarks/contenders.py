@@ -144,7 +144,7 @@ class OnnxRuntime:
 
     Its GRU with linear_before_reset=0 is the book's, but its z keeps the old state: we turn that
     gate's sign. It takes (T, N, D) alone; xs is turned around beforehand and not timed. Inputs and
-    outputs bound in advance (io_binding) were not faster at any shape, so it is a plain run().
+    outputs are bound in advance (io_binding), which costs it less a call than a plain run().
     """
 
     name = "onnxruntime"
@@ -160,10 +160,22 @@ class OnnxRuntime:
         self.session = onnxruntime.InferenceSession(
             self.model(arrays["params"]), options, providers=["CPUExecutionProvider"]
         )
-        self.inputs = {"xs": np.ascontiguousarray(arrays["xs"].swapaxes(0, 1))}
-        if case.streaming:
-            self.inputs |= zip(("h0", "c0"), (s[None] for s in arrays["state"]), strict=False)
-        self.outputs = [o.name for o in self.session.get_outputs()]
+        value = onnxruntime.OrtValue.ortvalue_from_numpy
+        self.xs = value(np.ascontiguousarray(arrays["xs"].swapaxes(0, 1)))
+        self.hs = value(np.zeros((case.T, 1, case.N, case.H), np.float32))
+        # Two sets of states: a streaming call reads one and writes the other, the next turns round.
+        states = [[value(s[None].copy()) for s in arrays["state"]] for _ in range(2)]
+        self.bindings = [self.bind(*states), self.bind(*states[::-1])]
+
+    def bind(self, before, after):
+        binding = self.session.io_binding()
+        binding.bind_ortvalue_input("xs", self.xs)
+        binding.bind_ortvalue_output("hs", self.hs)
+        for name, old, new in zip("hc", before, after, strict=False):
+            if self.case.streaming:
+                binding.bind_ortvalue_input(f"{name}0", old)
+            binding.bind_ortvalue_output(f"{name}T", new)
+        return binding
 
     def model(self, params):
         """The serialised model: weights are constants, as in a model that is deployed."""
@@ -207,12 +219,11 @@ class OnnxRuntime:
         return np.ascontiguousarray(np.concatenate([blocks[g] for g in order], axis=-1).T)[None]
 
     def run(self):
-        self.hs, *states = self.session.run(self.outputs, self.inputs)
-        if self.case.streaming:
-            self.inputs |= zip(("h0", "c0"), states, strict=False)
+        self.session.run_with_iobinding(self.bindings[0])
+        self.bindings.reverse()
 
     def results(self):
-        return [self.hs[:, 0].swapaxes(0, 1)]
+        return [self.hs.numpy()[:, 0].swapaxes(0, 1)]
 
 
 def available(contender, case):

@@ -40,11 +40,11 @@ static struct {
 #define ONE_MAY_COME ((uint64_t)1 << 16)
 
 /* A thread waits for the next call by spinning for a while, then in turns with whatever else wants its core, and then
- * asleep. A call waits for threads to come for a little longer than a time slice; if one has not come, the next calls
- * wait only a little, until all come again. */
+ * asleep. A call waits for threads to come for as long as one may take to wake up, and less than a time slice: whoever
+ * comes after that will soon be gone again. If one has not come the next calls wait only a little, until all come. */
 #define SPINS 600
 #define AWAKE_NS 2000000
-#define PATIENCE_NS 5000000
+#define PATIENCE_NS 1000000
 #define LITTLE_PATIENCE_NS 20000
 
 static int64_t now_ns(void)
