@@ -40,12 +40,13 @@ static struct {
 #define ONE_MAY_COME ((uint64_t)1 << 16)
 
 /* A thread waits for the next call by spinning for a while, then in turns with whatever else wants its core, and then
- * asleep. A call waits for threads to come for as long as one may take to wake up, and less than a time slice: whoever
- * comes after that will soon be gone again. If one has not come the next calls wait only a little, until all come. */
+ * asleep. A call waits for a thread that is awake for less than a time slice: whoever comes after that will soon be gone
+ * again. If one has not come the next calls wait only a little, until all come. Waking up may take longer. */
 #define SPINS 600
 #define AWAKE_NS 2000000
 #define PATIENCE_NS 1000000
 #define LITTLE_PATIENCE_NS 20000
+#define WAKING_NS 20000000
 
 static int64_t now_ns(void)
 {
@@ -108,7 +109,7 @@ static int gather(unsigned call, int n)
     atomic_store(&pool.door, door);
     int64_t patience = pool.patience;
     if (atomic_load(&pool.sleepers)) {
-        patience = PATIENCE_NS;
+        patience = WAKING_NS;
         pthread_mutex_lock(&pool.sleep);
         pthread_cond_broadcast(&pool.wake);
         pthread_mutex_unlock(&pool.sleep);
