@@ -90,6 +90,15 @@ class BaseModel:
         return type(self).__name__ + ".safetensors"
 
 
+def _normal(rng, dtype):
+    """normal(rows, columns, divisor): weights drawn as the book draws them, as dtype."""
+
+    def normal(rows, columns, divisor):
+        return (rng.standard_normal((rows, columns)) / divisor).astype(dtype)
+
+    return normal
+
+
 class Rnnlm(BaseModel):
     """Embedding, one LSTM, affine: the language model of chapter 6.
 
@@ -109,9 +118,7 @@ class Rnnlm(BaseModel):
     ):
         V, D, H = vocab_size, wordvec_size, hidden_size
         rng = np.random if rng is None else np.random.default_rng(rng)
-
-        def normal(rows, columns, divisor):
-            return (rng.standard_normal((rows, columns)) / divisor).astype(dtype)
+        normal = _normal(rng, dtype)
 
         embed_W = normal(V, D, 100)
         lstm_Wx = normal(D, 4 * H, np.sqrt(D))
@@ -158,9 +165,7 @@ class BetterRnnlm(BaseModel):
             raise ValueError(f"BetterRnnlm: hidden_size must be wordvec_size = {D}, got {H}")
         seed = rng if isinstance(rng, (int, np.integer)) else None
         rng = np.random if rng is None else np.random.default_rng(rng)
-
-        def normal(rows, columns, divisor):
-            return (rng.standard_normal((rows, columns)) / divisor).astype(dtype)
+        normal = _normal(rng, dtype)
 
         embed_W = normal(V, D, 100)
         lstm_weights = [

@@ -114,8 +114,6 @@ static void (*const NAME(micro_table)[MAX_NV][MAX_ROWS])(const product *) = {
 #undef INSTANCE
 #undef ENTRY
 
-static const ptrdiff_t NAME(max_rows)[MAX_NV + 1] = {0, ROWS_1, ROWS_2, ROWS_3, ROWS_4};
-
 /* One product of `rows` x NV vectors of which only the first lanes.of[v] columns exist. */
 static void NAME(multiply)(int NV, ptrdiff_t rows, lanes_of lanes, const product *t)
 {

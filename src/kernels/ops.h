@@ -109,8 +109,8 @@ static inline REAL NAME(lanes_max)(vec x)
     return lane[0];
 }
 
-/* *largest = max(x), and the sum of e = exp(x - *largest), where e may be x or NULL; the sum is taken in float for 32 vectors at a time, then in double. The second
- * look at x finds it in L1 or L2, which is faster than one look that corrects its sum for every new maximum. */
+/* *largest = max(x), and the sum of e = exp(x - *largest), where e may be x or NULL; the sum is taken in float for 32
+ * vectors at a time, then in double. The second look at x finds it in L1 or L2. */
 static inline double NAME(sum_exp)(const REAL *x, ptrdiff_t V, REAL *largest, REAL *e)
 {
     vec top = NAME(splat)(x[0]), second = top;
@@ -170,15 +170,14 @@ static int NAME(softmax_forward)(const softmax_job *job)
     return 0;
 }
 
-/* dx (V) = (softmax(x) - onehot(t)) scale, where t may lie outside; dx may be x. */
+/* dx (V) = (softmax(x) - onehot(t)) scale */
 static void NAME(softmax_gradient)(const REAL *x, REAL *dx, ptrdiff_t V, ptrdiff_t t, REAL lse, REAL scale)
 {
     for (ptrdiff_t v = 0; v < V; v += W) {
         ptrdiff_t w = V - v < W ? V - v : W;
         NAME(store_n)(dx + v, NAME(vexp)(NAME(load_n)(x + v, w) - lse) * scale, w);
     }
-    if (t >= 0 && t < V)
-        dx[t] -= scale;
+    dx[t] -= scale;
 }
 
 static void NAME(softmax_backward_body)(team *tm, int rank, void *work)

@@ -132,6 +132,14 @@ static ptrdiff_t NAME(pack_panels)(REAL *room, matrix weights, ptrdiff_t K, ptrd
     return NAME(lines)(NAME(panel_count)(H) * G * W * K);
 }
 
+/* <cell>_pack of a cell whose gates go together: the panels of Wx, then those of Wh. */
+static ptrdiff_t NAME(pack_cell)(const cell_job *job, REAL *room, int G)
+{
+    const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
+    const ptrdiff_t x = NAME(pack_panels)(room, Wx, job->D, job->H, 0, G);
+    return x + NAME(pack_panels)(room ? room + x : NULL, Wh, job->H, job->H, 0, G);
+}
+
 /* sums (rows, vectors of the strip, W) (+)= a weights: one of `tiles` tiles of a strip, the one with number i. What
  * lies behind the strip's weights is fetched meanwhile: if they are packed it is multiplied next. */
 static void NAME(gates_product)(int G, int panels, ptrdiff_t K, ptrdiff_t rows, const REAL *a, ptrdiff_t ar, right_side b,

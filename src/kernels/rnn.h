@@ -106,12 +106,7 @@ static void NAME(rnn_forward_body)(team *tm, int rank, void *work)
     }
 }
 
-static ptrdiff_t NAME(rnn_pack)(const cell_job *job, void *room)
-{
-    const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
-    ptrdiff_t x = NAME(pack_panels)(room, Wx, job->D, job->H, 0, 1);
-    return x + NAME(pack_panels)(room ? (REAL *)room + x : NULL, Wh, job->H, job->H, 0, 1);
-}
+static ptrdiff_t NAME(rnn_pack)(const cell_job *job, void *room) { return NAME(pack_cell)(job, room, 1); }
 
 static int NAME(rnn_forward)(const cell_job *job)
 {
@@ -181,14 +176,7 @@ static void NAME(rnn_backward_body)(team *tm, int rank, void *work)
     if (k->few) {
         for (ptrdiff_t q = q0; q < q1; q++)
             NAME(rnn_gate_grads)(k, q, 0, 0, N, NULL);
-        team_wait(tm);
-        NAME(few_from_panels)(&k->panels, p0, p1, N, k->few_x);
-        if (job->db)
-            NAME(panel_bias_grads)(&k->panels, p0, p1, job->db);
-        team_wait(tm);
-        NAME(few_grads)(&k->panels, tm, rank, N, k->few_x, 0, 1, Wh, H, h0, job->h0.s0, job->dh0, H, job->dWh);
-        NAME(few_grads)(&k->panels, tm, rank, N, k->few_x, 0, 1, Wx, D, xs, job->xs.s0, (REAL *)job->dxs.p, job->dxs.s0,
-                        job->dWx);
+        NAME(few_cell_grads)(&k->panels, tm, rank, job, p0, p1, k->few_x);
         return;
     }
     for (ptrdiff_t q = q0; q < q1; q++)

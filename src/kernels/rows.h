@@ -125,3 +125,20 @@ static inline int NAME(is_few)(const cell_job *job)
 {
     return job->T == 1 && job->N <= FEW_ROWS && job->Wx.s1 == 1 && job->Wh.s1 == 1 && !job->packed;
 }
+
+/* What is left of backward once dA is in the panels, for a cell without a product within its step: dh0, dxs and all
+ * gradients of the weights. dA: room (N, all H). */
+static void NAME(few_cell_grads)(const panels_of *P, team *tm, int rank, const cell_job *job, ptrdiff_t p0, ptrdiff_t p1,
+                                 REAL *dA)
+{
+    const ptrdiff_t N = job->N, D = job->D, H = job->H;
+    const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
+
+    team_wait(tm);
+    NAME(few_from_panels)(P, p0, p1, N, dA);
+    if (job->db)
+        NAME(panel_bias_grads)(P, p0, p1, job->db);
+    team_wait(tm);
+    NAME(few_grads)(P, tm, rank, N, dA, 0, P->G, Wh, H, job->h0.p, job->h0.s0, job->dh0, H, job->dWh);
+    NAME(few_grads)(P, tm, rank, N, dA, 0, P->G, Wx, D, job->xs.p, job->xs.s0, (REAL *)job->dxs.p, job->dxs.s0, job->dWx);
+}
