@@ -51,6 +51,7 @@ CELLS = ("rnn", "lstm", "gru")
 DEVICES = ("cuda", "cpu", "reference")  # the best first
 MAX_THREADS = 1024
 
+_precision = "highest"
 _default = None  # set_device; None leaves it to RNNFAST_DEVICE
 _context = ContextVar("rnnfast.device", default=None)  # a new thread starts without one
 
@@ -161,6 +162,30 @@ def set_num_threads(n):
     if not 1 <= n <= MAX_THREADS:
         raise ValueError(f"set_num_threads: n must be from 1 to {MAX_THREADS}, got {n}")
     _runtime.set_num_threads(n)
+
+
+# Precision of the cuda column
+
+
+def get_float32_matmul_precision():
+    """"highest" or "high"; see set_float32_matmul_precision."""
+    return _precision
+
+
+def set_float32_matmul_precision(precision):
+    """How the cuda column multiplies float32 matrices, in PyTorch's words.
+
+    "highest" (the default) in float32; "high" on tensor cores, in TF32: inputs rounded to 10 bits,
+    sums in float32, errors around 1e-3. The other columns always compute in full precision.
+    ValueError for another word.
+    """
+    global _precision
+    if precision not in ("highest", "high"):
+        raise ValueError(
+            "set_float32_matmul_precision: precision must be 'highest' or 'high', "
+            f"got {precision!r}"
+        )
+    _precision = precision
 
 
 def show_config():

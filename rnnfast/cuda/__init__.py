@@ -1,6 +1,64 @@
-"""The CUDA column: its room, still empty."""
+"""The CUDA column: kernels in Numba CUDA, arrays and launches by CuPy (the `cuda` extra).
+
+NumPy arrays are copied to the GPU and the results back, which is slow; CuPy arrays, and everything
+that speaks DLPack or the CUDA array interface, stay where they are and give CuPy arrays. Work runs
+on CuPy's current stream; nothing waits for it but a copy to NumPy.
+"""
+
+from functools import cache
+
+_runtime = None  # a runtime that `use` put in the place of the GPU's
 
 
 def available():
     """Why this column cannot be used, or None."""
-    return "this version of rnnfast has no CUDA kernels yet"
+    return None if _runtime is not None else _why_missing()
+
+
+def use(runtime):
+    """Run this column on `runtime` (None: the GPU again); tests use it for a simulator."""
+    global _runtime
+    _runtime = runtime
+
+
+def what_runs():
+    """The runtime of this column; see rnnfast.cuda.runtime."""
+    return _runtime if _runtime is not None else _gpu(_current_device())
+
+
+@cache
+def _why_missing():
+    from importlib.util import find_spec
+
+    for module, package in (("numba", "numba-cuda"), ("cupy", "cupy-cuda13x")):
+        if find_spec(module) is None:
+            return f"{package} is not installed (pip install 'rnnfast[cuda]')"
+    try:
+        if find_spec("numba.cuda") is None:
+            return "numba-cuda is not installed (pip install 'rnnfast[cuda]')"
+        import cupy
+
+        if cupy.cuda.runtime.getDeviceCount() == 0:
+            return "there is no NVIDIA GPU"
+        from rnnfast.cuda.runtime import MINIMUM, Gpu
+
+        gpu = Gpu()
+    except Exception as error:  # a driver can be missing or too old in many ways
+        return f"CUDA does not start ({' '.join(str(error).split()) or type(error).__name__})"
+    if gpu.compute_capability < MINIMUM:
+        found, needed = (".".join(map(str, cc)) for cc in (gpu.compute_capability, MINIMUM))
+        return f"{gpu.name} has compute capability {found}, {needed} is needed"
+    return None
+
+
+def _current_device():
+    import cupy
+
+    return cupy.cuda.runtime.getDevice()
+
+
+@cache
+def _gpu(device):
+    from rnnfast.cuda.runtime import Gpu
+
+    return Gpu()

@@ -1,0 +1,254 @@
+"""What the cells' calls share: check the arguments, bring them to the GPU, the products outside.
+
+The checks are those of the other columns: a TypeError or a ValueError before anything is written.
+"""
+
+import sys
+
+import numpy as np
+
+from rnnfast.cuda import what_runs
+from rnnfast.cuda.planner import Plan, make_plan
+from rnnfast.kernels import get_float32_matmul_precision
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+class Packed(tuple):
+    """Copies of (Wx, Wh, b) on the GPU, which forward takes where train=False; and whose."""
+
+    cell: str
+
+
+NOTHING = Plan("nothing", 0, 0)  # N = 0 or T = 0
+
+
+class Cache(dict):
+    """What forward keeps for backward. Opaque; empty once backward has consumed it."""
+
+
+def array(owner, x, dtype, ndim):
+    """x, an array of `dtype` (None: float32 or float64) with `ndim` axes; still where it is."""
+    found = getattr(x, "dtype", None)
+    if found is None or not hasattr(x, "shape"):
+        raise TypeError(f"{owner} must be an array, got {type(x).__name__}")
+    if (found not in FLOATS) if dtype is None else (found != dtype):
+        expected = "float32 or float64" if dtype is None else dtype
+        raise TypeError(f"{owner} must be {expected}, got {found}")
+    if len(x.shape) != ndim:
+        raise ValueError(f"{owner} must have {ndim} axes, got {x.shape}")
+    return x
+
+
+class Call:
+    """The checked arguments of one call, on the GPU.
+
+    Wx, Wh, b and the states are contiguous CuPy arrays (b of zeros where there is none), `host`
+    is true where the caller works with NumPy arrays and wants such back.
+    """
+
+    def __init__(self, cell, gates, states, params):
+        self.cell, self.gates, self.states = cell, gates, states
+        self.gpu = what_runs()
+        self.xp = self.gpu.xp
+        self._take(params)
+
+    def _take(self, params):
+        cell, gates = self.cell, self.gates
+        if not isinstance(params, (tuple, list)) or len(params) not in (2, 3):
+            kind = type(params).__name__
+            raise TypeError(f"{cell}: params must be (Wx, Wh, b), got {kind}")
+        Wx, Wh, b = (*params, None)[:3]
+        array(f"{cell}: Wx", Wx, None, 2)
+        self.dtype = np.dtype(Wx.dtype)
+        array(f"{cell}: Wh", Wh, self.dtype, 2)
+        self.D, self.H = Wx.shape[0], Wh.shape[0]
+        columns = gates * self.H
+        if self.H < 1 or Wh.shape[1] != columns:
+            raise ValueError(f"{cell}: Wh must be (H, {gates}H), got {Wh.shape}")
+        if self.D < 1 or Wx.shape[1] != columns:
+            expected = f"(D, {gates}H) = (D, {columns})"
+            raise ValueError(f"{cell}: Wx must be {expected}, got {Wx.shape}")
+        if b is not None:
+            array(f"{cell}: b", b, self.dtype, 1)
+            if b.shape != (columns,):
+                raise ValueError(f"{cell}: b must be ({gates}H,) = ({columns},), got {b.shape}")
+        self.has_bias = b is not None
+        self.params = Wx, Wh, b
+
+    def sequence(self, name, x, width):
+        """x (N, T, width) as it has to be; N and T, on the way."""
+        array(f"{self.cell}: {name}", x, self.dtype, 3)
+        N, T, last = x.shape
+        if last != width:
+            raise ValueError(f"{self.cell}: {name} must be (N, T, {width}), got {x.shape}")
+        if N * (T + 1) * (self.D + 8 * self.H) * 8 > sys.maxsize // 2:
+            raise ValueError(
+                f"{self.cell}: (N, T, D, H) = ({N}, {T}, {self.D}, {self.H}) needs more memory "
+                "than can be addressed"
+            )
+        self.N, self.T = N, T
+        return x
+
+    def check_state(self, name, names, state):
+        if state is None:
+            return
+        if not isinstance(state, (tuple, list)) or len(state) != self.states:
+            kind = type(state).__name__
+            raise TypeError(
+                f"{self.cell}: {name} must be None or a tuple of {self.states} arrays, got {kind}"
+            )
+        for part, x in zip(names, state, strict=False):
+            if x is not None:
+                array(f"{self.cell}: {part}", x, self.dtype, 2)
+                if x.shape != (self.N, self.H):
+                    expected = f"(N, H) = ({self.N}, {self.H})"
+                    raise ValueError(f"{self.cell}: {part} must be {expected}, got {x.shape}")
+
+    def check_grads(self, grads):
+        cell = self.cell
+        if not isinstance(grads, (tuple, list)):
+            raise TypeError(f"{cell}: grads must be (dWx, dWh, db), got {type(grads).__name__}")
+        if len(grads) != 3 and not (len(grads) == 2 and not self.has_bias):
+            raise ValueError(
+                f"{cell}: grads must be (dWx, dWh, db), one for each parameter, got {len(grads)}"
+            )
+        if not self.has_bias and len(grads) == 3 and grads[2] is not None:
+            raise ValueError(f"{cell}: grads[2] must be None, as b is")
+        for i, (g, p) in enumerate(zip(grads, self.params, strict=False)):
+            if p is not None:
+                array(f"{cell}: grads[{i}]", g, self.dtype, len(p.shape))
+                if g.shape != p.shape:
+                    raise ValueError(f"{cell}: grads[{i}] must be {p.shape}, got {g.shape}")
+                if isinstance(g, np.ndarray) and not g.flags.writeable:
+                    raise ValueError(f"{cell}: grads[{i}] must be writeable, got read-only")
+
+    # To the GPU
+
+    def move(self, x):
+        return self.xp.ascontiguousarray(self.gpu.to_device(x))
+
+    def weights(self):
+        """Wx and Wh on the GPU, as they lie, and b, contiguous."""
+        Wx, Wh, b = self.params
+        if b is None:
+            b = self.xp.zeros(self.gates * self.H, self.dtype)
+        return self.move(Wx), self.move(Wh), self.move(b)
+
+    def state(self, state):
+        """The states on the GPU, zeros for None."""
+        return tuple(
+            self.zeros(self.N, self.H) if x is None else self.move(x)
+            for x in (state or (None,) * self.states)
+        )
+
+    # What runs outside the recurrence
+
+    def projection(self, xs, Wx):
+        """x Wx of all steps, (N, T, G*H)."""
+        A = self.empty(self.N, self.T, Wx.shape[1])
+        if A.size:
+            self.gpu.matmul(rows(xs), Wx, out=rows(A))
+        return A
+
+    def plan(self, products):
+        if self.N * self.T == 0:
+            return NOTHING
+        precision = "tf32" if get_float32_matmul_precision() == "high" else "float32"
+        return make_plan(self.gpu, products, self.N, self.H, self.dtype.name, precision)
+
+    def keep(self, xs, reverse, **arrays):
+        """The cache for backward."""
+        shape = self.N, self.T, self.D, self.H, self.dtype
+        return Cache(cell=self.cell, shape=shape, xs=xs, reverse=reverse, **arrays)
+
+    def finish(self, xs, dA, Wx, grads, recurrent):
+        """Writes the gradients, returns dxs; dA (N, T, G*H).
+
+        recurrent: the left sides of the products with Wh, and the columns of Wh they meet.
+        """
+        dA2 = rows(dA)
+        if not dA2.size:
+            for grad in grads:
+                if grad is not None:
+                    grad[...] = 0
+            return self.give(self.empty(self.N, self.T, self.D))
+        matmul = self.gpu.matmul
+        dWh = self.empty(self.H, self.gates * self.H)
+        for left, columns in recurrent:
+            if columns == slice(None):
+                matmul(rows(left).T, dA2, out=dWh)
+            else:
+                dWh[:, columns] = matmul(rows(left).T, dA2[:, columns])
+        self.write(grads[0], matmul(rows(xs).T, dA2))
+        self.write(grads[1], dWh)
+        if self.has_bias:
+            self.write(grads[2], dA2.sum(axis=0))
+        dxs = self.empty(self.N, self.T, self.D)
+        matmul(dA2, Wx.T, out=rows(dxs))
+        return self.give(dxs)
+
+    def zeros(self, *shape):
+        return self.xp.zeros(shape, self.dtype)
+
+    def empty(self, *shape):
+        return self.xp.empty(shape, self.dtype)
+
+    def give(self, x):
+        """A result to the caller."""
+        return self.gpu.to_host(x) if self.host else x
+
+    def write(self, grad, value):
+        """A gradient into the caller's array."""
+        grad[...] = self.gpu.to_host(value) if isinstance(grad, np.ndarray) else value
+
+
+def rows(x):
+    """(N, T, K) as (N*T, K)."""
+    return x.reshape(x.shape[0] * x.shape[1], x.shape[2])
+
+
+def start_forward(cell, gates, names, xs, state, params, train):
+    """A Call with everything that a forward has to check; xs as it came."""
+    if isinstance(params, Packed):
+        if params.cell != cell:
+            raise TypeError(f"{cell}: params were packed by {params.cell}.pack")
+        if train:
+            raise TypeError(f"{cell}: packed params are for train=False")
+    call = Call(cell, gates, len(names), params)
+    call.sequence("xs", xs, call.D)
+    call.check_state("state", names, state)
+    call.host = isinstance(xs, np.ndarray)
+    return call
+
+
+def start_backward(cell, gates, names, dhs, dstate, params, cache, grads):
+    """A Call with everything that a backward has to check, and the cache, taken."""
+    if cache is None:
+        raise RuntimeError(f"{cell}: backward needs the cache of a forward with train=True")
+    if not isinstance(cache, Cache) or cache.get("cell", cell) != cell:
+        raise TypeError(f"{cell}: cache must come from {cell}.forward, got {type(cache).__name__}")
+    if not cache:
+        raise RuntimeError(f"{cell}: this cache was used by an earlier backward")
+    call = Call(cell, gates, len(names), params)
+    N, T, D, H, dtype = cache["shape"]
+    if (call.D, call.H, call.dtype) != (D, H, dtype):
+        raise ValueError(f"{cell}: params must be those of forward, with D = {D} and H = {H}")
+    call.sequence("dhs", dhs, H)
+    if (call.N, call.T) != (N, T):
+        raise ValueError(f"{cell}: dhs must be (N, T, H) = ({N}, {T}, {H}), got {dhs.shape}")
+    call.check_state("dstate", [f"d{name}" for name in names], dstate)
+    call.check_grads(grads)
+    call.host = isinstance(dhs, np.ndarray)
+    kept = dict(cache)
+    cache.clear()
+    return call, kept
+
+
+def pack(cell, gates, params):
+    """Copies of params on the GPU; see rnnfast.kernels."""
+    call = Call(cell, gates, 1, params)
+    gpu = call.gpu
+    packed = Packed(None if p is None else gpu.to_device(p).copy() for p in call.params)
+    packed.cell = cell
+    return packed

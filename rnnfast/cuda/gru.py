@@ -1,0 +1,577 @@
+"""The GRU in CUDA; the equations are those of rnnfast/reference/gru.py.
+
+    A (N, T, 3H)   x Wx at first, blocks z, r, candidate; the gates after forward, dA after backward
+    hp, rh (N, T, H)   h of the step before, and r times it, kept for backward
+    hs, dhs (N, T, H), h0, hT, dhT, dh0 (N, H), Wh (H, 3H), b (3H,)
+
+r comes before the candidate's product, so a step has two products, one after the other. A kernel
+runs the T steps t = first, first + ahead, ...; `train` says whether A, hp and rh are kept.
+Three ways to run, see planner.py: row, grid, steps.
+"""
+
+from functools import cache
+
+import numpy as np
+
+from rnnfast.cuda import call as calls
+from rnnfast.cuda.activations import activations
+from rnnfast.cuda.grid import exchange, make_meeting
+from rnnfast.cuda.product import THREADS, make_product, up
+from rnnfast.cuda.rows import make_dot, make_over_lanes, quarter
+
+GATES = 3
+STATES = ("h",)
+# Products of a step: terms and columns, in H. Forward z r and then the candidate; back first the
+# candidate's, then the others'.
+FORWARD, BACKWARD = ((1, 2), (1, 1)), ((1, 1), (2, 1))
+
+
+def make_step_back(gpu, dtype):
+    """The gradient of one step of one unit, as far as it goes before and after d(r h')."""
+    one = np.dtype(dtype).type(1)
+
+    @gpu.device
+    def candidate_back(dh, z, h_hat):
+        return dh * z * (one - h_hat * h_hat)
+
+    @gpu.device
+    def gates_back(dh, drh, z, r, h_hat, h_prev):
+        """dA_z, dA_r and what goes straight to dh of the step before."""
+        dz = dh * (h_hat - h_prev) * z * (one - z)
+        dr = drh * h_prev * r * (one - r)
+        return dz, dr, dh * (one - z) + drh * r
+
+    return candidate_back, gates_back
+
+
+# A block for each sample. Of a unit's four lanes 0 and 2 share z, 1 and 3 share r (a half of the
+# terms each), and all of them the candidate (a quarter each).
+
+
+def half(H):
+    return up(-(-H // 2), 4)
+
+
+@cache
+def row_forward(gpu, H):
+    cuda, over_lanes = gpu.cuda, make_over_lanes(gpu)
+    sigmoid, tanh = activations(gpu, "float32")
+    zero, one, float32 = np.float32(0), np.float32(1), gpu.float32
+    HALF, QUARTER = half(H), quarter(H)
+    dot_half, dot_quarter = make_dot(gpu, HALF), make_dot(gpu, QUARTER)
+    TERMS = HALF + QUARTER
+    RH = 2 * HALF  # where r h' lies, after h
+    VECTORS = RH + 4 * QUARTER
+
+    def gru_row_forward_kernel(A, Wh, b, h0, hs, hp, rh, hT, T, first, ahead, train):
+        W = cuda.local.array(TERMS, float32)
+        s = cuda.shared.array(VECTORS, float32)
+        tid = cuda.threadIdx.x
+        n = cuda.blockIdx.x
+        u = tid // 4
+        q = tid % 4
+        gate = q % 2
+        start = q // 2 * HALF
+        live = u < H
+        for k in range(HALF):
+            W[k] = zero
+            if live and start + k < H:
+                W[k] = Wh[(start + k) * 3 * H + gate * H + u]
+        for k in range(QUARTER):
+            W[HALF + k] = zero
+            if live and q * QUARTER + k < H:
+                W[HALF + k] = Wh[(q * QUARTER + k) * 3 * H + 2 * H + u]
+        for e in range(tid, VECTORS, cuda.blockDim.x):
+            s[e] = zero
+        cuda.syncthreads()
+        bias = zero
+        bias_c = zero
+        h = zero
+        if live:
+            bias = b[gate * H + u]
+            bias_c = b[2 * H + u]
+            h = h0[n * H + u]
+            s[u] = h
+        cuda.syncthreads()
+        at = (n * T + first) * H + u
+        for _ in range(T):
+            a = bias
+            a_c = bias_c
+            at_z = 3 * (at - u) + u
+            if live:
+                a += A[at_z + gate * H]
+                a_c += A[at_z + 2 * H]
+            part = dot_half(W, 0, s, start)
+            y = sigmoid(a + part + cuda.shfl_xor_sync(-1, part, 2))
+            other = cuda.shfl_xor_sync(-1, y, 1)
+            z = y
+            r = other
+            if gate == 1:
+                z = other
+                r = y
+            if live and q == 0:
+                s[RH + u] = r * h
+            cuda.syncthreads()
+            h_hat = tanh(a_c + over_lanes(dot_quarter(W, HALF, s, RH + q * QUARTER)))
+            h_next = (one - z) * h + z * h_hat
+            if live and q == 0:
+                s[u] = h_next
+                hs[at] = h_next
+                if train != 0:
+                    hp[at] = h
+                    rh[at] = r * h
+                    A[at_z] = z
+                    A[at_z + H] = r
+                    A[at_z + 2 * H] = h_hat
+            h = h_next
+            at += ahead * H
+            cuda.syncthreads()
+        if live and q == 0:
+            hT[n * H + u] = h
+
+    return gpu.kernel(gru_row_forward_kernel, "*f " * 8 + "i i i i", up(4 * H, 32))
+
+
+@cache
+def row_backward(gpu, H):
+    cuda, over_lanes = gpu.cuda, make_over_lanes(gpu)
+    candidate_back, gates_back = make_step_back(gpu, "float32")
+    zero, float32 = np.float32(0), gpu.float32
+    HALF, QUARTER = half(H), quarter(H)
+    dot_half, dot_quarter = make_dot(gpu, HALF), make_dot(gpu, QUARTER)
+    TERMS = HALF + QUARTER
+    DZ = 4 * QUARTER  # where dA_z and dA_r lie, after dA_c
+    DR = DZ + 2 * HALF
+    VECTORS = DR + 2 * HALF
+
+    def gru_row_backward_kernel(dhs, A, hp, Wh, dhT, dh0, T, first, ahead):
+        W = cuda.local.array(TERMS, float32)
+        s = cuda.shared.array(VECTORS, float32)
+        tid = cuda.threadIdx.x
+        n = cuda.blockIdx.x
+        u = tid // 4
+        q = tid % 4
+        gate = q % 2
+        start = q // 2 * HALF
+        live = u < H
+        for k in range(HALF):
+            W[k] = zero
+            if live and start + k < H:
+                W[k] = Wh[u * 3 * H + gate * H + start + k]
+        for k in range(QUARTER):
+            W[HALF + k] = zero
+            if live and q * QUARTER + k < H:
+                W[HALF + k] = Wh[u * 3 * H + 2 * H + q * QUARTER + k]
+        for e in range(tid, VECTORS, cuda.blockDim.x):
+            s[e] = zero
+        cuda.syncthreads()
+        dh = zero
+        if live:
+            dh = dhT[n * H + u]
+        at = (n * T + first) * H + u
+        for _ in range(T):
+            z = zero
+            r = zero
+            h_hat = zero
+            h_prev = zero
+            da_c = zero
+            at_z = 3 * (at - u) + u
+            if live:
+                z = A[at_z]
+                r = A[at_z + H]
+                h_hat = A[at_z + 2 * H]
+                h_prev = hp[at]
+                dh += dhs[at]
+                da_c = candidate_back(dh, z, h_hat)
+                if q == 0:
+                    s[u] = da_c
+            cuda.syncthreads()
+            drh = over_lanes(dot_quarter(W, HALF, s, q * QUARTER))
+            dz, dr, dh = gates_back(dh, drh, z, r, h_hat, h_prev)
+            if live and q == 0:
+                s[DZ + u] = dz
+                s[DR + u] = dr
+            cuda.syncthreads()
+            if live and q == 0:
+                A[at_z] = dz
+                A[at_z + H] = dr
+                A[at_z + 2 * H] = da_c
+            dh += over_lanes(dot_half(W, 0, s, DZ + gate * 2 * HALF + start))
+            at += ahead * H
+        if live and q == 0:
+            dh0[n * H + u] = dh
+
+    return gpu.kernel(gru_row_backward_kernel, "*f " * 6 + "i i i", up(4 * H, 32))
+
+
+# The whole GPU for all steps
+
+
+@cache
+def grid_forward(gpu, H, plan):
+    cuda, publish = gpu.cuda, gpu.publish
+    sigmoid, tanh = activations(gpu, "float32")
+    signal, wait = make_meeting(gpu)
+    tile, tile_c = plan.tiles
+    place, rounded, product, total = make_product(gpu, tile)
+    place_c, _, product_c, total_c = make_product(gpu, tile_c)
+    zero, one, float32 = np.float32(0), np.float32(1), gpu.float32
+    BLOCKS, UNITS, ROWS, NR = plan.blocks // plan.groups, plan.units, plan.rows, tile.NR
+    STRIDE, C, C_C = tile.stride, tile.C, tile_c.C
+    W_C = tile.weights  # where the candidate's weights lie
+    XS = W_C + tile_c.weights
+    SUMS = XS + NR * tile.row
+    STATE = plan.state
+
+    def gru_grid_forward_kernel(
+        A, Wh, b, h0, hs, hp, rh, hT, x, xr, counters, N, T, first, ahead, train
+    ):
+        """x is where the blocks exchange h, xr where r h."""
+        s = cuda.shared.array(0, float32)
+        tid = cuda.threadIdx.x
+        group = cuda.blockIdx.x // BLOCKS
+        j0 = cuda.blockIdx.x % BLOCKS * UNITS
+        n0 = group * ROWS
+        for e in range(tid, STRIDE * C, THREADS):
+            k = e // C
+            c = e - k * C
+            j = j0 + c // 2  # z and r of a unit lie side by side
+            w = zero
+            if c < 2 * UNITS and j < H and k < H:
+                w = Wh[k * 3 * H + c % 2 * H + j]
+            s[place(k, c)] = rounded(w)
+        for e in range(tid, STRIDE * C_C, THREADS):
+            k = e // C_C
+            c = e - k * C_C
+            w = zero
+            if c < UNITS and j0 + c < H and k < H:
+                w = Wh[k * 3 * H + 2 * H + j0 + c]
+            s[W_C + place_c(k, c)] = rounded(w)
+        for e in range(tid, ROWS * UNITS, THREADS):
+            n = n0 + e // UNITS
+            j = j0 + e % UNITS
+            if n < N and j < H:
+                s[STATE + e] = h0[n * H + j]
+                publish(x, n * STRIDE + j, h0[n * H + j])
+        signal(counters, group)
+        t = first
+        for i_step in range(T):
+            wait(counters, group, (2 * i_step + 1) * BLOCKS)
+            for row in range(0, ROWS, NR):
+                product(x, (n0 + row) * STRIDE, s, 0, XS, SUMS)
+                for e in range(tid, NR * UNITS, THREADS):
+                    m = e // UNITS
+                    v = e - m * UNITS
+                    n = n0 + row + m
+                    j = j0 + v
+                    if n < N and j < H:
+                        at = (n * T + t) * H + j
+                        at_z = (n * T + t) * 3 * H + j
+                        h = s[STATE + (row + m) * UNITS + v]
+                        r = sigmoid(A[at_z + H] + b[H + j] + total(s, SUMS, m, 2 * v + 1))
+                        publish(xr, n * STRIDE + j, r * h)
+                        A[at_z] = sigmoid(A[at_z] + b[j] + total(s, SUMS, m, 2 * v))
+                        if train != 0:
+                            A[at_z + H] = r
+                            hp[at] = h
+                            rh[at] = r * h
+            signal(counters, group)
+            wait(counters, group, (2 * i_step + 2) * BLOCKS)
+            for row in range(0, ROWS, NR):
+                product_c(xr, (n0 + row) * STRIDE, s, W_C, XS, SUMS)
+                for e in range(tid, NR * UNITS, THREADS):
+                    m = e // UNITS
+                    v = e - m * UNITS
+                    n = n0 + row + m
+                    j = j0 + v
+                    if n < N and j < H:
+                        at = (n * T + t) * H + j
+                        at_z = (n * T + t) * 3 * H + j
+                        unit = STATE + (row + m) * UNITS + v
+                        z = A[at_z]
+                        h_hat = tanh(A[at_z + 2 * H] + b[2 * H + j] + total_c(s, SUMS, m, v))
+                        h = (one - z) * s[unit] + z * h_hat
+                        publish(x, n * STRIDE + j, h)
+                        s[unit] = h
+                        hs[at] = h
+                        if train != 0:
+                            A[at_z + 2 * H] = h_hat
+            signal(counters, group)
+            t += ahead
+        for e in range(tid, ROWS * UNITS, THREADS):
+            n = n0 + e // UNITS
+            j = j0 + e % UNITS
+            if n < N and j < H:
+                hT[n * H + j] = s[STATE + e]
+
+    signature = "*f " * 10 + "*i i i i i i"
+    return gpu.kernel(gru_grid_forward_kernel, signature, THREADS, plan.shared, cooperative=True)
+
+
+@cache
+def grid_backward(gpu, H, plan):
+    cuda, publish = gpu.cuda, gpu.publish
+    candidate_back, gates_back = make_step_back(gpu, "float32")
+    signal, wait = make_meeting(gpu)
+    tile_c, tile = plan.tiles
+    place_c, rounded, product_c, total_c = make_product(gpu, tile_c)
+    place, _, product, total = make_product(gpu, tile)
+    zero, float32 = np.float32(0), gpu.float32
+    BLOCKS, UNITS, ROWS, NR = plan.blocks // plan.groups, plan.units, plan.rows, tile.NR
+    STRIDE, STRIDE_C, C = tile.stride, tile_c.stride, tile.C
+    W_C = tile.weights  # where the candidate's weights lie
+    XS = W_C + tile_c.weights
+    SUMS, SUMS_C = XS + NR * tile.row, XS + NR * tile_c.row
+    STATE = plan.state
+
+    def gru_grid_backward_kernel(
+        dhs, A, hp, Wh, dhT, dh0, x, xc, counters, N, T, first, ahead
+    ):
+        """x is where the blocks exchange dA_z and dA_r, xc where dA_c."""
+        s = cuda.shared.array(0, float32)
+        tid = cuda.threadIdx.x
+        group = cuda.blockIdx.x // BLOCKS
+        j0 = cuda.blockIdx.x % BLOCKS * UNITS
+        n0 = group * ROWS
+        for e in range(tid, STRIDE * C, THREADS):
+            c = e // STRIDE
+            k = e - c * STRIDE
+            w = zero
+            if c < UNITS and j0 + c < H and k < 2 * H:
+                w = Wh[(j0 + c) * 3 * H + k]
+            s[place(k, c)] = rounded(w)
+        for e in range(tid, STRIDE_C * C, THREADS):
+            c = e // STRIDE_C
+            k = e - c * STRIDE_C
+            w = zero
+            if c < UNITS and j0 + c < H and k < H:
+                w = Wh[(j0 + c) * 3 * H + 2 * H + k]
+            s[W_C + place_c(k, c)] = rounded(w)
+        for e in range(tid, ROWS * UNITS, THREADS):
+            n = n0 + e // UNITS
+            j = j0 + e % UNITS
+            if n < N and j < H:
+                s[STATE + e] = dhT[n * H + j]
+        cuda.syncthreads()
+        t = first
+        for i_step in range(T + 1):  # dh comes from the step before; the last one gives dh0
+            if i_step > 0:
+                wait(counters, group, 2 * i_step * BLOCKS)
+            for row in range(0, ROWS, NR):
+                if i_step > 0:
+                    product(x, (n0 + row) * STRIDE, s, 0, XS, SUMS)
+                for e in range(tid, NR * UNITS, THREADS):
+                    m = e // UNITS
+                    v = e - m * UNITS
+                    n = n0 + row + m
+                    j = j0 + v
+                    if n < N and j < H:
+                        unit = STATE + (row + m) * UNITS + v
+                        dh = s[unit]
+                        if i_step > 0:
+                            dh += total(s, SUMS, m, v)
+                        if i_step == T:
+                            dh0[n * H + j] = dh
+                        else:
+                            at_z = (n * T + t) * 3 * H + j
+                            dh += dhs[(n * T + t) * H + j]
+                            s[unit] = dh
+                            da_c = candidate_back(dh, A[at_z], A[at_z + 2 * H])
+                            publish(xc, n * STRIDE_C + j, da_c)
+            if i_step < T:
+                signal(counters, group)
+                wait(counters, group, (2 * i_step + 1) * BLOCKS)
+                for row in range(0, ROWS, NR):
+                    product_c(xc, (n0 + row) * STRIDE_C, s, W_C, XS, SUMS_C)
+                    for e in range(tid, NR * UNITS, THREADS):
+                        m = e // UNITS
+                        v = e - m * UNITS
+                        n = n0 + row + m
+                        j = j0 + v
+                        if n < N and j < H:
+                            at_z = (n * T + t) * 3 * H + j
+                            unit = STATE + (row + m) * UNITS + v
+                            dh = s[unit]
+                            z = A[at_z]
+                            h_hat = A[at_z + 2 * H]
+                            drh = total_c(s, SUMS_C, m, v)
+                            h_prev = hp[(n * T + t) * H + j]
+                            A[at_z + 2 * H] = candidate_back(dh, z, h_hat)
+                            dz, dr, dh = gates_back(dh, drh, z, A[at_z + H], h_hat, h_prev)
+                            publish(x, n * STRIDE + j, dz)
+                            publish(x, n * STRIDE + H + j, dr)
+                            A[at_z] = dz
+                            A[at_z + H] = dr
+                            s[unit] = dh
+                signal(counters, group)
+            t += ahead
+
+    signature = "*f " * 8 + "*i i i i i"
+    return gpu.kernel(gru_grid_backward_kernel, signature, THREADS, plan.shared, cooperative=True)
+
+
+# Two matrix products and two kernels a step
+
+
+@cache
+def step_forward(gpu, H, dtype):
+    cuda = gpu.cuda
+    sigmoid, tanh = activations(gpu, dtype)
+    one = np.dtype(dtype).type(1)
+
+    def gru_step_gates_kernel(A, Ah, b, h, hp, rh, rh_now, N, T, t, train):
+        """Ah (N, 2H) is h [Wh_z, Wh_r]; rh_now (N, H) is r h, for the product that follows."""
+        e = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
+        if e < N * H:
+            n = e // H
+            j = e - n * H
+            at = (n * T + t) * H + j
+            at_z = (n * T + t) * 3 * H + j
+            r = sigmoid(A[at_z + H] + b[H + j] + Ah[n * 2 * H + H + j])
+            A[at_z] = sigmoid(A[at_z] + b[j] + Ah[n * 2 * H + j])
+            rh_now[e] = r * h[e]
+            if train != 0:
+                A[at_z + H] = r
+                hp[at] = h[e]
+                rh[at] = r * h[e]
+
+    def gru_step_candidate_kernel(A, Ac, b, h, hs, N, T, t):
+        """Ac (N, H) is (r h) Wh_c; h (N, H) is replaced."""
+        e = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
+        if e < N * H:
+            n = e // H
+            j = e - n * H
+            at_z = (n * T + t) * 3 * H + j
+            z = A[at_z]
+            h_hat = tanh(A[at_z + 2 * H] + b[2 * H + j] + Ac[e])
+            h_next = (one - z) * h[e] + z * h_hat
+            A[at_z + 2 * H] = h_hat
+            hs[(n * T + t) * H + j] = h_next
+            h[e] = h_next
+
+    real = "*" + np.dtype(dtype).char + " "
+    return (
+        gpu.kernel(gru_step_gates_kernel, real * 7 + "i i i i", THREADS),
+        gpu.kernel(gru_step_candidate_kernel, real * 5 + "i i i", THREADS),
+    )
+
+
+@cache
+def step_backward(gpu, H, dtype):
+    cuda = gpu.cuda
+    candidate_back, gates_back = make_step_back(gpu, dtype)
+
+    def gru_step_candidate_back_kernel(dhs, A, dA_c, dh, N, T, t):
+        """dh (N, H) gets its share of dhs; dA_c (N, H) is for the product that follows."""
+        e = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
+        if e < N * H:
+            n = e // H
+            j = e - n * H
+            at_z = (n * T + t) * 3 * H + j
+            dh_now = dh[e] + dhs[(n * T + t) * H + j]
+            dA_c[e] = candidate_back(dh_now, A[at_z], A[at_z + 2 * H])
+            dh[e] = dh_now
+
+    def gru_step_gates_back_kernel(A, dA, dA_c, drh, hp, dh, N, T, t):
+        """dA (N, 2H) is for the product that follows; dh keeps what goes past it."""
+        e = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
+        if e < N * H:
+            n = e // H
+            j = e - n * H
+            at_z = (n * T + t) * 3 * H + j
+            h_prev = hp[(n * T + t) * H + j]
+            dz, dr, dh_now = gates_back(
+                dh[e], drh[e], A[at_z], A[at_z + H], A[at_z + 2 * H], h_prev
+            )
+            A[at_z] = dz
+            A[at_z + H] = dr
+            A[at_z + 2 * H] = dA_c[e]
+            dA[n * 2 * H + j] = dz
+            dA[n * 2 * H + H + j] = dr
+            dh[e] = dh_now
+
+    real = "*" + np.dtype(dtype).char + " "
+    return (
+        gpu.kernel(gru_step_candidate_back_kernel, real * 4 + "i i i", THREADS),
+        gpu.kernel(gru_step_gates_back_kernel, real * 6 + "i i i", THREADS),
+    )
+
+
+# The contract
+
+
+def forward(xs, state, params, *, train=True, reverse=False):
+    """See rnnfast.kernels."""
+    call = calls.start_forward("gru", GATES, STATES, xs, state, params, train)
+    gpu, N, T, H = call.gpu, call.N, call.T, call.H
+    xs, (Wx, Wh, b), (h0,) = call.move(xs), call.weights(), call.state(state)
+    hs, hT = call.empty(N, T, H), h0.copy()
+    A = call.projection(xs, Wx)
+    hp, rh = (call.empty(N, T, H), call.empty(N, T, H)) if train else (hs, hs)
+
+    first, ahead = (T - 1, -1) if reverse else (0, 1)
+    plan = call.plan(FORWARD)
+    if plan.kind == "row":
+        kernel = row_forward(gpu, H)
+        kernel(N, A, Wh, b, h0, hs, hp, rh, hT, T, first, ahead, train)
+    elif plan.kind == "grid":
+        counters, x, xr = exchange(call, plan, *((tile, 1) for tile in plan.tiles))
+        kernel = grid_forward(gpu, H, plan)
+        kernel(
+            plan.blocks, A, Wh, b, h0, hs, hp, rh, hT, x, xr, counters, N, T, first, ahead, train
+        )
+    elif plan.kind == "steps":
+        gates, candidate = step_forward(gpu, H, call.dtype.name)
+        Wh_zr, Wh_c = _halves(call, Wh)
+        Ah, rh_now, Ac = call.empty(N, 2 * H), call.empty(N, H), call.empty(N, H)
+        for t in range(first, first + ahead * T, ahead):
+            gpu.matmul(hT, Wh_zr, out=Ah)
+            gates(plan.blocks, A, Ah, b, hT, hp, rh, rh_now, N, T, t, train)
+            gpu.matmul(rh_now, Wh_c, out=Ac)
+            candidate(plan.blocks, A, Ac, b, hT, hs, N, T, t)
+
+    cache = call.keep(xs, reverse, A=A, hp=hp, rh=rh) if train else None
+    return call.give(hs), (call.give(hT),), cache
+
+
+def backward(dhs, dstate, params, cache, grads):
+    """See rnnfast.kernels."""
+    call, kept = calls.start_backward("gru", GATES, STATES, dhs, dstate, params, cache, grads)
+    gpu, N, T, H = call.gpu, call.N, call.T, call.H
+    dhs, (Wx, Wh, _), (dhT,) = call.move(dhs), call.weights(), call.state(dstate)
+    A, hp, rh = kept["A"], kept["hp"], kept["rh"]
+    dh0 = dhT.copy()
+
+    first, ahead = (0, 1) if kept["reverse"] else (T - 1, -1)
+    plan = call.plan(BACKWARD)
+    if plan.kind == "row":
+        row_backward(gpu, H)(N, dhs, A, hp, Wh, dhT, dh0, T, first, ahead)
+    elif plan.kind == "grid":
+        tile_c, tile = plan.tiles
+        counters, x, xc = exchange(call, plan, (tile, 1), (tile_c, 1))
+        kernel = grid_backward(gpu, H, plan)
+        kernel(plan.blocks, dhs, A, hp, Wh, dhT, dh0, x, xc, counters, N, T, first, ahead)
+    elif plan.kind == "steps":
+        candidate_back, gates_back = step_backward(gpu, H, call.dtype.name)
+        Wh_zr, Wh_c = _halves(call, Wh)
+        dA, dA_c, drh = call.empty(N, 2 * H), call.empty(N, H), call.empty(N, H)
+        for t in range(first, first + ahead * T, ahead):
+            candidate_back(plan.blocks, dhs, A, dA_c, dh0, N, T, t)
+            gpu.matmul(dA_c, Wh_c.T, out=drh)
+            gates_back(plan.blocks, A, dA, dA_c, drh, hp, dh0, N, T, t)
+            dh0 += gpu.matmul(dA, Wh_zr.T)
+
+    zr, candidate = slice(0, 2 * H), slice(2 * H, 3 * H)
+    dxs = call.finish(kept["xs"], A, Wx, grads, ((hp, zr), (rh, candidate)))
+    return dxs, (call.give(dh0),)
+
+
+def pack(params):
+    """See rnnfast.kernels."""
+    return calls.pack("gru", GATES, params)
+
+
+def _halves(call, Wh):
+    """[Wh_z, Wh_r] and Wh_c, contiguous."""
+    H = call.H
+    return call.xp.ascontiguousarray(Wh[:, : 2 * H]), call.xp.ascontiguousarray(Wh[:, 2 * H :])
