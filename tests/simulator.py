@@ -297,6 +297,8 @@ class Simulator:
     def is_array(self, x):
         return isinstance(x, np.ndarray)
 
+    shares_memory = staticmethod(np.shares_memory)
+
     def matmul(self, a, b, out=None):
         self.launches += 1
         return np.matmul(a, b, out=out)

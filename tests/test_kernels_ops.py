@@ -250,6 +250,7 @@ def test_softmax_loss_rejects_bad_arrays(fast):
             forward(xs, bad)
 
 
+@pytest.mark.large
 def test_ops_give_the_same_bits_for_any_number_of_threads(fast):
     ops, rng = fast.load("ops"), np.random.default_rng(0)
     x, W, b, dy = (

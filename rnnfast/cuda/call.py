@@ -93,10 +93,10 @@ class Call:
     def check_state(self, name, names, state):
         if state is None:
             return
-        if not isinstance(state, (tuple, list)) or len(state) != self.states:
+        if not isinstance(state, (tuple, list)) or len(state) != len(names):
             kind = type(state).__name__
             raise TypeError(
-                f"{self.cell}: {name} must be None or a tuple of {self.states} arrays, got {kind}"
+                f"{self.cell}: {name} must be None or a tuple of {len(names)} arrays, got {kind}"
             )
         for part, x in zip(names, state, strict=False):
             if x is not None:
@@ -157,16 +157,18 @@ class Call:
         precision = "tf32" if get_float32_matmul_precision() == "high" else "float32"
         return make_plan(self.gpu, products, self.N, self.H, self.dtype.name, precision)
 
-    def keep(self, xs, reverse, **arrays):
+    def keep(self, xs, reverse, m, masked, **arrays):
         """The cache for backward."""
         shape = self.N, self.T, self.D, self.H, self.dtype
-        return Cache(cell=self.cell, shape=shape, xs=xs, reverse=reverse, **arrays)
+        of_call = {"xs": xs, "reverse": reverse, "m": m, "masked": masked}
+        return Cache(cell=self.cell, shape=shape, **of_call, **arrays)
 
-    def finish(self, xs, dA, Wx, grads, recurrent):
+    def finish(self, kept, dA, Wx, grads, recurrent):
         """Writes the gradients, returns dxs; dA (N, T, G*H).
 
-        recurrent: the left sides of the products with Wh, and the columns of Wh they meet.
+        kept: the cache. recurrent: what met Wh, still without h_mask, and which columns it met.
         """
+        xs = kept["xs"]
         dA2 = rows(dA)
         if not dA2.size:
             for grad in grads:
@@ -176,6 +178,8 @@ class Call:
         matmul = self.gpu.matmul
         dWh = self.empty(self.H, self.gates * self.H)
         for left, columns in recurrent:
+            if kept["masked"]:
+                left = left * kept["m"][:, np.newaxis]
             if columns == slice(None):
                 matmul(rows(left).T, dA2, out=dWh)
             else:
@@ -187,6 +191,10 @@ class Call:
         dxs = self.empty(self.N, self.T, self.D)
         matmul(dA2, Wx.T, out=rows(dxs))
         return self.give(dxs)
+
+    def mask(self, h_mask):
+        """h_mask on the GPU; without one any array, which the kernels do not read."""
+        return self.zeros(1) if h_mask is None else self.move(h_mask)
 
     def zeros(self, *shape):
         return self.xp.zeros(shape, self.dtype)
@@ -208,7 +216,7 @@ def rows(x):
     return x.reshape(x.shape[0] * x.shape[1], x.shape[2])
 
 
-def start_forward(cell, gates, names, xs, state, params, train):
+def start_forward(cell, gates, names, xs, state, params, train, h_mask):
     """A Call with everything that a forward has to check; xs as it came."""
     if isinstance(params, Packed):
         if params.cell != cell:
@@ -218,6 +226,8 @@ def start_forward(cell, gates, names, xs, state, params, train):
     call = Call(cell, gates, len(names), params)
     call.sequence("xs", xs, call.D)
     call.check_state("state", names, state)
+    if h_mask is not None:
+        call.check_state("h_mask", ("h_mask",), (h_mask,))
     call.host = isinstance(xs, np.ndarray)
     return call
 
@@ -230,6 +240,8 @@ def start_backward(cell, gates, names, dhs, dstate, params, cache, grads):
         raise TypeError(f"{cell}: cache must come from {cell}.forward, got {type(cache).__name__}")
     if not cache:
         raise RuntimeError(f"{cell}: this cache was used by an earlier backward")
+    if isinstance(params, Packed):
+        raise TypeError(f"{cell}: backward needs params as they are, got packed ones")
     call = Call(cell, gates, len(names), params)
     N, T, D, H, dtype = cache["shape"]
     if (call.D, call.H, call.dtype) != (D, H, dtype):

@@ -2,7 +2,7 @@
 
     A (N, T, 3H)   x Wx at first, blocks z, r, candidate; the gates after forward, dA after backward
     hp, rh (N, T, H)   h of the step before, and r times it, kept for backward
-    hs, dhs (N, T, H), h0, hT, dhT, dh0 (N, H), Wh (H, 3H), b (3H,)
+    hs, dhs (N, T, H), h0, hT, dhT, dh0 and h_mask m (N, H), Wh (H, 3H), b (3H,)
 
 r comes before the candidate's product, so a step has two products, one after the other. A kernel
 runs the T steps t = first, first + ahead, ...; `train` says whether A, hp and rh are kept.
@@ -53,7 +53,7 @@ def half(H):
 
 
 @cache
-def row_forward(gpu, H):
+def row_forward(gpu, H, masked):
     cuda, over_lanes = gpu.cuda, make_over_lanes(gpu)
     sigmoid, tanh = activations(gpu, "float32")
     zero, one, float32 = np.float32(0), np.float32(1), gpu.float32
@@ -63,7 +63,7 @@ def row_forward(gpu, H):
     RH = 2 * HALF  # where r h' lies, after h
     VECTORS = RH + 4 * QUARTER
 
-    def gru_row_forward_kernel(A, Wh, b, h0, hs, hp, rh, hT, T, first, ahead, train):
+    def gru_row_forward_kernel(A, Wh, b, h0, m, hs, hp, rh, hT, T, first, ahead, train):
         W = cuda.local.array(TERMS, float32)
         s = cuda.shared.array(VECTORS, float32)
         tid = cuda.threadIdx.x
@@ -87,11 +87,14 @@ def row_forward(gpu, H):
         bias = zero
         bias_c = zero
         h = zero
+        mask = one
+        if masked and live:
+            mask = m[n * H + u]
         if live:
             bias = b[gate * H + u]
             bias_c = b[2 * H + u]
             h = h0[n * H + u]
-            s[u] = h
+            s[u] = h * mask
         cuda.syncthreads()
         at = (n * T + first) * H + u
         for _ in range(T):
@@ -110,12 +113,12 @@ def row_forward(gpu, H):
                 z = other
                 r = y
             if live and q == 0:
-                s[RH + u] = r * h
+                s[RH + u] = r * h * mask
             cuda.syncthreads()
             h_hat = tanh(a_c + over_lanes(dot_quarter(W, HALF, s, RH + q * QUARTER)))
             h_next = (one - z) * h + z * h_hat
             if live and q == 0:
-                s[u] = h_next
+                s[u] = h_next * mask
                 hs[at] = h_next
                 if train != 0:
                     hp[at] = h
@@ -129,14 +132,14 @@ def row_forward(gpu, H):
         if live and q == 0:
             hT[n * H + u] = h
 
-    return gpu.kernel(gru_row_forward_kernel, "*f " * 8 + "i i i i", up(4 * H, 32))
+    return gpu.kernel(gru_row_forward_kernel, "*f " * 9 + "i i i i", up(4 * H, 32))
 
 
 @cache
-def row_backward(gpu, H):
+def row_backward(gpu, H, masked):
     cuda, over_lanes = gpu.cuda, make_over_lanes(gpu)
     candidate_back, gates_back = make_step_back(gpu, "float32")
-    zero, float32 = np.float32(0), gpu.float32
+    zero, one, float32 = np.float32(0), np.float32(1), gpu.float32
     HALF, QUARTER = half(H), quarter(H)
     dot_half, dot_quarter = make_dot(gpu, HALF), make_dot(gpu, QUARTER)
     TERMS = HALF + QUARTER
@@ -144,7 +147,7 @@ def row_backward(gpu, H):
     DR = DZ + 2 * HALF
     VECTORS = DR + 2 * HALF
 
-    def gru_row_backward_kernel(dhs, A, hp, Wh, dhT, dh0, T, first, ahead):
+    def gru_row_backward_kernel(dhs, A, hp, Wh, m, dhT, dh0, T, first, ahead):
         W = cuda.local.array(TERMS, float32)
         s = cuda.shared.array(VECTORS, float32)
         tid = cuda.threadIdx.x
@@ -166,6 +169,9 @@ def row_backward(gpu, H):
             s[e] = zero
         cuda.syncthreads()
         dh = zero
+        mask = one
+        if masked and live:
+            mask = m[n * H + u]
         if live:
             dh = dhT[n * H + u]
         at = (n * T + first) * H + u
@@ -186,7 +192,7 @@ def row_backward(gpu, H):
                 if q == 0:
                     s[u] = da_c
             cuda.syncthreads()
-            drh = over_lanes(dot_quarter(W, HALF, s, q * QUARTER))
+            drh = mask * over_lanes(dot_quarter(W, HALF, s, q * QUARTER))
             dz, dr, dh = gates_back(dh, drh, z, r, h_hat, h_prev)
             if live and q == 0:
                 s[DZ + u] = dz
@@ -196,19 +202,19 @@ def row_backward(gpu, H):
                 A[at_z] = dz
                 A[at_z + H] = dr
                 A[at_z + 2 * H] = da_c
-            dh += over_lanes(dot_half(W, 0, s, DZ + gate * 2 * HALF + start))
+            dh += mask * over_lanes(dot_half(W, 0, s, DZ + gate * 2 * HALF + start))
             at += ahead * H
         if live and q == 0:
             dh0[n * H + u] = dh
 
-    return gpu.kernel(gru_row_backward_kernel, "*f " * 6 + "i i i", up(4 * H, 32))
+    return gpu.kernel(gru_row_backward_kernel, "*f " * 7 + "i i i", up(4 * H, 32))
 
 
 # The whole GPU for all steps
 
 
 @cache
-def grid_forward(gpu, H, plan):
+def grid_forward(gpu, H, masked, plan):
     cuda, publish = gpu.cuda, gpu.publish
     sigmoid, tanh = activations(gpu, "float32")
     signal, wait = make_meeting(gpu)
@@ -224,7 +230,7 @@ def grid_forward(gpu, H, plan):
     STATE = plan.state
 
     def gru_grid_forward_kernel(
-        A, Wh, b, h0, hs, hp, rh, hT, x, xr, counters, N, T, first, ahead, train
+        A, Wh, b, h0, m, hs, hp, rh, hT, x, xr, counters, N, T, first, ahead, train
     ):
         """x is where the blocks exchange h, xr where r h."""
         s = cuda.shared.array(0, float32)
@@ -251,8 +257,11 @@ def grid_forward(gpu, H, plan):
             n = n0 + e // UNITS
             j = j0 + e % UNITS
             if n < N and j < H:
-                s[STATE + e] = h0[n * H + j]
-                publish(x, n * STRIDE + j, h0[n * H + j])
+                h = h0[n * H + j]
+                s[STATE + e] = h
+                if masked:
+                    h *= m[n * H + j]
+                publish(x, n * STRIDE + j, h)
         signal(counters, group)
         t = first
         for i_step in range(T):
@@ -260,17 +269,20 @@ def grid_forward(gpu, H, plan):
             for row in range(0, ROWS, NR):
                 product(x, (n0 + row) * STRIDE, s, 0, XS, SUMS)
                 for e in range(tid, NR * UNITS, THREADS):
-                    m = e // UNITS
-                    v = e - m * UNITS
-                    n = n0 + row + m
+                    i = e // UNITS
+                    v = e - i * UNITS
+                    n = n0 + row + i
                     j = j0 + v
                     if n < N and j < H:
                         at = (n * T + t) * H + j
                         at_z = (n * T + t) * 3 * H + j
-                        h = s[STATE + (row + m) * UNITS + v]
-                        r = sigmoid(A[at_z + H] + b[H + j] + total(s, SUMS, m, 2 * v + 1))
-                        publish(xr, n * STRIDE + j, r * h)
-                        A[at_z] = sigmoid(A[at_z] + b[j] + total(s, SUMS, m, 2 * v))
+                        h = s[STATE + (row + i) * UNITS + v]
+                        r = sigmoid(A[at_z + H] + b[H + j] + total(s, SUMS, i, 2 * v + 1))
+                        seen = r * h
+                        if masked:
+                            seen *= m[n * H + j]
+                        publish(xr, n * STRIDE + j, seen)
+                        A[at_z] = sigmoid(A[at_z] + b[j] + total(s, SUMS, i, 2 * v))
                         if train != 0:
                             A[at_z + H] = r
                             hp[at] = h
@@ -280,18 +292,21 @@ def grid_forward(gpu, H, plan):
             for row in range(0, ROWS, NR):
                 product_c(xr, (n0 + row) * STRIDE, s, W_C, XS, SUMS)
                 for e in range(tid, NR * UNITS, THREADS):
-                    m = e // UNITS
-                    v = e - m * UNITS
-                    n = n0 + row + m
+                    i = e // UNITS
+                    v = e - i * UNITS
+                    n = n0 + row + i
                     j = j0 + v
                     if n < N and j < H:
                         at = (n * T + t) * H + j
                         at_z = (n * T + t) * 3 * H + j
-                        unit = STATE + (row + m) * UNITS + v
+                        unit = STATE + (row + i) * UNITS + v
                         z = A[at_z]
-                        h_hat = tanh(A[at_z + 2 * H] + b[2 * H + j] + total_c(s, SUMS, m, v))
+                        h_hat = tanh(A[at_z + 2 * H] + b[2 * H + j] + total_c(s, SUMS, i, v))
                         h = (one - z) * s[unit] + z * h_hat
-                        publish(x, n * STRIDE + j, h)
+                        seen = h
+                        if masked:
+                            seen = h * m[n * H + j]
+                        publish(x, n * STRIDE + j, seen)
                         s[unit] = h
                         hs[at] = h
                         if train != 0:
@@ -304,12 +319,12 @@ def grid_forward(gpu, H, plan):
             if n < N and j < H:
                 hT[n * H + j] = s[STATE + e]
 
-    signature = "*f " * 10 + "*i i i i i i"
+    signature = "*f " * 11 + "*i i i i i i"
     return gpu.kernel(gru_grid_forward_kernel, signature, THREADS, plan.shared, cooperative=True)
 
 
 @cache
-def grid_backward(gpu, H, plan):
+def grid_backward(gpu, H, masked, plan):
     cuda, publish = gpu.cuda, gpu.publish
     candidate_back, gates_back = make_step_back(gpu, "float32")
     signal, wait = make_meeting(gpu)
@@ -325,7 +340,7 @@ def grid_backward(gpu, H, plan):
     STATE = plan.state
 
     def gru_grid_backward_kernel(
-        dhs, A, hp, Wh, dhT, dh0, x, xc, counters, N, T, first, ahead
+        dhs, A, hp, Wh, m, dhT, dh0, x, xc, counters, N, T, first, ahead
     ):
         """x is where the blocks exchange dA_z and dA_r, xc where dA_c."""
         s = cuda.shared.array(0, float32)
@@ -361,15 +376,18 @@ def grid_backward(gpu, H, plan):
                 if i_step > 0:
                     product(x, (n0 + row) * STRIDE, s, 0, XS, SUMS)
                 for e in range(tid, NR * UNITS, THREADS):
-                    m = e // UNITS
-                    v = e - m * UNITS
-                    n = n0 + row + m
+                    i = e // UNITS
+                    v = e - i * UNITS
+                    n = n0 + row + i
                     j = j0 + v
                     if n < N and j < H:
-                        unit = STATE + (row + m) * UNITS + v
+                        unit = STATE + (row + i) * UNITS + v
                         dh = s[unit]
                         if i_step > 0:
-                            dh += total(s, SUMS, m, v)
+                            through = total(s, SUMS, i, v)
+                            if masked:
+                                through *= m[n * H + j]
+                            dh += through
                         if i_step == T:
                             dh0[n * H + j] = dh
                         else:
@@ -384,17 +402,19 @@ def grid_backward(gpu, H, plan):
                 for row in range(0, ROWS, NR):
                     product_c(xc, (n0 + row) * STRIDE_C, s, W_C, XS, SUMS_C)
                     for e in range(tid, NR * UNITS, THREADS):
-                        m = e // UNITS
-                        v = e - m * UNITS
-                        n = n0 + row + m
+                        i = e // UNITS
+                        v = e - i * UNITS
+                        n = n0 + row + i
                         j = j0 + v
                         if n < N and j < H:
                             at_z = (n * T + t) * 3 * H + j
-                            unit = STATE + (row + m) * UNITS + v
+                            unit = STATE + (row + i) * UNITS + v
                             dh = s[unit]
                             z = A[at_z]
                             h_hat = A[at_z + 2 * H]
-                            drh = total_c(s, SUMS_C, m, v)
+                            drh = total_c(s, SUMS_C, i, v)
+                            if masked:
+                                drh *= m[n * H + j]
                             h_prev = hp[(n * T + t) * H + j]
                             A[at_z + 2 * H] = candidate_back(dh, z, h_hat)
                             dz, dr, dh = gates_back(dh, drh, z, A[at_z + H], h_hat, h_prev)
@@ -406,7 +426,7 @@ def grid_backward(gpu, H, plan):
                 signal(counters, group)
             t += ahead
 
-    signature = "*f " * 8 + "*i i i i i"
+    signature = "*f " * 9 + "*i i i i i"
     return gpu.kernel(gru_grid_backward_kernel, signature, THREADS, plan.shared, cooperative=True)
 
 
@@ -500,37 +520,38 @@ def step_backward(gpu, H, dtype):
 # The contract
 
 
-def forward(xs, state, params, *, train=True, reverse=False):
+def forward(xs, state, params, *, train=True, reverse=False, h_mask=None):
     """See rnnfast.kernels."""
-    call = calls.start_forward("gru", GATES, STATES, xs, state, params, train)
+    call = calls.start_forward("gru", GATES, STATES, xs, state, params, train, h_mask)
     gpu, N, T, H = call.gpu, call.N, call.T, call.H
     xs, (Wx, Wh, b), (h0,) = call.move(xs), call.weights(), call.state(state)
     hs, hT = call.empty(N, T, H), h0.copy()
-    A = call.projection(xs, Wx)
+    A, masked, m = call.projection(xs, Wx), h_mask is not None, call.mask(h_mask)
     hp, rh = (call.empty(N, T, H), call.empty(N, T, H)) if train else (hs, hs)
 
     first, ahead = (T - 1, -1) if reverse else (0, 1)
     plan = call.plan(FORWARD)
     if plan.kind == "row":
-        kernel = row_forward(gpu, H)
-        kernel(N, A, Wh, b, h0, hs, hp, rh, hT, T, first, ahead, train)
+        kernel = row_forward(gpu, H, masked)
+        kernel(N, A, Wh, b, h0, m, hs, hp, rh, hT, T, first, ahead, train)
     elif plan.kind == "grid":
         counters, x, xr = exchange(call, plan, *((tile, 1) for tile in plan.tiles))
-        kernel = grid_forward(gpu, H, plan)
+        kernel = grid_forward(gpu, H, masked, plan)
         kernel(
-            plan.blocks, A, Wh, b, h0, hs, hp, rh, hT, x, xr, counters, N, T, first, ahead, train
+            *(plan.blocks, A, Wh, b, h0, m, hs, hp, rh, hT, x, xr, counters),
+            *(N, T, first, ahead, train),
         )
     elif plan.kind == "steps":
         gates, candidate = step_forward(gpu, H, call.dtype.name)
         Wh_zr, Wh_c = _halves(call, Wh)
         Ah, rh_now, Ac = call.empty(N, 2 * H), call.empty(N, H), call.empty(N, H)
         for t in range(first, first + ahead * T, ahead):
-            gpu.matmul(hT, Wh_zr, out=Ah)
+            gpu.matmul(hT * m if masked else hT, Wh_zr, out=Ah)
             gates(plan.blocks, A, Ah, b, hT, hp, rh, rh_now, N, T, t, train)
-            gpu.matmul(rh_now, Wh_c, out=Ac)
+            gpu.matmul(rh_now * m if masked else rh_now, Wh_c, out=Ac)
             candidate(plan.blocks, A, Ac, b, hT, hs, N, T, t)
 
-    cache = call.keep(xs, reverse, A=A, hp=hp, rh=rh) if train else None
+    cache = call.keep(xs, reverse, m, masked, A=A, hp=hp, rh=rh) if train else None
     return call.give(hs), (call.give(hT),), cache
 
 
@@ -539,18 +560,18 @@ def backward(dhs, dstate, params, cache, grads):
     call, kept = calls.start_backward("gru", GATES, STATES, dhs, dstate, params, cache, grads)
     gpu, N, T, H = call.gpu, call.N, call.T, call.H
     dhs, (Wx, Wh, _), (dhT,) = call.move(dhs), call.weights(), call.state(dstate)
-    A, hp, rh = kept["A"], kept["hp"], kept["rh"]
+    A, hp, rh, m, masked = (kept[name] for name in ("A", "hp", "rh", "m", "masked"))
     dh0 = dhT.copy()
 
     first, ahead = (0, 1) if kept["reverse"] else (T - 1, -1)
     plan = call.plan(BACKWARD)
     if plan.kind == "row":
-        row_backward(gpu, H)(N, dhs, A, hp, Wh, dhT, dh0, T, first, ahead)
+        row_backward(gpu, H, masked)(N, dhs, A, hp, Wh, m, dhT, dh0, T, first, ahead)
     elif plan.kind == "grid":
         tile_c, tile = plan.tiles
         counters, x, xc = exchange(call, plan, (tile, 1), (tile_c, 1))
-        kernel = grid_backward(gpu, H, plan)
-        kernel(plan.blocks, dhs, A, hp, Wh, dhT, dh0, x, xc, counters, N, T, first, ahead)
+        kernel = grid_backward(gpu, H, masked, plan)
+        kernel(plan.blocks, dhs, A, hp, Wh, m, dhT, dh0, x, xc, counters, N, T, first, ahead)
     elif plan.kind == "steps":
         candidate_back, gates_back = step_backward(gpu, H, call.dtype.name)
         Wh_zr, Wh_c = _halves(call, Wh)
@@ -558,11 +579,14 @@ def backward(dhs, dstate, params, cache, grads):
         for t in range(first, first + ahead * T, ahead):
             candidate_back(plan.blocks, dhs, A, dA_c, dh0, N, T, t)
             gpu.matmul(dA_c, Wh_c.T, out=drh)
+            if masked:
+                drh *= m
             gates_back(plan.blocks, A, dA, dA_c, drh, hp, dh0, N, T, t)
-            dh0 += gpu.matmul(dA, Wh_zr.T)
+            through = gpu.matmul(dA, Wh_zr.T)
+            dh0 += through * m if masked else through
 
     zr, candidate = slice(0, 2 * H), slice(2 * H, 3 * H)
-    dxs = call.finish(kept["xs"], A, Wx, grads, ((hp, zr), (rh, candidate)))
+    dxs = call.finish(kept, A, Wx, grads, ((hp, zr), (rh, candidate)))
     return dxs, (call.give(dh0),)
 
 

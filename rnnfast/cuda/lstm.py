@@ -2,7 +2,7 @@
 
     A (N, T, 4H)   x Wx at first, blocks f, g, i, o; the gates after forward, dA after backward
     hp, cp (N, T, H)   h and c of the step before, kept for backward
-    hs, dhs (N, T, H), h0, c0, hT, cT, dh0, ... (N, H), Wh (H, 4H), b (4H,)
+    hs, dhs (N, T, H), h0, c0, hT, cT, dh0, ... and h_mask m (N, H), Wh (H, 4H), b (4H,)
 
 A kernel runs the T steps t = first, first + ahead, ...; `train` says whether A, hp and cp are kept.
 Three ways to run, see planner.py: row, grid, steps.
@@ -61,14 +61,14 @@ def make_step_back(gpu, dtype):
 
 
 @cache
-def row_forward(gpu, H):
+def row_forward(gpu, H, masked):
     cuda, dot, step = gpu.cuda, make_dot(gpu, up(H, 4)), make_step(gpu, "float32")
-    zero, float32 = np.float32(0), gpu.float32
+    zero, one, float32 = np.float32(0), np.float32(1), gpu.float32
     TERMS = up(H, 4)
     VECTORS = 2 * TERMS  # h of this step and of the next one
 
     def lstm_row_forward_kernel(
-        A, Wh, b, h0, c0, hs, hp, cp, hT, cT, T, first, ahead, train
+        A, Wh, b, h0, c0, m, hs, hp, cp, hT, cT, T, first, ahead, train
     ):
         W = cuda.local.array(TERMS, float32)
         s = cuda.shared.array(VECTORS, float32)
@@ -87,12 +87,15 @@ def row_forward(gpu, H):
         bias = zero
         c = zero
         h = zero
+        mask = one
+        if masked and live:
+            mask = m[n * H + u]
         if live:
             bias = b[q * H + u]
             c = c0[n * H + u]
             h = h0[n * H + u]
             if q == 0:
-                s[u] = h
+                s[u] = h * mask
         cuda.syncthreads()
         now = 0
         at = (n * T + first) * H + u
@@ -107,7 +110,7 @@ def row_forward(gpu, H):
             a3 = cuda.shfl_xor_sync(-1, a1, 2)
             if live and q == 0:
                 f, g, i, o, c_next, h_next = step(a, a1, a2, a3, c)
-                s[now + u] = h_next
+                s[now + u] = h_next * mask
                 hs[at] = h_next
                 if train != 0:
                     hp[at] = h
@@ -125,19 +128,19 @@ def row_forward(gpu, H):
             hT[n * H + u] = h
             cT[n * H + u] = c
 
-    signature = "*f " * 10 + "i i i i"
+    signature = "*f " * 11 + "i i i i"
     return gpu.kernel(lstm_row_forward_kernel, signature, up(4 * H, 32))
 
 
 @cache
-def row_backward(gpu, H):
+def row_backward(gpu, H, masked):
     cuda, dot, step_back = gpu.cuda, make_dot(gpu, up(H, 4)), make_step_back(gpu, "float32")
     over_lanes = make_over_lanes(gpu)
-    zero, float32 = np.float32(0), gpu.float32
+    zero, one, float32 = np.float32(0), np.float32(1), gpu.float32
     TERMS = up(H, 4)
     VECTORS = 8 * TERMS  # dA of two steps
 
-    def lstm_row_backward_kernel(dhs, A, cp, Wh, dhT, dcT, dh0, dc0, T, first, ahead):
+    def lstm_row_backward_kernel(dhs, A, cp, Wh, m, dhT, dcT, dh0, dc0, T, first, ahead):
         W = cuda.local.array(TERMS, float32)
         s = cuda.shared.array(VECTORS, float32)
         tid = cuda.threadIdx.x
@@ -154,6 +157,9 @@ def row_backward(gpu, H):
         cuda.syncthreads()
         dh = zero
         dc = zero
+        mask = one
+        if masked and live:
+            mask = m[n * H + u]
         if live:
             dh = dhT[n * H + u]
             dc = dcT[n * H + u]
@@ -177,21 +183,21 @@ def row_backward(gpu, H):
             cuda.syncthreads()
             if live:
                 A[4 * (at - u) + q * H + u] = mine
-            dh = over_lanes(dot(W, 0, s, now + q * TERMS))
+            dh = mask * over_lanes(dot(W, 0, s, now + q * TERMS))
             now = 4 * TERMS - now
             at += ahead * H
         if live and q == 0:
             dh0[n * H + u] = dh
             dc0[n * H + u] = dc
 
-    return gpu.kernel(lstm_row_backward_kernel, "*f " * 8 + "i i i", up(4 * H, 32))
+    return gpu.kernel(lstm_row_backward_kernel, "*f " * 9 + "i i i", up(4 * H, 32))
 
 
 # The whole GPU for all steps
 
 
 @cache
-def grid_forward(gpu, H, plan):
+def grid_forward(gpu, H, masked, plan):
     cuda, publish, step = gpu.cuda, gpu.publish, make_step(gpu, "float32")
     signal, wait = make_meeting(gpu)
     (tile,) = plan.tiles
@@ -204,7 +210,7 @@ def grid_forward(gpu, H, plan):
     STATE = plan.state
 
     def lstm_grid_forward_kernel(
-        A, Wh, b, h0, c0, hs, hp, cp, hT, cT, x, counters, N, T, first, ahead, train
+        A, Wh, b, h0, c0, m, hs, hp, cp, hT, cT, x, counters, N, T, first, ahead, train
     ):
         s = cuda.shared.array(0, float32)
         tid = cuda.threadIdx.x
@@ -224,8 +230,11 @@ def grid_forward(gpu, H, plan):
             j = j0 + e % UNITS
             if n < N and j < H:
                 s[STATE + e] = c0[n * H + j]
-                hT[n * H + j] = h0[n * H + j]
-                publish(x, n * STRIDE + j, h0[n * H + j])
+                h = h0[n * H + j]
+                hT[n * H + j] = h
+                if masked:
+                    h *= m[n * H + j]
+                publish(x, n * STRIDE + j, h)
         signal(counters, group)
         t = first
         for i_step in range(T):
@@ -235,23 +244,26 @@ def grid_forward(gpu, H, plan):
             for r in range(0, ROWS, NR):
                 product(x, now + (n0 + r) * STRIDE, s, 0, XS, SUMS)
                 for e in range(tid, NR * UNITS, THREADS):
-                    m = e // UNITS
-                    v = e - m * UNITS
-                    n = n0 + r + m
+                    i = e // UNITS
+                    v = e - i * UNITS
+                    n = n0 + r + i
                     j = j0 + v
                     if n < N and j < H:
                         at = (n * T + t) * H + j
                         gate = (n * T + t) * 4 * H + j
-                        unit = STATE + (r + m) * UNITS + v
+                        unit = STATE + (r + i) * UNITS + v
                         c = s[unit]
-                        f, g, i, o, c_next, h = step(
-                            A[gate] + b[j] + total(s, SUMS, m, 4 * v),
-                            A[gate + H] + b[H + j] + total(s, SUMS, m, 4 * v + 1),
-                            A[gate + 2 * H] + b[2 * H + j] + total(s, SUMS, m, 4 * v + 2),
-                            A[gate + 3 * H] + b[3 * H + j] + total(s, SUMS, m, 4 * v + 3),
+                        f, g, i_gate, o, c_next, h = step(
+                            A[gate] + b[j] + total(s, SUMS, i, 4 * v),
+                            A[gate + H] + b[H + j] + total(s, SUMS, i, 4 * v + 1),
+                            A[gate + 2 * H] + b[2 * H + j] + total(s, SUMS, i, 4 * v + 2),
+                            A[gate + 3 * H] + b[3 * H + j] + total(s, SUMS, i, 4 * v + 3),
                             c,
                         )
-                        publish(x, then + n * STRIDE + j, h)
+                        seen = h
+                        if masked:
+                            seen = h * m[n * H + j]
+                        publish(x, then + n * STRIDE + j, seen)
                         s[unit] = c_next
                         hs[at] = h
                         if train != 0:
@@ -259,7 +271,7 @@ def grid_forward(gpu, H, plan):
                             cp[at] = c
                             A[gate] = f
                             A[gate + H] = g
-                            A[gate + 2 * H] = i
+                            A[gate + 2 * H] = i_gate
                             A[gate + 3 * H] = o
                         hT[n * H + j] = h
             signal(counters, group)
@@ -270,12 +282,12 @@ def grid_forward(gpu, H, plan):
             if n < N and j < H:
                 cT[n * H + j] = s[STATE + e]
 
-    signature = "*f " * 11 + "*i i i i i i"
+    signature = "*f " * 12 + "*i i i i i i"
     return gpu.kernel(lstm_grid_forward_kernel, signature, THREADS, plan.shared, cooperative=True)
 
 
 @cache
-def grid_backward(gpu, H, plan):
+def grid_backward(gpu, H, masked, plan):
     cuda, publish, step_back = gpu.cuda, gpu.publish, make_step_back(gpu, "float32")
     signal, wait = make_meeting(gpu)
     (tile,) = plan.tiles
@@ -288,7 +300,7 @@ def grid_backward(gpu, H, plan):
     STATE = plan.state
 
     def lstm_grid_backward_kernel(
-        dhs, A, cp, Wh, dhT, dcT, dh0, dc0, x, counters, N, T, first, ahead
+        dhs, A, cp, Wh, m, dhT, dcT, dh0, dc0, x, counters, N, T, first, ahead
     ):
         s = cuda.shared.array(0, float32)
         tid = cuda.threadIdx.x
@@ -317,13 +329,15 @@ def grid_backward(gpu, H, plan):
                 if i_step > 0:
                     product(x, now + (n0 + r) * STRIDE, s, 0, XS, SUMS)
                 for e in range(tid, NR * UNITS, THREADS):
-                    m = e // UNITS
-                    v = e - m * UNITS
-                    n = n0 + r + m
+                    i = e // UNITS
+                    v = e - i * UNITS
+                    n = n0 + r + i
                     j = j0 + v
                     if n < N and j < H:
                         if i_step > 0:
-                            dh = total(s, SUMS, m, v)
+                            dh = total(s, SUMS, i, v)
+                            if masked:
+                                dh *= m[n * H + j]
                         else:
                             dh = dhT[n * H + j]
                         if i_step == T:
@@ -331,7 +345,7 @@ def grid_backward(gpu, H, plan):
                         else:
                             at = (n * T + t) * H + j
                             gate = (n * T + t) * 4 * H + j
-                            unit = STATE + (r + m) * UNITS + v
+                            unit = STATE + (r + i) * UNITS + v
                             df, dg, di, do, dc = step_back(
                                 dh + dhs[at],
                                 s[unit],
@@ -359,7 +373,7 @@ def grid_backward(gpu, H, plan):
             if n < N and j < H:
                 dc0[n * H + j] = s[STATE + e]
 
-    signature = "*f " * 9 + "*i i i i i"
+    signature = "*f " * 10 + "*i i i i i"
     return gpu.kernel(lstm_grid_backward_kernel, signature, THREADS, plan.shared, cooperative=True)
 
 
@@ -440,33 +454,34 @@ def step_backward(gpu, H, dtype):
 # The contract
 
 
-def forward(xs, state, params, *, train=True, reverse=False):
+def forward(xs, state, params, *, train=True, reverse=False, h_mask=None):
     """See rnnfast.kernels."""
-    call = calls.start_forward("lstm", GATES, STATES, xs, state, params, train)
+    call = calls.start_forward("lstm", GATES, STATES, xs, state, params, train, h_mask)
     gpu, N, T, H = call.gpu, call.N, call.T, call.H
     xs, (Wx, Wh, b), (h0, c0) = call.move(xs), call.weights(), call.state(state)
     hs, hT, cT = call.empty(N, T, H), h0.copy(), c0.copy()
-    A = call.projection(xs, Wx)
+    A, masked, m = call.projection(xs, Wx), h_mask is not None, call.mask(h_mask)
     hp, cp = (call.empty(N, T, H), call.empty(N, T, H)) if train else (hs, hs)
 
     first, ahead = (T - 1, -1) if reverse else (0, 1)
     plan = call.plan(FORWARD)
     if plan.kind == "row":
-        kernel = row_forward(gpu, H)
-        kernel(N, A, Wh, b, h0, c0, hs, hp, cp, hT, cT, T, first, ahead, train)
+        kernel = row_forward(gpu, H, masked)
+        kernel(N, A, Wh, b, h0, c0, m, hs, hp, cp, hT, cT, T, first, ahead, train)
     elif plan.kind == "grid":
         counters, x = exchange(call, plan, (plan.tiles[0], 2))
-        kernel = grid_forward(gpu, H, plan)
+        kernel = grid_forward(gpu, H, masked, plan)
         kernel(
-            plan.blocks, A, Wh, b, h0, c0, hs, hp, cp, hT, cT, x, counters, N, T, first, ahead, train
+            *(plan.blocks, A, Wh, b, h0, c0, m, hs, hp, cp, hT, cT, x, counters),
+            *(N, T, first, ahead, train),
         )
     elif plan.kind == "steps":
         kernel, Ah = step_forward(gpu, H, call.dtype.name), call.empty(N, 4 * H)
         for t in range(first, first + ahead * T, ahead):
-            gpu.matmul(hT, Wh, out=Ah)
+            gpu.matmul(hT * m if masked else hT, Wh, out=Ah)
             kernel(plan.blocks, A, Ah, b, hT, cT, hs, hp, cp, N, T, t, train)
 
-    cache = call.keep(xs, reverse, A=A, hp=hp, cp=cp) if train else None
+    cache = call.keep(xs, reverse, m, masked, A=A, hp=hp, cp=cp) if train else None
     return call.give(hs), (call.give(hT), call.give(cT)), cache
 
 
@@ -477,26 +492,28 @@ def backward(dhs, dstate, params, cache, grads):
     )
     gpu, N, T, H = call.gpu, call.N, call.T, call.H
     dhs, (Wx, Wh, _), (dhT, dcT) = call.move(dhs), call.weights(), call.state(dstate)
-    A, hp, cp = kept["A"], kept["hp"], kept["cp"]
+    A, hp, cp, m, masked = (kept[name] for name in ("A", "hp", "cp", "m", "masked"))
     dh0, dc0 = dhT.copy(), dcT.copy()
 
     first, ahead = (0, 1) if kept["reverse"] else (T - 1, -1)
     plan = call.plan(BACKWARD)
     if plan.kind == "row":
-        row_backward(gpu, H)(N, dhs, A, cp, Wh, dhT, dcT, dh0, dc0, T, first, ahead)
+        row_backward(gpu, H, masked)(N, dhs, A, cp, Wh, m, dhT, dcT, dh0, dc0, T, first, ahead)
     elif plan.kind == "grid":
         counters, x = exchange(call, plan, (plan.tiles[0], 2))
-        kernel = grid_backward(gpu, H, plan)
+        kernel = grid_backward(gpu, H, masked, plan)
         kernel(
-            plan.blocks, dhs, A, cp, Wh, dhT, dcT, dh0, dc0, x, counters, N, T, first, ahead
+            plan.blocks, dhs, A, cp, Wh, m, dhT, dcT, dh0, dc0, x, counters, N, T, first, ahead
         )
     elif plan.kind == "steps":
         kernel, dA = step_backward(gpu, H, call.dtype.name), call.empty(N, 4 * H)
         for t in range(first, first + ahead * T, ahead):
             kernel(plan.blocks, dhs, A, dA, cp, dh0, dc0, N, T, t)
             gpu.matmul(dA, Wh.T, out=dh0)
+            if masked:
+                dh0 *= m
 
-    dxs = call.finish(kept["xs"], A, Wx, grads, ((hp, slice(None)),))
+    dxs = call.finish(kept, A, Wx, grads, ((hp, slice(None)),))
     return dxs, (call.give(dh0), call.give(dc0))
 
 

@@ -61,13 +61,16 @@ def _steps(N, H):
 
 
 def _grid(gpu, products, N, H, precision):
-    """The most groups of samples that fit: the fewer rows a block reads, the less it waits."""
+    """Of the grids that fit, the one whose blocks multiply least; then the most groups."""
+    best, least = None, None
     for groups in range(min(N, gpu.multiprocessors), 0, -1):
         units = -(-H // (gpu.multiprocessors // groups))
         plan = grid_plan(products, N, H, precision, groups, units)
         if plan.tiles[0].C <= 4 * WARP and 4 * plan.shared <= gpu.shared_memory:
-            return plan
-    return None
+            work = plan.rows * sum(tile.stride * tile.C for tile in plan.tiles)
+            if best is None or work < least:
+                best, least = plan, work
+    return best
 
 
 def grid_plan(products, N, H, precision, groups, units):

@@ -2,7 +2,7 @@
 
     A (N, T, H)    x Wx at first; h after forward, dA after backward
     hp (N, T, H)   h of the step before, kept for backward
-    hs, dhs (N, T, H), h0, hT, dhT, dh0 (N, H), Wh (H, H), b (H,)
+    hs, dhs (N, T, H), h0, hT, dhT, dh0 and h_mask m (N, H), Wh (H, H), b (H,)
 
 A kernel runs the T steps t = first, first + ahead, ...; `train` says whether A and hp are kept.
 Three ways to run, see planner.py: row, grid, steps.
@@ -55,14 +55,14 @@ def make_nonlinearity(gpu, nonlinearity, dtype):
 
 
 @cache
-def row_forward(gpu, H, nonlinearity):
+def row_forward(gpu, H, nonlinearity, masked):
     cuda, dot, over_lanes = gpu.cuda, make_dot(gpu, quarter(H)), make_over_lanes(gpu)
     step, _ = make_nonlinearity(gpu, nonlinearity, "float32")
-    zero, float32 = np.float32(0), gpu.float32
+    zero, one, float32 = np.float32(0), np.float32(1), gpu.float32
     TERMS = quarter(H)
     VECTORS = 8 * TERMS  # h of this step and of the next one
 
-    def rnn_row_forward_kernel(A, Wh, b, h0, hs, hp, hT, T, first, ahead, train):
+    def rnn_row_forward_kernel(A, Wh, b, h0, m, hs, hp, hT, T, first, ahead, train):
         W = cuda.local.array(TERMS, float32)
         s = cuda.shared.array(VECTORS, float32)
         tid = cuda.threadIdx.x
@@ -79,10 +79,13 @@ def row_forward(gpu, H, nonlinearity):
         cuda.syncthreads()
         bias = zero
         h = zero
+        mask = one
+        if masked and live:
+            mask = m[n * H + u]
         if live:
             bias = b[u]
             h = h0[n * H + u]
-            s[u] = h
+            s[u] = h * mask
         cuda.syncthreads()
         now = 0
         at = (n * T + first) * H + u
@@ -93,7 +96,7 @@ def row_forward(gpu, H, nonlinearity):
             h_next = step(a + over_lanes(dot(W, 0, s, now + q * TERMS)))
             now = 4 * TERMS - now
             if live and q == 0:
-                s[now + u] = h_next
+                s[now + u] = h_next * mask
                 hs[at] = h_next
                 if train != 0:
                     hp[at] = h
@@ -104,18 +107,18 @@ def row_forward(gpu, H, nonlinearity):
         if live and q == 0:
             hT[n * H + u] = h
 
-    return gpu.kernel(rnn_row_forward_kernel, "*f " * 7 + "i i i i", up(4 * H, 32))
+    return gpu.kernel(rnn_row_forward_kernel, "*f " * 8 + "i i i i", up(4 * H, 32))
 
 
 @cache
-def row_backward(gpu, H, nonlinearity):
+def row_backward(gpu, H, nonlinearity, masked):
     cuda, dot, over_lanes = gpu.cuda, make_dot(gpu, quarter(H)), make_over_lanes(gpu)
     _, step_back = make_nonlinearity(gpu, nonlinearity, "float32")
-    zero, float32 = np.float32(0), gpu.float32
+    zero, one, float32 = np.float32(0), np.float32(1), gpu.float32
     TERMS = quarter(H)
     VECTORS = 8 * TERMS  # dA of two steps
 
-    def rnn_row_backward_kernel(dhs, A, Wh, dhT, dh0, T, first, ahead):
+    def rnn_row_backward_kernel(dhs, A, Wh, m, dhT, dh0, T, first, ahead):
         W = cuda.local.array(TERMS, float32)
         s = cuda.shared.array(VECTORS, float32)
         tid = cuda.threadIdx.x
@@ -131,6 +134,9 @@ def row_backward(gpu, H, nonlinearity):
             s[e] = zero
         cuda.syncthreads()
         dh = zero
+        mask = one
+        if masked and live:
+            mask = m[n * H + u]
         if live:
             dh = dhT[n * H + u]
         now = 0
@@ -144,20 +150,20 @@ def row_backward(gpu, H, nonlinearity):
             cuda.syncthreads()
             if live and q == 0:
                 A[at] = da
-            dh = over_lanes(dot(W, 0, s, now + q * TERMS))
+            dh = mask * over_lanes(dot(W, 0, s, now + q * TERMS))
             now = 4 * TERMS - now
             at += ahead * H
         if live and q == 0:
             dh0[n * H + u] = dh
 
-    return gpu.kernel(rnn_row_backward_kernel, "*f " * 5 + "i i i", up(4 * H, 32))
+    return gpu.kernel(rnn_row_backward_kernel, "*f " * 6 + "i i i", up(4 * H, 32))
 
 
 # The whole GPU for all steps
 
 
 @cache
-def grid_forward(gpu, H, nonlinearity, plan):
+def grid_forward(gpu, H, nonlinearity, masked, plan):
     cuda, publish = gpu.cuda, gpu.publish
     step, _ = make_nonlinearity(gpu, nonlinearity, "float32")
     signal, wait = make_meeting(gpu)
@@ -170,7 +176,7 @@ def grid_forward(gpu, H, nonlinearity, plan):
     SUMS = XS + NR * tile.row
 
     def rnn_grid_forward_kernel(
-        A, Wh, b, h0, hs, hp, hT, x, counters, N, T, first, ahead, train
+        A, Wh, b, h0, m, hs, hp, hT, x, counters, N, T, first, ahead, train
     ):
         s = cuda.shared.array(0, float32)
         tid = cuda.threadIdx.x
@@ -188,8 +194,11 @@ def grid_forward(gpu, H, nonlinearity, plan):
             n = n0 + e // UNITS
             j = j0 + e % UNITS
             if n < N and j < H:
-                hT[n * H + j] = h0[n * H + j]
-                publish(x, n * STRIDE + j, h0[n * H + j])
+                h = h0[n * H + j]
+                hT[n * H + j] = h
+                if masked:
+                    h *= m[n * H + j]
+                publish(x, n * STRIDE + j, h)
         signal(counters, group)
         t = first
         for i_step in range(T):
@@ -199,14 +208,17 @@ def grid_forward(gpu, H, nonlinearity, plan):
             for r in range(0, ROWS, NR):
                 product(x, now + (n0 + r) * STRIDE, s, 0, XS, SUMS)
                 for e in range(tid, NR * UNITS, THREADS):
-                    m = e // UNITS
-                    v = e - m * UNITS
-                    n = n0 + r + m
+                    i = e // UNITS
+                    v = e - i * UNITS
+                    n = n0 + r + i
                     j = j0 + v
                     if n < N and j < H:
                         at = (n * T + t) * H + j
-                        h = step(A[at] + b[j] + total(s, SUMS, m, v))
-                        publish(x, then + n * STRIDE + j, h)
+                        h = step(A[at] + b[j] + total(s, SUMS, i, v))
+                        seen = h
+                        if masked:
+                            seen = h * m[n * H + j]
+                        publish(x, then + n * STRIDE + j, seen)
                         hs[at] = h
                         if train != 0:
                             hp[at] = hT[n * H + j]
@@ -215,12 +227,12 @@ def grid_forward(gpu, H, nonlinearity, plan):
             signal(counters, group)
             t += ahead
 
-    signature = "*f " * 8 + "*i i i i i i"
+    signature = "*f " * 9 + "*i i i i i i"
     return gpu.kernel(rnn_grid_forward_kernel, signature, THREADS, plan.shared, cooperative=True)
 
 
 @cache
-def grid_backward(gpu, H, nonlinearity, plan):
+def grid_backward(gpu, H, nonlinearity, masked, plan):
     cuda, publish = gpu.cuda, gpu.publish
     _, step_back = make_nonlinearity(gpu, nonlinearity, "float32")
     signal, wait = make_meeting(gpu)
@@ -232,7 +244,7 @@ def grid_backward(gpu, H, nonlinearity, plan):
     XS = tile.weights
     SUMS = XS + NR * tile.row
 
-    def rnn_grid_backward_kernel(dhs, A, Wh, dhT, dh0, x, counters, N, T, first, ahead):
+    def rnn_grid_backward_kernel(dhs, A, Wh, m, dhT, dh0, x, counters, N, T, first, ahead):
         s = cuda.shared.array(0, float32)
         tid = cuda.threadIdx.x
         group = cuda.blockIdx.x // BLOCKS
@@ -256,13 +268,15 @@ def grid_backward(gpu, H, nonlinearity, plan):
                 if i_step > 0:
                     product(x, now + (n0 + r) * STRIDE, s, 0, XS, SUMS)
                 for e in range(tid, NR * UNITS, THREADS):
-                    m = e // UNITS
-                    v = e - m * UNITS
-                    n = n0 + r + m
+                    i = e // UNITS
+                    v = e - i * UNITS
+                    n = n0 + r + i
                     j = j0 + v
                     if n < N and j < H:
                         if i_step > 0:
-                            dh = total(s, SUMS, m, v)
+                            dh = total(s, SUMS, i, v)
+                            if masked:
+                                dh *= m[n * H + j]
                         else:
                             dh = dhT[n * H + j]
                         if i_step == T:
@@ -275,7 +289,7 @@ def grid_backward(gpu, H, nonlinearity, plan):
             signal(counters, group)
             t += ahead
 
-    signature = "*f " * 6 + "*i i i i i"
+    signature = "*f " * 7 + "*i i i i i"
     return gpu.kernel(rnn_grid_backward_kernel, signature, THREADS, plan.shared, cooperative=True)
 
 
@@ -327,32 +341,33 @@ def step_backward(gpu, H, nonlinearity, dtype):
 # The contract
 
 
-def forward(xs, state, params, *, train=True, reverse=False, nonlinearity="tanh"):
+def forward(xs, state, params, *, train=True, reverse=False, h_mask=None, nonlinearity="tanh"):
     """See rnnfast.kernels."""
     _check(nonlinearity)
-    call = calls.start_forward("rnn", GATES, STATES, xs, state, params, train)
+    call = calls.start_forward("rnn", GATES, STATES, xs, state, params, train, h_mask)
     gpu, N, T, H = call.gpu, call.N, call.T, call.H
     xs, (Wx, Wh, b), (h0,) = call.move(xs), call.weights(), call.state(state)
     hs, hT = call.empty(N, T, H), h0.copy()
-    A = call.projection(xs, Wx)
+    A, masked, m = call.projection(xs, Wx), h_mask is not None, call.mask(h_mask)
     hp = call.empty(N, T, H) if train else hs
 
     first, ahead = (T - 1, -1) if reverse else (0, 1)
     plan = call.plan(FORWARD)
     if plan.kind == "row":
-        kernel = row_forward(gpu, H, nonlinearity)
-        kernel(N, A, Wh, b, h0, hs, hp, hT, T, first, ahead, train)
+        kernel = row_forward(gpu, H, nonlinearity, masked)
+        kernel(N, A, Wh, b, h0, m, hs, hp, hT, T, first, ahead, train)
     elif plan.kind == "grid":
         counters, x = exchange(call, plan, (plan.tiles[0], 2))
-        kernel = grid_forward(gpu, H, nonlinearity, plan)
-        kernel(plan.blocks, A, Wh, b, h0, hs, hp, hT, x, counters, N, T, first, ahead, train)
+        kernel = grid_forward(gpu, H, nonlinearity, masked, plan)
+        kernel(plan.blocks, A, Wh, b, h0, m, hs, hp, hT, x, counters, N, T, first, ahead, train)
     elif plan.kind == "steps":
         kernel, Ah = step_forward(gpu, H, nonlinearity, call.dtype.name), call.empty(N, H)
         for t in range(first, first + ahead * T, ahead):
-            gpu.matmul(hT, Wh, out=Ah)
+            gpu.matmul(hT * m if masked else hT, Wh, out=Ah)
             kernel(plan.blocks, A, Ah, b, hT, hs, hp, N, T, t, train)
 
-    cache = call.keep(xs, reverse, A=A, hp=hp, nonlinearity=nonlinearity) if train else None
+    kept = {"A": A, "hp": hp, "nonlinearity": nonlinearity}
+    cache = call.keep(xs, reverse, m, masked, **kept) if train else None
     return call.give(hs), (call.give(hT),), cache
 
 
@@ -361,24 +376,28 @@ def backward(dhs, dstate, params, cache, grads):
     call, kept = calls.start_backward("rnn", GATES, STATES, dhs, dstate, params, cache, grads)
     gpu, N, T, H = call.gpu, call.N, call.T, call.H
     dhs, (Wx, Wh, _), (dhT,) = call.move(dhs), call.weights(), call.state(dstate)
-    A, hp, nonlinearity = kept["A"], kept["hp"], kept["nonlinearity"]
+    A, hp, m, masked = (kept[name] for name in ("A", "hp", "m", "masked"))
+    nonlinearity = kept["nonlinearity"]
     dh0 = dhT.copy()
 
     first, ahead = (0, 1) if kept["reverse"] else (T - 1, -1)
     plan = call.plan(BACKWARD)
     if plan.kind == "row":
-        row_backward(gpu, H, nonlinearity)(N, dhs, A, Wh, dhT, dh0, T, first, ahead)
+        kernel = row_backward(gpu, H, nonlinearity, masked)
+        kernel(N, dhs, A, Wh, m, dhT, dh0, T, first, ahead)
     elif plan.kind == "grid":
         counters, x = exchange(call, plan, (plan.tiles[0], 2))
-        kernel = grid_backward(gpu, H, nonlinearity, plan)
-        kernel(plan.blocks, dhs, A, Wh, dhT, dh0, x, counters, N, T, first, ahead)
+        kernel = grid_backward(gpu, H, nonlinearity, masked, plan)
+        kernel(plan.blocks, dhs, A, Wh, m, dhT, dh0, x, counters, N, T, first, ahead)
     elif plan.kind == "steps":
         kernel, dA = step_backward(gpu, H, nonlinearity, call.dtype.name), call.empty(N, H)
         for t in range(first, first + ahead * T, ahead):
             kernel(plan.blocks, dhs, A, dA, dh0, N, T, t)
             gpu.matmul(dA, Wh.T, out=dh0)
+            if masked:
+                dh0 *= m
 
-    dxs = call.finish(kept["xs"], A, Wx, grads, ((hp, slice(None)),))
+    dxs = call.finish(kept, A, Wx, grads, ((hp, slice(None)),))
     return dxs, (call.give(dh0),)
 
 

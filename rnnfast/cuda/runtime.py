@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from rnnfast.kernels import get_float32_matmul_precision
+
 MINIMUM = (8, 0)  # compute capability
 KERNEL_NAME = re.compile(r"\.entry (\w+)\(")
 
@@ -59,6 +61,7 @@ class Compiler:
         self._numba = numba_cuda
         self.cuda = numba_cuda.cuda
         self.float32, self.float64 = numba_cuda.types.float32, numba_cuda.types.float64
+        self.umulhi = numba_cuda.libdevice.umul64hi
         for name in (
             "load4",
             "fetch4",
@@ -136,7 +139,6 @@ class Gpu(Compiler):
         self.multiprocessors = attributes["MultiProcessorCount"]
         self.shared_memory = attributes["MaxSharedMemoryPerBlockOptin"]
         self.name = cupy.cuda.runtime.getDeviceProperties(device.id)["name"].decode()
-        self.tf32 = False
 
     def kernel(self, function, signature, threads, shared=0, cooperative=False):
         """A compiled kernel: call it with the number of blocks and the arguments.
@@ -188,13 +190,27 @@ class Gpu(Compiler):
         write_atomically(name_path, name.encode("ascii"))
         return path, name
 
+    @contextlib.contextmanager
+    def _precision(self):
+        """cuBLAS in TF32 where set_float32_matmul_precision says so; CuPy's setting is global."""
+        if get_float32_matmul_precision() == "highest":
+            yield
+            return
+        linalg = self.xp._core._routines_linalg
+        before = linalg.get_compute_type(np.float32)
+        linalg.set_compute_type(np.float32, linalg.COMPUTE_TYPE_TF32)
+        try:
+            yield
+        finally:
+            linalg.set_compute_type(np.float32, before)
+
     @cached_property
     def _versions(self):
         from importlib.metadata import version
 
         return sys.version, version("numba-cuda"), version("cuda-core")
 
-    # Arrays
+    # Arrays and products
 
     def is_array(self, x):
         return isinstance(x, self.xp.ndarray)
@@ -207,3 +223,14 @@ class Gpu(Compiler):
 
     def to_host(self, x):
         return self.xp.asnumpy(x)
+
+    def shares_memory(self, a, b):
+        """Whether they may overlap, by the memory between their ends."""
+        if isinstance(a, np.ndarray):
+            return np.may_share_memory(a, b)
+        return self.xp.may_share_memory(a, b)
+
+    def matmul(self, a, b, out=None):
+        """a b by cuBLAS; in TF32 where set_float32_matmul_precision says so."""
+        with self._precision():
+            return self.xp.matmul(a, b, out=out)
