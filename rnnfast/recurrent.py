@@ -419,6 +419,11 @@ class _TimeBi:
         for layer in self._layers():
             layer.unfreeze()
 
+    @property
+    def frozen(self):
+        """True between freeze and unfreeze."""
+        return all(layer.frozen for layer in self._layers())
+
     def reset_state(self):
         """The next forward starts from zeros in both directions."""
         for layer in self._layers():

@@ -23,7 +23,6 @@ from cases import (
 
 from rnnfast import kernels
 
-
 REFERENCE = {name: kernels.load(name, "reference") for name in kernels.CELLS}
 # Few rows and one more, x Wx ahead or not, threads that own rows or units, the book's
 MASK_SHAPES = [
