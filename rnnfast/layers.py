@@ -162,10 +162,7 @@ class TimeDropout(Dropout):
 
     def __init__(self, dropout_ratio=0.5, rng=None, *, variational=False, device=None):
         super().__init__(dropout_ratio, device=device)
-        if not isinstance(variational, (bool, np.bool_)):
-            kind = type(variational).__name__
-            raise TypeError(f"{self._name}: variational must be a bool, got {kind}")
-        self.variational = bool(variational)
+        self.variational = checks.flag(self._name, "variational", variational)
         self._key = None if rng is None else self._philox_key(rng)
         self.step = 0
         self.train_flg = True
