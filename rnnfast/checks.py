@@ -103,8 +103,15 @@ def integer(owner, name, value):
         raise TypeError(f"{owner}: {name} must be an integer, got {kind}") from None
 
 
+def flag(owner, name, value):
+    """value as a bool."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{owner}: {name} must be a bool, got {type(value).__name__}")
+    return bool(value)
+
+
 def number(owner, name, value):
-    """value as a float: what backward of a loss multiplies its gradient with."""
+    """value as a float, as a loss's backward takes its dout."""
     try:
         if isinstance(value, str) or np.iscomplexobj(value):
             raise TypeError

@@ -3,7 +3,8 @@
 Rows are cells (rnn, lstm, gru) and `ops`, columns are devices (reference, cpu, cuda); the square
 of a cell and a device is the module `rnnfast.<device>.<cell>`, got by `load(cell, device)`:
 
-    forward(xs, state, params, *, train=True, reverse=False, **options) -> hs, state, cache
+    forward(xs, state, params, *, train=True, reverse=False, h_mask=None, **options)
+        -> hs, state, cache
     backward(dhs, dstate, params, cache, grads) -> dxs, dstate
     pack(params, **options) -> packed
 
@@ -16,7 +17,11 @@ float32 or float64; arrays of any strides, which live on the column's device.
   is handed in may be None, which means zeros: the first product with Wh is then skipped.
 - reverse=True runs from t = T-1 down to 0. hs[:, t] still belongs to xs[:, t]; the final state is
   the one of t = 0.
-- options: nonlinearity="tanh" or "relu" for rnn. `cache` remembers them and reverse.
+- h_mask (N, H), or None, which costs nothing: at every step h is multiplied with it before it
+  meets Wh (variational dropout on the recurrent path), on the way back its gradient. hs and the
+  states are not masked, nor is the h that a gru mixes with its candidate: rnnfast/reference has
+  the equations.
+- options: nonlinearity="tanh" or "relu" for rnn. `cache` remembers them, reverse and h_mask.
 - One call runs the whole sequence; a single step is T = 1. With N = 0 or T = 0 hs is empty, the
   states come out as they went in (a copy) and grads are zero.
 - Inputs are referenced by `cache`, never written. What is returned is fresh and never rewritten

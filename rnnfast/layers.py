@@ -137,12 +137,13 @@ class Dropout(Layer):
         self.cache = None
         if not train_flg:
             return x * (1 - ratio)
-        self.cache = np.random.random_sample(x.shape) > ratio  # = rand(*x.shape)
-        return x * self.cache
+        mask = np.random.random_sample(x.shape) > ratio  # = rand(*x.shape)
+        self.cache = mask, x.shape
+        return x * mask
 
     def backward(self, dout):
-        mask = self._pending()
-        self._check_dout(dout, mask.shape)
+        mask, shape = self._pending()
+        self._check_dout(dout, shape)
         return dout * mask
 
 
@@ -152,31 +153,51 @@ class TimeDropout(Dropout):
     With train_flg False (or forward(xs, train=False)) forward gives xs itself. Without rng the
     mask is np.random.rand(*xs.shape) > dropout_ratio. rng=seed, or rng=(seed, layer) where layers
     are to differ, draws it from Philox, keyed by the seed, the layer and `step`, the number of
-    training forwards so far: the same mask on every device.
+    masks so far: the same mask on every device.
+
+    variational=True draws one mask (N, 1, D) for xs (N, T, D), shared by all its steps; `draw`
+    gives the mask alone, (N, H), for the h_mask of a recurrent layer. (Gal and Ghahramani 2016,
+    https://arxiv.org/abs/1512.05287)
     """
 
-    def __init__(self, dropout_ratio=0.5, rng=None, *, device=None):
+    def __init__(self, dropout_ratio=0.5, rng=None, *, variational=False, device=None):
         super().__init__(dropout_ratio, device=device)
+        self.variational = checks.flag(self._name, "variational", variational)
         self._key = None if rng is None else self._philox_key(rng)
         self.step = 0
         self.train_flg = True
 
     def forward(self, xs, *, train=True):
         checks.real(self._name, "xs", xs)
-        ratio = checks.ratio(self._name, "dropout_ratio", self.dropout_ratio)
+        if self.variational and xs.ndim != 3:
+            raise checks.shape_error(self._name, "xs", "(N, T, D), variational", xs)
+        checks.ratio(self._name, "dropout_ratio", self.dropout_ratio)
         self.cache = None
         if not (self.train_flg and train):
             return xs
         xs = checks.floating(xs)
+        mask = self.draw(xs, (xs.shape[0], 1, xs.shape[2]) if self.variational else xs.shape)
+        self.cache = mask, xs.shape
+        return xs * mask
+
+    def draw(self, xs, shape):
+        """The next mask, an array of `shape` beside xs: on its device, of its dtype."""
+        ratio = checks.ratio(self._name, "dropout_ratio", self.dropout_ratio)
+        checks.real(self._name, "xs", xs)
+        if not isinstance(shape, tuple):
+            kind = type(shape).__name__
+            raise TypeError(f"{self._name}: shape must be a tuple of sizes, got {kind}")
+        shape = tuple(checks.integer(self._name, "shape", size) for size in shape)
+        if any(size < 0 for size in shape):
+            raise ValueError(f"{self._name}: shape must not be negative, got {shape}")
+        dtype = xs.dtype if xs.dtype in checks.FLOATS else checks.floating(xs[:0]).dtype
         if self._key is None:
-            mask = (np.random.random_sample(xs.shape) > ratio).astype(xs.dtype)
+            mask = (np.random.random_sample(shape) > ratio).astype(dtype)
             mask *= 1 / (1 - ratio)
         else:
-            draw = self._column(xs).dropout_mask
-            mask = draw(xs.shape, ratio, self._key, self.step, xs.dtype)
+            mask = self._column(xs).dropout_mask(shape, ratio, self._key, self.step, dtype)
         self.step += 1
-        self.cache = mask
-        return xs * mask
+        return mask
 
     def _philox_key(self, rng):
         key = rng if isinstance(rng, tuple) else (rng, 0)

@@ -1,13 +1,19 @@
-"""Language models as stacks of layers (chapters 5 and 6)."""
+"""Language models as stacks of layers (chapters 5, 6 and 7).
+
+LanguageModel is all of them; SimpleRnnlm, Rnnlm and BetterRnnlm are the book's, with its arguments.
+"""
 
 import os
+from contextlib import closing
+from itertools import islice
 
 import numpy as np
 
-from rnnfast import io, sampling
+from rnnfast import checks, io, sampling
+from rnnfast.kernels import CELLS
 from rnnfast.layers import TimeAffine, TimeDropout, TimeEmbedding
 from rnnfast.losses import TimeAffineSoftmaxWithLoss
-from rnnfast.recurrent import TimeLSTM
+from rnnfast.recurrent import TimeGRU, TimeLSTM, TimeRNN
 
 
 class BaseModel:
@@ -17,9 +23,13 @@ class BaseModel:
     files (None for one that is another's view), `sizes` the constructor's arguments that rebuild
     the model. Training goes from the last but one layer straight to the loss, which computes the
     affine layer's scores and gradients itself: see losses.TimeAffineSoftmaxWithLoss.
+
+    `drop_layers` has every dropout layer, in the order of `layers`, then those of `h_drops`: one
+    for each of recurrent_layers, which draws its h_mask in training (empty: there is none). Their
+    `step` counts the masks drawn so far.
     """
 
-    def __init__(self, layers, param_names, sizes, device):
+    def __init__(self, layers, param_names, sizes, device, h_drops=()):
         self.layers = layers
         self.loss_layer = TimeAffineSoftmaxWithLoss(layers[-1], device=device)
         self.recurrent_layers = [layer for layer in layers if hasattr(layer, "reset_state")]
@@ -27,6 +37,13 @@ class BaseModel:
         self.grads = [grad for layer in layers for grad in layer.grads]
         self.param_names = param_names
         self.sizes = sizes
+        self.h_drops = list(h_drops)
+        in_depth = [layer for layer in layers if isinstance(layer, TimeDropout)]
+        self.drop_layers = in_depth + self.h_drops
+
+    @property
+    def vocab_size(self):
+        return self.layers[-1].params[0].shape[1]
 
     def predict(self, xs, train_flg=False):
         """Ids (N, T) -> scores (N, T, V). Keeps no activations unless `train_flg` is set."""
@@ -38,9 +55,20 @@ class BaseModel:
 
     def _hidden(self, xs, train_flg):
         """What the affine layer reads."""
+        h_drops = iter(self.h_drops if train_flg else ())
         for layer in self.layers[:-1]:
-            xs = layer.forward(xs, train=train_flg)
+            drop = next(h_drops, None) if layer in self.recurrent_layers else None
+            if drop is None:
+                xs = layer.forward(xs, train=train_flg)
+            else:
+                h_mask = drop.draw(xs, (len(xs), layer.Wh.shape[0]))
+                xs = layer.forward(xs, train=train_flg, h_mask=h_mask)
         return xs
+
+    def next_scores(self, xs):
+        """Ids (N, T) -> scores (N, V) of the id that follows; goes on from the current state."""
+        last = self._hidden(xs, False)[:, -1:]
+        return self.layers[-1].forward(last, train=False)[:, 0]
 
     def backward(self, dout=1):
         """Fill `grads`. Needs the forward pass to have run with `train_flg`."""
@@ -65,12 +93,14 @@ class BaseModel:
             layer.set_state(*state)
 
     def generate(self, start_id, skip_ids=None, sample_size=100):
-        """`sample_size` ids from `start_id` on, drawn with np.random (chapter 7).
+        """`sample_size` ids, the first of them start_id, the others drawn with np.random.
 
-        Goes on from the model's current state, and leaves it where the last id took it.
+        Goes on from the model's current state, and leaves it where the last id but one took it.
+        The book's method (chapter 7); sampling.generate and sampling.stream can do more.
         """
-        ids = sampling.stream(self, [start_id], skip_ids=skip_ids)
-        return [start_id, *(next(ids) for _ in range(sample_size - 1))]
+        count = sampling.check_size("generate", sample_size) - 1
+        with closing(sampling.stream(self, [start_id], skip_ids=skip_ids)) as ids:
+            return [int(start_id), *islice(ids, max(count, 0))]
 
     def save_params(self, file_name=None, vocabulary=None):
         """Write the weights, by default to `<Class>.safetensors`; see rnnfast.io."""
@@ -90,20 +120,111 @@ class BaseModel:
         return type(self).__name__ + ".safetensors"
 
 
-def _normal(rng, dtype):
-    """normal(rows, columns, divisor): weights drawn as the book draws them, as dtype."""
+class LanguageModel(BaseModel):
+    """Embedding, `layers` recurrent layers of one kind, affine; ids (N, T) -> scores (N, T, V).
 
-    def normal(rows, columns, divisor):
-        return (rng.standard_normal((rows, columns)) / divisor).astype(dtype)
+    cell: "rnn", "lstm" or "gru". dropout: the ratio of the elements dropped after the embedding,
+    between the recurrent layers and before the affine layer, in training (Zaremba et al. 2014,
+    https://arxiv.org/abs/1409.2329). variational_dropout: each of these masks is one for the whole
+    sequence, and h gets one too before it meets Wh (Gal and Ghahramani 2016,
+    https://arxiv.org/abs/1512.05287). tie_weights: the affine layer's W is the embedding's,
+    transposed, which asks for hidden_size = wordvec_size (Press and Wolf 2016,
+    https://arxiv.org/abs/1608.05859).
 
-    return normal
+    Weights are normal, divided by 100 (embedding) or the square root of the rows, biases zero.
+    They are drawn in the order of the layers, the book's, from np.random, or from `rng`, a seed or
+    a Generator. Masks are Philox's (TimeDropout), keyed by a seed, the layer and the step: the seed
+    is `rng` if that is one, else drawn from the same source after the weights. All arrays are
+    `dtype`, float32 or float64. Wrong arguments are a TypeError or a ValueError.
+    """
+
+    def __init__(
+        self,
+        vocab_size,
+        wordvec_size,
+        hidden_size,
+        *,
+        cell="lstm",
+        layers=1,
+        dropout=0.0,
+        variational_dropout=False,
+        tie_weights=False,
+        rng=None,
+        dtype=np.float32,
+        device=None,
+    ):
+        owner = type(self).__name__
+        sizes = {
+            "vocab_size": _size(owner, "vocab_size", vocab_size),
+            "wordvec_size": _size(owner, "wordvec_size", wordvec_size),
+            "hidden_size": _size(owner, "hidden_size", hidden_size),
+            "cell": cell,
+            "layers": _size(owner, "layers", layers),
+            "dropout": checks.ratio(owner, "dropout", dropout),
+            "variational_dropout": checks.flag(owner, "variational_dropout", variational_dropout),
+            "tie_weights": checks.flag(owner, "tie_weights", tie_weights),
+        }
+        V, D, H, _, layers, dropout, variational, tied = sizes.values()
+        if not isinstance(cell, str) or cell not in CELLS:
+            raise ValueError(f"{owner}: cell must be one of {CELLS}, got {cell!r}")
+        if tied and D != H:
+            raise ValueError(f"{owner}: hidden_size must be wordvec_size = {D}, tied, got {H}")
+        dtype = np.dtype(dtype)
+        if dtype not in checks.FLOATS:
+            raise TypeError(f"{owner}: dtype must be float32 or float64, got {dtype}")
+        source = sampling.generator(owner, rng)
+        recurrent_layer = {"rnn": TimeRNN, "lstm": TimeLSTM, "gru": TimeGRU}[cell]
+        GH = recurrent_layer.gates * H
+
+        def normal(rows, columns, divisor):
+            return (source.standard_normal((rows, columns)) / divisor).astype(dtype)
+
+        embed_W = normal(V, D, 100)
+        weights = [
+            (normal(d, GH, np.sqrt(d)), normal(H, GH, np.sqrt(H)), np.zeros(GH, dtype))
+            for d in (D, *[H] * (layers - 1))
+        ]
+        affine_W = embed_W.T if tied else normal(H, V, np.sqrt(H))
+
+        stack = [TimeEmbedding(embed_W, device=device)]
+        for w in weights:
+            stack.append(recurrent_layer(*w, stateful=True, device=device))
+        h_drops = []
+        if dropout:  # without it nothing more is drawn from np.random than the book draws
+            seed = sampling.seed(rng, source)
+            drops = [
+                TimeDropout(dropout, (seed, key), variational=variational, device=device)
+                for key in range(2 * layers + 1)
+            ]
+            stack = [layer for pair in zip(stack, drops, strict=False) for layer in pair]
+            h_drops = drops[layers + 1 :] if variational else []
+        stack.append(TimeAffine(affine_W, np.zeros(V, dtype), device=device))
+
+        numbers = [""] if layers == 1 else range(1, layers + 1)
+        names = [f"{cell}_{name}{k}" for k in numbers for name in ("Wx", "Wh", "b")]
+        ends = [None if tied else "affine_W", "affine_b"]  # embed_W.T is in the file once
+        super().__init__(stack, ["embed_W", *names, *ends], sizes, device, h_drops)
 
 
-class Rnnlm(BaseModel):
-    """Embedding, one LSTM, affine: the language model of chapter 6.
+class SimpleRnnlm(LanguageModel):
+    """Embedding, one RNN, affine: the language model of chapter 5; `rnn_layer` is the RNN.
 
-    Drawn in the book's order from np.random, or from `rng` (a seed or a Generator), so that the
-    same seed makes the same weights. All arrays are `dtype`, float32 or float64.
+    See LanguageModel: the same seed of np.random draws the book's weights.
+    """
+
+    def __init__(
+        self, vocab_size, wordvec_size, hidden_size, *, rng=None, dtype=np.float32, device=None
+    ):
+        sizes = vocab_size, wordvec_size, hidden_size
+        super().__init__(*sizes, cell="rnn", rng=rng, dtype=dtype, device=device)
+        self.rnn_layer = self.recurrent_layers[0]
+        self.sizes = _chosen(self.sizes, "vocab_size", "wordvec_size", "hidden_size")
+
+
+class Rnnlm(LanguageModel):
+    """Embedding, one LSTM, affine: the language model of chapter 6; `lstm_layer` is the LSTM.
+
+    See LanguageModel: the same seed of np.random draws the book's weights.
     """
 
     def __init__(
@@ -116,37 +237,18 @@ class Rnnlm(BaseModel):
         dtype=np.float32,
         device=None,
     ):
-        V, D, H = vocab_size, wordvec_size, hidden_size
-        rng = np.random if rng is None else np.random.default_rng(rng)
-        normal = _normal(rng, dtype)
-
-        embed_W = normal(V, D, 100)
-        lstm_Wx = normal(D, 4 * H, np.sqrt(D))
-        lstm_Wh = normal(H, 4 * H, np.sqrt(H))
-        lstm_b = np.zeros(4 * H, dtype)
-        affine_W = normal(H, V, np.sqrt(H))
-        affine_b = np.zeros(V, dtype)
-
-        self.lstm_layer = TimeLSTM(lstm_Wx, lstm_Wh, lstm_b, stateful=True, device=device)
-        super().__init__(
-            layers=[
-                TimeEmbedding(embed_W, device=device),
-                self.lstm_layer,
-                TimeAffine(affine_W, affine_b, device=device),
-            ],
-            param_names=["embed_W", "lstm_Wx", "lstm_Wh", "lstm_b", "affine_W", "affine_b"],
-            sizes={"vocab_size": V, "wordvec_size": D, "hidden_size": H},
-            device=device,
-        )
+        sizes = vocab_size, wordvec_size, hidden_size
+        super().__init__(*sizes, cell="lstm", rng=rng, dtype=dtype, device=device)
+        self.lstm_layer = self.recurrent_layers[0]
+        self.sizes = _chosen(self.sizes, "vocab_size", "wordvec_size", "hidden_size")
 
 
-class BetterRnnlm(BaseModel):
+class BetterRnnlm(LanguageModel):
     """Embedding, two LSTM, affine with the embedding's weights; dropout between all of them.
 
-    The second language model of chapter 6 (Zaremba et al. 2014, https://arxiv.org/abs/1409.2329;
-    tied weights: Press and Wolf 2016, https://arxiv.org/abs/1608.05859). hidden_size has to be
-    wordvec_size, since one array serves both ends. Weights are drawn as for Rnnlm. With a seed as
-    `rng` the dropout masks are reproducible too (TimeDropout); otherwise np.random draws them.
+    The second language model of chapter 6; `lstm_layers` are its LSTM. hidden_size has to be
+    wordvec_size, since one array serves both ends. See LanguageModel: the same seed of np.random
+    draws the book's weights, but the masks are not the book's.
     """
 
     def __init__(
@@ -160,52 +262,36 @@ class BetterRnnlm(BaseModel):
         dtype=np.float32,
         device=None,
     ):
-        V, D, H = vocab_size, wordvec_size, hidden_size
-        if D != H:
-            raise ValueError(f"BetterRnnlm: hidden_size must be wordvec_size = {D}, got {H}")
-        seed = rng if isinstance(rng, (int, np.integer)) else None
-        rng = np.random if rng is None else np.random.default_rng(rng)
-        normal = _normal(rng, dtype)
-
-        embed_W = normal(V, D, 100)
-        lstm_weights = [
-            (normal(H, 4 * H, np.sqrt(H)), normal(H, 4 * H, np.sqrt(H)), np.zeros(4 * H, dtype))
-            for _ in range(2)
-        ]
-        if seed is None and rng is not np.random:
-            seed = int(rng.integers(2**63))  # a Generator seeds the masks too
-        self.lstm_layers = [TimeLSTM(*w, stateful=True, device=device) for w in lstm_weights]
-        self.drop_layers = [
-            TimeDropout(dropout_ratio, None if seed is None else (seed, layer), device=device)
-            for layer in range(3)
-        ]
         super().__init__(
-            layers=[
-                TimeEmbedding(embed_W, device=device),
-                self.drop_layers[0],
-                self.lstm_layers[0],
-                self.drop_layers[1],
-                self.lstm_layers[1],
-                self.drop_layers[2],
-                TimeAffine(embed_W.T, np.zeros(V, dtype), device=device),
-            ],
-            param_names=[
-                "embed_W",
-                *(f"lstm_{name}{i}" for i in (1, 2) for name in ("Wx", "Wh", "b")),
-                None,  # embed_W.T
-                "affine_b",
-            ],
-            sizes={
-                "vocab_size": V,
-                "wordvec_size": D,
-                "hidden_size": H,
-                "dropout_ratio": dropout_ratio,
-            },
+            vocab_size,
+            wordvec_size,
+            hidden_size,
+            cell="lstm",
+            layers=2,
+            dropout=checks.ratio(type(self).__name__, "dropout_ratio", dropout_ratio),
+            tie_weights=True,
+            rng=rng,
+            dtype=dtype,
             device=device,
         )
+        self.lstm_layers = self.recurrent_layers[:]
+        ratio = self.sizes["dropout"]
+        self.sizes = _chosen(self.sizes, "vocab_size", "wordvec_size", "hidden_size")
+        self.sizes["dropout_ratio"] = ratio
 
 
-MODELS = {model.__name__: model for model in (Rnnlm, BetterRnnlm)}
+def _size(owner, name, value):
+    value = checks.integer(owner, name, value)
+    if value < 1:
+        raise ValueError(f"{owner}: {name} must be from 1 up, got {value}")
+    return value
+
+
+def _chosen(sizes, *names):
+    return {name: sizes[name] for name in names}
+
+
+MODELS = {model.__name__: model for model in (LanguageModel, SimpleRnnlm, Rnnlm, BetterRnnlm)}
 
 
 def load_model(file_name, device=None):
@@ -221,6 +307,7 @@ def load_model(file_name, device=None):
     if len(dtypes) != 1 or not dtypes <= {np.dtype(np.float32), np.dtype(np.float64)}:
         raise ValueError(f"{file_name}: arrays must be all float32 or all float64, got {dtypes}")
     try:
+        _check_sizes(weights)
         model = MODELS[weights.model](**weights.sizes, rng=0, dtype=dtypes.pop(), device=device)
     except (TypeError, ValueError, MemoryError) as error:
         raise ValueError(f"{file_name}: sizes {weights.sizes} do not fit ({error})") from None
@@ -228,3 +315,12 @@ def load_model(file_name, device=None):
     if weights.vocabulary is not None and len(weights.vocabulary) != model.sizes["vocab_size"]:
         raise ValueError(f"{file_name}: the vocabulary does not have the model's size")
     return model, weights.vocabulary
+
+
+def _check_sizes(weights):
+    """ValueError before a damaged header makes a model that is larger than what the file holds."""
+    names = "vocab_size", "wordvec_size", "hidden_size"
+    V, D, H = (weights.sizes.get(name, 1) for name in names)
+    there = sum(array.size for array in weights.params.values())
+    if max(V * D, D * H, H * H) > there or weights.sizes.get("layers", 1) > len(weights.params):
+        raise ValueError(f"{len(weights.params)} arrays with {there} numbers are too few")

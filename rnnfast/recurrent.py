@@ -65,6 +65,11 @@ class _Recurrent(Layer):
             for p in self._thaw:
                 p.flags.writeable = False
 
+    @property
+    def frozen(self):
+        """True between freeze and unfreeze."""
+        return self._packed is not None
+
     def unfreeze(self):
         """Make params writable again, those that were so before `freeze`."""
         if self._packed is not None:
@@ -112,11 +117,11 @@ class _Recurrent(Layer):
             states = [np.zeros(shape, self.dtype) if s is None else s for s in states]
         return tuple(states)
 
-    def _run(self, xs, state, weights, *, train, reverse=False):
+    def _run(self, xs, state, weights, *, train, reverse=False, h_mask=None):
         """Checked arguments through the column; the cache of the forward before is dropped."""
         self.cache = None
         hs, state, cache = self._kernel.forward(
-            xs, state, weights, train=train, reverse=reverse, **self._options
+            xs, state, weights, train=train, reverse=reverse, h_mask=h_mask, **self._options
         )
         if cache is not None:
             self.cache = cache, weights, hs.shape
@@ -221,9 +226,23 @@ class _Time(_Recurrent):
         for name in self.states:
             setattr(self, f"d{name}", None)
 
-    def forward(self, xs, *, train=True):
-        """xs (N, T, D) -> hs (N, T, H). train=False keeps nothing for a backward."""
-        return self._forward(self._checked_forward(xs, train), train)
+    def forward(self, xs, *, train=True, h_mask=None):
+        """xs (N, T, D) -> hs (N, T, H). train=False keeps nothing for a backward.
+
+        h_mask (N, H) multiplies h wherever it meets Wh, at every step the same: variational
+        dropout on the recurrent path (TimeDropout.draw gives one). hs and the state are not
+        masked. (Gal and Ghahramani 2016, https://arxiv.org/abs/1512.05287)
+        """
+        checked = self._checked_forward(xs, train)
+        if h_mask is not None:
+            h_mask = self._checked_mask(h_mask, len(xs))
+        return self._forward(checked, train, h_mask=h_mask)
+
+    def _checked_mask(self, h_mask, N):
+        checks.real(self._name, "h_mask", h_mask)
+        if h_mask.shape != (N, self._H):
+            raise checks.shape_error(self._name, "h_mask", f"(N, H) = {N, self._H}", h_mask)
+        return checks.cast(h_mask, self.dtype)
 
     def _checked_forward(self, xs, train):
         weights = self._checked_weights(train)
@@ -243,8 +262,8 @@ class _Time(_Recurrent):
             xs = checks.cast(xs, self.dtype)
         return xs, state, weights
 
-    def _forward(self, checked, train, reverse=False):
-        hs, state = self._run(*checked, train=train, reverse=reverse)
+    def _forward(self, checked, train, reverse=False, h_mask=None):
+        hs, state = self._run(*checked, train=train, reverse=reverse, h_mask=h_mask)
         self._keep(*state)
         return hs
 
@@ -399,6 +418,11 @@ class _TimeBi:
     def unfreeze(self):
         for layer in self._layers():
             layer.unfreeze()
+
+    @property
+    def frozen(self):
+        """True between freeze and unfreeze."""
+        return all(layer.frozen for layer in self._layers())
 
     def reset_state(self):
         """The next forward starts from zeros in both directions."""

@@ -51,8 +51,8 @@ cdef class Cache:
     Of the caller's arrays it keeps the place and strides as they were: their shape may be assigned to."""
     cdef Cell cell
     cdef const kernel_set *kernels  # of the instruction set that laid out the panels
-    cdef cnp.ndarray xs, h0, c0, panels, h, rh
-    cdef strided xs_view, h0_view, c0_view
+    cdef cnp.ndarray xs, h0, c0, h_mask, seen0, panels, h, rh, seen
+    cdef strided xs_view, h0_view, c0_view, mask_view, seen0_view
     cdef ptrdiff_t N, T, D, H
     cdef int type_num
     cdef bint reverse, relu, used
@@ -158,7 +158,7 @@ cdef class Cell:
 
     cdef int check_size(self, ptrdiff_t N, ptrdiff_t T, Params p) except -1:
         """Raise where all arrays and rooms of a call, or any one of them, would overflow a size."""
-        cdef double D = p.D, H = p.H, sequence = (<double>N) * (T + 1) * (D + (self.kept + 3) * H)
+        cdef double D = p.D, H = p.H, sequence = (<double>N) * (T + 1) * (D + (self.kept + 4) * H)
         cdef double weights = 4 * self.gates * (D + H + 64) * (H + 64), rooms = 1024 * (512 * (D + H) + 64.0 * N)
         if (sequence + weights + rooms) * 8 > 4e18:
             raise ValueError(
@@ -166,7 +166,7 @@ cdef class Cell:
             )
         return 0
 
-    cdef tuple forward(self, xs, state, params, bint train, bint reverse, bint relu):
+    cdef tuple forward(self, xs, state, params, bint train, bint reverse, h_mask, bint relu):
         cdef Params p = self.check_packed(params, train) if isinstance(params, Packed) else self.check_params(params)
         cdef cnp.ndarray x = readable(xs, 3, p.type_num, f"{self.name}: xs", True)
         cdef ptrdiff_t N = cnp.PyArray_DIM(x, 0), T = cnp.PyArray_DIM(x, 1), D = p.D, H = p.H
@@ -174,6 +174,8 @@ cdef class Cell:
             raise ValueError(f"{self.name}: xs must be (N, T, D) with D = {D}, got {xs.shape}")
         self.check_size(N, T, p)
         h0, c0 = self.check_states(state, p, N, ("h", "c", "state"))
+        cdef cnp.ndarray mask = None if h_mask is None else self.check_state(h_mask, p, N, "h_mask")
+        seen0 = h0 if h0 is None or mask is None else h0 * mask
 
         cdef cnp.ndarray hs = empty3(N, T, H, p.type_num)
         cdef cnp.ndarray hT = empty2(N, H, p.type_num)
@@ -183,8 +185,9 @@ cdef class Cell:
         if train:
             cache = Cache()
             cache.cell, cache.kernels = self, kernels
-            cache.xs, cache.h0, cache.c0 = x, h0, c0
+            cache.xs, cache.h0, cache.c0, cache.h_mask, cache.seen0 = x, h0, c0, mask, seen0
             cache.xs_view, cache.h0_view, cache.c0_view = view(x), optional(h0), optional(c0)
+            cache.mask_view, cache.seen0_view = optional(mask), optional(seen0)
             cache.N, cache.T, cache.D, cache.H = N, T, D, H
             cache.type_num, cache.reverse, cache.relu = p.type_num, reverse, relu
         if N == 0 or T == 0:
@@ -202,15 +205,17 @@ cdef class Cell:
         job.packed = NULL if p.packed is None else aligned(p.packed.weights)
         job.h0 = optional(h0)
         job.c0 = optional(c0)
+        job.h_mask, job.seen0 = optional(mask), optional(seen0)
         job.b = NULL if p.b is None else cnp.PyArray_DATA(p.b)
         job.hT = cnp.PyArray_DATA(hT)
         job.cT = cnp.PyArray_DATA(cT) if self.has_c else NULL
-        job.panels = job.h = job.rh = NULL
+        job.panels = job.h = job.rh = job.seen = NULL
         if train:
             # 32 more: room to align, and a vector that may be read beyond the end
             cache.panels = empty2(1, self.kept * N * T * H + 32, p.type_num)
             cache.h = empty3(T, N, H, p.type_num)
-            job.panels, job.h = aligned(cache.panels), cnp.PyArray_DATA(cache.h)
+            cache.seen = cache.h if mask is None or self.has_c else empty3(T, N, H, p.type_num)  # an LSTM reads only that
+            job.panels, job.h, job.seen = aligned(cache.panels), cnp.PyArray_DATA(cache.h), cnp.PyArray_DATA(cache.seen)
             if self.index == 2:
                 cache.rh = empty3(T, N, H, p.type_num)
                 job.rh = cnp.PyArray_DATA(cache.rh)
@@ -263,7 +268,8 @@ cdef class Cell:
             return dxs, (dh0, dc0) if self.has_c else (dh0,)
 
         # From here on the cache is taken: another thread that comes with it finds it used.
-        cdef cnp.ndarray panels = k.panels, h = k.h, rh = k.rh, xs = k.xs, h0 = k.h0, c0 = k.c0
+        cdef cnp.ndarray panels = k.panels, h = k.h, rh = k.rh, seen = k.seen, xs = k.xs, h0 = k.h0, c0 = k.c0
+        cdef cnp.ndarray mask = k.h_mask, seen0 = k.seen0
         if k.used:
             raise RuntimeError(f"{self.name}: this cache was used by an earlier backward; call forward again")
         k.used = True
@@ -272,8 +278,9 @@ cdef class Cell:
         job.train, job.relu = True, k.relu
         job.threads = threads_for(2.0 * N * H * self.gates * H, (H + 15) // 16)
         job.xs, job.h0, job.c0 = k.xs_view, k.h0_view, k.c0_view
+        job.h_mask, job.seen0 = k.mask_view, k.seen0_view
         job.Wx, job.Wh, job.packed = view(p.Wx), view(p.Wh), NULL
-        job.panels, job.h = aligned(panels), cnp.PyArray_DATA(h)
+        job.panels, job.h, job.seen = aligned(panels), cnp.PyArray_DATA(h), cnp.PyArray_DATA(seen)
         job.rh = NULL if rh is None else cnp.PyArray_DATA(rh)
         job.dhs, job.dxs = view(g), view(dxs)
         job.dhT, job.dcT = optional(dhT), optional(dcT)
@@ -290,7 +297,7 @@ cdef class Cell:
         except MemoryError:
             k.used = False  # nothing was written
             raise
-        k.panels = k.h = k.rh = k.xs = k.h0 = k.c0 = None
+        k.panels = k.h = k.rh = k.seen = k.xs = k.h0 = k.c0 = k.h_mask = k.seen0 = None
         for scratch, grad in zip((dWx, dWh, db), grads):
             if scratch is not grad and grad is not None:
                 grad[...] = scratch

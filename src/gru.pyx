@@ -4,9 +4,9 @@ from rnnfast.cpu._cell cimport Cell
 cdef Cell cell = Cell("gru")
 
 
-def forward(xs, state, params, *, bint train=True, bint reverse=False):
+def forward(xs, state, params, *, bint train=True, bint reverse=False, h_mask=None):
     """See rnnfast.kernels for the contract."""
-    return cell.forward(xs, state, params, train, reverse, False)
+    return cell.forward(xs, state, params, train, reverse, h_mask, False)
 
 
 def backward(dhs, dstate, params, cache, grads):

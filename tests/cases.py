@@ -95,7 +95,7 @@ class Problem:
     params: tuple
     dhs: np.ndarray
     dstate: tuple | None
-    keywords: dict  # reverse and the cell's options
+    keywords: dict  # reverse, h_mask and the cell's options
 
     @property
     def dtype(self):
@@ -110,7 +110,10 @@ class Problem:
             return tuple(None if a is None else a.astype(dtype) for a in arrays)
 
         (xs, dhs), state, dstate = cast((self.xs, self.dhs)), cast(self.state), cast(self.dstate)
-        return Problem(xs, state, cast(self.params), dhs, dstate, self.keywords)
+        keywords = dict(self.keywords)
+        if "h_mask" in keywords:
+            keywords["h_mask"] = keywords["h_mask"].astype(dtype)
+        return Problem(xs, state, cast(self.params), dhs, dstate, keywords)
 
     def poisoned_grads(self):
         """NaN, which stays wherever backward does not write."""
@@ -173,10 +176,13 @@ def solved(cell, shape, dtype, **keywords):
     return problem, problem.astype("float64").run(load(cell.name, "reference"))
 
 
-def make_problem(cell, shape, dtype="float32", *, seed=0, bias=True, states=True, **keywords):
+def make_problem(
+    cell, shape, dtype="float32", *, seed=0, bias=True, states=True, mask=False, **keywords
+):
     """Random, with weights at the book's initialisation; states and gradients all distinct.
 
-    bias=False gives b None, states=False gives state and dstate None.
+    bias=False gives b None, states=False gives state and dstate None, mask=True an h_mask of
+    zeros and distinct factors.
     """
     N, T, D, H = shape
     G = cell.gates
@@ -189,11 +195,15 @@ def make_problem(cell, shape, dtype="float32", *, seed=0, bias=True, states=True
     Wh = (randn(H, G * H) / np.sqrt(max(H, 1))).astype(dtype)
     b = randn(G * H)
     state, dstate = (tuple(randn(N, H) for _ in range(cell.states)) for _ in range(2))
+    xs, dhs = randn(N, T, D), randn(N, T, H)
+    if mask:
+        kept = rng.random((N, H)) > 0.3
+        keywords["h_mask"] = (kept * (0.5 + rng.random((N, H)))).astype(dtype)
     return Problem(
-        xs=randn(N, T, D),
+        xs=xs,
         state=state if states else None,
         params=(Wx, Wh, b if bias else None),
-        dhs=randn(N, T, H),
+        dhs=dhs,
         dstate=dstate if states else None,
         keywords=keywords,
     )

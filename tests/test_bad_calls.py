@@ -50,6 +50,9 @@ def bad_forwards(cell, p):
     for dtype in ("float16", "complex64", "int32"):
         q = p.astype(dtype)
         yield f"all {dtype}", {"xs": q.xs, "state": q.state, "params": q.params}
+    for what, mask in bad_arrays(p.state[0]):
+        yield f"h_mask: {what}", {"h_mask": mask}
+    yield "h_mask: list", {"h_mask": p.state[0].tolist()}
     yield "an unknown option", {"no_such_option": 1}
     if cell.name == "rnn":
         for value in ("sigmoid", None, 3):

@@ -45,12 +45,12 @@ def snapshot(layer):
     return seen
 
 
-def assert_rejected(error, message, method, *args):
-    """method(*args), of a layer, raises just this error, and the layer stays what it was."""
+def assert_rejected(error, message, method, *args, **keywords):
+    """method(...), of a layer, raises just this error, and the layer stays what it was."""
     layer = method.__self__
     before = snapshot(layer)
     with pytest.raises(error, match=message) as caught:
-        method(*args)
+        method(*args, **keywords)
     assert type(caught.value) is error
     for a, b in zip(snapshot(layer), before, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -170,6 +170,21 @@ def test_seed_of_dropout():
             rnnfast.TimeDropout(0.5, rng=wrong)
 
 
+def test_variational_dropout():
+    for wrong in None, 1, "yes", [True]:
+        with pytest.raises(TypeError, match=r"^TimeDropout: variational must be a bool, got"):
+            rnnfast.TimeDropout(0.5, variational=wrong)
+    layer = rnnfast.TimeDropout(0.5, 1, variational=True)
+    for shape in (N, D), (D,), (N, T, D, 1):
+        match = r"^TimeDropout: xs must be \(N, T, D\), variational, got \("
+        assert_rejected(ValueError, match, layer.forward, randn(*shape))
+    assert_rejected(TypeError, "shape must be a tuple of sizes", layer.draw, randn(N, T, D), 3)
+    assert_rejected(TypeError, "shape must be an integer", layer.draw, randn(N, T, D), (1.0,))
+    assert_rejected(ValueError, "shape must not be negative", layer.draw, randn(N, T, D), (1, -1))
+    assert_rejected(TypeError, "xs must be a NumPy array", layer.draw, [1.0], (1, 1))
+    assert layer.step == 0
+
+
 # Recurrent layers
 
 
@@ -187,6 +202,18 @@ def test_input_of_forward(name):
     for xs in huge(2**30, 2**29, D), huge(2**59, 1, D), huge(0, 2**60, D):
         match = f"^{name}: an array .* too large to address"
         assert_rejected(ValueError, match, layer.forward, xs)
+
+
+@pytest.mark.parametrize("name", TIME)
+def test_mask_of_forward(name):
+    layer = recurrent(name)
+    xs = randn(N, T, D)
+    for mask, message in NOT_REAL[:-1]:  # None is no mask
+        match = f"^{name}: h_mask {message}"
+        assert_rejected(TypeError, match, layer.forward, xs, h_mask=mask)
+    for shape in (N, H + 1), (N + 1, H), (H,), (1, H), (N, 1, H):
+        match = rf"^{name}: h_mask must be \(N, H\) = \(2, 5\), got \("
+        assert_rejected(ValueError, match, layer.forward, xs, h_mask=randn(*shape))
 
 
 @pytest.mark.parametrize("name", TIME)

@@ -21,9 +21,10 @@ def test_shape_of_inputs_assigned_between_forward_and_backward():
         layer = rnnfast.TimeLSTM(normal(8, 32), normal(8, 32), normal(32), stateful=True)
         xs, h, c = normal(4, 6, 8), normal(4, 8), normal(4, 8)
         layer.set_state(h, c)
-        hs = layer.forward(xs)
+        mask = normal(4, 8)
+        hs = layer.forward(xs, h_mask=mask)
         if spoil:
-            xs.shape, h.shape, c.shape = (2, 2, 48), (2, 16), (32, 1)
+            xs.shape, h.shape, c.shape, mask.shape = (2, 2, 48), (2, 16), (32, 1), (8, 4)
         dxs = layer.backward(np.ones_like(hs))
         results.append([dxs, *layer.grads, layer.dh, layer.dc])
     for plain, spoilt in zip(*results, strict=True):

@@ -23,6 +23,18 @@ from cases import (
 
 from rnnfast import kernels
 
+REFERENCE = {name: kernels.load(name, "reference") for name in kernels.CELLS}
+# Few rows and one more, x Wx ahead or not, threads that own rows or units, the book's
+MASK_SHAPES = [
+    (1, 1, 3, 5),
+    (1, 3, 2, 1),
+    (4, 1, 33, 65),
+    (5, 1, 33, 65),
+    (10, 3, 300, 261),
+    (131, 3, 6, 10),
+    BOOK_SHAPE,
+]
+
 
 def check(column, cell, problem):
     """Runs the column and the reference; returns what the column gave."""
@@ -50,9 +62,10 @@ def test_values(column, cell, options, shape):
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("states", [False, True])
-def test_values_of_every_way_to_call(column, cell, options, shape, reverse, bias, states):
+@pytest.mark.parametrize("mask", [False, True])
+def test_values_of_every_way_to_call(column, cell, options, shape, reverse, bias, states, mask):
     """Backwards in time, without b, without states; without b there may be two grads or three."""
-    ways = {"reverse": reverse, "bias": bias, "states": states}
+    ways = {"reverse": reverse, "bias": bias, "states": states, "mask": mask}
     p, expected = solved(cell, shape, column.dtype, **ways, **options)
     module = column.load(cell.name)
     got = p.run(module)
@@ -62,6 +75,45 @@ def test_values_of_every_way_to_call(column, cell, options, shape, reverse, bias
         grads = list(p.poisoned_grads()[:2])
         module.backward(p.dhs, p.dstate, p.params, cache, grads)
         assert_same_bits(replace(got, grads=tuple(grads)), got)
+
+
+@variants
+@pytest.mark.parametrize("shape", MASK_SHAPES, ids=str)
+@pytest.mark.parametrize("states", [False, True])
+def test_values_with_a_mask(column, cell, options, shape, states):
+    p, expected = solved(cell, shape, column.dtype, states=states, mask=True, **options)
+    module = column.load(cell.name)
+    assert_same_values(p.run(module), expected)
+    # and a mask of ones is none
+    options = dict(p.keywords)
+    options["h_mask"] = np.ones_like(options["h_mask"])
+    ones = replace(p, keywords=options).run(module)
+    del options["h_mask"]
+    assert_same_values(ones, replace(p, keywords=options).astype("f8").run(REFERENCE[cell.name]))
+
+
+@cells
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_layout_of_the_mask(column, cell, layout):
+    for shape in ((5, 4, 7, 9), (2, 1, 7, 19)):
+        p = make_problem(cell, shape, column.dtype, mask=True)
+        expected, mask = check(column, cell, p), p.keywords["h_mask"].copy()
+        p.keywords["h_mask"] = LAYOUTS[layout](mask)
+        assert_same_bits(p.run(column.load(cell.name)), expected)
+        np.testing.assert_array_equal(p.keywords["h_mask"], mask)
+
+
+@cells
+def test_a_mask_of_zeros_cuts_the_recurrence(column, cell):
+    """Then every step sees its own x alone, Wh has no gradient, and h is not masked itself."""
+    p = make_problem(cell, (5, 4, 7, 9), column.dtype, mask=True)
+    p.keywords["h_mask"][...] = 0
+    got = check(column, cell, p)
+    assert (got.grads[1] == 0).all()
+    if cell.name == "rnn":
+        Wx, _, b = p.params
+        assert_close(got.hs, np.tanh(p.xs.astype("f8") @ Wx + b))
+        assert (got.dstate[0] == 0).all()
 
 
 @cells
@@ -225,9 +277,10 @@ def test_backward_consumes_the_cache(column, cell):
 @variants
 @pytest.mark.parametrize("shape", [(1, 1, 3, 5), (5, 4, 7, 9), (20, 3, 33, 65)], ids=str)
 @pytest.mark.parametrize("reverse", [False, True])
-def test_without_training_the_same_bits(column, cell, options, shape, reverse):
+@pytest.mark.parametrize("mask", [False, True])
+def test_without_training_the_same_bits(column, cell, options, shape, reverse, mask):
     module = column.load(cell.name)
-    p = make_problem(cell, shape, column.dtype, reverse=reverse, **options)
+    p = make_problem(cell, shape, column.dtype, reverse=reverse, mask=mask, **options)
     hs, state, _ = module.forward(p.xs, p.state, p.params, **p.keywords)
     hs_only, state_only, cache = module.forward(p.xs, p.state, p.params, train=False, **p.keywords)
     assert cache is None
@@ -259,9 +312,10 @@ def test_packed_weights_give_the_same_bits(column, cell, options, shape, bias):
     for w in params:
         if w is not None:
             w[...] = np.nan
+    h_mask = make_problem(cell, shape, column.dtype, mask=True).keywords["h_mask"]
     for state in (p.state, None):
-        for reverse in (False, True):
-            ways = {"train": False, "reverse": reverse, **options}
+        for reverse, mask in ((False, None), (True, None), (False, h_mask)):
+            ways = {"train": False, "reverse": reverse, "h_mask": mask, **options}
             hs, final, _ = module.forward(p.xs, state, p.params, **ways)
             hs_packed, final_packed, cache = module.forward(p.xs, state, packed, **ways)
             assert cache is None
@@ -372,11 +426,12 @@ def test_extreme_inputs_saturate(column, cell):
 @pytest.mark.parametrize("shape", [(1, 2, 3, 5), (7, 5, 33, 65), (20, 9, 100, 100)], ids=str)
 def test_same_bits_from_run_to_run_and_for_any_number_of_threads(fast, cell, options, shape):
     module = fast.load(cell.name)
-    p = make_problem(cell, shape, fast.dtype, **options)
-    expected = p.run(module)
-    for threads in (1, 1, 2, 3, 4, 7):
-        kernels.set_num_threads(threads)
-        assert_same_bits(p.run(module), expected)
+    for mask in (False, True):
+        p = make_problem(cell, shape, fast.dtype, mask=mask, **options)
+        expected = p.run(module)
+        for threads in (1, 1, 2, 3, 4, 7):
+            kernels.set_num_threads(threads)
+            assert_same_bits(p.run(module), expected)
 
 
 @cells

@@ -248,6 +248,34 @@ def test_time_dropout_with_a_seed(rng):
     np.testing.assert_array_equal(masks((11, 1))[0], 2 * kept)
 
 
+def test_variational_dropout_shares_its_mask_over_time(rng):
+    xs, dout = rng.normal(size=(N, T, 40)).astype("f4"), rng.normal(size=(N, T, 40)).astype("f4")
+    layer = rnnfast.TimeDropout(0.5, (11, 2), variational=True)
+    masks = []
+    for step in range(2):
+        philox = np.random.Philox(
+            key=np.array([11, 2], "u8"), counter=np.array([0, 0, 0, step], "u8")
+        )
+        mask = 2 * (np.random.Generator(philox).random((N, 1, 40)) >= 0.5)
+        np.testing.assert_array_equal(layer.forward(xs), (xs * mask).astype("f4"))
+        np.testing.assert_array_equal(layer.backward(dout), (dout * mask).astype("f4"))
+        masks.append(mask)
+    assert (masks[0] != masks[1]).mean() > 0.3
+    assert layer.forward(xs, train=False) is xs
+    assert layer.step == 2
+    again = rnnfast.TimeDropout(0.5, (11, 2), variational=True)
+    np.testing.assert_array_equal(again.draw(xs, (N, 40)), masks[0][:, 0])
+
+
+def test_variational_dropout_with_np_random(rng):
+    xs = rng.normal(size=(N, T, D))
+    np.random.seed(8)
+    kept = np.random.rand(N, 1, D) > 0.25
+    np.random.seed(8)
+    layer = rnnfast.TimeDropout(0.25, variational=True)
+    np.testing.assert_allclose(layer.forward(xs), xs * kept / 0.75, rtol=1e-12)
+
+
 def test_plain_dropout_scales_in_evaluation(rng):
     x, dout = rng.normal(size=(N, D)), rng.normal(size=(N, D))
     layer = rnnfast.Dropout(0.25)

@@ -1,15 +1,14 @@
-"""Rnnlm and BetterRnnlm as a whole, their state, and sampling."""
+"""The language models as a whole, their state, their files."""
 
 import copy
-from itertools import islice
 
 import numpy as np
 import pytest
 
 from rnnfast import time_layers
-from rnnfast.models import BetterRnnlm, Rnnlm, load_model
+from rnnfast.models import BetterRnnlm, LanguageModel, Rnnlm, SimpleRnnlm, load_model
 from rnnfast.optim import remove_duplicate
-from rnnfast.sampling import generate, stream
+from rnnfast.reference import ops
 
 V, D, H, N, T = 7, 3, 5, 2, 4
 
@@ -147,13 +146,14 @@ def separate_layers(model):
     """The same weights in the book's stack of layers, with a loss of its own."""
     embed_W, Wx1, Wh1, b1, Wx2, Wh2, b2, tied, affine_b = [p.copy() for p in model.params]
     L, ratio = time_layers, model.sizes["dropout_ratio"]
+    seed = model.drop_layers[0]._key[0]
     layers = [
         L.TimeEmbedding(embed_W),
-        L.TimeDropout(ratio),
+        L.TimeDropout(ratio, (seed, 0)),
         L.TimeLSTM(Wx1, Wh1, b1, stateful=True),
-        L.TimeDropout(ratio),
+        L.TimeDropout(ratio, (seed, 1)),
         L.TimeLSTM(Wx2, Wh2, b2, stateful=True),
-        L.TimeDropout(ratio),
+        L.TimeDropout(ratio, (seed, 2)),
         L.TimeAffine(embed_W.T, affine_b),
     ]
     np.testing.assert_array_equal(tied, embed_W.T)
@@ -178,16 +178,14 @@ def test_better_rnnlm_draws_the_books_weights():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_better_rnnlm_is_its_layers(dtype):
-    """Losses, masks of np.random, and every gradient, over two batches."""
+    """Losses, masks and every gradient, over two batches."""
     model = BetterRnnlm(V, H, H, 0.4, dtype=dtype)
     layers, loss_layer = separate_layers(model)
     tolerance = 1e-6 if dtype == np.float32 else 1e-14
     for seed in range(2):
         xs, ts = batch(seed)
-        np.random.seed(seed)
         loss = model.forward(xs, ts)
         assert model.backward() is None
-        np.random.seed(seed)
         for layer in layers:
             xs = layer.forward(xs)
         assert loss == pytest.approx(loss_layer.forward(xs, ts), rel=tolerance)
@@ -245,7 +243,7 @@ def test_better_rnnlm_is_reproducible_by_seed():
 
 
 def test_better_rnnlm_ends_must_fit():
-    with pytest.raises(ValueError, match="hidden_size must be wordvec_size = 3, got 5"):
+    with pytest.raises(ValueError, match="hidden_size must be wordvec_size = 3, tied, got 5"):
         BetterRnnlm(V, D, H)
 
 
@@ -276,77 +274,209 @@ def test_a_trained_model_can_be_copied(model):
         np.testing.assert_array_equal(a, b)
 
 
-# Sampling
+# LanguageModel
 
 
-def probabilities(model, ids):
-    scores = by_hand(model, np.array([ids]))[0][0, -1]
-    return np.exp(scores) / np.exp(scores).sum()
+GENERAL = {
+    "rnn": {"cell": "rnn"},
+    "gru": {"cell": "gru", "layers": 2, "tie_weights": True},
+    "lstm, dropout": {"cell": "lstm", "layers": 3, "dropout": 0.3},
+    "rnn, variational": {"cell": "rnn", "dropout": 0.4, "variational_dropout": True},
+    "lstm, variational": {
+        "cell": "lstm",
+        "layers": 2,
+        "dropout": 0.4,
+        "variational_dropout": True,
+        "tie_weights": True,
+    },
+    "gru, variational": {"cell": "gru", "layers": 2, "dropout": 0.4, "variational_dropout": True},
+}
+general = pytest.mark.parametrize("options", GENERAL.values(), ids=GENERAL.keys())
 
 
-def test_most_probable_id_at_temperature_zero(model):
-    expected, ids = [], [1, 4]
-    for _ in range(6):
-        expected.append(int(probabilities(model, ids).argmax()))
-        ids.append(expected[-1])
-    assert generate(model, [1, 4], 6, temperature=0) == expected
+def language_model(options, **more):
+    wordvec_size = H if options.get("tie_weights") else D
+    return LanguageModel(V, wordvec_size, H, **options, **more)
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_drawn_by_temperature(model, temperature):
-    p = probabilities(model, [2]) ** (1 / temperature)
-    p /= p.sum()
-    rng = np.random.default_rng(0)
-    drawn = [generate(model, [2], 1, temperature=temperature, rng=rng)[0] for _ in range(4000)]
-    frequencies = np.bincount(drawn, minlength=V) / 4000
-    assert np.abs(frequencies - p).max() < 0.03  # four standard deviations
+@general
+def test_gradients_by_differences(options):
+    """For fixed masks, from a state that is not zero."""
+    model = language_model(options, rng=1, dtype=np.float64)
+    rng, (xs, ts) = np.random.default_rng(2), batch(1)
+    n = 2 if model.sizes["cell"] == "lstm" else 1
+    state = [tuple(rng.normal(size=(n, N, H))) for _ in model.recurrent_layers]
+
+    def loss():
+        model.set_state(state)
+        for layer in model.drop_layers:
+            layer.step = 0
+        return model.forward(xs, ts)
+
+    loss()
+    model.backward()
+    params, grads = remove_duplicate(model.params, model.grads)
+    assert len(params) == len(model.params) - options.get("tie_weights", False)
+    for name, param, grad in zip(model.param_names, params, grads, strict=False):
+        np.testing.assert_allclose(grad, numeric_grad(loss, param), rtol=0, atol=1e-8, err_msg=name)
 
 
-def test_generate_is_the_books_with_np_random(model):
-    """Same draws as np.random.choice; the state goes on from where it was."""
-    model.predict(np.array([[3, 3]]))
-    (state,) = model.get_state()
-    np.random.seed(2)
-    expected, x = [1], 1
-    while len(expected) < 8:
-        scores, state = by_hand(model, np.array([[x]]), state)
-        p = np.exp(scores.ravel())
-        x = int(np.random.choice(V, p=p / p.sum()))
-        expected.append(x)
-    np.random.seed(2)
-    assert model.generate(1, sample_size=8) == expected
+@general
+def test_the_masks_are_the_seeds(options):
+    """The model is its layers, with masks drawn from (seed, layer) and the step."""
+    model = language_model(options, rng=6, dtype=np.float64)
+    n, ratio = model.sizes["layers"], model.sizes["dropout"]
+    variational = model.sizes["variational_dropout"]
+    assert len(model.drop_layers) == (0 if not ratio else 2 * n + 1 if variational else n + 1)
+    layers = [layer for layer in copy.deepcopy(model.layers) if hasattr(layer, "params")]
+    layers = [layer for layer in layers if not isinstance(layer, time_layers.TimeDropout)]
+    loss_layer = time_layers.TimeSoftmaxWithLoss()
+
+    def mask(shape, key, step):
+        return ops.dropout_mask(shape, ratio, (6, key), step, np.float64)
+
+    for step in range(2):
+        xs, ts = batch(step)
+        loss = model.forward(xs, ts)
+        h = layers[0].forward(xs)
+        for k, layer in enumerate(layers[1:-1]):
+            if ratio:
+                h = h * mask((N, 1, h.shape[2]) if variational else h.shape, k, step)
+            h_mask = mask((N, H), n + 1 + k, step) if variational else None
+            h = layer.forward(h, h_mask=h_mask)
+        if ratio:
+            h = h * mask((N, 1, H) if variational else h.shape, n, step)
+        assert loss == pytest.approx(loss_layer.forward(layers[-1].forward(h), ts), rel=1e-13)
+        assert [layer.step for layer in model.drop_layers] == [step + 1] * len(model.drop_layers)
+    plain = model.forward(*batch(3), train_flg=False)
+    assert np.isfinite(plain)
+    assert all(layer.step == 2 for layer in model.drop_layers)  # inference draws nothing
 
 
-def test_seeds_and_state(model):
-    xs, _ = batch(0)
-    model.predict(xs)
-    (before,) = model.get_state()
-    first = generate(model, [0], 30, rng=1)
-    assert first == generate(model, [0], 30, rng=1)
-    assert first != generate(model, [0], 30, rng=2)
-    (after,) = model.get_state()
-    for array, old in zip(after, before, strict=True):
-        np.testing.assert_array_equal(array, old)
+@general
+def test_language_model_on_every_device_and_from_every_seed(options):
+    def losses(**how):
+        model = language_model(options, **how)
+        found = []
+        for step in range(3):
+            found.append(model.forward(*batch(step)))
+            model.backward()
+            for param, grad in zip(model.params, model.grads, strict=True):
+                param -= grad
+        return found
+
+    expected = losses(rng=4)
+    assert losses(rng=4) == expected
+    assert losses(rng=5) != expected
+    np.testing.assert_allclose(losses(rng=4, device="reference"), expected, rtol=1e-5)
+    assert losses(rng=np.random.default_rng(4)) == losses(rng=np.random.default_rng(4))
+    np.random.seed(4)
+    expected = losses()
+    np.random.seed(4)
+    assert losses() == expected  # masks and all
+
+
+@general
+def test_language_model_in_a_file(options, tmp_path):
+    model, path = language_model(options, rng=1), tmp_path / "model.safetensors"
+    model.forward(*batch(0))
+    model.save_params(path)
+    loaded, _ = load_model(path)
+    assert type(loaded) is LanguageModel
+    assert loaded.sizes == model.sizes
+    assert loaded.param_names == model.param_names
+    for param, wanted in zip(loaded.params, model.params, strict=True):
+        np.testing.assert_array_equal(param, wanted)
+    tied = np.shares_memory(loaded.params[0], loaded.params[-2])
+    assert tied == model.sizes["tie_weights"]
+    xs, _ = batch(1)
     model.reset_state()
-    assert first == generate(model, [0], 30, rng=1)
-    assert model.get_state()[0][0] is None
+    np.testing.assert_array_equal(loaded.predict(xs), model.predict(xs))
 
 
-def test_skipped_ids_are_never_drawn(model):
-    drawn = generate(model, [0], 200, skip_ids=[0, 2, 5], rng=0)
-    assert set(drawn) == {1, 3, 4, 6}
-    with pytest.raises(ValueError, match="no id to draw"):
-        generate(model, [0], 1, skip_ids=range(V))
+def test_next_scores_are_the_last_of_predict(model):
+    xs, _ = batch(0)
+    expected = model.predict(xs)
+    model.reset_state()
+    np.testing.assert_allclose(model.next_scores(xs), expected[:, -1], rtol=1e-14)
+    assert model.vocab_size == V
 
 
-def test_sampling_errors(model):
-    with pytest.raises(ValueError, match="at least one integer id"):
-        generate(model, [], 1)
-    with pytest.raises(ValueError, match="at least one integer id"):
-        stream(model, ["a"])
-    for temperature in (-1.0, np.nan, np.inf):
-        with pytest.raises(ValueError, match="temperature must be finite"):
-            stream(model, [0], temperature=temperature)
-    with pytest.raises(ValueError, match="7"):
-        generate(model, [7], 1)
-    assert len(list(islice(stream(model, [0], rng=0), 5))) == 5
+def test_simple_rnnlm_draws_the_books_weights_and_nothing_more():
+    np.random.seed(5)
+    expected = [np.random.randn(V, D) / 100, np.random.randn(D, H) / np.sqrt(D)]
+    expected += [np.random.randn(H, H) / np.sqrt(H), np.zeros(H)]
+    expected += [np.random.randn(H, V) / np.sqrt(H), np.zeros(V)]
+    after = np.random.rand()
+    np.random.seed(5)
+    model = SimpleRnnlm(V, D, H)
+    assert np.random.rand() == after
+    for param, wanted in zip(model.params, expected, strict=True):
+        np.testing.assert_array_equal(param, wanted.astype("f"))
+    assert model.rnn_layer is model.layers[1]
+    assert model.param_names[1:4] == ["rnn_Wx", "rnn_Wh", "rnn_b"]
+    assert model.sizes == {"vocab_size": V, "wordvec_size": D, "hidden_size": H}
+
+
+def test_simple_rnnlm_by_hand():
+    model = SimpleRnnlm(V, D, H, rng=2, dtype=np.float64)
+    embed_W, Wx, Wh, b, affine_W, affine_b = model.params
+    xs, ts = batch(0)
+    h, scores = np.zeros((N, H)), []
+    for t in range(T):
+        h = np.tanh(embed_W[xs[:, t]] @ Wx + h @ Wh + b)
+        scores.append(h @ affine_W + affine_b)
+    assert model.forward(xs, ts) == pytest.approx(cross_entropy(np.stack(scores, 1), ts), rel=1e-12)
+    np.testing.assert_allclose(model.rnn_layer.h, h, rtol=1e-12)
+
+
+def test_the_books_models_are_language_models():
+    """The same weights from the same seed, whichever way they are asked for."""
+    for made, options in (
+        (SimpleRnnlm(V, D, H, rng=1), {"cell": "rnn"}),
+        (Rnnlm(V, D, H, rng=1), {}),
+        (BetterRnnlm(V, H, H, rng=1), {"layers": 2, "dropout": 0.5, "tie_weights": True}),
+    ):
+        general = language_model(options, rng=1)
+        assert made.forward(*batch(0)) == general.forward(*batch(0))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"vocab_size": 0}, ValueError, "vocab_size must be from 1 up, got 0"),
+        ({"wordvec_size": 2.0}, TypeError, "wordvec_size must be an integer, got float"),
+        ({"hidden_size": True}, TypeError, "hidden_size must be an integer, got bool"),
+        ({"cell": "peephole"}, ValueError, "cell must be one of .*, got 'peephole'"),
+        ({"cell": None}, ValueError, "cell must be one of .*, got None"),
+        ({"layers": 0}, ValueError, "layers must be from 1 up, got 0"),
+        ({"layers": "2"}, TypeError, "layers must be an integer, got str"),
+        ({"dropout": 1}, ValueError, r"dropout must be in \[0, 1\), got 1"),
+        ({"dropout": None}, TypeError, "dropout must be a number, got NoneType"),
+        ({"variational_dropout": 1}, TypeError, "variational_dropout must be a bool, got int"),
+        ({"tie_weights": "no"}, TypeError, "tie_weights must be a bool, got str"),
+        ({"tie_weights": True}, ValueError, "hidden_size must be wordvec_size = 3, tied, got 5"),
+        ({"rng": "seed"}, TypeError, "rng must be None, a seed from 0 up or a Generator, got"),
+        ({"rng": -1}, ValueError, "rng must be None, a seed from 0 up or a Generator, got -1"),
+        ({"dtype": "f2"}, TypeError, "dtype must be float32 or float64, got float16"),
+    ],
+)
+def test_arguments_of_language_model(change, error, message):
+    sizes = {"vocab_size": V, "wordvec_size": D, "hidden_size": H}
+    before = np.random.get_state()[1].tobytes()
+    with pytest.raises(error, match=f"^LanguageModel: {message}"):
+        LanguageModel(**(sizes | change))
+    assert np.random.get_state()[1].tobytes() == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"layers": 10**9}, {"vocab_size": 10**9}, {"hidden_size": 10**6}, {"cell": "no"}, {"x": 1}],
+    ids=str,
+)
+def test_a_damaged_header_makes_no_large_model(change, tmp_path):
+    model, path = language_model(GENERAL["gru"], rng=1), tmp_path / "model.safetensors"
+    model.sizes.update(change)
+    model.save_params(path)
+    with pytest.raises(ValueError, match=r"model.safetensors: sizes .* do not fit"):
+        load_model(path)

@@ -76,6 +76,34 @@ def test_sequence_from_a_state_and_back(cell, dtype, rng):
 
 
 @each_cell
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_a_mask_on_the_recurrent_path(cell, dtype, rng):
+    """A mask that is the same for all samples is rows of Wh scaled, but for the GRU's h itself."""
+    Wx, Wh, b = weights(rng, cell, dtype)
+    xs = rng.normal(size=(N, T, D)).astype(dtype)
+    dhs = rng.normal(size=(N, T, H)).astype(dtype)
+    row = (2 * (np.arange(H) % 3 > 0)).astype(dtype)
+    mask = np.tile(row, (N, 1))
+    masked = TIME[cell](Wx, Wh, b, stateful=True)
+    scaled = TIME[cell](Wx, row[:, np.newaxis] * Wh, b, stateful=True)
+    for _ in range(2):  # the second time from a state that is not zero
+        assert_close(masked.forward(xs, h_mask=mask), scaled.forward(xs).astype("f8"))
+        assert_close(masked.backward(dhs), scaled.backward(dhs).astype("f8"))
+        for k, (a, e) in enumerate(zip(masked.grads, scaled.grads, strict=True)):
+            assert_grad_close(a, (row[:, np.newaxis] * e if k == 1 else e).astype("f8"))
+        assert_close(masked.dh, scaled.dh.astype("f8"))
+    expected = masked.forward(xs, train=False, h_mask=mask.astype("i8"))  # is cast
+    masked.reset_state()
+    for _ in range(2):
+        masked.forward(xs, train=False, h_mask=mask)
+    masked.freeze()
+    masked.reset_state()
+    for _ in range(3):
+        frozen = masked.forward(xs, train=False, h_mask=mask)
+    np.testing.assert_array_equal(frozen, expected)
+
+
+@each_cell
 def test_truncated_bptt_goes_on_from_the_last_state(cell, rng):
     """Chapter 5: the state is carried on, the gradient is not; each backward writes anew."""
     p = weights(rng, cell)

@@ -41,11 +41,13 @@ def numeric_grad(loss, array, step=1e-5):
 @variants
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("mask", [True, False])
 @pytest.mark.parametrize("shape", [(2, 3, 3, 2), (1, 1, 2, 3), (3, 4, 1, 1)], ids=str)
-def test_gradients_are_the_numeric_ones(cell, options, reverse, bias, shape):
+def test_gradients_are_the_numeric_ones(cell, options, reverse, bias, mask, shape):
     """Through hs and through the final state, of every param, of xs and of the first state."""
     module = load(cell.name, "reference")
-    p = make_problem(cell, shape, "float64", seed=7, bias=bias, reverse=reverse, **options)
+    ways = {"bias": bias, "mask": mask, "reverse": reverse}
+    p = make_problem(cell, shape, "float64", seed=7, **ways, **options)
 
     def loss():
         hs, state, _ = module.forward(p.xs, p.state, p.params, train=False, **p.keywords)
@@ -67,28 +69,29 @@ def sigmoid(a):
     return 1 / (1 + math.exp(-a))
 
 
-def naive_rnn(x, state, A, Wh, nonlinearity="tanh"):
+def naive_rnn(x, state, A, Wh, m, nonlinearity="tanh"):
     (h,) = state
     H = len(h)
-    A = [A[j] + sum(h[k] * Wh[k, j] for k in range(H)) for j in range(H)]
+    A = [A[j] + sum(h[k] * m[k] * Wh[k, j] for k in range(H)) for j in range(H)]
     return ([math.tanh(a) if nonlinearity == "tanh" else max(a, 0.0) for a in A],)
 
 
-def naive_lstm(x, state, A, Wh):
+def naive_lstm(x, state, A, Wh, m):
     h, c = state
     H = len(h)
-    A = [A[j] + sum(h[k] * Wh[k, j] for k in range(H)) for j in range(4 * H)]
+    A = [A[j] + sum(h[k] * m[k] * Wh[k, j] for k in range(H)) for j in range(4 * H)]
     c = [sigmoid(A[j]) * c[j] + math.tanh(A[H + j]) * sigmoid(A[2 * H + j]) for j in range(H)]
     return [sigmoid(A[3 * H + j]) * math.tanh(c[j]) for j in range(H)], c
 
 
-def naive_gru(x, state, A, Wh):
+def naive_gru(x, state, A, Wh, m):
     (h,) = state
     H = len(h)
-    z = [sigmoid(A[j] + sum(h[k] * Wh[k, j] for k in range(H))) for j in range(H)]
-    r = [sigmoid(A[H + j] + sum(h[k] * Wh[k, H + j] for k in range(H))) for j in range(H)]
+    s = [h[k] * m[k] for k in range(H)]
+    z = [sigmoid(A[j] + sum(s[k] * Wh[k, j] for k in range(H))) for j in range(H)]
+    r = [sigmoid(A[H + j] + sum(s[k] * Wh[k, H + j] for k in range(H))) for j in range(H)]
     new = [
-        math.tanh(A[2 * H + j] + sum(r[k] * h[k] * Wh[k, 2 * H + j] for k in range(H)))
+        math.tanh(A[2 * H + j] + sum(r[k] * s[k] * Wh[k, 2 * H + j] for k in range(H)))
         for j in range(H)
     ]
     return ([(1 - z[j]) * h[j] + z[j] * new[j] for j in range(H)],)
@@ -101,9 +104,10 @@ NAIVE = {"rnn": naive_rnn, "lstm": naive_lstm, "gru": naive_gru}
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("states", [True, False])
-def test_forward_is_the_naive_formula(cell, options, reverse, bias, states):
+@pytest.mark.parametrize("mask", [True, False])
+def test_forward_is_the_naive_formula(cell, options, reverse, bias, states, mask):
     N, T, D, H = shape = 3, 4, 5, 2
-    keywords = {"bias": bias, "states": states, "reverse": reverse}
+    keywords = {"bias": bias, "states": states, "reverse": reverse, "mask": mask}
     p = make_problem(cell, shape, "float64", seed=1, **keywords, **options)
     Wx, Wh, b = p.params
     hs, state, _ = load(cell.name, "reference").forward(p.xs, p.state, p.params, **p.keywords)
@@ -116,7 +120,8 @@ def test_forward_is_the_naive_formula(cell, options, reverse, bias, states):
                 sum(x[d] * Wx[d, j] for d in range(D)) + (b[j] if bias else 0.0)
                 for j in range(Wx.shape[1])
             ]
-            s = NAIVE[cell.name](x, s, A, Wh, **options)
+            m = p.keywords["h_mask"][n] if mask else [1.0] * H
+            s = NAIVE[cell.name](x, s, A, Wh, m, **options)
             np.testing.assert_allclose(hs[n, t], s[0], rtol=1e-13, atol=1e-14)
         for got, expected in zip(state, s, strict=True):
             np.testing.assert_allclose(got[n], expected, rtol=1e-13, atol=1e-14)

@@ -30,5 +30,5 @@ cdef class Cell:
     cdef tuple check_states(self, state, Params p, ptrdiff_t N, tuple names)
     cdef int check_size(self, ptrdiff_t N, ptrdiff_t T, Params p) except -1
     cdef int run(self, cell_kernel kernel, const cell_job *job) except -1
-    cdef tuple forward(self, xs, state, params, bint train, bint reverse, bint relu)
+    cdef tuple forward(self, xs, state, params, bint train, bint reverse, h_mask, bint relu)
     cdef tuple backward(self, dhs, dstate, params, cache, grads)

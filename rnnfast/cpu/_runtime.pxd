@@ -9,7 +9,7 @@ cdef extern from "kernels/kernels.h" nogil:
     ctypedef struct cell_job:
         ptrdiff_t N, T, D, H
         int threads, train, relu
-        strided xs, h0, c0, Wx, Wh
+        strided xs, h0, c0, h_mask, seen0, Wx, Wh
         const void *b
         const void *packed
         strided hs
@@ -18,6 +18,7 @@ cdef extern from "kernels/kernels.h" nogil:
         void *panels
         void *h
         void *rh
+        void *seen
         strided dhs, dhT, dcT, dxs
         void *dh0
         void *dc0

@@ -10,6 +10,7 @@ def forward(
     *,
     train: bool = True,
     reverse: bool = False,
+    h_mask: np.ndarray | None = None,
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...], Any]: ...
 def backward(
     dhs: np.ndarray,

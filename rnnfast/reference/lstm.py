@@ -2,7 +2,7 @@
 
 Forward, one step; h' and c' are the state of the step before:
 
-    A = x Wx + h' Wh + b     its four blocks are f, g, i, o, in the book's order
+    A = x Wx + (h' m) Wh + b     its four blocks are f, g, i, o, in the book's order
     f = sigmoid(A_f)         how much of the old cell stays
     g = tanh(A_g)            what is new
     i = sigmoid(A_i)         how much of it comes in
@@ -15,13 +15,16 @@ Backward, one step; dh has already come together from above (dhs) and from the s
     do = dh tanh(c)          dc += dh o (1 - tanh(c)^2)
     df = dc c'    dg = dc i    di = dc g    dc' = dc f
     dA = [df f (1 - f), dg (1 - g^2), di i (1 - i), do o (1 - o)]
-    dx = dA Wx^T    dh' = dA Wh^T
-    dWx += x^T dA   dWh += h'^T dA   db += sum of dA over the batch
+    dx = dA Wx^T    dh' = (dA Wh^T) m
+    dWx += x^T dA   dWh += (h' m)^T dA   db += sum of dA over the batch
+
+m is h_mask, the same at every step: variational dropout on the recurrent path (Gal and Ghahramani
+2016, https://arxiv.org/abs/1512.05287). Without it m is 1. Neither hs nor the state is masked.
 
 Shapes: N batch, T time, D input, H hidden.
 
     xs, dxs (N, T, D)    hs, dhs (N, T, H)    state, dstate (h, c), each (N, H)
-    Wx (D, 4H)           Wh (H, 4H)           b (4H,) or None
+    Wx (D, 4H)           Wh (H, 4H)           b (4H,) or None    h_mask (N, H)
 """
 
 import numpy as np
@@ -31,7 +34,7 @@ from rnnfast.reference.packed import pack as pack
 from rnnfast.reference.packed import weights
 
 
-def forward(xs, state, params, *, train=True, reverse=False):
+def forward(xs, state, params, *, train=True, reverse=False, h_mask=None):
     """Runs the whole sequence: hs, (h, c) and the cache for `backward`. See rnnfast.kernels."""
     Wx, Wh, b = weights(params, train)
     N, T, _ = xs.shape
@@ -42,7 +45,8 @@ def forward(xs, state, params, *, train=True, reverse=False):
     steps = []
     for t in reversed(range(T)) if reverse else range(T):
         x, h_prev, c_prev = xs[:, t], h, c
-        A = x @ Wx + h_prev @ Wh
+        seen = h_prev if h_mask is None else h_prev * h_mask
+        A = x @ Wx + seen @ Wh
         if b is not None:
             A += b
         f = sigmoid(A[:, :H])
@@ -53,9 +57,9 @@ def forward(xs, state, params, *, train=True, reverse=False):
         h = o * np.tanh(c)
         hs[:, t] = h
         if train:
-            steps.append((t, x, h_prev, c_prev, f, g, i, o, c))
+            steps.append((t, x, seen, c_prev, f, g, i, o, c))
 
-    cache = {"steps": steps} if train else None
+    cache = {"steps": steps, "h_mask": h_mask} if train else None
     return hs, (h.copy(), c.copy()), cache
 
 
@@ -70,7 +74,8 @@ def backward(dhs, dstate, params, cache, grads):
 
     dxs = np.empty((N, T, Wx.shape[0]), Wx.dtype)
     dWx, dWh, db = np.zeros_like(Wx), np.zeros_like(Wh), np.zeros(4 * H, Wx.dtype)
-    for t, x, h_prev, c_prev, f, g, i, o, c in reversed(cache["steps"]):
+    h_mask = cache["h_mask"]
+    for t, x, seen, c_prev, f, g, i, o, c in reversed(cache["steps"]):
         dh += dhs[:, t]
         tanh_c = np.tanh(c)
         do = dh * tanh_c
@@ -78,10 +83,12 @@ def backward(dhs, dstate, params, cache, grads):
         df, dg, di = dc * c_prev, dc * i, dc * g
         dA = np.hstack((df * f * (1 - f), dg * (1 - g**2), di * i * (1 - i), do * o * (1 - o)))
         dWx += x.T @ dA
-        dWh += h_prev.T @ dA
+        dWh += seen.T @ dA
         db += dA.sum(axis=0)
         dxs[:, t] = dA @ Wx.T
         dh = dA @ Wh.T
+        if h_mask is not None:
+            dh *= h_mask
         dc *= f
 
     cache.clear()

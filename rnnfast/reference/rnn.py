@@ -2,18 +2,21 @@
 
 Forward, one step; h' is the state of the step before:
 
-    A = x Wx + h' Wh + b
+    A = x Wx + (h' m) Wh + b
     h = tanh(A)              or relu(A) = max(A, 0)
 
 Backward, one step; dh has already come together from above (dhs) and from the step after:
 
     dA = dh (1 - h^2)        or dh where h > 0, else 0
-    dx = dA Wx^T    dh' = dA Wh^T
-    dWx += x^T dA   dWh += h'^T dA   db += sum of dA over the batch
+    dx = dA Wx^T    dh' = (dA Wh^T) m
+    dWx += x^T dA   dWh += (h' m)^T dA   db += sum of dA over the batch
+
+m is h_mask, the same at every step: variational dropout on the recurrent path (Gal and Ghahramani
+2016, https://arxiv.org/abs/1512.05287). Without it m is 1. Neither hs nor the state is masked.
 
 Shapes: N batch, T time, D input, H hidden.
 
-    xs, dxs (N, T, D)    hs, dhs (N, T, H)    state, dstate (h,) with h (N, H)
+    xs, dxs (N, T, D)    hs, dhs (N, T, H)    state, dstate (h,) with h (N, H); h_mask (N, H)
     Wx (D, H)            Wh (H, H)            b (H,) or None
 """
 
@@ -23,7 +26,7 @@ from rnnfast.reference.packed import pack as pack
 from rnnfast.reference.packed import weights
 
 
-def forward(xs, state, params, *, train=True, reverse=False, nonlinearity="tanh"):
+def forward(xs, state, params, *, train=True, reverse=False, h_mask=None, nonlinearity="tanh"):
     """Runs the whole sequence: hs, (h,) and the cache for `backward`. See rnnfast.kernels."""
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f'rnn: nonlinearity must be "tanh" or "relu", got {nonlinearity!r}')
@@ -36,16 +39,17 @@ def forward(xs, state, params, *, train=True, reverse=False, nonlinearity="tanh"
     steps = []
     for t in reversed(range(T)) if reverse else range(T):
         x, h_prev = xs[:, t], h
-        A = x @ Wx + h_prev @ Wh
+        seen = h_prev if h_mask is None else h_prev * h_mask
+        A = x @ Wx + seen @ Wh
         if b is not None:
             A += b
         h = np.tanh(A) if nonlinearity == "tanh" else np.maximum(A, 0)
         hs[:, t] = h
         if train:
-            steps.append((t, x, h_prev, h))
+            steps.append((t, x, seen, h))
 
-    cache = {"steps": steps, "nonlinearity": nonlinearity} if train else None
-    return hs, (h.copy(),), cache
+    cache = {"steps": steps, "h_mask": h_mask, "nonlinearity": nonlinearity}
+    return hs, (h.copy(),), cache if train else None
 
 
 def backward(dhs, dstate, params, cache, grads):
@@ -59,14 +63,17 @@ def backward(dhs, dstate, params, cache, grads):
 
     dxs = np.empty((N, T, Wx.shape[0]), Wx.dtype)
     dWx, dWh, db = np.zeros_like(Wx), np.zeros_like(Wh), np.zeros(H, Wx.dtype)
-    for t, x, h_prev, h in reversed(cache["steps"]):
+    h_mask = cache["h_mask"]
+    for t, x, seen, h in reversed(cache["steps"]):
         dh += dhs[:, t]
         dA = dh * (1 - h**2) if cache["nonlinearity"] == "tanh" else np.where(h > 0, dh, 0)
         dWx += x.T @ dA
-        dWh += h_prev.T @ dA
+        dWh += seen.T @ dA
         db += dA.sum(axis=0)
         dxs[:, t] = dA @ Wx.T
         dh = dA @ Wh.T
+        if h_mask is not None:
+            dh *= h_mask
 
     cache.clear()
     grads[0][...] = dWx

@@ -4,12 +4,14 @@
  *   a    = tanh(x Wx_a + (r h_prev) Wh_a + b_a)       the candidate
  *   h    = (1 - z) h_prev + z a
  *
- *   dA_a = dh z (1 - a^2)           dq = dA_a Wh_a^T          gradient of r h_prev
- *   dA_z = dh (a - h_prev) z(1-z)   dA_r = dq h_prev r(1-r)
- *   dh_prev = dh (1 - z) + dq r + (dA_z, dA_r) Wh_zr^T
+ * With h_mask m both products read s = h_prev m in the place of h_prev; h itself mixes with the whole h_prev.
  *
- * The candidate needs all of r h_prev, so a step has two halves and two barriers, in both directions.
- * Kept for backward: panels with S = 3 (z, r, a), h and r h_prev (T, N, H). Backward writes dA over z, r, a.
+ *   dA_a = dh z (1 - a^2)           dq = dA_a Wh_a^T          gradient of r s
+ *   dA_z = dh (a - h_prev) z(1-z)   dA_r = dq s r(1-r)
+ *   dh_prev = dh (1 - z) + dq r m + (dA_z, dA_r) Wh_zr^T m
+ *
+ * The candidate needs all of r s, so a step has two halves and two barriers, in both directions.
+ * Kept for backward: panels with S = 3 (z, r, a), h, s and r s (T, N, H). Backward writes dA over z, r, a.
  */
 
 #define GRU_GATES 3
@@ -23,7 +25,7 @@ typedef struct {
     REAL *Wx_zr_room, *Wx_a_room, *Wh_zr_room, *Wh_a_room; /* [panel][k][gates][W] */
     REAL *WxT_room, *WhT_zr_room, *WhT_a_room; /* backward: transposed, [columns / 2W][k][2 W] */
     REAL *x;                               /* forward, not ahead: copy_step */
-    REAL *h, *rh;                          /* without training: h (2, N, H), r h_prev (N, H) */
+    REAL *h, *seen, *rh;                   /* without training: h and h m (2, N, H), r s (N, H) */
     int few;                               /* rows.h: then few_x, few_h (N, 3 H) are the products with Wx and Wh; */
     REAL *few_x, *few_h;                   /* backward: dA, and dq (N, H) */
     REAL *dh;                              /* backward: the part of dh_prev that stays with its unit (N, H) */
@@ -39,13 +41,22 @@ static inline const REAL *NAME(gru_h_prev)(const NAME(gru_work) *k, ptrdiff_t t,
     return job->train ? (REAL *)job->h + ((t - 1) * job->N + n) * job->H : k->h + ((t - 1) % 2 * job->N + n) * job->H;
 }
 
+/* s: what the products of step t read. */
+static inline const REAL *NAME(gru_seen)(const NAME(gru_work) *k, ptrdiff_t t, ptrdiff_t n)
+{
+    const cell_job *job = k->job;
+    if (t == 0)
+        return job->seen0.p ? (const REAL *)job->seen0.p + n * job->seen0.s0 : NULL;
+    return job->train ? (REAL *)job->seen + ((t - 1) * job->N + n) * job->H : k->seen + ((t - 1) % 2 * job->N + n) * job->H;
+}
+
 static inline REAL *NAME(gru_rh)(const NAME(gru_work) *k, ptrdiff_t t, ptrdiff_t n)
 {
     return k->job->train ? (REAL *)k->job->rh + (t * k->job->N + n) * k->job->H : k->rh + n * k->job->H;
 }
 
-/* First half of a step: z, r and r h_prev of one tile. `sums` (rows, 2, W) holds x Wx_zr + h_prev Wh_zr; if the
- * panels hold x Wx it is h_prev Wh_zr, or NULL. */
+/* First half of a step: z, r and r s of one tile. `sums` (rows, 2, W) holds x Wx_zr + s Wh_zr; if the panels hold
+ * x Wx it is s Wh_zr, or NULL. */
 static void NAME(gru_gates)(const NAME(gru_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0, ptrdiff_t rows,
                             const REAL *sums)
 {
@@ -67,12 +78,12 @@ static void NAME(gru_gates)(const NAME(gru_work) *k, ptrdiff_t p, ptrdiff_t t, p
         NAME(store_n)(row, NAME(vsigmoid)(Az), w);
         NAME(store_n)(row + w, reset, w);
         if (has_h)
-            NAME(store_n)(NAME(gru_rh)(k, t, n) + j, reset * NAME(load_n)(NAME(gru_h_prev)(k, t, n) + j, w), w);
+            NAME(store_n)(NAME(gru_rh)(k, t, n) + j, reset * NAME(load_n)(NAME(gru_seen)(k, t, n) + j, w), w);
     }
 }
 
-/* Second half: the candidate and h of one tile. `sums`, its rows apart by `step`, holds x Wx_a + (r h_prev) Wh_a; if
- * the panels hold x Wx it is (r h_prev) Wh_a, or NULL. */
+/* Second half: the candidate and h of one tile. `sums`, its rows apart by `step`, holds x Wx_a + (r s) Wh_a; if the
+ * panels hold x Wx it is (r s) Wh_a, or NULL. */
 static void NAME(gru_candidate)(const NAME(gru_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
                                 ptrdiff_t rows, const REAL *sums, ptrdiff_t step)
 {
@@ -92,6 +103,10 @@ static void NAME(gru_candidate)(const NAME(gru_work) *k, ptrdiff_t p, ptrdiff_t 
         NAME(store_n)(row + 2 * w, a, w);
         REAL *kept = job->train ? (REAL *)job->h + (t * job->N + n) * H : k->h + (t % 2 * job->N + n) * H;
         NAME(store_n)(kept + j, h, w);
+        if (job->h_mask.p) {
+            REAL *seen = job->train ? (REAL *)job->seen + (t * job->N + n) * H : k->seen + (t % 2 * job->N + n) * H;
+            NAME(store_n)(seen + j, h * NAME(mask_of)(job, n, j, w), w);
+        }
         NAME(store_n)((REAL *)job->hs.p + n * job->hs.s0 + t * job->hs.s1 + j, h, w);
         if (t == job->T - 1)
             NAME(store_n)((REAL *)job->hT + n * H + j, h, w);
@@ -126,8 +141,8 @@ static void NAME(gru_forward_body)(team *tm, int rank, void *work)
     if (k->few) {
         NAME(few_gates)(&k->panels, p0, p1, N, job->xs.p, job->xs.s0, Wx, D, 0, 3, k->few_x);
         NAME(few_to_panels)(&k->panels, p0, p1, N, k->few_x);
-        if (job->h0.p)
-            NAME(few_gates)(&k->panels, p0, p1, N, job->h0.p, job->h0.s0, Wh, H, 0, 2, k->few_h);
+        if (job->seen0.p)
+            NAME(few_gates)(&k->panels, p0, p1, N, job->seen0.p, job->seen0.s0, Wh, H, 0, 2, k->few_h);
     }
     if (!k->ahead)
         NAME(copy_step)(job, tm, rank, 0, k->x);
@@ -147,8 +162,8 @@ static void NAME(gru_forward_body)(team *tm, int rank, void *work)
             }
         }
 
-        const REAL *h = NAME(gru_h_prev)(k, t, 0);
-        const ptrdiff_t h_n = t == 0 ? job->h0.s0 : H;
+        const REAL *h = NAME(gru_seen)(k, t, 0);
+        const ptrdiff_t h_n = t == 0 ? job->seen0.s0 : H;
         for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_2, own_rows); next_tile(&w);) {
             if (!k->ahead)
                 NAME(gates_product)(2, 1, D, w.rows, x + w.n * D, D, k->Wx_zr[w.p], w.i, tiles, sums, 0);
@@ -158,7 +173,7 @@ static void NAME(gru_forward_body)(team *tm, int rank, void *work)
                 NAME(gates_product)(2, 1, H, w.rows, h + w.n * h_n, h_n, k->Wh_zr[w.p], w.i, tiles, sums, !k->ahead);
             NAME(gru_gates)(k, w.p, t, slot, w.n, w.rows, h || !k->ahead ? sums : NULL);
         }
-        step_wait(tm, own_rows); /* r h_prev is whole */
+        step_wait(tm, own_rows); /* r s is whole */
         if (h && k->few) {
             NAME(few_gates)(&k->panels, p0, p1, N, NAME(gru_rh)(k, 0, 0), H, Wh, H, 2, 1, k->few_h);
             team_wait(tm);
@@ -205,15 +220,16 @@ static int NAME(gru_forward)(const cell_job *job)
     ptrdiff_t h_zr = own ? NAME(lines)(P * 2 * W * H) : 0, h_a = own ? NAME(lines)(P * W * H) : 0;
     ptrdiff_t few = k.few ? NAME(lines)(N * 3 * H) : 0, x = k.ahead ? 0 : NAME(lines)(2 * N * D);
     ptrdiff_t gates = job->train ? 0 : NAME(lines)(k.chunk * N * 3 * H + W), state = job->train ? 0 : NAME(lines)(N * H);
-    REAL *room = NAME(new_room)(x_zr + x_a + h_zr + h_a + 2 * few + x + gates + 3 * state);
+    const int masked = job->h_mask.p != NULL;
+    REAL *room = NAME(new_room)(x_zr + x_a + h_zr + h_a + 2 * few + x + gates + (3 + 2 * masked) * state);
     right_side *sides = malloc(4 * P * sizeof(right_side));
     if (room && sides) {
         k.Wx_zr = sides, k.Wx_a = sides + P, k.Wh_zr = sides + 2 * P, k.Wh_a = sides + 3 * P;
         k.Wx_zr_room = room, k.Wx_a_room = room + x_zr, k.Wh_zr_room = k.Wx_a_room + x_a, k.Wh_a_room = k.Wh_zr_room + h_zr;
         k.few_x = k.Wh_a_room + h_a, k.few_h = k.few_x + few;
-        k.x = k.few_h + few, k.rh = k.x + x, k.h = k.rh + state;
+        k.x = k.few_h + few, k.rh = k.x + x, k.h = k.rh + state, k.seen = k.h + 2 * masked * state;
         if (!job->train)
-            k.panels.p = k.h + 2 * state;
+            k.panels.p = k.seen + 2 * state;
         team_run(job->threads, NAME(gru_forward_body), &k);
     }
     int failed = !room || !sides;
@@ -239,9 +255,12 @@ static void NAME(gru_gate_grads)(const NAME(gru_work) *k, ptrdiff_t q, ptrdiff_t
             vec z = NAME(load_n)(row, w), a = NAME(load_n)(row + 2 * w, w);
             vec h_prev = before ? NAME(load_n)(before + j, w) : (vec){0};
             vec dh = NAME(load_n)((const REAL *)job->dhs.p + n * job->dhs.s0 + t * job->dhs.s1 + j, w);
-            if (sums)
-                dh += NAME(load)(sums + r * 2 * W + (p - 2 * q) * W) + NAME(load_n)(k->dh + n * H + j, w);
-            else if (job->dhT.p)
+            if (sums) {
+                vec back = NAME(load)(sums + r * 2 * W + (p - 2 * q) * W);
+                if (job->h_mask.p)
+                    back *= NAME(mask_of)(job, n, j, w);
+                dh += back + NAME(load_n)(k->dh + n * H + j, w);
+            } else if (job->dhT.p)
                 dh += NAME(load_n)((const REAL *)job->dhT.p + n * job->dhT.s0 + j, w);
             NAME(store_n)(row, dh * (a - h_prev) * z * (1 - z), w);
             NAME(store_n)(row + 2 * w, dh * z * (1 - a * a), w);
@@ -261,11 +280,13 @@ static void NAME(gru_reset_grads)(const NAME(gru_work) *k, ptrdiff_t q, ptrdiff_
         const ptrdiff_t w = NAME(panel_width)(H, p), j = p * W;
         for (ptrdiff_t r = 0; r < rows; r++) {
             const ptrdiff_t n = n0 + r;
-            const REAL *before = NAME(gru_h_prev)(k, t, n);
+            const REAL *before = NAME(gru_seen)(k, t, n);
             REAL *row = NAME(panel_row)(&k->panels, p, t, n), *kept = k->dh + n * H + j;
             vec reset = NAME(load_n)(row + w, w), dq = NAME(load)(sums + r * 2 * W + (p - 2 * q) * W);
-            vec h_prev = before ? NAME(load_n)(before + j, w) : (vec){0};
-            NAME(store_n)(row + w, dq * h_prev * reset * (1 - reset), w);
+            vec seen = before ? NAME(load_n)(before + j, w) : (vec){0};
+            NAME(store_n)(row + w, dq * seen * reset * (1 - reset), w);
+            if (job->h_mask.p)
+                dq *= NAME(mask_of)(job, n, j, w);
             NAME(store_n)(kept, NAME(load_n)(kept, w) + dq * reset, w);
         }
     }
@@ -279,7 +300,7 @@ static void NAME(gru_backward_body)(team *tm, int rank, void *work)
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     const ptrdiff_t Q = NAME(pair_count)(H);
     const int own_rows = NAME(owns_rows)(job, tm, 3);
-    const REAL *h0 = job->h0.p, *h = job->h, *rh = job->rh, *xs = job->xs.p;
+    const REAL *seen0 = job->seen0.p, *rh = job->rh, *xs = job->xs.p;
     ptrdiff_t q0, q1, x0, x1, p0, p1;
     team_share(tm, rank, Q, &q0, &q1);
     team_share(tm, rank, NAME(pair_count)(D), &x0, &x1);
@@ -292,7 +313,7 @@ static void NAME(gru_backward_body)(team *tm, int rank, void *work)
         team_wait(tm);
         NAME(few_from_panels)(&k->panels, p0, p1, N, dA);
         team_wait(tm);
-        NAME(few_grads)(&k->panels, tm, rank, N, dA, 2, 1, Wh, H, h0 ? rh : NULL, H, dq, H, job->dWh);
+        NAME(few_grads)(&k->panels, tm, rank, N, dA, 2, 1, Wh, H, seen0 ? rh : NULL, H, dq, H, job->dWh);
         team_wait(tm);
         for (ptrdiff_t q = q0; q < q1; q++) {
             for (ptrdiff_t n = 0; n < N; n++)
@@ -305,7 +326,8 @@ static void NAME(gru_backward_body)(team *tm, int rank, void *work)
         if (job->db)
             NAME(panel_bias_grads)(&k->panels, p0, p1, job->db);
         team_wait(tm);
-        NAME(few_grads)(&k->panels, tm, rank, N, dA, 0, 2, Wh, H, h0, job->h0.s0, job->dh0, H, job->dWh);
+        NAME(few_grads)(&k->panels, tm, rank, N, dA, 0, 2, Wh, H, seen0, job->seen0.s0, job->dh0, H, job->dWh);
+        NAME(few_mask_grads)(tm, rank, job);
         NAME(few_grads)(&k->panels, tm, rank, N, dA, 0, 3, Wx, D, xs, job->xs.s0, (REAL *)job->dxs.p, job->dxs.s0, job->dWx);
         ptrdiff_t j0, j1; /* the units whose dh0 this thread has just written, as few_grads shares them */
         team_share(tm, rank, H, &j0, &j1);
@@ -335,11 +357,11 @@ static void NAME(gru_backward_body)(team *tm, int rank, void *work)
         step_wait(tm, own_rows); /* dA of z and r is whole */
     }
     NAME(panel_hidden_grads)(&k->panels, tm, rank, 0, 0, 2, k->WhT_zr_room, k->sums, own_rows);
-    NAME(panel_state_grads)(&k->panels, tm, rank, k->sums, k->dh, job->dh0, own_rows);
+    NAME(panel_state_grads)(&k->panels, tm, rank, job, k->sums, k->dh, job->dh0, own_rows);
 
     rows_of x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
-    rows_of h_rows = {h0, h, job->h0.s0, N * H, H};
-    rows_of rh_rows = {h0 ? rh : NULL, rh + N * H, H, N * H, H};
+    rows_of h_rows = {seen0, job->seen, job->seen0.s0, N * H, H};
+    rows_of rh_rows = {seen0 ? rh : NULL, rh + N * H, H, N * H, H};
     NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 3, &x_rows, D, job->dWx, 3, k->room);
     NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 2, &h_rows, H, job->dWh, 3, k->room);
     NAME(panel_weight_grads)(&k->panels, tm, rank, 2, 1, &rh_rows, H, job->dWh, 3, k->room);

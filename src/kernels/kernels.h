@@ -19,6 +19,8 @@ typedef struct {
     int threads, train, relu;
     strided xs;                /* (N, T, D), last stride 1 */
     strided h0, c0;            /* (N, H), last stride 1 */
+    strided h_mask;            /* (N, H), last stride 1, or NULL: multiplies h before Wh */
+    strided seen0;             /* (N, H), last stride 1: h0 h_mask, which is h0 without a mask */
     strided Wx, Wh;            /* (D, G H), (H, G H), any strides */
     const void *b;             /* (G H) or NULL */
     const void *packed;        /* without training: what <cell>_pack wrote, used instead of Wx and Wh; or NULL */
@@ -28,8 +30,8 @@ typedef struct {
     void *hT, *cT;             /* (N, H): the final state */
 
     /* what forward keeps for backward, which overwrites it; see the cell's header for the layout.
-     * In forward without training all three are NULL. */
-    void *panels, *h, *rh;
+     * In forward without training all are NULL. seen (T, N, H) is h h_mask, which without a mask is h itself. */
+    void *panels, *h, *rh, *seen;
 
     /* backward */
     strided dhs;               /* (N, T, H), last stride 1 */

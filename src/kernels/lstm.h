@@ -1,14 +1,14 @@
 /* LSTM over a whole sequence (Hochreiter and Schmidhuber 1997; forget gate: Gers et al. 2000).
  *
- *   A = x Wx + h_prev Wh + b                     x (N, D), h (N, H), A (N, 4 H)
+ *   A = x Wx + h_prev Wh + b                     x (N, D), h (N, H), A (N, 4 H); with h_mask m: (h_prev m) Wh
  *   f, g, i, o = sigmoid, tanh, sigmoid, sigmoid of the four blocks of A
  *   c = f c_prev + g i        h = o tanh(c)
  *
- *   ds = dc + dh o (1 - tanh(c)^2)               dh = dhs + dA_next Wh^T
+ *   ds = dc + dh o (1 - tanh(c)^2)               dh = dhs + dA_next Wh^T (times m)
  *   dA = (ds c_prev f(1-f),  ds i (1-g^2),  ds g i(1-i),  dh tanh(c) o(1-o))
  *   dc_prev = ds f
  *
- * Kept for backward: panels with S = 5 (f, g, i, o, c) and h (T, N, H). Backward writes dA over f, g, i, o.
+ * Kept for backward: panels with S = 5 (f, g, i, o, c) and h m (T, N, H). Backward writes dA over f, g, i, o.
  */
 
 #define LSTM_GATES 4
@@ -22,7 +22,7 @@ typedef struct {
     right_side *Wx, *Wh;       /* of each panel */
     REAL *Wx_room, *Wh_room;   /* forward: [panel][k][4][W]; backward: transposed, [columns / 2W][4 H][2 W] */
     REAL *x;                   /* forward, not ahead: copy_step */
-    REAL *h, *c;               /* without training: h (2, N, H) and c (N, H); backward: c is dc (N, H) */
+    REAL *h, *c;               /* without training: h m (2, N, H) and c (N, H); backward: c is dc (N, H) */
     int few;                   /* rows.h: then few_x, few_h (N, 4 H) are the products with Wx and Wh; backward: dA */
     REAL *few_x, *few_h;
     REAL *sums;                /* backward: dA_next Wh^T, [H / 2W][N][2 W] */
@@ -65,12 +65,12 @@ static void NAME(lstm_activate)(const NAME(lstm_work) *k, ptrdiff_t p, ptrdiff_t
             NAME(store_n)(row + 2 * w, i, w);
             NAME(store_n)(row + 3 * w, o, w);
             NAME(store_n)(row + 4 * w, c, w);
-            kept_h = (REAL *)job->h + (t * job->N + n) * H;
+            kept_h = (REAL *)job->seen + (t * job->N + n) * H;
         } else {
             NAME(store_n)(k->c + n * H + j, c, w);
             kept_h = k->h + (t % 2 * job->N + n) * H;
         }
-        NAME(store_n)(kept_h + j, h, w);
+        NAME(store_n)(kept_h + j, job->h_mask.p ? h * NAME(mask_of)(job, n, j, w) : h, w);
         NAME(store_n)((REAL *)job->hs.p + n * job->hs.s0 + t * job->hs.s1 + j, h, w);
         if (t == job->T - 1) {
             NAME(store_n)((REAL *)job->hT + n * H + j, h, w);
@@ -101,8 +101,8 @@ static void NAME(lstm_forward_body)(team *tm, int rank, void *work)
     if (k->few) {
         NAME(few_gates)(&k->panels, p0, p1, N, job->xs.p, job->xs.s0, Wx, D, 0, 4, k->few_x);
         NAME(few_to_panels)(&k->panels, p0, p1, N, k->few_x);
-        if (job->h0.p)
-            NAME(few_gates)(&k->panels, p0, p1, N, job->h0.p, job->h0.s0, Wh, H, 0, 4, k->few_h);
+        if (job->seen0.p)
+            NAME(few_gates)(&k->panels, p0, p1, N, job->seen0.p, job->seen0.s0, Wh, H, 0, 4, k->few_h);
     }
     if (!k->ahead)
         NAME(copy_step)(job, tm, rank, 0, k->x);
@@ -116,8 +116,10 @@ static void NAME(lstm_forward_body)(team *tm, int rank, void *work)
                 NAME(panel_input)(&k->panels, (panel_strip){w.p, 1}, 0, 4, w.n, w.n + w.rows,
                                   T - t < k->chunk ? T - t : k->chunk, x, job->xs.s0, job->xs.s1, D, k->Wx[w.p]);
 
-        const REAL *h = t == 0 ? job->h0.p : job->train ? (REAL *)job->h + (t - 1) * N * H : k->h + (t - 1) % 2 * N * H;
-        const ptrdiff_t h_n = t == 0 ? job->h0.s0 : H;
+        const REAL *h = t == 0       ? job->seen0.p
+                        : job->train ? (REAL *)job->seen + (t - 1) * N * H
+                                     : k->h + (t - 1) % 2 * N * H;
+        const ptrdiff_t h_n = t == 0 ? job->seen0.s0 : H;
         for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_tile(&w);) {
             if (!k->ahead)
                 NAME(gates_product)(4, 1, D, w.rows, k->x + (t % 2 * N + w.n) * D, D, k->Wx[w.p], w.i, tiles, sums, 0);
@@ -181,7 +183,8 @@ static void NAME(lstm_gate_grads)(const NAME(lstm_work) *k, ptrdiff_t q, ptrdiff
                 o = NAME(load_n)(row + 3 * w, w), c = NAME(load_n)(row + 4 * w, w), c_prev = {0}, dc = {0};
             vec dh = NAME(load_n)((const REAL *)job->dhs.p + n * job->dhs.s0 + t * job->dhs.s1 + j, w);
             if (sums) {
-                dh += NAME(load)(sums + r * 2 * W + (p - 2 * q) * W);
+                vec back = NAME(load)(sums + r * 2 * W + (p - 2 * q) * W);
+                dh += job->h_mask.p ? back * NAME(mask_of)(job, n, j, w) : back;
                 dc = NAME(load_n)(k->c + n * H + j, w);
             } else {
                 if (job->dhT.p)
@@ -213,7 +216,7 @@ static void NAME(lstm_backward_body)(team *tm, int rank, void *work)
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     const ptrdiff_t Q = NAME(pair_count)(H);
     const int own_rows = NAME(owns_rows)(job, tm, 4);
-    const REAL *h0 = job->h0.p, *h = job->h, *xs = job->xs.p;
+    const REAL *xs = job->xs.p;
     ptrdiff_t q0, q1, x0, x1, p0, p1;
     team_share(tm, rank, Q, &q0, &q1);
     team_share(tm, rank, NAME(pair_count)(D), &x0, &x1);
@@ -240,10 +243,10 @@ static void NAME(lstm_backward_body)(team *tm, int rank, void *work)
         step_wait(tm, own_rows); /* dA of step t is whole */
     }
     NAME(panel_hidden_grads)(&k->panels, tm, rank, 0, 0, 4, k->Wh_room, k->sums, own_rows);
-    NAME(panel_state_grads)(&k->panels, tm, rank, k->sums, NULL, job->dh0, own_rows);
+    NAME(panel_state_grads)(&k->panels, tm, rank, job, k->sums, NULL, job->dh0, own_rows);
 
     rows_of x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
-    rows_of h_rows = {h0, h, job->h0.s0, N * H, H};
+    rows_of h_rows = {job->seen0.p, job->seen, job->seen0.s0, N * H, H};
     NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 4, &x_rows, D, job->dWx, 4, k->room);
     NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 4, &h_rows, H, job->dWh, 4, k->room);
     if (job->db)

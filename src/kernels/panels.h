@@ -295,9 +295,15 @@ static void NAME(panel_hidden_grads)(const panels_of *P, const team *tm, int ran
     }
 }
 
-/* out (N, H) = sums + more (N, H), which may be NULL: the gradient of the initial h. This thread's tiles. */
-static void NAME(panel_state_grads)(const panels_of *P, const team *tm, int rank, const REAL *sums, const REAL *more,
-                                    REAL *out, int own_rows)
+/* The factor of h_mask for units j.. of sample n; only where there is a mask. */
+static inline vec NAME(mask_of)(const cell_job *job, ptrdiff_t n, ptrdiff_t j, ptrdiff_t width)
+{
+    return NAME(load_n)((const REAL *)job->h_mask.p + n * job->h_mask.s0 + j, width);
+}
+
+/* out (N, H) = sums h_mask + more (N, H), which may be NULL: the gradient of the initial h. This thread's tiles. */
+static void NAME(panel_state_grads)(const panels_of *P, const team *tm, int rank, const cell_job *job, const REAL *sums,
+                                    const REAL *more, REAL *out, int own_rows)
 {
     const ptrdiff_t N = P->N, H = P->H;
     for (tile_walk w = team_tiles(tm, rank, NAME(pair_count)(H), N, ROWS_2, own_rows); next_panel(&w);)
@@ -305,6 +311,8 @@ static void NAME(panel_state_grads)(const panels_of *P, const team *tm, int rank
             for (ptrdiff_t v = 0, j; (j = (2 * w.p + v) * W) < H && v < 2; v++) {
                 const ptrdiff_t width = H - j < W ? H - j : W;
                 vec sum = NAME(load)(sums + ((w.p * N + n) * 2 + v) * W);
+                if (job->h_mask.p)
+                    sum *= NAME(mask_of)(job, n, j, width);
                 if (more)
                     sum += NAME(load_n)(more + n * H + j, width);
                 NAME(store_n)(out + n * H + j, sum, width);

@@ -1,11 +1,11 @@
 /* Simple RNN over a whole sequence (Elman 1990).
  *
- *   A = x Wx + h_prev Wh + b       x (N, D), h (N, H), A (N, H)
+ *   A = x Wx + h_prev Wh + b       x (N, D), h (N, H), A (N, H); with h_mask m it is (h_prev m) Wh
  *   h = tanh(A) or max(A, 0)
  *
- *   dA = dh (1 - h^2) or dh [h > 0]              dh = dhs + dA_next Wh^T
+ *   dA = dh (1 - h^2) or dh [h > 0]              dh = dhs + dA_next Wh^T (times m)
  *
- * Kept for backward: h (T, N, H), and panels with S = 1, which hold x Wx during forward and dA after.
+ * Kept for backward: h and h m (T, N, H), and panels with S = 1, which hold x Wx during forward and dA after.
  */
 
 typedef struct {
@@ -16,7 +16,7 @@ typedef struct {
     right_side *Wx, *Wh;       /* of each panel */
     REAL *Wx_room, *Wh_room;   /* forward: [panel][k][W]; backward: transposed, [columns / 2W][H][2 W] */
     REAL *x;                   /* forward, not ahead: copy_step */
-    REAL *h;                   /* without training: h (2, N, H) */
+    REAL *h;                   /* without training: h m (2, N, H) */
     int few;                   /* rows.h: then few_x, few_h (N, H) are the products with Wx and Wh; backward: dA */
     REAL *few_x, *few_h;
     REAL *sums;                /* backward: dA_next Wh^T, [H / 2W][N][2 W] */
@@ -38,8 +38,14 @@ static void NAME(rnn_activate)(const NAME(rnn_work) *k, ptrdiff_t p, ptrdiff_t t
         if (sums)
             A += NAME(load)(sums + r * step);
         vec h = job->relu ? NAME(vmax)((vec){0}, A) : NAME(vtanh)(A);
-        REAL *kept = job->train ? (REAL *)job->h + (t * job->N + n) * H : k->h + (t % 2 * job->N + n) * H;
-        NAME(store_n)(kept + j, h, w);
+        REAL *kept = job->train ? (REAL *)job->seen + (t * job->N + n) * H : k->h + (t % 2 * job->N + n) * H;
+        if (job->h_mask.p) {
+            NAME(store_n)(kept + j, h * NAME(mask_of)(job, n, j, w), w);
+            if (job->train)
+                NAME(store_n)((REAL *)job->h + (t * job->N + n) * H + j, h, w);
+        } else {
+            NAME(store_n)(kept + j, h, w);
+        }
         NAME(store_n)((REAL *)job->hs.p + n * job->hs.s0 + t * job->hs.s1 + j, h, w);
         if (t == job->T - 1)
             NAME(store_n)((REAL *)job->hT + n * H + j, h, w);
@@ -68,8 +74,8 @@ static void NAME(rnn_forward_body)(team *tm, int rank, void *work)
     if (k->few) {
         NAME(few_gates)(&k->panels, p0, p1, N, job->xs.p, job->xs.s0, Wx, D, 0, 1, k->few_x);
         NAME(few_to_panels)(&k->panels, p0, p1, N, k->few_x);
-        if (job->h0.p)
-            NAME(few_gates)(&k->panels, p0, p1, N, job->h0.p, job->h0.s0, Wh, H, 0, 1, k->few_h);
+        if (job->seen0.p)
+            NAME(few_gates)(&k->panels, p0, p1, N, job->seen0.p, job->seen0.s0, Wh, H, 0, 1, k->few_h);
     }
     if (!k->ahead)
         NAME(copy_step)(job, tm, rank, 0, k->x);
@@ -84,8 +90,10 @@ static void NAME(rnn_forward_body)(team *tm, int rank, void *work)
                                   (const REAL *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, D, k->Wx[strip.p]);
             }
 
-        const REAL *h = t == 0 ? job->h0.p : job->train ? (REAL *)job->h + (t - 1) * N * H : k->h + (t - 1) % 2 * N * H;
-        const ptrdiff_t h_n = t == 0 ? job->h0.s0 : H;
+        const REAL *h = t == 0       ? job->seen0.p
+                        : job->train ? (REAL *)job->seen + (t - 1) * N * H
+                                     : k->h + (t - 1) % 2 * N * H;
+        const ptrdiff_t h_n = t == 0 ? job->seen0.s0 : H;
         for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_tile(&w);) {
             const panel_strip strip = NAME(strip)(H, 1, w.p);
             if (!k->ahead)
@@ -149,9 +157,10 @@ static void NAME(rnn_gate_grads)(const NAME(rnn_work) *k, ptrdiff_t q, ptrdiff_t
             const ptrdiff_t n = n0 + r;
             vec h = NAME(load_n)((const REAL *)job->h + (t * job->N + n) * H + j, w);
             vec dh = NAME(load_n)((const REAL *)job->dhs.p + n * job->dhs.s0 + t * job->dhs.s1 + j, w);
-            if (sums)
-                dh += NAME(load)(sums + r * 2 * W + (p - 2 * q) * W);
-            else if (job->dhT.p)
+            if (sums) {
+                vec back = NAME(load)(sums + r * 2 * W + (p - 2 * q) * W);
+                dh += job->h_mask.p ? back * NAME(mask_of)(job, n, j, w) : back;
+            } else if (job->dhT.p)
                 dh += NAME(load_n)((const REAL *)job->dhT.p + n * job->dhT.s0 + j, w);
             vec dA = job->relu ? (vec)((h > 0) & (__typeof__(h > 0))dh) : dh * (1 - h * h);
             NAME(store_n)(NAME(panel_row)(&k->panels, p, t, n), dA, w);
@@ -167,7 +176,7 @@ static void NAME(rnn_backward_body)(team *tm, int rank, void *work)
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     const ptrdiff_t Q = NAME(pair_count)(H);
     const int own_rows = NAME(owns_rows)(job, tm, 1);
-    const REAL *h0 = job->h0.p, *h = job->h, *xs = job->xs.p;
+    const REAL *xs = job->xs.p;
     ptrdiff_t q0, q1, x0, x1, p0, p1;
     team_share(tm, rank, Q, &q0, &q1);
     team_share(tm, rank, NAME(pair_count)(D), &x0, &x1);
@@ -194,10 +203,10 @@ static void NAME(rnn_backward_body)(team *tm, int rank, void *work)
         step_wait(tm, own_rows); /* dA of step t is whole */
     }
     NAME(panel_hidden_grads)(&k->panels, tm, rank, 0, 0, 1, k->Wh_room, k->sums, own_rows);
-    NAME(panel_state_grads)(&k->panels, tm, rank, k->sums, NULL, job->dh0, own_rows);
+    NAME(panel_state_grads)(&k->panels, tm, rank, job, k->sums, NULL, job->dh0, own_rows);
 
     rows_of x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
-    rows_of h_rows = {h0, h, job->h0.s0, N * H, H};
+    rows_of h_rows = {job->seen0.p, job->seen, job->seen0.s0, N * H, H};
     NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 1, &x_rows, D, job->dWx, 1, k->room);
     NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 1, &h_rows, H, job->dWh, 1, k->room);
     if (job->db)

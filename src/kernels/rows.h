@@ -126,6 +126,16 @@ static inline int NAME(is_few)(const cell_job *job)
     return job->T == 1 && job->N <= FEW_ROWS && job->Wx.s1 == 1 && job->Wh.s1 == 1 && !job->packed;
 }
 
+/* dh0 *= h_mask: the units that few_grads gave this thread. */
+static void NAME(few_mask_grads)(const team *tm, int rank, const cell_job *job)
+{
+    ptrdiff_t j0, j1;
+    team_share(tm, rank, job->H, &j0, &j1);
+    for (ptrdiff_t n = 0; job->h_mask.p && n < job->N; n++)
+        for (ptrdiff_t j = j0; j < j1; j++)
+            ((REAL *)job->dh0)[n * job->H + j] *= ((const REAL *)job->h_mask.p)[n * job->h_mask.s0 + j];
+}
+
 /* What is left of backward once dA is in the panels, for a cell without a product within its step: dh0, dxs and all
  * gradients of the weights. dA: room (N, all H). */
 static void NAME(few_cell_grads)(const panels_of *P, team *tm, int rank, const cell_job *job, ptrdiff_t p0, ptrdiff_t p1,
@@ -139,6 +149,7 @@ static void NAME(few_cell_grads)(const panels_of *P, team *tm, int rank, const c
     if (job->db)
         NAME(panel_bias_grads)(P, p0, p1, job->db);
     team_wait(tm);
-    NAME(few_grads)(P, tm, rank, N, dA, 0, P->G, Wh, H, job->h0.p, job->h0.s0, job->dh0, H, job->dWh);
+    NAME(few_grads)(P, tm, rank, N, dA, 0, P->G, Wh, H, job->seen0.p, job->seen0.s0, job->dh0, H, job->dWh);
+    NAME(few_mask_grads)(tm, rank, job);
     NAME(few_grads)(P, tm, rank, N, dA, 0, P->G, Wx, D, job->xs.p, job->xs.s0, (REAL *)job->dxs.p, job->dxs.s0, job->dWx);
 }
