@@ -11,6 +11,7 @@ from rnnfast.kernels import (
     get_device,
     get_num_threads,
     set_device,
+    set_float32_matmul_precision,
     set_num_threads,
     show_config,
 )
@@ -84,6 +85,7 @@ __all__ = [
     "np",
     "relu",
     "set_device",
+    "set_float32_matmul_precision",
     "set_num_threads",
     "show_config",
     "sigmoid",

@@ -173,7 +173,7 @@ def set_num_threads(n):
 
 
 def get_float32_matmul_precision():
-    """"highest" or "high"; see set_float32_matmul_precision."""
+    """ "highest" or "high"; see set_float32_matmul_precision."""
     return _precision
 
 

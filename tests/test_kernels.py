@@ -360,6 +360,7 @@ def test_packed_weights_are_checked(fast, cell):
 
 
 @cells
+@pytest.mark.large
 def test_memory(column, cell):
     """Between the passes at most x, h, c and the gates are kept, without training nothing."""
     module = column.load(cell.name)

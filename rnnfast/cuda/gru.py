@@ -339,9 +339,7 @@ def grid_backward(gpu, H, masked, plan):
     SUMS, SUMS_C = XS + NR * tile.row, XS + NR * tile_c.row
     STATE = plan.state
 
-    def gru_grid_backward_kernel(
-        dhs, A, hp, Wh, m, dhT, dh0, x, xc, counters, N, T, first, ahead
-    ):
+    def gru_grid_backward_kernel(dhs, A, hp, Wh, m, dhT, dh0, x, xc, counters, N, T, first, ahead):
         """x is where the blocks exchange dA_z and dA_r, xc where dA_c."""
         s = cuda.shared.array(0, float32)
         tid = cuda.threadIdx.x

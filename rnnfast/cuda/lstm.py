@@ -67,9 +67,7 @@ def row_forward(gpu, H, masked):
     TERMS = up(H, 4)
     VECTORS = 2 * TERMS  # h of this step and of the next one
 
-    def lstm_row_forward_kernel(
-        A, Wh, b, h0, c0, m, hs, hp, cp, hT, cT, T, first, ahead, train
-    ):
+    def lstm_row_forward_kernel(A, Wh, b, h0, c0, m, hs, hp, cp, hT, cT, T, first, ahead, train):
         W = cuda.local.array(TERMS, float32)
         s = cuda.shared.array(VECTORS, float32)
         tid = cuda.threadIdx.x
@@ -487,9 +485,7 @@ def forward(xs, state, params, *, train=True, reverse=False, h_mask=None):
 
 def backward(dhs, dstate, params, cache, grads):
     """See rnnfast.kernels."""
-    call, kept = calls.start_backward(
-        "lstm", GATES, STATES, dhs, dstate, params, cache, grads
-    )
+    call, kept = calls.start_backward("lstm", GATES, STATES, dhs, dstate, params, cache, grads)
     gpu, N, T, H = call.gpu, call.N, call.T, call.H
     dhs, (Wx, Wh, _), (dhT, dcT) = call.move(dhs), call.weights(), call.state(dstate)
     A, hp, cp, m, masked = (kept[name] for name in ("A", "hp", "cp", "m", "masked"))
@@ -502,9 +498,7 @@ def backward(dhs, dstate, params, cache, grads):
     elif plan.kind == "grid":
         counters, x = exchange(call, plan, (plan.tiles[0], 2))
         kernel = grid_backward(gpu, H, masked, plan)
-        kernel(
-            plan.blocks, dhs, A, cp, Wh, m, dhT, dcT, dh0, dc0, x, counters, N, T, first, ahead
-        )
+        kernel(plan.blocks, dhs, A, cp, Wh, m, dhT, dcT, dh0, dc0, x, counters, N, T, first, ahead)
     elif plan.kind == "steps":
         kernel, dA = step_backward(gpu, H, call.dtype.name), call.empty(N, 4 * H)
         for t in range(first, first + ahead * T, ahead):
