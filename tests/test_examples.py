@@ -68,3 +68,19 @@ def test_bad_options(argv, capsys):
         tom_mary.main(argv)
     assert caught.value.code == 2
     assert "error: " in capsys.readouterr().err
+
+
+def test_hello_of_the_readme(capsys):
+    """Under ten lines; it says ello, letter by letter, from a state that knows nothing else."""
+    section = README.read_text(encoding="utf-8").split("\n## Hello\n")[1].split("\n## ")[0]
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) < 10
+    names = {}
+    exec(compile(code, str(README), "exec"), names)
+    assert capsys.readouterr().out == "ello\n"
+    model, ids = names["model"], names["ids"]
+    assert names["vocabulary"].tokens == ["h", "e", "l", "o"]
+    model.reset_state()
+    scores = model.predict(ids[np.newaxis, :-1])
+    p = np.exp(scores) / np.exp(scores).sum(axis=2, keepdims=True)
+    assert (np.take_along_axis(p, ids[np.newaxis, 1:, np.newaxis], axis=2) > 0.9).all()
