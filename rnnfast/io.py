@@ -171,6 +171,15 @@ def to_numpy(array):
     return array if isinstance(array, np.ndarray) else array.get()
 
 
+def to_device(array, like):
+    """array itself, or its copy on the device where `like` lives."""
+    if isinstance(like, np.ndarray):
+        return array
+    moved = np.empty_like(like, shape=array.shape, dtype=array.dtype)
+    moved.set(np.ascontiguousarray(array))
+    return moved
+
+
 # The book's pickles
 
 
