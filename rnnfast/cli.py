@@ -55,6 +55,7 @@ def _parser():
     _info(commands)
     _data(commands)
     _gradients(commands)
+    _cells(commands)
     return parser
 
 
@@ -238,6 +239,28 @@ def _gradients(commands):
     )
     what = "picture to write (default: gradients.png)"
     command.add_argument("--out", metavar="FILE", help=what)
+
+
+def _cells(commands):
+    command = _command(
+        commands,
+        "cells",
+        jobs.cells,
+        "colour a text by what one unit does",
+        "Show TEXT on the colours of one unit's activation (blue -1, red 1), in the terminal or "
+        "as an HTML page: the unit that follows a property of the text best, or any other.",
+    )
+    _model(command)
+    option = command.add_argument
+    option("text", metavar="TEXT", help="the text itself; - reads it from stdin")
+    what = "what the unit is to follow: within quotes or brackets, position in line or word, "
+    what += "upper case, digits (default: line)"
+    option("--property", choices=jobs.PROPERTIES, help=what)
+    option("--top", type=_count, metavar="N", help="units to list (default: 5)")
+    option("--unit", type=_natural, metavar="N", help="this unit, whatever it follows")
+    option("--layer", type=_natural, metavar="N", help="of this recurrent layer (default: 0)")
+    option("--html", metavar="FILE", help="page to write")
+    _vocabulary(command)
 
 
 def _model(command, **more):

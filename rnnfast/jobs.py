@@ -41,6 +41,7 @@ MODELS = {
     "custom": "LanguageModel",
 }
 CELLS = kernels.CELLS
+PROPERTIES = ("quotes", "brackets", "line", "word", "upper", "digit")  # of rnnfast.inside
 TEMPERATURE = 0.8
 EVAL_BATCH, EVAL_TIME = 10, 35  # the book's
 SCORE_STEPS = 1024  # tokens whose scores are in memory at a time
@@ -581,13 +582,62 @@ def fetch(name, folder=None, url=None, sha256=None):
 
 def gradients(out="gradients.png"):
     """Draw how gradients explode and vanish over time; see rnnfast.inside."""
-    _inside("plot_gradients")(out)
+    _inside().plot_gradients(out)
     print(f"picture: {out}")
 
 
-def _inside(name):
+def cells(
+    model,
+    text,
+    *,
+    property="line",
+    layer=None,
+    unit=None,
+    top=5,
+    html=None,
+    vocabulary=None,
+    level=None,
+):
+    """Show a text on the colours of one unit's activation, in the terminal or as a page `html`.
+
+    unit, of `layer` (the first): which; None takes, of all units, the one that follows `property`
+    best, and prints the `top` of them with their correlation. text: "-" reads it from stdin.
+    """
+    inside = _inside()
+    model, vocabulary = open_model(model, vocabulary, level)
+    if text == "-":
+        text = sys.stdin.read()
+    ids = vocabulary.encode(text)
+    if len(ids) == 0:
+        raise ValueError("TEXT must not be empty")
+    layers = [io.to_numpy(hs) for hs in inside.activations(model, ids)]
+    if unit is None:
+        if vocabulary.level != "char":
+            raise ValueError("--property is about characters; name a --unit of this word model")
+        units = inside.rank_units(layers, inside.PROPERTIES[property](text), top=top)
+        for found in units:
+            place = f"layer {found.layer}, unit {found.unit}"
+            print(f"{place:<24}correlation with {property}: {found.correlation:+.3f}")
+        layer, unit = units[0].layer, units[0].unit
+    layer = layer or 0
+    if not (0 <= layer < len(layers) and 0 <= unit < layers[layer].shape[1]):
+        raise ValueError(
+            f"--layer must be below {len(layers)} and --unit below "
+            f"{layers[0].shape[1]}, got {layer} and {unit}"
+        )
+    values = layers[layer][:, unit]
+    tokens = list(vocabulary.pieces(ids.tolist()))
+    if html is None:
+        print(inside.to_terminal(tokens, values))
+    else:
+        title = f"{type(model).__name__}: layer {layer}, unit {unit}"
+        io.write_atomically(html, inside.to_html(tokens, values, title).encode())
+        print(f"page: {html}")
+
+
+def _inside():
     try:
         from rnnfast import inside
     except ImportError:
         raise ModuleNotFoundError("this version of rnnfast has no rnnfast.inside") from None
-    return getattr(inside, name)
+    return inside

@@ -447,7 +447,7 @@ def frozen(model):
     Layers that are frozen already stay so afterwards.
     """
     layers = [layer for layer in getattr(model, "layers", ()) if hasattr(layer, "freeze")]
-    layers = [layer for layer in layers if getattr(layer, "_packed", None) is None]
+    layers = [layer for layer in layers if not _is_frozen(layer)]
     try:
         for layer in layers:
             layer.freeze()
@@ -455,6 +455,10 @@ def frozen(model):
     finally:
         for layer in layers:
             layer.unfreeze()
+
+
+def _is_frozen(layer):
+    return getattr(layer, "frozen", False) or getattr(layer, "_packed", None) is not None
 
 
 def eval_perplexity(model, corpus, batch_size=10, time_size=35):

@@ -566,3 +566,84 @@ def test_the_checkpoint_says_what_was_asked_for(tmp_path, text, capsys):
     assert json.dumps(extra["curve"]) == json.dumps(
         [entry["perplexity"] for entry in read_log(out) if entry["event"] == "train"]
     )
+
+
+# What needs the general model and rnnfast.inside
+
+
+@pytest.fixture
+def inside():
+    return pytest.importorskip("rnnfast.inside")
+
+
+def test_custom_and_simple_models(tmp_path, text, capsys):
+    pytest.importorskip("rnnfast.inside")
+    sizes = ["--hidden", "8", "--embedding", "8", "--batch-size", "4", "--time-size", "10"]
+    for arguments, name, expected in [
+        (["--model", "simple"], "SimpleRnnlm", {}),
+        (["--model", "custom"], "LanguageModel", {"cell": "lstm", "layers": 1, "dropout": 0.0}),
+        (
+            "--model custom --cell gru --layers 3 --dropout 0.3 --variational --tie".split(),
+            "LanguageModel",
+            {
+                "cell": "gru",
+                "layers": 3,
+                "dropout": 0.3,
+                "variational_dropout": True,
+                "tie_weights": True,
+            },
+        ),
+    ]:
+        whole, out = tmp_path / "whole", tmp_path / "out"
+        arguments = [*arguments, *sizes, *QUIET]
+        ok(capsys, "train", text, *arguments, "--out", str(whole), "--epochs", "2")
+        ok(capsys, "train", text, *arguments, "--out", str(out), "--epochs", "1")
+        ok(capsys, "train", "--out", str(out), "--epochs", "2", "--resume")
+        files = [(folder / f"{name}.safetensors").read_bytes() for folder in (whole, out)]
+        assert files[0] == files[1]
+        assert losses(whole) == losses(out)
+        model, _ = load_model(out / f"{name}.safetensors")
+        assert type(model).__name__ == name
+        assert expected.items() <= model.sizes.items()
+        (out / "checkpoint.safetensors").unlink()
+
+
+def test_generate_top_k_and_top_p(characters, inside, capsys):
+    path, _ = characters
+    likeliest = ok(capsys, "generate", path, "--length", "20", "--temperature", "0")
+    arguments = ["generate", path, "--length", "20", "--seed", "1"]
+    assert ok(capsys, *arguments, "--top-k", "1") == likeliest
+    assert ok(capsys, *arguments, "--top-p", "1e-9") == likeliest
+    assert ok(capsys, *arguments) != likeliest
+
+
+def test_gradients(tmp_path, inside, capsys):
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "g.png"
+    assert ok(capsys, "gradients", "--out", str(picture)) == [f"picture: {picture}"]
+    assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_cells(characters, words, tmp_path, inside, capsys):
+    path, model = characters
+    text = "ab a\ncab\nb"
+    hs = inside.activations(model, CharVocabulary("ab \nc").encode(text))
+    best = inside.rank_units(hs, inside.position_in_line(text))
+    lines = ok(capsys, "cells", path, text, "--top", "2")
+    for line, unit in zip(lines[:2], best, strict=False):
+        place = f"layer 0, unit {unit.unit}"
+        assert line == f"{place:<24}correlation with line: {unit.correlation:+.3f}"
+    coloured = inside.to_terminal(text, hs[0][:, best[0].unit])
+    assert "\n".join(lines[2:]) == coloured
+    page = tmp_path / "page.html"
+    assert ok(capsys, "cells", path, text, "--unit", "3", "--html", str(page)) == [f"page: {page}"]
+    expected = inside.to_html(text, hs[0][:, 3], "Rnnlm: layer 0, unit 3")
+    assert page.read_text(encoding="utf-8") == expected
+    error = failing(capsys, "cells", path, text, "--unit", "6")
+    assert "--layer must be below 1 and --unit below 6, got 0 and 6" in error
+    assert "TEXT must not be empty" in failing(capsys, "cells", path, "")
+    path, _ = words
+    assert "name a --unit" in failing(capsys, "cells", path, "hi there")
+    (line,) = ok(capsys, "cells", path, "hi there", "--unit", "0")
+    assert "hi" in line and " there" in line
+    assert set(jobs.PROPERTIES) == set(inside.PROPERTIES)
