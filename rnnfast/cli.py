@@ -1,4 +1,4 @@
-"""The command line: arguments and exit codes; the work is done in jobs.py.
+"""The command line: arguments and exit codes; the work is done in jobs.py and using.py.
 
 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 130 interrupted by Ctrl-C.
 """
@@ -8,7 +8,7 @@ import math
 import os
 import sys
 
-from rnnfast import __version__, jobs
+from rnnfast import __version__, jobs, using
 from rnnfast.corpora import CORPORA
 
 
@@ -91,7 +91,7 @@ def _train(commands):
     group = command.add_argument_group("text and files")
     what = "UTF-8 text; without it: Python's own documentation"
     group.add_argument("file", nargs="?", metavar="FILE", help=what)
-    choice(group, "level", tuple(jobs.UNITS), "what a token is")
+    choice(group, "level", tuple(using.UNITS), "what a token is")
     option(group, "min-count", _count, "N", "rarer tokens count as unknown")
     what = "text to measure progress on: the weights of the best epoch are kept"
     option(group, "valid", str, "FILE", what, "the last 5%% of the text are held out")
@@ -141,14 +141,14 @@ def _eval(commands):
     command = _command(
         commands,
         "eval",
-        jobs.evaluate_file,
+        using.evaluate_file,
         "print a model's perplexity on a text",
         "Print the perplexity of a text under a trained model (for characters, bits per character "
         "too). As in the book, batch losses are averaged and a tail that fills none is dropped.",
     )
     _model(command)
     command.add_argument("file", metavar="FILE", help="UTF-8 text")
-    batch, time = jobs.EVAL_BATCH, jobs.EVAL_TIME
+    batch, time = using.EVAL_BATCH, using.EVAL_TIME
     what = f"samples in parallel (default: {batch}; 1 for a short text)"
     command.add_argument("--batch-size", type=_count, metavar="N", help=what)
     command.add_argument(
@@ -161,7 +161,7 @@ def _score(commands):
     command = _command(
         commands,
         "score",
-        jobs.score,
+        using.score,
         "print the probability of a text, token by token",
         "A language model is the probability of a sequence: print the log-probability of each "
         "token given those before it, and of the whole TEXT.",
@@ -175,7 +175,7 @@ def _generate(commands):
     command = _command(
         commands,
         "generate",
-        jobs.generate,
+        using.generate,
         "let a model write text",
         "Print text that a model generates, token by token as it is drawn.",
     )
@@ -184,7 +184,7 @@ def _generate(commands):
     option("--prompt", metavar="TEXT", help="text to go on from (default: the start of a line)")
     option("--length", type=_count, metavar="N", help="tokens to draw (default: 400)")
     what = "below 1 the likely becomes likelier; 0 takes the likeliest (default: "
-    temperature = f"{what}{jobs.TEMPERATURE})"
+    temperature = f"{what}{using.TEMPERATURE})"
     option("--temperature", type=_temperature, metavar="X", help=temperature)
     option("--top-k", type=_count, metavar="N", help="draw from the N likeliest tokens")
     what = "draw from the fewest tokens that have probability X together"
@@ -200,7 +200,7 @@ def _info(commands):
     command = _command(
         commands,
         "info",
-        jobs.info,
+        using.info,
         "print versions, instruction sets, threads, devices; or what a weight file holds",
         "Print versions, instruction sets, threads and devices, as a bug report needs them; or, "
         "with MODEL, what a weight file holds.",
@@ -212,7 +212,7 @@ def _data(commands):
     command = _command(
         commands,
         "data",
-        jobs.fetch,
+        using.fetch,
         "download a corpus",
         "Download a corpus into a cache folder and print where its files are. An interrupted "
         "download is continued by the same command. "
@@ -232,7 +232,7 @@ def _gradients(commands):
     command = _command(
         commands,
         "gradients",
-        jobs.gradients,
+        using.gradients,
         "draw how gradients explode and vanish over time",
         "Draw the norm of the hidden state's gradient over time steps, for recurrent weights "
         "scaled up, down and orthogonal, RNN against LSTM, and the activation functions.",
@@ -245,7 +245,7 @@ def _cells(commands):
     command = _command(
         commands,
         "cells",
-        jobs.cells,
+        using.cells,
         "colour a text by what one unit does",
         "Show TEXT on the colours of one unit's activation (blue -1, red 1), in the terminal or "
         "as an HTML page: the unit that follows a property of the text best, or any other.",
@@ -255,7 +255,7 @@ def _cells(commands):
     option("text", metavar="TEXT", help="the text itself; - reads it from stdin")
     what = "what the unit is to follow: within quotes or brackets, position in line or word, "
     what += "upper case, digits (default: line)"
-    option("--property", choices=jobs.PROPERTIES, help=what)
+    option("--property", choices=using.PROPERTIES, help=what)
     option("--top", type=_count, metavar="N", help="units to list (default: 5)")
     option("--unit", type=_natural, metavar="N", help="this unit, whatever it follows")
     option("--layer", type=_natural, metavar="N", help="of this recurrent layer (default: 0)")
@@ -271,7 +271,7 @@ def _vocabulary(command):
     what = "text the model was trained on, for a weight file without a vocabulary (the book's .pkl)"
     command.add_argument("--vocabulary", metavar="FILE", help=what)
     what = "what a token of that text is (default: word)"
-    command.add_argument("--level", choices=tuple(jobs.UNITS), help=what)
+    command.add_argument("--level", choices=tuple(using.UNITS), help=what)
 
 
 def _count(text):

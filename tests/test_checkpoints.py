@@ -138,15 +138,17 @@ def test_trainer_resumes_within_a_shuffled_epoch(path):
     assert losses + rest == expected
 
 
-def test_every_so_many_seconds(path):
+def test_every_so_many_seconds_and_every_epoch(path):
     trainer = new_trainer()
     checkpoint = Checkpoint(trainer, path, 3600, lambda: {"n": 1})
+    checkpoint.every_epoch = False
     trainer.callbacks = [checkpoint.step]
     trainer.fit(XS, TS, 1, N, T)
     assert not path.exists()
-    checkpoint.seconds = 0
-    trainer.fit(XS, TS, 1, N, T)
-    assert new_trainer().load_checkpoint(path) == {"n": 1}
+    for checkpoint.every_epoch, checkpoint.seconds in [(True, 3600), (False, 0)]:
+        trainer.fit(XS, TS, 1, N, T)
+        assert new_trainer().load_checkpoint(path) == {"n": 1}
+        path.unlink()
 
 
 def test_foreign_and_damaged_files_change_nothing(path, tmp_path):
