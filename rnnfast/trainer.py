@@ -204,11 +204,11 @@ class _Trainer:
         np.random.RandomState().set_state(random)
         kept = {name: header[name] for name in self.kept}
         progress = header["progress"]
-        self._check_model_state(path, header)
+        states, dropout = self._checked_model_state(path, groups.get("state", {}), header)
 
         io.copy_into(self._named_params(), groups["params"], path)  # the first to change anything
         self.optimizer.load_state_dict(state)
-        self._set_model_state(groups.get("state", {}), header)
+        self._set_model_state(states, dropout)
         np.random.set_state(random)
         for name, value in kept.items():
             setattr(self, name, value)
@@ -246,7 +246,8 @@ class _Trainer:
                     found[id(layer)] = layer
         return list(found.values())
 
-    def _check_model_state(self, path, header):
+    def _checked_model_state(self, path, arrays, header):
+        """-> the states, a list for each recurrent layer, and (step, key) of each dropout layer."""
         mine = self._model_state()[1]
         for what, saved, found in [
             ("recurrent", header["recurrent"], mine["recurrent"]),
@@ -254,22 +255,27 @@ class _Trainer:
         ]:
             if saved != found:
                 raise ValueError(f"{path}: {saved} {what} layers, the model has {found}")
+        states = [[] for _ in range(mine["recurrent"])]
+        for name in sorted(arrays):
+            i, layer = int(name.partition("/")[0]), arrays[name]
+            H = self.model.recurrent_layers[i].Wh.shape[0]
+            if layer.ndim != 2 or layer.shape[1] != H:
+                raise ValueError(f"{path}: a state must be (N, {H}), found {layer.shape}")
+            states[i].append(layer)
+        dropout = [(int(step), key and tuple(map(int, key))) for step, key in header["dropout"]]
+        return states, dropout
 
-    def _set_model_state(self, states, header):
+    def _set_model_state(self, states, dropout):
         if hasattr(self.model, "reset_state"):
             self.model.reset_state()
-        if states:
-            per_layer = [[] for _ in range(header["recurrent"])]
-            for name in sorted(states):
-                layer = int(name.partition("/")[0])
-                per_layer[layer].append(io.to_device(states[name], self.model.params[0]))
-            for layer, state in zip(self.model.recurrent_layers, per_layer, strict=True):
-                if state:
-                    layer.set_state(*state)
-        for layer, (step, key) in zip(self._counting(), header["dropout"], strict=True):
+        for i, state in enumerate(states):
+            if state:
+                there = [io.to_device(array, self.model.params[0]) for array in state]
+                self.model.recurrent_layers[i].set_state(*there)
+        for layer, (step, key) in zip(self._counting(), dropout, strict=True):
             layer.step = step
             if hasattr(layer, "_key"):
-                layer._key = key and tuple(key)
+                layer._key = key
 
 
 class Trainer(_Trainer):

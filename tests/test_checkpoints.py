@@ -168,6 +168,10 @@ def test_foreign_and_damaged_files_change_nothing(path, tmp_path):
         del arrays[name]
         io.save_arrays(other, arrays, whole)
 
+    def other_state():
+        arrays, whole = io.load_arrays(path)
+        io.save_arrays(other, {**arrays, "state/0/0": np.zeros((4, 7), np.float32)}, whole)
+
     same = new_trainer(optimizer=Adam)
     before = bits(same)
     for make, message in [
@@ -177,6 +181,8 @@ def test_foreign_and_damaged_files_change_nothing(path, tmp_path):
         (lambda: header({"random": ["x"]}), "damaged checkpoint"),
         (lambda: header({"optimizer": None}), "damaged checkpoint"),
         (lambda: header({"recurrent": 2}), "2 recurrent layers, the model has 1"),
+        (lambda: header({"dropout": [[0, None]]}), "1 dropout layers, the model has 0"),
+        (other_state, r"a state must be \(N, 8\), found \(4, 7\)"),
         (lambda: without("params/embed_W"), "expected arrays"),
         (lambda: without("optimizer/m/0"), r"damaged checkpoint|m, v must be"),
         (lambda: without("random"), "damaged checkpoint"),
@@ -187,7 +193,8 @@ def test_foreign_and_damaged_files_change_nothing(path, tmp_path):
         assert bits(same) == before
     for wrong, message in [
         (new_trainer(), "of the optimiser Adam, not SGD"),
-        (new_trainer(lambda: Rnnlm(V, 5, 7), Adam), "must be float32"),
+        (new_trainer(lambda: Rnnlm(V, 5, 7), Adam), r"a state must be \(N, 7\)"),
+        (new_trainer(lambda: Rnnlm(V, 4, 8), Adam), "embed_W must be float32"),
         (new_trainer(lambda: BetterRnnlm(V, 5, 5), Adam), "1 recurrent layers, the model has 2"),
     ]:
         before_wrong = bits(wrong)
