@@ -1,42 +1,181 @@
-"""Text in, arrays of ids out: vocabulary, corpora, and batches for truncated BPTT."""
+"""Text in, arrays of ids out: vocabularies, corpora, and batches for truncated BPTT.
+
+A corpus is an int32 array (length,) of ids. Ids are given in the order in which tokens first
+appear in the text that a vocabulary is made from, as in the book (chapters 2 and 6).
+"""
+
+import os
+from collections import Counter
 
 import numpy as np
 
+EOS = "<eos>"  # the word that a newline becomes
+UNKNOWN_WORD = "<unk>"
+UNKNOWN_CHARACTER = "\ufffd"  # Unicode's replacement character
+PTB_SPLITS = ("train", "valid", "test")
 
-class CharVocabulary:
-    """The characters of a text, numbered in the order in which they first appear."""
 
-    def __init__(self, tokens):
+class Vocabulary:
+    """The distinct tokens of a text, numbered; `tokens` lists them, `token_to_id` finds them.
+
+    unknown: the token, one of them, that stands for all others; None makes those a ValueError.
+    """
+
+    level = ""  # what a token is: "char" or "word"
+    default_unknown = ""
+
+    def __init__(self, tokens, unknown=None):
+        name = type(self).__name__
         self.tokens = list(tokens)
+        if not all(isinstance(token, str) and token for token in self.tokens):
+            raise ValueError(f"{name}: tokens must be strings that are not empty")
         self.token_to_id = {token: i for i, token in enumerate(self.tokens)}
         if len(self.token_to_id) != len(self.tokens):
-            raise ValueError("CharVocabulary: tokens must be distinct")
+            raise ValueError(f"{name}: tokens must be distinct")
+        if unknown is not None and unknown not in self.token_to_id:
+            raise ValueError(f"{name}: unknown must be one of the tokens, got {unknown!r}")
+        self.unknown = unknown
 
     @classmethod
-    def from_text(cls, text):
-        return cls(dict.fromkeys(text))
+    def from_text(cls, text, *, unknown=None, min_count=1):
+        """The vocabulary of a text (str).
+
+        unknown: the token for what is not in the vocabulary, added at the end if the text does
+        not have it. min_count: rarer tokens count as unknown; above 1 that needs `unknown`.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"{cls.__name__}: text must be a str, got {type(text).__name__}")
+        if isinstance(min_count, bool) or not isinstance(min_count, int) or min_count < 1:
+            raise ValueError(f"{cls.__name__}: min_count must be from 1 up, got {min_count!r}")
+        counts = Counter(cls.split(text))  # a dict: in order of first appearance
+        if min_count > 1:
+            if unknown is None:
+                raise ValueError(f"{cls.__name__}: min_count {min_count} needs a token as unknown")
+            kept = [token for token, count in counts.items() if count >= min_count]
+        else:
+            kept = list(counts)
+        if unknown is not None and unknown not in kept:
+            kept.append(unknown)
+        return cls(kept, unknown)
+
+    @staticmethod
+    def split(text):
+        """The tokens of a text, one after the other."""
+        raise NotImplementedError
 
     def __len__(self):
         return len(self.tokens)
 
     def encode(self, text):
-        """Text -> int32 ids (len(text),). ValueError names a character that is not known."""
+        """Text -> int32 ids. ValueError names a token that is not known, unless `unknown` is."""
+        if not isinstance(text, str):
+            raise TypeError(f"encode: text must be a str, got {type(text).__name__}")
+        tokens = self.split(text)
+        if self.unknown is not None:
+            get, unknown = self.token_to_id.get, self.token_to_id[self.unknown]
+            return np.fromiter((get(token, unknown) for token in tokens), np.int32, len(tokens))
         try:
-            return np.fromiter(map(self.token_to_id.__getitem__, text), np.int32, len(text))
+            return np.fromiter(map(self.token_to_id.__getitem__, tokens), np.int32, len(tokens))
         except KeyError as error:
-            character = error.args[0]
-            raise ValueError(
-                f"character {character!r} at position {text.index(character)} "
-                f"is not among the vocabulary's {len(self)} characters"
-            ) from None
+            raise ValueError(self._not_known(error.args[0], tokens)) from None
+
+    def _not_known(self, token, tokens):
+        what = {"char": "character"}.get(self.level, self.level)
+        return (
+            f"{what} {token!r} at position {tokens.index(token)} "
+            f"is not among the vocabulary's {len(self)} {what}s"
+        )
 
     def decode(self, ids):
         """Ids -> text. ValueError for an id outside 0 .. len(self) - 1."""
-        ids = np.asarray(ids).ravel().tolist()
+        return "".join(self.pieces(np.asarray(ids).ravel().tolist()))
+
+    def pieces(self, ids):
+        """The text of each of the ids (any iterable) as soon as it comes; `decode` joins them."""
         for i in ids:
             if not 0 <= i < len(self):
                 raise ValueError(f"id {i} is outside 0 .. {len(self) - 1}")
-        return "".join(self.tokens[i] for i in ids)
+            yield self.tokens[i]
+
+
+class CharVocabulary(Vocabulary):
+    """A token is a character (a Unicode code point)."""
+
+    level = "char"
+    default_unknown = UNKNOWN_CHARACTER
+
+    @staticmethod
+    def split(text):
+        return text
+
+
+class WordVocabulary(Vocabulary):
+    """A token is what stands between white space; the end of a line is the word <eos>."""
+
+    level = "word"
+    default_unknown = UNKNOWN_WORD
+
+    @staticmethod
+    def split(text):
+        return text.replace("\n", f" {EOS} ").split()
+
+    def pieces(self, ids):
+        """Words with a space between them, <eos> as the end of a line."""
+        between = ""
+        for token in super().pieces(ids):
+            if token == EOS:
+                yield "\n"
+                between = ""
+            else:
+                yield between + token
+                between = " "
+
+
+VOCABULARIES = {cls.level: cls for cls in (CharVocabulary, WordVocabulary)}
+
+
+def load_text(path, vocabulary=None, *, level="word", unknown=None, min_count=1):
+    """The corpus of a UTF-8 file -> (ids, vocabulary).
+
+    vocabulary: as it is, for validation and test texts; None makes one of `level`, "word" or
+    "char", with the other arguments as `Vocabulary.from_text` takes them. Errors: `read_text`,
+    `encode`; ValueError for a text without a token.
+    """
+    if vocabulary is None and level not in VOCABULARIES:
+        raise ValueError(f"load_text: level must be one of {tuple(VOCABULARIES)}, got {level!r}")
+    text = read_text(path)
+    if vocabulary is None:
+        cls = VOCABULARIES[level]
+        vocabulary = cls.from_text(text, unknown=unknown, min_count=min_count)
+    try:
+        ids = vocabulary.encode(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if len(ids) == 0:
+        raise ValueError(f"{path}: there is no {vocabulary.level} in it")
+    return ids, vocabulary
+
+
+def load_ptb(split="train", folder=None):
+    """Penn Treebank as the book's ptb.load_data -> (corpus, word_to_id, id_to_word).
+
+    split: "train", "valid" (or "val") or "test". Ids are those of ptb.train.txt in any case.
+    folder: where ptb.train.txt and so on lie; None is where `rnnfast data ptb` puts them. OSError
+    where they are not, ValueError for a word that the training text does not have.
+    """
+    from rnnfast.corpora import cache_folder  # which imports urllib
+
+    split = {"val": "valid"}.get(split, split)
+    if split not in PTB_SPLITS:
+        raise ValueError(f"load_ptb: split must be one of {PTB_SPLITS}, got {split!r}")
+    if folder is None:
+        folder = os.path.join(cache_folder(), "ptb")
+        if not os.path.isfile(os.path.join(folder, "ptb.train.txt")):
+            raise FileNotFoundError(f"{folder}: no ptb.train.txt there; `rnnfast data ptb` gets it")
+    corpus, vocabulary = load_text(os.path.join(folder, "ptb.train.txt"))
+    if split != "train":
+        corpus, _ = load_text(os.path.join(folder, f"ptb.{split}.txt"), vocabulary)
+    return corpus, vocabulary.token_to_id, dict(enumerate(vocabulary.tokens))
 
 
 def read_text(path):

@@ -108,9 +108,11 @@ class BaseModel:
         io.save_weights(file_name or self._default_file(), weights)
 
     def load_params(self, file_name=None):
-        """Copy weights into `params`; ValueError, and nothing changed, if they do not fit."""
-        file_name = file_name or self._default_file()
-        io.copy_into(self._named_params(), io.load_weights(file_name).params, file_name)
+        """Copy weights into `params`; ValueError, and nothing changed, if they do not fit.
+
+        The file may be one that the book's save_params pickled; see io.load_into.
+        """
+        io.load_into(file_name or self._default_file(), self.param_names, self.params)
 
     def _named_params(self):
         named = zip(self.param_names, self.params, strict=True)

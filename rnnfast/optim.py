@@ -4,6 +4,9 @@ Parameters are updated in place. A parameter that a model lists more than once (
 or the transposed view that weight tying makes) is recognised by its memory, never by its values.
 float32 and float64 arrays are updated by their device's column, in one pass over each; other types
 by NumPy.
+
+Every optimiser has `update(params, grads)`, both lists in the same order, and `state_dict()`, a
+plain dict of numbers and lists of arrays from which `load_state_dict` goes on exactly.
 """
 
 import math
@@ -15,22 +18,132 @@ from rnnfast.kernels import load, resolve
 from rnnfast.reference import ops as numpy_ops
 
 
-class SGD:
+class _Optimizer:
+    """Numbers and, for each parameter by its place in the list, arrays (None before an update).
+
+    Give the same list of parameters at every update: other shapes are a ValueError.
+    """
+
+    numbers = ("lr",)
+    arrays = ()
+
+    def state_dict(self):
+        """The numbers and copies of the arrays (lists of NumPy arrays, or None), by name."""
+        state = {name: getattr(self, name) for name in self.numbers}
+        for name in self.arrays:
+            arrays = getattr(self, name)
+            state[name] = None if arrays is None else [_to_numpy(array) for array in arrays]
+        return state
+
+    def load_state_dict(self, state):
+        """Take over what `state_dict` gave; ValueError, and nothing changed, if it does not fit."""
+        name = type(self).__name__
+        expected = {*self.numbers, *self.arrays}
+        if not isinstance(state, dict) or state.keys() != expected:
+            found = sorted(state) if isinstance(state, dict) else type(state).__name__
+            raise ValueError(f"{name}: state must have {sorted(expected)}, got {found}")
+        for key in self.numbers:
+            if isinstance(state[key], bool) or not isinstance(state[key], (int, float)):
+                raise ValueError(f"{name}: {key} must be a number, got {state[key]!r}")
+        lists = [state[key] for key in self.arrays]
+        if any(arrays is None for arrays in lists):
+            fits = all(arrays is None for arrays in lists)
+        else:
+            shapes = [[getattr(array, "shape", None) for array in arrays] for arrays in lists]
+            fits = all(row == shapes[0] and None not in row for row in shapes)
+        if not fits:
+            raise ValueError(f"{name}: {', '.join(self.arrays)} must be equal lists of arrays")
+        for key in self.numbers:
+            setattr(self, key, state[key])
+        for key, arrays in zip(self.arrays, lists, strict=True):
+            setattr(self, key, None if arrays is None else [array.copy() for array in arrays])
+
+    def _each(self, params, grads):
+        """(param, grad, its arrays ...) of every parameter, checked; the arrays start at zero."""
+        params, grads = remove_duplicate(params, grads)
+        for param in params:
+            if not getattr(getattr(param, "flags", None), "writeable", True):
+                raise ValueError("update: param must be writable, got a read-only array")
+        for name in self.arrays:
+            arrays = getattr(self, name)
+            if arrays is None:
+                setattr(self, name, [np.zeros_like(param) for param in params])
+            elif [(a.shape, a.dtype) for a in arrays] != [(p.shape, p.dtype) for p in params]:
+                owner = type(self).__name__
+                raise ValueError(f"{owner}: the parameters are not those of the first update")
+            else:
+                setattr(self, name, list(map(_at_home, arrays, params)))
+        grads = [_like(param, grad) for param, grad in zip(params, grads, strict=True)]
+        return zip(params, grads, *(getattr(self, name) for name in self.arrays), strict=True)
+
+
+class SGD(_Optimizer):
     """p -= lr * g"""
 
     def __init__(self, lr=0.01):
         self.lr = lr
 
     def update(self, params, grads):
-        for param, grad in zip(*remove_duplicate(params, grads), strict=True):
-            _column(param).sgd(param, _like(param, grad), self.lr)
+        for param, grad in self._each(params, grads):
+            _column(param).sgd(param, grad, self.lr)
 
 
-class Adam:
-    """Kingma and Ba, https://arxiv.org/abs/1412.6980, with the book's epsilon of 1e-7.
+class Momentum(_Optimizer):
+    """v = momentum * v - lr * g; p += v"""
 
-    Moments belong to a parameter by its place in the list: give the same list at every step.
-    """
+    numbers = ("lr", "momentum")
+    arrays = ("v",)
+
+    def __init__(self, lr=0.01, momentum=0.9):
+        self.lr = lr
+        self.momentum = momentum
+        self.v = None
+
+    def update(self, params, grads):
+        for param, grad, v in self._each(params, grads):
+            v *= self.momentum
+            v -= self.lr * grad
+            param += v
+
+
+class AdaGrad(_Optimizer):
+    """h += g**2; p -= lr * g / (sqrt(h) + 1e-7) (Duchi et al. 2011)"""
+
+    arrays = ("h",)
+
+    def __init__(self, lr=0.01):
+        self.lr = lr
+        self.h = None
+
+    def update(self, params, grads):
+        for param, grad, h in self._each(params, grads):
+            h += grad * grad
+            param -= self.lr * grad / (np.sqrt(h) + 1e-7)
+
+
+class RMSprop(_Optimizer):
+    """h = decay_rate * h + (1 - decay_rate) * g**2; p -= lr * g / (sqrt(h) + 1e-7)"""
+
+    numbers = ("lr", "decay_rate")
+    arrays = ("h",)
+
+    def __init__(self, lr=0.01, decay_rate=0.99):
+        self.lr = lr
+        self.decay_rate = decay_rate
+        self.h = None
+
+    def update(self, params, grads):
+        for param, grad, h in self._each(params, grads):
+            h *= self.decay_rate
+            h += (1 - self.decay_rate) * grad * grad
+            param -= self.lr * grad / (np.sqrt(h) + 1e-7)
+
+
+class Adam(_Optimizer):
+    """Kingma and Ba, https://arxiv.org/abs/1412.6980, with the book's epsilon of 1e-7."""
+
+    numbers = ("lr", "beta1", "beta2", "iter")
+    arrays = ("m", "v")
 
     def __init__(self, lr=0.001, beta1=0.9, beta2=0.999):
         self.lr = lr
@@ -41,20 +154,15 @@ class Adam:
         self.v = None
 
     def update(self, params, grads):
-        params, grads = remove_duplicate(params, grads)
-        if self.m is None:
-            self.m = [np.zeros_like(param) for param in params]
-            self.v = [np.zeros_like(param) for param in params]
-        if [m.shape for m in self.m] != [param.shape for param in params]:
-            raise ValueError("Adam: the parameters are not those of the first update")
-
+        each = self._each(params, grads)
         self.iter += 1
         correction = math.sqrt(1.0 - self.beta2**self.iter) / (1.0 - self.beta1**self.iter)
         rate = self.lr * correction
+        for param, grad, m, v in each:
+            _column(param).adam(param, grad, m, v, rate, self.beta1, self.beta2)
 
-        for param, grad, m, v in zip(params, grads, self.m, self.v, strict=True):
-            adam = _column(param).adam
-            adam(param, _like(param, grad), m, v, rate, self.beta1, self.beta2)
+
+OPTIMIZERS = {cls.__name__: cls for cls in (SGD, Momentum, AdaGrad, RMSprop, Adam)}
 
 
 def clip_grads(grads, max_norm):
@@ -108,6 +216,20 @@ def _like(param, grad):
 def _add(total, grad):
     """total += grad: a step of SGD with the rate -1, which is exact."""
     _column(total).sgd(total, _like(total, grad), -1.0)
+
+
+def _to_numpy(array):
+    """A copy on the host."""
+    return array.get() if hasattr(array, "get") else array.copy()
+
+
+def _at_home(array, param):
+    """array itself, or its copy on param's device: what was loaded comes as a NumPy array."""
+    if isinstance(array, np.ndarray) and not isinstance(param, np.ndarray):
+        moved = np.empty_like(param)
+        moved.set(array)
+        return moved
+    return array
 
 
 def _address(array):

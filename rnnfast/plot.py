@@ -15,25 +15,27 @@ def save_perplexity(path, perplexities, eval_interval, ylim=None):
     """
     figure_class = _matplotlib("matplotlib.figure").Figure
     figure = figure_class(figsize=(7, 4), layout="constrained")
-    _draw_perplexity(figure.add_subplot(), perplexities, eval_interval, ylim)
+    _draw_curve(figure.add_subplot(), perplexities, eval_interval, ylim, "perplexity")
     figure.savefig(path, format="png", dpi=120)
 
 
-def show_perplexity(perplexities, eval_interval, ylim=None):
-    """Show the same curve in a window, as the book's trainer does."""
+def show_curve(values, eval_interval, ylim=None, measure="perplexity"):
+    """Show the curve of a "perplexity" or a "loss" in a window, as the book's trainers do."""
     pyplot = _matplotlib("matplotlib.pyplot")
-    _draw_perplexity(pyplot.gca(), perplexities, eval_interval, ylim)
+    _draw_curve(pyplot.gca(), values, eval_interval, ylim, measure)
     pyplot.show()
 
 
-def _draw_perplexity(axes, perplexities, eval_interval, ylim):
-    axes.plot(perplexities)
+def _draw_curve(axes, values, eval_interval, ylim, measure):
+    axes.plot(values)
     axes.set_xlabel(f"evaluation (every {eval_interval} iterations)")
-    axes.set_ylabel("perplexity")
+    axes.set_ylabel(measure)
     axes.grid(alpha=0.3)
     if ylim is not None:
         axes.set_ylim(*ylim)
-    else:  # from the size of the vocabulary down to a few: only a logarithm shows both ends
+    elif (
+        measure == "perplexity"
+    ):  # from the vocabulary's size down to a few: a logarithm shows both
         axes.set_yscale("log", base=2)
         axes.yaxis.set_major_formatter("{x:g}")
 

@@ -1,11 +1,20 @@
 """Vocabulary, corpora and batches, against naive loops."""
 
+import os
 import sys
 
 import numpy as np
 import pytest
 
-from rnnfast.data import CharVocabulary, python_docs, read_text, sequence_batch
+from rnnfast.data import (
+    CharVocabulary,
+    WordVocabulary,
+    load_ptb,
+    load_text,
+    python_docs,
+    read_text,
+    sequence_batch,
+)
 
 
 def test_ids_in_order_of_first_appearance():
@@ -27,6 +36,100 @@ def test_unknown_characters_and_ids_are_named():
             vocabulary.decode([0, wrong])
     with pytest.raises(ValueError, match="distinct"):
         CharVocabulary("aba")
+
+
+def test_words_and_ends_of_lines():
+    """The last word of a line and <eos> stay two words, with or without a space between them."""
+    vocabulary = WordVocabulary.from_text(" a b a \nc\n\n바다 b\n")
+    assert vocabulary.tokens == ["a", "b", "<eos>", "c", "바다"]
+    ids = vocabulary.encode("a c\nb \n바다")
+    assert ids.dtype == np.int32
+    assert ids.tolist() == [0, 3, 2, 1, 2, 4]
+    assert vocabulary.decode(ids) == "a c\nb\n바다"
+    assert vocabulary.encode(vocabulary.decode([2, 2, 0, 1, 2])).tolist() == [2, 2, 0, 1, 2]
+    assert list(vocabulary.pieces(iter([0, 1, 2, 3]))) == ["a", " b", "\n", "c"]
+    assert vocabulary.encode("").tolist() == []
+    with pytest.raises(ValueError, match=r"word 'x' at position 1 is not among .* 5 words"):
+        vocabulary.encode("a x")
+
+
+def test_unknown_tokens():
+    words = WordVocabulary.from_text("a b a", unknown="<unk>")
+    assert words.tokens == ["a", "b", "<unk>"]
+    assert words.encode("b c a").tolist() == [1, 2, 0]
+    assert WordVocabulary.from_text("<unk> b", unknown="<unk>").tokens == ["<unk>", "b"]
+    rare = WordVocabulary.from_text("a b a c", unknown="<unk>", min_count=2)
+    assert rare.tokens == ["a", "<unk>"]
+    assert rare.encode("a b a c").tolist() == [0, 1, 0, 1]
+    characters = CharVocabulary.from_text("가나", unknown="\ufffd")
+    assert characters.decode(characters.encode("나다가")) == "나\ufffd가"
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: WordVocabulary.from_text("a", min_count=2), ValueError, "needs a token as unkn"),
+        (lambda: WordVocabulary.from_text("a", min_count=0), ValueError, "from 1 up, got 0"),
+        (lambda: WordVocabulary.from_text(b"a"), TypeError, "text must be a str, got bytes"),
+        (lambda: WordVocabulary(["a"]).encode(None), TypeError, "text must be a str, got None"),
+        (lambda: WordVocabulary(["a"], "b"), ValueError, "must be one of the tokens, got 'b'"),
+        (lambda: WordVocabulary(["a", ""]), ValueError, "strings that are not empty"),
+        (lambda: CharVocabulary([1]), ValueError, "strings that are not empty"),
+    ],
+)
+def test_wrong_vocabularies(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_load_text(tmp_path):
+    path, other, blank = (tmp_path / name for name in ("a.txt", "b.txt", "blank.txt"))
+    path.write_text("one two\none\n", encoding="utf-8")
+    other.write_text("one three\n", encoding="utf-8")
+    blank.write_text(" ", encoding="utf-8")
+    ids, words = load_text(path)
+    assert (ids.tolist(), words.tokens) == ([0, 1, 2, 0, 2], ["one", "two", "<eos>"])
+    with pytest.raises(ValueError, match=r"b\.txt: word 'three' at position 1"):
+        load_text(other, words)
+    ids, words = load_text(path, level="word", unknown="<unk>")
+    assert load_text(other, words)[0].tolist() == [0, 3, 2]
+    assert load_text(path, level="char")[0].tolist()[:4] == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match=r"blank\.txt: there is no word in it"):
+        load_text(blank)
+    with pytest.raises(ValueError, match=r"level must be one of .*, got 'byte'"):
+        load_text(path, level="byte")
+
+
+def test_load_ptb(tmp_path, monkeypatch):
+    (tmp_path / "ptb.train.txt").write_text(" a <unk> N \n b a\n", encoding="utf-8")
+    (tmp_path / "ptb.valid.txt").write_text("b N\n", encoding="utf-8")
+    (tmp_path / "ptb.test.txt").write_text("c\n", encoding="utf-8")
+    corpus, word_to_id, id_to_word = load_ptb("train", tmp_path)
+    assert corpus.tolist() == [0, 1, 2, 3, 4, 0, 3]
+    assert word_to_id == {"a": 0, "<unk>": 1, "N": 2, "<eos>": 3, "b": 4}
+    assert id_to_word == {i: word for word, i in word_to_id.items()}
+    assert load_ptb("val", tmp_path)[0].tolist() == [4, 2, 3]
+    with pytest.raises(ValueError, match=r"ptb\.test\.txt: word 'c'"):
+        load_ptb("test", tmp_path)
+    with pytest.raises(ValueError, match=r"split must be one of .*, got 'dev'"):
+        load_ptb("dev", tmp_path)
+    monkeypatch.setenv("RNNFAST_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(FileNotFoundError, match="`rnnfast data ptb` gets it"):
+        load_ptb()
+
+
+def test_penn_treebank_itself():
+    """RNNFAST_TEST_DATA names a folder that has ptb/ptb.train.txt and so on."""
+    if not os.environ.get("RNNFAST_TEST_DATA"):
+        pytest.skip("RNNFAST_TEST_DATA is not set")
+    folder = os.path.join(os.environ["RNNFAST_TEST_DATA"], "ptb")
+    corpora = {split: load_ptb(split, folder) for split in ("train", "valid", "test")}
+    assert [len(c) for c, _, _ in corpora.values()] == [929_589, 73_760, 82_430]
+    corpus, word_to_id, id_to_word = corpora["train"]
+    assert len(word_to_id) == 10_000
+    assert corpus[:30].tolist() == list(range(30))  # as the book shows it
+    assert [id_to_word[i] for i in (0, 1, 2)] == ["aer", "banknote", "berlitz"]
+    assert (word_to_id["car"], word_to_id["happy"], word_to_id["lexus"]) == (3856, 4428, 7426)
 
 
 def test_read_text(tmp_path):

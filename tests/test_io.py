@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import save, save_file
 
 from rnnfast import io
+from rnnfast.data import WordVocabulary
 from rnnfast.models import Rnnlm, load_model
 
 SIZES = (5, 3, 4)
@@ -49,6 +50,26 @@ def test_load_params_into_a_model(path, model):
     assert bits(other) == bits(model)
     assert [id(param) for param in other.params] == identities
     assert load_model(path)[1] is None
+
+
+def test_a_vocabulary_and_what_its_tokens_are(path, model):
+    model.save_params(path, WordVocabulary(["a", "b", "<unk>", "d", "<eos>"], "<unk>"))
+    for weights in (io.load_weights(path), io.load_header(path)):
+        assert weights.vocabulary == ["a", "b", "<unk>", "d", "<eos>"]
+        assert (weights.level, weights.unknown) == ("word", "<unk>")
+    assert io.load_header(path).params == {}
+    model.save_params(path, list("abcde"))  # tokens alone are characters
+    assert io.load_weights(path)[3:] == (list("abcde"), "char", None)
+
+
+def test_frozen_weights_are_not_written(path, model):
+    model.save_params(path)
+    other = Rnnlm(*SIZES, rng=2)
+    before = bits(other)
+    other.lstm_layer.freeze()
+    with pytest.raises(ValueError, match=r"lstm_Wx is read-only; unfreeze\(\) the model's layers"):
+        other.load_params(path)
+    assert bits(other) == before
 
 
 def test_default_file_name(tmp_path, monkeypatch, model):

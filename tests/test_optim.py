@@ -5,7 +5,19 @@ import math
 import numpy as np
 import pytest
 
-from rnnfast.optim import SGD, Adam, clip_grads, remove_duplicate
+from rnnfast.optim import (
+    OPTIMIZERS,
+    SGD,
+    AdaGrad,
+    Adam,
+    Momentum,
+    RMSprop,
+    clip_grads,
+    remove_duplicate,
+)
+
+everyone = pytest.mark.parametrize("optimizer", OPTIMIZERS.values())
+TOLERANCES = [(np.float32, 1e-6), (np.float64, 1e-14)]
 
 
 def arrays(seed, dtype=np.float64):
@@ -23,7 +35,7 @@ def test_sgd(dtype):
         assert param.dtype == dtype
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-6), (np.float64, 1e-14)])
+@pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
 def test_adam_against_the_paper(dtype, tolerance):
     """Element by element, with the bias correction moved into the rate, epsilon 1e-7."""
     params, optimizer = arrays(0, dtype), Adam(lr=0.01, beta1=0.8, beta2=0.95)
@@ -48,11 +60,107 @@ def test_adam_against_the_paper(dtype, tolerance):
     assert all(moment.dtype == dtype for moment in optimizer.m + optimizer.v)
 
 
-def test_adam_refuses_other_parameters():
-    optimizer, params = Adam(), arrays(0)
-    optimizer.update(params, arrays(1))
-    with pytest.raises(ValueError, match="not those of the first update"):
-        optimizer.update(params[:2], arrays(1)[:2])
+def scalars(value, momentum=0.9, decay_rate=0.99):
+    """The books of one element under Momentum, AdaGrad and RMSprop, as generators of its value."""
+
+    def momentum_(lr):
+        p, v = value, 0.0
+        while True:
+            g = yield p
+            v = momentum * v - lr * g
+            p += v
+
+    def adagrad(lr):
+        p, h = value, 0.0
+        while True:
+            g = yield p
+            h += g * g
+            p -= lr * g / (math.sqrt(h) + 1e-7)
+
+    def rmsprop(lr):
+        p, h = value, 0.0
+        while True:
+            g = yield p
+            h = decay_rate * h + (1 - decay_rate) * g * g
+            p -= lr * g / (math.sqrt(h) + 1e-7)
+
+    return {Momentum: momentum_, AdaGrad: adagrad, RMSprop: rmsprop}
+
+
+@pytest.mark.parametrize("optimizer", [Momentum, AdaGrad, RMSprop])
+@pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
+def test_momentum_adagrad_rmsprop_element_by_element(optimizer, dtype, tolerance):
+    params, tested = arrays(0, dtype), optimizer(lr=0.05)
+    identities = [id(param) for param in params]
+    rules = {}
+    for i, param in enumerate(params):
+        for k in np.ndindex(param.shape):
+            rules[i, k] = scalars(float(param[k]))[optimizer](0.05)
+            next(rules[i, k])
+    for step in range(1, 5):
+        grads = arrays(step, dtype)
+        tested.update(params, grads)
+        for (i, k), rule in rules.items():
+            assert params[i][k] == pytest.approx(rule.send(float(grads[i][k])), abs=tolerance)
+    assert [id(param) for param in params] == identities
+    assert [param.dtype for param in params] == [dtype] * 3
+
+
+def test_defaults_are_the_books():
+    assert Momentum().state_dict() == {"lr": 0.01, "momentum": 0.9, "v": None}
+    assert AdaGrad().state_dict() == {"lr": 0.01, "h": None}
+    assert RMSprop().state_dict() == {"lr": 0.01, "decay_rate": 0.99, "h": None}
+    adam = {"lr": 0.001, "beta1": 0.9, "beta2": 0.999, "iter": 0, "m": None, "v": None}
+    assert Adam().state_dict() == adam
+
+
+@everyone
+def test_a_restored_state_goes_on_exactly(optimizer):
+    uninterrupted, first, second = (optimizer(0.05), optimizer(0.05), optimizer())
+    expected, params = arrays(0, np.float32), arrays(0, np.float32)
+    for step in range(1, 7):
+        uninterrupted.update(expected, arrays(step, np.float32))
+        if step == 4:
+            state = first.state_dict()
+            first.update(arrays(8, np.float32), arrays(9, np.float32))  # state holds copies
+            second.load_state_dict(state)
+            assert second.lr == 0.05
+        (first if step < 4 else second).update(params, arrays(step, np.float32))
+    for param, wanted in zip(params, expected, strict=True):
+        np.testing.assert_array_equal(param, wanted)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lr": "0.1"},
+        {"iter": None},
+        {"m": None},
+        {"v": [np.zeros(2)]},
+        {"v": [1, 2, 3]},
+        {"extra": 1},
+    ],
+)
+def test_a_state_that_does_not_fit_changes_nothing(change):
+    optimizer = Adam()
+    optimizer.update(arrays(0), arrays(1))
+    before = optimizer.state_dict()
+    with pytest.raises(ValueError, match=r"Adam: (state|lr|iter|m, v) must"):
+        optimizer.load_state_dict({**before, **change})
+    with pytest.raises(ValueError, match=r"Adam: state must have .*, got list"):
+        optimizer.load_state_dict([])
+    assert repr(optimizer.state_dict()) == repr(before)
+
+
+@everyone
+def test_other_parameters_are_refused(optimizer):
+    tested, params = optimizer(), arrays(0)
+    tested.update(params, arrays(1))
+    if tested.arrays:
+        with pytest.raises(ValueError, match="not those of the first update"):
+            tested.update(params[:2], arrays(1)[:2])
+        with pytest.raises(ValueError, match="not those of the first update"):
+            tested.update(arrays(0, np.float32), arrays(1))
 
 
 def test_clip_grads():
@@ -83,14 +191,15 @@ def test_shared_parameters_are_found_by_memory_not_by_value():
     assert merged[1].tolist() == [[2.0, 2.0], [2.0, 2.0]]
 
 
-def test_tied_weights_move_once():
-    """Adam on W and W.T is Adam on W with the sum of both gradients."""
+@everyone
+def test_tied_weights_move_once(optimizer):
+    """An update of W and W.T is one of W with the sum of both gradients."""
     rng = np.random.default_rng(0)
     W, dW, dW_tied = rng.standard_normal((3, 5, 4))
     dW_tied = dW_tied.T.copy()
     alone = W.copy()
-    Adam().update([alone], [dW + dW_tied.T])
-    Adam().update([W, W.T], [dW, dW_tied])
+    optimizer().update([alone], [dW + dW_tied.T])
+    optimizer().update([W, W.T], [dW, dW_tied])
     np.testing.assert_array_equal(W, alone)
 
 
@@ -102,7 +211,7 @@ def test_parts_of_one_array_are_not_shared():
         remove_duplicate(params[:2], [0])
 
 
-@pytest.mark.parametrize("optimizer", [SGD, Adam])
+@everyone
 def test_views_are_updated_like_arrays(optimizer):
     rng = np.random.default_rng(0)
     W, dW = rng.standard_normal((2, 6, 8))
@@ -128,9 +237,12 @@ def test_other_types_are_left_to_numpy():
 def test_read_only_parameters_are_refused():
     param, grad = np.ones(3, np.float32), np.ones(3, np.float32)
     param.flags.writeable = False
-    for optimizer in (SGD(), Adam()):
+    for optimizer in (cls() for cls in OPTIMIZERS.values()):
+        other = np.ones(2, np.float32)
         with pytest.raises(ValueError, match="param must be writable, got a read-only"):
-            optimizer.update([param], [grad])
+            optimizer.update([other, param], [other.copy(), grad])
+        assert other.tolist() == [1, 1]
+        assert optimizer.state_dict() == type(optimizer)().state_dict()
 
 
 def test_clipping_tiny_and_huge_float32_norms():

@@ -1,14 +1,26 @@
 """The training loop: golden losses, truncated BPTT over batches, reproducibility, hooks."""
 
 import math
+import os
 import sys
 
 import numpy as np
 import pytest
 
+from rnnfast.data import load_ptb
+from rnnfast.layers import Affine, Sigmoid
+from rnnfast.losses import SoftmaxWithLoss
 from rnnfast.models import Rnnlm
 from rnnfast.optim import SGD, Adam
-from rnnfast.trainer import RnnlmTrainer, check_divergence, eval_perplexity, perplexity
+from rnnfast.trainer import (
+    Plateau,
+    RnnlmTrainer,
+    Trainer,
+    check_divergence,
+    eval_perplexity,
+    frozen,
+    perplexity,
+)
 
 V, N, T = 13, 4, 6
 TEXT = (np.arange(250) ** 2 // 7) % V
@@ -129,6 +141,27 @@ def test_bad_arguments():
         train(XS, TS[:-1])
     with pytest.raises(ValueError, match="4 x 6 needs at least 24 ids, got 23"):
         train(XS[:23], TS[:23])
+    for options, error, message in [
+        ({"max_grad": -1}, ValueError, "max_grad must be positive or None, got -1"),
+        ({"max_grad": math.nan}, ValueError, "max_grad must be positive or None, got nan"),
+        ({"max_grad": "1"}, TypeError, "max_grad must be a real number, got str"),
+        ({"eval_interval": 0}, ValueError, "eval_interval must be from 1 up, got 0"),
+        ({"epochs": -1}, ValueError, "max_epoch must be from 0 up, got -1"),
+        ({"epochs": 1.5}, TypeError, "max_epoch must be an integer, got float"),
+    ]:
+        with pytest.raises(error, match=f"fit: {message}"):
+            train(**options)
+    for xs in (XS.astype(float), XS.reshape(3, 83), "text", None):
+        with pytest.raises(ValueError, match=r"fit: xs must be integer ids \(length,\), got"):
+            train(xs)
+    trainer, _ = train()
+    for wrong in (0, -3):
+        with pytest.raises(ValueError, match=f"batch_size must be from 1 up, got {wrong}"):
+            trainer.fit(XS, TS, 1, wrong, T)
+        with pytest.raises(ValueError, match=f"time_size must be from 1 up, got {wrong}"):
+            eval_perplexity(trainer.model, XS, 1, wrong)
+    with pytest.raises(ValueError, match="corpus must be integer ids"):
+        eval_perplexity(trainer.model, XS / 2, 1, 1)
 
 
 def test_eval_perplexity():
@@ -180,4 +213,163 @@ def test_plot_shows_the_curve(monkeypatch):
     (line,) = pyplot.gca().lines
     assert line.get_ydata().tolist() == trainer.ppl_list
     assert pyplot.gca().get_ylim() == (0, 20)
+    pyplot.close()
+
+
+def test_evaluation_freezes_and_unfreezes(monkeypatch):
+    model = train()[0].model
+    seen = []
+    forward = model.forward
+
+    def watched(xs, ts, train_flg=True):
+        seen.append((model.params[1].flags.writeable, train_flg))
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return forward(xs, ts, train_flg)
+
+    monkeypatch.setattr(model, "forward", watched)
+    with pytest.raises(KeyboardInterrupt):
+        eval_perplexity(model, TEXT, 2, 7)
+    assert seen == [(False, False)] * 3
+    assert model.params[1].flags.writeable
+    assert model.get_state()[0][0] is None
+    model.lstm_layer.freeze()
+    with frozen(model):
+        pass
+    assert not model.params[1].flags.writeable  # who froze it unfreezes it
+
+
+def test_evaluation_of_a_model_without_the_flag():
+    """The book's own classes on our layers: forward(xs, ts) and nothing else."""
+    model = train()[0].model
+
+    class Books:
+        reset_state = staticmethod(model.reset_state)
+
+        def forward(self, xs, ts):
+            return model.forward(xs, ts)
+
+    assert eval_perplexity(Books(), TEXT, 2, 7) == pytest.approx(eval_perplexity(model, TEXT, 2, 7))
+
+
+def test_the_books_weights_on_penn_treebank():
+    """136.08, as the book's own code says; RNNFAST_TEST_DATA has ptb/ and Rnnlm.pkl (ch06)."""
+    folder = os.environ.get("RNNFAST_TEST_DATA")
+    if not folder or not os.path.exists(os.path.join(folder, "Rnnlm.pkl")):
+        pytest.skip("RNNFAST_TEST_DATA with ptb and Rnnlm.pkl is not set")
+    model = Rnnlm()
+    model.load_params(os.path.join(folder, "Rnnlm.pkl"))
+    corpus, _, _ = load_ptb("test", os.path.join(folder, "ptb"))
+    assert eval_perplexity(model, corpus) == pytest.approx(136.08, abs=0.05)
+
+
+def test_plateau():
+    """The learning rate falls when a perplexity is not better than all before it."""
+    optimizer = SGD(20.0)
+    plateau = Plateau(optimizer)
+    seen = [(plateau.update(ppl), optimizer.lr) for ppl in (9.0, 8.0, 8.0, 7.5, math.nan, 7.6)]
+    assert seen == [(True, 20), (True, 20), (False, 5), (True, 5), (False, 1.25), (False, 0.3125)]
+    assert plateau.best == 7.5
+    with pytest.raises(ValueError, match=r"factor must be from 1 up, got 0\.5"):
+        Plateau(optimizer, 0.5)
+
+
+# Trainer
+
+
+class TwoLayerNet:
+    """Chapter 1."""
+
+    def __init__(self):
+        rng = np.random.default_rng(2)
+        W1, W2 = rng.standard_normal((2, 7)), rng.standard_normal((7, 3))
+        self.layers = [Affine(W1, np.zeros(7)), Sigmoid(), Affine(W2, np.zeros(3))]
+        self.loss_layer = SoftmaxWithLoss()
+        self.params = [param for layer in self.layers for param in layer.params]
+        self.grads = [grad for layer in self.layers for grad in layer.grads]
+
+    def forward(self, x, t):
+        for layer in self.layers:
+            x = layer.forward(x)
+        return self.loss_layer.forward(x, t)
+
+    def backward(self, dout=1):
+        dout = self.loss_layer.backward(dout)
+        for layer in reversed(self.layers):
+            dout = layer.backward(dout)
+
+
+POINTS = np.random.default_rng(1).standard_normal((50, 2))
+CLASSES = (POINTS[:, 0] > 0).astype(int) + (POINTS[:, 1] > 0)
+
+
+def naive_losses(epochs, batch_size, lr, max_grad):
+    """The book's loop, its formulas written out; x and t themselves are shuffled."""
+    W1, b1, W2, b2 = TwoLayerNet().params
+    x, t, losses = POINTS, CLASSES, []
+    for _ in range(epochs):
+        order = np.random.permutation(np.arange(len(x)))
+        x, t = x[order], t[order]
+        for i in range(len(x) // batch_size):
+            bx = x[i * batch_size : (i + 1) * batch_size]
+            bt = t[i * batch_size : (i + 1) * batch_size]
+            h = 1 / (1 + np.exp(-(bx @ W1 + b1)))
+            p = np.exp(h @ W2 + b2)
+            p /= p.sum(axis=1, keepdims=True)
+            losses.append(-np.log(p[np.arange(batch_size), bt]).mean())
+            p[np.arange(batch_size), bt] -= 1
+            p /= batch_size
+            dh = p @ W2.T * h * (1 - h)
+            grads = [bx.T @ dh, dh.sum(axis=0), h.T @ p, p.sum(axis=0)]
+            norm = math.sqrt(sum((grad**2).sum() for grad in grads))
+            rate = min(1.0, max_grad / (norm + 1e-6))
+            for param, grad in zip((W1, b1, W2, b2), grads, strict=True):
+                param -= lr * rate * grad
+    return losses
+
+
+def train_net(trainer=None, epochs=2, **options):
+    steps, lines = [], []
+    trainer = trainer or Trainer(TwoLayerNet(), SGD(2.0))
+    trainer.callbacks, trainer.write = [steps.append], lines.append
+    trainer.fit(POINTS, CLASSES, epochs, **({"batch_size": 8, "max_grad": 0.1} | options))
+    return trainer, [step.loss for step in steps], lines
+
+
+def test_trainer_against_the_books_loop():
+    np.random.seed(3)
+    expected = naive_losses(2, 8, 2.0, 0.1)
+    np.random.seed(3)
+    trainer, losses, lines = train_net(eval_interval=4)
+    assert len(losses) == 12
+    np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-12)
+    groups = [losses[0:1], losses[1:5], losses[5:7], losses[7:11]]
+    assert trainer.loss_list == pytest.approx([sum(g) / len(g) for g in groups], rel=1e-12)
+    assert lines[1] == f"| epoch 1 | iter 5 / 6 | time 0[s] | loss {trainer.loss_list[1]:.2f}"
+    assert lines[2].startswith("| epoch 2 | iter 1 / 6 | time ")
+    train_net(trainer, 1)  # goes on counting
+    assert (trainer.current_epoch, len(trainer.loss_list)) == (3, 5)
+
+
+def test_trainer_checks_its_arguments():
+    trainer = Trainer(TwoLayerNet(), SGD(2.0))
+    for arguments, message in [
+        ((POINTS, CLASSES[:-1]), r"equally long, got \(50, 2\) and \(49,\)"),
+        ((POINTS, 3), "equally long"),
+        ((POINTS, CLASSES, 1, 51), "a batch of 51 needs as many samples, got 50"),
+        ((POINTS, CLASSES, 1, 0), "batch_size must be from 1 up, got 0"),
+    ]:
+        with pytest.raises(ValueError, match=f"fit: .*{message}"):
+            trainer.fit(*arguments)
+    assert trainer.loss_list == []
+
+
+def test_trainer_plot(monkeypatch):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.switch_backend("agg")
+    monkeypatch.setattr(pyplot, "show", lambda: None)
+    trainer, _, _ = train_net(eval_interval=2)
+    trainer.plot()
+    assert pyplot.gca().lines[0].get_ydata().tolist() == trainer.loss_list
+    assert pyplot.gca().get_ylabel() == "loss"
     pyplot.close()

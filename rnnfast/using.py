@@ -1,0 +1,306 @@
+"""What the commands do with a trained model: evaluate, score, generate, describe, look inside."""
+
+import json
+import math
+import os
+import sys
+
+import numpy as np
+
+from rnnfast import corpora, data, io, kernels, models, sampling
+from rnnfast.trainer import eval_perplexity, frozen
+
+PROPERTIES = ("quotes", "brackets", "line", "word", "upper", "digit")  # of rnnfast.inside
+EVAL_BATCH, EVAL_TIME = 10, 35  # the book's
+SCORE_STEPS = 1024  # tokens whose scores are in memory at a time
+UNITS = {"char": "characters", "word": "words"}
+TEMPERATURE = 0.8
+
+
+def open_model(path, vocabulary=None, level=None):
+    """The model in a weight file and its vocabulary -> (model, rnnfast.data vocabulary).
+
+    vocabulary: the text that the model was trained on, for files that have none in them, as the
+    book's pickles; level: how it is read, "word" (None) or "char". OSError for what cannot be
+    read; ValueError for damaged or foreign files and a vocabulary of another size.
+    """
+    path = os.fspath(path)
+    if pickled := io.is_pickle(path):
+        model, stored = _pickled_model(path), None
+    else:
+        model, stored = models.load_model(path)
+    if vocabulary is not None:
+        _, found = data.load_text(vocabulary, level=level or "word")
+    elif stored is None:
+        what = "a pickle" if pickled else "the file"
+        raise ValueError(
+            f"{path}: {what} has no vocabulary; name the text that the model was trained on "
+            "with --vocabulary"
+        )
+    else:
+        header = io.load_header(path)
+        if header.level not in data.VOCABULARIES:
+            raise ValueError(f"{path}: damaged rnnfast header (level {header.level!r})")
+        found = data.VOCABULARIES[header.level](stored, header.unknown)
+    size = model.sizes["vocab_size"]
+    if len(found) != size:
+        raise ValueError(
+            f"{vocabulary or path}: the vocabulary has {len(found):,} tokens, the model {size:,}"
+        )
+    return model, found
+
+
+def _pickled_model(path):
+    """The book's model whose parameters have the shapes in a pickle, with these."""
+    shapes = [array.shape for array in io.load_pickle(path)]
+    sizes = {6: [2, 2, 2, 1, 2, 1], 8: [2, 2, 2, 1, 2, 2, 1, 1], 9: [2, 2, 2, 1, 2, 2, 1, 2, 1]}
+    if [len(shape) for shape in shapes] != sizes.get(len(shapes)):
+        raise ValueError(f"{path}: not the weights of one of the book's language models: {shapes}")
+    (V, D), (H, width) = shapes[0], shapes[2]
+    name = "BetterRnnlm" if len(shapes) > 6 else "Rnnlm" if width == 4 * H else "SimpleRnnlm"
+    try:
+        model = model_class(name)(V, D, H, rng=0)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    model.load_params(path)
+    return model
+
+
+def evaluate_file(model, file, batch_size=None, time_size=None, vocabulary=None, level=None):
+    """Print the perplexity of a text under a model, and bits per character."""
+    model, vocabulary = open_model(model, vocabulary, level)
+    ids = load_ids(file, vocabulary)
+    ppl = evaluate(model, ids, batch_size, time_size)
+    unit = UNITS[vocabulary.level]
+    print(f"{file}: {len(ids):,} {unit}{_unknowns(vocabulary, ids)}")
+    print(f"perplexity: {ppl:.2f}{bits(vocabulary.level, ppl)}")
+
+
+def _unknowns(vocabulary, ids):
+    if vocabulary.unknown is None:
+        return ""
+    count = int((ids == vocabulary.token_to_id[vocabulary.unknown]).sum())
+    return f", {count:,} of them {vocabulary.unknown}" if count else ""
+
+
+def log_probabilities(model, ids):
+    """log P(ids[i] | ids[0] ... ids[i-1]) for i from 1 on, natural logarithms: float64 (n - 1,).
+
+    The model's state is zero before and after.
+    """
+    found = []
+    model.reset_state()
+    try:
+        with frozen(model):
+            for i in range(0, len(ids) - 1, SCORE_STEPS):
+                xs, ts = ids[i : i + SCORE_STEPS], ids[i + 1 : i + 1 + SCORE_STEPS]
+                scores = model.predict(xs[np.newaxis, : len(ts)])[0]
+                scores = io.to_numpy(scores).astype(np.float64)
+                scores -= scores.max(axis=1, keepdims=True)
+                scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
+                found.append(scores[np.arange(len(ts)), ts])
+    finally:
+        model.reset_state()
+    return np.concatenate([np.empty(0), *found])
+
+
+def _beginning(vocabulary):
+    """What a text is taken to follow: the end of a line, if the vocabulary has that."""
+    token = {"char": "\n", "word": data.EOS}[vocabulary.level]
+    return [vocabulary.token_to_id[token]] if token in vocabulary.token_to_id else []
+
+
+def score(model, text, vocabulary=None, level=None):
+    """Print each token's log-probability given those before it, and the text's in total.
+
+    text: "-" reads it from stdin. The text is taken to follow the end of a line; where the
+    vocabulary does not have that, its first token is not scored.
+    """
+    model, vocabulary = open_model(model, vocabulary, level)
+    if text == "-":
+        text = sys.stdin.read()
+    ids = vocabulary.encode(text)
+    beginning = _beginning(vocabulary)
+    whole = np.concatenate([np.array(beginning, np.int32), ids])
+    if len(ids) == 0 or len(whole) < 2:
+        raise ValueError(f"TEXT has {len(ids)} {UNITS[vocabulary.level]}: too few to score")
+    logs = log_probabilities(model, whole)
+    for i, value in zip(whole[1:].tolist(), logs.tolist(), strict=True):
+        print(f"{value:10.4f}  {json.dumps(vocabulary.tokens[i], ensure_ascii=False)}")
+    total, mean = logs.sum(), logs.mean()
+    print(f"log-probability: {total:.4f} (natural; {len(logs)} {UNITS[vocabulary.level]})")
+    print(f"perplexity: {math.exp(-mean):.2f}{bits(vocabulary.level, math.exp(-mean))}")
+
+
+def generate(
+    model,
+    *,
+    prompt="",
+    length=400,
+    temperature=TEMPERATURE,
+    top_k=None,
+    top_p=None,
+    seed=None,
+    stop=None,
+    skip=(),
+    vocabulary=None,
+    level=None,
+):
+    """Print `prompt` and text that continues it, as it is drawn; the unknown token never is.
+
+    stop: text at whose end generation ends; skip: more tokens that are not drawn.
+    """
+    model, vocabulary = open_model(model, vocabulary, level)
+    start = [*_beginning(vocabulary), *vocabulary.encode(prompt).tolist()] or [0]
+    skipped = {*skip, *([vocabulary.unknown] if vocabulary.unknown is not None else [])}
+    for token in skipped:
+        if token not in vocabulary.token_to_id:
+            raise ValueError(f"--skip: {token!r} is not among the vocabulary's tokens")
+    options = {"temperature": temperature, "rng": seed, "top_k": top_k, "top_p": top_p}
+    options["skip_ids"] = sorted(vocabulary.token_to_id[token] for token in skipped) or None
+    options = {name: value for name, value in options.items() if value is not None}
+    if seed is None:
+        options["rng"] = np.random.default_rng()
+    prompt_ids = vocabulary.encode(prompt).tolist()
+
+    def ids():
+        yield from prompt_ids
+        with frozen(model):
+            drawn = sampling.stream(model, start, **options)
+            for _ in range(length):
+                yield next(drawn)
+
+    tail = ""
+    for i, piece in enumerate(vocabulary.pieces(ids())):
+        print(piece, end="", flush=True)
+        tail = (tail + piece)[-len(stop) :] if stop else ""
+        if stop and i >= len(prompt_ids) and tail == stop:
+            break
+    print()
+
+
+def info(model=None):
+    """Print versions, instruction sets, threads and devices, or what a weight file holds."""
+    if model is None:
+        kernels.show_config()
+        return
+    if io.is_pickle(model):
+        arrays = io.load_pickle(model)
+        print(f"{model}: a pickled list of {len(arrays)} arrays")
+        for array in arrays:
+            print(f"  {array.dtype} {array.shape}")
+        return
+    weights = io.load_weights(model)
+    print(f"{model}: {weights.model}")
+    for name, value in weights.sizes.items():
+        print(f"  {name:<16}{value}")
+    if weights.vocabulary is None:
+        print("  vocabulary      none")
+    else:
+        unknown = "" if weights.unknown is None else f", {weights.unknown!r} for all others"
+        unit = UNITS.get(weights.level, weights.level)
+        print(f"  vocabulary      {len(weights.vocabulary):,} {unit}{unknown}")
+    total = sum(array.size for array in weights.params.values())
+    print(f"  parameters      {total:,}")
+    for name, array in weights.params.items():
+        print(f"    {name:<14}{array.dtype} {array.shape}")
+
+
+def fetch(name, folder=None, url=None, sha256=None):
+    """Download a corpus; see rnnfast.corpora."""
+    sums = None if not sha256 else corpora.parse_checksums(",".join(sha256))
+    corpora.fetch(name, folder, url=url, sha256=sums)
+
+
+# Looking inside: rnnfast.inside
+
+
+def gradients(out="gradients.png"):
+    """Draw how gradients explode and vanish over time; see rnnfast.inside."""
+    _inside().plot_gradients(out)
+    print(f"picture: {out}")
+
+
+def cells(
+    model,
+    text,
+    *,
+    property="line",
+    layer=None,
+    unit=None,
+    top=5,
+    html=None,
+    vocabulary=None,
+    level=None,
+):
+    """Show a text on the colours of one unit's activation, in the terminal or as a page `html`.
+
+    unit, of `layer` (the first): which; None takes, of all units, the one that follows `property`
+    best, and prints the `top` of them with their correlation. text: "-" reads it from stdin.
+    """
+    inside = _inside()
+    model, vocabulary = open_model(model, vocabulary, level)
+    if text == "-":
+        text = sys.stdin.read()
+    ids = vocabulary.encode(text)
+    if len(ids) == 0:
+        raise ValueError("TEXT must not be empty")
+    layers = [io.to_numpy(hs) for hs in inside.activations(model, ids)]
+    if unit is None:
+        if vocabulary.level != "char":
+            raise ValueError("--property is about characters; name a --unit of this word model")
+        units = inside.rank_units(layers, inside.PROPERTIES[property](text), top=top)
+        for found in units:
+            place = f"layer {found.layer}, unit {found.unit}"
+            print(f"{place:<24}correlation with {property}: {found.correlation:+.3f}")
+        layer, unit = units[0].layer, units[0].unit
+    layer = layer or 0
+    if not (0 <= layer < len(layers) and 0 <= unit < layers[layer].shape[1]):
+        raise ValueError(
+            f"--layer must be below {len(layers)} and --unit below "
+            f"{layers[0].shape[1]}, got {layer} and {unit}"
+        )
+    values = layers[layer][:, unit]
+    tokens = list(vocabulary.pieces(ids.tolist()))
+    if html is None:
+        print(inside.to_terminal(tokens, values))
+    else:
+        title = f"{type(model).__name__}: layer {layer}, unit {unit}"
+        io.write_atomically(html, inside.to_html(tokens, values, title).encode())
+        print(f"page: {html}")
+
+
+def _inside():
+    try:
+        from rnnfast import inside
+    except ImportError:
+        raise ModuleNotFoundError("this version of rnnfast has no rnnfast.inside") from None
+    return inside
+
+
+# What training uses, too
+
+
+def evaluate(model, ids, batch_size=None, time_size=None):
+    """eval_perplexity with the book's batches, or one sample where the text is too short."""
+    short = len(ids) - 1 < (batch_size or EVAL_BATCH) * (time_size or EVAL_TIME)
+    batch_size = batch_size or (1 if short else EVAL_BATCH)
+    time_size = time_size or (min(EVAL_TIME, len(ids) - 1) if short else EVAL_TIME)
+    return eval_perplexity(model, ids, batch_size, time_size)
+
+
+def load_ids(path, vocabulary):
+    ids, _ = data.load_text(path, vocabulary)
+    if len(ids) < 2:
+        raise ValueError(f"{path}: needs at least 2 {UNITS[vocabulary.level]}, got {len(ids)}")
+    return ids
+
+
+def bits(level, ppl):
+    return f" ({math.log2(ppl):.3f} bits per character)" if level == "char" else ""
+
+
+def model_class(name):
+    if not hasattr(models, name):
+        raise ValueError(f"this version of rnnfast has no {name}")
+    return getattr(models, name)

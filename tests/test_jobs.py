@@ -1,0 +1,665 @@
+"""The commands beside a plain `rnnfast train`: words, validation, resuming, trained models."""
+
+import json
+import math
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from test_cli import LINE, SMALL, command, read_log, run
+
+from rnnfast import jobs, using
+from rnnfast.cli import main
+from rnnfast.data import CharVocabulary, WordVocabulary
+from rnnfast.models import BetterRnnlm, Rnnlm, load_model
+from rnnfast.trainer import eval_perplexity
+
+LINES = "the cat sat on the mat\nthe dog sat on the rug\na bird sang\n"
+KOREAN = "나 보기가 역겨워 가실 때에는\n말없이 고이 보내 드리우리다\n"
+QUIET = ["--sample", "0", "--no-plot"]
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(LINES * 40, encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def other(tmp_path):
+    path = tmp_path / "other.txt"
+    path.write_text("the cat sat on the dog\nthe yak sang\n" * 4, encoding="utf-8")
+    return str(path)
+
+
+def ok(capsys, *arguments):
+    """The lines that a command prints that does what it should."""
+    code = main(list(arguments))
+    captured = capsys.readouterr()
+    assert (code, captured.err) == (0, "")
+    return captured.out.splitlines()
+
+
+def failing(capsys, *arguments):
+    """The one line on stderr of a command that fails."""
+    assert main(list(arguments)) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("rnnfast: ") and captured.err.count("\n") == 1
+    return captured.err
+
+
+def losses(folder):
+    return [(e["epoch"], e["iter"], e["loss"]) for e in read_log(folder) if e["event"] == "train"]
+
+
+# Training
+
+
+def test_words_with_validation_and_test(tmp_path, text, other, capsys):
+    out = tmp_path / "out"
+    arguments = ["train", text, "--level", "word", "--valid", other, "--test", other]
+    arguments += ["--optimizer", "sgd", "--lr", "60", "--lr-decay", "4", "--epochs", "6"]
+    lines = ok(capsys, *arguments, "--out", str(out), *SMALL, "--sample", "5", "--no-plot")
+    assert lines[0] == f"{text}: 720 words, 12 different"  # eleven, and <unk>
+    log = read_log(out)
+    assert (log[0]["words"], log[0]["vocab_size"]) == (720, 12)
+    valid = [entry for entry in log if entry["event"] == "valid"]
+    assert [entry["epoch"] for entry in valid] == [1, 2, 3, 4, 5, 6]
+    best, lr = math.inf, 60.0
+    for entry in valid:
+        assert entry["lr"] == lr
+        shown = f"| epoch {entry['epoch']} | validation perplexity {entry['perplexity']:.2f}"
+        if entry["perplexity"] < best:
+            best = entry["perplexity"]
+        else:
+            lr /= 4
+            shown += f" | lr {lr:g}"
+        assert shown in lines
+    assert lr < 60  # it happened
+
+    model, vocabulary = using.open_model(out / "Rnnlm.safetensors")
+    assert isinstance(vocabulary, WordVocabulary)
+    assert vocabulary.tokens[:6] == ["the", "cat", "sat", "on", "mat", "<eos>"]
+    assert vocabulary.unknown == "<unk>"
+    ids = vocabulary.encode("the cat sat on the dog\nthe yak sang\n" * 4)
+    # The weights are the best epoch's, and the test is made with them.
+    assert eval_perplexity(model, ids, 1, 35) == best
+    assert log[-1] == {"event": "test", "words": len(ids), "perplexity": best}
+    assert f"test perplexity: {best:.2f}" in lines
+    assert len(lines[-1].split()) <= 5
+
+
+def test_unknown_characters_in_a_validation_text(tmp_path, capsys):
+    text, valid = tmp_path / "train.txt", tmp_path / "valid.txt"
+    text.write_text(KOREAN * 20, encoding="utf-8")
+    valid.write_text("나 보기가 싫어\n", encoding="utf-8")
+    out = str(tmp_path / "out")
+    arguments = ["--valid", str(valid), "--out", out, *SMALL, *QUIET, "--epochs", "2"]
+    lines = ok(capsys, "train", str(text), *arguments)
+    different = len(set(KOREAN)) + 1
+    assert lines[0] == f"{text}: {20 * len(KOREAN)} characters, {different} different"
+    model = os.path.join(out, "Rnnlm.safetensors")
+    lines = ok(capsys, "eval", model, str(valid))
+    assert lines[0] == f"{valid}: 9 characters, 2 of them \ufffd"
+    lines = ok(capsys, "generate", model, "--prompt", "나 보", "--length", "50", "--seed", "1")
+    generated = "\n".join(lines)
+    assert generated.startswith("나 보")
+    assert set(generated) <= set(KOREAN)  # the unknown character is never drawn
+
+
+def test_better_and_its_sizes(tmp_path, text, capsys):
+    out = str(tmp_path / "out")
+    arguments = ["--model", "better", "--hidden", "8", "--dropout", "0.2", "--out", out, *QUIET]
+    arguments += ["--batch-size", "4", "--time-size", "10", "--epochs", "1", "--seed", "7"]
+    lines = ok(capsys, "train", text, *arguments)
+    model, _ = load_model(os.path.join(out, "BetterRnnlm.safetensors"))
+    assert type(model) is BetterRnnlm
+    assert model.sizes == {
+        "vocab_size": 17,
+        "wordvec_size": 8,
+        "hidden_size": 8,
+        "dropout_ratio": 0.2,
+    }
+    count = 17 * 8 + 2 * (8 * 32 + 8 * 32 + 32) + 17  # the tied matrix once
+    assert lines[1].endswith(f"embedding 8, hidden 8, {count:,} parameters")
+
+
+@pytest.mark.parametrize("optimizer", jobs.RULES)
+def test_optimizers_learn_with_their_usual_rate(tmp_path, text, optimizer, capsys):
+    out = tmp_path / "out"
+    arguments = ["--optimizer", optimizer, "--out", str(out), *SMALL, *QUIET, "--epochs", "5"]
+    ok(capsys, "train", text, *arguments)
+    log = read_log(out)
+    assert log[0]["lr"] == jobs.RULES[optimizer][1]
+    assert log[-1]["perplexity"] < 9  # of 17
+
+
+def test_wrong_training_arguments(tmp_path, text, other, capsys):
+    out = ["--out", str(tmp_path / "out"), *SMALL]
+    for arguments, message in [
+        (["--lr-decay", "4"], "--lr-decay needs --valid"),
+        (["--cell", "gru"], "--cell goes with --model custom, not with --model rnnlm"),
+        (["--tie"], "--tie goes with --model custom"),
+        (["--dropout", "0.5"], "--dropout goes with --model custom"),
+        (["--model", "better", "--layers", "3"], "--layers goes with --model custom, not with"),
+        (["--model", "better"], "hidden_size must be wordvec_size = 6"),
+        (["--valid", str(tmp_path / "no.txt")], "no.txt: No such file"),
+        (["--resume"], "checkpoint.safetensors: No such file"),
+    ]:
+        assert message in failing(capsys, "train", text, *arguments, *out)
+    empty = tmp_path / "empty.txt"
+    empty.touch()
+    assert "the file is empty" in failing(capsys, "train", text, "--test", str(empty), *out)
+    empty.write_text("a", encoding="utf-8")
+    error = failing(capsys, "train", text, "--valid", str(empty), *out)
+    assert "empty.txt: needs at least 2 characters, got 1" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_plot_is_required_or_not_wanted(tmp_path, text):
+    arguments = ["train", text, "--out", str(tmp_path / "out"), *SMALL, "--epochs", "1"]
+    before = "import sys; sys.modules['matplotlib'] = None"
+    done = run(*arguments, "--plot", before=before)
+    assert done.returncode == 1
+    assert done.stderr == "rnnfast: matplotlib is missing: pip install 'rnnfast[plot]'\n"
+    assert not (tmp_path / "out").exists()
+    done = run(*arguments, "--no-plot")
+    assert done.returncode == 0
+    assert "curve" not in done.stdout
+    assert "perplexity.png" not in os.listdir(tmp_path / "out")
+
+
+# Resuming
+
+MODES = {
+    "held out": [],
+    "validation": ["--lr-decay", "4", "--optimizer", "sgd"],
+}
+
+
+def run_arguments(text, other, out, mode):
+    arguments = ["train", text, "--out", str(out), *SMALL, *QUIET, "--epochs", "6"]
+    arguments += ["--eval-interval", "1", *MODES[mode]]
+    return arguments + (["--valid", other, "--test", other] if mode == "validation" else [])
+
+
+def same_files(one, two):
+    for name in ("Rnnlm.safetensors", "perplexity.png"):
+        assert os.path.exists(one / name) == os.path.exists(two / name)
+    first, second = ((folder / "Rnnlm.safetensors").read_bytes() for folder in (one, two))
+    assert first == second
+    assert losses(one) == losses(two)
+    endings = [read_log(folder)[-1] for folder in (one, two)]
+    assert endings[0] == endings[1]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGKILL")
+@pytest.mark.parametrize("mode", MODES)
+def test_kill_and_resume_equals_uninterrupted(tmp_path, text, other, mode, capsys):
+    """Killed three times at a moment that nobody chose, also while it writes a checkpoint."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    ok(capsys, *run_arguments(text, other, whole, mode))
+    arguments = [*run_arguments(text, other, killed, mode), "--save-every", "0"]
+    for attempt in range(3):
+        resume = ["--resume"] if attempt else []
+        process = subprocess.Popen(
+            command(*arguments, *resume),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        seen = 0
+        for line in process.stdout:
+            seen += bool(LINE.match(line))
+            if seen == 40:
+                break
+        time.sleep(0.01 * attempt)
+        process.send_signal(signal.SIGKILL)
+        _, stderr = process.communicate(timeout=30)
+        assert (process.returncode, stderr) == (-signal.SIGKILL, "")
+    (killed / "checkpoint.safetensors.1.tmp").touch()  # as one that was cut short leaves it
+    lines = ok(capsys, "train", "--out", str(killed), "--resume", *QUIET)
+    assert not [name for name in os.listdir(killed) if name.endswith(".tmp")]
+    assert any(line.startswith("resumed in epoch ") for line in lines)
+    same_files(whole, killed)
+    assert [entry["event"] for entry in read_log(killed)].count("resume") >= 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+@pytest.mark.parametrize("mode", MODES)
+def test_ctrl_c_and_resume_equals_uninterrupted(tmp_path, text, other, mode, capsys):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    ok(capsys, *run_arguments(text, other, whole, mode))
+    process = subprocess.Popen(
+        command(
+            *run_arguments(text, other, stopped, mode),
+            before="import signal; signal.signal(signal.SIGINT, signal.default_int_handler)",
+        ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    seen = 0
+    for line in process.stdout:
+        seen += bool(LINE.match(line))
+        if seen == 30:
+            break
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stderr) == (130, "rnnfast: interrupted\n")
+    assert stdout.splitlines()[-1] == f"weights: {stopped / 'Rnnlm.safetensors'}"
+    load_model(stopped / "Rnnlm.safetensors")
+    ok(capsys, "train", text, "--resume", "--out", str(stopped), *QUIET)
+    same_files(whole, stopped)
+
+
+def test_more_epochs_than_before(tmp_path, text, capsys):
+    whole, more = tmp_path / "whole", tmp_path / "more"
+    arguments = [text, *SMALL, *QUIET, "--seed", "3"]
+    ok(capsys, "train", *arguments, "--out", str(whole), "--epochs", "4")
+    ok(capsys, "train", *arguments, "--out", str(more), "--epochs", "2")
+    ok(capsys, "train", *arguments, "--out", str(more), "--epochs", "4", "--resume")
+    same_files(whole, more)
+    # And a run that is finished has nothing left to do.
+    lines = ok(capsys, "train", *arguments, "--out", str(more), "--epochs", "4", "--resume")
+    assert not [line for line in lines if LINE.match(line)]
+    same_files(whole, more)
+
+
+def test_what_cannot_be_resumed(tmp_path, text, other, capsys):
+    out = tmp_path / "out"
+    ok(capsys, "train", text, "--out", str(out), *SMALL, *QUIET, "--epochs", "1")
+    before = (out / "checkpoint.safetensors").read_bytes()
+    resume = ["train", "--out", str(out), "--resume"]
+    error = failing(capsys, *resume, "--hidden", "13")
+    assert "--resume: hidden is 12 in" in error and "got 13; leave it out" in error
+    error = failing(capsys, *resume, "--valid", other)
+    assert "valid is None in" in error
+    error = failing(capsys, *resume[:1], other, *resume[1:])
+    assert "other.txt: not the text that" in error
+    (out / "checkpoint.safetensors").write_bytes(before[:-9])
+    assert "not a complete safetensors file" in failing(capsys, *resume)
+    Rnnlm(3, 3, 3).save_params(out / "checkpoint.safetensors")
+    assert "not a checkpoint of `rnnfast train`" in failing(capsys, *resume)
+    assert {entry["event"] for entry in read_log(out)} == {"start", "train", "held_out"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits the size of files")
+def test_a_full_disk_loses_nothing(tmp_path, text, capsys):
+    """The run ends with a message; what was saved before is whole, and goes on to the same end."""
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    arguments = [text, *SMALL, *QUIET, "--eval-interval", "1", "--seed", "3"]
+    ok(capsys, "train", *arguments, "--out", str(whole), "--epochs", "4")
+    ok(capsys, "train", *arguments, "--out", str(out), "--epochs", "2")
+    kept = {name: (out / name).read_bytes() for name in os.listdir(out)}
+    size = len(kept["checkpoint.safetensors"]) - 100
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))"
+    resume = ["train", *arguments, "--out", str(out), "--epochs", "4", "--resume"]
+    done = run(*resume, before=limit)
+    assert done.returncode == 1
+    assert "File too large" in done.stderr and done.stderr.count("\n") == 1
+    assert set(os.listdir(out)) == set(kept)
+    for name in ("checkpoint.safetensors", "Rnnlm.safetensors"):
+        assert (out / name).read_bytes() == kept[name]
+    ok(capsys, *resume)
+    same_files(whole, out)
+
+
+# Trained models
+
+
+@pytest.fixture
+def characters(tmp_path):
+    """A character model that knows some letters and the end of a line."""
+    path = tmp_path / "Rnnlm.safetensors"
+    model = Rnnlm(5, 4, 6, rng=1)
+    model.save_params(path, CharVocabulary("ab \nc"))
+    return str(path), model
+
+
+@pytest.fixture
+def words(tmp_path):
+    path = tmp_path / "words.safetensors"
+    model = Rnnlm(4, 4, 6, rng=2)
+    model.save_params(path, WordVocabulary(["<eos>", "hi", "there", "<unk>"], "<unk>"))
+    return str(path), model
+
+
+def naive_logs(model, ids):
+    model.reset_state()
+    scores = model.predict(np.array([ids]))[0].astype(np.float64)
+    model.reset_state()
+    logs = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    return [logs[i, ids[i + 1]] for i in range(len(ids) - 1)]
+
+
+def test_score_of_words(words, capsys):
+    path, model = words
+    logs = naive_logs(model, [0, 1, 3, 0, 2])
+    lines = ok(capsys, "score", path, "hi you\nthere")
+    tokens = ["hi", "<unk>", "<eos>", "there"]
+    expected = [f'{v:10.4f}  "{t}"' for v, t in zip(logs, tokens, strict=True)]
+    assert lines[:4] == expected
+    assert lines[4] == f"log-probability: {sum(logs):.4f} (natural; 4 words)"
+    assert lines[5] == f"perplexity: {math.exp(-sum(logs) / 4):.2f}"
+
+
+def test_score_of_characters_from_stdin(characters, capsys, monkeypatch):
+    path, model = characters
+    logs = naive_logs(model, [3, 0, 1, 3])
+
+    class Stdin:
+        def read(self):
+            return "ab\n"
+
+    monkeypatch.setattr(sys, "stdin", Stdin())
+    lines = ok(capsys, "score", path, "-")
+    assert lines[2] == f'{logs[2]:10.4f}  "\\n"'
+    mean = -sum(logs) / 3
+    bits = f"({mean / math.log(2):.3f} bits per character)"
+    assert lines[4] == f"perplexity: {math.exp(mean):.2f} {bits}"
+    error = failing(capsys, "score", path, "abx")
+    assert "character 'x' at position 2 is not among the vocabulary's 5 characters" in error
+    assert "too few to score" in failing(capsys, "score", path, "")
+
+
+def test_score_of_a_long_text_in_pieces(characters, monkeypatch):
+    _, model = characters
+    ids = np.random.default_rng(0).integers(0, 5, 50)
+    whole = using.log_probabilities(model, ids)
+    np.testing.assert_allclose(whole, naive_logs(model, ids.tolist()), rtol=0, atol=1e-6)
+    monkeypatch.setattr(using, "SCORE_STEPS", 7)
+    np.testing.assert_allclose(using.log_probabilities(model, ids), whole, rtol=0, atol=1e-6)
+    assert model.get_state()[0][0] is None
+    assert model.params[1].flags.writeable
+
+
+def test_score_without_a_beginning(tmp_path, capsys):
+    """Where the vocabulary has no end of a line, the first token has nothing before it."""
+    model = Rnnlm(3, 4, 6, rng=1)
+    model.save_params(tmp_path / "m.safetensors", CharVocabulary("abc"))
+    lines = ok(capsys, "score", str(tmp_path / "m.safetensors"), "abc")
+    assert lines[0] == f'{naive_logs(model, [0, 1, 2])[0]:10.4f}  "b"'
+    assert "(natural; 2 characters)" in lines[2]
+    assert "too few" in failing(capsys, "score", str(tmp_path / "m.safetensors"), "a")
+
+
+def test_eval(characters, tmp_path, capsys):
+    path, model = characters
+    file = tmp_path / "text.txt"
+    text = "ab ba\nc" * 60
+    file.write_text(text, encoding="utf-8")
+    ids = CharVocabulary("ab \nc").encode(text)
+    ppl = eval_perplexity(model, ids)
+    lines = ok(capsys, "eval", path, str(file))
+    assert lines[0] == f"{file}: 420 characters"
+    assert lines[1] == f"perplexity: {ppl:.2f} ({math.log2(ppl):.3f} bits per character)"
+    lines = ok(capsys, "eval", path, str(file), "--batch-size", "3", "--time-size", "11")
+    assert lines[1].startswith(f"perplexity: {eval_perplexity(model, ids, 3, 11):.2f} ")
+    file.write_text("ab ba", encoding="utf-8")  # one batch of four steps
+    lines = ok(capsys, "eval", path, str(file))
+    mean = -sum(naive_logs(model, ids[:5].tolist())) / 4
+    assert lines[1].startswith(f"perplexity: {math.exp(mean):.2f} ")
+    error = failing(capsys, "eval", path, str(file), "--batch-size", "9", "--time-size", "9")
+    assert "9 x 9 needs at least 82 ids, got 5" in error
+    file.write_text("abz", encoding="utf-8")
+    error = failing(capsys, "eval", path, str(file))
+    assert "text.txt: character 'z' at position 2" in error
+
+
+def test_eval_of_the_books_pickle(tmp_path, capsys):
+    train, file = tmp_path / "train.txt", tmp_path / "file.txt"
+    train.write_text(LINES, encoding="utf-8")
+    file.write_text("the cat sang\n" * 40, encoding="utf-8")
+    vocabulary = WordVocabulary.from_text(LINES)
+    ids = vocabulary.encode("the cat sang\n" * 40)
+    for model in (Rnnlm(11, 5, 6, rng=1), BetterRnnlm(11, 6, 6, rng=1)):
+        pickled = str(tmp_path / "weights.pkl")
+        with open(pickled, "wb") as stream:
+            pickle.dump([param.astype(np.float16) for param in model.params], stream)
+        model.load_params(pickled)
+        expected = f"perplexity: {using.evaluate(model, ids):.2f}"
+        lines = ok(capsys, "eval", pickled, str(file), "--vocabulary", str(train))
+        assert lines == [f"{file}: 160 words", expected]
+        assert "name the text" in failing(capsys, "eval", pickled, str(file))
+        error = failing(capsys, "eval", pickled, str(file), "--vocabulary", str(file))
+        assert "file.txt: the vocabulary has 4 tokens, the model 11" in error
+    with open(pickled, "wb") as stream:
+        pickle.dump([np.zeros((3, 3), np.float16)] * 6, stream)
+    error = failing(capsys, "eval", pickled, str(file), "--vocabulary", str(train))
+    assert "not the weights of one of the book's language models" in error
+
+
+def test_generate(characters, words, capsys):
+    path, _ = characters
+    once = ok(capsys, "generate", path, "--prompt", "ab", "--length", "30", "--seed", "5")
+    again = ok(capsys, "generate", path, "--prompt", "ab", "--length", "30", "--seed", "5")
+    assert once == again
+    text = "\n".join(once)
+    assert text.startswith("ab") and len(text) == 32
+    assert text != "\n".join(
+        ok(capsys, "generate", path, "--prompt", "ab", "--length", "30", "--seed", "6")
+    )
+    likeliest = ok(capsys, "generate", path, "--length", "9", "--temperature", "0")
+    assert likeliest == ok(capsys, "generate", path, "--length", "9", "--temperature", "0")
+    stopped = "\n".join(ok(capsys, "generate", path, "--seed", "1", "--stop", "ab"))
+    assert stopped.endswith("ab") and stopped.count("ab") == 1
+    arguments = ["--length", "40", "--seed", "1", "--skip", "a", "--skip", " "]
+    text = "\n".join(ok(capsys, "generate", path, *arguments))
+    assert set(text) == {"b", "c", "\n"}
+    error = failing(capsys, "generate", path, "--skip", "z")
+    assert "--skip: 'z' is not among the vocabulary's tokens" in error
+    path, _ = words
+    text = "\n".join(ok(capsys, "generate", path, "--length", "50", "--seed", "1"))
+    assert set(text.split()) == {"hi", "there"}
+
+
+def test_generate_streams(characters):
+    """What is drawn is there before all is drawn, and a closed pipe ends it quietly."""
+    path, _ = characters
+    process = subprocess.Popen(
+        command("generate", path, "--length", "1000000000"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert len(process.stdout.read(100)) == 100
+    process.stdout.close()
+    assert process.wait(timeout=30) == 1
+    assert process.stderr.read() == b""
+    process.stderr.close()
+
+
+def test_info_of_a_file(words, tmp_path, capsys):
+    path, model = words
+    lines = ok(capsys, "info", path)
+    assert lines[0] == f"{path}: Rnnlm"
+    assert "  vocabulary      4 words, '<unk>' for all others" in lines
+    total = sum(param.size for param in model.params)
+    assert f"  parameters      {total:,}" in lines
+    model.save_params(tmp_path / "bare.safetensors")
+    assert "  vocabulary      none" in ok(capsys, "info", str(tmp_path / "bare.safetensors"))
+    with open(tmp_path / "x.pkl", "wb") as stream:
+        pickle.dump([np.zeros((2, 3), np.float16)], stream)
+    assert ok(capsys, "info", str(tmp_path / "x.pkl"))[1] == "  float16 (2, 3)"
+
+
+@pytest.mark.parametrize("name", ["eval", "score", "generate", "info"])
+def test_files_that_are_no_models(tmp_path, name, capsys):
+    path = tmp_path / "weights.safetensors"
+    rest = ["text"] if name in ("eval", "score") else []
+    assert "No such file" in failing(capsys, name, str(path), *rest)
+    assert "Is a directory" in failing(capsys, name, str(tmp_path), *rest)
+    for content, message in [
+        (b"", "not a complete safetensors file"),
+        (b"\x80\x03garbage", "not a pickled list of arrays"),
+        (b"hello there, this is text", "not a complete safetensors file"),
+    ]:
+        path.write_bytes(content)
+        assert f"{path}: {message}" in failing(capsys, name, str(path), *rest)
+    if name != "info":
+        Rnnlm(3, 3, 3).save_params(path)
+        assert "has no vocabulary; name the text" in failing(capsys, name, str(path), *rest)
+
+
+def test_data(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    arguments = ["data", "ptb", "--folder", str(tmp_path), "--url", "http://127.0.0.1:1/x"]
+    error = failing(capsys, *arguments)
+    assert "http://127.0.0.1:1/x/ptb.train.txt: cannot be reached" in error
+    error = failing(capsys, *arguments, "--sha256", "ptb.train.txt=1")
+    assert "expected FILE=CHECKSUM" in error
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"ptb.{split}.txt").touch()
+    assert ok(capsys, *arguments)[0] == f"{tmp_path / 'ptb.train.txt'}: already there"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["eval", "model"],
+        ["score", "model"],
+        ["generate"],
+        ["generate", "model", "--temperature", "-1"],
+        ["generate", "model", "--top-p", "1.5"],
+        ["generate", "model", "--top-k", "0"],
+        ["generate", "model", "--stop", ""],
+        ["data"],
+        ["data", "wikipedia"],
+        ["train", "--dropout", "1"],
+        ["train", "--lr-decay", "1"],
+        ["train", "--level", "byte"],
+        ["train", "--model", "transformer"],
+        ["train", "--save-every", "nan"],
+    ],
+)
+def test_wrong_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(arguments)
+    assert exit.value.code == 2
+    assert "usage: rnnfast" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name", ["train", "eval", "score", "generate", "info", "data", "gradients"]
+)
+def test_help_explains_every_argument(name, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main([name, "--help"])
+    assert exit.value.code == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: rnnfast {name}")
+    assert "None)" not in out and "%(" not in out
+
+
+def test_the_checkpoint_says_what_was_asked_for(tmp_path, text, capsys):
+    out = tmp_path / "out"
+    ok(capsys, "train", text, "--out", str(out), *SMALL, *QUIET, "--epochs", "1")
+    settings, extra = jobs._stored(str(out / "checkpoint.safetensors"), {})
+    assert settings == jobs.Settings(
+        file=text, hidden=12, embedding=6, batch_size=4, time_size=10, epochs=1, sample=0
+    )
+    assert json.dumps(extra["curve"]) == json.dumps(
+        [entry["perplexity"] for entry in read_log(out) if entry["event"] == "train"]
+    )
+
+
+# What needs the general model and rnnfast.inside
+
+
+CUSTOM = ["--model", "custom", "--variational"]
+
+
+@pytest.fixture
+def inside():
+    return pytest.importorskip("rnnfast.inside")
+
+
+def test_custom_and_simple_models(tmp_path, text, capsys):
+    pytest.importorskip("rnnfast.inside")
+    sizes = ["--hidden", "8", "--embedding", "8", "--batch-size", "4", "--time-size", "10"]
+    for arguments, name, expected in [
+        (["--model", "simple"], "SimpleRnnlm", {}),
+        (CUSTOM[:2], "LanguageModel", {"cell": "lstm", "layers": 1, "dropout": 0.0}),
+        (
+            [
+                "--model",
+                "custom",
+                "--cell",
+                "gru",
+                "--layers",
+                "3",
+                "--dropout",
+                "0.3",
+                "--variational",
+                "--tie",
+            ],
+            "LanguageModel",
+            {
+                "cell": "gru",
+                "layers": 3,
+                "dropout": 0.3,
+                "variational_dropout": True,
+                "tie_weights": True,
+            },
+        ),
+    ]:
+        whole, out = tmp_path / "whole", tmp_path / "out"
+        arguments = [*arguments, *sizes, *QUIET]
+        ok(capsys, "train", text, *arguments, "--out", str(whole), "--epochs", "2")
+        ok(capsys, "train", text, *arguments, "--out", str(out), "--epochs", "1")
+        ok(capsys, "train", "--out", str(out), "--epochs", "2", "--resume")
+        files = [(folder / f"{name}.safetensors").read_bytes() for folder in (whole, out)]
+        assert files[0] == files[1]
+        assert losses(whole) == losses(out)
+        model, _ = load_model(out / f"{name}.safetensors")
+        assert type(model).__name__ == name
+        assert expected.items() <= model.sizes.items()
+        (out / "checkpoint.safetensors").unlink()
+
+
+def test_generate_top_k_and_top_p(characters, inside, capsys):
+    path, _ = characters
+    likeliest = ok(capsys, "generate", path, "--length", "20", "--temperature", "0")
+    arguments = ["generate", path, "--length", "20", "--seed", "1"]
+    assert ok(capsys, *arguments, "--top-k", "1") == likeliest
+    assert ok(capsys, *arguments, "--top-p", "1e-9") == likeliest
+    assert ok(capsys, *arguments) != likeliest
+
+
+def test_gradients(tmp_path, inside, capsys):
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "g.png"
+    assert ok(capsys, "gradients", "--out", str(picture)) == [f"picture: {picture}"]
+    assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_cells(characters, words, tmp_path, inside, capsys):
+    path, model = characters
+    text = "ab a\ncab\nb"
+    hs = inside.activations(model, CharVocabulary("ab \nc").encode(text))
+    best = inside.rank_units(hs, inside.position_in_line(text))
+    lines = ok(capsys, "cells", path, text, "--top", "2")
+    for line, unit in zip(lines[:2], best, strict=False):
+        place = f"layer 0, unit {unit.unit}"
+        assert line == f"{place:<24}correlation with line: {unit.correlation:+.3f}"
+    coloured = inside.to_terminal(text, hs[0][:, best[0].unit])
+    assert "\n".join(lines[2:]) == coloured
+    page = tmp_path / "page.html"
+    assert ok(capsys, "cells", path, text, "--unit", "3", "--html", str(page)) == [f"page: {page}"]
+    expected = inside.to_html(text, hs[0][:, 3], "Rnnlm: layer 0, unit 3")
+    assert page.read_text(encoding="utf-8") == expected
+    error = failing(capsys, "cells", path, text, "--unit", "6")
+    assert "--layer must be below 1 and --unit below 6, got 0 and 6" in error
+    assert "TEXT must not be empty" in failing(capsys, "cells", path, "")
+    path, _ = words
+    assert "name a --unit" in failing(capsys, "cells", path, "hi there")
+    (line,) = ok(capsys, "cells", path, "hi there", "--unit", "0")
+    assert "hi" in line and " there" in line
+    assert set(using.PROPERTIES) == set(inside.PROPERTIES)
