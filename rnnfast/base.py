@@ -41,6 +41,11 @@ class Layer:
             checks.exactly(self._name, name, p, self.dtype, shape, label)
         if params:
             self.device = resolve(device, *params)
+            if self.device != "cuda" and any(map(checks.is_cupy, params)):
+                raise TypeError(
+                    f"{self._name}: on device {self.device!r} the weights must be NumPy arrays, "
+                    "got CuPy ones"
+                )
         else:  # with "auto" the arrays that come will decide
             self.device = get_device() if device is None else device
         self._bind()
@@ -78,7 +83,7 @@ class Layer:
         for g, (name, shape, label) in zip(grads, self._specs, strict=True):
             if g.__class__ is not np.ndarray or g.dtype != dtype or g.shape != shape:
                 checks.exactly(self._name, f"grads (d{name})", g, dtype, shape, label)
-            if not g.flags.writeable:
+            if checks.is_numpy(g) and not g.flags.writeable:
                 raise ValueError(f"{self._name}: grads (d{name}) must be writeable, got read-only")
         return grads
 
@@ -96,7 +101,7 @@ class Layer:
         return self.cache
 
     def _check_dout(self, dout, shape):
-        checks.real(self._name, "dout", dout)
+        dout = checks.real(self._name, "dout", dout)
         if dout.shape != shape:
             raise checks.shape_error(self._name, "dout", f"like the output, {shape}", dout)
 

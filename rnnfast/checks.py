@@ -11,7 +11,36 @@ from numbers import Real
 
 import numpy as np
 
+CUDA_MEMORY = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def is_cupy(x):
+    """Whether x is a CuPy array, without importing CuPy."""
+    return type(x).__module__.partition(".")[0] == "cupy"
+
+
+def is_numpy(x):
+    return isinstance(x, np.ndarray) and not is_cupy(x)
+
+
+def is_array(x):
+    return isinstance(x, np.ndarray) or is_cupy(x)
+
+
+def adopt(x):
+    """x, or a CuPy array of the same memory where x is another library's array on a GPU."""
+    if is_array(x):
+        return x
+    if hasattr(x, "__cuda_array_interface__"):
+        import cupy
+
+        return cupy.asarray(x)
+    if hasattr(x, "__dlpack_device__") and x.__dlpack_device__()[0] in CUDA_MEMORY:
+        import cupy
+
+        return cupy.from_dlpack(x)
+    return x
 
 
 def shape_error(owner, name, expected, x):
@@ -19,23 +48,25 @@ def shape_error(owner, name, expected, x):
 
 
 def real(owner, name, x):
-    """x is an array of real numbers: floating point, integers or bool."""
-    if not isinstance(x, np.ndarray):
-        raise TypeError(f"{owner}: {name} must be a NumPy array, got {type(x).__name__}")
+    """x (see adopt), an array of real numbers: floating point, integers or bool."""
+    x = _array(owner, name, x)
     if x.dtype.kind not in "fiub":
         raise TypeError(f"{owner}: {name} must be real numbers, got {x.dtype}")
+    return x
 
 
 def integers(owner, name, x):
-    """x is an array of integers; bool does not count as one."""
-    if not isinstance(x, np.ndarray):
-        raise TypeError(f"{owner}: {name} must be a NumPy array, got {type(x).__name__}")
+    """x (see adopt), an array of integers; bool does not count as one."""
+    x = _array(owner, name, x)
     if x.dtype.kind not in "iu":
         raise TypeError(f"{owner}: {name} must be integers, got {x.dtype}")
+    return x
 
 
 def in_range(owner, name, ids, size):
-    """Every id is in [0, size)."""
+    """Every id is in [0, size). On a GPU that is not looked at: it would have to be waited for."""
+    if is_cupy(ids):
+        return
     if ids.size and (ids.min() < 0 or ids.max() >= size):
         wrong = ids[(ids < 0) | (ids >= size)].flat[0]
         raise ValueError(f"{owner}: {name} must be in [0, {size}), got {wrong}")
@@ -43,7 +74,7 @@ def in_range(owner, name, ids, size):
 
 def matrix(owner, name, W, label):
     """The shape of a weight matrix, float32 or float64 and not empty; `label` names its sides."""
-    if not isinstance(W, np.ndarray) or W.dtype not in FLOATS:
+    if not is_array(W) or W.dtype not in FLOATS:
         raise TypeError(f"{owner}: {name} must be a float32 or float64 array, got {_kind(W)}")
     if W.ndim != 2 or 0 in W.shape:
         raise shape_error(owner, name, f"{label}, sizes from 1 up", W)
@@ -52,11 +83,11 @@ def matrix(owner, name, W, label):
 
 def exactly(owner, name, x, dtype, shape, label):
     """x is an array of just this dtype and shape, as a weight or a gradient has to be."""
-    if not isinstance(x, np.ndarray) or x.dtype != dtype:
+    if not is_array(x) or x.dtype != dtype:
         raise TypeError(f"{owner}: {name} must be a {dtype} array, got {_kind(x)}")
     if x.shape != shape:
         raise shape_error(owner, name, f"{label} = {shape}", x)
-    if not x.flags.aligned:
+    if is_numpy(x) and not x.flags.aligned:
         raise ValueError(f"{owner}: {name} must be an aligned array, got an unaligned one")
 
 
@@ -73,7 +104,7 @@ def cast(x, dtype):
     """x as the columns take it: `dtype`, every element at a multiple of its size."""
     if x.dtype != dtype:
         return x.astype(dtype)
-    return x if x.flags.aligned else x.copy()
+    return x if is_cupy(x) or x.flags.aligned else x.copy()
 
 
 def floating(x):
@@ -121,5 +152,29 @@ def number(owner, name, value):
         raise TypeError(f"{owner}: {name} must be a real number, got {kind}") from None
 
 
+def namespace(x):
+    """The module whose functions make arrays like x: numpy or cupy."""
+    return sys.modules["cupy"] if is_cupy(x) else np
+
+
+def beside(x, array):
+    """array where x is: both NumPy's or both CuPy's."""
+    if is_cupy(x) == is_cupy(array):
+        return array
+    return array.get() if is_cupy(array) else namespace(x).asarray(array)
+
+
+def scalar(x):
+    """A sum as a Python float; on a GPU it stays there, 0-d, so that nothing waits for it."""
+    return x if is_cupy(x) else float(x)
+
+
+def _array(owner, name, x):
+    x = adopt(x)
+    if not is_array(x):
+        raise TypeError(f"{owner}: {name} must be a NumPy array, got {type(x).__name__}")
+    return x
+
+
 def _kind(x):
-    return f"{x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
+    return f"{x.dtype}" if is_array(x) else type(x).__name__

@@ -34,8 +34,8 @@ def cross_entropy_error(y, t):
     y (N, K) or (K,) probabilities; t (N,) class ids or one-hot like y. The loss layers do not
     add 1e-7. TypeError unless ids are integers, ValueError for one outside [0, K).
     """
-    checks.real("cross_entropy_error", "y", y)
-    checks.real("cross_entropy_error", "t", t)
+    y = checks.real("cross_entropy_error", "y", y)
+    t = checks.real("cross_entropy_error", "t", t)
     if y.ndim == 1:
         y, t = y.reshape(1, -1), t.reshape(1, -1)
     if t.size == y.size:  # one-hot
@@ -44,7 +44,7 @@ def cross_entropy_error(y, t):
     t = t.reshape(-1)
     if t.shape != (N,):
         raise checks.shape_error("cross_entropy_error", "t", f"(N,) = ({N},) or one-hot", t)
-    checks.integers("cross_entropy_error", "t", t)
+    t = checks.integers("cross_entropy_error", "t", t)
     checks.in_range("cross_entropy_error", "t", t, K)
     if N == 0:
         return 0.0

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rnnfast import checks, plot, sampling
+from rnnfast import checks, io, plot, sampling
 from rnnfast.functions import sigmoid
 from rnnfast.kernels import CELLS, load
 
@@ -200,7 +200,7 @@ def activations(model, ids):
         for layer in model.layers[:-1]:
             xs = layer.forward(xs, train=False)
             if layer in model.recurrent_layers:
-                found.append(xs[0])
+                found.append(io.to_numpy(xs[0]))
         return found
     finally:
         model.reset_state()

@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rnnfast import checks
+
 FORMAT = 1
 
 
@@ -160,7 +162,7 @@ def copy_into(params, loaded, path):
         if not getattr(param.flags, "writeable", True):
             raise ValueError(f"{path}: {name} is read-only; unfreeze() the model's layers first")
     for name, param in params.items():
-        if isinstance(param, np.ndarray):
+        if checks.is_numpy(param):
             param[...] = loaded[name]
         else:
             param.set(np.ascontiguousarray(loaded[name]))
@@ -168,12 +170,12 @@ def copy_into(params, loaded, path):
 
 def to_numpy(array):
     """array itself, or its copy from the device it lives on."""
-    return array if isinstance(array, np.ndarray) else array.get()
+    return array if checks.is_numpy(array) else array.get()
 
 
 def to_device(array, like):
     """array itself, or its copy on the device where `like` lives."""
-    if isinstance(like, np.ndarray):
+    if checks.is_numpy(like):
         return array
     moved = np.empty_like(like, shape=array.shape, dtype=array.dtype)
     moved.set(np.ascontiguousarray(array))

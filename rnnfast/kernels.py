@@ -50,6 +50,7 @@ from contextvars import ContextVar
 
 import numpy as np
 
+from rnnfast.checks import is_cupy
 from rnnfast.cpu import _runtime
 
 CELLS = ("rnn", "lstm", "gru")
@@ -117,14 +118,21 @@ def resolve(device, *arrays):
     chosen = _usable(get_device() if device is None else device)
     if chosen != "auto":
         return chosen
-    homes = {"cuda" if _is_cupy(a) else "cpu" for a in arrays if a is not None} or {"cpu"}
+    homes = {"cuda" if is_cupy(a) else "cpu" for a in arrays if a is not None} or {"cpu"}
     if len(homes) > 1:
         raise ValueError("device: the arrays must be all NumPy or all CuPy, got both")
     return _usable(homes.pop())
 
 
-def _is_cupy(array):
-    return type(array).__module__.partition(".")[0] == "cupy"  # without importing it
+def home(device):
+    """The device for weights that rnnfast itself makes: with "auto" the best usable one."""
+    chosen = _usable(get_device() if device is None else device)
+    return devices()[0] if chosen == "auto" else chosen
+
+
+def move(array, device):
+    """A NumPy array as the layers of `device` work with it: on "cuda" a CuPy array."""
+    return load("ops", device).to_device(array) if device == "cuda" else array
 
 
 def _known(name, argument="device"):

@@ -14,6 +14,7 @@ from rnnfast.functions import sigmoid, softmax
 
 class _Linear(Layer):
     def __init__(self, W, b, device):
+        W, b = checks.adopt(W), checks.adopt(b)
         shape = checks.matrix(type(self).__name__, "W", W, "(D, M)")
         specs = (("W", shape, "(D, M)"), ("b", shape[1:], "(M,)"))
         if b is None:
@@ -25,7 +26,7 @@ class _Linear(Layer):
         """x (..., D) -> x W + b, (..., M)."""
         W, b = (*self._checked_params(), None)[:2]
         D, M = W.shape
-        checks.real(self._name, "x", x)
+        x = checks.real(self._name, "x", x)
         self._check_shape(x, D)
         checks.fits(self._name, "(..., max(D, M))", *x.shape[:-1], max(D, M))
         x = checks.cast(x, self.dtype)
@@ -80,6 +81,7 @@ class Embedding(Layer):
     """Row idx of W (V, D), for integer ids of any shape; each id in [0, V), else ValueError."""
 
     def __init__(self, W, *, device=None):
+        W = checks.adopt(W)
         shape = checks.matrix(type(self).__name__, "W", W, "(V, D)")
         super().__init__(device, (W,), (("W", shape, "(V, D)"),))
 
@@ -90,7 +92,7 @@ class Embedding(Layer):
     def _forward(self, name, ids, train):
         (W,) = self._checked_params()
         V, D = W.shape
-        checks.integers(self._name, name, ids)
+        ids = checks.integers(self._name, name, ids)
         checks.fits(self._name, "(..., D)", *ids.shape, D)
         checks.in_range(self._name, name, ids, V)
         out = self._kernel.embedding_forward(ids, W)
@@ -112,7 +114,7 @@ class TimeEmbedding(Embedding):
 
     def forward(self, xs, *, train=True):
         """xs (N, T) integers -> (N, T, D)."""
-        checks.integers(self._name, "xs", xs)
+        xs = checks.integers(self._name, "xs", xs)
         if xs.ndim != 2:
             raise checks.shape_error(self._name, "xs", "(N, T)", xs)
         return self._forward("xs", xs, train)
@@ -131,13 +133,14 @@ class Dropout(Layer):
         self.dropout_ratio = dropout_ratio
 
     def forward(self, x, train_flg=True):
-        checks.real(self._name, "x", x)
+        x = checks.real(self._name, "x", x)
         ratio = checks.ratio(self._name, "dropout_ratio", self.dropout_ratio)
         x = checks.floating(x)
         self.cache = None
         if not train_flg:
             return x * (1 - ratio)
         mask = np.random.random_sample(x.shape) > ratio  # = rand(*x.shape)
+        mask = checks.beside(x, mask)
         self.cache = mask, x.shape
         return x * mask
 
@@ -168,7 +171,7 @@ class TimeDropout(Dropout):
         self.train_flg = True
 
     def forward(self, xs, *, train=True):
-        checks.real(self._name, "xs", xs)
+        xs = checks.real(self._name, "xs", xs)
         if self.variational and xs.ndim != 3:
             raise checks.shape_error(self._name, "xs", "(N, T, D), variational", xs)
         checks.ratio(self._name, "dropout_ratio", self.dropout_ratio)
@@ -183,7 +186,7 @@ class TimeDropout(Dropout):
     def draw(self, xs, shape):
         """The next mask, an array of `shape` beside xs: on its device, of its dtype."""
         ratio = checks.ratio(self._name, "dropout_ratio", self.dropout_ratio)
-        checks.real(self._name, "xs", xs)
+        xs = checks.real(self._name, "xs", xs)
         if not isinstance(shape, tuple):
             kind = type(shape).__name__
             raise TypeError(f"{self._name}: shape must be a tuple of sizes, got {kind}")
@@ -197,7 +200,7 @@ class TimeDropout(Dropout):
         else:
             mask = self._column(xs).dropout_mask(shape, ratio, self._key, self.step, dtype)
         self.step += 1
-        return mask
+        return checks.beside(xs, mask)
 
     def _philox_key(self, rng):
         key = rng if isinstance(rng, tuple) else (rng, 0)
@@ -216,7 +219,7 @@ class Softmax(Layer):
         super().__init__(device)
 
     def forward(self, x, *, train=True):
-        checks.real(self._name, "x", x)
+        x = checks.real(self._name, "x", x)
         out = softmax(checks.floating(x))
         self.cache = out if train else None
         return out
@@ -236,7 +239,7 @@ class Sigmoid(Layer):
         super().__init__(device)
 
     def forward(self, x, *, train=True):
-        checks.real(self._name, "x", x)
+        x = checks.real(self._name, "x", x)
         out = sigmoid(checks.floating(x))
         self.cache = out if train else None
         return out

@@ -53,16 +53,16 @@ class SoftmaxWithLoss(_Loss):
     def _targets(self, x_name, x, t_name, t):
         """The targets as ids in one row."""
         axes = self.axes
-        checks.real(self._name, x_name, x)
+        x = checks.real(self._name, x_name, x)
         if x.ndim != axes.count(",") + 1 or x.shape[-1] == 0:
             raise checks.shape_error(self._name, x_name, f"({axes}), V from 1 up", x)
-        checks.real(self._name, t_name, t)
+        t = checks.real(self._name, t_name, t)
         if t.shape == x.shape:
             return t.argmax(axis=-1).reshape(-1)
         if t.shape != x.shape[:-1]:
             expected = f"ids {x.shape[:-1]} or one-hot ({axes}) = {x.shape}"
             raise checks.shape_error(self._name, t_name, expected, t)
-        checks.integers(self._name, t_name, t)
+        t = checks.integers(self._name, t_name, t)
         return t.reshape(-1)
 
     def _ignore(self, t_name, ts, V):
@@ -115,17 +115,17 @@ class TimeAffineSoftmaxWithLoss(TimeSoftmaxWithLoss):
         affine = self.affine
         W, b = affine._checked_params()
         H, V = W.shape
-        checks.real(self._name, "xs", xs)
+        xs = checks.real(self._name, "xs", xs)
         affine._check_shape(xs, H)
         N, T, _ = xs.shape
         checks.fits(self._name, "(N, T, max(H, V))", N, T, max(H, V))
-        checks.real(self._name, "ts", ts)
+        ts = checks.real(self._name, "ts", ts)
         if ts.shape == (N, T, V):
             ts = ts.argmax(axis=2)
         if ts.shape != (N, T):
             expected = f"ids {(N, T)} or one-hot (N, T, V) = {(N, T, V)}"
             raise checks.shape_error(self._name, "ts", expected, ts)
-        checks.integers(self._name, "ts", ts)
+        ts = checks.integers(self._name, "ts", ts)
         ignored = self._ignore("ts", ts, V)
         xs = checks.cast(xs, affine.dtype)
         self.cache, spent = None, self._spent
@@ -167,10 +167,10 @@ class SigmoidWithLoss(_Loss):
         return ((sigmoid(x) - t) * (dout / max(x.size, 1))).astype(x.dtype, copy=False)
 
     def _forward(self, x_name, x, t_name, t, train):
-        checks.real(self._name, x_name, x)
+        x = checks.real(self._name, x_name, x)
         if self.axes and x.ndim != self.axes.count(",") + 1:
             raise checks.shape_error(self._name, x_name, f"({self.axes})", x)
-        checks.integers(self._name, t_name, t)
+        t = checks.integers(self._name, t_name, t)
         if t.shape != x.shape:
             raise checks.shape_error(self._name, t_name, x.shape, t)
         checks.in_range(self._name, t_name, t, 2)
@@ -178,7 +178,9 @@ class SigmoidWithLoss(_Loss):
         self.cache = (x, t) if train else None
         x = x.astype(np.float64)
         # -log sigmoid(x) = log(1 + exp(-x)) for t = 1, and the same of -x for t = 0
-        return float(np.mean(np.logaddexp(0, np.where(t, -x, x)))) if x.size else 0.0
+        xp = checks.namespace(x)
+        losses = xp.logaddexp(0, xp.where(t, -x, x))
+        return checks.scalar(losses.mean()) if x.size else 0.0
 
 
 class TimeSigmoidWithLoss(SigmoidWithLoss):
@@ -199,8 +201,8 @@ class TimeSquaredLoss(_Loss):
     """
 
     def forward(self, xs, ts, *, train=True):
-        checks.real(self._name, "xs", xs)
-        checks.real(self._name, "ts", ts)
+        xs = checks.real(self._name, "xs", xs)
+        ts = checks.real(self._name, "ts", ts)
         if xs.ndim not in (2, 3):
             raise checks.shape_error(self._name, "xs", "(N, T, D) or (N, T)", xs)
         if ts.shape != xs.shape:
@@ -208,8 +210,8 @@ class TimeSquaredLoss(_Loss):
         xs = checks.floating(xs)
         error = xs - checks.cast(ts, xs.dtype)
         self.cache = error if train else None
-        total = np.sum(np.square(error, dtype=np.float64))
-        return float(total) / (2 * max(xs.shape[0] * xs.shape[1], 1))
+        total = np.square(error, dtype=np.float64).sum()
+        return checks.scalar(total) / (2 * max(xs.shape[0] * xs.shape[1], 1))
 
     def backward(self, dout=1):
         """dout (xs - ts) / (N T); may be called again."""

@@ -9,7 +9,7 @@ from itertools import islice
 
 import numpy as np
 
-from rnnfast import checks, io, sampling
+from rnnfast import checks, io, kernels, sampling
 from rnnfast.kernels import CELLS
 from rnnfast.layers import TimeAffine, TimeDropout, TimeEmbedding
 from rnnfast.losses import TimeAffineSoftmaxWithLoss
@@ -66,9 +66,9 @@ class BaseModel:
         return xs
 
     def next_scores(self, xs):
-        """Ids (N, T) -> scores (N, V) of the id that follows; goes on from the current state."""
+        """Ids (N, T) -> scores (N, V), NumPy's, of what follows; goes on from the current state."""
         last = self._hidden(xs, False)[:, -1:]
-        return self.layers[-1].forward(last, train=False)[:, 0]
+        return io.to_numpy(self.layers[-1].forward(last, train=False)[:, 0])
 
     def backward(self, dout=1):
         """Fill `grads`. Needs the forward pass to have run with `train_flg`."""
@@ -178,12 +178,18 @@ class LanguageModel(BaseModel):
         recurrent_layer = {"rnn": TimeRNN, "lstm": TimeLSTM, "gru": TimeGRU}[cell]
         GH = recurrent_layer.gates * H
 
+        device = kernels.home(device)
+
         def normal(rows, columns, divisor):
-            return (source.standard_normal((rows, columns)) / divisor).astype(dtype)
+            W = (source.standard_normal((rows, columns)) / divisor).astype(dtype)
+            return kernels.move(W, device)
+
+        def zeros(size):
+            return kernels.move(np.zeros(size, dtype), device)
 
         embed_W = normal(V, D, 100)
         weights = [
-            (normal(d, GH, np.sqrt(d)), normal(H, GH, np.sqrt(H)), np.zeros(GH, dtype))
+            (normal(d, GH, np.sqrt(d)), normal(H, GH, np.sqrt(H)), zeros(GH))
             for d in (D, *[H] * (layers - 1))
         ]
         affine_W = embed_W.T if tied else normal(H, V, np.sqrt(H))
@@ -200,7 +206,7 @@ class LanguageModel(BaseModel):
             ]
             stack = [layer for pair in zip(stack, drops, strict=False) for layer in pair]
             h_drops = drops[layers + 1 :] if variational else []
-        stack.append(TimeAffine(affine_W, np.zeros(V, dtype), device=device))
+        stack.append(TimeAffine(affine_W, zeros(V), device=device))
 
         numbers = [""] if layers == 1 else range(1, layers + 1)
         names = [f"{cell}_{name}{k}" for k in numbers for name in ("Wx", "Wh", "b")]

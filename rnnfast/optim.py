@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from rnnfast.checks import FLOATS
+from rnnfast.checks import FLOATS, is_array, is_cupy, is_numpy
 from rnnfast.kernels import load, resolve
 from rnnfast.reference import ops as numpy_ops
 
@@ -170,11 +170,14 @@ def clip_grads(grads, max_norm):
 
     Returns the norm before clipping, summed in float64.
     """
-    total = math.sqrt(sum(_column(grad).sum_of_squares(grad) for grad in grads))
+    total = sum(_column(grad).sum_of_squares(grad) for grad in grads) ** 0.5
     rate = max_norm / (total + 1e-6)
-    if rate < 1:
-        for grad in grads:
-            _column(grad).scale(grad, rate)
+    if is_cupy(rate):
+        rate = rate.clip(None, 1)  # times 1 changes nothing
+    elif not rate < 1:
+        return total
+    for grad in grads:
+        _column(grad).scale(grad, rate)
     return total
 
 
@@ -208,7 +211,7 @@ def _column(array):
 
 def _like(param, grad):
     """grad in param's type, where both are numbers of any kind."""
-    if isinstance(grad, np.ndarray) and param.dtype in FLOATS and grad.dtype != param.dtype:
+    if is_array(grad) and param.dtype in FLOATS and grad.dtype != param.dtype:
         return grad.astype(param.dtype, casting="same_kind")
     return grad
 
@@ -225,7 +228,7 @@ def _to_numpy(array):
 
 def _at_home(array, param):
     """array itself, or its copy on param's device: what was loaded comes as a NumPy array."""
-    if isinstance(array, np.ndarray) and not isinstance(param, np.ndarray):
+    if is_numpy(array) and not is_numpy(param):
         moved = np.empty_like(param)
         moved.set(array)
         return moved

@@ -41,6 +41,7 @@ class _Recurrent(Layer):
     states: tuple[str, ...] = ("h",)
 
     def __init__(self, Wx, Wh, b, device, **options):
+        Wx, Wh, b = map(checks.adopt, (Wx, Wh, b))
         specs = _specs(type(self).__name__, self.gates, Wx, Wh, b)
         super().__init__(device, (Wx, Wh) if b is None else (Wx, Wh, b), specs)
         self._D, self._H = Wx.shape[0], Wh.shape[0]
@@ -53,7 +54,7 @@ class _Recurrent(Layer):
     def freeze(self):
         """Lay the weights out once, for any number of forward(..., train=False) calls.
 
-        Until `unfreeze` the arrays in params are read-only, and a training forward is a
+        Until `unfreeze` the NumPy arrays in params are read-only, and a training forward is a
         RuntimeError. The results are the same bits. What writes into a weight through another
         array, of which it is a view, is not seen before the next `freeze`. A copy of a frozen
         layer is not frozen.
@@ -61,7 +62,8 @@ class _Recurrent(Layer):
         if self._packed is None:
             weights = self._checked_weights(True)
             self._packed = self._kernel.pack(weights, **self._options)
-            self._thaw = [p for p in self.params if p.flags.writeable]
+            numpy = filter(checks.is_numpy, self.params)  # CuPy has no read-only arrays
+            self._thaw = [p for p in numpy if p.flags.writeable]
             for p in self._thaw:
                 p.flags.writeable = False
 
@@ -107,14 +109,15 @@ class _Recurrent(Layer):
                 states.append(None)
                 zeros += 1
                 continue
-            checks.real(self._name, name, value)
+            value = checks.real(self._name, name, value)
             if value.shape != shape:
                 raise checks.shape_error(self._name, name, f"(N, H) = {shape}", value)
             states.append(checks.cast(value, dtype))
         if zeros == len(states):
             return None
         if zeros:
-            states = [np.zeros(shape, self.dtype) if s is None else s for s in states]
+            xp = checks.namespace(next(s for s in states if s is not None))
+            states = [xp.zeros(shape, self.dtype) if s is None else s for s in states]
         return tuple(states)
 
     def _run(self, xs, state, weights, *, train, reverse=False, h_mask=None):
@@ -137,7 +140,7 @@ class _Step(_Recurrent):
 
     def _forward(self, x, *states, train):
         weights = self._checked_weights(train)
-        checks.real(self._name, "x", x)
+        x = checks.real(self._name, "x", x)
         if x.ndim != 2 or x.shape[1] != self._D:
             raise checks.shape_error(self._name, "x", f"(N, D) = (N, {self._D})", x)
         N = x.shape[0]
@@ -151,7 +154,8 @@ class _Step(_Recurrent):
         names = [f"d{s}_next" for s in self.states]
         dstate = self._checked_states(names, (dh_next, *rest), N)
         # h_next is hs[:, 0] and the final state at once; its gradient comes as the state's
-        dhs = np.zeros((N, T, H), self.dtype)
+        xp = np if dstate is None else checks.namespace(dstate[0])
+        dhs = xp.zeros((N, T, H), self.dtype)
         dxs, dstate = self._run_back(dhs, dstate, self._checked_grads())
         return dxs[:, 0], *dstate
 
@@ -239,7 +243,7 @@ class _Time(_Recurrent):
         return self._forward(checked, train, h_mask=h_mask)
 
     def _checked_mask(self, h_mask, N):
-        checks.real(self._name, "h_mask", h_mask)
+        h_mask = checks.real(self._name, "h_mask", h_mask)
         if h_mask.shape != (N, self._H):
             raise checks.shape_error(self._name, "h_mask", f"(N, H) = {N, self._H}", h_mask)
         return checks.cast(h_mask, self.dtype)
@@ -248,7 +252,7 @@ class _Time(_Recurrent):
         weights = self._checked_weights(train)
         # One look at the usual array; whatever else comes is looked at closely.
         if not (xs.__class__ is np.ndarray and xs.dtype is self.dtype and xs.ndim == 3):
-            checks.real(self._name, "xs", xs)
+            xs = checks.real(self._name, "xs", xs)
         shape = xs.shape
         if len(shape) != 3 or shape[2] != self._D:
             raise checks.shape_error(self._name, "xs", f"(N, T, D) = (N, T, {self._D})", xs)
@@ -269,7 +273,7 @@ class _Time(_Recurrent):
 
     def _checked_backward(self, dhs, *dstate):
         shape = self._pending()[2]
-        checks.real(self._name, "dhs", dhs)
+        dhs = checks.real(self._name, "dhs", dhs)
         if dhs.shape != shape:
             raise checks.shape_error(self._name, "dhs", f"(N, T, H) = {shape}", dhs)
         names = [f"d{s}" for s in self.states]
@@ -283,13 +287,15 @@ class _Time(_Recurrent):
         return dxs
 
     def _set_state(self, *values):
+        adopted = []
         for name, value in zip(self.states, values, strict=True):
             if value is not None:
-                checks.real(self._name, name, value)
+                value = checks.real(self._name, name, value)
                 if value.ndim != 2 or value.shape[1] != self._H:
                     label = f"(N, H) = (N, {self._H})"
                     raise checks.shape_error(self._name, name, label, value)
-        for name, value in zip(self.states, values, strict=True):
+            adopted.append(value)
+        for name, value in zip(self.states, adopted, strict=True):
             setattr(self, name, value)
 
     def reset_state(self):
@@ -396,13 +402,13 @@ class _TimeBi:
         checked = ahead._checked_forward(xs, train), back._checked_forward(xs, train)
         hs1 = ahead._forward(checked[0], train)
         hs2 = back._forward(checked[1], train, reverse=True)
-        return np.concatenate((hs1, hs2), axis=2)
+        return checks.namespace(hs1).concatenate((hs1, hs2), axis=2)
 
     def backward(self, dhs):
         """dhs (N, T, 2H) -> dxs (N, T, D)."""
         ahead, back = self._layers()
         (N, T, H), _ = ahead._pending()[2], back._pending()
-        checks.real(ahead._name, "dhs", dhs)
+        dhs = checks.real(ahead._name, "dhs", dhs)
         if dhs.shape != (N, T, 2 * H):
             raise checks.shape_error(ahead._name, "dhs", f"(N, T, 2H) = {N, T, 2 * H}", dhs)
         checked = ahead._checked_backward(dhs[:, :, :H]), back._checked_backward(dhs[:, :, H:])

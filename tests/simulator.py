@@ -2,9 +2,9 @@
 
 The kernels of rnnfast.cuda are plain Python functions that get the names they use from a runtime.
 This runtime gives them threads, barriers, shared memory, warp operations and the inline PTX of
-rnnfast.cuda.ptx in Python; its "device arrays" are NumPy arrays. A thread runs until it has to wait
-(a barrier, a warp operation, a counter that others raise), so blocks overlap as on a GPU. `seed`
-shuffles who runs next.
+rnnfast.cuda.ptx in Python. A thread runs until it has to wait (a barrier, a warp operation, a
+counter that others raise), so blocks overlap as on a GPU. `seed` shuffles who runs next. Its
+arrays are `DeviceArray`, which like CuPy's do not mix with NumPy's.
 
 It also catches: an index out of bounds, shared memory or results that nobody wrote (NaN), threads
 of a block that wait at different barriers, and a deadlock. It knows nothing of memory ordering and
@@ -12,7 +12,6 @@ of how many blocks a GPU holds at once: those need a GPU and compute-sanitizer.
 """
 
 import contextvars
-import math
 import random
 import sys
 from collections import deque
@@ -32,9 +31,9 @@ class Memory:
     """A pointer: flat, and without Python's indices from the end."""
 
     def __init__(self, array):
+        array = _plain(array)
         assert array.flags.c_contiguous, "a kernel gets a pointer, so its array must be contiguous"
         self.array = array.reshape(-1)
-        self.writable = array.flags.writeable
 
     def __getitem__(self, i):
         if i < 0:
@@ -187,6 +186,84 @@ class Cuda:
         thread.launch.wait(thread.block, thread.threadIdx)
 
 
+class Flags:
+    def __init__(self, flags):
+        self.c_contiguous, self.f_contiguous = flags.c_contiguous, flags.f_contiguous
+
+
+class DeviceArray(np.ndarray):
+    """Stands for cupy.ndarray, with what it refuses: NumPy arrays beside it, and to become one."""
+
+    __module__ = "cupy"  # which is how rnnfast knows one
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **keywords):
+        for x in (*inputs, *(out or ())):
+            if type(x) is np.ndarray and x.ndim:
+                raise TypeError(f"Unsupported type {type(x)}")
+        inputs = [_plain(x) for x in inputs]
+        if out is not None:
+            keywords["out"] = tuple(_plain(x) for x in out)
+        result = getattr(ufunc, method)(*inputs, **keywords)
+        return out[0] if out is not None else _device(result)
+
+    def __array_function__(self, function, types, args, keywords):
+        if np.ndarray in types and function is not np.shares_memory:
+            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+        args = [[_plain(x) for x in a] if isinstance(a, (list, tuple)) else _plain(a) for a in args]
+        result = function(*args, **{k: _plain(v) for k, v in keywords.items()})
+        return result if isinstance(result, bool) else _device(result)
+
+    def __setitem__(self, key, value):
+        if type(value) is np.ndarray and value.ndim:
+            raise TypeError("non-scalar numpy.ndarray cannot be used for fill")
+        _plain(self)[key] = _plain(value)
+
+    def sum(self, **keywords):
+        return _device(_plain(self).sum(**keywords))
+
+    def argmax(self, axis=None):
+        return _device(_plain(self).argmax(axis=axis))
+
+    def get(self):
+        return np.array(_plain(self))
+
+    def set(self, array):
+        _plain(self)[...] = array
+
+    @property
+    def flags(self):
+        return Flags(_plain(self).flags)
+
+    @property
+    def __array_interface__(self):
+        raise AttributeError("__array_interface__")
+
+    @property
+    def __cuda_array_interface__(self):
+        return _plain(self).__array_interface__
+
+
+def _plain(x):
+    return np.ndarray.view(x, np.ndarray) if isinstance(x, DeviceArray) else x
+
+
+def _device(x):
+    return np.asarray(x).view(DeviceArray)
+
+
+class Namespace:
+    """numpy's functions, giving DeviceArrays; stands for the module cupy."""
+
+    def __getattr__(self, name):
+        function = getattr(np, name)
+
+        def call(*args, **keywords):
+            plain = [[_plain(y) for y in x] if isinstance(x, list) else _plain(x) for x in args]
+            return _device(function(*plain, **{k: _plain(v) for k, v in keywords.items()}))
+
+        return call
+
+
 def rounded_to_tf32(x):
     bits = int(np.float32(x).view(np.uint32))
     if bits & 0x7F800000 != 0x7F800000:
@@ -216,7 +293,7 @@ def _product(values):
 class Simulator:
     """A runtime for rnnfast.cuda; see rnnfast.cuda.runtime."""
 
-    xp = np
+    xp = Namespace()
     name = "simulated GPU"
     multiprocessors = 7
     shared_memory = 227 * 1024
@@ -234,7 +311,7 @@ class Simulator:
     def __init__(self, seed=None):
         self.seed = seed
         self.launches = 0
-        self.tf32 = False
+        self.copies = 0  # to the GPU and back
 
     @staticmethod
     def device(function):
@@ -273,6 +350,7 @@ class Simulator:
             for letter, arg in zip(letters, args, strict=True):
                 dtype = np.dtype(letter[-1])
                 if letter[0] == "*":
+                    assert isinstance(arg, DeviceArray), f"{function.__name__}: {type(arg)}"
                     assert arg.dtype == dtype, f"{function.__name__}: {arg.dtype} for {letter}"
                     values.append(Memory(arg))
                 else:
@@ -286,22 +364,24 @@ class Simulator:
 
         return launch
 
-    # Arrays
+    # Arrays and products
 
     def to_device(self, x):
+        if not isinstance(x, DeviceArray):
+            self.copies += 1
+            x = _device(np.array(x))
         return x
 
     def to_host(self, x):
-        return x
+        self.copies += 1
+        return np.array(_plain(x))
 
     def is_array(self, x):
-        return isinstance(x, np.ndarray)
+        return isinstance(x, DeviceArray)
 
-    shares_memory = staticmethod(np.shares_memory)
+    def shares_memory(self, a, b):
+        return np.shares_memory(_plain(a), _plain(b))
 
     def matmul(self, a, b, out=None):
         self.launches += 1
-        return np.matmul(a, b, out=out)
-
-
-assert math.gcd(WARP, 4) == 4
+        return _device(np.matmul(_plain(a), _plain(b), out=_plain(out)))

@@ -3,24 +3,29 @@
 Without a GPU they run in tests/simulator.py; on one, the same tests run there.
 """
 
+import sys
+
 import numpy as np
 import pytest
 from cases import CELLS, assert_close, assert_grad_close, cells, make_problem, variants
-from simulator import Deadlock, Simulator
+from simulator import Deadlock, DeviceArray, Simulator
 
 import rnnfast
-from rnnfast import cuda, kernels
+from rnnfast import cuda, io, kernels, sampling
 from rnnfast.cuda import call, planner, product
+from rnnfast.models import LanguageModel, Rnnlm, load_model
+from rnnfast.optim import SGD, Adam, clip_grads, remove_duplicate
 
 TF32 = 1e-3
 
 
 @pytest.fixture
-def gpu():
+def gpu(monkeypatch):
     """The runtime: the GPU, or a simulated one."""
     if "cuda" in kernels.devices():
         yield cuda.what_runs()
         return
+    monkeypatch.setitem(sys.modules, "cupy", Simulator.xp)
     cuda.use(Simulator(seed=3))
     yield cuda.what_runs()
     cuda.use(None)
@@ -163,6 +168,194 @@ def test_launches_of_a_call(monkeypatch, cell, kind):
         cuda.use(None)
 
 
+# Arrays on the GPU
+
+LAYERS = {"rnn": rnnfast.TimeRNN, "lstm": rnnfast.TimeLSTM, "gru": rnnfast.TimeGRU}
+
+
+def on_gpu(gpu, *arrays):
+    return [gpu.to_device(a) for a in arrays]
+
+
+@cells
+def test_a_layer_on_the_gpu_gives_what_it_gives_on_the_cpu(gpu, cell):
+    """CuPy arrays in, CuPy arrays out; with stateful, a training step and inference."""
+    p = make_problem(cell, (3, 4, 5, 7))
+    layer = LAYERS[cell.name](*(a.copy() for a in p.params), stateful=True)
+    twin = LAYERS[cell.name](*on_gpu(gpu, *p.params), stateful=True)
+    assert (layer.device, twin.device) == ("cpu", "cuda")
+    for train in (True, True, False):
+        xs, dhs = p.xs * (1 + train), p.dhs
+        hs, hs2 = layer.forward(xs, train=train), twin.forward(gpu.to_device(xs), train=train)
+        assert gpu.is_array(hs2)
+        assert gpu.is_array(twin.h)
+        assert_close(io.to_numpy(hs2), hs.astype("f8"))
+        if train:
+            dxs, dxs2 = layer.backward(dhs), twin.backward(gpu.to_device(dhs))
+            assert gpu.is_array(dxs2)
+            assert_close(io.to_numpy(dxs2), dxs.astype("f8"))
+            for g, g2 in zip(layer.grads, twin.grads, strict=True):
+                assert gpu.is_array(g2)
+                assert_grad_close(io.to_numpy(g2), g.astype("f8"))
+    twin.freeze()
+    assert_close(io.to_numpy(twin.forward(gpu.to_device(xs), train=False)), layer.forward(xs))
+    twin.unfreeze()
+
+
+@cells
+def test_numpy_arrays_on_the_gpu(gpu, cell):
+    """They are copied both ways; one CuPy array among the arguments makes the results CuPy's."""
+    p = make_problem(cell, (3, 4, 5, 7))
+    layer = LAYERS[cell.name](*p.params, device="cuda")
+    expected = LAYERS[cell.name](*p.params, device="reference").forward(p.xs)
+    hs = layer.forward(p.xs)
+    assert type(hs) is np.ndarray
+    assert_close(hs, expected)
+    assert type(layer.backward(p.dhs)) is np.ndarray
+    assert all(type(g) is np.ndarray for g in layer.grads)
+    assert gpu.is_array(layer.forward(gpu.to_device(p.xs)))
+
+
+def test_cupy_weights_elsewhere(gpu):
+    weights = on_gpu(gpu, *(np.ones(size, "f") for size in ((3, 4), (4, 4), 4)))
+    for device in ("cpu", "reference"):
+        with pytest.raises(TypeError, match=f"on device '{device}' the weights must be NumPy"):
+            rnnfast.TimeRNN(*weights, device=device)
+    with pytest.raises(ValueError, match="all NumPy or all CuPy"):
+        rnnfast.TimeRNN(weights[0], *(np.ones(size, "f") for size in ((4, 4), 4)))
+
+
+def test_both_directions_on_the_gpu(gpu):
+    p, q = (make_problem(CELLS[1], (2, 3, 4, 5), seed=seed) for seed in range(2))
+    layer = rnnfast.TimeBiLSTM(*p.params, *q.params)
+    twin = rnnfast.TimeBiLSTM(*on_gpu(gpu, *p.params, *q.params))
+    dhs = np.concatenate((p.dhs, q.dhs), axis=2)
+    assert_close(io.to_numpy(twin.forward(gpu.to_device(p.xs))), layer.forward(p.xs))
+    assert_close(io.to_numpy(twin.backward(gpu.to_device(dhs))), layer.backward(dhs))
+
+
+@pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
+def test_one_step_on_the_gpu(gpu, name):
+    cell = next(cell for cell in CELLS if cell.name == name.lower())
+    p = make_problem(cell, (3, 1, 5, 7))
+    layer, twin = getattr(rnnfast, name)(*p.params), getattr(rnnfast, name)(*on_gpu(gpu, *p.params))
+    x, dout = p.xs[:, 0], p.dstate
+    out, out2 = layer.forward(x, *p.state), twin.forward(*on_gpu(gpu, x, *p.state))
+    back, back2 = layer.backward(*dout), twin.backward(*on_gpu(gpu, *dout))
+    pairs = zip(
+        (out, *back) if cell.states == 1 else (*out, *back),
+        (out2, *back2) if cell.states == 1 else (*out2, *back2),
+        strict=True,
+    )
+    for a, b in pairs:
+        assert_close(io.to_numpy(b), a)
+
+
+@pytest.mark.parametrize("variational", [False, True])
+def test_a_language_model_trains_on_the_gpu_as_on_the_cpu(gpu, variational):
+    """Ten losses from one seed, with tied weights, dropout, clipping, SGD; and what it writes."""
+
+    def losses(device):
+        model = LanguageModel(
+            *(11, 6, 6),
+            layers=2,
+            dropout=0.3,
+            variational_dropout=variational,
+            tie_weights=True,
+            rng=5,
+            device=device,
+        )
+        optimizer, rng, found = SGD(3.0), np.random.default_rng(0), []
+        for _ in range(10):
+            xs, ts = rng.integers(11, size=(2, 3, 4))
+            loss = model.forward(xs, ts)
+            model.backward()
+            params, grads = remove_duplicate(model.params, model.grads)
+            norm = clip_grads(grads, 0.25)
+            optimizer.update(params, grads)
+            found.append((float(loss), float(norm)))
+        return found, loss, model, sampling.generate(model, [1], 5, rng=0)
+
+    expected, loss, *_, text = losses("cpu")
+    assert type(loss) is float
+    got, loss, model, text2 = losses("cuda")
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+    assert gpu.is_array(loss)
+    assert loss.shape == ()
+    assert all(map(gpu.is_array, (*model.params, *model.grads)))
+    assert text2 == text
+
+
+def test_weights_of_a_model_on_the_gpu(gpu, tmp_path):
+    """Saved and loaded, on either device."""
+    file = tmp_path / "weights.safetensors"
+    model, other = (Rnnlm(7, 3, 4, rng=seed, device="cuda") for seed in range(2))
+    model.save_params(file)
+    other.load_params(file)
+    on_cpu, _ = load_model(file, device="cpu")
+    for a, b, c in zip(model.params, other.params, on_cpu.params, strict=True):
+        np.testing.assert_array_equal(io.to_numpy(a), io.to_numpy(b))
+        np.testing.assert_array_equal(io.to_numpy(a), c)
+
+
+def test_nothing_is_copied_or_waited_for_in_a_training_step(gpu):
+    """All arrays are on the GPU: neither the loss nor clipping comes to the host."""
+    if not isinstance(gpu, Simulator):
+        pytest.skip("copies are counted by the simulator")
+    model = LanguageModel(9, 4, 4, dropout=0.5, rng=0, device="cuda")
+    ids = gpu.to_device(np.arange(9).reshape(3, 3))
+    optimizer = Adam()
+    for _ in range(2):
+        before = gpu.copies
+        model.forward(ids, ids)
+        model.backward()
+        clip_grads(model.grads, 0.25)
+        optimizer.update(model.params, model.grads)
+        assert gpu.copies == before
+
+
+def test_losses_and_dropout_on_the_gpu(gpu):
+    rng = np.random.default_rng(0)
+    xs, ts = rng.standard_normal((2, 3, 5)).astype("f"), rng.integers(5, size=(2, 3))
+    bits = rng.integers(2, size=(2, 3))
+    for layer, arguments in (
+        (rnnfast.TimeSoftmaxWithLoss, (xs, ts)),
+        (rnnfast.TimeSigmoidWithLoss, (xs[:, :, 0], bits)),
+        (rnnfast.TimeSquaredLoss, (xs, xs[::-1].copy())),
+    ):
+        here, there = layer(), layer()
+        loss, loss2 = here.forward(*arguments), there.forward(*on_gpu(gpu, *arguments))
+        assert gpu.is_array(loss2)
+        assert float(loss2) == pytest.approx(loss, rel=1e-6)
+        assert_close(io.to_numpy(there.backward()), here.backward())
+    for layer in (
+        rnnfast.Softmax,
+        rnnfast.Sigmoid,
+        lambda: rnnfast.TimeDropout(0.5, rng=3),
+    ):
+        here, there = layer(), layer()
+        assert_close(io.to_numpy(there.forward(gpu.to_device(xs))), here.forward(xs))
+        assert_close(io.to_numpy(there.backward(gpu.to_device(xs))), here.backward(xs))
+    np.random.seed(0)
+    masked = rnnfast.Dropout(0.5).forward(gpu.to_device(xs))
+    np.random.seed(0)
+    assert_close(io.to_numpy(masked), rnnfast.Dropout(0.5).forward(xs))
+
+
+def test_ids_on_the_gpu_that_name_no_row(gpu):
+    """Nothing waits to look at them: their rows and their loss are NaN, their gradient is none."""
+    ops = kernels.load("ops", "cuda")
+    W, ids = on_gpu(gpu, np.ones((4, 3), "f"), np.array([0, 4, -1, 3]))
+    out = io.to_numpy(ops.embedding_forward(ids, W))
+    assert np.isnan(out[1:3]).all()
+    assert (out[[0, 3]] == 1).all()
+    dW = gpu.to_device(np.full((4, 3), np.nan, "f"))
+    ops.embedding_backward(gpu.to_device(np.ones((4, 3), "f")), ids, dW)
+    np.testing.assert_array_equal(io.to_numpy(dW), [[1] * 3, [0] * 3, [0] * 3, [1] * 3])
+    loss, _ = ops.softmax_loss_forward(gpu.to_device(np.ones((4, 4), "f")), ids, ignore_label=-1)
+    assert np.isnan(float(loss))
+
+
 # The plan
 
 
@@ -203,6 +396,8 @@ def test_plans(name):
 
 
 def simulate(function, signature, threads, blocks, *args):
+    """The kernel on these arrays, in place."""
+    args = [a.view(DeviceArray) if isinstance(a, np.ndarray) else a for a in args]
     Simulator(seed=0).kernel(function, signature, threads)(blocks, *args)
 
 

@@ -7,11 +7,10 @@ import sys
 
 import numpy as np
 
+from rnnfast.checks import FLOATS, is_numpy
 from rnnfast.cuda import what_runs
 from rnnfast.cuda.planner import Plan, make_plan
 from rnnfast.kernels import get_float32_matmul_precision
-
-FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 class Packed(tuple):
@@ -82,7 +81,7 @@ class Call:
         N, T, last = x.shape
         if last != width:
             raise ValueError(f"{self.cell}: {name} must be (N, T, {width}), got {x.shape}")
-        if N * (T + 1) * (self.D + 8 * self.H) * 8 > sys.maxsize // 2:
+        if sys.maxsize // 2 < N * (T + 1) * (self.D + 8 * self.H) * 8:
             raise ValueError(
                 f"{self.cell}: (N, T, D, H) = ({N}, {T}, {self.D}, {self.H}) needs more memory "
                 "than can be addressed"
@@ -120,7 +119,7 @@ class Call:
                 array(f"{cell}: grads[{i}]", g, self.dtype, len(p.shape))
                 if g.shape != p.shape:
                     raise ValueError(f"{cell}: grads[{i}] must be {p.shape}, got {g.shape}")
-                if isinstance(g, np.ndarray) and not g.flags.writeable:
+                if is_numpy(g) and not g.flags.writeable:
                     raise ValueError(f"{cell}: grads[{i}] must be writeable, got read-only")
 
     # To the GPU
@@ -208,7 +207,7 @@ class Call:
 
     def write(self, grad, value):
         """A gradient into the caller's array."""
-        grad[...] = self.gpu.to_host(value) if isinstance(grad, np.ndarray) else value
+        grad[...] = self.gpu.to_host(value) if is_numpy(grad) else value
 
 
 def rows(x):
@@ -228,7 +227,7 @@ def start_forward(cell, gates, names, xs, state, params, train, h_mask):
     call.check_state("state", names, state)
     if h_mask is not None:
         call.check_state("h_mask", ("h_mask",), (h_mask,))
-    call.host = isinstance(xs, np.ndarray)
+    call.host = is_numpy(xs) and is_numpy(params[0])
     return call
 
 
@@ -251,7 +250,7 @@ def start_backward(cell, gates, names, dhs, dstate, params, cache, grads):
         raise ValueError(f"{cell}: dhs must be (N, T, H) = ({N}, {T}, {H}), got {dhs.shape}")
     call.check_state("dstate", [f"d{name}" for name in names], dstate)
     call.check_grads(grads)
-    call.host = isinstance(dhs, np.ndarray)
+    call.host = is_numpy(dhs) and is_numpy(params[0])
     kept = dict(cache)
     cache.clear()
     return call, kept

@@ -317,6 +317,7 @@ def grid_backward(gpu, H, masked, plan):
             j = j0 + e % UNITS
             if n < N and j < H:
                 s[STATE + e] = dcT[n * H + j]
+        cuda.syncthreads()
         t = first
         for i_step in range(T + 1):  # dh comes from the step before; the last one gives dh0
             now = i_step % 2 * GROUPS * ROWS * STRIDE

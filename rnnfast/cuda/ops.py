@@ -11,12 +11,18 @@ from functools import cache
 
 import numpy as np
 
+from rnnfast.checks import FLOATS, is_numpy
 from rnnfast.cuda import what_runs
 from rnnfast.cuda.activations import exponential
-from rnnfast.cuda.call import FLOATS, array
+from rnnfast.cuda.call import array
 from rnnfast.cuda.product import THREADS
 
 WIDE = 1024  # blocks of a kernel that takes elements in turns
+
+
+def to_device(x):
+    """x as a CuPy array."""
+    return what_runs().to_device(x)
 
 
 # Matrix products
@@ -30,7 +36,7 @@ def affine_forward(x, W, b):
     _multiply(gpu, x2, W2, y)
     if b is not None:
         y += gpu.to_device(b)
-    return _give(gpu, y, x)
+    return _give(gpu, y, x, W)
 
 
 def affine_backward(dy, x, W, dW, db):
@@ -42,7 +48,7 @@ def affine_backward(dy, x, W, dW, db):
         _writable("affine: db", db, W.dtype, W.shape[1:])
     dy2 = gpu.to_device(dy)
     dx = _affine_back(gpu, dy2, gpu.to_device(x), gpu.to_device(W), dW, db)
-    return _give(gpu, dx, dy)
+    return _give(gpu, dx, dy, W)
 
 
 def _affine_back(gpu, dy, x, W, dW, db):
@@ -120,7 +126,7 @@ def embedding_forward(ids, W):
         W2 = gpu.xp.ascontiguousarray(gpu.to_device(W))
         kernel = gather(gpu, out.dtype.char)
         kernel(_blocks(out.size), W2, gpu.to_device(own), out, own.size, V, D)
-    return _give(gpu, out, ids)
+    return _give(gpu, out, ids, W)
 
 
 def embedding_backward(dout, ids, dW):
@@ -237,7 +243,7 @@ def softmax_loss_forward(xs, ts, *, ignore_label=-1):
     own = _targets("softmax_loss: ts", ts, M, V, ignore_label)
     x = gpu.xp.ascontiguousarray(gpu.to_device(xs))
     b = gpu.xp.zeros(V, x.dtype)
-    return _loss(gpu, x, b, gpu.to_device(own), ignore_label, isinstance(xs, np.ndarray))
+    return _loss(gpu, x, b, gpu.to_device(own), ignore_label, is_numpy(xs))
 
 
 def _loss(gpu, x, b, ts, ignored, host):
@@ -272,7 +278,7 @@ def _loss_back(gpu, cache_, dout, dx):
 
 
 class Scores(list):
-    """The cache of affine_softmax_loss: x, W, has_bias, the loss's; empty once used."""
+    """The cache of affine_softmax_loss: x, W, the loss's; empty once used."""
 
     memory = None  # of the scores, for another call
 
@@ -294,9 +300,9 @@ def affine_softmax_loss_forward(x, W, b, ts, *, ignore_label=-1, train=True, spe
     if scores is None or scores.shape != (M, V) or scores.dtype != W2.dtype:
         scores = gpu.xp.empty((M, V), W2.dtype)
     _multiply(gpu, x2, W2, scores)
-    host = isinstance(x, np.ndarray)
+    host = is_numpy(x) and is_numpy(W)
     loss, of_loss = _loss(gpu, scores, bias, gpu.to_device(own), ignore_label, host)
-    return loss, Scores((x2, W2, b is not None, of_loss)) if train else None
+    return loss, Scores((x2, W2, of_loss)) if train else None
 
 
 def affine_softmax_loss_backward(cache, dW, db, dout=1.0):
@@ -307,11 +313,11 @@ def affine_softmax_loss_backward(cache, dW, db, dout=1.0):
     if not cache:
         raise RuntimeError("affine_softmax_loss: backward needs a cache that is not consumed")
     gpu = what_runs()
-    x, W, has_bias, of_loss = cache
+    x, W, of_loss = cache
     _writable("affine_softmax_loss: dW", dW, W.dtype, W.shape)
     if db is not None:
         _writable("affine_softmax_loss: db", db, W.dtype, W.shape[1:])
-    if not np.isscalar(dout) and not gpu.is_array(dout) or isinstance(dout, str):
+    if (not np.isscalar(dout) and not gpu.is_array(dout)) or isinstance(dout, str):
         raise TypeError(f"affine_softmax_loss: dout must be a number, got {type(dout).__name__}")
     scores = of_loss[0]
     _loss_back(gpu, of_loss, dout, scores)
@@ -328,7 +334,7 @@ def sum_of_squares(x):
     gpu = what_runs()
     _real("sum_of_squares: x", x)
     total = gpu.xp.square(gpu.to_device(x), dtype=np.float64).sum()
-    return float(total) if isinstance(x, np.ndarray) else total
+    return float(total) if is_numpy(x) else total
 
 
 def scale(x, factor):
@@ -522,7 +528,7 @@ def _check_affine(x, W, b, owner="affine"):
 
 def _writable(owner, x, dtype, shape):
     _matrix(owner, x, dtype, shape)
-    if isinstance(x, np.ndarray) and not x.flags.writeable:
+    if is_numpy(x) and not x.flags.writeable:
         raise ValueError(f"{owner} must be writeable, got read-only")
 
 
@@ -547,7 +553,7 @@ def _ids(owner, ids, size):
     found = getattr(ids, "dtype", None)
     if found is None or not hasattr(ids, "shape") or np.dtype(found).kind not in "iu":
         raise TypeError(f"{owner} must be an integer array, got {found or type(ids).__name__}")
-    if not isinstance(ids, np.ndarray):
+    if not is_numpy(ids):
         gpu = what_runs()
         return gpu.xp.ascontiguousarray(gpu.to_device(ids).astype(np.int64))
     if ids.size and (ids.min() < 0 or ids.max() >= size):
@@ -558,7 +564,7 @@ def _ids(owner, ids, size):
 
 def _targets(owner, ts, M, V, ignored):
     """ts as contiguous int64 where they are; NumPy's are checked and copied."""
-    if isinstance(ts, np.ndarray) and ts.dtype.kind in "iu":
+    if is_numpy(ts) and ts.dtype.kind in "iu":
         _ids(owner, ts[ts != ignored], V)
         own = np.array(ts, np.int64, order="C")
     else:
@@ -572,11 +578,11 @@ def _blocks(size):
     return min(-(-size // THREADS), WIDE)
 
 
-def _give(gpu, x, like):
-    """A result to a caller who came with `like`."""
-    return gpu.to_host(x) if isinstance(like, np.ndarray) else x
+def _give(gpu, x, *arguments):
+    """A result, as NumPy's where all of the arguments were."""
+    return gpu.to_host(x) if all(map(is_numpy, arguments)) else x
 
 
 def _write(gpu, target, value):
     if target is not value:
-        target[...] = gpu.to_host(value) if isinstance(target, np.ndarray) else value
+        target[...] = gpu.to_host(value) if is_numpy(target) else value

@@ -1,10 +1,10 @@
 """Which kernel runs a recurrence, and how it is cut: one rule, readable as a table.
 
-    kind    when                                        the recurrence runs as
-    row     H <= ROW_UNITS                              one block for each sample, weights in registers
-    grid    the weights fit into the shared memory of   one kernel on the whole GPU for all steps;
-            all multiprocessors, N <= GRID_ROWS         blocks exchange their part of each step
-    steps   else, and every float64                     a matrix product and a kernel a step
+    kind    when                                   the recurrence runs as
+    row     H <= ROW_UNITS                         a block for each sample, weights in registers
+    grid    the weights fit into the shared        one kernel on the whole GPU for all steps;
+            memory of the GPU, N <= GRID_ROWS      blocks exchange their part of each step
+    steps   else, and every float64                a matrix product and a kernel a step
 
 Nothing here was tuned on a GPU yet.
 """
