@@ -12,7 +12,7 @@ if not hasattr(np, "row_stack"):
 from cuda.core import Linker, LinkerOptions, ObjectCode
 from llvmlite import ir
 from numba import cuda
-from numba.cuda import cgutils, dispatcher, libdevice, types
+from numba.cuda import cgutils, dispatcher, types
 from numba.cuda.compiler import _compile_pyfunc_with_fixup as compile_function
 from numba.cuda.extending import intrinsic
 
@@ -26,6 +26,5 @@ __all__ = [
     "dispatcher",
     "intrinsic",
     "ir",
-    "libdevice",
     "types",
 ]

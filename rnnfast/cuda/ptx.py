@@ -9,6 +9,7 @@
     arrived(p, i)      p[i]; what its arrivals announced can be read afterwards
     exp2, reciprocal   the fast approximations, within 2 ULP
     to_tf32(x)         x rounded to the 10 bits that a tensor core reads
+    umulhi(a, b)       the upper 64 bits of a product of uint64
     mma(a0..a3, b0, b1, c0..c3)   D = A B + C on a tensor core: m16n8k8, TF32 in, float32 sums
 
 PTX ISA: https://docs.nvidia.com/cuda/parallel-thread-execution/ (mma.m16n8k8, memory consistency).
@@ -121,6 +122,14 @@ def _unary(instruction, constraints):
 exp2 = _unary("ex2.approx.ftz.f32", "=f,f")
 reciprocal = _unary("rcp.approx.ftz.f32", "=f,f")
 to_tf32 = _unary("cvt.rna.tf32.f32", "=r,f")
+
+
+@intrinsic
+def umulhi(typing_context, a, b):
+    def generate(context, builder, signature, args):
+        return _inline(builder, I64, "mul.hi.u64 $0, $1, $2;", "=l,l,l", args, side_effect=False)
+
+    return types.uint64(types.uint64, types.uint64), generate
 
 
 @intrinsic

@@ -61,7 +61,6 @@ class Compiler:
         self._numba = numba_cuda
         self.cuda = numba_cuda.cuda
         self.float32, self.float64 = numba_cuda.types.float32, numba_cuda.types.float64
-        self.umulhi = numba_cuda.libdevice.umul64hi
         for name in (
             "load4",
             "fetch4",
@@ -71,6 +70,7 @@ class Compiler:
             "exp2",
             "reciprocal",
             "to_tf32",
+            "umulhi",
             "mma",
         ):
             setattr(self, name, getattr(ptx, name))
