@@ -42,7 +42,9 @@ def write_atomically(path, data):
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = path  # that the disk is full is said without a name
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
@@ -100,7 +102,7 @@ def save_arrays(path, arrays, header):
     from safetensors.numpy import save
 
     # One metadata key, because safetensors writes several in no fixed order.
-    metadata = {"rnnfast": json.dumps({"format": FORMAT, **header}, ensure_ascii=False)}
+    metadata = {"rnnfast": json.dumps({"format": FORMAT, **header})}
     arrays = {name: np.ascontiguousarray(to_numpy(array)) for name, array in arrays.items()}
     write_atomically(path, save(arrays, metadata))
 

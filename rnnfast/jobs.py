@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 from rnnfast import data, io, kernels, plot, sampling
 from rnnfast.optim import OPTIMIZERS
@@ -100,8 +100,7 @@ def train(out="rnnfast-out", *, resume=False, plot_curve=None, **options):
         raise ValueError("--lr-decay needs --valid: a text on which improvement is measured")
 
     texts = _Texts(settings)
-    digest = hashlib.sha256(texts.corpus.tobytes()).hexdigest()
-    if resume and (extra["text"], extra["tokens"]) != (digest, len(texts.vocabulary)):
+    if resume and extra["text"] != texts.digest:
         raise ValueError(f"{texts.name}: not the text that {checkpoint_file} was trained on")
     model = build_model(settings, len(texts.vocabulary))
     os.makedirs(out, exist_ok=True)
@@ -131,8 +130,7 @@ def train(out="rnnfast-out", *, resume=False, plot_curve=None, **options):
     def progress():
         return {
             "settings": asdict(settings),
-            "text": digest,
-            "tokens": len(vocabulary),
+            "text": texts.digest,
             "best": plateau.best,
             "curve": curve,
             "log_bytes": os.path.getsize(log_file),
@@ -143,8 +141,8 @@ def train(out="rnnfast-out", *, resume=False, plot_curve=None, **options):
             curve.append(step.perplexity)
 
     with ExitStack() as stack:
-        mode = "a" if resume else "w"
-        log = JsonlLog(stack.enter_context(open(log_file, mode, encoding="utf-8")))
+        mode = "ab" if resume else "wb"
+        log = JsonlLog(stack.enter_context(open(log_file, mode, buffering=0)))
         bar = ProgressBar(settings.epochs * max_iter, trainer.iterations(max_iter))
         stack.callback(bar.close)
         checkpoint = Checkpoint(trainer, checkpoint_file, settings.save_every, progress)
@@ -173,8 +171,8 @@ def train(out="rnnfast-out", *, resume=False, plot_curve=None, **options):
                 _fit(trainer, settings, texts, settings.epochs)
             else:
                 _fit_and_validate(trainer, settings, texts, plateau, checkpoint, log, weights_file)
-            if trainer.stopped:
-                checkpoint.save()
+            if trainer.stopped and trainer.current_epoch < settings.epochs:
+                checkpoint.save()  # a finished run has saved its last one
             if settings.valid is None or plateau.best == math.inf:
                 model.save_params(weights_file, vocabulary)
         bar.write(f"weights: {weights_file}")
@@ -227,10 +225,12 @@ def _stored(path, options):
     """The settings and the progress in a checkpoint; ValueError where options contradict them."""
     extra = io.load_arrays(path, only_header=True)[1].get("extra")
     try:
-        stored = dict(extra["settings"])
-        if not {"text", "tokens", "best", "curve", "log_bytes"} <= extra.keys():
+        stored = asdict(Settings(**extra["settings"]))
+        if not {"text", "best", "curve", "log_bytes"} <= extra.keys():
             raise KeyError("progress")
-        Settings(**stored)
+        for field in fields(Settings):
+            if not isinstance(stored[field.name], field.type):
+                raise TypeError(field.name)
     except (TypeError, KeyError, ValueError):
         raise ValueError(f"{path}: not a checkpoint of `rnnfast train`") from None
     for name, value in options.items():
@@ -249,6 +249,7 @@ class _Texts:
         file = settings.file
         self.name = "Python's documentation" if file is None else file
         text = data.python_docs() if file is None else data.read_text(file)
+        self.digest = hashlib.sha256(text.encode()).hexdigest()
         vocabulary = data.VOCABULARIES[settings.level]
         # Validation and test texts may have characters that the training text does not have.
         open_ended = settings.valid or settings.test or settings.min_count > 1

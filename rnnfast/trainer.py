@@ -540,14 +540,20 @@ class ProgressBar:
 
 
 class JsonlLog:
-    """One JSON object a line in an open text file, flushed as soon as it is written."""
+    """One JSON object a line in a file that is open for unbuffered writing."""
 
     def __init__(self, file):
         self.file = file
 
     def write(self, **fields):
-        self.file.write(json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n")
-        self.file.flush()
+        text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
+        line = text.encode(errors="backslashreplace") + b"\n"
+        try:
+            while line:
+                line = line[self.file.write(line) :]
+        except OSError as error:
+            error.filename = self.file.name  # that the disk is full is said without a name
+            raise
 
     def step(self, step):
         if step.perplexity is not None:

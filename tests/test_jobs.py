@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from test_cli import LINE, SMALL, command, read_log, run
 
-from rnnfast import jobs, using
+from rnnfast import io, jobs, using
 from rnnfast.cli import main
 from rnnfast.data import CharVocabulary, WordVocabulary
 from rnnfast.models import BetterRnnlm, Rnnlm, load_model
@@ -114,6 +114,15 @@ def test_unknown_characters_in_a_validation_text(tmp_path, capsys):
     assert set(generated) <= set(KOREAN)  # the unknown character is never drawn
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs file names of any bytes")
+def test_a_file_name_that_is_no_text(tmp_path, text, capsys):
+    name, out = os.fsdecode(b"caf\xe9.txt"), tmp_path / "out"
+    os.rename(text, tmp_path / name)
+    ok(capsys, "train", str(tmp_path / name), "--out", str(out), *SMALL, *QUIET, "--epochs", "1")
+    ok(capsys, "train", "--out", str(out), "--resume", "--epochs", "2")
+    assert read_log(out)[0]["text"] == str(tmp_path / name)
+
+
 def test_better_and_its_sizes(tmp_path, text, capsys):
     out = str(tmp_path / "out")
     arguments = ["--model", "better", "--hidden", "8", "--dropout", "0.2", "--out", out, *QUIET]
@@ -185,7 +194,7 @@ MODES = {
 
 
 def run_arguments(text, other, out, mode):
-    arguments = ["train", text, "--out", str(out), *SMALL, *QUIET, "--epochs", "6"]
+    arguments = ["train", text, "--out", str(out), *SMALL, *QUIET, "--epochs", "15"]
     arguments += ["--eval-interval", "1", *MODES[mode]]
     return arguments + (["--valid", other, "--test", other] if mode == "validation" else [])
 
@@ -273,6 +282,38 @@ def test_more_epochs_than_before(tmp_path, text, capsys):
     same_files(whole, more)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+def test_ctrl_c_while_a_finished_run_saves(tmp_path, text, capsys, monkeypatch):
+    """There is nothing left to train when it is resumed."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    arguments = ["train", text, *SMALL, *QUIET, "--epochs", "2"]
+    ok(capsys, *arguments, "--out", str(whole))
+    with monkeypatch.context() as patch:
+        save = Rnnlm.save_params
+
+        def save_and_interrupt(model, *args):
+            os.kill(os.getpid(), signal.SIGINT)
+            save(model, *args)
+
+        patch.setattr(Rnnlm, "save_params", save_and_interrupt)
+        assert main([*arguments, "--out", str(stopped)]) == 130
+        capsys.readouterr()
+    lines = ok(capsys, *arguments, "--out", str(stopped), "--resume")
+    assert not [line for line in lines if LINE.match(line)]
+    same_files(whole, stopped)
+
+
+def test_a_log_on_a_full_disk_is_named(tmp_path, text, capsys, monkeypatch):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+    out = tmp_path / "out"
+    out.mkdir()
+    os.symlink("/dev/full", out / "log.jsonl")
+    assert main(["train", text, "--out", str(out), *SMALL, *QUIET]) == 1
+    error = capsys.readouterr().err
+    assert error == f"rnnfast: {out / 'log.jsonl'}: No space left on device\n"
+
+
 def test_what_cannot_be_resumed(tmp_path, text, other, capsys):
     out = tmp_path / "out"
     ok(capsys, "train", text, "--out", str(out), *SMALL, *QUIET, "--epochs", "1")
@@ -286,6 +327,12 @@ def test_what_cannot_be_resumed(tmp_path, text, other, capsys):
     assert "other.txt: not the text that" in error
     (out / "checkpoint.safetensors").write_bytes(before[:-9])
     assert "not a complete safetensors file" in failing(capsys, *resume)
+    (out / "checkpoint.safetensors").write_bytes(before)
+    arrays, header = io.load_arrays(out / "checkpoint.safetensors")
+    for change in ({"batch_size": "4"}, {"colour": "red"}, {"seed": None}):
+        extra = {**header["extra"], "settings": header["extra"]["settings"] | change}
+        io.save_arrays(out / "checkpoint.safetensors", arrays, {**header, "extra": extra})
+        assert "not a checkpoint of `rnnfast train`" in failing(capsys, *resume)
     Rnnlm(3, 3, 3).save_params(out / "checkpoint.safetensors")
     assert "not a checkpoint of `rnnfast train`" in failing(capsys, *resume)
     assert {entry["event"] for entry in read_log(out)} == {"start", "train", "held_out"}
@@ -295,7 +342,7 @@ def test_what_cannot_be_resumed(tmp_path, text, other, capsys):
 def test_a_full_disk_loses_nothing(tmp_path, text, capsys):
     """The run ends with a message; what was saved before is whole, and goes on to the same end."""
     whole, out = tmp_path / "whole", tmp_path / "out"
-    arguments = [text, *SMALL, *QUIET, "--eval-interval", "1", "--seed", "3"]
+    arguments = [text, *SMALL, *QUIET, "--eval-interval", "50", "--seed", "3"]
     ok(capsys, "train", *arguments, "--out", str(whole), "--epochs", "4")
     ok(capsys, "train", *arguments, "--out", str(out), "--epochs", "2")
     kept = {name: (out / name).read_bytes() for name in os.listdir(out)}
@@ -304,7 +351,7 @@ def test_a_full_disk_loses_nothing(tmp_path, text, capsys):
     resume = ["train", *arguments, "--out", str(out), "--epochs", "4", "--resume"]
     done = run(*resume, before=limit)
     assert done.returncode == 1
-    assert "File too large" in done.stderr and done.stderr.count("\n") == 1
+    assert done.stderr == f"rnnfast: {out / 'checkpoint.safetensors'}: File too large\n"
     assert set(os.listdir(out)) == set(kept)
     for name in ("checkpoint.safetensors", "Rnnlm.safetensors"):
         assert (out / name).read_bytes() == kept[name]
