@@ -300,6 +300,13 @@ def test_bad_arguments(model, change, error, message):
     assert model.get_state()[0][0] is None
 
 
+def test_what_is_no_model():
+    for call in generate, stream:
+        for wrong in None, 3, "model", np.ones(3):
+            with pytest.raises(TypeError, match=r"model must be one of rnnfast.models, got"):
+                call(wrong, [1], **({"sample_size": 1} if call is generate else {}))
+
+
 def test_bad_arguments_of_a_batch(model):
     for prompts, message in (
         ([[1], []], r"start_ids\[1\] must be at least one integer id, got \[\]"),
