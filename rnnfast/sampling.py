@@ -151,16 +151,24 @@ def _chooser(owner, V, temperature, top_k, top_p, skip_ids):
         with np.errstate(over="ignore"):  # a tiny temperature: all but the best become -inf
             weights = np.exp((scores - scores[best]) / temperature)
         if top_k is not None or top_p is not None:
-            order = np.argsort(-weights, kind="stable")  # of equal ones the first
-            kept = V if top_k is None else top_k
-            if top_p is not None:
-                cdf = np.cumsum(weights[order[:kept]])
-                kept = int(cdf.searchsorted(top_p * cdf[-1])) + 1
-            weights[order[kept:]] = 0
+            _cut(weights, top_k, top_p)
         cdf = np.cumsum(weights)
         return int(cdf.searchsorted(rng.random() * cdf[-1], side="right"))
 
     return choose
+
+
+def _cut(weights, top_k, top_p):
+    """Sets all but the greatest to 0; of equal ones the first are kept."""
+    descending = -np.sort(-weights)
+    kept = len(weights) if top_k is None else min(top_k, len(weights))
+    if top_p is not None:
+        cdf = np.cumsum(descending[:kept])
+        kept = int(cdf.searchsorted(top_p * cdf[-1])) + 1
+    last = descending[kept - 1]
+    keep = weights > last
+    keep[np.flatnonzero(weights == last)[: kept - int(keep.sum())]] = True
+    weights[~keep] = 0
 
 
 # Arguments

@@ -79,6 +79,13 @@ def test_drawn_as_often_as_probable(model, options):
     assert (frequencies[p == 0] == 0).all()
 
 
+def test_of_equal_ids_the_first_are_kept(model):
+    model.params[-2][...] = 0
+    model.params[-1][...] = [0, 1, 1, 2, 1, 0, 1]
+    for options in {"top_k": 3}, {"top_p": 0.55}:  # e^2 + 2 e of e^2 + 4 e + 2
+        assert set(generate(model, [0], 300, rng=1, **options)) == {1, 2, 3}
+
+
 def test_one_choice_is_left(model):
     best = generate(model, [2], 8, temperature=0)
     assert generate(model, [2], 8, top_k=1, rng=0) == best
