@@ -9,6 +9,7 @@ Pictures need matplotlib (the `plot` extra). Wrong arguments are a TypeError or 
 """
 
 import html
+from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
@@ -165,7 +166,9 @@ def plot_gradients(path, *, hidden_size=50, time_size=50, rng=0):
         ax.legend()
     for ax in axes.flat:
         ax.grid(alpha=0.3)
-    figure.savefig(path, format="png", dpi=100)
+    png = BytesIO()
+    figure.savefig(png, format="png", dpi=100)
+    io.write_atomically(path, png.getvalue())
 
 
 def _orthogonal(rng, H):
@@ -187,12 +190,13 @@ def activations(model, ids):
     model: a models.BaseModel. It reads the ids from a zero state, in inference mode; its own state
     is there again afterwards.
     """
+    V = sampling.vocab_size("activations", model)
     ids = np.asarray(ids)
     if ids.ndim != 1 or ids.size == 0 or ids.dtype.kind not in "iu":
         raise ValueError(
             f"activations: ids must be (length,) integers, got {ids.dtype} {ids.shape}"
         )
-    checks.in_range("activations", "ids", ids, model.vocab_size)
+    checks.in_range("activations", "ids", ids, V)
     state = model.get_state()
     model.reset_state()
     try:
@@ -253,6 +257,7 @@ def rank_units(activations, values, top=None):
 
 def inside_quotes(text):
     """1 between a quotation mark (" or the curly pair) and the next one, and at the closing one."""
+    _check_str("inside_quotes", "text", text)
     inside, found = False, []
     for character in text:
         found.append(inside)
@@ -265,6 +270,7 @@ def inside_quotes(text):
 
 def inside_brackets(text):
     """How many brackets, ( [ or {, are open at each character."""
+    _check_str("inside_brackets", "text", text)
     depth, found = 0, []
     for character in text:
         if character in ")]}":
@@ -277,6 +283,7 @@ def inside_brackets(text):
 
 def position_in_line(text):
     """0 at the first character of a line, then 1, 2, ...; the line's end counts to it."""
+    _check_str("position_in_line", "text", text)
     position, found = 0, []
     for character in text:
         found.append(position)
@@ -286,6 +293,7 @@ def position_in_line(text):
 
 def position_in_word(text):
     """0 where there is no letter or digit, then 1, 2, ... along a word."""
+    _check_str("position_in_word", "text", text)
     position, found = 0, []
     for character in text:
         position = position + 1 if character.isalnum() else 0
@@ -295,11 +303,13 @@ def position_in_word(text):
 
 def upper_case(text):
     """1 for an upper-case letter."""
+    _check_str("upper_case", "text", text)
     return np.array([character.isupper() for character in text], dtype=np.float64)
 
 
 def digit(text):
     """1 for a digit."""
+    _check_str("digit", "text", text)
     return np.array([character.isdigit() for character in text], dtype=np.float64)
 
 
@@ -324,8 +334,7 @@ def to_html(tokens, values, title="Activation of one unit"):
     UTF-8.
     """
     values = _checked_text("to_html", tokens, values)
-    if not isinstance(title, str):
-        raise TypeError(f"to_html: title must be a str, got {type(title).__name__}")
+    _check_str("to_html", "title", title)
     spans = []
     for token, value in zip(tokens, values, strict=True):
         (r, g, b), dark = _colour(value)
@@ -464,6 +473,11 @@ def _count(owner, name, value):
     if value < 1:
         raise ValueError(f"{owner}: {name} must be from 1 up, got {value}")
     return value
+
+
+def _check_str(owner, name, value):
+    if not isinstance(value, str):
+        raise TypeError(f"{owner}: {name} must be a str, got {_kind(value)}")
 
 
 def _kind(x):

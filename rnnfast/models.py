@@ -58,7 +58,7 @@ class BaseModel:
         h_drops = iter(self.h_drops if train_flg else ())
         for layer in self.layers[:-1]:
             drop = next(h_drops, None) if layer in self.recurrent_layers else None
-            if drop is None:
+            if drop is None or not drop.train_flg:
                 xs = layer.forward(xs, train=train_flg)
             else:
                 h_mask = drop.draw(xs, (len(xs), layer.Wh.shape[0]))
@@ -89,6 +89,10 @@ class BaseModel:
         ]
 
     def set_state(self, states):
+        """Take what get_state gave; ValueError unless it is a state for every recurrent layer."""
+        if len(states) != len(self.recurrent_layers):
+            count = len(self.recurrent_layers)
+            raise ValueError(f"set_state: states must be one a layer, {count}, got {len(states)}")
         for layer, state in zip(self.recurrent_layers, states, strict=True):
             layer.set_state(*state)
 

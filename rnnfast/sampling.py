@@ -46,17 +46,15 @@ def generate(
     Every prompt starts from a zero state; the model's own state is put aside and is there again
     afterwards.
     """
-    choose = _chooser("generate", model, temperature, top_k, top_p, skip_ids)
-    stop = _id_set("generate", "stop_ids", stop_ids, model.vocab_size)
+    V = vocab_size("generate", model)
+    choose = _chooser("generate", V, temperature, top_k, top_p, skip_ids)
+    stop = _id_set("generate", "stop_ids", stop_ids, V)
     sample_size = check_size("generate", sample_size)
     if _is_batch(start_ids):
-        prompts = [
-            _ids("generate", f"start_ids[{k}]", ids, model.vocab_size)
-            for k, ids in enumerate(start_ids)
-        ]
+        prompts = [_ids("generate", f"start_ids[{k}]", ids, V) for k, ids in enumerate(start_ids)]
         rngs = _spawn("generate", rng, len(prompts))
     else:
-        prompts = [_ids("generate", "start_ids", start_ids, model.vocab_size)]
+        prompts = [_ids("generate", "start_ids", start_ids, V)]
         rngs = [generator("generate", rng)]
     with _own_state(model), _frozen(model):
         drawn = _draw_batch(model, prompts, sample_size, choose, stop, rngs)
@@ -79,9 +77,10 @@ def stream(
     Without stop_ids it has no end. It goes on from the model's current state, which has then seen
     all ids but the last. Close it, or drop it, before training goes on; see rnnfast.sampling.
     """
-    choose = _chooser("stream", model, temperature, top_k, top_p, skip_ids)
-    stop = _id_set("stream", "stop_ids", stop_ids, model.vocab_size)
-    ids = _ids("stream", "start_ids", start_ids, model.vocab_size)
+    V = vocab_size("stream", model)
+    choose = _chooser("stream", V, temperature, top_k, top_p, skip_ids)
+    stop = _id_set("stream", "stop_ids", stop_ids, V)
+    ids = _ids("stream", "start_ids", start_ids, V)
     return _draw(model, ids, choose, stop, generator("stream", rng))
 
 
@@ -122,7 +121,7 @@ def _draw_batch(model, prompts, sample_size, choose, stop, rngs):
         scores = model.next_scores(np.array([results[k][-1:] for k in running]))
 
 
-def _chooser(owner, model, temperature, top_k, top_p, skip_ids):
+def _chooser(owner, V, temperature, top_k, top_p, skip_ids):
     """choose(scores (V,), rng) -> an id."""
     temperature = checks.number(owner, "temperature", temperature)
     if not 0 <= temperature < np.inf:
@@ -135,7 +134,6 @@ def _chooser(owner, model, temperature, top_k, top_p, skip_ids):
         top_p = checks.number(owner, "top_p", top_p)
         if not 0 < top_p <= 1:
             raise ValueError(f"{owner}: top_p must be in (0, 1], got {top_p}")
-    V = model.vocab_size
     skip = sorted(_id_set(owner, "skip_ids", skip_ids, V))
     if len(skip) == V:
         raise ValueError(f"{owner}: skip_ids leaves no id to draw")
@@ -153,19 +151,35 @@ def _chooser(owner, model, temperature, top_k, top_p, skip_ids):
         with np.errstate(over="ignore"):  # a tiny temperature: all but the best become -inf
             weights = np.exp((scores - scores[best]) / temperature)
         if top_k is not None or top_p is not None:
-            order = np.argsort(-weights, kind="stable")  # of equal ones the first
-            kept = V if top_k is None else top_k
-            if top_p is not None:
-                cdf = np.cumsum(weights[order[:kept]])
-                kept = int(cdf.searchsorted(top_p * cdf[-1])) + 1
-            weights[order[kept:]] = 0
+            _cut(weights, top_k, top_p)
         cdf = np.cumsum(weights)
         return int(cdf.searchsorted(rng.random() * cdf[-1], side="right"))
 
     return choose
 
 
+def _cut(weights, top_k, top_p):
+    """Sets all but the greatest to 0; of equal ones the first are kept."""
+    descending = -np.sort(-weights)
+    kept = len(weights) if top_k is None else min(top_k, len(weights))
+    if top_p is not None:
+        cdf = np.cumsum(descending[:kept])
+        kept = int(cdf.searchsorted(top_p * cdf[-1])) + 1
+    last = descending[kept - 1]
+    keep = weights > last
+    keep[np.flatnonzero(weights == last)[: kept - int(keep.sum())]] = True
+    weights[~keep] = 0
+
+
 # Arguments
+
+
+def vocab_size(owner, model):
+    """How many ids there are for a language model."""
+    if not hasattr(model, "next_scores") or not hasattr(model, "recurrent_layers"):
+        kind = type(model).__name__
+        raise TypeError(f"{owner}: model must be one of rnnfast.models, got {kind}")
+    return model.vocab_size
 
 
 def generator(owner, rng):

@@ -175,7 +175,10 @@ cdef class Cell:
         self.check_size(N, T, p)
         h0, c0 = self.check_states(state, p, N, ("h", "c", "state"))
         cdef cnp.ndarray mask = None if h_mask is None else self.check_state(h_mask, p, N, "h_mask")
-        seen0 = h0 if h0 is None or mask is None else h0 * mask
+        seen0 = h0
+        if h0 is not None and mask is not None:
+            with np.errstate(all="ignore"):  # as quiet as the C that does it for the later steps
+                seen0 = np.multiply(h0, mask, order="C")
 
         cdef cnp.ndarray hs = empty3(N, T, H, p.type_num)
         cdef cnp.ndarray hT = empty2(N, H, p.type_num)

@@ -84,6 +84,7 @@ def test_explosion_and_vanishing():
 def test_the_picture(tmp_path):
     path = tmp_path / "gradients.png"
     inside.plot_gradients(path, hidden_size=5, time_size=6)
+    assert list(tmp_path.iterdir()) == [path]
     data = path.read_bytes()
     assert data.startswith(b"\x89PNG\r\n\x1a\n")
     width, height = (int.from_bytes(data[k : k + 4], "big") for k in (16, 20))
@@ -182,6 +183,8 @@ def test_activations(model):
     ],
 )
 def test_bad_ids_of_activations(model, ids, message):
+    with pytest.raises(TypeError, match=r"activations: model must be one of rnnfast.models, got"):
+        inside.activations(np.ones(3), ids)
     with pytest.raises(ValueError, match=f"activations: {message}"):
         inside.activations(model, ids)
 
@@ -243,6 +246,13 @@ def test_properties_of_a_text():
         assert inside.PROPERTIES[name]("").shape == (0,)
     assert inside.inside_quotes("a\u201cb\u201dc").tolist() == [0, 0, 1, 1, 0]
     assert inside.inside_brackets(")a(").tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("name", inside.PROPERTIES)
+def test_properties_of_what_is_no_text(name):
+    for wrong in (3, None, ["a", "b"], b"ab"):
+        with pytest.raises(TypeError, match="text must be a str, got"):
+            inside.PROPERTIES[name](wrong)
 
 
 def test_a_unit_that_follows_a_property_is_found():

@@ -104,6 +104,20 @@ def test_any_layout_of_the_mask(column, cell, layout):
 
 
 @cells
+def test_a_mask_over_what_is_no_number(fast, cell):
+    """Quietly, and in its own sample alone."""
+    module = fast.load(cell.name)
+    clean, p = (make_problem(cell, (9, 3, 7, 17), fast.dtype, mask=True) for _ in range(2))
+    p.state[0][1, :3] = np.inf, np.nan, np.finfo(fast.dtype).max
+    p.keywords["h_mask"][1, :3] = 0, 0, 4
+    got, expected = p.run(module), clean.run(module)
+    assert np.isnan(got.hs[1]).any()
+    others = np.arange(9) != 1
+    for (name, a), (_, b) in zip(got.arrays(), expected.arrays(), strict=True):
+        np.testing.assert_array_equal(a[others], b[others], err_msg=name)
+
+
+@cells
 def test_a_mask_of_zeros_cuts_the_recurrence(column, cell):
     """Then every step sees its own x alone, Wh has no gradient, and h is not masked itself."""
     p = make_problem(cell, (5, 4, 7, 9), column.dtype, mask=True)

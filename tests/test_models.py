@@ -394,6 +394,24 @@ def test_language_model_in_a_file(options, tmp_path):
     np.testing.assert_array_equal(loaded.predict(xs), model.predict(xs))
 
 
+def test_dropout_that_is_switched_off():
+    """As the book does it; then the model is the one without dropout."""
+    model = language_model(GENERAL["lstm, variational"], rng=1, dtype=np.float64)
+    plain = language_model({"layers": 2, "tie_weights": True}, rng=1, dtype=np.float64)
+    expected = plain.forward(*batch(0))
+    assert model.forward(*batch(0)) != expected
+    model.reset_state()
+    for layer in model.drop_layers:
+        layer.train_flg = False
+    assert model.forward(*batch(0)) == expected
+    assert all(layer.step == 1 for layer in model.drop_layers)
+
+
+def test_states_for_another_number_of_layers(model):
+    with pytest.raises(ValueError, match="set_state: states must be one a layer, 1, got 2"):
+        model.set_state([(None, None)] * 2)
+
+
 def test_next_scores_are_the_last_of_predict(model):
     xs, _ = batch(0)
     expected = model.predict(xs)

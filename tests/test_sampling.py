@@ -79,6 +79,13 @@ def test_drawn_as_often_as_probable(model, options):
     assert (frequencies[p == 0] == 0).all()
 
 
+def test_of_equal_ids_the_first_are_kept(model):
+    model.params[-2][...] = 0
+    model.params[-1][...] = [0, 1, 1, 2, 1, 0, 1]
+    for options in {"top_k": 3}, {"top_p": 0.55}:  # e^2 + 2 e of e^2 + 4 e + 2
+        assert set(generate(model, [0], 300, rng=1, **options)) == {1, 2, 3}
+
+
 def test_one_choice_is_left(model):
     best = generate(model, [2], 8, temperature=0)
     assert generate(model, [2], 8, top_k=1, rng=0) == best
@@ -298,6 +305,13 @@ def test_bad_arguments(model, change, error, message):
         generate(model, sample_size=3, **arguments)
     assert frozen(model) == [False]
     assert model.get_state()[0][0] is None
+
+
+def test_what_is_no_model():
+    for call in generate, stream:
+        for wrong in None, 3, "model", np.ones(3):
+            with pytest.raises(TypeError, match=r"model must be one of rnnfast.models, got"):
+                call(wrong, [1], **({"sample_size": 1} if call is generate else {}))
 
 
 def test_bad_arguments_of_a_batch(model):
