@@ -201,8 +201,17 @@ def set_float32_matmul_precision(precision):
     _precision = precision
 
 
-def show_config():
-    """Prints the version, instruction sets, threads and devices; a bug report starts with it."""
+def show_config(plan=None):
+    """Prints the version, instruction sets, threads and devices; a bug report starts with it.
+
+    plan=("lstm", 20, 650): also how the cuda column would run that cell for N = 20 and H = 650.
+    """
+    if plan is not None:
+        cell, N, H = plan
+        load(cell, "reference")
+        for name, size in (("N", N), ("H", H)):
+            if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
+                raise ValueError(f"show_config: {name} must be an int from 1 up, got {size!r}")
     import rnnfast  # here: it imports this module
 
     print(f"rnnfast {rnnfast.__version__}")
@@ -215,3 +224,6 @@ def show_config():
         reason = _why_missing(name)
         if reason is not None:
             print(f"  {name:<17} missing: {reason}")
+    if plan is not None and _why_missing("cuda") is None:
+        for way, kernel in load("ops", "cuda").plans(cell, N, H, _precision):
+            print(f"  {f'{cell} {way}':<17} {kernel}")

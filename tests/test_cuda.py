@@ -4,6 +4,7 @@ Without a GPU they run in tests/simulator.py; on one, the same tests run there.
 """
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -390,6 +391,66 @@ def test_plans(name):
         assert plan(64, 1024).kind == "grid"
         assert plan(129, 650).kind == "steps"
         assert plan(20, 4096).kind == "steps"
+
+
+def test_show_config_prints_a_plan(gpu, capsys):
+    rnnfast.show_config(plan=("lstm", 5, 7))
+    text = capsys.readouterr().out
+    assert "lstm forward      row: 5 blocks x 32 threads" in text
+    assert "lstm backward     row: 5 blocks x 32 threads" in text
+    for plan, message in (
+        (("lstm", 0, 7), "N must be"),
+        (("lstm", 5, 7.0), "H must be"),
+        (("cnn", 5, 7), "name must be one of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            rnnfast.show_config(plan=plan)
+
+
+# Why there is none
+
+
+class FakeRuntime:
+    """What cupy says of a machine."""
+
+    def __init__(self, devices=1, capability=(9, 0), error=None):
+        self.devices, self.capability, self.error = devices, capability, error
+
+    def getDeviceCount(self):
+        if self.error:
+            raise self.error
+        return self.devices
+
+
+@pytest.mark.parametrize(
+    ("runtime", "reason"),
+    [
+        (FakeRuntime(devices=0), "there is no NVIDIA GPU"),
+        (
+            FakeRuntime(error=RuntimeError("cudaErrorInsufficientDriver: driver is\nolder")),
+            "CUDA does not start: cudaErrorInsufficientDriver: driver is older",
+        ),
+        (
+            FakeRuntime(capability=(7, 5)),
+            "Old GPU has compute capability 7.5, 8.0 is needed",
+        ),
+        (FakeRuntime(), None),
+    ],
+    ids=["no GPU", "driver", "old", "fine"],
+)
+def test_why_there_is_no_cuda(monkeypatch, runtime, reason):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=SimpleNamespace(runtime=runtime)))
+    gpu = SimpleNamespace(name="Old GPU", compute_capability=runtime.capability)
+    monkeypatch.setattr(cuda, "what_runs", lambda: gpu)
+    assert cuda._why_missing.__wrapped__() == reason
+
+
+@pytest.mark.parametrize(("missing", "name"), [("numba_cuda", "numba-cuda"), ("cupy", "CuPy")])
+def test_why_there_is_no_cuda_without_the_extra(monkeypatch, missing, name):
+    monkeypatch.setattr("importlib.util.find_spec", lambda asked: asked != missing or None)
+    expected = f"{name} is not installed: pip install 'rnnfast[cuda]'"
+    assert cuda._why_missing.__wrapped__() == expected
 
 
 # The simulator itself

@@ -16,7 +16,7 @@ import rnnfast
 from rnnfast import kernels
 from rnnfast.cpu import _runtime
 
-NO_CUDA = "no CUDA kernels"  # from rnnfast.cuda.available()
+NO_CUDA = "is not installed|there is no NVIDIA GPU|CUDA does not start"  # cuda.available()
 cuda_is_missing = pytest.mark.skipif("cuda" in rnnfast.devices(), reason="there is a cuda device")
 
 
@@ -141,7 +141,7 @@ def test_unknown_devices(ask):
 @cuda_is_missing
 @pytest.mark.parametrize("ask", WAYS_TO_ASK)
 def test_cuda_is_missing(ask):
-    with pytest.raises(RuntimeError, match=f"device 'cuda' is not usable: .*{NO_CUDA}"):
+    with pytest.raises(RuntimeError, match=f"device 'cuda' is not usable: .*({NO_CUDA})"):
         ask("cuda")
     assert rnnfast.get_device() == "auto"
 
@@ -183,7 +183,7 @@ def test_show_config(capsys):
     assert lines["threads"].split()[0] == str(rnnfast.get_num_threads())
     assert lines["device"].startswith("reference (usable: ")
     if "cuda" not in rnnfast.devices():
-        assert NO_CUDA in lines["cuda"]
+        assert re.search(NO_CUDA, lines["cuda"])
 
 
 def test_show_config_where_the_chosen_device_is_missing():

@@ -7,6 +7,7 @@ on CuPy's current stream; nothing waits for it but a copy to NumPy.
 
 from functools import cache
 
+MINIMUM = (8, 0)  # compute capability
 _runtime = None  # a runtime that `use` put in the place of the GPU's
 
 
@@ -30,21 +31,17 @@ def what_runs():
 def _why_missing():
     from importlib.util import find_spec
 
-    for module, package in (("numba", "numba-cuda"), ("cupy", "cupy-cuda13x")):
+    for module, package in (("numba_cuda", "numba-cuda"), ("cupy", "CuPy")):
         if find_spec(module) is None:
-            return f"{package} is not installed (pip install 'rnnfast[cuda]')"
+            return f"{package} is not installed: pip install 'rnnfast[cuda]'"
     try:
-        if find_spec("numba.cuda") is None:
-            return "numba-cuda is not installed (pip install 'rnnfast[cuda]')"
         import cupy
 
         if cupy.cuda.runtime.getDeviceCount() == 0:
             return "there is no NVIDIA GPU"
-        from rnnfast.cuda.runtime import MINIMUM, Gpu
-
-        gpu = Gpu()
+        gpu = what_runs()
     except Exception as error:  # a driver can be missing or too old in many ways
-        return f"CUDA does not start ({' '.join(str(error).split()) or type(error).__name__})"
+        return f"CUDA does not start: {' '.join(str(error).split()) or type(error).__name__}"
     if gpu.compute_capability < MINIMUM:
         found, needed = (".".join(map(str, cc)) for cc in (gpu.compute_capability, MINIMUM))
         return f"{gpu.name} has compute capability {found}, {needed} is needed"

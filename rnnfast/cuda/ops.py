@@ -5,6 +5,7 @@ for it: a loss and a sum are 0-d arrays there, and ids and targets are not looke
 [0, V) gives a row of NaN instead of a ValueError, and no gradient. NumPy ids are checked.
 """
 
+import importlib
 import math
 import sys
 from functools import cache
@@ -15,9 +16,18 @@ from rnnfast.checks import FLOATS, is_numpy
 from rnnfast.cuda import what_runs
 from rnnfast.cuda.activations import exponential
 from rnnfast.cuda.call import array
+from rnnfast.cuda.planner import make_plan
 from rnnfast.cuda.product import THREADS
 
 WIDE = 1024  # blocks of a kernel that takes elements in turns
+
+
+def plans(cell, N, H, precision):
+    """How a float32 cell would run: ("forward", its Plan) and ("backward", its)."""
+    module = importlib.import_module(f"rnnfast.cuda.{cell}")
+    precision = "tf32" if precision == "high" else "float32"
+    for way, products in (("forward", module.FORWARD), ("backward", module.BACKWARD)):
+        yield way, make_plan(what_runs(), products, N, H, "float32", precision)
 
 
 def to_device(x):

@@ -19,7 +19,6 @@ import numpy as np
 
 from rnnfast.kernels import get_float32_matmul_precision
 
-MINIMUM = (8, 0)  # compute capability
 KERNEL_NAME = re.compile(r"\.entry (\w+)\(")
 
 
@@ -113,6 +112,40 @@ class Compiler:
         linker = numba.Linker(code, options=options)
         return name, bytes(linker.link("cubin").code), linker.get_info_log()
 
+    def cubin(self, function, signature, threads):
+        """The file of a compiled kernel, from an earlier process if there is one, and its name there."""
+        key = (
+            fingerprint(function),
+            signature,
+            threads,
+            self.compute_capability,
+            sources(),
+            self._versions,
+        )
+        folder = cache_folder()
+        stem = os.path.join(folder, hashlib.sha256(repr(key).encode()).hexdigest()[:32])
+        path, name_path = f"{stem}.cubin", f"{stem}.name"
+        try:
+            with open(name_path, encoding="ascii") as file:
+                name = file.read()
+            if os.path.exists(path):
+                return path, name
+        except OSError:
+            pass
+        from rnnfast.io import write_atomically
+
+        name, cubin, _ = self.compile(function, signature, threads)
+        os.makedirs(folder, exist_ok=True)
+        write_atomically(path, cubin)
+        write_atomically(name_path, name.encode("ascii"))
+        return path, name
+
+    @cached_property
+    def _versions(self):
+        from importlib.metadata import version
+
+        return sys.version, version("numba-cuda"), version("cuda-core")
+
     @contextlib.contextmanager
     def _device_of_the_compiler(self):
         """Numba asks the driver what to compile device functions for; here it asks us."""
@@ -145,7 +178,7 @@ class Gpu(Compiler):
 
         shared: floats of dynamic shared memory. cooperative: all blocks have to run at once.
         """
-        path, name = self._cubin(function, signature, threads)
+        path, name = self.cubin(function, signature, threads)
         module = self.xp.RawModule(path=path, enable_cooperative_groups=cooperative)
         kernel = module.get_function(name)
         if shared * 4 > 48 * 1024:
@@ -162,34 +195,6 @@ class Gpu(Compiler):
 
         return launch
 
-    def _cubin(self, function, signature, threads):
-        """The file of a compiled kernel, and the kernel's name in it."""
-        key = (
-            fingerprint(function),
-            signature,
-            threads,
-            self.compute_capability,
-            sources(),
-            self._versions,
-        )
-        folder = cache_folder()
-        stem = os.path.join(folder, hashlib.sha256(repr(key).encode()).hexdigest()[:32])
-        path, name_path = f"{stem}.cubin", f"{stem}.name"
-        try:
-            with open(name_path, encoding="ascii") as file:
-                name = file.read()
-            if os.path.exists(path):
-                return path, name
-        except OSError:
-            pass
-        from rnnfast.io import write_atomically
-
-        name, cubin, _ = self.compile(function, signature, threads)
-        os.makedirs(folder, exist_ok=True)
-        write_atomically(path, cubin)
-        write_atomically(name_path, name.encode("ascii"))
-        return path, name
-
     @contextlib.contextmanager
     def _precision(self):
         """cuBLAS in TF32 where set_float32_matmul_precision says so; CuPy's setting is global."""
@@ -203,12 +208,6 @@ class Gpu(Compiler):
             yield
         finally:
             linalg.set_compute_type(np.float32, before)
-
-    @cached_property
-    def _versions(self):
-        from importlib.metadata import version
-
-        return sys.version, version("numba-cuda"), version("cuda-core")
 
     # Arrays and products
 
