@@ -113,7 +113,7 @@ class Compiler:
         return name, bytes(linker.link("cubin").code), linker.get_info_log()
 
     def cubin(self, function, signature, threads):
-        """The file of a compiled kernel, from an earlier process if there is one, and its name there."""
+        """The file of a compiled kernel, which an earlier process may have made, and its name."""
         key = (
             fingerprint(function),
             signature,
