@@ -8,7 +8,7 @@ import math
 import os
 import sys
 
-from rnnfast import __version__, jobs, using
+from rnnfast import __version__, inside, jobs, using
 from rnnfast.corpora import CORPORA
 
 
@@ -255,7 +255,7 @@ def _cells(commands):
     option("text", metavar="TEXT", help="the text itself; - reads it from stdin")
     what = "what the unit is to follow: within quotes or brackets, position in line or word, "
     what += "upper case, digits (default: line)"
-    option("--property", choices=using.PROPERTIES, help=what)
+    option("--property", choices=tuple(inside.PROPERTIES), help=what)
     option("--top", type=_count, metavar="N", help="units to list (default: 5)")
     option("--unit", type=_natural, metavar="N", help="this unit, whatever it follows")
     option("--layer", type=_natural, metavar="N", help="of this recurrent layer (default: 0)")

@@ -8,7 +8,7 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 
-from rnnfast import data, io, kernels, plot, sampling
+from rnnfast import data, io, kernels, models, plot, sampling
 from rnnfast.optim import OPTIMIZERS
 from rnnfast.trainer import (
     Checkpoint,
@@ -20,7 +20,7 @@ from rnnfast.trainer import (
     eval_perplexity,
     stop_on_interrupt,
 )
-from rnnfast.using import TEMPERATURE, UNITS, bits, evaluate, load_ids, model_class
+from rnnfast.using import TEMPERATURE, UNITS, bits, evaluate, load_ids
 
 # --optimizer: class, learning rate
 RULES = {
@@ -299,7 +299,7 @@ def build_model(settings, vocab_size):
     elif any(given.values()):
         wrong = next(option for option, is_given in given.items() if is_given)
         raise ValueError(f"--{wrong} goes with --model custom, not with --model {name}")
-    return model_class(MODELS[name])(vocab_size, embedding, settings.hidden, **options)
+    return getattr(models, MODELS[name])(vocab_size, embedding, settings.hidden, **options)
 
 
 def describe_model(model):

@@ -56,7 +56,7 @@ def generate(
     else:
         prompts = [_ids("generate", "start_ids", start_ids, V)]
         rngs = [generator("generate", rng)]
-    with _own_state(model), _frozen(model):
+    with _own_state(model), frozen(model):
         drawn = _draw_batch(model, prompts, sample_size, choose, stop, rngs)
     return drawn if _is_batch(start_ids) else drawn[0]
 
@@ -85,7 +85,7 @@ def stream(
 
 
 def _draw(model, ids, choose, stop, rng):
-    with _frozen(model):
+    with frozen(model):
         while True:
             drawn = choose(model.next_scores(ids[np.newaxis])[0], rng)
             yield drawn
@@ -265,9 +265,13 @@ def _id_set(owner, name, ids, V):
 
 
 @contextmanager
-def _frozen(model):
-    """Weights are laid out once, for all steps; afterwards every layer is as frozen as before."""
-    thawed = [layer for layer in model.recurrent_layers if not layer.frozen]
+def frozen(model):
+    """Within the block every layer's weights are laid out once; then it is as frozen as before.
+
+    A model whose layers cannot be frozen is left alone.
+    """
+    layers = [layer for layer in getattr(model, "layers", ()) if hasattr(layer, "freeze")]
+    thawed = [layer for layer in layers if not layer.frozen]
     try:
         for layer in thawed:
             layer.freeze()

@@ -20,6 +20,7 @@ import numpy as np
 
 from rnnfast import checks, data, io, plot
 from rnnfast.optim import clip_grads, remove_duplicate
+from rnnfast.sampling import frozen
 
 
 class Step(NamedTuple):
@@ -444,27 +445,6 @@ def perplexity(loss):
         return math.exp(loss)
     except OverflowError:
         return math.inf
-
-
-@contextmanager
-def frozen(model):
-    """Within the block the weights of the model's layers are frozen (Layer.freeze).
-
-    Layers that are frozen already stay so afterwards.
-    """
-    layers = [layer for layer in getattr(model, "layers", ()) if hasattr(layer, "freeze")]
-    layers = [layer for layer in layers if not _is_frozen(layer)]
-    try:
-        for layer in layers:
-            layer.freeze()
-        yield
-    finally:
-        for layer in layers:
-            layer.unfreeze()
-
-
-def _is_frozen(layer):
-    return getattr(layer, "frozen", False) or getattr(layer, "_packed", None) is not None
 
 
 def eval_perplexity(model, corpus, batch_size=10, time_size=35):

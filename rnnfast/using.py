@@ -4,13 +4,15 @@ import json
 import math
 import os
 import sys
+from contextlib import closing
+from itertools import islice
 
 import numpy as np
 
-from rnnfast import corpora, data, io, kernels, models, sampling
-from rnnfast.trainer import eval_perplexity, frozen
+from rnnfast import corpora, data, inside, io, kernels, models, sampling
+from rnnfast.sampling import frozen
+from rnnfast.trainer import eval_perplexity
 
-PROPERTIES = ("quotes", "brackets", "line", "word", "upper", "digit")  # of rnnfast.inside
 EVAL_BATCH, EVAL_TIME = 10, 35  # the book's
 SCORE_STEPS = 1024  # tokens whose scores are in memory at a time
 UNITS = {"char": "characters", "word": "words"}
@@ -59,7 +61,7 @@ def _pickled_model(path):
     (V, D), (H, width) = shapes[0], shapes[2]
     name = "BetterRnnlm" if len(shapes) > 6 else "Rnnlm" if width == 4 * H else "SimpleRnnlm"
     try:
-        model = model_class(name)(V, D, H, rng=0)
+        model = getattr(models, name)(V, D, H, rng=0)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
     model.load_params(path)
@@ -165,10 +167,8 @@ def generate(
 
     def ids():
         yield from prompt_ids
-        with frozen(model):
-            drawn = sampling.stream(model, start, **options)
-            for _ in range(length):
-                yield next(drawn)
+        with closing(sampling.stream(model, start, **options)) as drawn:
+            yield from islice(drawn, length)
 
     tail = ""
     for i, piece in enumerate(vocabulary.pieces(ids())):
@@ -217,7 +217,7 @@ def fetch(name, folder=None, url=None, sha256=None):
 
 def gradients(out="gradients.png"):
     """Draw how gradients explode and vanish over time; see rnnfast.inside."""
-    _inside().plot_gradients(out)
+    inside.plot_gradients(out)
     print(f"picture: {out}")
 
 
@@ -238,7 +238,6 @@ def cells(
     unit, of `layer` (the first): which; None takes, of all units, the one that follows `property`
     best, and prints the `top` of them with their correlation. text: "-" reads it from stdin.
     """
-    inside = _inside()
     model, vocabulary = open_model(model, vocabulary, level)
     if text == "-":
         text = sys.stdin.read()
@@ -270,14 +269,6 @@ def cells(
         print(f"page: {html}")
 
 
-def _inside():
-    try:
-        from rnnfast import inside
-    except ImportError:
-        raise ModuleNotFoundError("this version of rnnfast has no rnnfast.inside") from None
-    return inside
-
-
 # What training uses, too
 
 
@@ -298,9 +289,3 @@ def load_ids(path, vocabulary):
 
 def bits(level, ppl):
     return f" ({math.log2(ppl):.3f} bits per character)" if level == "char" else ""
-
-
-def model_class(name):
-    if not hasattr(models, name):
-        raise ValueError(f"this version of rnnfast has no {name}")
-    return getattr(models, name)

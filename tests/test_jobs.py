@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from test_cli import LINE, SMALL, command, read_log, run
 
-from rnnfast import io, jobs, using
+from rnnfast import inside, io, jobs, using
 from rnnfast.cli import main
 from rnnfast.data import CharVocabulary, WordVocabulary
 from rnnfast.models import BetterRnnlm, Rnnlm, load_model
@@ -617,19 +617,13 @@ def test_the_checkpoint_says_what_was_asked_for(tmp_path, text, capsys):
     )
 
 
-# What needs the general model and rnnfast.inside
+# Custom models, and looking inside
 
 
 CUSTOM = ["--model", "custom", "--variational"]
 
 
-@pytest.fixture
-def inside():
-    return pytest.importorskip("rnnfast.inside")
-
-
 def test_custom_and_simple_models(tmp_path, text, capsys):
-    pytest.importorskip("rnnfast.inside")
     sizes = ["--hidden", "8", "--embedding", "8", "--batch-size", "4", "--time-size", "10"]
     for arguments, name, expected in [
         (["--model", "simple"], "SimpleRnnlm", {}),
@@ -671,7 +665,7 @@ def test_custom_and_simple_models(tmp_path, text, capsys):
         (out / "checkpoint.safetensors").unlink()
 
 
-def test_generate_top_k_and_top_p(characters, inside, capsys):
+def test_generate_top_k_and_top_p(characters, capsys):
     path, _ = characters
     likeliest = ok(capsys, "generate", path, "--length", "20", "--temperature", "0")
     arguments = ["generate", path, "--length", "20", "--seed", "1"]
@@ -680,14 +674,14 @@ def test_generate_top_k_and_top_p(characters, inside, capsys):
     assert ok(capsys, *arguments) != likeliest
 
 
-def test_gradients(tmp_path, inside, capsys):
+def test_gradients(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     picture = tmp_path / "g.png"
     assert ok(capsys, "gradients", "--out", str(picture)) == [f"picture: {picture}"]
     assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
-def test_cells(characters, words, tmp_path, inside, capsys):
+def test_cells(characters, words, tmp_path, capsys):
     path, model = characters
     text = "ab a\ncab\nb"
     hs = inside.activations(model, CharVocabulary("ab \nc").encode(text))
@@ -709,4 +703,3 @@ def test_cells(characters, words, tmp_path, inside, capsys):
     assert "name a --unit" in failing(capsys, "cells", path, "hi there")
     (line,) = ok(capsys, "cells", path, "hi there", "--unit", "0")
     assert "hi" in line and " there" in line
-    assert set(using.PROPERTIES) == set(inside.PROPERTIES)

@@ -12,13 +12,13 @@ from rnnfast.layers import Affine, Sigmoid
 from rnnfast.losses import SoftmaxWithLoss
 from rnnfast.models import Rnnlm
 from rnnfast.optim import SGD, Adam
+from rnnfast.sampling import frozen
 from rnnfast.trainer import (
     Plateau,
     RnnlmTrainer,
     Trainer,
     check_divergence,
     eval_perplexity,
-    frozen,
     perplexity,
 )
 
