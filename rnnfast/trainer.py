@@ -454,29 +454,48 @@ def eval_perplexity(model, corpus, batch_size=10, time_size=35):
     that does not fill a batch is dropped. The model's state is zero before and after; its weights
     are frozen meanwhile. ValueError if not even one batch fits.
     """
-    corpus = ids("eval_perplexity", "corpus", corpus)
-    xs, ts = corpus[:-1], corpus[1:]
-    count("eval_perplexity", "batch_size", batch_size)
-    count("eval_perplexity", "time_size", time_size)
-    max_iter = len(xs) // (batch_size * time_size)
-    if max_iter == 0:
-        raise ValueError(
-            f"eval_perplexity: a batch of {batch_size} x {time_size} needs at least "
-            f"{batch_size * time_size + 1} ids, got {len(corpus)}"
-        )
     # The book's own Rnnlm does not know the flag.
     flag = "train_flg" in inspect.signature(model.forward).parameters
     options = {"train_flg": False} if flag else {}
+
+    def loss(xs, ts):
+        return float(model.forward(xs, ts, **options))
+
+    with frozen(model) if flag else nullcontext():
+        return perplexity(
+            _mean_of_batches("eval_perplexity", model, corpus, batch_size, time_size, loss)
+        )
+
+
+def eval_accuracy(model, corpus, batch_size=10, time_size=35):
+    """How often the likeliest next id is the right one, from 0 to 1; else as eval_perplexity."""
+
+    def share(xs, ts):
+        return float((io.to_numpy(model.predict(xs)).argmax(axis=2) == ts).mean())
+
+    with frozen(model):
+        return _mean_of_batches("eval_accuracy", model, corpus, batch_size, time_size, share)
+
+
+def _mean_of_batches(owner, model, corpus, batch_size, time_size, measure):
+    corpus = ids(owner, "corpus", corpus)
+    xs, ts = corpus[:-1], corpus[1:]
+    count(owner, "batch_size", batch_size)
+    count(owner, "time_size", time_size)
+    max_iter = len(xs) // (batch_size * time_size)
+    if max_iter == 0:
+        raise ValueError(
+            f"{owner}: a batch of {batch_size} x {time_size} needs at least "
+            f"{batch_size * time_size + 1} ids, got {len(corpus)}"
+        )
     model.reset_state()
     total = 0.0
     try:
-        with frozen(model) if flag else nullcontext():
-            for i in range(max_iter):
-                batch = data.sequence_batch(xs, ts, batch_size, time_size, i * time_size)
-                total += float(model.forward(*batch, **options))
+        for i in range(max_iter):
+            total += measure(*data.sequence_batch(xs, ts, batch_size, time_size, i * time_size))
     finally:
         model.reset_state()
-    return perplexity(total / max_iter)
+    return total / max_iter
 
 
 def ids(owner, name, value):

@@ -11,7 +11,7 @@ import numpy as np
 
 from rnnfast import corpora, data, inside, io, kernels, models, sampling
 from rnnfast.sampling import frozen
-from rnnfast.trainer import eval_perplexity
+from rnnfast.trainer import eval_accuracy, eval_perplexity
 
 EVAL_BATCH, EVAL_TIME = 10, 35  # the book's
 SCORE_STEPS = 1024  # tokens whose scores are in memory at a time
@@ -69,12 +69,14 @@ def _pickled_model(path):
 
 
 def evaluate_file(model, file, batch_size=None, time_size=None, vocabulary=None, level=None):
-    """Print the perplexity of a text under a model, and bits per character."""
+    """Print loss, perplexity (bits per character) and accuracy of a model on a text."""
     model, vocabulary = open_model(model, vocabulary, level)
     ids = load_ids(file, vocabulary)
     ppl = evaluate(model, ids, batch_size, time_size)
+    accuracy = evaluate(model, ids, batch_size, time_size, eval_accuracy)
     unit = UNITS[vocabulary.level]
     print(f"{file}: {len(ids):,} {unit}{_unknowns(vocabulary, ids)}")
+    print(f"loss: {math.log(ppl):.4f}, accuracy: {accuracy:.2%}")
     print(f"perplexity: {ppl:.2f}{bits(vocabulary.level, ppl)}")
 
 
@@ -272,12 +274,12 @@ def cells(
 # What training uses, too
 
 
-def evaluate(model, ids, batch_size=None, time_size=None):
-    """eval_perplexity with the book's batches, or one sample where the text is too short."""
+def evaluate(model, ids, batch_size=None, time_size=None, measure=eval_perplexity):
+    """measure with the book's batches, or one sample where the text is too short."""
     short = len(ids) - 1 < (batch_size or EVAL_BATCH) * (time_size or EVAL_TIME)
     batch_size = batch_size or (1 if short else EVAL_BATCH)
     time_size = time_size or (min(EVAL_TIME, len(ids) - 1) if short else EVAL_TIME)
-    return eval_perplexity(model, ids, batch_size, time_size)
+    return measure(model, ids, batch_size, time_size)
 
 
 def load_ids(path, vocabulary):

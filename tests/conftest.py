@@ -35,7 +35,7 @@ if "cuda" not in kernels.devices():
     FAST += [Column("cuda", dtype, simulated=True) for dtype in DTYPES]
 
 SIMULATED_WORK = 40_000  # multiply-adds of each gate, or elements, that a simulated GPU is given
-SIMULATED_ROWS = 300
+SIMULATED_ROWS = 100
 
 
 def pytest_collection_modifyitems(config, items):

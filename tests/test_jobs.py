@@ -17,7 +17,7 @@ from rnnfast import inside, io, jobs, using
 from rnnfast.cli import main
 from rnnfast.data import CharVocabulary, WordVocabulary
 from rnnfast.models import BetterRnnlm, Rnnlm, load_model
-from rnnfast.trainer import eval_perplexity
+from rnnfast.trainer import eval_accuracy, eval_perplexity
 
 LINES = "the cat sat on the mat\nthe dog sat on the rug\na bird sang\n"
 KOREAN = "나 보기가 역겨워 가실 때에는\n말없이 고이 보내 드리우리다\n"
@@ -447,13 +447,15 @@ def test_eval(characters, tmp_path, capsys):
     ppl = eval_perplexity(model, ids)
     lines = ok(capsys, "eval", path, str(file))
     assert lines[0] == f"{file}: 420 characters"
-    assert lines[1] == f"perplexity: {ppl:.2f} ({math.log2(ppl):.3f} bits per character)"
+    accuracy = eval_accuracy(model, ids)
+    assert lines[1] == f"loss: {math.log(ppl):.4f}, accuracy: {accuracy:.2%}"
+    assert lines[2] == f"perplexity: {ppl:.2f} ({math.log2(ppl):.3f} bits per character)"
     lines = ok(capsys, "eval", path, str(file), "--batch-size", "3", "--time-size", "11")
-    assert lines[1].startswith(f"perplexity: {eval_perplexity(model, ids, 3, 11):.2f} ")
+    assert lines[2].startswith(f"perplexity: {eval_perplexity(model, ids, 3, 11):.2f} ")
     file.write_text("ab ba", encoding="utf-8")  # one batch of four steps
     lines = ok(capsys, "eval", path, str(file))
     mean = -sum(naive_logs(model, ids[:5].tolist())) / 4
-    assert lines[1].startswith(f"perplexity: {math.exp(mean):.2f} ")
+    assert lines[2].startswith(f"perplexity: {math.exp(mean):.2f} ")
     error = failing(capsys, "eval", path, str(file), "--batch-size", "9", "--time-size", "9")
     assert "9 x 9 needs at least 82 ids, got 5" in error
     file.write_text("abz", encoding="utf-8")
@@ -472,9 +474,14 @@ def test_eval_of_the_books_pickle(tmp_path, capsys):
         with open(pickled, "wb") as stream:
             pickle.dump([param.astype(np.float16) for param in model.params], stream)
         model.load_params(pickled)
-        expected = f"perplexity: {using.evaluate(model, ids):.2f}"
+        ppl, accuracy = (
+            using.evaluate(model, ids),
+            using.evaluate(model, ids, measure=eval_accuracy),
+        )
+        expected = [f"loss: {math.log(ppl):.4f}, accuracy: {accuracy:.2%}"]
+        expected += [f"perplexity: {ppl:.2f}"]
         lines = ok(capsys, "eval", pickled, str(file), "--vocabulary", str(train))
-        assert lines == [f"{file}: 160 words", expected]
+        assert lines == [f"{file}: 160 words", *expected]
         assert "name the text" in failing(capsys, "eval", pickled, str(file))
         error = failing(capsys, "eval", pickled, str(file), "--vocabulary", str(file))
         assert "file.txt: the vocabulary has 4 tokens, the model 11" in error

@@ -18,6 +18,7 @@ from rnnfast.trainer import (
     RnnlmTrainer,
     Trainer,
     check_divergence,
+    eval_accuracy,
     eval_perplexity,
     perplexity,
 )
@@ -214,6 +215,25 @@ def test_plot_shows_the_curve(monkeypatch):
     assert line.get_ydata().tolist() == trainer.ppl_list
     assert pyplot.gca().get_ylim() == (0, 20)
     pyplot.close()
+
+
+def test_eval_accuracy():
+    """The share of right guesses, batch by batch with the state carried on, against a loop."""
+    model = train()[0].model
+    xs, ts = TEXT[:-1], TEXT[1:]
+    right, batches = 0, len(xs) // (2 * 7)
+    for sample in range(2):
+        model.reset_state()
+        for k in range(batches * 7):
+            place = (sample * (len(xs) // 2) + k) % len(xs)
+            scores = model.predict(xs[place].reshape(1, 1))
+            right += scores[0, 0].argmax() == ts[place]
+    model.reset_state()
+    accuracy = eval_accuracy(model, TEXT, 2, 7)
+    assert accuracy == pytest.approx(right / (batches * 2 * 7))
+    assert accuracy > 1 / V
+    with pytest.raises(ValueError, match="eval_accuracy: a batch of 9 x 90 needs"):
+        eval_accuracy(model, TEXT, 9, 90)
 
 
 def test_evaluation_freezes_and_unfreezes(monkeypatch):

@@ -14,9 +14,10 @@ from rnnfast.kernels import get_float32_matmul_precision
 
 
 class Packed(tuple):
-    """Copies of (Wx, Wh, b) on the GPU, which forward takes where train=False; and whose."""
+    """Copies of (Wx, Wh, b) on the GPU, which forward takes where train=False."""
 
-    cell: str
+    cell: str  # whose
+    host: bool  # whether they came as NumPy arrays
 
 
 NOTHING = Plan("nothing", 0, 0)  # N = 0 or T = 0
@@ -227,7 +228,8 @@ def start_forward(cell, gates, names, xs, state, params, train, h_mask):
     call.check_state("state", names, state)
     if h_mask is not None:
         call.check_state("h_mask", ("h_mask",), (h_mask,))
-    call.host = is_numpy(xs) and is_numpy(params[0])
+    own = params.host if isinstance(params, Packed) else is_numpy(params[0])
+    call.host = own and is_numpy(xs)
     return call
 
 
@@ -258,8 +260,10 @@ def start_backward(cell, gates, names, dhs, dstate, params, cache, grads):
 
 def pack(cell, gates, params):
     """Copies of params on the GPU; see rnnfast.kernels."""
+    if isinstance(params, Packed):
+        raise TypeError(f"{cell}: params must be (Wx, Wh, b), got packed ones")
     call = Call(cell, gates, 1, params)
     gpu = call.gpu
     packed = Packed(None if p is None else gpu.to_device(p).copy() for p in call.params)
-    packed.cell = cell
+    packed.cell, packed.host = cell, is_numpy(params[0])
     return packed
