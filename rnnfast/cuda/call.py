@@ -136,11 +136,18 @@ class Call:
         return self.move(Wx), self.move(Wh), self.move(b)
 
     def state(self, state):
-        """The states on the GPU, zeros for None."""
-        return tuple(
-            self.zeros(self.N, self.H) if x is None else self.move(x)
-            for x in (state or (None,) * self.states)
-        )
+        """The states on the GPU; the same zeros for each that is None."""
+        state = state or (None,) * self.states
+        zeros = self.zeros(self.N, self.H) if any(x is None for x in state) else None
+        return tuple(zeros if x is None else self.move(x) for x in state)
+
+    def final(self, plan, *states):
+        """Arrays for the states at the other end, where a step after the other starts from these.
+
+        Kernels that run all steps write them without a look.
+        """
+        copied = plan.kind in ("steps", "nothing")
+        return tuple(x.copy() if copied else self.empty(*x.shape) for x in states)
 
     # What runs outside the recurrence
 
@@ -176,7 +183,7 @@ class Call:
                     grad[...] = 0
             return self.give(self.empty(self.N, self.T, self.D))
         matmul = self.gpu.matmul
-        dWh = self.empty(self.H, self.gates * self.H)
+        dWh = self.target(grads[1])
         for left, columns in recurrent:
             if kept["masked"]:
                 left = left * kept["m"][:, np.newaxis]
@@ -184,10 +191,16 @@ class Call:
                 matmul(rows(left).T, dA2, out=dWh)
             else:
                 dWh[:, columns] = matmul(rows(left).T, dA2[:, columns])
-        self.write(grads[0], matmul(rows(xs).T, dA2))
-        self.write(grads[1], dWh)
+        dWx = self.target(grads[0])
+        matmul(rows(xs).T, dA2, out=dWx)
+        computed = [dWx, dWh]
         if self.has_bias:
-            self.write(grads[2], dA2.sum(axis=0))
+            db = self.target(grads[2])
+            dA2.sum(axis=0, out=db)
+            computed.append(db)
+        for grad, value in zip(grads, computed, strict=False):
+            if value is not grad:
+                self.write(grad, value)
         dxs = self.empty(self.N, self.T, self.D)
         matmul(dA2, Wx.T, out=rows(dxs))
         return self.give(dxs)
@@ -205,6 +218,11 @@ class Call:
     def give(self, x):
         """A result to the caller."""
         return self.gpu.to_host(x) if self.host else x
+
+    def target(self, grad):
+        """Where to compute a gradient: in the caller's array, if a product can write it."""
+        own = self.gpu.is_array(grad) and grad.flags.c_contiguous
+        return grad if own else self.empty(*grad.shape)
 
     def write(self, grad, value):
         """A gradient into the caller's array."""

@@ -458,12 +458,12 @@ def forward(xs, state, params, *, train=True, reverse=False, h_mask=None):
     call = calls.start_forward("lstm", GATES, STATES, xs, state, params, train, h_mask)
     gpu, N, T, H = call.gpu, call.N, call.T, call.H
     xs, (Wx, Wh, b), (h0, c0) = call.move(xs), call.weights(), call.state(state)
-    hs, hT, cT = call.empty(N, T, H), h0.copy(), c0.copy()
+    plan = call.plan(FORWARD)
+    hs, (hT, cT) = call.empty(N, T, H), call.final(plan, h0, c0)
     A, masked, m = call.projection(xs, Wx), h_mask is not None, call.mask(h_mask)
     hp, cp = (call.empty(N, T, H), call.empty(N, T, H)) if train else (hs, hs)
 
     first, ahead = (T - 1, -1) if reverse else (0, 1)
-    plan = call.plan(FORWARD)
     if plan.kind == "row":
         kernel = row_forward(gpu, H, masked)
         kernel(N, A, Wh, b, h0, c0, m, hs, hp, cp, hT, cT, T, first, ahead, train)
@@ -490,10 +490,10 @@ def backward(dhs, dstate, params, cache, grads):
     gpu, N, T, H = call.gpu, call.N, call.T, call.H
     dhs, (Wx, Wh, _), (dhT, dcT) = call.move(dhs), call.weights(), call.state(dstate)
     A, hp, cp, m, masked = (kept[name] for name in ("A", "hp", "cp", "m", "masked"))
-    dh0, dc0 = dhT.copy(), dcT.copy()
+    plan = call.plan(BACKWARD)
+    dh0, dc0 = call.final(plan, dhT, dcT)
 
     first, ahead = (0, 1) if kept["reverse"] else (T - 1, -1)
-    plan = call.plan(BACKWARD)
     if plan.kind == "row":
         row_backward(gpu, H, masked)(N, dhs, A, cp, Wh, m, dhT, dcT, dh0, dc0, T, first, ahead)
     elif plan.kind == "grid":

@@ -347,12 +347,12 @@ def forward(xs, state, params, *, train=True, reverse=False, h_mask=None, nonlin
     call = calls.start_forward("rnn", GATES, STATES, xs, state, params, train, h_mask)
     gpu, N, T, H = call.gpu, call.N, call.T, call.H
     xs, (Wx, Wh, b), (h0,) = call.move(xs), call.weights(), call.state(state)
-    hs, hT = call.empty(N, T, H), h0.copy()
+    plan = call.plan(FORWARD)
+    hs, (hT,) = call.empty(N, T, H), call.final(plan, h0)
     A, masked, m = call.projection(xs, Wx), h_mask is not None, call.mask(h_mask)
     hp = call.empty(N, T, H) if train else hs
 
     first, ahead = (T - 1, -1) if reverse else (0, 1)
-    plan = call.plan(FORWARD)
     if plan.kind == "row":
         kernel = row_forward(gpu, H, nonlinearity, masked)
         kernel(N, A, Wh, b, h0, m, hs, hp, hT, T, first, ahead, train)
@@ -378,10 +378,10 @@ def backward(dhs, dstate, params, cache, grads):
     dhs, (Wx, Wh, _), (dhT,) = call.move(dhs), call.weights(), call.state(dstate)
     A, hp, m, masked = (kept[name] for name in ("A", "hp", "m", "masked"))
     nonlinearity = kept["nonlinearity"]
-    dh0 = dhT.copy()
+    plan = call.plan(BACKWARD)
+    (dh0,) = call.final(plan, dhT)
 
     first, ahead = (0, 1) if kept["reverse"] else (T - 1, -1)
-    plan = call.plan(BACKWARD)
     if plan.kind == "row":
         kernel = row_backward(gpu, H, nonlinearity, masked)
         kernel(N, dhs, A, Wh, m, dhT, dh0, T, first, ahead)
