@@ -69,12 +69,14 @@ run() { # name, command...: within its limit, into its log, and a line for the s
 run_tests() {
     local more=()
     # Compiling is most of the work, so processes help. -p: pytest-benchmark warns beside xdist.
+    # -W: a warning of a driver or a library that nobody here has seen must not fail every test.
     if "$python" -c 'import xdist' 2> /dev/null; then
         local processes
         processes=$(nproc)
         more=(-n "$((processes < 8 ? processes : 8))" --dist worksteal)
     fi
-    run tests "$python" -m pytest tests -k cuda -p no:benchmark -p no:cacheprovider "${more[@]}"
+    run tests "$python" -m pytest tests -k cuda -W default -p no:benchmark -p no:cacheprovider \
+        "${more[@]}"
 }
 
 find_sanitizer() {

@@ -322,7 +322,18 @@ def run_benchmarks(tmp_path, *words):
     pytest.importorskip("threadpoolctl", reason="threadpoolctl is not installed")
     path = tmp_path / "cuda.json"
     done = python(
-        *("-m", "pytest", "benchmarks/cuda", "-p", "fake_gpu", "-p", "no:cacheprovider", "-rs"),
+        *(
+            "-m",
+            "pytest",
+            "benchmarks/cuda",
+            "-p",
+            "fake_gpu",
+            "-p",
+            "no:cacheprovider",
+            "-rs",
+            "-W",
+            "default",
+        ),
         *(f"--benchmark-json={path}", "--rounds=2", *words),
         PYTHONPATH=os.pathsep.join((str(ROOT), str(ROOT / "tests"))),
     )
