@@ -1,0 +1,1 @@
+"""Benchmarks of the cuda column; see README.md."""

@@ -1,0 +1,197 @@
+"""Who computes a case of benchmarks/cases.py on the GPU.
+
+As in benchmarks/contenders.py: it prepares itself for a case, `run()` is what is timed, `results()`
+is [hs] or, in training, [hs, dxs, *grads] as NumPy arrays, None from one whose cell is a different
+one. `prepare()` sets what is global before its turn. `precision` is "highest" or "high" (TF32).
+
+A new contender is a class and a line in CONTENDERS.
+"""
+
+import importlib
+import importlib.util
+
+import numpy as np
+
+import rnnfast
+from benchmarks.contenders import LAYERS, PyTorch
+from benchmarks.race import check
+from rnnfast.kernels import load
+
+# Ours against the float64 reference: hs, and what is made of it. Outside the time loop a product is
+# cuBLAS's, and in TF32 it may cut off up to 2^-10 of either operand.
+TOLERANCES = {"highest": (1e-5, 1e-5), "high": (1e-3, 3e-3)}
+PEER_TOLERANCES = {"highest": (1e-3, 1e-3), "high": (1e-2, 1e-2)}  # to know what a peer computes
+
+
+def on(xp, name="baselines", **more):
+    """A second copy of a baseline's module where `np` is xp, and other names those of `more`."""
+    spec = importlib.util.find_spec(f"benchmarks.{name}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for key, value in {"np": xp, **more}.items():
+        assert hasattr(module, key), key
+        setattr(module, key, value)
+    return module
+
+
+class Rnnfast:
+    """The contract, rnnfast.kernels, with CuPy arrays; weights packed for inference."""
+
+    name, label, ours, precision = "rnnfast", "rnnfast", True, "highest"
+
+    def __init__(self, case, gpu):
+        self.case, self.gpu, arrays = case, gpu, case.arrays
+        self.module = load(case.cell, "cuda")
+        self.place(arrays)
+        self.grads = tuple(None if p is None else np.zeros_like(p) for p in self.params)
+        if not case.training:
+            self.params = self.module.pack(self.params)
+
+    def place(self, arrays):
+        """Everything but the gradients, to where this contender wants it."""
+        put = self.gpu.put
+        self.params = (*map(put, arrays["params"]), None)[:3]
+        self.xs, self.dhs = put(arrays["xs"]), put(arrays["dhs"])
+        self.state = tuple(map(put, arrays["state"])) if self.case.streaming else None
+
+    def prepare(self):
+        rnnfast.set_float32_matmul_precision(self.precision)
+
+    def run(self):
+        forward, training = self.module.forward, self.case.training
+        self.hs, state, cache = forward(self.xs, self.state, self.params, train=training)
+        if training:
+            self.dxs, _ = self.module.backward(self.dhs, None, self.params, cache, self.grads)
+        if self.case.streaming:
+            self.state = state
+
+    def results(self):
+        fetch = self.gpu.fetch
+        if not self.case.training:
+            return [fetch(self.hs)]
+        return [fetch(x) for x in (self.hs, self.dxs, *self.grads) if x is not None]
+
+
+class RnnfastTF32(Rnnfast):
+    name, label, precision = "rnnfast-tf32", "rnnfast, TF32", "high"
+
+
+class RnnfastHost(Rnnfast):
+    """NumPy in, NumPy out: every call copies its arrays to the GPU and the results back."""
+
+    name, label = "rnnfast-host", "rnnfast, NumPy in and out"
+
+    def place(self, arrays):
+        self.params = (*arrays["params"], None)[:3]
+        self.xs, self.dhs = arrays["xs"], arrays["dhs"]
+        self.state = arrays["state"] if self.case.streaming else None
+
+
+class CuDNN(PyTorch):
+    """nn.RNN, nn.LSTM, nn.GRU on the GPU, which are cuDNN's."""
+
+    name, label, ours, precision = "cudnn", "PyTorch (cuDNN)", False, "highest"
+
+    def __init__(self, case, gpu):
+        super().__init__(case)
+        device = gpu.torch_device
+        self.net.to(device)
+        self.xs = self.xs.detach().to(device).requires_grad_(case.training)
+        self.dhs = self.dhs.to(device)
+        if case.streaming:
+            lstm = case.cell == "lstm"
+            self.state = tuple(s.to(device) for s in self.state) if lstm else self.state.to(device)
+
+    def prepare(self):
+        set_torch_precision(self.torch, self.precision)
+
+    def results(self):
+        self.hs = self.hs.detach().cpu()
+        if self.case.training:
+            self.grads = [grad.cpu() for grad in self.grads]
+        return super().results()
+
+
+class CuDNNTF32(CuDNN):
+    name, label, precision = "cudnn-tf32", "PyTorch (cuDNN), TF32", "high"
+
+
+class CuDNNHost(CuDNN):
+    """From NumPy arrays and back to them, as RnnfastHost; the weights stay on the GPU."""
+
+    name, label = "cudnn-host", "PyTorch (cuDNN), NumPy in and out, weights stay"
+
+    def __init__(self, case, gpu):
+        super().__init__(case, gpu)
+        self.device = gpu.torch_device
+        self.there, self.host = self.run, (case.arrays["xs"], case.arrays["dhs"])
+        self.run = self.to_and_fro
+
+    def to_and_fro(self):
+        xs, dhs = (self.torch.from_numpy(x).to(self.device) for x in self.host)
+        self.xs, self.dhs = xs.requires_grad_(self.case.training), dhs
+        self.there()
+        self.back = [self.hs.detach().cpu().numpy()]
+        if self.case.training:
+            self.back += [grad.cpu().numpy() for grad in self.grads]
+
+
+class Book:
+    """baselines.py with CuPy in the place of NumPy: what the book's layers cost with GPU = True."""
+
+    name, label, ours, precision = "cupy", "CuPy at the book's cost", False, "highest"
+
+    def __init__(self, case, gpu):
+        self.case, self.gpu, arrays = case, gpu, case.arrays
+        layer = getattr(on(gpu.xp), LAYERS[case.cell])
+        self.layer = layer(*map(gpu.put, arrays["params"]), stateful=case.streaming)
+        self.layer.state = tuple(map(gpu.put, arrays["state"]))
+        self.xs, self.dhs = gpu.put(arrays["xs"]), gpu.put(arrays["dhs"])
+
+    def prepare(self):
+        """CuPy's products are in full precision unless CUPY_TF32 says otherwise."""
+
+    def run(self):
+        self.hs = self.layer.forward(self.xs)
+        if self.case.training:
+            self.dxs = self.layer.backward(self.dhs)
+
+    def results(self):
+        found = [self.hs, self.dxs, *self.layer.grads] if self.case.training else [self.hs]
+        return [self.gpu.fetch(x) for x in found]
+
+
+def set_torch_precision(torch, precision):
+    """TF32 in cuDNN's layers and in products, or neither."""
+    torch.backends.cudnn.allow_tf32 = precision == "high"
+    torch.set_float32_matmul_precision(precision)
+
+
+def why_not(contender, gpu):
+    """Why a contender cannot take part, or None."""
+    if contender.name.startswith("cudnn") and gpu.torch_device is None:
+        return "PyTorch with CUDA is not installed"
+    return None
+
+
+def check_results(contender, expected):
+    """AssertionError unless the last run gave what the float64 reference says."""
+    got = contender.results()
+    if got is not None:
+        tolerances = TOLERANCES if contender.ours else PEER_TOLERANCES
+        of_hs, of_all = tolerances[contender.precision]
+        what = f"{contender.name}, {contender.case}"
+        check(what, got[:1], expected[:1], of_hs)
+        check(what, got, expected, of_all)
+
+
+CONTENDERS = {c.name: c for c in (Rnnfast, RnnfastTF32, CuDNN, CuDNNTF32, Book)}
+TRANSFERS = {c.name: c for c in (RnnfastHost, Rnnfast, CuDNNHost, CuDNN)}
+TRANSFERRED = ((20, 35, 100, 100), (20, 35, 650, 650))  # N, T, D, H to which they are put
+# Whose time over whose is shown: a peer's over ours, in the same precision.
+RIVALS = {
+    "cudnn": "rnnfast",
+    "cudnn-tf32": "rnnfast-tf32",
+    "cupy": "rnnfast",
+    "cudnn-host": "rnnfast-host",
+}

@@ -1,0 +1,160 @@
+"""Every kernel of the cuda column once, on small cases: what compute-sanitizer watches.
+
+    python -m benchmarks.sanitize [NAME ...]
+    compute-sanitizer --tool memcheck python -m benchmarks.sanitize
+
+Each cell runs forward and backward in each way (row, grid in float32 and in TF32, steps), the grid
+with several groups and blocks, and the ops run once. Results are compared with the reference. One
+line a case; exit code 1 if one is wrong. Without a GPU: one line that says why, exit code 1.
+"""
+
+import argparse
+import sys
+from functools import partial
+from unittest import mock
+
+import numpy as np
+
+import rnnfast
+from benchmarks.cases import GATES
+from rnnfast import cuda
+from rnnfast.cuda import call, planner
+from rnnfast.kernels import CELLS, load
+
+# A TF32 product outside the kernels is cuBLAS's, whose operands lose up to 2^-10 each.
+TOLERANCES = {"float32": 1e-5, "tf32": 5e-3}
+N, T, D, H = 5, 3, 4, 13
+GROUPS, UNITS = 2, 5  # of the grid: 2 groups of samples, each of 3 blocks
+OPTIONS = {"rnn": ({}, {"nonlinearity": "relu"})}  # the others have none
+
+
+def make_plan(kind, gpu, products, N, H, dtype, precision):
+    """In the place of the planner's: the way to run, whatever the size."""
+    if kind == "row":
+        return planner.Plan("row", N, planner.up(4 * H, planner.WARP))
+    if kind == "grid":
+        return planner.grid_plan(products, N, H, precision, GROUPS, UNITS)
+    return planner.Plan("steps", -(-N * H // planner.THREADS), planner.THREADS)
+
+
+def run_cell(cell, kind, precision, options, masked):
+    """Forward and backward of one cell; the largest error and what it may be."""
+    rng = np.random.default_rng(0)
+    columns = GATES[cell] * H
+
+    def normal(*shape):
+        return rng.standard_normal(shape).astype(np.float32)
+
+    params = normal(D, columns) / 2, normal(H, columns) / 4, normal(columns)
+    states = 2 if cell == "lstm" else 1
+    state, dstate = (tuple(normal(N, H) for _ in range(states)) for _ in range(2))
+    xs, dhs = normal(N, T, D), normal(N, T, H)
+    keywords = dict(options)
+    if masked:
+        keywords |= {"h_mask": (rng.random((N, H)) > 0.3) * np.float32(1.5), "reverse": True}
+
+    def run(module, as_is):
+        x, s, p, d, ds = xs, state, params, dhs, dstate
+        more = dict(keywords)
+        if not as_is:
+            x, d = x.astype("f8"), d.astype("f8")
+            s, p, ds = ([a.astype("f8") for a in arrays] for arrays in (s, p, ds))
+            if masked:
+                more["h_mask"] = more["h_mask"].astype("f8")
+        hs, final, kept = module.forward(x, s, p, **more)
+        grads = [np.full_like(a, np.nan) for a in p]
+        dxs, first = module.backward(d, ds, p, kept, grads)
+        return [hs, dxs, *final, *first, *grads]
+
+    with mock.patch.object(call, "make_plan", partial(make_plan, kind)):
+        rnnfast.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        try:
+            got = run(load(cell, "cuda"), True)
+        finally:
+            rnnfast.set_float32_matmul_precision("highest")
+    return worst(got, run(load(cell, "reference"), False)), TOLERANCES[precision]
+
+
+def worst(got, expected):
+    """The largest error of any array, relative to that array's largest number."""
+    errors = [
+        float(np.max(np.abs(a - b))) / (1 + float(np.max(np.abs(b))))
+        for a, b in zip(got, expected, strict=True)
+    ]
+    return float("nan") if np.isnan(errors).any() else max(errors)
+
+
+def run_ops():
+    """Every op with a kernel of its own, against the reference."""
+    found = []
+    for device in ("cuda", "reference"):
+        ops, rng = load("ops", device), np.random.default_rng(0)
+        real = np.float32 if device == "cuda" else np.float64
+
+        def normal(*shape, rng=rng, real=real):
+            return rng.standard_normal(shape).astype(np.float32).astype(real)
+
+        ids = np.array([3, 0, 3, 8, 3, 1, 0])
+        W, affine, b, dout = normal(9, 5), normal(5, 300), normal(300), normal(7, 5)
+        dW, d_affine, db = np.full_like(W, np.nan), np.zeros_like(affine), np.zeros_like(b)
+        x = ops.embedding_forward(ids, W)
+        ops.embedding_backward(dout, ids, dW)
+        loss, kept = ops.affine_softmax_loss_forward(x, affine, b, ids)
+        dx = ops.affine_softmax_loss_backward(kept, d_affine, db)
+        p, q, m, v = normal(7, 5), normal(7, 5), np.zeros((7, 5), real), np.zeros((7, 5), real)
+        ops.sgd(p, dout, 0.1)
+        ops.adam(q, dout, m, v, 0.01, 0.9, 0.999)
+        mask = ops.dropout_mask((13, 5), 0.4, (1, 2), 3, real)
+        scaled = normal(7, 5)
+        ops.scale(scaled, 0.5)
+        squares = ops.sum_of_squares(W)
+        scalars = np.array([loss, squares], real)
+        found.append([x, dW, dx, d_affine, db, p, q, m, v, mask, scaled, scalars])
+    return worst(*found), TOLERANCES["float32"]
+
+
+def cases():
+    """{name: function}."""
+    found = {"ops": run_ops}
+    ways = [("row", "float32"), ("grid", "float32"), ("grid", "tf32"), ("steps", "float32")]
+    for cell in CELLS:
+        for options in OPTIONS.get(cell, ({},)):
+            for kind, precision in ways:
+                for masked in (False, True):
+                    if masked and options:
+                        continue
+                    words = [cell, *options.values(), kind, precision, "masked" * masked]
+                    name = "-".join(filter(None, words))
+                    found[name] = partial(run_cell, cell, kind, precision, options, masked)
+    return found
+
+
+def run(names):
+    """Runs cases and prints a line for each; how many are wrong."""
+    wrong = 0
+    for name in names:
+        error, tolerance = cases()[name]()
+        good = error <= tolerance
+        wrong += not good
+        print(f"{name:<28} error {error:.1e} {'ok' if good else f'WRONG, over {tolerance:g}'}")
+        sys.stdout.flush()
+    return wrong
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="cases to run (all)")
+    names = parser.parse_args().names or list(cases())
+    if unknown := set(names) - set(cases()):
+        parser.error(f"no case {', '.join(sorted(unknown))}; there are {', '.join(cases())}")
+    if reason := cuda.available():
+        raise SystemExit(f"no GPU: {reason}")
+    import cupy
+
+    # No memory pool: each array is an allocation, so that memcheck sees what goes beyond one.
+    cupy.cuda.set_allocator(None)
+    raise SystemExit(1 if run(names) else 0)
+
+
+if __name__ == "__main__":
+    main()

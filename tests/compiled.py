@@ -1,0 +1,334 @@
+"""The CUDA kernels compiled for a GPU that is not there: what the linker and the SASS say.
+
+    python tests/compiled.py            the table for sm_80 and sm_90, as Markdown
+
+Nothing is listed by hand: the column's own functions run on a runtime that compiles every kernel
+that it is asked for, and launches none. Needs numba-cuda and nvdisasm (the `cuda-compile` extra),
+no driver.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from cases import VARIANTS
+
+import rnnfast
+from rnnfast import cuda, kernels
+from rnnfast.cuda import planner
+from rnnfast.cuda.runtime import Compiler
+
+GPUS = {  # name: compute capability, multiprocessors, bytes of shared memory for a block at most
+    "A100": ((8, 0), 108, 163 * 1024),
+    "H100": ((9, 0), 132, 227 * 1024),
+}
+PRECISIONS = {"float32": "highest", "tf32": "high"}
+STEPS = (129, 128)  # N, H: more samples than a grid takes, so a kernel a step
+SHAPES = ((20, 100), (20, 650), (64, 1024), STEPS)  # of the table
+
+RESOURCES = re.compile(r"Used (\d+) registers")
+MEMORY = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+STATIC = re.compile(r"(\d+) bytes smem")
+INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", re.MULTILINE)
+FLOAT64 = re.compile(r"D(ADD|MUL|FMA|SETP|MNMX|MMA)\b|\w+\.(.*\.)?F64\b|MUFU\.\w+64H")
+
+
+def why_missing():
+    """Why nothing can be compiled here, or None."""
+    for module, package in (("numba", "numba-cuda"), ("cuda.core", "numba-cuda[cu13]")):
+        if not _found(module):
+            return f"{package} is not installed (pip install 'rnnfast[cuda-compile]')"
+    if not _found("numba.cuda"):
+        return "numba-cuda is not installed (pip install 'rnnfast[cuda-compile]')"
+    if nvdisasm() is None:
+        return "nvidia-cuda-nvdisasm is not installed (pip install 'rnnfast[cuda-compile]')"
+    return None
+
+
+def _found(module):
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # its parent is missing
+        return False
+
+
+def nvdisasm():
+    """The path of nvdisasm: of the pip package, else in PATH; or None."""
+    for folder in sys.path:
+        found = sorted(Path(folder or ".").glob("nvidia/cu*/bin/nvdisasm"))
+        if found:
+            return str(found[-1])
+    return shutil.which("nvdisasm")
+
+
+@dataclass
+class Compiled:
+    """One kernel and its figures; shared memory in bytes, `opcodes` counts whole opcodes."""
+
+    name: str
+    threads: int
+    cooperative: bool
+    float64: bool  # it is meant to compute in float64
+    registers: int
+    stack: int
+    spills: int
+    static: int
+    dynamic: int
+    seconds: float
+    opcodes: Counter = field(repr=False)
+
+    def count(self, *names):
+        """Instructions whose opcode is one of these, whatever follows it (LDL.64 is an LDL)."""
+        return sum(n for code, n in self.opcodes.items() if code.partition(".")[0] in names)
+
+    @property
+    def instructions(self):
+        return sum(self.opcodes.values())
+
+    @property
+    def float64_instructions(self):
+        return sum(n for code, n in self.opcodes.items() if FLOAT64.match(code))
+
+    def violations(self, tf32=False):
+        """The rules that it breaks; `tf32`: whether its products are meant for tensor cores."""
+        found = []
+        if self.spills:
+            found.append(f"{self.spills} bytes of spills")
+        if self.stack:
+            found.append(f"a stack frame of {self.stack} bytes")
+        if local := self.count("LDL", "STL"):
+            found.append(f"{local} accesses to local memory")
+        if not self.float64 and self.float64_instructions:
+            found.append(f"{self.float64_instructions} float64 instructions")
+        if tf32 and not any(c.startswith("HMMA") and "TF32" in c for c in self.opcodes):
+            found.append("no tensor-core instruction")
+        if not tf32 and self.count("HMMA"):
+            found.append(f"{self.count('HMMA')} tensor-core instructions in full precision")
+        return found
+
+
+class Probe(Compiler):
+    """A runtime for rnnfast.cuda on NumPy arrays that compiles kernels and launches none."""
+
+    xp = np
+
+    def __init__(self, gpu):
+        compute_capability, self.multiprocessors, self.shared_memory = GPUS[gpu]
+        super().__init__(compute_capability)
+        self.name = gpu
+        self.compiled = []
+
+    def kernel(self, function, signature, threads, shared=0, cooperative=False):
+        start = time.perf_counter()
+        _, cubin, log = self.compile(function, signature, threads)
+        stack, stores, loads = map(int, MEMORY.search(log).groups())
+        static = STATIC.search(log)
+        kernel = Compiled(
+            name=function.__name__,
+            threads=threads,
+            cooperative=cooperative,
+            float64="d" in signature.replace("*", "").split(),
+            registers=int(RESOURCES.search(log).group(1)),
+            stack=stack,
+            spills=stores + loads,
+            static=int(static.group(1)) if static else 0,
+            dynamic=4 * shared,
+            seconds=time.perf_counter() - start,
+            opcodes=opcodes(cubin),
+        )
+        self.compiled.append(kernel)
+        return lambda grid, *args: None
+
+    to_device = to_host = staticmethod(lambda x: x)
+    shares_memory = staticmethod(np.shares_memory)
+
+    def is_array(self, x):
+        return isinstance(x, np.ndarray)
+
+    def matmul(self, a, b, out=None):
+        return np.zeros((a.shape[0], b.shape[1]), a.dtype) if out is None else out
+
+
+def opcodes(cubin):
+    """How often each opcode is in a cubin's SASS."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        sass = subprocess.run(
+            [nvdisasm(), "-c", file.name], check=True, capture_output=True, text=True
+        ).stdout
+    counts = Counter(INSTRUCTION.findall(sass))
+    if not counts["EXIT"]:
+        raise ValueError(f"no SASS in what nvdisasm printed: {sass[:200]!r}")
+    return counts
+
+
+@cache
+def probe(gpu):
+    return Probe(gpu)
+
+
+class Running:
+    """The column runs on a probe meanwhile; `kernels` are those that it asked for."""
+
+    def __init__(self, gpu, precision="float32"):
+        self.probe, self.precision = probe(gpu), precision
+
+    def __enter__(self):
+        self.before = kernels.get_float32_matmul_precision()
+        self.start = len(self.probe.compiled)
+        cuda.use(self.probe)
+        rnnfast.set_float32_matmul_precision(PRECISIONS[self.precision])
+        self.ignored = np.errstate(all="ignore")  # nothing is launched, so arrays hold anything
+        self.ignored.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        self.ignored.__exit__(*error)
+        rnnfast.set_float32_matmul_precision(self.before)
+        cuda.use(None)
+
+    @property
+    def kernels(self):
+        return self.probe.compiled[self.start :]
+
+
+def plans(gpu, cell, N, H, precision):
+    """The plans of forward and of backward."""
+    module = module_of(cell)
+    return [
+        planner.make_plan(probe(gpu), products, N, H, "float32", precision)
+        for products in (module.FORWARD, module.BACKWARD)
+    ]
+
+
+def module_of(cell):
+    return import_module(f"rnnfast.cuda.{cell.name}")
+
+
+@cache
+def compile_cell(gpu, cell, options, N, H, precision="float32", masked=False):
+    """What forward and backward launch, compiled: two lists of kernels."""
+    T = D = 1
+
+    def zeros(*shape):
+        return np.zeros(shape, np.float32)
+
+    params = zeros(D, cell.gates * H), zeros(H, cell.gates * H), zeros(cell.gates * H)
+    state, mask = (zeros(N, H),) * cell.states, zeros(N, H) if masked else None
+    module = module_of(cell)
+    with Running(gpu, precision) as forward:
+        *_, cache_ = module.forward(zeros(N, T, D), state, params, h_mask=mask, **dict(options))
+        forward_kernels = list(forward.kernels)
+    with Running(gpu, precision) as backward:
+        module.backward(zeros(N, T, H), state, params, cache_, params)
+        return forward_kernels, list(backward.kernels)
+
+
+@cache
+def compile_ops(gpu):
+    """Every kernel of rnnfast.cuda.ops in float32."""
+    ops = import_module("rnnfast.cuda.ops")
+    x, W, b = (np.zeros(shape, np.float32) for shape in ((3, 4), (4, 5), 5))
+    ids = np.zeros(3, np.int64)
+    with Running(gpu) as running:
+        ops.embedding_forward(ids, W)
+        ops.embedding_backward(np.zeros((3, 5), np.float32), ids, W)
+        _, spent = ops.affine_softmax_loss_forward(x, W, b, ids)
+        ops.affine_softmax_loss_backward(spent, W, b)
+        ops.sgd(x, x.copy(), 0.1)
+        ops.adam(x, x.copy(), x.copy(), x.copy(), 0.1, 0.9, 0.999)
+        ops.dropout_mask((3, 4), 0.5, (1, 2), 3, "float32")
+        return list(running.kernels)
+
+
+def kernel_names():
+    """The names of all kernels in the column's sources."""
+    folder = Path(cuda.__file__).parent
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py")))
+    return set(re.findall(r"def (\w+_kernel)\(", text))
+
+
+# The table
+
+HEADINGS = ("kernel", "N, H", "plan", "registers", "spills", "local", "shared KB", "SASS")
+COUNTED = ("FFMA", "HMMA", "DFMA")
+
+
+def short(kernel):
+    return kernel.name.removesuffix("_kernel")
+
+
+def row(name, kernel, shape, plan, tf32):
+    broken = kernel.violations(tf32)
+    figures = (
+        str(kernel.registers),
+        str(kernel.spills),
+        str(kernel.stack),
+        f"{(kernel.static + kernel.dynamic) / 1024:.1f}",
+        str(kernel.instructions),
+        *(str(kernel.count(opcode)) for opcode in COUNTED),
+    )
+    columns = (name + (f" **{', '.join(broken)}**" if broken else ""), shape, plan, *figures)
+    return "| " + " | ".join(columns) + " |"
+
+
+def table(gpu):
+    """The lines of the table of one GPU."""
+    compute_capability, multiprocessors, shared = GPUS[gpu]
+    yield f"## sm_{compute_capability[0]}{compute_capability[1]}"
+    yield ""
+    yield f"Plans for an {gpu}: {multiprocessors} multiprocessors, {shared // 1024} KB."
+    yield ""
+    yield "| " + " | ".join((*HEADINGS, *COUNTED)) + " |"
+    yield "|" + " --- |" * 3 + " ---: |" * (len(HEADINGS) - 3 + len(COUNTED))
+    for (cell, options), (N, H), precision in product(VARIANTS, SHAPES, PRECISIONS):
+        both = plans(gpu, cell, N, H, precision)
+        tf32 = precision == "tf32"
+        found = compile_cell(gpu, cell, tuple(options.items()), N, H, precision)
+        for plan, of_plan in zip(both, found, strict=True):
+            if tf32 and plan.kind != "grid":
+                continue  # the same kernels as in float32
+            for kernel in of_plan:
+                name = " ".join((short(kernel), *options.values()))
+                yield row(name, kernel, f"{N}, {H}", str(plan), tf32)
+    for kernel in compile_ops(gpu):
+        plan = f"{kernel.threads} threads a block"
+        yield row(short(kernel), kernel, "any", plan, tf32=False)
+
+
+def versions():
+    names = ("numba-cuda", "nvidia-nvvm", "nvidia-nvjitlink", "nvidia-cuda-nvdisasm")
+    return ", ".join(f"{name} {version(name)}" for name in names)
+
+
+def main():
+    if reason := why_missing():
+        raise SystemExit(reason)
+    print("# The CUDA kernels, compiled")
+    print()
+    print(f"Printed by `python tests/compiled.py`, without a GPU: {versions()}.")
+    print(
+        "Spills, local memory (the stack frame) in bytes; SASS, FFMA, HMMA, DFMA are instructions."
+    )
+    print("A kernel that breaks a rule says so in bold beside its name.")
+    for gpu in GPUS:
+        print()
+        for line in table(gpu):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

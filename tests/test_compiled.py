@@ -1,0 +1,169 @@
+"""Every CUDA kernel compiled for sm_90, without a GPU: no spills, no local memory, no float64.
+
+Needs the `cuda-compile` extra; one shape for each kernel, `python tests/compiled.py` has others.
+"""
+
+import re
+
+import compiled
+import numpy as np
+import pytest
+from cases import CELLS, VARIANTS, variants
+
+MISSING = compiled.why_missing()
+pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+
+GPU = "H100"
+WAYS = {"row": (20, 100), "grid": (20, 650), "steps": compiled.STEPS}
+PRECISION_OF = [(kind, "float32") for kind in WAYS] + [("grid", "tf32")]
+ways = pytest.mark.parametrize(("kind", "precision"), PRECISION_OF)
+
+
+def compile_way(cell, options, kind, precision, masked=False):
+    """The kernels of forward and backward, in one list."""
+    shape = WAYS[kind]
+    plans = compiled.plans(GPU, cell, *shape, precision)
+    assert [plan.kind for plan in plans] == [kind] * 2
+    options = tuple(options.items())
+    forward, backward = compiled.compile_cell(GPU, cell, options, *shape, precision, masked)
+    return forward + backward
+
+
+def assert_clean(found, tf32=False):
+    room = compiled.GPUS[GPU][2]
+    for kernel in found:
+        assert not kernel.violations(tf32), kernel
+        assert kernel.registers * kernel.threads <= 65536, kernel  # or it could not be launched
+        assert kernel.static + kernel.dynamic <= room, kernel
+
+
+@variants
+@ways
+def test_cells(cell, options, kind, precision):
+    found = compile_way(cell, options, kind, precision)
+    assert len(found) >= 2
+    assert all(kernel.cooperative == (kind == "grid") for kernel in found)
+    assert_clean(found, tf32=precision == "tf32")
+
+
+@pytest.mark.parametrize("kind", ["row", "grid"])
+def test_with_h_mask(kind):
+    cell = next(cell for cell in CELLS if cell.name == "lstm")
+    masked = compile_way(cell, {}, kind, "float32", masked=True)
+    assert_clean(masked)
+    plain = compile_way(cell, {}, kind, "float32")
+    for a, b in zip(masked, plain, strict=True):
+        assert a.name == b.name
+        assert a.opcodes != b.opcodes, a.name  # it was compiled with the mask
+
+
+def test_ops():
+    assert_clean(compiled.compile_ops(GPU))
+
+
+def test_no_kernel_is_missing():
+    """Those compiled above are all that the column has; they are compiled once for all tests."""
+    found = list(compiled.compile_ops(GPU))
+    for cell, options in VARIANTS:
+        for kind, precision in PRECISION_OF:
+            found += compile_way(cell, options, kind, precision)
+    assert {kernel.name for kernel in found} == compiled.kernel_names()
+
+
+# The rules themselves: kernels that break them
+
+
+def compile_alone(make, signature="*f i"):
+    """The figures of a kernel for 32 threads that make(probe) gives."""
+    probe = compiled.Probe(GPU)
+    probe.kernel(make(probe), signature, 32)
+    return probe.compiled[0]
+
+
+def test_float64_is_found():
+    def make(gpu):
+        def leak_kernel(x, n):
+            x[n] = x[n] * 1.1  # a Python float is a float64
+
+        return leak_kernel
+
+    kernel = compile_alone(make)
+    assert not kernel.float64
+    assert kernel.float64_instructions >= 2
+    assert re.fullmatch(r"\d+ float64 instructions", ", ".join(kernel.violations()))
+    meant = compile_alone(make, "*d i")
+    assert meant.float64
+    assert meant.count("DMUL", "DFMA") >= 1
+    assert not meant.violations()
+
+
+def test_local_memory_is_found():
+    def make(gpu):
+        cuda, float32 = gpu.cuda, gpu.float32
+
+        def local_kernel(x, n):
+            a = cuda.local.array(256, float32)
+            for i in range(256):
+                a[i] = x[i]
+            for i in range(n):
+                a[int(a[i])] += x[n]  # indices that only the run knows
+            for i in range(256):
+                x[i] = a[i]
+
+        return local_kernel
+
+    kernel = compile_alone(make)
+    assert kernel.stack >= 4 * 256
+    frame, accesses = kernel.violations()
+    assert frame == f"a stack frame of {kernel.stack} bytes"
+    assert re.fullmatch(r"\d+ accesses to local memory", accesses)
+
+
+def test_spills_are_found():
+    """1024 threads have 64 registers each, for 128 numbers that all stay alive."""
+
+    def make(gpu):
+        cuda, float32, zero = gpu.cuda, gpu.float32, np.float32(0)
+
+        def spill_kernel(x, n):
+            a = cuda.local.array(128, float32)
+            for i in range(128):
+                a[i] = x[cuda.threadIdx.x * 128 + i]
+            for _ in range(n):
+                total = zero
+                for i in range(128):
+                    total += a[i]
+                    a[i] = total * a[127 - i]
+                cuda.syncthreads()
+            for i in range(128):
+                x[cuda.threadIdx.x * 128 + i] = a[i]
+
+        return spill_kernel
+
+    probe = compiled.Probe(GPU)
+    probe.kernel(make(probe), "*f i", 1024)
+    assert "bytes of spills" in probe.compiled[0].violations()[0]
+
+
+def test_tensor_cores_are_found():
+    lstm = next(cell for cell in CELLS if cell.name == "lstm")
+    full = compile_way(lstm, {}, "grid", "float32")
+    tf32 = compile_way(lstm, {}, "grid", "tf32")
+    for kernel in full:
+        assert kernel.count("FFMA") > kernel.count("HMMA") == 0
+        assert kernel.violations(tf32=True) == ["no tensor-core instruction"]
+    for kernel in tf32:
+        assert "tensor-core instructions in full precision" in kernel.violations()[0]
+
+
+def test_row_of_the_table():
+    cell, options = VARIANTS[0]
+    kernel = compile_way(cell, options, "row", "float32")[0]
+    plan = compiled.plans(GPU, cell, *WAYS["row"], "float32")[0]
+    line = compiled.row("rnn_row_forward", kernel, "20, 100", str(plan), tf32=False)
+    columns = line.strip("| ").split(" | ")
+    assert len(columns) == len(compiled.HEADINGS) + len(compiled.COUNTED)
+    assert columns[:3] == ["rnn_row_forward", "20, 100", "row: 20 blocks x 416 threads"]
+    assert int(columns[-3]) > 0
+    assert columns[4:6] == ["0", "0"]
+    assert "**no tensor-core instruction**" in compiled.row("x", kernel, "", "", tf32=True)
