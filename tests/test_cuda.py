@@ -126,6 +126,24 @@ def test_steps(gpu, monkeypatch, cell, options, dtype, way):
 
 
 @cells
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("place", ["xs", "dhs"])
+@pytest.mark.parametrize("kind", ["row", "grid"])
+def test_nan_in_one_sample_stays_there(gpu, monkeypatch, cell, kind, place, bad):
+    if kind == "grid":
+        plan_as(monkeypatch, lambda p, N, H, pr: planner.grid_plan(p, N, H, pr, 1, 3))
+    module = kernels.load(cell.name, "cuda")
+    clean, spoilt = (make_problem(cell, (3, 2, 4, 5)) for _ in range(2))
+    getattr(spoilt, place)[1].flat[-1] = bad
+    with np.errstate(invalid="ignore"):
+        got, expected = spoilt.run(module), clean.run(module)
+    for (name, a), (_, b) in zip(got.arrays(), expected.arrays(), strict=True):
+        np.testing.assert_array_equal(a[[0, 2]], b[[0, 2]], err_msg=name)
+    if np.isnan(bad):
+        assert np.isnan((got.hs if place == "xs" else got.dxs)[1]).any()
+
+
+@cells
 def test_every_schedule_gives_the_same_bits(monkeypatch, cell):
     """What one block writes and another reads never depends on who comes first."""
     plan_as(monkeypatch, lambda p, N, H, precision: planner.grid_plan(p, N, H, precision, 2, 3))
@@ -228,6 +246,33 @@ def test_cupy_weights_elsewhere(gpu):
             rnnfast.TimeRNN(*weights, device=device)
     with pytest.raises(ValueError, match="all NumPy or all CuPy"):
         rnnfast.TimeRNN(weights[0], *(np.ones(size, "f") for size in ((4, 4), 4)))
+
+
+@pytest.mark.parametrize("interface", ["__cuda_array_interface__", "__dlpack_device__"])
+def test_arrays_of_other_libraries_are_adopted(gpu, monkeypatch, interface):
+    """Through CuPy, where they are on a GPU; an array that DLPack says is the CPU's is no array."""
+    taken = []
+
+    def take(x):
+        taken.append(x)
+        return gpu.to_device(x.array)
+
+    class Lender:
+        def __init__(self, array, device=2):
+            self.array = array
+            setattr(self, interface, (lambda: (device, 0)) if "dlpack" in interface else {})
+
+    fake = SimpleNamespace(asarray=take, from_dlpack=take, zeros=gpu.xp.zeros)
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    p = make_problem(CELLS[0], (3, 4, 5, 7))
+    layer = rnnfast.TimeRNN(*map(Lender, p.params))
+    assert layer.device == "cuda"
+    hs = layer.forward(Lender(p.xs))
+    assert gpu.is_array(hs)
+    assert len(taken) == 4
+    if "dlpack" in interface:
+        with pytest.raises(TypeError, match="xs must be a NumPy array, got Lender"):
+            layer.forward(Lender(p.xs, device=1))
 
 
 def test_both_directions_on_the_gpu(gpu):

@@ -402,6 +402,7 @@ def test_memory(column, cell):
 @cells
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("place", ["xs", "state", "dhs", "dstate"])
+@pytest.mark.large
 def test_nan_in_one_sample_stays_there(column, cell, bad, place):
     """The other samples keep their very bits."""
     module = column.load(cell.name)
