@@ -31,8 +31,8 @@ class Job:
         return self.model == "BetterRnnlm"
 
     def ours(self):
-        """rnnfast's model: its weights are everybody's."""
-        more = {"dropout_ratio": self.dropout} if self.tied else {}
+        """rnnfast's model on the CPU, also where there is a GPU: its weights are everybody's."""
+        more = {"device": "cpu"} | ({"dropout_ratio": self.dropout} if self.tied else {})
         return getattr(models, self.model)(V, self.H, self.H, rng=0, **more)
 
     def weights(self):
@@ -44,6 +44,11 @@ class Job:
         """ids and targets (N, T), a few words making up most of the text, as in a language."""
         words = np.arange(1, V + 1) ** -1.3
         return np.random.default_rng(0).choice(V, (2, N, T), p=words / words.sum())
+
+
+# The learning rate is small, so that the gradient stays long enough to be clipped in all steps.
+JOBS = (Job("Rnnlm", 100, 0.0, lr=1e-3), Job("BetterRnnlm", 650, 0.5, lr=1e-3))
+CHECKED_LR = 1.0
 
 
 class Rnnfast:
