@@ -30,10 +30,10 @@ class Job:
     def tied(self):
         return self.model == "BetterRnnlm"
 
-    def ours(self):
-        """rnnfast's model on the CPU, also where there is a GPU: its weights are everybody's."""
-        more = {"device": "cpu"} | ({"dropout_ratio": self.dropout} if self.tied else {})
-        return getattr(models, self.model)(V, self.H, self.H, rng=0, **more)
+    def ours(self, device="cpu"):
+        """rnnfast's model: its weights are everybody's."""
+        more = {"dropout_ratio": self.dropout} if self.tied else {}
+        return getattr(models, self.model)(V, self.H, self.H, rng=0, device=device, **more)
 
     def weights(self):
         """Copies of the arrays to train in the book's order; of two tied ones the first."""
@@ -54,8 +54,8 @@ CHECKED_LR = 1.0
 class Rnnfast:
     name, label = "rnnfast", "rnnfast"
 
-    def __init__(self, job):
-        self.model, self.optimizer = job.ours(), SGD(job.lr)
+    def __init__(self, job, model=None):
+        self.model, self.optimizer = model or job.ours(), SGD(job.lr)
         self.xs, self.ts = job.batch()
         self.tied = job.tied
 
