@@ -30,10 +30,10 @@ class Job:
     def tied(self):
         return self.model == "BetterRnnlm"
 
-    def ours(self):
+    def ours(self, device="cpu"):
         """rnnfast's model: its weights are everybody's."""
         more = {"dropout_ratio": self.dropout} if self.tied else {}
-        return getattr(models, self.model)(V, self.H, self.H, rng=0, **more)
+        return getattr(models, self.model)(V, self.H, self.H, rng=0, device=device, **more)
 
     def weights(self):
         """Copies of the arrays to train in the book's order; of two tied ones the first."""
@@ -46,11 +46,16 @@ class Job:
         return np.random.default_rng(0).choice(V, (2, N, T), p=words / words.sum())
 
 
+# The learning rate is small, so that the gradient stays long enough to be clipped in all steps.
+JOBS = (Job("Rnnlm", 100, 0.0, lr=1e-3), Job("BetterRnnlm", 650, 0.5, lr=1e-3))
+CHECKED_LR = 1.0
+
+
 class Rnnfast:
     name, label = "rnnfast", "rnnfast"
 
-    def __init__(self, job):
-        self.model, self.optimizer = job.ours(), SGD(job.lr)
+    def __init__(self, job, model=None):
+        self.model, self.optimizer = model or job.ours(), SGD(job.lr)
         self.xs, self.ts = job.batch()
         self.tied = job.tied
 

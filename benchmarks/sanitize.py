@@ -18,6 +18,7 @@ import numpy as np
 import rnnfast
 from benchmarks.cases import GATES
 from rnnfast import cuda
+from rnnfast.checks import is_numpy
 from rnnfast.cuda import call, planner
 from rnnfast.kernels import CELLS, load
 
@@ -105,6 +106,7 @@ def run_ops():
         ops.sgd(p, dout, 0.1)
         ops.adam(q, dout, m, v, 0.01, 0.9, 0.999)
         mask = ops.dropout_mask((13, 5), 0.4, (1, 2), 3, real)
+        mask = mask if is_numpy(mask) else mask.get()
         scaled = normal(7, 5)
         ops.scale(scaled, 0.5)
         squares = ops.sum_of_squares(W)

@@ -13,14 +13,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks.model_contenders import CONTENDERS, MAX_GRAD, Job
+from benchmarks.model_contenders import CHECKED_LR, CONTENDERS, JOBS, MAX_GRAD
 from benchmarks.race import PEER_TOLERANCE, TOLERANCE, race
 from benchmarks.replay import replay
 from rnnfast import models
-
-# The learning rate is small, so that the gradient stays long enough to be clipped in all steps.
-JOBS = (Job("Rnnlm", 100, 0.0, lr=1e-3), Job("BetterRnnlm", 650, 0.5, lr=1e-3))
-CHECKED_LR = 1.0
 
 
 def agree(job, names):

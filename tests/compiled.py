@@ -38,6 +38,8 @@ PRECISIONS = {"float32": "highest", "tf32": "high"}
 STEPS = (129, 128)  # N, H: more samples than a grid takes, so a kernel a step
 SHAPES = ((20, 100), (20, 650), (64, 1024), STEPS)  # of the table
 
+NEEDED = {"numba_cuda": "numba-cuda", "cuda.core": "cuda-core"}
+
 RESOURCES = re.compile(r"Used (\d+) registers")
 MEMORY = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 STATIC = re.compile(r"(\d+) bytes smem")
@@ -47,13 +49,11 @@ FLOAT64 = re.compile(r"D(ADD|MUL|FMA|SETP|MNMX|MMA)\b|\w+\.(.*\.)?F64\b|MUFU\.\w
 
 def why_missing():
     """Why nothing can be compiled here, or None."""
-    for module, package in (("numba", "numba-cuda"), ("cuda.core", "numba-cuda[cu13]")):
-        if not _found(module):
-            return f"{package} is not installed (pip install 'rnnfast[cuda-compile]')"
-    if not _found("numba.cuda"):
-        return "numba-cuda is not installed (pip install 'rnnfast[cuda-compile]')"
+    missing = [package for module, package in NEEDED.items() if not _found(module)]
     if nvdisasm() is None:
-        return "nvidia-cuda-nvdisasm is not installed (pip install 'rnnfast[cuda-compile]')"
+        missing.append("nvidia-cuda-nvdisasm")
+    if missing:
+        return f"{', '.join(missing)} not installed: pip install 'rnnfast[cuda-compile]'"
     return None
 
 

@@ -8,14 +8,30 @@ import time
 from dataclasses import replace
 
 import numpy as np
-from simulator import Simulator
+from simulator import Namespace, Simulator
 
-from benchmarks import cases, model_contenders, test_models
+from benchmarks import cases, model_contenders
 from benchmarks.cuda import contenders, machine
 from rnnfast import cuda
 
 TORCH = "cpu" if importlib.util.find_spec("torch") else None
 ABOUT = ("gpu", "compute_capability", "driver", "cuda_driver", "cuda_runtime", "power_limit")
+
+
+class Cupy(Namespace):
+    """What the book's layers need beside functions of arrays."""
+
+    float32, newaxis = np.float32, None
+
+    class add:
+        @staticmethod
+        def at(a, ids, values):
+            np.add.at(*(np.ndarray.view(x, np.ndarray) for x in (a, ids, values)))
+
+    class random:
+        @staticmethod
+        def rand(*shape):
+            return Cupy().array(np.random.rand(*shape))
 
 
 class Wall:
@@ -28,15 +44,21 @@ class Wall:
         return seconds, seconds
 
 
-cuda.use(Simulator(seed=0))
-machine.why_missing = lambda: None
-machine.this_gpu = lambda: machine.Gpu(np, TORCH)
-machine.describe = lambda: {
-    **dict.fromkeys((*ABOUT, "system", "python", "rnnfast"), "none"),
-    **{"multiprocessors": 7, "clocks": {}, "packages": {}},
-}
-machine.Events = Wall
-cases.GRIDS["default"] = ((2, 2, 3, 4),)
-contenders.TRANSFERRED = ((2, 2, 3, 4),)
-test_models.JOBS = tuple(replace(job, H=5) for job in test_models.JOBS)
-model_contenders.V, model_contenders.N, model_contenders.T = 11, 2, 3
+def pytest_configure(config):
+    install()
+
+
+def install():
+    """From now on benchmarks.cuda runs on the simulator."""
+    cuda.use(Simulator(seed=0))
+    machine.why_missing = lambda: None
+    machine.this_gpu = lambda: machine.Gpu(Cupy(), TORCH)
+    machine.describe = lambda: {
+        **dict.fromkeys((*ABOUT, "system", "python", "rnnfast"), "none"),
+        **{"multiprocessors": 7, "clocks": {}, "packages": {}},
+    }
+    machine.Events = Wall
+    cases.GRIDS["default"] = ((2, 2, 3, 4),)
+    contenders.TRANSFERRED = ((2, 2, 3, 4),)
+    model_contenders.JOBS = tuple(replace(job, H=5) for job in model_contenders.JOBS)
+    model_contenders.V, model_contenders.N, model_contenders.T = 11, 2, 3

@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 
-import numpy as np
-
 import rnnfast
 from rnnfast import cuda
+from rnnfast.checks import is_numpy
 
 PACKAGES = ("numpy", "numba-cuda", "cuda-core", "cupy-cuda13x", "torch")
 ASKED = (  # of nvidia-smi
@@ -31,9 +30,9 @@ ASKED = (  # of nvidia-smi
 
 @dataclass(frozen=True)
 class Gpu:
-    """Where the contenders' arrays are. Tests put NumPy and PyTorch's "cpu" here."""
+    """Where the contenders' arrays are. Tests put the simulator's and PyTorch's "cpu" here."""
 
-    xp: ModuleType
+    xp: ModuleType  # cupy
     torch_device: str | None  # None where PyTorch has no CUDA
 
     def put(self, x):
@@ -42,7 +41,7 @@ class Gpu:
 
     def fetch(self, x):
         """An array of the GPU as a NumPy array."""
-        return x if isinstance(x, np.ndarray) else self.xp.asnumpy(x)
+        return x if is_numpy(x) else x.get()
 
 
 def why_missing():

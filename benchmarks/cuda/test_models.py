@@ -13,8 +13,8 @@ from benchmarks import model_contenders
 from benchmarks.cuda.contenders import PEER_TOLERANCES, TOLERANCES, why_not
 from benchmarks.cuda.measure import Measured, admit, go, row, wanted
 from benchmarks.cuda.models import CONTENDERS
+from benchmarks.model_contenders import CHECKED_LR, JOBS
 from benchmarks.replay import replay
-from benchmarks.test_models import CHECKED_LR, JOBS
 
 
 def expected_of(job):
