@@ -4,18 +4,16 @@ import ctypes
 import importlib
 import importlib.metadata
 import importlib.util
-import os
 import platform
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import threadpoolctl
 
 import rnnfast
 from benchmarks import race
 from benchmarks.cases import GRIDS
+from benchmarks.machine import describe
 
 
 def pytest_addoption(parser):
@@ -66,33 +64,7 @@ def keep_freed_memory():
 @pytest.fixture(scope="session")
 def machine(same_threads):
     """What every row of the results says about where it was measured."""
-    blas = [lib for lib in threadpoolctl.threadpool_info() if lib["user_api"] == "blas"]
-    info = {
-        "machine": cpu_name(),
-        "cores": os.cpu_count(),
-        "threads": rnnfast.get_num_threads(),
-        "simd": importlib.import_module("rnnfast.cpu._runtime").simd(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "rnnfast": rnnfast.__version__,
-        "numpy": np.__version__,
-        "blas": ", ".join(f"{b['internal_api']} {b['version']} {b['architecture']}" for b in blas),
-    }
-    if torch := sys.modules.get("torch"):
-        info["torch"] = importlib.metadata.version("torch")
-        info["torch_simd"] = torch.backends.cpu.get_cpu_capability()
-    if importlib.util.find_spec("onnxruntime"):
-        info["onnxruntime"] = importlib.metadata.version("onnxruntime")
-    return info
-
-
-def cpu_name():
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.partition(":")[2].strip() for line in file if "model name" in line]
-        return names[0]
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()
+    return describe()
 
 
 def pytest_benchmark_update_machine_info(machine_info):

@@ -11,13 +11,12 @@ now fast is so for both.
 import argparse
 import json
 import math
-import os
 import time
 
 import numpy as np
 
+from benchmarks.machine import describe
 from benchmarks.model_contenders import MAX_GRAD, Job, N, PyTorch, Rnnfast, T
-from benchmarks.race import machine
 from rnnfast import data, io
 from rnnfast.trainer import eval_perplexity
 
@@ -51,7 +50,7 @@ def run(folder, epochs, iterations=None):
     seconds, curves = dict.fromkeys((r.name for r in racers), 0.0), {r.name: [] for r in racers}
     for start in range(0, epochs * count, TURN):
         stop = min(start + TURN, epochs * count)
-        batches = [data.sequence_batch(xs, ts, N, T, _place(i, count)) for i in range(start, stop)]
+        batches = [data.sequence_batch(xs, ts, N, T, i * T) for i in range(start, stop)]
         for racer in racers:
             time.sleep(PAUSE)
             begin = time.perf_counter()
@@ -61,7 +60,7 @@ def run(folder, epochs, iterations=None):
             print(f"iter {stop}: {racer.name} perplexity {curves[racer.name][-1]:.2f}", flush=True)
     words = epochs * count * N * T
     return {
-        "machine": machine(),
+        "machine": describe(),
         "settings": {"epochs": epochs, "iterations": count, "batch_size": N, "time_size": T}
         | {"lr": job.lr, "max_grad": MAX_GRAD, "hidden": job.H, "turn": TURN},
         "models": {
@@ -80,11 +79,6 @@ def _corpus(folder, part):
     return data.load_ptb(part, folder)[0]
 
 
-def _place(i, count):
-    """Where iteration i reads: the trainer's time_idx, which goes on through the epochs."""
-    return i * T
-
-
 def _step(racer, xs, ts):
     if isinstance(racer, PyTorch):
         xs, ts = (racer.torch.from_numpy(np.asarray(a, np.int64)) for a in (xs, ts))
@@ -101,5 +95,4 @@ def _perplexity(racer, job, corpus):
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
     main()

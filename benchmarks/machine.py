@@ -1,0 +1,44 @@
+"""The machine that a result comes from."""
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+
+import numpy as np
+import threadpoolctl
+
+import rnnfast
+
+
+def describe():
+    """Processor, threads, instruction set and versions."""
+    blas = [lib for lib in threadpoolctl.threadpool_info() if lib["user_api"] == "blas"]
+    info = {
+        "machine": cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": rnnfast.get_num_threads(),
+        "simd": importlib.import_module("rnnfast.cpu._runtime").simd(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "rnnfast": rnnfast.__version__,
+        "numpy": np.__version__,
+        "blas": ", ".join(f"{b['internal_api']} {b['version']} {b['architecture']}" for b in blas),
+    }
+    if torch := sys.modules.get("torch"):
+        info["torch"] = importlib.metadata.version("torch")
+        info["torch_simd"] = torch.backends.cpu.get_cpu_capability()
+    if importlib.util.find_spec("onnxruntime"):
+        info["onnxruntime"] = importlib.metadata.version("onnxruntime")
+    return info
+
+
+def cpu_name():
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.partition(":")[2].strip() for line in file if "model name" in line]
+        return names[0]
+    except (OSError, IndexError):
+        return platform.processor() or platform.machine()
