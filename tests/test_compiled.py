@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from cases import CELLS, VARIANTS, variants
 
+from rnnfast.cuda import planner
+
 MISSING = compiled.why_missing()
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 
@@ -44,6 +46,20 @@ def test_cells(cell, options, kind, precision):
     assert len(found) >= 2
     assert all(kernel.cooperative == (kind == "grid") for kernel in found)
     assert_clean(found, tf32=precision == "tf32")
+
+
+SPILLS = pytest.mark.xfail(strict=True, reason="8 bytes of spills in the backward kernel")
+
+
+@pytest.mark.parametrize(
+    "cell", [pytest.param(c, id=c.name, marks=SPILLS if c.name == "lstm" else ()) for c in CELLS]
+)
+def test_widest_rows(cell):
+    """The row kernels keep the most in registers at the planner's limit."""
+    H = planner.ROW_UNITS
+    assert compiled.plans(GPU, cell, 256, H, "float32")[0].kind == "row"
+    forward, backward = compiled.compile_cell(GPU, cell, (), 256, H)
+    assert_clean(forward + backward)
 
 
 @pytest.mark.parametrize("kind", ["row", "grid"])
