@@ -13,6 +13,8 @@ import urllib.parse
 import urllib.request
 from typing import NamedTuple
 
+from rnnfast.io import cache_folder
+
 CHUNK = 1 << 16
 TIMEOUT = 30.0  # seconds without a byte
 
@@ -39,14 +41,6 @@ CORPORA = {
         "1,115,394 characters from Shakespeare's plays, 65 different",
     ),
 }
-
-
-def cache_folder():
-    """RNNFAST_CACHE, else `rnnfast` in the user's cache folder (XDG_CACHE_HOME, ~/.cache)."""
-    if folder := os.environ.get("RNNFAST_CACHE"):
-        return folder
-    usual = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
-    return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser(usual), "rnnfast")
 
 
 def fetch(name, folder=None, *, url=None, sha256=None, write=print):

@@ -9,6 +9,8 @@ from collections import Counter
 
 import numpy as np
 
+from rnnfast.io import cache_folder
+
 EOS = "<eos>"  # the word that a newline becomes
 UNKNOWN_WORD = "<unk>"
 UNKNOWN_CHARACTER = "\ufffd"  # Unicode's replacement character
@@ -163,8 +165,6 @@ def load_ptb(split="train", folder=None):
     folder: where ptb.train.txt and so on lie; None is where `rnnfast data ptb` puts them. OSError
     where they are not, ValueError for a word that the training text does not have.
     """
-    from rnnfast.corpora import cache_folder  # which imports urllib
-
     split = {"val": "valid"}.get(split, split)
     if split not in PTB_SPLITS:
         raise ValueError(f"load_ptb: split must be one of {PTB_SPLITS}, got {split!r}")

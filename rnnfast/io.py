@@ -14,6 +14,7 @@ import io
 import json
 import os
 import pickle
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,14 @@ class Weights(NamedTuple):
     vocabulary: list | None  # its tokens; when saving also a rnnfast.data vocabulary
     level: str = "char"  # what a token is, "char" or "word"
     unknown: str | None = None  # the token that stands for all others
+
+
+def cache_folder():
+    """RNNFAST_CACHE, else `rnnfast` in the user's cache folder (XDG_CACHE_HOME, ~/.cache)."""
+    if folder := os.environ.get("RNNFAST_CACHE"):
+        return folder
+    usual = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
+    return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser(usual), "rnnfast")
 
 
 def write_atomically(path, data):

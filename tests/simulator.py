@@ -317,7 +317,7 @@ class Simulator:
 
     cuda = Cuda()
     float32, float64 = np.float32, np.float64
-    zero, one, two = np.float32(0), np.float32(1), np.float32(2)
+    zero = np.float32(0)
     load4 = fetch4 = staticmethod(lambda p, i: p.four(i))
     to_tf32 = staticmethod(rounded_to_tf32)
     exp2, reciprocal = staticmethod(np.exp2), staticmethod(lambda x: np.float32(1) / x)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from rnnfast import corpora
-from rnnfast.corpora import cache_folder, download, fetch, parse_checksums
+from rnnfast.corpora import download, fetch, parse_checksums
+from rnnfast.io import cache_folder
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 SUM = hashlib.sha256(CONTENT).hexdigest()

@@ -575,32 +575,6 @@ def test_data(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [
-        ["eval", "model"],
-        ["score", "model"],
-        ["generate"],
-        ["generate", "model", "--temperature", "-1"],
-        ["generate", "model", "--top-p", "1.5"],
-        ["generate", "model", "--top-k", "0"],
-        ["generate", "model", "--stop", ""],
-        ["data"],
-        ["data", "wikipedia"],
-        ["train", "--dropout", "1"],
-        ["train", "--lr-decay", "1"],
-        ["train", "--level", "byte"],
-        ["train", "--model", "transformer"],
-        ["train", "--save-every", "nan"],
-    ],
-)
-def test_wrong_usage(arguments, capsys):
-    with pytest.raises(SystemExit) as exit:
-        main(arguments)
-    assert exit.value.code == 2
-    assert "usage: rnnfast" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
     "name", ["train", "eval", "score", "generate", "info", "data", "gradients"]
 )
 def test_help_explains_every_argument(name, capsys):

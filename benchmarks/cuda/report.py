@@ -10,7 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks.report import bold, head, line, mark
+from benchmarks.report import bold, head, line, mark, put_between_markers
 from benchmarks.rows import MODES, geometric_mean
 
 BEGIN, END = "<!-- benchmarks.cuda.report: begin -->", "<!-- benchmarks.cuda.report: end -->"
@@ -124,14 +124,6 @@ def markdown(results):
     return "\n".join(lines)
 
 
-def put_between_markers(path, text):
-    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise SystemExit(f"{path}: needs the lines {BEGIN} and {END}")
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path, help="JSON of pytest-benchmark")
@@ -140,7 +132,7 @@ def main():
     text = markdown(Results(options.results))
     print(text)
     if options.into:
-        put_between_markers(options.into, text)
+        put_between_markers(options.into, text, BEGIN, END)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rnnfast.io import cache_folder, write_atomically
 from rnnfast.kernels import get_float32_matmul_precision
 
 KERNEL_NAME = re.compile(r"\.entry (\w+)\(")
@@ -38,13 +39,6 @@ def sources():
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def cache_folder():
-    """Where compiled kernels are kept: RNNFAST_CACHE, else the user's cache folder."""
-    chosen = os.environ.get("RNNFAST_CACHE")
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return chosen or os.path.join(home, "rnnfast")
 
 
 class Compiler:
@@ -132,8 +126,6 @@ class Compiler:
                 return path, name
         except OSError:
             pass
-        from rnnfast.io import write_atomically
-
         name, cubin, _ = self.compile(function, signature, threads)
         os.makedirs(folder, exist_ok=True)
         write_atomically(path, cubin)
