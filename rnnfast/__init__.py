@@ -35,17 +35,8 @@ from rnnfast.losses import (
     TimeSoftmaxWithLoss,
     TimeSquaredLoss,
 )
-from rnnfast.recurrent import (
-    GRU,
-    LSTM,
-    RNN,
-    TimeBiGRU,
-    TimeBiLSTM,
-    TimeBiRNN,
-    TimeGRU,
-    TimeLSTM,
-    TimeRNN,
-)
+from rnnfast.recurrent import GRU, LSTM, RNN, TimeGRU, TimeLSTM, TimeRNN
+from rnnfast.stacks import TimeBiGRU, TimeBiLSTM, TimeBiRNN, TimeStack
 from rnnfast.time_layers import GPU, np
 
 __version__ = "0.1.0"
@@ -77,6 +68,7 @@ __all__ = [
     "TimeSigmoidWithLoss",
     "TimeSoftmaxWithLoss",
     "TimeSquaredLoss",
+    "TimeStack",
     "cross_entropy_error",
     "device",
     "devices",

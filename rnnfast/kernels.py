@@ -3,8 +3,8 @@
 Rows are cells (rnn, lstm, gru) and `ops`, columns are devices (reference, cpu, cuda); the square
 of a cell and a device is the module `rnnfast.<device>.<cell>`, got by `load(cell, device)`:
 
-    forward(xs, state, params, *, train=True, reverse=False, h_mask=None, **options)
-        -> hs, state, cache
+    forward(xs, state, params, *, train=True, lengths=None, reverse=False, h_mask=None,
+            **options) -> hs, state, cache
     backward(dhs, dstate, params, cache, grads) -> dxs, dstate
     pack(params, **options) -> packed
 
@@ -12,16 +12,22 @@ N batch, T time, D input, H hidden, G gates (1 rnn, 4 lstm, 3 gru); one dtype, t
 float32 or float64; arrays of any strides, which live on the column's device.
 
 - xs, dxs (N, T, D); hs, dhs (N, T, H). params (Wx, Wh, b): Wx (D, G*H), Wh (H, G*H), b (G*H,)
-  or None. Gate blocks: lstm f, g, i, o; gru z, r, candidate.
+  or None. Gate blocks: lstm f, g, i, o; gru z, r, candidate. An lstm with peepholes has a fourth
+  one, Wp (3, H) or (3, H, H), for f, i and o.
 - state and dstate are tuples, (h,) for rnn and gru, (h, c) for lstm, each (N, H). The tuple that
   is handed in may be None, which means zeros: the first product with Wh is then skipped.
 - reverse=True runs from t = T-1 down to 0. hs[:, t] still belongs to xs[:, t]; the final state is
   the one of t = 0.
+- lengths (N,), NumPy's intp on every device, each in [0, T], or None, which costs nothing and means
+  T: sample n takes part in the steps t < lengths[n] alone, whichever the direction. At any other
+  its state stays, hs and dxs are 0, and what stands in xs and dhs is not looked at.
 - h_mask (N, H), or None, which costs nothing: at every step h is multiplied with it before it
   meets Wh (variational dropout on the recurrent path), on the way back its gradient. hs and the
   states are not masked, nor is the h that a gru mixes with its candidate: rnnfast/reference has
   the equations.
-- options: nonlinearity="tanh" or "relu" for rnn. `cache` remembers them, reverse and h_mask.
+- options: nonlinearity="tanh" or "relu" for rnn; cell_clip=None, or a positive float, for lstm;
+  reset_after=False (if True b is (2, 3H)) and z_keeps=False for gru. `cache` remembers them,
+  lengths, reverse and h_mask; pack is given the options that forward will be.
 - One call runs the whole sequence; a single step is T = 1. With N = 0 or T = 0 hs is empty, the
   states come out as they went in (a copy) and grads are zero.
 - Inputs are referenced by `cache`, never written. What is returned is fresh and never rewritten
@@ -29,8 +35,8 @@ float32 or float64; arrays of any strides, which live on the column's device.
 - pack lays the weights out once for many calls: forward takes what it returns, which is opaque and
   holds copies, in the place of params where train=False, and gives the same bits. With train=True
   it is a TypeError.
-- backward overwrites grads (dWx, dWh, db) in place, whatever was in them; without b there is no
-  db (two entries, or a third that is None). It consumes `cache`: a second backward, or one with
+- backward overwrites grads (dWx, dWh, db, with Wp also dWp) in place, whatever was in them; without
+  b there is no db (None, or left out at the end). It consumes `cache`: a second backward, or one with
   the None that train=False gives, is a RuntimeError.
 - NaN in one sample stays in that sample (grads are sums over all of them).
 - The same input gives the same bits, from run to run and for every number of threads.

@@ -1,9 +1,10 @@
-"""The recurrent layers: one step, a sequence, both directions; for RNN, LSTM and GRU.
+"""The recurrent layers: one step and a sequence; for RNN, LSTM and GRU.
 
 They check their arguments, keep the state from call to call and leave the mathematics to the
 column they are bound to (rnnfast.kernels). N batch, T time, D input, H hidden.
 
-Deep Learning from Scratch 2, chapter 5 (RNN), 6 (LSTM), 7 and appendix C (GRU), 8 (TimeBiLSTM).
+Deep Learning from Scratch 2, chapter 5 (RNN), 6 (LSTM), 7 and appendix C (GRU). The equations of
+every variant are in rnnfast/reference.
 
 Inputs may be views with any strides, and read-only. Real or integer inputs are cast to the dtype
 of the weights, float32 or float64, which is also that of everything returned. Wrong input is a
@@ -11,6 +12,7 @@ TypeError (kind, dtype) or a ValueError (shape, value) before anything is change
 without the forward it belongs to is a RuntimeError.
 """
 
+from numbers import Real
 from operator import is_
 
 import numpy as np
@@ -21,30 +23,40 @@ from rnnfast.base import Layer, grad, param
 SMALL = 1 << 40  # elements; an array below that can be addressed in any case
 
 
-def _specs(owner, gates, Wx, Wh, b, suffix=""):
-    """name, shape and label of the weights that are there, with H as Wh says and D as Wx says."""
+def specs(owner, gates, weights, suffix="", two_biases=False):
+    """name, shape and label of the weights that are there, with H as Wh says and D as Wx says.
+
+    weights: (Wx, Wh, b) or (Wx, Wh, b, Wp). two_biases: b is (2, G*H).
+    """
     GH = "H" if gates == 1 else f"{gates}H"
+    Wx, Wh, *_ = weights
     H, _ = checks.matrix(owner, f"Wh{suffix}", Wh, f"(H, {GH})")
     D, _ = checks.matrix(owner, f"Wx{suffix}", Wx, f"(D, {GH})")
-    specs = (
+    bias = ((2, gates * H), f"(2, {GH})") if two_biases else ((gates * H,), f"({GH},)")
+    full = getattr(weights[-1], "ndim", 2) == 3  # a Wp of matrices
+    known = (
         (f"Wx{suffix}", (D, gates * H), f"(D, {GH})"),
         (f"Wh{suffix}", (H, gates * H), f"(H, {GH})"),
-        (f"b{suffix}", (gates * H,), f"({GH},)"),
+        (f"b{suffix}", *bias),
+        (f"Wp{suffix}", (3, H, H), "(3, H, H)") if full else (f"Wp{suffix}", (3, H), "(3, H)"),
     )
-    return specs if b is not None else specs[:2]
+    return tuple(spec for spec, W in zip(known, weights, strict=False) if W is not None)
 
 
 class _Recurrent(Layer):
-    """Weights Wx (D, G*H), Wh (H, G*H), b (G*H,) or None, and the calls of a cell's column."""
+    """The weights (Wx, Wh, b) and more, None for one that is not there; the calls of a column."""
 
     gates = 1
     states: tuple[str, ...] = ("h",)
 
-    def __init__(self, Wx, Wh, b, device, **options):
-        Wx, Wh, b = map(checks.adopt, (Wx, Wh, b))
-        specs = _specs(type(self).__name__, self.gates, Wx, Wh, b)
-        super().__init__(device, (Wx, Wh) if b is None else (Wx, Wh, b), specs)
-        self._D, self._H = Wx.shape[0], Wh.shape[0]
+    def __init__(self, weights, device, **options):
+        weights = tuple(map(checks.adopt, weights))
+        two_biases = options.get("reset_after", False)
+        found = specs(type(self).__name__, self.gates, weights, two_biases=two_biases)
+        there = tuple(W is not None for W in weights)
+        self._there = there if there[-1] else there[:3]  # which of the column's params
+        super().__init__(device, [W for W in weights if W is not None], found)
+        self._D, self._H = weights[0].shape[0], weights[1].shape[0]
         self._options = options
         self._packed = self._weights_of = None
 
@@ -80,7 +92,7 @@ class _Recurrent(Layer):
                 p.flags.writeable = True
 
     def _checked_weights(self, train):
-        """What the column takes as params: (Wx, Wh, b), or the packed ones of a frozen layer."""
+        """What the column takes as params, or the packed ones of a frozen layer."""
         if self._packed is not None:
             if train:
                 raise RuntimeError(
@@ -91,7 +103,8 @@ class _Recurrent(Layer):
             return self._packed
         params = self._checked_params()
         if self._weights_of is not self._checked:
-            self._weights = tuple(params) if len(params) == 3 else (*params, None)
+            given = iter(params)
+            self._weights = tuple(next(given) if there else None for there in self._there)
             self._weights_of = self._checked
         return self._weights
 
@@ -120,18 +133,19 @@ class _Recurrent(Layer):
             states = [xp.zeros(shape, self.dtype) if s is None else s for s in states]
         return tuple(states)
 
-    def _run(self, xs, state, weights, *, train, reverse=False, h_mask=None):
+    def _run(self, xs, state, weights, **ways):
         """Checked arguments through the column; the cache of the forward before is dropped."""
         self.cache = None
-        hs, state, cache = self._kernel.forward(
-            xs, state, weights, train=train, reverse=reverse, h_mask=h_mask, **self._options
-        )
+        hs, state, cache = self._kernel.forward(xs, state, weights, **ways, **self._options)
         if cache is not None:
             self.cache = cache, weights, hs.shape
         return hs, state
 
     def _run_back(self, dhs, dstate, grads):
         (cache, weights, _), self.cache = self.cache, None
+        if len(grads) < len(weights):  # a None for each of the weights that is not there
+            given = iter(grads)
+            grads = [next(given) if there else None for there in self._there]
         return self._kernel.backward(dhs, dstate, weights, cache, grads)
 
 
@@ -166,8 +180,7 @@ class RNN(_Step):
     column = "rnn"
 
     def __init__(self, Wx, Wh, b, *, nonlinearity="tanh", device=None):
-        _check_nonlinearity(type(self).__name__, nonlinearity)
-        super().__init__(Wx, Wh, b, device, nonlinearity=nonlinearity)
+        super().__init__((Wx, Wh, b), device, **_nonlinearity(self, nonlinearity))
 
     def forward(self, x, h_prev, *, train=True):
         """x (N, D), h_prev (N, H) -> h_next (N, H)."""
@@ -179,14 +192,17 @@ class RNN(_Step):
 
 
 class LSTM(_Step):
-    """One step of an LSTM. Wx (D, 4H), Wh (H, 4H), b (4H,); blocks f, g, i, o."""
+    """One step of an LSTM. Wx (D, 4H), Wh (H, 4H), b (4H,); blocks f, g, i, o.
+
+    Wp and cell_clip as in TimeLSTM.
+    """
 
     column = "lstm"
     gates = 4
     states = ("h", "c")
 
-    def __init__(self, Wx, Wh, b, *, device=None):
-        super().__init__(Wx, Wh, b, device)
+    def __init__(self, Wx, Wh, b, *, Wp=None, cell_clip=None, device=None):
+        super().__init__((Wx, Wh, b, Wp), device, **_cell_clip(self, cell_clip))
 
     def forward(self, x, h_prev, c_prev, *, train=True):
         """x (N, D), h_prev and c_prev (N, H) -> h_next, c_next."""
@@ -198,13 +214,16 @@ class LSTM(_Step):
 
 
 class GRU(_Step):
-    """One step of a GRU. Wx (D, 3H), Wh (H, 3H), b (3H,) or None; blocks z, r, candidate."""
+    """One step of a GRU. Wx (D, 3H), Wh (H, 3H), b (3H,) or None; blocks z, r, candidate.
+
+    reset_after and z_keeps as in TimeGRU.
+    """
 
     column = "gru"
     gates = 3
 
-    def __init__(self, Wx, Wh, b=None, *, device=None):
-        super().__init__(Wx, Wh, b, device)
+    def __init__(self, Wx, Wh, b=None, *, reset_after=False, z_keeps=False, device=None):
+        super().__init__((Wx, Wh, b), device, **_conventions(self, reset_after, z_keeps))
 
     def forward(self, x, h_prev, *, train=True):
         """x (N, D), h_prev (N, H) -> h_next (N, H)."""
@@ -223,30 +242,47 @@ class _Time(_Recurrent):
     state afterwards, and dh and dc, after backward, the gradient of the state it started from.
     """
 
-    def __init__(self, Wx, Wh, b, stateful, device, **options):
-        super().__init__(Wx, Wh, b, device, **options)
+    def __init__(self, weights, stateful, device, **options):
+        super().__init__(weights, device, **options)
         self.stateful = stateful
         self.reset_state()
         for name in self.states:
             setattr(self, f"d{name}", None)
 
-    def forward(self, xs, *, train=True, h_mask=None):
+    def forward(self, xs, *, train=True, lengths=None, h_mask=None, Wh_mask=None):
         """xs (N, T, D) -> hs (N, T, H). train=False keeps nothing for a backward.
+
+        lengths (N,), integers in [0, T]: sample n has so many steps. From there on its state
+        stays, hs and all gradients are 0, and what stands in xs does not matter.
 
         h_mask (N, H) multiplies h wherever it meets Wh, at every step the same: variational
         dropout on the recurrent path (TimeDropout.draw gives one). hs and the state are not
         masked. (Gal and Ghahramani 2016, https://arxiv.org/abs/1512.05287)
-        """
-        checked = self._checked_forward(xs, train)
-        if h_mask is not None:
-            h_mask = self._checked_mask(h_mask, len(xs))
-        return self._forward(checked, train, h_mask=h_mask)
 
-    def _checked_mask(self, h_mask, N):
-        h_mask = checks.real(self._name, "h_mask", h_mask)
-        if h_mask.shape != (N, self._H):
-            raise checks.shape_error(self._name, "h_mask", f"(N, H) = {N, self._H}", h_mask)
-        return checks.cast(h_mask, self.dtype)
+        Wh_mask, of Wh's shape, multiplies Wh in this call: DropConnect, the weight drop of
+        AWD-LSTM (Merity et al. 2017, https://arxiv.org/abs/1708.02182). Not for a frozen layer.
+        """
+        xs, state, weights = self._checked_forward(xs, train)
+        if lengths is not None:
+            lengths = checked_lengths(self._name, lengths, *xs.shape[:2])
+        if h_mask is not None:
+            h_mask = self._checked_mask("h_mask", h_mask, "(N, H)", (len(xs), self._H))
+        if Wh_mask is not None:
+            if self.frozen:
+                raise RuntimeError(f"{self._name}: Wh_mask is not for a frozen layer")
+            shape = self.Wh.shape
+            Wh_mask = self._checked_mask("Wh_mask", Wh_mask, "like Wh", shape)
+            weights = (weights[0], weights[1] * Wh_mask, *weights[2:])
+        ways = {"train": train, "lengths": lengths, "h_mask": h_mask}
+        hs = self._forward((xs, state, weights), **ways)
+        self._Wh_mask = Wh_mask if train else None
+        return hs
+
+    def _checked_mask(self, name, mask, label, shape):
+        mask = checks.real(self._name, name, mask)
+        if mask.shape != shape:
+            raise checks.shape_error(self._name, name, f"{label} = {shape}", mask)
+        return checks.cast(mask, self.dtype)
 
     def _checked_forward(self, xs, train):
         weights = self._checked_weights(train)
@@ -261,18 +297,21 @@ class _Time(_Recurrent):
             checks.fits(self._name, "(N, T, max(D, 8H))", N, T, max(D, 8 * self._H))
         state = None
         if self.stateful:
-            state = self._checked_states(self.states, self._state(), N)
+            state = self._checked_states(self.states, self.state, N)
         if xs.dtype is not self.dtype:
             xs = checks.cast(xs, self.dtype)
         return xs, state, weights
 
-    def _forward(self, checked, train, reverse=False, h_mask=None):
-        hs, state = self._run(*checked, train=train, reverse=reverse, h_mask=h_mask)
+    def _forward(self, checked, **ways):
+        hs, state = self._run(*checked, **ways)
+        self._Wh_mask = None
         self._keep(*state)
         return hs
 
     def _checked_backward(self, dhs, *dstate):
         shape = self._pending()[2]
+        if dhs is None:
+            dhs = checks.namespace(self.params[0]).zeros(shape, self.dtype)
         dhs = checks.real(self._name, "dhs", dhs)
         if dhs.shape != shape:
             raise checks.shape_error(self._name, "dhs", f"(N, T, H) = {shape}", dhs)
@@ -282,6 +321,8 @@ class _Time(_Recurrent):
 
     def _backward(self, checked):
         dxs, dstate = self._run_back(*checked)
+        if self._Wh_mask is not None:
+            self.grads[1] *= self._Wh_mask
         for name, value in zip(self.states, dstate, strict=True):
             setattr(self, f"d{name}", value)
         return dxs
@@ -305,14 +346,24 @@ class _Time(_Recurrent):
 
 
 class _TimeOneState(_Time):
-    def _state(self):
+    @property
+    def state(self):
+        """(h,), as set_state takes it."""
         return (self.h,)
+
+    @property
+    def dstate(self):
+        """(dh,), as backward takes it behind dhs."""
+        return (self.dh,)
 
     def _keep(self, h):
         self.h = h
 
     def backward(self, dhs, dh=None):
-        """dhs (N, T, H) -> dxs (N, T, D); dh (N, H) is the gradient of the final state."""
+        """dhs (N, T, H) -> dxs (N, T, D); dh (N, H) is the gradient of the final state.
+
+        None is zeros: a loss that sees the final state alone needs no dhs.
+        """
         return self._backward(self._checked_backward(dhs, dh))
 
     def set_state(self, h):
@@ -326,8 +377,7 @@ class TimeRNN(_TimeOneState):
     column = "rnn"
 
     def __init__(self, Wx, Wh, b, stateful=False, *, nonlinearity="tanh", device=None):
-        _check_nonlinearity(type(self).__name__, nonlinearity)
-        super().__init__(Wx, Wh, b, stateful, device, nonlinearity=nonlinearity)
+        super().__init__((Wx, Wh, b), stateful, device, **_nonlinearity(self, nonlinearity))
 
 
 class TimeGRU(_TimeOneState):
@@ -335,37 +385,64 @@ class TimeGRU(_TimeOneState):
 
     A bool as third argument is `stateful`: TimeGRU(Wx, Wh, True) of the Korean edition, without a
     bias. params has two entries then. (Cho et al. 2014, https://arxiv.org/abs/1406.1078)
+
+    The book's GRU:       ~h = tanh(x Wx_c + (r h') Wh_c + b_c)             h = (1 - z) h' + z ~h
+    reset_after=True:     ~h = tanh(x Wx_c + b0_c + r (h' Wh_c + b1_c))     b is (2, 3H)
+    z_keeps=True:                                                           h = z h' + (1 - z) ~h
+
+    cuDNN, PyTorch and Keras have both, Cho et al. and ONNX (linear_before_reset=0) the second.
     """
 
     column = "gru"
     gates = 3
 
-    def __init__(self, Wx, Wh, b=None, stateful=False, *, device=None):
+    def __init__(
+        self, Wx, Wh, b=None, stateful=False, *, reset_after=False, z_keeps=False, device=None
+    ):
         if isinstance(b, (bool, np.bool_)):
             if stateful:
                 raise TypeError("TimeGRU: b must be an array or None, got bool beside stateful")
             b, stateful = None, bool(b)
-        super().__init__(Wx, Wh, b, stateful, device)
+        options = _conventions(self, reset_after, z_keeps)
+        super().__init__((Wx, Wh, b), stateful, device, **options)
 
 
 class TimeLSTM(_Time):
-    """An LSTM over a sequence. Wx (D, 4H), Wh (H, 4H), b (4H,); blocks f, g, i, o."""
+    """An LSTM over a sequence. Wx (D, 4H), Wh (H, 4H), b (4H,); blocks f, g, i, o.
+
+    Wp: peepholes, through which f and i see the cell before and o the new one; the diagonals of
+    three matrices, (3, H), or the matrices, (3, H, H). It comes last in params. (Gers and
+    Schmidhuber 2000; Graves 2013, https://arxiv.org/abs/1308.0850)
+
+    cell_clip: the cell stays in [-cell_clip, cell_clip], and where it lies at a bound no gradient
+    passes. (Sak et al. 2014, https://arxiv.org/abs/1402.1128)
+    """
 
     column = "lstm"
     gates = 4
     states = ("h", "c")
 
-    def __init__(self, Wx, Wh, b, stateful=False, *, device=None):
-        super().__init__(Wx, Wh, b, stateful, device)
+    def __init__(self, Wx, Wh, b, stateful=False, *, Wp=None, cell_clip=None, device=None):
+        super().__init__((Wx, Wh, b, Wp), stateful, device, **_cell_clip(self, cell_clip))
 
-    def _state(self):
+    @property
+    def state(self):
+        """(h, c), as set_state takes them."""
         return self.h, self.c
+
+    @property
+    def dstate(self):
+        """(dh, dc), as backward takes them behind dhs."""
+        return self.dh, self.dc
 
     def _keep(self, h, c):
         self.h, self.c = h, c
 
     def backward(self, dhs, dh=None, dc=None):
-        """dhs (N, T, H) -> dxs (N, T, D); dh and dc (N, H) are the final state's gradients."""
+        """dhs (N, T, H) -> dxs (N, T, D); dh and dc (N, H) are the final state's gradients.
+
+        None is zeros: a loss that sees the final state alone needs no dhs.
+        """
         return self._backward(self._checked_backward(dhs, dh, dc))
 
     def set_state(self, h, c=None):
@@ -373,94 +450,45 @@ class TimeLSTM(_Time):
         self._set_state(h, c)
 
 
-class _TimeBi:
-    """One layer reads the sequence forwards, another backwards; their outputs side by side."""
+def checked_lengths(owner, lengths, N, T):
+    """lengths as the columns take them, NumPy's intp; None where all of them are T.
 
-    def __init__(self, kind, weights1, weights2, stateful, device, **options):
-        name = type(self).__name__
-        specs = _specs(name, kind.gates, *weights1, "1")
-        if len(specs) == 2 and weights2[2] is not None:
-            raise TypeError(f"{name}: b2 must be None as b1 is, got {type(weights2[2]).__name__}")
-        for suffix, weights in (("1", weights1), ("2", weights2)):
-            for W, (argument, shape, label) in zip(weights, specs, strict=False):
-                argument = argument[:-1] + suffix
-                checks.exactly(name, argument, W, weights1[0].dtype, shape, label)
-        layers = [kind(*w, stateful, device=device, **options) for w in (weights1, weights2)]
-        for layer, direction in zip(layers, ("forward", "backward"), strict=True):
-            layer._name = name
-            setattr(self, f"{direction}_{kind.column}", layer)
-        self._column = kind.column
-        self.params = layers[0].params + layers[1].params
-        self.grads = layers[0].grads + layers[1].grads
-
-    def _layers(self):
-        return (getattr(self, f"{way}_{self._column}") for way in ("forward", "backward"))
-
-    def forward(self, xs, *, train=True):
-        """xs (N, T, D) -> (N, T, 2H). train=False keeps nothing for a backward."""
-        ahead, back = self._layers()
-        checked = ahead._checked_forward(xs, train), back._checked_forward(xs, train)
-        hs1 = ahead._forward(checked[0], train)
-        hs2 = back._forward(checked[1], train, reverse=True)
-        return checks.namespace(hs1).concatenate((hs1, hs2), axis=2)
-
-    def backward(self, dhs):
-        """dhs (N, T, 2H) -> dxs (N, T, D)."""
-        ahead, back = self._layers()
-        (N, T, H), _ = ahead._pending()[2], back._pending()
-        dhs = checks.real(ahead._name, "dhs", dhs)
-        if dhs.shape != (N, T, 2 * H):
-            raise checks.shape_error(ahead._name, "dhs", f"(N, T, 2H) = {N, T, 2 * H}", dhs)
-        checked = ahead._checked_backward(dhs[:, :, :H]), back._checked_backward(dhs[:, :, H:])
-        dxs = ahead._backward(checked[0])
-        dxs += back._backward(checked[1])
-        return dxs
-
-    def freeze(self):
-        """As TimeLSTM.freeze, both directions."""
-        for layer in self._layers():
-            layer.freeze()
-
-    def unfreeze(self):
-        for layer in self._layers():
-            layer.unfreeze()
-
-    @property
-    def frozen(self):
-        """True between freeze and unfreeze."""
-        return all(layer.frozen for layer in self._layers())
-
-    def reset_state(self):
-        """The next forward starts from zeros in both directions."""
-        for layer in self._layers():
-            layer.reset_state()
+    A tuple or a list will do. One on a GPU is waited for.
+    """
+    if isinstance(lengths, (tuple, list)):
+        lengths = np.asarray(lengths, None if lengths else np.intp)
+    lengths = checks.integers(owner, "lengths", lengths)
+    if lengths.shape != (N,):
+        raise checks.shape_error(owner, "lengths", f"(N,) = ({N},)", lengths)
+    lengths = lengths.get() if checks.is_cupy(lengths) else lengths
+    checks.in_range(owner, "lengths", lengths, T + 1)
+    return None if (lengths == T).all() else np.ascontiguousarray(lengths, np.intp)
 
 
-class TimeBiRNN(_TimeBi):
-    """`forward_rnn` and `backward_rnn`, two TimeRNN with weights of the same shapes."""
-
-    def __init__(
-        self, Wx1, Wh1, b1, Wx2, Wh2, b2, stateful=False, *, nonlinearity="tanh", device=None
-    ):
-        _check_nonlinearity(type(self).__name__, nonlinearity)
-        weights = (Wx1, Wh1, b1), (Wx2, Wh2, b2)
-        super().__init__(TimeRNN, *weights, stateful, device, nonlinearity=nonlinearity)
+# The options of each cell, checked
 
 
-class TimeBiLSTM(_TimeBi):
-    """`forward_lstm` and `backward_lstm`, two TimeLSTM with weights of the same shapes."""
-
-    def __init__(self, Wx1, Wh1, b1, Wx2, Wh2, b2, stateful=False, *, device=None):
-        super().__init__(TimeLSTM, (Wx1, Wh1, b1), (Wx2, Wh2, b2), stateful, device)
-
-
-class TimeBiGRU(_TimeBi):
-    """`forward_gru` and `backward_gru`, two TimeGRU with weights of the same shapes."""
-
-    def __init__(self, Wx1, Wh1, b1, Wx2, Wh2, b2, stateful=False, *, device=None):
-        super().__init__(TimeGRU, (Wx1, Wh1, b1), (Wx2, Wh2, b2), stateful, device)
+def _nonlinearity(layer, nonlinearity):
+    if not isinstance(nonlinearity, str) or nonlinearity not in ("tanh", "relu"):
+        raise ValueError(
+            f"{type(layer).__name__}: nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}"
+        )
+    return {"nonlinearity": nonlinearity}
 
 
-def _check_nonlinearity(owner, nonlinearity):
-    if nonlinearity not in ("tanh", "relu"):
-        raise ValueError(f"{owner}: nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
+def _cell_clip(layer, cell_clip):
+    if cell_clip is None:
+        return {}
+    owner = type(layer).__name__
+    if isinstance(cell_clip, bool) or not isinstance(cell_clip, Real):
+        kind = type(cell_clip).__name__
+        raise TypeError(f"{owner}: cell_clip must be a number or None, got {kind}")
+    if not 0 < cell_clip < float("inf"):
+        raise ValueError(f"{owner}: cell_clip must be positive and finite, got {cell_clip}")
+    return {"cell_clip": float(cell_clip)}
+
+
+def _conventions(layer, reset_after, z_keeps):
+    owner = type(layer).__name__
+    reset_after = checks.flag(owner, "reset_after", reset_after)
+    return {"reset_after": reset_after, "z_keeps": checks.flag(owner, "z_keeps", z_keeps)}

@@ -30,9 +30,11 @@ from rnnfast.losses import (
     TimeSoftmaxWithLoss,
 )
 from rnnfast.losses import TimeSquaredLoss as TimeSquaredLoss
-from rnnfast.recurrent import GRU, LSTM, RNN, TimeBiLSTM, TimeGRU, TimeLSTM, TimeRNN
-from rnnfast.recurrent import TimeBiGRU as TimeBiGRU
-from rnnfast.recurrent import TimeBiRNN as TimeBiRNN
+from rnnfast.recurrent import GRU, LSTM, RNN, TimeGRU, TimeLSTM, TimeRNN
+from rnnfast.stacks import TimeBiGRU as TimeBiGRU
+from rnnfast.stacks import TimeBiLSTM
+from rnnfast.stacks import TimeBiRNN as TimeBiRNN
+from rnnfast.stacks import TimeStack as TimeStack
 
 GPU = False  # the book's switch from NumPy to CuPy; here the device decides (rnnfast.kernels)
 

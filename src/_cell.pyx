@@ -43,6 +43,18 @@ cdef strided optional(x) noexcept:
     return v
 
 
+cdef void *data(cnp.ndarray x) noexcept:
+    return NULL if x is None else cnp.PyArray_DATA(x)
+
+
+cdef void take_options(cell_job *job, Options options, cnp.ndarray steps) noexcept:
+    job.relu, job.reset_after, job.z_keeps, job.clip = options.relu, options.reset_after, options.z_keeps, options.clip
+    job.first = job.last = NULL
+    if steps is not None:
+        job.first = <const ptrdiff_t *>cnp.PyArray_DATA(steps)
+        job.last = job.first + cnp.PyArray_DIM(steps, 1)
+
+
 @cython.auto_pickle(False)
 @cython.final
 cdef class Cache:
@@ -51,17 +63,18 @@ cdef class Cache:
     Of the caller's arrays it keeps the place and strides as they were: their shape may be assigned to."""
     cdef Cell cell
     cdef const kernel_set *kernels  # of the instruction set that laid out the panels
-    cdef cnp.ndarray xs, h0, c0, h_mask, seen0, panels, h, rh, seen
+    cdef cnp.ndarray xs, h0, c0, h_mask, seen0, steps, panels, h, rh, seen, c
     cdef strided xs_view, h0_view, c0_view, mask_view, seen0_view
     cdef ptrdiff_t N, T, D, H
     cdef int type_num
-    cdef bint reverse, relu, used
+    cdef bint reverse, used
+    cdef Options options
 
 
 @cython.auto_pickle(False)
 @cython.final
 cdef class Params:
-    """(Wx, Wh, b) after their checks; of packed ones only b is there."""
+    """(Wx, Wh, b, Wp) after their checks; of packed ones only b and Wp are there."""
 
 
 @cython.auto_pickle(False)
@@ -85,32 +98,37 @@ cdef pack_kernel find_pack(const kernel_set *k, int index) noexcept:
 @cython.auto_pickle(False)
 @cython.final
 cdef class Cell:
-    """One row of the grid: `gates` blocks of H columns in the weights, `kept` values a unit kept in the panels."""
+    """One row of the grid: `gates` blocks of H columns in the weights, at `most` so many params."""
 
     def __cinit__(self, str name):
         self.name = name
         self.index = ("rnn", "lstm", "gru").index(name)
         self.gates = (1, 4, 3)[self.index]
-        self.kept = (1, 5, 3)[self.index]
+        self.most = (3, 4, 3)[self.index]
         self.has_c = name == "lstm"
 
-    cdef Params check_packed(self, Packed packed, bint train):
+    cdef Params check_packed(self, Packed packed, bint train, bint reset_after):
         if packed.cell.index != self.index:
             raise TypeError(f"{self.name}: params were packed by {packed.cell.name}.pack")
         if train:
             raise TypeError(f"{self.name}: packed params are for train=False")
+        if packed.params.reset_after != reset_after:
+            raise TypeError(f"{self.name}: params were packed with reset_after={packed.params.reset_after}")
         return packed.params
 
-    cdef Packed pack(self, params):
-        cdef Params p = self.check_params(params), own = Params()
+    cdef Packed pack(self, params, bint reset_after):
+        cdef Params p = self.check_params(params, reset_after), own = Params()
         self.check_size(1, 1, p)
         cdef Packed packed = Packed()
         packed.cell, packed.kernels, packed.params = self, kernels_for(p.type_num), own
         own.D, own.H, own.type_num, own.packed = p.D, p.H, p.type_num, packed
+        own.reset_after, own.full = reset_after, p.full
         own.b = None if p.b is None else p.b.copy()
+        own.Wp = None if p.Wp is None else p.Wp.copy()
         cdef cell_job job
         job.D, job.H = p.D, p.H
         job.Wx, job.Wh = view(p.Wx), view(p.Wh)
+        job.Wp, job.full = data(p.Wp), p.full
         cdef pack_kernel kernel = find_pack(packed.kernels, self.index)
         packed.weights = empty2(1, kernel(&job, NULL) + 32, p.type_num)
         cdef void *room = aligned(packed.weights)
@@ -118,12 +136,14 @@ cdef class Cell:
             kernel(&job, room)
         return packed
 
-    cdef Params check_params(self, params):
-        if not isinstance(params, (tuple, list)) or len(params) not in (2, 3):
-            raise TypeError(f"{self.name}: params must be (Wx, Wh, b), got {type(params).__name__}")
+    cdef Params check_params(self, params, bint reset_after):
+        if not isinstance(params, (tuple, list)) or not 2 <= len(params) <= self.most:
+            names = "(Wx, Wh, b, Wp)" if self.most == 4 else "(Wx, Wh, b)"
+            raise TypeError(f"{self.name}: params must be {names}, got {type(params).__name__}")
         cdef Params p = Params()
         Wx, Wh = params[0], params[1]
-        b = params[2] if len(params) == 3 else None
+        b = params[2] if len(params) > 2 else None
+        Wp = params[3] if len(params) > 3 else None
         p.type_num = real_type(Wx, f"{self.name}: Wx")
         p.Wx = readable(Wx, 2, p.type_num, f"{self.name}: Wx", False)
         p.Wh = readable(Wh, 2, p.type_num, f"{self.name}: Wh", False)
@@ -133,11 +153,46 @@ cdef class Cell:
             raise ValueError(f"{self.name}: Wh must be (H, {self.gates}H), got {Wh.shape}")
         if p.D < 1 or cnp.PyArray_DIM(p.Wx, 1) != columns:
             raise ValueError(f"{self.name}: Wx must be (D, {self.gates}H) = (D, {columns}), got {Wx.shape}")
-        if b is not None:
+        p.reset_after = reset_after
+        if b is not None and reset_after:
+            p.b = np.ascontiguousarray(readable(b, 2, p.type_num, f"{self.name}: b", True))
+            if b.shape != (2, columns):
+                raise ValueError(f"{self.name}: b must be (2, {self.gates}H) = (2, {columns}), got {b.shape}")
+        elif b is not None:
             p.b = readable(b, 1, p.type_num, f"{self.name}: b", True)
             if cnp.PyArray_DIM(p.b, 0) != columns:
                 raise ValueError(f"{self.name}: b must be ({self.gates}H,) = ({columns},), got {b.shape}")
+        if Wp is not None:
+            p.full = getattr(Wp, "ndim", 2) == 3
+            p.Wp = np.ascontiguousarray(readable(Wp, 3 if p.full else 2, p.type_num, f"{self.name}: Wp", False))
+            if Wp.shape != (3, *[p.H] * (Wp.ndim - 1)):
+                raise ValueError(f"{self.name}: Wp must be (3, H) or (3, H, H) with H = {p.H}, got {Wp.shape}")
         return p
+
+    cdef cnp.ndarray check_lengths(self, lengths, ptrdiff_t N, ptrdiff_t T):
+        if not isinstance(lengths, np.ndarray) or lengths.dtype != np.intp:
+            raise TypeError(f"{self.name}: lengths must be an intp array, got {type(lengths).__name__}")
+        if lengths.shape != (N,):
+            raise ValueError(f"{self.name}: lengths must be (N,) = ({N},), got {lengths.shape}")
+        if N and (lengths.min() < 0 or lengths.max() > T):
+            raise ValueError(f"{self.name}: lengths must be in [0, T] = [0, {T}]")
+        return lengths
+
+    cdef list check_grads(self, grads, Params p):
+        """Where to compute dWx, dWh, db and dWp, None as the params; after everything that can be wrong."""
+        if not isinstance(grads, (tuple, list)):
+            raise TypeError(f"{self.name}: grads must be (dWx, dWh, db), got {type(grads).__name__}")
+        if len(grads) > self.most:
+            raise ValueError(f"{self.name}: grads must be one for each parameter, got {len(grads)}")
+        cdef list given = [*grads, *(None,) * (4 - len(grads))], weights = [p.Wx, p.Wh, p.b, p.Wp]
+        for i in range(4):
+            if weights[i] is None and given[i] is not None:
+                raise ValueError(f"{self.name}: grads[{i}] must be None, as {'b' if i == 2 else 'Wp'} is")
+            if weights[i] is not None and i >= len(grads):
+                raise ValueError(f"{self.name}: grads must be one for each parameter, got {len(grads)}")
+            if weights[i] is not None:
+                writable(given[i], weights[i], f"{self.name}: grads[{i}]")
+        return [None if g is None else scratch_for(g) for g in given]
 
     cdef cnp.ndarray check_state(self, x, Params p, ptrdiff_t N, str name):
         cdef cnp.ndarray a = readable(x, 2, p.type_num, f"{self.name}: {name}", True)
@@ -158,23 +213,31 @@ cdef class Cell:
 
     cdef int check_size(self, ptrdiff_t N, ptrdiff_t T, Params p) except -1:
         """Raise where all arrays and rooms of a call, or any one of them, would overflow a size."""
-        cdef double D = p.D, H = p.H, sequence = (<double>N) * (T + 1) * (D + (self.kept + 4) * H)
-        cdef double weights = 4 * self.gates * (D + H + 64) * (H + 64), rooms = 1024 * (512 * (D + H) + 64.0 * N)
+        cdef double D = p.D, H = p.H, sequence = (<double>N) * (T + 1) * (D + 10 * H)
+        cdef double weights = 4 * (self.gates + 2) * (D + H + 64) * (H + 64), rooms = 1024 * (512 * (D + H) + 64.0 * N)
         if (sequence + weights + rooms) * 8 > 4e18:
             raise ValueError(
                 f"{self.name}: (N, T, D, H) = ({N}, {T}, {p.D}, {p.H}) needs more memory than can be addressed"
             )
         return 0
 
-    cdef tuple forward(self, xs, state, params, bint train, bint reverse, h_mask, bint relu):
-        cdef Params p = self.check_packed(params, train) if isinstance(params, Packed) else self.check_params(params)
+    cdef tuple forward(self, xs, state, params, bint train, lengths, bint reverse, h_mask, Options options):
+        cdef Params p
+        if isinstance(params, Packed):
+            p = self.check_packed(params, train, options.reset_after)
+        else:
+            p = self.check_params(params, options.reset_after)
         cdef cnp.ndarray x = readable(xs, 3, p.type_num, f"{self.name}: xs", True)
         cdef ptrdiff_t N = cnp.PyArray_DIM(x, 0), T = cnp.PyArray_DIM(x, 1), D = p.D, H = p.H
         if cnp.PyArray_DIM(x, 2) != D:
             raise ValueError(f"{self.name}: xs must be (N, T, D) with D = {D}, got {xs.shape}")
         self.check_size(N, T, p)
         h0, c0 = self.check_states(state, p, N, ("h", "c", "state"))
-        cdef cnp.ndarray mask = None if h_mask is None else self.check_state(h_mask, p, N, "h_mask")
+        cdef cnp.ndarray steps = None, mask = None if h_mask is None else self.check_state(h_mask, p, N, "h_mask")
+        if lengths is not None:
+            lengths = self.check_lengths(lengths, N, T)
+            steps = np.stack((T - lengths, np.full(N, T)) if reverse else (np.zeros_like(lengths), lengths))
+            x = np.where((np.arange(T) < lengths[:, np.newaxis])[:, :, np.newaxis], x, np.zeros(1, x.dtype))
         seen0 = h0
         if h0 is not None and mask is not None:
             with np.errstate(all="ignore"):  # as quiet as the C that does it for the later steps
@@ -192,7 +255,7 @@ cdef class Cell:
             cache.xs_view, cache.h0_view, cache.c0_view = view(x), optional(h0), optional(c0)
             cache.mask_view, cache.seen0_view = optional(mask), optional(seen0)
             cache.N, cache.T, cache.D, cache.H = N, T, D, H
-            cache.type_num, cache.reverse, cache.relu = p.type_num, reverse, relu
+            cache.type_num, cache.reverse, cache.options, cache.steps = p.type_num, reverse, options, steps
         if N == 0 or T == 0:
             (<object>hT)[...] = 0 if h0 is None else h0
             if self.has_c:
@@ -201,7 +264,8 @@ cdef class Cell:
 
         cdef cell_job job
         job.N, job.T, job.D, job.H = N, T, D, H
-        job.train, job.relu = train, relu
+        job.train = train
+        take_options(&job, options, steps)
         job.threads = threads_for(2.0 * N * H * self.gates * H, (H + 15) // 16)
         job.xs, job.hs = view(x), view(hs)
         job.Wx, job.Wh = optional(p.Wx), optional(p.Wh)
@@ -209,19 +273,22 @@ cdef class Cell:
         job.h0 = optional(h0)
         job.c0 = optional(c0)
         job.h_mask, job.seen0 = optional(mask), optional(seen0)
-        job.b = NULL if p.b is None else cnp.PyArray_DATA(p.b)
-        job.hT = cnp.PyArray_DATA(hT)
-        job.cT = cnp.PyArray_DATA(cT) if self.has_c else NULL
-        job.panels = job.h = job.rh = job.seen = NULL
+        job.b, job.Wp, job.full = data(p.b), data(p.Wp), p.full
+        job.hT, job.cT = data(hT), data(cT)
+        job.panels = job.h = job.rh = job.seen = job.c = NULL
+        cdef int kept = (1, 5, 4 if options.reset_after else 3)[self.index]
         if train:
             # 32 more: room to align, and a vector that may be read beyond the end
-            cache.panels = empty2(1, self.kept * N * T * H + 32, p.type_num)
+            cache.panels = empty2(1, kept * N * T * H + 32, p.type_num)
             cache.h = empty3(T, N, H, p.type_num)
             cache.seen = cache.h if mask is None or self.has_c else empty3(T, N, H, p.type_num)  # an LSTM reads only that
             job.panels, job.h, job.seen = aligned(cache.panels), cnp.PyArray_DATA(cache.h), cnp.PyArray_DATA(cache.seen)
-            if self.index == 2:
+            if self.index == 2 and not options.reset_after:
                 cache.rh = empty3(T, N, H, p.type_num)
                 job.rh = cnp.PyArray_DATA(cache.rh)
+            if p.full:
+                cache.c = empty3(T, N, H, p.type_num)
+                job.c = cnp.PyArray_DATA(cache.c)
         if reverse:
             backwards(&job.xs, T, p.type_num)
             backwards(&job.hs, T, p.type_num)
@@ -236,26 +303,15 @@ cdef class Cell:
         cdef Cache k = cache
         if k.used:
             raise RuntimeError(f"{self.name}: this cache was used by an earlier backward; call forward again")
-        cdef Params p = self.check_params(params)
+        cdef Params p = self.check_params(params, k.options.reset_after)
         cdef ptrdiff_t N = k.N, T = k.T, D = k.D, H = k.H
-        if p.D != D or p.H != H or p.type_num != k.type_num:
+        if p.D != D or p.H != H or p.type_num != k.type_num or (k.panels is not None and p.full != (k.c is not None)):
             raise ValueError(f"{self.name}: params must be those of forward, with D = {D} and H = {H}")
         cdef cnp.ndarray g = readable(dhs, 3, p.type_num, f"{self.name}: dhs", True)
         if cnp.PyArray_DIM(g, 0) != N or cnp.PyArray_DIM(g, 1) != T or cnp.PyArray_DIM(g, 2) != H:
             raise ValueError(f"{self.name}: dhs must be (N, T, H) = ({N}, {T}, {H}), got {dhs.shape}")
         dhT, dcT = self.check_states(dstate, p, N, ("dh", "dc", "dstate"))
-        if not isinstance(grads, (tuple, list)):
-            raise TypeError(f"{self.name}: grads must be (dWx, dWh, db), got {type(grads).__name__}")
-        if not (len(grads) == 3 or len(grads) == 2 and p.b is None):
-            raise ValueError(f"{self.name}: grads must be (dWx, dWh, db), one for each parameter, got {len(grads)}")
-        if p.b is None and len(grads) == 3 and grads[2] is not None:
-            raise ValueError(f"{self.name}: grads[2] must be None, as b is")
-        writable(grads[0], p.Wx, f"{self.name}: grads[0]")
-        writable(grads[1], p.Wh, f"{self.name}: grads[1]")
-        cdef cnp.ndarray dWx = scratch_for(grads[0]), dWh = scratch_for(grads[1]), db = None
-        if p.b is not None:
-            writable(grads[2], p.b, f"{self.name}: grads[2]")
-            db = scratch_for(grads[2])
+        cdef list targets = self.check_grads(grads, p)
 
         cdef cnp.ndarray dxs = empty3(N, T, D, p.type_num)
         cdef cnp.ndarray dh0 = empty2(N, H, p.type_num)
@@ -272,25 +328,25 @@ cdef class Cell:
 
         # From here on the cache is taken: another thread that comes with it finds it used.
         cdef cnp.ndarray panels = k.panels, h = k.h, rh = k.rh, seen = k.seen, xs = k.xs, h0 = k.h0, c0 = k.c0
-        cdef cnp.ndarray mask = k.h_mask, seen0 = k.seen0
+        cdef cnp.ndarray mask = k.h_mask, seen0 = k.seen0, c = k.c, steps = k.steps
         if k.used:
             raise RuntimeError(f"{self.name}: this cache was used by an earlier backward; call forward again")
         k.used = True
         cdef cell_job job
         job.N, job.T, job.D, job.H = N, T, D, H
-        job.train, job.relu = True, k.relu
+        job.train = True
+        take_options(&job, k.options, steps)
         job.threads = threads_for(2.0 * N * H * self.gates * H, (H + 15) // 16)
         job.xs, job.h0, job.c0 = k.xs_view, k.h0_view, k.c0_view
         job.h_mask, job.seen0 = k.mask_view, k.seen0_view
         job.Wx, job.Wh, job.packed = view(p.Wx), view(p.Wh), NULL
+        job.Wp, job.full = data(p.Wp), p.full
         job.panels, job.h, job.seen = aligned(panels), cnp.PyArray_DATA(h), cnp.PyArray_DATA(seen)
-        job.rh = NULL if rh is None else cnp.PyArray_DATA(rh)
+        job.rh, job.c = data(rh), data(c)
         job.dhs, job.dxs = view(g), view(dxs)
         job.dhT, job.dcT = optional(dhT), optional(dcT)
-        job.dh0 = cnp.PyArray_DATA(dh0)
-        job.dc0 = cnp.PyArray_DATA(dc0) if self.has_c else NULL
-        job.dWx, job.dWh = cnp.PyArray_DATA(dWx), cnp.PyArray_DATA(dWh)
-        job.db = NULL if db is None else cnp.PyArray_DATA(db)
+        job.dh0, job.dc0 = data(dh0), data(dc0)
+        job.dWx, job.dWh, job.db, job.dWp = data(targets[0]), data(targets[1]), data(targets[2]), data(targets[3])
         if k.reverse:
             backwards(&job.xs, T, p.type_num)
             backwards(&job.dhs, T, p.type_num)
@@ -300,8 +356,8 @@ cdef class Cell:
         except MemoryError:
             k.used = False  # nothing was written
             raise
-        k.panels = k.h = k.rh = k.seen = k.xs = k.h0 = k.c0 = k.h_mask = k.seen0 = None
-        for scratch, grad in zip((dWx, dWh, db), grads):
+        k.panels = k.h = k.rh = k.seen = k.xs = k.h0 = k.c0 = k.h_mask = k.seen0 = k.c = k.steps = None
+        for scratch, grad in zip(targets, grads):
             if scratch is not grad and grad is not None:
                 grad[...] = scratch
         return dxs, (dh0, dc0) if self.has_c else (dh0,)

@@ -1,12 +1,24 @@
 """GRU over a sequence on the CPU; equations and layout in src/kernels/gru.h."""
-from rnnfast.cpu._cell cimport Cell
+from rnnfast.cpu._cell cimport Cell, Options
 
 cdef Cell cell = Cell("gru")
 
 
-def forward(xs, state, params, *, bint train=True, bint reverse=False, h_mask=None):
-    """See rnnfast.kernels for the contract."""
-    return cell.forward(xs, state, params, train, reverse, h_mask, False)
+def forward(
+    xs,
+    state,
+    params,
+    *,
+    bint train=True,
+    lengths=None,
+    bint reverse=False,
+    h_mask=None,
+    bint reset_after=False,
+    bint z_keeps=False,
+):
+    """See rnnfast.kernels for the contract, rnnfast.reference.gru for reset_after and z_keeps."""
+    cdef Options options = Options(False, reset_after, z_keeps, 0)
+    return cell.forward(xs, state, params, train, lengths, reverse, h_mask, options)
 
 
 def backward(dhs, dstate, params, cache, grads):
@@ -14,6 +26,6 @@ def backward(dhs, dstate, params, cache, grads):
     return cell.backward(dhs, dstate, params, cache, grads)
 
 
-def pack(params):
+def pack(params, *, bint reset_after=False, bint z_keeps=False):
     """See rnnfast.kernels for the contract."""
-    return cell.pack(params)
+    return cell.pack(params, reset_after)

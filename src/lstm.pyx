@@ -1,12 +1,19 @@
 """LSTM over a sequence on the CPU; equations and layout in src/kernels/lstm.h."""
-from rnnfast.cpu._cell cimport Cell
+from libc.math cimport isfinite
+
+from rnnfast.cpu._cell cimport Cell, Options
 
 cdef Cell cell = Cell("lstm")
 
 
-def forward(xs, state, params, *, bint train=True, bint reverse=False, h_mask=None):
-    """See rnnfast.kernels for the contract."""
-    return cell.forward(xs, state, params, train, reverse, h_mask, False)
+def forward(
+    xs, state, params, *, bint train=True, lengths=None, bint reverse=False, h_mask=None, cell_clip=None
+):
+    """See rnnfast.kernels for the contract. cell_clip: the bound of the cell, positive, or None."""
+    cdef Options options = Options(False, False, False, 0 if cell_clip is None else cell_clip)
+    if cell_clip is not None and not (options.clip > 0 and isfinite(options.clip)):
+        raise ValueError(f"lstm: cell_clip must be positive and finite, got {cell_clip}")
+    return cell.forward(xs, state, params, train, lengths, reverse, h_mask, options)
 
 
 def backward(dhs, dstate, params, cache, grads):
@@ -14,6 +21,6 @@ def backward(dhs, dstate, params, cache, grads):
     return cell.backward(dhs, dstate, params, cache, grads)
 
 
-def pack(params):
+def pack(params, *, cell_clip=None):
     """See rnnfast.kernels for the contract."""
-    return cell.pack(params)
+    return cell.pack(params, False)

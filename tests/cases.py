@@ -17,21 +17,45 @@ class Cell:
     name: str
     gates: int  # blocks in Wx, Wh and b
     states: int  # 1: (h,), 2: (h, c)
-    options: tuple = ({},)  # keyword arguments of forward, each set tested
+    options: tuple = ({},)  # keyword arguments of make_problem, each set tested
 
 
 CELLS = (
     Cell("rnn", gates=1, states=1, options=({}, {"nonlinearity": "relu"})),
-    Cell("lstm", gates=4, states=2),
-    Cell("gru", gates=3, states=1),
+    Cell(
+        "lstm",
+        gates=4,
+        states=2,
+        options=(
+            {},
+            {"peepholes": "diagonal", "cell_clip": 0.7},
+            {"peepholes": "full"},
+            {"peepholes": "full", "cell_clip": 0.7},
+        ),
+    ),
+    Cell(
+        "gru",
+        gates=3,
+        states=1,
+        options=(
+            {},
+            {"reset_after": True},
+            {"z_keeps": True, "reset_after": True},
+            {"z_keeps": True},
+        ),
+    ),
 )
 VARIANTS = [(cell, options) for cell in CELLS for options in cell.options]
 
+
+def variant_name(cell, options):
+    values = (name if value is True else str(value) for name, value in options.items())
+    return "-".join((cell.name, *values))
+
+
 cells = pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
 variants = pytest.mark.parametrize(
-    ("cell", "options"),
-    VARIANTS,
-    ids=["-".join((cell.name, *options.values())) for cell, options in VARIANTS],
+    ("cell", "options"), VARIANTS, ids=[variant_name(*variant) for variant in VARIANTS]
 )
 
 # N, T, D, H: ones, primes, and widths on and just off the SIMD widths 4, 8, 16, 32 and 64
@@ -95,11 +119,17 @@ class Problem:
     params: tuple
     dhs: np.ndarray
     dstate: tuple | None
-    keywords: dict  # reverse, h_mask and the cell's options
+    keywords: dict  # lengths, reverse, h_mask and the cell's options
 
     @property
     def dtype(self):
         return self.params[0].dtype
+
+    @property
+    def options(self):
+        """Those that pack takes too."""
+        ways = ("lengths", "reverse", "h_mask")
+        return {name: value for name, value in self.keywords.items() if name not in ways}
 
     def astype(self, dtype):
         """The same numbers: float64 holds every float32."""
@@ -143,7 +173,7 @@ class Result:
         yield from zip(("dh", "dc"), self.dstate, strict=False)
 
     def named_grads(self):
-        names = ("dWx", "dWh", "db")
+        names = ("dWx", "dWh", "db", "dWp")
         return [(n, g) for n, g in zip(names, self.grads, strict=False) if g is not None]
 
 
@@ -177,12 +207,23 @@ def solved(cell, shape, dtype, **keywords):
 
 
 def make_problem(
-    cell, shape, dtype="float32", *, seed=0, bias=True, states=True, mask=False, **keywords
+    cell,
+    shape,
+    dtype="float32",
+    *,
+    seed=0,
+    bias=True,
+    states=True,
+    mask=False,
+    lengths=False,
+    peepholes=None,
+    **keywords,
 ):
     """Random, with weights at the book's initialisation; states and gradients all distinct.
 
     bias=False gives b None, states=False gives state and dstate None, mask=True an h_mask of
-    zeros and distinct factors.
+    zeros and distinct factors, lengths=True all lengths from 0 to T, peepholes="diagonal" or
+    "full" a Wp.
     """
     N, T, D, H = shape
     G = cell.gates
@@ -193,16 +234,23 @@ def make_problem(
 
     Wx = (randn(D, G * H) / np.sqrt(max(D, 1))).astype(dtype)
     Wh = (randn(H, G * H) / np.sqrt(max(H, 1))).astype(dtype)
-    b = randn(G * H)
+    b = randn(*(2, G * H) if keywords.get("reset_after") else (G * H,))
+    Wp = ()
+    if peepholes == "diagonal":
+        Wp = (randn(3, H),)
+    elif peepholes == "full":
+        Wp = ((randn(3, H, H) / np.sqrt(max(H, 1))).astype(dtype),)
     state, dstate = (tuple(randn(N, H) for _ in range(cell.states)) for _ in range(2))
     xs, dhs = randn(N, T, D), randn(N, T, H)
     if mask:
         kept = rng.random((N, H)) > 0.3
         keywords["h_mask"] = (kept * (0.5 + rng.random((N, H)))).astype(dtype)
+    if lengths:
+        keywords["lengths"] = rng.permutation(np.arange(N) % (T + 1)).astype(np.intp)
     return Problem(
         xs=xs,
         state=state if states else None,
-        params=(Wx, Wh, b if bias else None),
+        params=(Wx, Wh, b if bias else None, *Wp),
         dhs=dhs,
         dstate=dstate if states else None,
         keywords=keywords,

@@ -265,6 +265,8 @@ def test_gradient_of_backward(name):
         match = rf"^{name}: dhs must be \(N, T, {label}\) = \(2, 3, {wide}\), got"
         assert_rejected(ValueError, match, layer.backward, wrong)
     for wrong, message in NOT_REAL:
+        if wrong is None:  # zeros
+            continue
         match = f"^{name}: dhs {message}"
         assert_rejected(TypeError, match, layer.backward, wrong)
     dhs = randn(N, T, wide)

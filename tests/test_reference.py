@@ -42,11 +42,12 @@ def numeric_grad(loss, array, step=1e-5):
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("mask", [True, False])
+@pytest.mark.parametrize("lengths", [True, False])
 @pytest.mark.parametrize("shape", [(2, 3, 3, 2), (1, 1, 2, 3), (3, 4, 1, 1)], ids=str)
-def test_gradients_are_the_numeric_ones(cell, options, reverse, bias, mask, shape):
+def test_gradients_are_the_numeric_ones(cell, options, reverse, bias, mask, lengths, shape):
     """Through hs and through the final state, of every param, of xs and of the first state."""
     module = load(cell.name, "reference")
-    ways = {"bias": bias, "mask": mask, "reverse": reverse}
+    ways = {"bias": bias, "mask": mask, "reverse": reverse, "lengths": lengths}
     p = make_problem(cell, shape, "float64", seed=7, **ways, **options)
 
     def loss():
@@ -55,7 +56,7 @@ def test_gradients_are_the_numeric_ones(cell, options, reverse, bias, mask, shap
 
     got = p.run(module)
     inputs = {"dxs": p.xs, **dict(zip(("dh", "dc"), p.state, strict=False))}
-    inputs |= dict(zip(("dWx", "dWh", "db"), p.params, strict=True))
+    inputs |= dict(zip(("dWx", "dWh", "db", "dWp"), p.params, strict=False))
     for name, grad in [("dxs", got.dxs), *zip(("dh", "dc"), got.dstate, strict=False)]:
         assert_close(grad, numeric_grad(loss, inputs[name]), name, NUMERIC_TOLERANCE)
     for name, grad in got.named_grads():
@@ -69,31 +70,48 @@ def sigmoid(a):
     return 1 / (1 + math.exp(-a))
 
 
-def naive_rnn(x, state, A, Wh, m, nonlinearity="tanh"):
+def naive_rnn(state, A, Wh, more, m, nonlinearity="tanh"):
     (h,) = state
     H = len(h)
     A = [A[j] + sum(h[k] * m[k] * Wh[k, j] for k in range(H)) for j in range(H)]
     return ([math.tanh(a) if nonlinearity == "tanh" else max(a, 0.0) for a in A],)
 
 
-def naive_lstm(x, state, A, Wh, m):
+def naive_lstm(state, A, Wh, Wp, m, cell_clip=math.inf):
     h, c = state
     H = len(h)
+
+    def seen(gate, cell, j):
+        if Wp is None:
+            return 0.0
+        if Wp.ndim == 2:
+            return cell[j] * Wp[gate, j]
+        return sum(cell[k] * Wp[gate, k, j] for k in range(H))
+
     A = [A[j] + sum(h[k] * m[k] * Wh[k, j] for k in range(H)) for j in range(4 * H)]
-    c = [sigmoid(A[j]) * c[j] + math.tanh(A[H + j]) * sigmoid(A[2 * H + j]) for j in range(H)]
-    return [sigmoid(A[3 * H + j]) * math.tanh(c[j]) for j in range(H)], c
+    f = [sigmoid(A[j] + seen(0, c, j)) for j in range(H)]
+    i = [sigmoid(A[2 * H + j] + seen(1, c, j)) for j in range(H)]
+    c = [f[j] * c[j] + math.tanh(A[H + j]) * i[j] for j in range(H)]
+    c = [min(max(cell, -cell_clip), cell_clip) for cell in c]
+    return [sigmoid(A[3 * H + j] + seen(2, c, j)) * math.tanh(c[j]) for j in range(H)], c
 
 
-def naive_gru(x, state, A, Wh, m):
+def naive_gru(state, A, Wh, b1, m, reset_after=False, z_keeps=False):
     (h,) = state
     H = len(h)
     s = [h[k] * m[k] for k in range(H)]
+    A = [A[j] + (b1[j] if j < 2 * H else 0.0) for j in range(3 * H)]
     z = [sigmoid(A[j] + sum(s[k] * Wh[k, j] for k in range(H))) for j in range(H)]
     r = [sigmoid(A[H + j] + sum(s[k] * Wh[k, H + j] for k in range(H))) for j in range(H)]
-    new = [
-        math.tanh(A[2 * H + j] + sum(r[k] * s[k] * Wh[k, 2 * H + j] for k in range(H)))
-        for j in range(H)
-    ]
+    new = []
+    for j in range(2 * H, 3 * H):
+        if reset_after:
+            a = A[j] + r[j - 2 * H] * (sum(s[k] * Wh[k, j] for k in range(H)) + b1[j])
+        else:
+            a = A[j] + sum(r[k] * s[k] * Wh[k, j] for k in range(H))
+        new.append(math.tanh(a))
+    if z_keeps:
+        return ([z[j] * h[j] + (1 - z[j]) * new[j] for j in range(H)],)
     return ([(1 - z[j]) * h[j] + z[j] * new[j] for j in range(H)],)
 
 
@@ -105,23 +123,28 @@ NAIVE = {"rnn": naive_rnn, "lstm": naive_lstm, "gru": naive_gru}
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("states", [True, False])
 @pytest.mark.parametrize("mask", [True, False])
-def test_forward_is_the_naive_formula(cell, options, reverse, bias, states, mask):
-    N, T, D, H = shape = 3, 4, 5, 2
+@pytest.mark.parametrize("lengths", [True, False])
+def test_forward_is_the_naive_formula(cell, options, reverse, bias, states, mask, lengths):
+    N, T, D, H = shape = 5, 4, 5, 2
     keywords = {"bias": bias, "states": states, "reverse": reverse, "mask": mask}
-    p = make_problem(cell, shape, "float64", seed=1, **keywords, **options)
-    Wx, Wh, b = p.params
+    p = make_problem(cell, shape, "float64", seed=1, lengths=lengths, **keywords, **options)
+    Wx, Wh, b, *Wp = p.params
+    b0, b1 = b if options.get("reset_after") and bias else (b, [0.0] * Wx.shape[1])
+    more = {"gru": b1, "lstm": Wp[0] if Wp else None}.get(cell.name)
     hs, state, _ = load(cell.name, "reference").forward(p.xs, p.state, p.params, **p.keywords)
 
     for n in range(N):
         s = [list(a[n]) for a in p.state] if states else [[0.0] * H] * cell.states
-        for t in range(T)[:: -1 if reverse else 1]:
+        end = p.keywords["lengths"][n] if lengths else T
+        assert (hs[n, end:] == 0).all()
+        for t in range(end)[:: -1 if reverse else 1]:
             x = p.xs[n, t]
             A = [
-                sum(x[d] * Wx[d, j] for d in range(D)) + (b[j] if bias else 0.0)
+                sum(x[d] * Wx[d, j] for d in range(D)) + (b0[j] if bias else 0.0)
                 for j in range(Wx.shape[1])
             ]
             m = p.keywords["h_mask"][n] if mask else [1.0] * H
-            s = NAIVE[cell.name](x, s, A, Wh, m, **options)
+            s = NAIVE[cell.name](s, A, Wh, more, m, **p.options)
             np.testing.assert_allclose(hs[n, t], s[0], rtol=1e-13, atol=1e-14)
         for got, expected in zip(state, s, strict=True):
             np.testing.assert_allclose(got[n], expected, rtol=1e-13, atol=1e-14)

@@ -4,10 +4,16 @@ cimport numpy as cnp
 from rnnfast.cpu._runtime cimport cell_job, cell_kernel, kernel_set
 
 
+cdef struct Options:
+    bint relu, reset_after, z_keeps
+    double clip  # 0: none
+
+
 cdef class Params:
-    cdef cnp.ndarray Wx, Wh, b
+    cdef cnp.ndarray Wx, Wh, b, Wp
     cdef ptrdiff_t D, H
     cdef int type_num
+    cdef bint reset_after, full
     cdef Packed packed
 
 
@@ -20,15 +26,17 @@ cdef class Packed:
 
 cdef class Cell:
     cdef str name
-    cdef int index, gates, kept
+    cdef int index, gates, most
     cdef bint has_c
 
-    cdef Params check_params(self, params)
-    cdef Params check_packed(self, Packed packed, bint train)
-    cdef Packed pack(self, params)
+    cdef Params check_params(self, params, bint reset_after)
+    cdef Params check_packed(self, Packed packed, bint train, bint reset_after)
+    cdef Packed pack(self, params, bint reset_after)
+    cdef cnp.ndarray check_lengths(self, lengths, ptrdiff_t N, ptrdiff_t T)
+    cdef list check_grads(self, grads, Params p)
     cdef cnp.ndarray check_state(self, x, Params p, ptrdiff_t N, str name)
     cdef tuple check_states(self, state, Params p, ptrdiff_t N, tuple names)
     cdef int check_size(self, ptrdiff_t N, ptrdiff_t T, Params p) except -1
     cdef int run(self, cell_kernel kernel, const cell_job *job) except -1
-    cdef tuple forward(self, xs, state, params, bint train, bint reverse, h_mask, bint relu)
+    cdef tuple forward(self, xs, state, params, bint train, lengths, bint reverse, h_mask, Options options)
     cdef tuple backward(self, dhs, dstate, params, cache, grads)

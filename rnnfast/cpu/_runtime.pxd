@@ -8,9 +8,14 @@ cdef extern from "kernels/kernels.h" nogil:
 
     ctypedef struct cell_job:
         ptrdiff_t N, T, D, H
-        int threads, train, relu
+        int threads, train, relu, reset_after, z_keeps
+        double clip
+        const ptrdiff_t *first
+        const ptrdiff_t *last
         strided xs, h0, c0, h_mask, seen0, Wx, Wh
         const void *b
+        const void *Wp
+        int full
         const void *packed
         strided hs
         void *hT
@@ -19,12 +24,14 @@ cdef extern from "kernels/kernels.h" nogil:
         void *h
         void *rh
         void *seen
+        void *c
         strided dhs, dhT, dcT, dxs
         void *dh0
         void *dc0
         void *dWx
         void *dWh
         void *db
+        void *dWp
 
     ctypedef struct gemm_job:
         ptrdiff_t M, N, K

@@ -9,8 +9,11 @@ def forward(
     params: Sequence[np.ndarray | None],
     *,
     train: bool = True,
+    lengths: np.ndarray | None = None,
     reverse: bool = False,
     h_mask: np.ndarray | None = None,
+    reset_after: bool = False,
+    z_keeps: bool = False,
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...], Any]: ...
 def backward(
     dhs: np.ndarray,
@@ -19,4 +22,9 @@ def backward(
     cache: Any,
     grads: Sequence[np.ndarray | None],
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]: ...
-def pack(params: Sequence[np.ndarray | None]) -> Any: ...
+def pack(
+    params: Sequence[np.ndarray | None],
+    *,
+    reset_after: bool = False,
+    z_keeps: bool = False,
+) -> Any: ...

@@ -9,8 +9,10 @@ def forward(
     params: Sequence[np.ndarray | None],
     *,
     train: bool = True,
+    lengths: np.ndarray | None = None,
     reverse: bool = False,
     h_mask: np.ndarray | None = None,
+    cell_clip: float | None = None,
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...], Any]: ...
 def backward(
     dhs: np.ndarray,
@@ -19,4 +21,8 @@ def backward(
     cache: Any,
     grads: Sequence[np.ndarray | None],
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]: ...
-def pack(params: Sequence[np.ndarray | None]) -> Any: ...
+def pack(
+    params: Sequence[np.ndarray | None],
+    *,
+    cell_clip: float | None = None,
+) -> Any: ...

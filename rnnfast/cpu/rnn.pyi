@@ -9,6 +9,7 @@ def forward(
     params: Sequence[np.ndarray | None],
     *,
     train: bool = True,
+    lengths: np.ndarray | None = None,
     reverse: bool = False,
     h_mask: np.ndarray | None = None,
     nonlinearity: str = "tanh",

@@ -20,10 +20,30 @@ Backward, one step; dh has already come together from above (dhs) and from the s
 m is h_mask, the same at every step: variational dropout on the recurrent path (Gal and Ghahramani
 2016, https://arxiv.org/abs/1512.05287). Without it m is 1. Neither hs nor the state is masked.
 
+With lengths a sample takes part in the steps t < lengths[n] alone: at any other its state stays,
+h = 0 in hs, and nothing of xs and dhs is looked at.
+
+reset_after=True is the GRU of cuDNN, PyTorch and Keras: r comes after the product, and the two
+products have their own biases, b = (b of x, b of s):
+
+    z = sigmoid(x Wx_z + b0_z + s Wh_z + b1_z)      r alike
+    q = s Wh_c + b1_c
+    ~h = tanh(x Wx_c + b0_c + r q)
+
+    dA_r = dA_c q r (1 - r)    dq = dA_c r
+    dh' = dh (1 - z) + ([dA_z, dA_r, dq] Wh^T) m
+    dWh += s^T [dA_z, dA_r, dq]    db0, db1 += sums of dA and of [dA_z, dA_r, dq] over the batch
+
+z_keeps=True turns the update gate round, as Cho et al. 2014 (https://arxiv.org/abs/1406.1078),
+PyTorch, Keras and ONNX have it: z is how much of the old state is kept.
+
+    h = z h' + (1 - z) ~h      so in the equations above 1 - z is z, and dA_z changes its sign
+
 Shapes: N batch, T time, D input, H hidden; the blocks are z, r, candidate.
 
     xs, dxs (N, T, D)    hs, dhs (N, T, H)    state, dstate (h,) with h (N, H)
-    Wx (D, 3H)           Wh (H, 3H)           b (3H,) or None    h_mask (N, H)
+    Wx (D, 3H)           Wh (H, 3H)           b (3H,), with reset_after (2, 3H), or None
+    h_mask (N, H)        lengths (N,)
 """
 
 import numpy as np
@@ -31,33 +51,53 @@ import numpy as np
 from rnnfast.reference.ops import sigmoid
 from rnnfast.reference.packed import pack as pack
 from rnnfast.reference.packed import weights
+from rnnfast.reference.steps import at_work, in_order, only
 
 
-def forward(xs, state, params, *, train=True, reverse=False, h_mask=None):
+def forward(
+    xs,
+    state,
+    params,
+    *,
+    train=True,
+    lengths=None,
+    reverse=False,
+    h_mask=None,
+    reset_after=False,
+    z_keeps=False,
+):
     """Runs the whole sequence: hs, (h,) and the cache for `backward`. See rnnfast.kernels."""
-    Wx, Wh, b = weights(params, train)
+    Wx, Wh, b = weights(params, train, 3)
     N, T, _ = xs.shape
     H = Wh.shape[0]
     (h,) = state if state is not None else (np.zeros((N, H), Wx.dtype),)
+    zero = np.zeros((), Wx.dtype)
+    b0, b1 = (zero, zero) if b is None else b if reset_after else (b, zero)
 
     hs = np.empty((N, T, H), Wx.dtype)
     steps = []
-    for t in reversed(range(T)) if reverse else range(T):
-        x, h_prev = xs[:, t], h
+    for t in in_order(T, reverse):
+        on = at_work(lengths, t)
+        x, h_prev = only(on, xs[:, t]), h
         seen = h_prev if h_mask is None else h_prev * h_mask
-        A = x @ Wx
-        if b is not None:
-            A += b
-        A[:, : 2 * H] += seen @ Wh[:, : 2 * H]
-        z = sigmoid(A[:, :H])
+        A = x @ Wx + b0
+        if reset_after:
+            B = seen @ Wh + b1
+            A[:, : 2 * H] += B[:, : 2 * H]
+        else:
+            A[:, : 2 * H] += seen @ Wh[:, : 2 * H]
+        z = sigmoid(-A[:, :H] if z_keeps else A[:, :H])  # from here on how much is renewed
         r = sigmoid(A[:, H : 2 * H])
-        h_hat = np.tanh(A[:, 2 * H :] + (r * seen) @ Wh[:, 2 * H :])
-        h = (1 - z) * h_prev + z * h_hat
-        hs[:, t] = h
+        q = B[:, 2 * H :] if reset_after else None
+        A_c = A[:, 2 * H :] + (r * q if reset_after else (r * seen) @ Wh[:, 2 * H :])
+        h_hat = np.tanh(A_c)
+        h = np.where(on, (1 - z) * h_prev + z * h_hat, h_prev)
+        hs[:, t] = only(on, h)
         if train:
-            steps.append((t, x, h_prev, seen, z, r, h_hat))
+            steps.append((t, on, x, h_prev, seen, z, r, q, h_hat))
 
-    cache = {"steps": steps, "h_mask": h_mask} if train else None
+    options = {"reset_after": reset_after, "z_keeps": z_keeps}
+    cache = {"steps": steps, "h_mask": h_mask, **options} if train else None
     return hs, (h.copy(),), cache
 
 
@@ -65,33 +105,41 @@ def backward(dhs, dstate, params, cache, grads):
     """Writes `grads` (dWx, dWh, db), empties `cache`; dxs and (dh,). See rnnfast.kernels."""
     if not cache:
         raise RuntimeError("gru: backward needs the cache of a forward(train=True), once")
-    Wx, Wh, b = params
+    Wx, Wh, b = weights(params, True, 3)
     N, T, H = dhs.shape
     Wh_zr, Wh_c = Wh[:, : 2 * H], Wh[:, 2 * H :]
     (dh,) = dstate if dstate is not None else (np.zeros((N, H), Wx.dtype),)
     dh = dh.copy()
 
     dxs = np.empty((N, T, Wx.shape[0]), Wx.dtype)
-    dWx, dWh, db = np.zeros_like(Wx), np.zeros_like(Wh), np.zeros(3 * H, Wx.dtype)
-    h_mask = cache["h_mask"]
-    for t, x, h_prev, seen, z, r, h_hat in reversed(cache["steps"]):
-        dh += dhs[:, t]
-        dA_c = dh * z * (1 - h_hat**2)
-        drs = dA_c @ Wh_c.T
-        dA_z = dh * (h_hat - h_prev) * z * (1 - z)
-        dA_r = drs * seen * r * (1 - r)
+    dWx, dWh, db = np.zeros_like(Wx), np.zeros_like(Wh), np.zeros((2, 3 * H), Wx.dtype)
+    h_mask, reset_after = cache["h_mask"], cache["reset_after"]
+    sign = -1 if cache["z_keeps"] else 1
+    for t, on, x, h_prev, seen, z, r, q, h_hat in reversed(cache["steps"]):
+        dh += only(on, dhs[:, t])
+        dA_c = only(on, dh * z * (1 - h_hat**2))
+        dA_z = only(on, sign * dh * (h_hat - h_prev) * z * (1 - z))
+        drs = None if reset_after else dA_c @ Wh_c.T
+        dA_r = (dA_c * q if reset_after else drs * seen) * r * (1 - r)
         dA_zr = np.hstack((dA_z, dA_r))
         dA = np.hstack((dA_zr, dA_c))
+        if reset_after:
+            dB = np.hstack((dA_zr, dA_c * r))
+            dWh += seen.T @ dB
+            db[1] += dB.sum(axis=0)
+            dseen = dB @ Wh.T
+        else:
+            dWh += np.hstack((seen.T @ dA_zr, (r * seen).T @ dA_c))
+            dseen = drs * r + dA_zr @ Wh_zr.T
         dWx += x.T @ dA
-        dWh += np.hstack((seen.T @ dA_zr, (r * seen).T @ dA_c))
-        db += dA.sum(axis=0)
+        db[0] += dA.sum(axis=0)
         dxs[:, t] = dA @ Wx.T
-        ds = drs * r + dA_zr @ Wh_zr.T
-        dh = dh * (1 - z) + (ds if h_mask is None else ds * h_mask)
+        dh_prev = dh * (1 - z) + (dseen if h_mask is None else dseen * h_mask)
+        dh = np.where(on, dh_prev, dh)
 
     cache.clear()
     grads[0][...] = dWx
     grads[1][...] = dWh
     if b is not None:
-        grads[2][...] = db
+        grads[2][...] = db if reset_after else db[0]
     return dxs, (dh,)

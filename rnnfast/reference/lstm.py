@@ -21,10 +21,30 @@ Backward, one step; dh has already come together from above (dhs) and from the s
 m is h_mask, the same at every step: variational dropout on the recurrent path (Gal and Ghahramani
 2016, https://arxiv.org/abs/1512.05287). Without it m is 1. Neither hs nor the state is masked.
 
+With lengths a sample takes part in the steps t < lengths[n] alone: at any other its state stays,
+h = 0 in hs, and nothing of xs and dhs is looked at.
+
+Peepholes Wp = (P_f, P_i, P_o) let the gates see the cell, o the new one (Gers and Schmidhuber
+2000, "Recurrent nets that time and count"; diagonal as in Graves 2013, 1308.0850):
+
+    A_f += c' P_f    A_i += c' P_i    A_o += c P_o
+    dc += dA_o P_o^T before df, dg and di;    dc' += dA_f P_f^T + dA_i P_i^T
+    dP_f += c'^T dA_f    dP_i += c'^T dA_i    dP_o += c^T dA_o
+
+Each P is (H, H), or its diagonal alone, (H,); then every product is one of elements, and a
+gradient its sum over the batch.
+
+cell_clip bounds the cell (Sak et al. 2014, https://arxiv.org/abs/1402.1128):
+
+    c = min(max(f c' + g i, -cell_clip), cell_clip)
+
+and where c lies at the bound no dc passes on: not to f, g, i, nor to c'.
+
 Shapes: N batch, T time, D input, H hidden.
 
     xs, dxs (N, T, D)    hs, dhs (N, T, H)    state, dstate (h, c), each (N, H)
     Wx (D, 4H)           Wh (H, 4H)           b (4H,) or None    h_mask (N, H)
+    Wp (3, H), (3, H, H) or None              lengths (N,)
 """
 
 import numpy as np
@@ -32,68 +52,99 @@ import numpy as np
 from rnnfast.reference.ops import sigmoid
 from rnnfast.reference.packed import pack as pack
 from rnnfast.reference.packed import weights
+from rnnfast.reference.steps import at_work, in_order, only
 
 
-def forward(xs, state, params, *, train=True, reverse=False, h_mask=None):
+def forward(
+    xs, state, params, *, train=True, lengths=None, reverse=False, h_mask=None, cell_clip=None
+):
     """Runs the whole sequence: hs, (h, c) and the cache for `backward`. See rnnfast.kernels."""
-    Wx, Wh, b = weights(params, train)
+    Wx, Wh, b, Wp = weights(params, train, 4)
     N, T, _ = xs.shape
     H = Wh.shape[0]
     h, c = state if state is not None else np.zeros((2, N, H), Wx.dtype)
 
     hs = np.empty((N, T, H), Wx.dtype)
     steps = []
-    for t in reversed(range(T)) if reverse else range(T):
-        x, h_prev, c_prev = xs[:, t], h, c
+    for t in in_order(T, reverse):
+        on = at_work(lengths, t)
+        x, h_prev, c_prev = only(on, xs[:, t]), h, c
         seen = h_prev if h_mask is None else h_prev * h_mask
         A = x @ Wx + seen @ Wh
         if b is not None:
             A += b
-        f = sigmoid(A[:, :H])
-        g = np.tanh(A[:, H : 2 * H])
-        i = sigmoid(A[:, 2 * H : 3 * H])
-        o = sigmoid(A[:, 3 * H :])
+        A_f, A_g, A_i, A_o = (A[:, k * H : (k + 1) * H] for k in range(4))
+        if Wp is not None:
+            A_f += see(c_prev, Wp[0])
+            A_i += see(c_prev, Wp[1])
+        f, g, i = sigmoid(A_f), np.tanh(A_g), sigmoid(A_i)
         c = f * c_prev + g * i
-        h = o * np.tanh(c)
-        hs[:, t] = h
+        if cell_clip is not None:
+            c = np.clip(c, -cell_clip, cell_clip)
+        if Wp is not None:
+            A_o += see(c, Wp[2])
+        o = sigmoid(A_o)
+        h = np.where(on, o * np.tanh(c), h_prev)
+        c = np.where(on, c, c_prev)
+        hs[:, t] = only(on, h)
         if train:
-            steps.append((t, x, seen, c_prev, f, g, i, o, c))
+            steps.append((t, on, x, seen, c_prev, f, g, i, o, c))
 
-    cache = {"steps": steps, "h_mask": h_mask} if train else None
+    cache = {"steps": steps, "h_mask": h_mask, "cell_clip": cell_clip} if train else None
     return hs, (h.copy(), c.copy()), cache
 
 
 def backward(dhs, dstate, params, cache, grads):
-    """Writes `grads` (dWx, dWh, db), empties `cache`; dxs and (dh, dc). See rnnfast.kernels."""
+    """Writes `grads`, one a param, empties `cache`; dxs and (dh, dc). See rnnfast.kernels."""
     if not cache:
         raise RuntimeError("lstm: backward needs the cache of a forward(train=True), once")
-    Wx, Wh, b = params
+    Wx, Wh, _, Wp = weights(params, True, 4)
     N, T, H = dhs.shape
     dh, dc = dstate if dstate is not None else np.zeros((2, N, H), Wx.dtype)
     dh, dc = dh.copy(), dc.copy()
 
     dxs = np.empty((N, T, Wx.shape[0]), Wx.dtype)
     dWx, dWh, db = np.zeros_like(Wx), np.zeros_like(Wh), np.zeros(4 * H, Wx.dtype)
-    h_mask = cache["h_mask"]
-    for t, x, seen, c_prev, f, g, i, o, c in reversed(cache["steps"]):
-        dh += dhs[:, t]
+    dWp = None if Wp is None else np.zeros_like(Wp)
+    h_mask, cell_clip = cache["h_mask"], cache["cell_clip"]
+    for t, on, x, seen, c_prev, f, g, i, o, c in reversed(cache["steps"]):
+        dh += only(on, dhs[:, t])
         tanh_c = np.tanh(c)
-        do = dh * tanh_c
-        dc += dh * o * (1 - tanh_c**2)
-        df, dg, di = dc * c_prev, dc * i, dc * g
-        dA = np.hstack((df * f * (1 - f), dg * (1 - g**2), di * i * (1 - i), do * o * (1 - o)))
+        dA_o = only(on, dh * tanh_c * o * (1 - o))
+        ds = dc + dh * o * (1 - tanh_c**2)  # of c at this step, where dc is of c at all later ones
+        if Wp is not None:
+            ds += see_back(dA_o, Wp[2])
+        if cell_clip is not None:
+            ds = np.where(np.abs(c) < cell_clip, ds, 0)
+        df, dg, di = ds * c_prev, ds * i, ds * g
+        dA = np.hstack((df * f * (1 - f), dg * (1 - g**2), di * i * (1 - i), dA_o))
+        dA = only(on, dA)
         dWx += x.T @ dA
         dWh += seen.T @ dA
         db += dA.sum(axis=0)
         dxs[:, t] = dA @ Wx.T
-        dh = dA @ Wh.T
-        if h_mask is not None:
-            dh *= h_mask
-        dc *= f
+        dseen = dA @ Wh.T
+        dh = np.where(on, dseen if h_mask is None else dseen * h_mask, dh)
+        dc_prev = ds * f
+        if Wp is not None:
+            dA_f, dA_i = dA[:, :H], dA[:, 2 * H : 3 * H]
+            dc_prev += see_back(dA_f, Wp[0]) + see_back(dA_i, Wp[1])
+            for k, (cell, dA_k) in enumerate(((c_prev, dA_f), (c_prev, dA_i), (c, dA_o))):
+                dWp[k] += (cell * dA_k).sum(axis=0) if Wp.ndim == 2 else cell.T @ dA_k
+        dc = np.where(on, dc_prev, dc)
 
     cache.clear()
-    grads[0][...] = dWx
-    grads[1][...] = dWh
-    if b is not None:
-        grads[2][...] = db
+    for grad, value in zip(grads, (dWx, dWh, db, dWp), strict=False):
+        if grad is not None:
+            grad[...] = value
     return dxs, (dh, dc)
+
+
+def see(c, P):
+    """What a gate sees of the cell: c P, where P may be the diagonal of a matrix."""
+    return c * P if P.ndim == 1 else c @ P
+
+
+def see_back(dA, P):
+    """The cell's gradient from that."""
+    return dA * P if P.ndim == 1 else dA @ P.T

@@ -2,7 +2,7 @@
 
 
 class Packed(tuple):
-    """(Wx, Wh, b) that forward takes where train=False."""
+    """The params, which forward takes where train=False."""
 
 
 def pack(params, **options):
@@ -10,8 +10,11 @@ def pack(params, **options):
     return Packed(None if p is None else p.copy() for p in params)
 
 
-def weights(params, train):
-    """Wx, Wh, b; a TypeError where packed ones are to be trained."""
+def weights(params, train, count):
+    """`count` weights, None for those that were left out at the end.
+
+    A TypeError where packed ones are to be trained.
+    """
     if train and isinstance(params, Packed):
         raise TypeError("packed params are for train=False")
-    return params
+    return (*params, *(None,) * (count - len(params)))

@@ -14,6 +14,9 @@ Backward, one step; dh has already come together from above (dhs) and from the s
 m is h_mask, the same at every step: variational dropout on the recurrent path (Gal and Ghahramani
 2016, https://arxiv.org/abs/1512.05287). Without it m is 1. Neither hs nor the state is masked.
 
+With lengths a sample takes part in the steps t < lengths[n] alone: at any other its state stays,
+h = 0 in hs, and nothing of xs and dhs is looked at.
+
 Shapes: N batch, T time, D input, H hidden.
 
     xs, dxs (N, T, D)    hs, dhs (N, T, H)    state, dstate (h,) with h (N, H); h_mask (N, H)
@@ -24,29 +27,41 @@ import numpy as np
 
 from rnnfast.reference.packed import pack as pack
 from rnnfast.reference.packed import weights
+from rnnfast.reference.steps import at_work, in_order, only
 
 
-def forward(xs, state, params, *, train=True, reverse=False, h_mask=None, nonlinearity="tanh"):
+def forward(
+    xs,
+    state,
+    params,
+    *,
+    train=True,
+    lengths=None,
+    reverse=False,
+    h_mask=None,
+    nonlinearity="tanh",
+):
     """Runs the whole sequence: hs, (h,) and the cache for `backward`. See rnnfast.kernels."""
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f'rnn: nonlinearity must be "tanh" or "relu", got {nonlinearity!r}')
-    Wx, Wh, b = weights(params, train)
+    Wx, Wh, b = weights(params, train, 3)
     N, T, _ = xs.shape
     H = Wh.shape[0]
     (h,) = state if state is not None else (np.zeros((N, H), Wx.dtype),)
 
     hs = np.empty((N, T, H), Wx.dtype)
     steps = []
-    for t in reversed(range(T)) if reverse else range(T):
-        x, h_prev = xs[:, t], h
+    for t in in_order(T, reverse):
+        on = at_work(lengths, t)
+        x, h_prev = only(on, xs[:, t]), h
         seen = h_prev if h_mask is None else h_prev * h_mask
         A = x @ Wx + seen @ Wh
         if b is not None:
             A += b
-        h = np.tanh(A) if nonlinearity == "tanh" else np.maximum(A, 0)
-        hs[:, t] = h
+        h = np.where(on, np.tanh(A) if nonlinearity == "tanh" else np.maximum(A, 0), h_prev)
+        hs[:, t] = only(on, h)
         if train:
-            steps.append((t, x, seen, h))
+            steps.append((t, on, x, seen, h))
 
     cache = {"steps": steps, "h_mask": h_mask, "nonlinearity": nonlinearity}
     return hs, (h.copy(),), cache if train else None
@@ -64,16 +79,16 @@ def backward(dhs, dstate, params, cache, grads):
     dxs = np.empty((N, T, Wx.shape[0]), Wx.dtype)
     dWx, dWh, db = np.zeros_like(Wx), np.zeros_like(Wh), np.zeros(H, Wx.dtype)
     h_mask = cache["h_mask"]
-    for t, x, seen, h in reversed(cache["steps"]):
-        dh += dhs[:, t]
+    for t, on, x, seen, h in reversed(cache["steps"]):
+        dh += only(on, dhs[:, t])
         dA = dh * (1 - h**2) if cache["nonlinearity"] == "tanh" else np.where(h > 0, dh, 0)
+        dA = only(on, dA)
         dWx += x.T @ dA
         dWh += seen.T @ dA
         db += dA.sum(axis=0)
         dxs[:, t] = dA @ Wx.T
-        dh = dA @ Wh.T
-        if h_mask is not None:
-            dh *= h_mask
+        dseen = dA @ Wh.T
+        dh = np.where(on, dseen if h_mask is None else dseen * h_mask, dh)
 
     cache.clear()
     grads[0][...] = dWx

@@ -16,13 +16,19 @@ typedef struct {
 
 typedef struct {
     ptrdiff_t N, T, D, H;
-    int threads, train, relu;
+    int threads, train;
+    int relu;                  /* rnn: relu instead of tanh */
+    int reset_after, z_keeps;  /* gru: see gru.h */
+    double clip;               /* lstm: bound of the cell; 0: none */
+    const ptrdiff_t *first, *last; /* (N) steps, as they are counted here, in [first, last) concern a sample; NULL: all */
     strided xs;                /* (N, T, D), last stride 1 */
     strided h0, c0;            /* (N, H), last stride 1 */
     strided h_mask;            /* (N, H), last stride 1, or NULL: multiplies h before Wh */
     strided seen0;             /* (N, H), last stride 1: h0 h_mask, which is h0 without a mask */
     strided Wx, Wh;            /* (D, G H), (H, G H), any strides */
-    const void *b;             /* (G H) or NULL */
+    const void *b;             /* (G H), with reset_after (2, G H), or NULL */
+    const void *Wp;            /* lstm: peepholes, contiguous (3, H) or, if `full`, (3, H, H); or NULL */
+    int full;
     const void *packed;        /* without training: what <cell>_pack wrote, used instead of Wx and Wh; or NULL */
 
     /* forward writes */
@@ -30,15 +36,16 @@ typedef struct {
     void *hT, *cT;             /* (N, H): the final state */
 
     /* what forward keeps for backward, which overwrites it; see the cell's header for the layout.
-     * In forward without training all are NULL. seen (T, N, H) is h h_mask, which without a mask is h itself. */
-    void *panels, *h, *rh, *seen;
+     * In forward without training all are NULL. seen (T, N, H) is h h_mask, which without a mask is h itself; c
+     * (T, N, H) is there for full peepholes. */
+    void *panels, *h, *rh, *seen, *c;
 
     /* backward */
     strided dhs;               /* (N, T, H), last stride 1 */
     strided dhT, dcT;          /* (N, H), last stride 1, or NULL */
     strided dxs;               /* (N, T, D), last stride 1 */
     void *dh0, *dc0;           /* (N, H) */
-    void *dWx, *dWh, *db;      /* contiguous, as Wx, Wh, b; db may be NULL */
+    void *dWx, *dWh, *db, *dWp; /* contiguous, as Wx, Wh, b, Wp; NULL as these */
 } cell_job;
 
 typedef struct {
@@ -104,7 +111,7 @@ typedef struct {
 
 typedef int (*cell_kernel)(const cell_job *);
 
-/* Packs Wx and Wh for forward without training: D, H, Wx and Wh of the job alone are used. Returns the number of
+/* Packs the weights for forward without training: D, H, Wx, Wh, Wp and full of the job alone are used. Returns the number of
  * reals; with room NULL that is all it does. */
 typedef ptrdiff_t (*pack_kernel)(const cell_job *, void *room);
 

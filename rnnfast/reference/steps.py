@@ -1,0 +1,17 @@
+"""Which steps a cell takes, and in what order."""
+
+import numpy as np
+
+
+def in_order(T, reverse):
+    return reversed(range(T)) if reverse else range(T)
+
+
+def at_work(lengths, t):
+    """(N, 1), which samples take part in step t: all of them, or those that are long enough."""
+    return True if lengths is None else (t < lengths)[:, None]
+
+
+def only(on, x):
+    """x of the samples that take part, 0 of the others, whatever stands there."""
+    return x if on is True else np.where(on, x, 0)
