@@ -15,14 +15,82 @@ from rnnfast.layers import TimeAffine, TimeDropout, TimeEmbedding
 from rnnfast.losses import TimeAffineSoftmaxWithLoss
 from rnnfast.recurrent import TimeGRU, TimeLSTM, TimeRNN
 
+RECURRENT = {"rnn": TimeRNN, "lstm": TimeLSTM, "gru": TimeGRU}
 
-class BaseModel:
+
+class Model:
+    """`params` and `grads` list the layers' arrays in order, `param_names` their names in weight
+    files (None for one that is another's view), `sizes` the constructor's arguments that rebuild
+    the model.
+    """
+
+    def __init__(self, layers, param_names, sizes):
+        self.layers = layers
+        self.params = [param for layer in layers for param in layer.params]
+        self.grads = [grad for layer in layers for grad in layer.grads]
+        self.param_names = param_names
+        self.sizes = sizes
+
+    def save_params(self, file_name=None, vocabulary=None):
+        """Write the weights, by default to `<Class>.safetensors`; see rnnfast.io."""
+        weights = io.Weights(self._named_params(), type(self).__name__, self.sizes, vocabulary)
+        io.save_weights(file_name or self._default_file(), weights)
+
+    def load_params(self, file_name=None):
+        """Copy weights into `params`; ValueError, and nothing changed, if they do not fit.
+
+        The file may be one that the book's save_params pickled; see io.load_into.
+        """
+        io.load_into(file_name or self._default_file(), self.param_names, self.params)
+
+    def _named_params(self):
+        named = zip(self.param_names, self.params, strict=True)
+        return {name: param for name, param in named if name is not None}
+
+    def _default_file(self):
+        return type(self).__name__ + ".safetensors"
+
+
+class Weights:
+    """Draws the weights of a model's layers as the book does, in the order they are asked for.
+
+    rng: a seed or a Generator, None for np.random. All arrays are `dtype`, float32 or float64, and
+    lie where layers of `device` want them. `owner` names the model in errors.
+    """
+
+    def __init__(self, owner, rng, dtype, device):
+        self.dtype = np.dtype(dtype)
+        if self.dtype not in checks.FLOATS:
+            raise TypeError(f"{owner}: dtype must be float32 or float64, got {self.dtype}")
+        self.source = sampling.generator(owner, rng)
+        self.device = kernels.home(device)
+        self.rng = rng if rng is None else self.source  # for another one that is to go on from here
+        self._rng = rng
+
+    def normal(self, rows, columns, divisor=None):
+        """(rows, columns), normal, divided by the square root of the rows if by nothing else."""
+        W = self.source.standard_normal((rows, columns))
+        W = (W / (np.sqrt(rows) if divisor is None else divisor)).astype(self.dtype)
+        return kernels.move(W, self.device)
+
+    def zeros(self, size):
+        return kernels.move(np.zeros(size, self.dtype), self.device)
+
+    def recurrent(self, cell, D, H):
+        """(Wx, Wh, b) of a layer that reads D numbers and has H units."""
+        GH = RECURRENT[cell].gates * H
+        return self.normal(D, GH), self.normal(H, GH), self.zeros(GH)
+
+    def seed(self):
+        """A seed for dropout: `rng` where that is one, else drawn as the weights are."""
+        return sampling.seed(self._rng, self.source)
+
+
+class BaseModel(Model):
     """Layers in a row, the last one affine, and its softmax loss.
 
-    `params` and `grads` list the layers' arrays in order, `param_names` their names in weight
-    files (None for one that is another's view), `sizes` the constructor's arguments that rebuild
-    the model. Training goes from the last but one layer straight to the loss, which computes the
-    affine layer's scores and gradients itself: see losses.TimeAffineSoftmaxWithLoss.
+    Training goes from the last but one layer straight to the loss, which computes the affine
+    layer's scores and gradients itself: see losses.TimeAffineSoftmaxWithLoss.
 
     `drop_layers` has every dropout layer, in the order of `layers`, then those of `h_drops`: one
     for each of recurrent_layers, which draws its h_mask in training (empty: there is none). Their
@@ -30,13 +98,9 @@ class BaseModel:
     """
 
     def __init__(self, layers, param_names, sizes, device, h_drops=()):
-        self.layers = layers
+        super().__init__(layers, param_names, sizes)
         self.loss_layer = TimeAffineSoftmaxWithLoss(layers[-1], device=device)
         self.recurrent_layers = [layer for layer in layers if hasattr(layer, "reset_state")]
-        self.params = [param for layer in layers for param in layer.params]
-        self.grads = [grad for layer in layers for grad in layer.grads]
-        self.param_names = param_names
-        self.sizes = sizes
         self.h_drops = list(h_drops)
         in_depth = [layer for layer in layers if isinstance(layer, TimeDropout)]
         self.drop_layers = in_depth + self.h_drops
@@ -106,25 +170,6 @@ class BaseModel:
         with closing(sampling.stream(self, [start_id], skip_ids=skip_ids)) as ids:
             return [int(start_id), *islice(ids, max(count, 0))]
 
-    def save_params(self, file_name=None, vocabulary=None):
-        """Write the weights, by default to `<Class>.safetensors`; see rnnfast.io."""
-        weights = io.Weights(self._named_params(), type(self).__name__, self.sizes, vocabulary)
-        io.save_weights(file_name or self._default_file(), weights)
-
-    def load_params(self, file_name=None):
-        """Copy weights into `params`; ValueError, and nothing changed, if they do not fit.
-
-        The file may be one that the book's save_params pickled; see io.load_into.
-        """
-        io.load_into(file_name or self._default_file(), self.param_names, self.params)
-
-    def _named_params(self):
-        named = zip(self.param_names, self.params, strict=True)
-        return {name: param for name, param in named if name is not None}
-
-    def _default_file(self):
-        return type(self).__name__ + ".safetensors"
-
 
 class LanguageModel(BaseModel):
     """Embedding, `layers` recurrent layers of one kind, affine; ids (N, T) -> scores (N, T, V).
@@ -171,46 +216,29 @@ class LanguageModel(BaseModel):
             "tie_weights": checks.flag(owner, "tie_weights", tie_weights),
         }
         V, D, H, _, layers, dropout, variational, tied = sizes.values()
-        if not isinstance(cell, str) or cell not in CELLS:
-            raise ValueError(f"{owner}: cell must be one of {CELLS}, got {cell!r}")
+        check_cell(owner, cell)
         if tied and D != H:
             raise ValueError(f"{owner}: hidden_size must be wordvec_size = {D}, tied, got {H}")
-        dtype = np.dtype(dtype)
-        if dtype not in checks.FLOATS:
-            raise TypeError(f"{owner}: dtype must be float32 or float64, got {dtype}")
-        source = sampling.generator(owner, rng)
-        recurrent_layer = {"rnn": TimeRNN, "lstm": TimeLSTM, "gru": TimeGRU}[cell]
-        GH = recurrent_layer.gates * H
+        draw = Weights(owner, rng, dtype, device)
+        device = draw.device
 
-        device = kernels.home(device)
-
-        def normal(rows, columns, divisor):
-            W = (source.standard_normal((rows, columns)) / divisor).astype(dtype)
-            return kernels.move(W, device)
-
-        def zeros(size):
-            return kernels.move(np.zeros(size, dtype), device)
-
-        embed_W = normal(V, D, 100)
-        weights = [
-            (normal(d, GH, np.sqrt(d)), normal(H, GH, np.sqrt(H)), zeros(GH))
-            for d in (D, *[H] * (layers - 1))
-        ]
-        affine_W = embed_W.T if tied else normal(H, V, np.sqrt(H))
+        embed_W = draw.normal(V, D, 100)
+        weights = [draw.recurrent(cell, d, H) for d in (D, *[H] * (layers - 1))]
+        affine_W = embed_W.T if tied else draw.normal(H, V)
 
         stack = [TimeEmbedding(embed_W, device=device)]
         for w in weights:
-            stack.append(recurrent_layer(*w, stateful=True, device=device))
+            stack.append(RECURRENT[cell](*w, stateful=True, device=device))
         h_drops = []
         if dropout:  # without it nothing more is drawn from np.random than the book draws
-            seed = sampling.seed(rng, source)
+            seed = draw.seed()
             drops = [
                 TimeDropout(dropout, (seed, key), variational=variational, device=device)
                 for key in range(2 * layers + 1)
             ]
             stack = [layer for pair in zip(stack, drops, strict=False) for layer in pair]
             h_drops = drops[layers + 1 :] if variational else []
-        stack.append(TimeAffine(affine_W, zeros(V), device=device))
+        stack.append(TimeAffine(affine_W, draw.zeros(V), device=device))
 
         numbers = [""] if layers == 1 else range(1, layers + 1)
         names = [f"{cell}_{name}{k}" for k in numbers for name in ("Wx", "Wh", "b")]
@@ -292,6 +320,11 @@ class BetterRnnlm(LanguageModel):
         self.sizes["dropout_ratio"] = ratio
 
 
+def check_cell(owner, cell):
+    if not isinstance(cell, str) or cell not in CELLS:
+        raise ValueError(f"{owner}: cell must be one of {CELLS}, got {cell!r}")
+
+
 def _size(owner, name, value):
     value = checks.integer(owner, name, value)
     if value < 1:
@@ -309,30 +342,35 @@ MODELS = {model.__name__: model for model in (LanguageModel, SimpleRnnlm, Rnnlm,
 def load_model(file_name, device=None):
     """The model that a weight file describes, with its weights -> (model, vocabulary or None).
 
-    OSError if the file cannot be read, ValueError if it is damaged or foreign; see rnnfast.io.
+    It is one of this module or of rnnfast.sequences. OSError if the file cannot be read, ValueError
+    if it is damaged or foreign; see rnnfast.io.
     """
+    from rnnfast import sequences  # here: it imports this module
+
+    models = MODELS | sequences.MODELS
     weights = io.load_weights(file_name)
-    if weights.model not in MODELS:
-        known = ", ".join(MODELS)
+    if weights.model not in models:
+        known = ", ".join(models)
         raise ValueError(f"{file_name}: model {weights.model!r} is not known (known: {known})")
     dtypes = {array.dtype for array in weights.params.values()}
     if len(dtypes) != 1 or not dtypes <= {np.dtype(np.float32), np.dtype(np.float64)}:
         raise ValueError(f"{file_name}: arrays must be all float32 or all float64, got {dtypes}")
     try:
         _check_sizes(weights)
-        model = MODELS[weights.model](**weights.sizes, rng=0, dtype=dtypes.pop(), device=device)
+        model = models[weights.model](**weights.sizes, rng=0, dtype=dtypes.pop(), device=device)
     except (TypeError, ValueError, MemoryError) as error:
         raise ValueError(f"{file_name}: sizes {weights.sizes} do not fit ({error})") from None
     io.copy_into(model._named_params(), weights.params, os.fspath(file_name))
-    if weights.vocabulary is not None and len(weights.vocabulary) != model.sizes["vocab_size"]:
+    if weights.vocabulary is not None and len(weights.vocabulary) != model.sizes.get("vocab_size"):
         raise ValueError(f"{file_name}: the vocabulary does not have the model's size")
     return model, weights.vocabulary
 
 
 def _check_sizes(weights):
     """ValueError before a damaged header makes a model that is larger than what the file holds."""
-    names = "vocab_size", "wordvec_size", "hidden_size"
-    V, D, H = (weights.sizes.get(name, 1) for name in names)
+    sizes = {name: size for name, size in weights.sizes.items() if type(size) is int}
+    layers, H = sizes.pop("layers", 1), sizes.get("hidden_size", 1)
+    VD = sizes.get("vocab_size", 1) * sizes.get("wordvec_size", 1)
     there = sum(array.size for array in weights.params.values())
-    if max(V * D, D * H, H * H) > there or weights.sizes.get("layers", 1) > len(weights.params):
+    if max(VD, *(H * size for size in sizes.values()), 1) > there or layers > len(weights.params):
         raise ValueError(f"{len(weights.params)} arrays with {there} numbers are too few")

@@ -498,6 +498,51 @@ def _mean_of_batches(owner, model, corpus, batch_size, time_size, measure):
     return total / max_iter
 
 
+def eval_exact(model, xs, ts, batch_size=500):
+    """The share of answers that are right in every id, from 0 to 1: eval_seq2seq of the book.
+
+    model: a Seq2seq or VectorToSequence of rnnfast.sequences, or what has its generate_batch. xs
+    are the questions; ts (length, T) the answers, of which each begins with the same id.
+    """
+    xs, ts = np.asarray(xs), np.asarray(ts)
+    batches = _batches("eval_exact", xs, ts, batch_size)
+    if ts.ndim != 2 or ts.shape[1] == 0 or (ts[:, 0] != ts[0, 0]).any():
+        raise ValueError("eval_exact: ts must all begin with the same id")
+    right = 0
+    for rows in batches:
+        found = model.generate_batch(xs[rows], int(ts[0, 0]), ts.shape[1] - 1)
+        right += int((found == ts[rows, 1:]).all(axis=1).sum())
+    return right / len(ts)
+
+
+def eval_labels(model, xs, ts, batch_size=500):
+    """How often the highest score is that of the right label, from 0 to 1.
+
+    model: a SequenceClassifier or SequenceTagger of rnnfast.sequences, or what has its predict.
+    ts (length,) or (length, T); those that are the loss layer's ignore_label do not count.
+    """
+    xs, ts = np.asarray(xs), np.asarray(ts)
+    batches = _batches("eval_labels", xs, ts, batch_size)
+    counted = ts != model.loss_layer.ignore_label
+    if not counted.any():
+        raise ValueError("eval_labels: ts must have a label to guess, got none")
+    right = 0
+    for rows in batches:
+        found = io.to_numpy(model.predict(xs[rows])).argmax(axis=-1)
+        right += int(((found == ts[rows]) & counted[rows]).sum())
+    return right / int(counted.sum())
+
+
+def _batches(owner, xs, ts, batch_size):
+    """Slices over all samples."""
+    count(owner, "batch_size", batch_size)
+    if len(xs) != len(ts):
+        raise ValueError(f"{owner}: xs and ts must be equally long, got {len(xs)} and {len(ts)}")
+    if len(xs) == 0:
+        raise ValueError(f"{owner}: xs must not be empty")
+    return [slice(i, i + batch_size) for i in range(0, len(xs), batch_size)]
+
+
 def ids(owner, name, value):
     """value as an array of integer ids (length,)."""
     value = value if hasattr(value, "dtype") else np.asarray(value)

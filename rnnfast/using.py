@@ -31,6 +31,8 @@ def open_model(path, vocabulary=None, level=None):
         model, stored = _pickled_model(path), None
     else:
         model, stored = models.load_model(path)
+        if not isinstance(model, models.BaseModel):
+            raise ValueError(f"{path}: a {type(model).__name__}, which is no language model")
     if vocabulary is not None:
         _, found = data.load_text(vocabulary, level=level or "word")
     elif stored is None:
@@ -195,7 +197,7 @@ def info(model=None):
     weights = io.load_weights(model)
     print(f"{model}: {weights.model}")
     for name, value in weights.sizes.items():
-        print(f"  {name:<16}{value}")
+        print(f"  {name:<15} {value}")
     if weights.vocabulary is None:
         print("  vocabulary      none")
     else:
@@ -205,7 +207,7 @@ def info(model=None):
     total = sum(array.size for array in weights.params.values())
     print(f"  parameters      {total:,}")
     for name, array in weights.params.items():
-        print(f"    {name:<14}{array.dtype} {array.shape}")
+        print(f"    {name:<13} {array.dtype} {array.shape}")
 
 
 def fetch(name, folder=None, url=None, sha256=None):
