@@ -9,7 +9,6 @@ Pictures need matplotlib (the `plot` extra). Wrong arguments are a TypeError or 
 """
 
 import html
-from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
@@ -142,9 +141,8 @@ def plot_gradients(path, *, hidden_size=50, time_size=50, rng=0):
 
     ModuleNotFoundError, naming the extra, without matplotlib.
     """
-    figure_class = plot._matplotlib("matplotlib.figure").Figure
+    figure = plot.figure(14, 8)
     cases = gradient_cases(hidden_size=hidden_size, time_size=time_size, rng=rng)
-    figure = figure_class(figsize=(14, 8), layout="constrained")
     axes = figure.subplots(2, 3)
     for ax, (title, curves) in zip(axes[0], cases.items(), strict=True):
         for curve in curves:
@@ -166,9 +164,7 @@ def plot_gradients(path, *, hidden_size=50, time_size=50, rng=0):
         ax.legend()
     for ax in axes.flat:
         ax.grid(alpha=0.3)
-    png = BytesIO()
-    figure.savefig(png, format="png", dpi=100)
-    io.write_atomically(path, png.getvalue())
+    plot.save(figure, path, dpi=100)
 
 
 def _orthogonal(rng, H):

@@ -1,6 +1,9 @@
 """Pictures, drawn with matplotlib (the `plot` extra), which is imported only here and when used."""
 
 import importlib.util
+from io import BytesIO
+
+from rnnfast.io import write_atomically
 
 
 def available():
@@ -13,10 +16,21 @@ def save_perplexity(path, perplexities, eval_interval, ylim=None):
 
     ModuleNotFoundError, naming the extra, without matplotlib.
     """
-    figure_class = _matplotlib("matplotlib.figure").Figure
-    figure = figure_class(figsize=(7, 4), layout="constrained")
-    _draw_curve(figure.add_subplot(), perplexities, eval_interval, ylim, "perplexity")
-    figure.savefig(path, format="png", dpi=120)
+    picture = figure(7, 4)
+    _draw_curve(picture.add_subplot(), perplexities, eval_interval, ylim, "perplexity")
+    save(picture, path)
+
+
+def figure(width, height):
+    """An empty matplotlib figure of so many inches, without a window or global state."""
+    return _matplotlib("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
+
+
+def save(figure, path, dpi=120):
+    """Write a figure as a PNG: all of it, or nothing."""
+    png = BytesIO()
+    figure.savefig(png, format="png", dpi=dpi)
+    write_atomically(path, png.getvalue())
 
 
 def show_curve(values, eval_interval, ylim=None, measure="perplexity"):
