@@ -1,0 +1,100 @@
+"""Addition by sequence to sequence: "16+75" in, "91" out, character by character (chapter 7).
+
+The encoder reads seven characters, a sum filled up with spaces; the decoder begins at "_" and
+writes four, "91  ". Questions and answers are made here: 50,000 different sums of two numbers below
+1,000 are drawn, of which a tenth is held out, as in the book's addition.txt. Reading the question
+backwards, and a decoder that sees the encoder's state at every step (peeky), are what the book
+improves it by. A GRU and a rate that falls get further in the same time than the book's settings.
+
+    python -m rnnfast.examples.addition
+"""
+
+import argparse
+import time
+
+import numpy as np
+
+from rnnfast import data, models, sequences, trainer
+from rnnfast.examples import common
+
+VOCABULARY = data.CharVocabulary("0123456789+ _")
+QUESTION, ANSWER = 7, 5  # characters, the "_" at the beginning of an answer included
+LIMIT = 1000
+TESTED = 0.1
+
+
+def make_data(size, seed):
+    """Ids of `size` different questions (size, 7) and of their answers (size, 5)."""
+    drawn = np.random.default_rng(seed).choice(LIMIT**2, size, replace=False).tolist()
+    pairs = [divmod(number, LIMIT) for number in drawn]
+    questions = "".join(f"{a}+{b}".ljust(QUESTION) for a, b in pairs)
+    answers = "".join(f"_{a + b}".ljust(ANSWER) for a, b in pairs)
+    return (
+        VOCABULARY.encode(questions).reshape(size, QUESTION),
+        VOCABULARY.encode(answers).reshape(size, ANSWER),
+    )
+
+
+def run(*, reverse=True, peeky=True, cell="gru", hidden=128, size=50_000, epochs=10, seed=0):
+    """Train -> (the model, held-out questions and answers, the share right after each epoch)."""
+    xs, ts = make_data(size, seed)
+    seen, held_out = common.split(size, TESTED, seed)
+    test = xs[held_out], ts[held_out]
+    kind = sequences.PeekySeq2seq if peeky else sequences.Seq2seq
+    model = kind(len(VOCABULARY), 16, hidden, cell=cell, reverse=reverse, rng=seed)
+    shares = common.train(
+        model,
+        xs[seen],
+        ts[seen],
+        lambda: trainer.eval_exact(model, *test),
+        epochs=epochs,
+        batch_size=128,
+        lr=0.003,
+        seed=seed,
+    )
+    return model, *test, shares
+
+
+def answers_of(model, xs, ts):
+    """The model's answers and the right ones, as text without the spaces."""
+    found = model.generate_batch(xs, int(ts[0, 0]), ANSWER - 1)
+    return [[VOCABULARY.decode(row).strip() for row in rows] for rows in (found, ts[:, 1:])]
+
+
+def draw(figure, model, xs, ts, shares):
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    common.draw_curve(left, shares, "Held-out sums that are right in every digit")
+    right.set_axis_off()
+    right.set(title="The first of them", xlim=(0, 1), ylim=(0, 1))
+    shown = 12
+    questions = [VOCABULARY.decode(row) for row in xs[:shown]]
+    for k, (question, found, wanted) in enumerate(
+        zip(questions, *answers_of(model, xs[:shown], ts[:shown]), strict=True)
+    ):
+        mark, colour = ("", "tab:green") if found == wanted else (f"  not {wanted}", "tab:red")
+        text = f"{question.strip():>7} = {found}{mark}"
+        y = 1 - (k + 0.5) / shown
+        right.text(0.1, y, text, family="monospace", fontsize=12, color=colour, va="center")
+
+
+def main(argv=None):
+    """The command line; returns the exit code."""
+    parser = common.parser("addition", __doc__, epochs=10)
+    option, flag = parser.add_argument, argparse.BooleanOptionalAction
+    option("--reverse", action=flag, default=True, help="read questions backwards (default)")
+    option("--peeky", action=flag, default=True, help="a decoder that peeks (default)")
+    option("--cell", choices=tuple(models.RECURRENT), default="gru")
+    option("--hidden", type=common.count, default=128, metavar="N", help="units (default: 128)")
+    options = vars(parser.parse_args(argv))
+    picture, start = options.pop("picture"), time.monotonic()
+    model, xs, ts, shares = run(**options)
+    for row, found, wanted in zip(xs[:5], *answers_of(model, xs[:5], ts[:5]), strict=True):
+        print(f"{VOCABULARY.decode(row)} = {found:<4}  {'right' if found == wanted else wanted}")
+    print(f"exactly right on {len(xs):,} held-out sums: {shares[-1]:.2%}")
+    common.draw_picture(picture, lambda figure: draw(figure, model, xs, ts, shares), 10, 4.5)
+    print(f"in {time.monotonic() - start:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
