@@ -77,9 +77,7 @@ def main(argv=None):
         parser.exit(1, f"{parser.prog}: {error}\n")
     model, pixels, labels, shares = run(images, labels, **options)
     print(f"spelled right, {len(labels)} held-out digits: {shares[-1]:.2%}")
-    common.draw_picture(
-        picture, lambda figure: draw(figure, model, pixels, labels, shares), 11, 5
-    )
+    common.draw_picture(picture, lambda figure: draw(figure, model, pixels, labels, shares), 11, 5)
     print(f"in {time.monotonic() - start:.0f} s")
     return 0
 

@@ -1,0 +1,201 @@
+"""Which characters of a Python source are names, strings, comments ...: many to many.
+
+Source files of the standard library, cut into pieces of some hundred characters, are tagged by a
+bidirectional LSTM, one tag a character, as Python's own `tokenize` has them. Whether a word is a
+keyword or the beginning of a longer name, or a line inside of quotes is code or a string, only what
+comes later tells: the same LSTM in one direction stands beside it. So do two guesses that need no
+context, the tag that is the most frequent of all, and the one most frequent for each character.
+Every sixth file is held out.
+
+    python -m rnnfast.examples.python_tokens
+"""
+
+import io
+import keyword
+import sysconfig
+import time
+import token
+import tokenize
+from pathlib import Path
+
+import numpy as np
+
+from rnnfast import data, sequences, trainer
+from rnnfast.examples import common
+
+MODULES = [
+    "argparse",
+    "ast",
+    "base64",
+    "calendar",
+    "codecs",
+    "configparser",
+    "contextlib",
+    "csv",
+    "difflib",
+    "enum",
+    "fractions",
+    "functools",
+    "gettext",
+    "heapq",
+    "imaplib",
+    "optparse",
+    "platform",
+    "pprint",
+    "random",
+    "shlex",
+    "shutil",
+    "statistics",
+    "subprocess",
+    "tarfile",
+    "tempfile",
+    "textwrap",
+    "threading",
+    "traceback",
+    "uuid",
+    "weakref",
+]
+TESTED = MODULES[5::6]
+TAGS = ("space", "name", "keyword", "number", "string", "comment", "operator")
+KINDS = {
+    token.NUMBER: "number",
+    token.STRING: "string",
+    token.COMMENT: "comment",
+    token.OP: "operator",
+}
+LENGTH = 200  # characters of a piece
+IGNORED = -1  # the tag of what fills up the last piece of a file
+COLOURS = ("black", "black", "tab:blue", "tab:purple", "tab:green", "tab:gray", "tab:orange")
+TEXT = {"family": "monospace", "fontsize": 8, "ha": "center", "va": "center"}
+
+
+def tag(source):
+    """A tag (an index of TAGS) for each character of a Python source, an array (len(source),).
+
+    What is between tokens, ends of lines and indentation are "space". In an f-string the words and
+    operators in braces are tagged as such from Python 3.12 on, when it became tokens of its own.
+    """
+    lines = source.splitlines(keepends=True)
+    starts = np.cumsum([0, *map(len, lines)])
+    tags = np.full(len(source), TAGS.index("space"))
+    for found in tokenize.generate_tokens(io.StringIO(source).readline):
+        if found.type == token.NAME:
+            kind = "keyword" if keyword.iskeyword(found.string) else "name"
+        elif token.tok_name[found.type].startswith(("FSTRING", "TSTRING")):
+            kind = "string"
+        else:
+            kind = KINDS.get(found.type, "space")
+        (row, column), (last_row, last_column) = found.start, found.end
+        tags[starts[row - 1] + column : starts[last_row - 1] + last_column] = TAGS.index(kind)
+    return tags
+
+
+def read(module):
+    """The source of a module of the standard library."""
+    return data.read_text(Path(sysconfig.get_path("stdlib"), f"{module}.py"))
+
+
+def pieces(sources, vocabulary):
+    """Ids and tags (M, LENGTH) of sources one after another, each filled up at its end."""
+    xs, ts = [], []
+    for source in sources:
+        fill = (0, -len(source) % LENGTH)
+        xs.append(np.pad(vocabulary.encode(source), fill))
+        ts.append(np.pad(tag(source), fill, constant_values=IGNORED))
+    return tuple(np.concatenate(arrays).reshape(-1, LENGTH) for arrays in (xs, ts))
+
+
+def baselines(xs, ts, test_xs, test_ts, characters):
+    """The share of test_ts that two guesses of the training pieces get right."""
+    known, there = ts != IGNORED, test_ts != IGNORED
+    counts = np.zeros((characters, len(TAGS)), int)
+    np.add.at(counts, (xs[known], ts[known]), 1)
+    commonest, by_character = counts.sum(axis=0).argmax(), counts.argmax(axis=1)
+    test_xs, test_ts = test_xs[there], test_ts[there]
+    return {
+        f'always "{TAGS[commonest]}"': float((test_ts == commonest).mean()),
+        "each character's most frequent": float((by_character[test_xs] == test_ts).mean()),
+    }
+
+
+def run(*, train=None, test=None, hidden=64, epochs=2, seed=0):
+    """Train both -> (the bidirectional model, vocabulary, {who: share of test characters right}).
+
+    train, test: sources; None are those of MODULES, every sixth of which is for the test.
+    """
+    if train is None:
+        train = [read(module) for module in MODULES if module not in TESTED]
+    if test is None:
+        test = [read(module) for module in TESTED]
+    vocabulary = data.CharVocabulary.from_text(
+        "".join(train), unknown=data.UNKNOWN_CHARACTER, min_count=10
+    )
+    V = len(vocabulary)
+    seen, held_out = pieces(train, vocabulary), pieces(test, vocabulary)
+    found = baselines(*seen, *held_out, V)
+    for name, bidirectional in (("LSTM", False), ("bidirectional LSTM", True)):
+        print(f"{name}:")
+        model = sequences.SequenceTagger(
+            V, 32, hidden, len(TAGS), layers=2, bidirectional=bidirectional, rng=seed
+        )
+        model.embed.params[0][...] *= 100  # the book's vectors are small, and slow to grow
+        shares = common.train(
+            model,
+            *seen,
+            lambda model=model: trainer.eval_labels(model, *held_out, batch_size=50),
+            epochs=epochs,
+            batch_size=8,
+            lr=0.01,
+            seed=seed,
+        )
+        found[name] = shares[-1]
+    return model, vocabulary, found
+
+
+def draw(figure, model, vocabulary, found, source, first, last):
+    """What is right, and lines of a source as the model colours them."""
+    left, right = figure.subplots(1, 2, width_ratios=(2, 3))
+    names = list(found)[::-1]
+    bars = left.barh(names, [100 * found[name] for name in names])
+    left.bar_label(bars, fmt="%.2f", padding=3)
+    left.set(title="Held-out characters with the right tag, %", xlim=(0, 118))
+
+    xs, ts = pieces([source], vocabulary)
+    tags = model.predict(xs).argmax(axis=2).ravel()
+    wrong = tags != ts.ravel()
+    right.set(xlim=(0, 90), ylim=(last, first))
+    right.set_title("As the bidirectional LSTM sees a held-out file, mistakes underlined in red")
+    right.set_axis_off()
+    y, x = 0, 0
+    for k, character in enumerate(source):
+        if first <= y < last:
+            if character.strip():
+                right.text(x, y + 0.5, character, color=COLOURS[tags[k]], **TEXT)
+            if wrong[k]:
+                right.text(x, y + 0.5, "_", color="tab:red", weight="bold", **TEXT)
+        y, x = (y + 1, 0) if character == "\n" else (y, x + 1)
+
+
+def main(argv=None):
+    """The command line; returns the exit code."""
+    parser = common.parser("python_tokens", __doc__, epochs=2)
+    parser.add_argument(
+        "--hidden", type=common.count, default=64, metavar="N", help="units (default: 64)"
+    )
+    options = vars(parser.parse_args(argv))
+    picture, start = options.pop("picture"), time.monotonic()
+    print(f"held out: {', '.join(TESTED)}")
+    model, vocabulary, found = run(**options)
+    print("right tags of held-out characters:")
+    for name, share in found.items():
+        print(f"  {name:<31} {share:.2%}")
+    shown = read(TESTED[-1]), 60, 95
+    common.draw_picture(
+        picture, lambda figure: draw(figure, model, vocabulary, found, *shown), 14, 6
+    )
+    print(f"in {time.monotonic() - start:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
