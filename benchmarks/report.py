@@ -163,6 +163,14 @@ def dot_table(results):
         yield line(f"{width} x {width}", *values)
 
 
+def variant_table(results):
+    yield from head(("time in training / the plain layer's", "N, T, D, H"), "")
+    for (cell, shape), e in results.variants.items():
+        busy = " \\*" if is_busy({"rnnfast": e}) else ""
+        costs = ", ".join(f"{name} {number(cost[1])}" for name, cost in e["cost"].items())
+        yield line(cell.upper(), ", ".join(map(str, shape)) + busy, costs)
+
+
 def compact(results):
     """Ratios to PyTorch and shares of the ceiling only."""
     heads = [f"{mode}: {what}" for mode in MODES for what in ("of the ceiling", "vs PyTorch")]
@@ -205,6 +213,8 @@ def markdown(results, others=(), picture=None):
         lines += ["", "### Calls", "", *overhead_table(results)]
     if results.dots:
         lines += ["", "### Beside NumPy's threads", "", *dot_table(results)]
+    if results.variants:
+        lines += ["", "### Variants", "", *variant_table(results)]
     for other in others:
         lines += ["", f"### {other.machine['simd']}", "", f"{describe(other.machine)}."]
         lines += ["", *compact(other)]

@@ -14,7 +14,8 @@ BUSY = 0.1  # cores; if others used more a row is marked
 class Results:
     """The extra_info of all benchmarks of a file, by what they measured.
 
-    rows[mode][cell][shape][contender], models[model][contender], overheads[cell], dots[width]
+    rows[mode][cell][shape][contender], models[model][contender], overheads[cell], dots[width],
+    variants[cell, shape]
     """
 
     def __init__(self, path):
@@ -34,6 +35,9 @@ class Results:
                 self.models.setdefault(e["model"], {})[e["contender"]] = e
         self.overheads = {e["overhead_of"]: e for e in entries if "overhead_of" in e}
         self.dots = {e["dot_width"]: e for e in entries if "dot_width" in e}
+        self.variants = {
+            (e["variants_of"], tuple(e["shape"])): e for e in entries if "variants_of" in e
+        }
 
     def values(self, value, mode, cell=None):
         """{(cell, shape): value(row)} over a mode, or one cell of it, where it is not None."""

@@ -119,6 +119,7 @@ def _train(commands):
     option(group, "layers", _count, "N", "custom: recurrent layers")
     what = "custom: one dropout mask for all steps, on the recurrent path too"
     group.add_argument("--variational", action="store_true", help=what)
+    option(group, "weight-drop", _ratio, "X", "custom: ratio of the recurrent weights dropped")
     what = "custom: the embedding and the output share one matrix"
     group.add_argument("--tie", action="store_true", help=what)
 

@@ -60,6 +60,7 @@ class Settings:
     embedding: int | None = None  # None: 64, or hidden where both ends share a matrix
     dropout: float | None = None  # None: 0.5 for better, 0 for custom
     variational: bool = False
+    weight_drop: float = 0.0
     tie: bool = False
     epochs: int = 8
     batch_size: int = 32
@@ -285,6 +286,7 @@ def build_model(settings, vocab_size):
     options = {"rng": settings.seed}
     given = {"cell": settings.cell != "lstm", "layers": settings.layers != 1}
     given |= {"variational": settings.variational, "tie": settings.tie}
+    given["weight-drop"] = settings.weight_drop
     given["dropout"] = settings.dropout is not None and name != "better"
     if name == "better":
         options["dropout_ratio"] = 0.5 if settings.dropout is None else settings.dropout
@@ -294,6 +296,7 @@ def build_model(settings, vocab_size):
             "layers": settings.layers,
             "dropout": settings.dropout or 0.0,
             "variational_dropout": settings.variational,
+            "weight_drop": settings.weight_drop,
             "tie_weights": settings.tie,
         }
     elif any(given.values()):

@@ -36,8 +36,8 @@ float32 or float64; arrays of any strides, which live on the column's device.
   holds copies, in the place of params where train=False, and gives the same bits. With train=True
   it is a TypeError.
 - backward overwrites grads (dWx, dWh, db, with Wp also dWp) in place, whatever was in them; without
-  b there is no db (None, or left out at the end). It consumes `cache`: a second backward, or one with
-  the None that train=False gives, is a RuntimeError.
+  b there is no db (None, or left out at the end). It consumes `cache`: a second backward, or one
+  with the None that train=False gives, is a RuntimeError.
 - NaN in one sample stays in that sample (grads are sums over all of them).
 - The same input gives the same bits, from run to run and for every number of threads.
 - Wrong sizes, types or read-only grads are a ValueError or a TypeError before anything is

@@ -92,18 +92,18 @@ class BaseModel(Model):
     Training goes from the last but one layer straight to the loss, which computes the affine
     layer's scores and gradients itself: see losses.TimeAffineSoftmaxWithLoss.
 
-    `drop_layers` has every dropout layer, in the order of `layers`, then those of `h_drops`: one
-    for each of recurrent_layers, which draws its h_mask in training (empty: there is none). Their
-    `step` counts the masks drawn so far.
+    `drop_layers` has every dropout layer, in the order of `layers`, then those of `h_drops` and
+    `Wh_drops`: one for each of recurrent_layers, which draws its h_mask or its Wh_mask in training
+    (empty: there is none). Their `step` counts the masks drawn so far.
     """
 
-    def __init__(self, layers, param_names, sizes, device, h_drops=()):
+    def __init__(self, layers, param_names, sizes, device, h_drops=(), Wh_drops=()):
         super().__init__(layers, param_names, sizes)
         self.loss_layer = TimeAffineSoftmaxWithLoss(layers[-1], device=device)
         self.recurrent_layers = [layer for layer in layers if hasattr(layer, "reset_state")]
-        self.h_drops = list(h_drops)
+        self.h_drops, self.Wh_drops = list(h_drops), list(Wh_drops)
         in_depth = [layer for layer in layers if isinstance(layer, TimeDropout)]
-        self.drop_layers = in_depth + self.h_drops
+        self.drop_layers = in_depth + self.h_drops + self.Wh_drops
 
     @property
     def vocab_size(self):
@@ -119,14 +119,17 @@ class BaseModel(Model):
 
     def _hidden(self, xs, train_flg):
         """What the affine layer reads."""
-        h_drops = iter(self.h_drops if train_flg else ())
+        h_drops, Wh_drops = iter(self.h_drops), iter(self.Wh_drops)
         for layer in self.layers[:-1]:
-            drop = next(h_drops, None) if layer in self.recurrent_layers else None
-            if drop is None or not drop.train_flg:
-                xs = layer.forward(xs, train=train_flg)
-            else:
-                h_mask = drop.draw(xs, (len(xs), layer.Wh.shape[0]))
-                xs = layer.forward(xs, train=train_flg, h_mask=h_mask)
+            masks = {}
+            if train_flg and layer in self.recurrent_layers:
+                drop = next(h_drops, None)
+                if drop is not None and drop.train_flg:
+                    masks["h_mask"] = drop.draw(xs, (len(xs), layer.Wh.shape[0]))
+                drop = next(Wh_drops, None)
+                if drop is not None and drop.train_flg:
+                    masks["Wh_mask"] = drop.draw(xs, layer.Wh.shape)
+            xs = layer.forward(xs, train=train_flg, **masks)
         return xs
 
     def next_scores(self, xs):
@@ -178,7 +181,9 @@ class LanguageModel(BaseModel):
     between the recurrent layers and before the affine layer, in training (Zaremba et al. 2014,
     https://arxiv.org/abs/1409.2329). variational_dropout: each of these masks is one for the whole
     sequence, and h gets one too before it meets Wh (Gal and Ghahramani 2016,
-    https://arxiv.org/abs/1512.05287). tie_weights: the affine layer's W is the embedding's,
+    https://arxiv.org/abs/1512.05287). weight_drop: the ratio of the elements of every Wh dropped in
+    training, the same for a whole sequence (AWD-LSTM: Merity et al. 2017,
+    https://arxiv.org/abs/1708.02182). tie_weights: the affine layer's W is the embedding's,
     transposed, which asks for hidden_size = wordvec_size (Press and Wolf 2016,
     https://arxiv.org/abs/1608.05859).
 
@@ -199,6 +204,7 @@ class LanguageModel(BaseModel):
         layers=1,
         dropout=0.0,
         variational_dropout=False,
+        weight_drop=0.0,
         tie_weights=False,
         rng=None,
         dtype=np.float32,
@@ -213,9 +219,10 @@ class LanguageModel(BaseModel):
             "layers": _size(owner, "layers", layers),
             "dropout": checks.ratio(owner, "dropout", dropout),
             "variational_dropout": checks.flag(owner, "variational_dropout", variational_dropout),
+            "weight_drop": checks.ratio(owner, "weight_drop", weight_drop),
             "tie_weights": checks.flag(owner, "tie_weights", tie_weights),
         }
-        V, D, H, _, layers, dropout, variational, tied = sizes.values()
+        V, D, H, _, layers, dropout, variational, weight_drop, tied = sizes.values()
         check_cell(owner, cell)
         if tied and D != H:
             raise ValueError(f"{owner}: hidden_size must be wordvec_size = {D}, tied, got {H}")
@@ -229,21 +236,28 @@ class LanguageModel(BaseModel):
         stack = [TimeEmbedding(embed_W, device=device)]
         for w in weights:
             stack.append(RECURRENT[cell](*w, stateful=True, device=device))
-        h_drops = []
-        if dropout:  # without it nothing more is drawn from np.random than the book draws
+        h_drops = Wh_drops = ()
+        if dropout or weight_drop:  # else nothing more is drawn from np.random than the book draws
             seed = draw.seed()
+        if dropout:
             drops = [
                 TimeDropout(dropout, (seed, key), variational=variational, device=device)
                 for key in range(2 * layers + 1)
             ]
             stack = [layer for pair in zip(stack, drops, strict=False) for layer in pair]
-            h_drops = drops[layers + 1 :] if variational else []
+            h_drops = drops[layers + 1 :] if variational else ()
+        if weight_drop:
+            Wh_drops = [
+                TimeDropout(weight_drop, (seed, 2 * layers + 1 + key), device=device)
+                for key in range(layers)
+            ]
         stack.append(TimeAffine(affine_W, draw.zeros(V), device=device))
 
         numbers = [""] if layers == 1 else range(1, layers + 1)
         names = [f"{cell}_{name}{k}" for k in numbers for name in ("Wx", "Wh", "b")]
         ends = [None if tied else "affine_W", "affine_b"]  # embed_W.T is in the file once
-        super().__init__(stack, ["embed_W", *names, *ends], sizes, device, h_drops)
+        names = ["embed_W", *names, *ends]
+        super().__init__(stack, names, sizes, device, h_drops, Wh_drops)
 
 
 class SimpleRnnlm(LanguageModel):

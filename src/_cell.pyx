@@ -83,7 +83,9 @@ cdef class Packed:
     """What pack gives: copies of the weights, laid out for the instruction set that was in use then."""
 
 
-cdef cell_kernel find_kernel(const kernel_set *k, int index, bint backward) noexcept:
+cdef cell_kernel find_kernel(const kernel_set *k, int index, bint backward, bint full) noexcept:
+    if full:
+        return k.peephole_backward if backward else k.peephole_forward
     if index == 0:
         return k.rnn_backward if backward else k.rnn_forward
     if index == 1:
@@ -292,7 +294,7 @@ cdef class Cell:
         if reverse:
             backwards(&job.xs, T, p.type_num)
             backwards(&job.hs, T, p.type_num)
-        self.run(find_kernel(kernels, self.index, False), &job)
+        self.run(find_kernel(kernels, self.index, False, p.full), &job)
         return hs, (hT, cT) if self.has_c else (hT,), cache
 
     cdef tuple backward(self, dhs, dstate, params, cache, grads):
@@ -352,7 +354,7 @@ cdef class Cell:
             backwards(&job.dhs, T, p.type_num)
             backwards(&job.dxs, T, p.type_num)
         try:
-            self.run(find_kernel(k.kernels, self.index, True), &job)
+            self.run(find_kernel(k.kernels, self.index, True, p.full), &job)
         except MemoryError:
             k.used = False  # nothing was written
             raise

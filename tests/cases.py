@@ -53,6 +53,9 @@ def variant_name(cell, options):
     return "-".join((cell.name, *values))
 
 
+# What a column may run in a way of its own gets all shapes, the others those of FEW_SHAPES
+PLAIN = [(cell, options) for cell, options in VARIANTS if not options or "nonlinearity" in options]
+
 cells = pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
 variants = pytest.mark.parametrize(
     ("cell", "options"), VARIANTS, ids=[variant_name(*variant) for variant in VARIANTS]
@@ -86,6 +89,19 @@ SHAPES = (
     (131, 3, 6, 10),
     (4, 1, 33, 65),  # a single step of few rows, and of one more
     (5, 1, 33, 65),
+)
+# Few rows, one more; x Wx ahead or not; threads that own rows or units; more than one block
+FEW_SHAPES = (
+    (1, 1, 1, 1),
+    (1, 3, 2, 1),
+    (4, 1, 33, 65),
+    (5, 1, 33, 65),
+    (3, 5, 9, 15),
+    (5, 3, 31, 32),
+    (33, 2, 13, 19),
+    (10, 3, 300, 261),
+    (131, 3, 6, 10),
+    (20, 35, 100, 100),
 )
 BOOK_SHAPE = (20, 35, 100, 100)  # chapter 6: batch 20, 35 steps, 100 wide
 

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 from cases import (
     BOOK_SHAPE,
+    FEW_SHAPES,
     LAYOUTS,
+    PLAIN,
     REJECTED,
     SHAPES,
+    VARIANTS,
     WRITABLE_LAYOUTS,
     assert_close,
     assert_grad_close,
@@ -18,21 +21,17 @@ from cases import (
     cells,
     make_problem,
     solved,
+    variant_name,
     variants,
 )
 
 from rnnfast import kernels
 
 REFERENCE = {name: kernels.load(name, "reference") for name in kernels.CELLS}
-# Few rows and one more, x Wx ahead or not, threads that own rows or units, the book's
-MASK_SHAPES = [
-    (1, 1, 3, 5),
-    (1, 3, 2, 1),
-    (4, 1, 33, 65),
-    (5, 1, 33, 65),
-    (10, 3, 300, 261),
-    (131, 3, 6, 10),
-    BOOK_SHAPE,
+VALUES = [
+    (*variant, shape)
+    for variant in VARIANTS
+    for shape in ((*SHAPES, BOOK_SHAPE) if variant in PLAIN else FEW_SHAPES)
 ]
 
 
@@ -48,8 +47,11 @@ def check(column, cell, problem):
 # Values
 
 
-@variants
-@pytest.mark.parametrize("shape", [*SHAPES, BOOK_SHAPE], ids=str)
+@pytest.mark.parametrize(
+    ("cell", "options", "shape"),
+    VALUES,
+    ids=[f"{variant_name(cell, options)}-{shape}" for cell, options, shape in VALUES],
+)
 def test_values(column, cell, options, shape):
     problem, expected = solved(cell, shape, column.dtype, **options)
     got = problem.run(column.load(cell.name))
@@ -64,13 +66,17 @@ def test_values(column, cell, options, shape):
 @pytest.mark.parametrize("states", [False, True])
 @pytest.mark.parametrize("mask", [False, True])
 def test_values_of_every_way_to_call(column, cell, options, shape, reverse, bias, states, mask):
-    """Backwards in time, without b, without states; without b there may be two grads or three."""
+    """Backwards in time, without b, without states; without b there may be two grads or three.
+
+    Half of all combinations have lengths, so that any four of these occur together.
+    """
     ways = {"reverse": reverse, "bias": bias, "states": states, "mask": mask}
+    ways["lengths"] = reverse ^ bias ^ states ^ mask
     p, expected = solved(cell, shape, column.dtype, **ways, **options)
     module = column.load(cell.name)
     got = p.run(module)
     assert_same_values(got, expected)
-    if not bias:
+    if not bias and len(p.params) == 3:
         *_, cache = module.forward(p.xs, p.state, p.params, **p.keywords)
         grads = list(p.poisoned_grads()[:2])
         module.backward(p.dhs, p.dstate, p.params, cache, grads)
@@ -78,7 +84,7 @@ def test_values_of_every_way_to_call(column, cell, options, shape, reverse, bias
 
 
 @variants
-@pytest.mark.parametrize("shape", MASK_SHAPES, ids=str)
+@pytest.mark.parametrize("shape", FEW_SHAPES, ids=str)
 @pytest.mark.parametrize("states", [False, True])
 def test_values_with_a_mask(column, cell, options, shape, states):
     p, expected = solved(cell, shape, column.dtype, states=states, mask=True, **options)
@@ -90,6 +96,82 @@ def test_values_with_a_mask(column, cell, options, shape, states):
     ones = replace(p, keywords=options).run(module)
     del options["h_mask"]
     assert_same_values(ones, replace(p, keywords=options).astype("f8").run(REFERENCE[cell.name]))
+
+
+@variants
+@pytest.mark.parametrize("shape", FEW_SHAPES, ids=str)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_values_with_lengths(column, cell, options, shape, reverse):
+    """All from 0 to T; what stands beyond them, NaN here, changes no bit."""
+    problem, expected = solved(cell, shape, column.dtype, lengths=True, reverse=reverse, **options)
+    module = column.load(cell.name)
+    got = problem.run(module)
+    assert_same_values(got, expected)
+    beyond = np.arange(shape[1]) >= problem.keywords["lengths"][:, np.newaxis]
+    assert (got.hs[beyond] == 0).all()
+    assert (got.dxs[beyond] == 0).all()
+    p = replace(problem, xs=problem.xs.copy(), dhs=problem.dhs.copy())
+    p.xs[beyond] = p.dhs[beyond] = np.nan
+    assert_same_bits(p.run(module), got)
+    assert np.isnan(p.xs[beyond]).all()  # the caller's array is as it was
+
+
+@variants
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("states", [False, True])
+@pytest.mark.large
+def test_lengths_are_calls_of_their_own(column, cell, options, reverse, states):
+    """Each sample alone, cut to its length, gives what it gives among the others."""
+    shape, ways = (6, 5, 7, 19), {"states": states, "reverse": reverse, **options}
+    p = make_problem(cell, shape, column.dtype, lengths=True, **ways)
+    module = column.load(cell.name)
+    got = p.run(module)
+    grads = [np.zeros(g.shape) for _, g in got.named_grads()]
+    for n, length in enumerate(p.keywords["lengths"]):
+        one, to = slice(n, n + 1), slice(0, length)
+
+        def alone(states, one=one):
+            return None if states is None else tuple(a[one] for a in states)
+
+        keywords = {k: v for k, v in p.keywords.items() if k != "lengths"}
+        single = replace(
+            p,
+            xs=p.xs[one, to],
+            dhs=p.dhs[one, to],
+            state=alone(p.state),
+            dstate=alone(p.dstate),
+            keywords=keywords,
+        ).run(module)
+        assert_close(got.hs[one, to], single.hs.astype("f8"))
+        assert_close(got.dxs[one, to], single.dxs.astype("f8"))
+        for a, b in zip((*got.state, *got.dstate), (*single.state, *single.dstate), strict=True):
+            assert_close(a[one], b.astype("f8"))
+        for total, (_, g) in zip(grads, single.named_grads(), strict=True):
+            total += g
+    for (name, g), total in zip(got.named_grads(), grads, strict=True):
+        assert_grad_close(g, total, name)
+
+
+@variants
+def test_lengths_without_training_and_packed(column, cell, options):
+    module = column.load(cell.name)
+    for shape in ((2, 1, 5, 7), (9, 4, 6, 17)):
+        p = make_problem(cell, shape, column.dtype, lengths=True, mask=True, **options)
+        hs, state, _ = module.forward(p.xs, p.state, p.params, **p.keywords)
+        for params in (p.params, module.pack(p.params, **p.options)):
+            again = module.forward(p.xs, p.state, params, train=False, **p.keywords)
+            for a, b in zip((hs, *state), (again[0], *again[1]), strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+@cells
+def test_wrong_lengths(fast, cell):
+    module = fast.load(cell.name)
+    p = make_problem(cell, (3, 4, 5, 7), fast.dtype)
+    good = np.array([0, 4, 2])
+    for bad in (good[:2], good[None], good - 1, good + 1, good.astype("i4"), good.astype("f8"), 3):
+        with pytest.raises(REJECTED, match="lengths"):
+            module.forward(p.xs, p.state, p.params, lengths=bad)
 
 
 @cells
@@ -155,7 +237,8 @@ def test_nothing_to_do(column, cell, options, shape, states):
             for a, b in zip(given or zeros, passed, strict=True):
                 np.testing.assert_array_equal(a, b)
                 assert not np.shares_memory(a, b)
-    hs, _, cache = column.load(cell.name).forward(p.xs, p.state, p.params, train=False)
+    module = column.load(cell.name)
+    hs, _, cache = module.forward(p.xs, p.state, p.params, train=False, **p.options)
     assert (hs.shape, cache) == ((N, T, H), None)
 
 
@@ -322,14 +405,14 @@ def test_packed_weights_give_the_same_bits(column, cell, options, shape, bias):
     module = column.load(cell.name)
     p = make_problem(cell, shape, column.dtype, bias=bias, **options)
     params = tuple(None if w is None else w.copy() for w in p.params)
-    packed = module.pack(params, **options)
+    packed = module.pack(params, **p.options)
     for w in params:
         if w is not None:
             w[...] = np.nan
     h_mask = make_problem(cell, shape, column.dtype, mask=True).keywords["h_mask"]
     for state in (p.state, None):
         for reverse, mask in ((False, None), (True, None), (False, h_mask)):
-            ways = {"train": False, "reverse": reverse, "h_mask": mask, **options}
+            ways = {"train": False, "reverse": reverse, "h_mask": mask, **p.options}
             hs, final, _ = module.forward(p.xs, state, p.params, **ways)
             hs_packed, final_packed, cache = module.forward(p.xs, state, packed, **ways)
             assert cache is None

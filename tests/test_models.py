@@ -290,6 +290,14 @@ GENERAL = {
         "tie_weights": True,
     },
     "gru, variational": {"cell": "gru", "layers": 2, "dropout": 0.4, "variational_dropout": True},
+    "lstm, weights": {"cell": "lstm", "layers": 2, "weight_drop": 0.4},
+    "gru, everything": {
+        "cell": "gru",
+        "layers": 2,
+        "dropout": 0.3,
+        "variational_dropout": True,
+        "weight_drop": 0.4,
+    },
 }
 general = pytest.mark.parametrize("options", GENERAL.values(), ids=GENERAL.keys())
 
@@ -327,12 +335,14 @@ def test_the_masks_are_the_seeds(options):
     model = language_model(options, rng=6, dtype=np.float64)
     n, ratio = model.sizes["layers"], model.sizes["dropout"]
     variational = model.sizes["variational_dropout"]
-    assert len(model.drop_layers) == (0 if not ratio else 2 * n + 1 if variational else n + 1)
+    weight_drop = model.sizes["weight_drop"]
+    count = (n + 1 + n * variational if ratio else 0) + (n if weight_drop else 0)
+    assert len(model.drop_layers) == count
     layers = [layer for layer in copy.deepcopy(model.layers) if hasattr(layer, "params")]
     layers = [layer for layer in layers if not isinstance(layer, time_layers.TimeDropout)]
     loss_layer = time_layers.TimeSoftmaxWithLoss()
 
-    def mask(shape, key, step):
+    def mask(shape, key, step, ratio=ratio):
         return ops.dropout_mask(shape, ratio, (6, key), step, np.float64)
 
     for step in range(2):
@@ -343,7 +353,10 @@ def test_the_masks_are_the_seeds(options):
             if ratio:
                 h = h * mask((N, 1, h.shape[2]) if variational else h.shape, k, step)
             h_mask = mask((N, H), n + 1 + k, step) if variational else None
-            h = layer.forward(h, h_mask=h_mask)
+            Wh_mask = None
+            if weight_drop:
+                Wh_mask = mask(layer.Wh.shape, 2 * n + 1 + k, step, weight_drop)
+            h = layer.forward(h, h_mask=h_mask, Wh_mask=Wh_mask)
         if ratio:
             h = h * mask((N, 1, H) if variational else h.shape, n, step)
         assert loss == pytest.approx(loss_layer.forward(layers[-1].forward(h), ts), rel=1e-13)

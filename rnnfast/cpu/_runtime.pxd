@@ -97,6 +97,7 @@ cdef extern from "kernels/kernels.h" nogil:
     ctypedef struct kernel_set:
         cell_kernel rnn_forward, rnn_backward, lstm_forward, lstm_backward, gru_forward, gru_backward
         pack_kernel rnn_pack, lstm_pack, gru_pack
+        cell_kernel peephole_forward, peephole_backward
         int (*gemm)(const gemm_job *) noexcept nogil
         int (*column_sums)(const gemm_job *) noexcept nogil
         int (*softmax_forward)(const softmax_job *) noexcept nogil

@@ -5,6 +5,7 @@
 #include "rows.h"
 #include "rnn.h"
 #include "lstm.h"
+#include "peephole.h"
 #include "gru.h"
 #include "ops.h"
 #undef W

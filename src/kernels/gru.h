@@ -1,4 +1,4 @@
-/* GRU over a whole sequence (Cho et al. 2014), reset before the product, as the book writes it.
+/* GRU over a whole sequence (Cho et al. 2014), reset before the product, as the book writes it, or after.
  *
  *   z, r = sigmoid(x Wx_zr + h_prev Wh_zr + b_zr)     x (N, D), h (N, H)
  *   a    = tanh(x Wx_a + (r h_prev) Wh_a + b_a)       the candidate
@@ -12,6 +12,15 @@
  *
  * The candidate needs all of r s, so a step has two halves and two barriers, in both directions.
  * Kept for backward: panels with S = 3 (z, r, a), h, s and r s (T, N, H). Backward writes dA over z, r, a.
+ *
+ * reset_after: each unit resets its own share of one product with all of Wh, which has its own bias b1.
+ *
+ *   q = s Wh_a + b1_a     a = tanh(x Wx_a + b0_a + r q)     z, r = sigmoid(x Wx_zr + b0_zr + s Wh_zr + b1_zr)
+ *   dA_r = dA_a q r(1-r)  dq = dA_a r                       dh_prev = dh (1 - z) + (dA_z, dA_r, dq) Wh^T m
+ *
+ * A step is then one walk over tiles, with one barrier; panels have S = 4 (z, r, a, q), and dq is written over q.
+ *
+ * z_keeps: z is what is kept of h_prev. Here z is turned into 1 - z = sigmoid(-A_z) at once, so only dA_z changes: its sign.
  */
 
 #define GRU_GATES 3
@@ -62,9 +71,11 @@ static void NAME(gru_gates)(const NAME(gru_work) *k, ptrdiff_t p, ptrdiff_t t, p
 {
     const cell_job *job = k->job;
     const ptrdiff_t H = job->H, w = NAME(panel_width)(H, p), j = p * W;
-    const REAL *b = job->b;
-    const int has_h = t > 0 || job->h0.p;
-    const vec bz = b ? NAME(load_n)(b + j, w) : (vec){0}, br = b ? NAME(load_n)(b + H + j, w) : (vec){0};
+    const REAL *b = job->b, *b1 = b && job->reset_after ? b + 3 * H : NULL;
+    const int keeps_rh = (t > 0 || job->h0.p) && !job->reset_after;
+    vec bz = b ? NAME(load_n)(b + j, w) : (vec){0}, br = b ? NAME(load_n)(b + H + j, w) : (vec){0};
+    if (b1)
+        bz += NAME(load_n)(b1 + j, w), br += NAME(load_n)(b1 + H + j, w);
 
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t n = n0 + r;
@@ -75,41 +86,90 @@ static void NAME(gru_gates)(const NAME(gru_work) *k, ptrdiff_t p, ptrdiff_t t, p
             Ar += NAME(load)(sums + r * 2 * W + W);
         }
         vec reset = NAME(vsigmoid)(Ar);
-        NAME(store_n)(row, NAME(vsigmoid)(Az), w);
+        NAME(store_n)(row, NAME(vsigmoid)(job->z_keeps ? -Az : Az), w);
         NAME(store_n)(row + w, reset, w);
-        if (has_h)
+        if (keeps_rh)
             NAME(store_n)(NAME(gru_rh)(k, t, n) + j, reset * NAME(load_n)(NAME(gru_seen)(k, t, n) + j, w), w);
     }
 }
 
-/* Second half: the candidate and h of one tile. `sums`, its rows apart by `step`, holds x Wx_a + (r s) Wh_a; if the
- * panels hold x Wx it is (r s) Wh_a, or NULL. */
-static void NAME(gru_candidate)(const NAME(gru_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
-                                ptrdiff_t rows, const REAL *sums, ptrdiff_t step)
+/* A step that does not concern the sample leaves h and s as they were. */
+static void NAME(gru_idle)(const NAME(gru_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n)
 {
     const cell_job *job = k->job;
     const ptrdiff_t H = job->H, w = NAME(panel_width)(H, p), j = p * W;
-    const vec bias = job->b ? NAME(load_n)((const REAL *)job->b + 2 * H + j, w) : (vec){0};
+    const REAL *h = NAME(gru_h_prev)(k, t, n), *seen = NAME(gru_seen)(k, t, n);
+    NAME(store_n)((REAL *)NAME(gru_h_prev)(k, t + 1, n) + j, h ? NAME(load_n)(h + j, w) : (vec){0}, w);
+    if (job->h_mask.p)
+        NAME(store_n)((REAL *)NAME(gru_seen)(k, t + 1, n) + j, seen ? NAME(load_n)(seen + j, w) : (vec){0}, w);
+    NAME(idle_step)(job, t, n, j, w);
+}
+
+/* Second half: the candidate and h of one tile. `sums`, its rows apart by `step`, holds x Wx_a + (r s) Wh_a; if the
+ * panels hold x Wx it is (r s) Wh_a, or NULL. With reset_after it holds x Wx_a, or is NULL, and products, laid out alike,
+ * s Wh_a, or is NULL. */
+static void NAME(gru_candidate)(const NAME(gru_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
+                                ptrdiff_t rows, const REAL *sums, const REAL *products, ptrdiff_t step)
+{
+    const cell_job *job = k->job;
+    const ptrdiff_t H = job->H, w = NAME(panel_width)(H, p), j = p * W;
+    const REAL *b = job->b, *b1 = b && job->reset_after ? b + 3 * H : NULL;
+    const vec bias = b ? NAME(load_n)(b + 2 * H + j, w) : (vec){0}, own = b1 ? NAME(load_n)(b1 + 2 * H + j, w) : (vec){0};
 
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t n = n0 + r;
+        if (!at_work(job, t, n)) {
+            NAME(gru_idle)(k, p, t, n);
+            continue;
+        }
         REAL *row = NAME(panel_row)(&k->panels, p, slot, n);
         const REAL *before = NAME(gru_h_prev)(k, t, n);
         vec A = k->ahead ? NAME(load_n)(row + 2 * w, w) + bias : bias, h_prev = before ? NAME(load_n)(before + j, w) : (vec){0};
         if (sums)
             A += NAME(load)(sums + r * step);
+        if (job->reset_after) {
+            vec q = products ? NAME(load)(products + r * step) + own : own;
+            A += NAME(load_n)(row + w, w) * q;
+            if (job->train)
+                NAME(store_n)(row + 3 * w, q, w);
+        }
         vec z = NAME(load_n)(row, w), a = NAME(vtanh)(A);
         vec h = (1 - z) * h_prev + z * a;
         NAME(store_n)(row + 2 * w, a, w);
-        REAL *kept = job->train ? (REAL *)job->h + (t * job->N + n) * H : k->h + (t % 2 * job->N + n) * H;
-        NAME(store_n)(kept + j, h, w);
-        if (job->h_mask.p) {
-            REAL *seen = job->train ? (REAL *)job->seen + (t * job->N + n) * H : k->seen + (t % 2 * job->N + n) * H;
-            NAME(store_n)(seen + j, h * NAME(mask_of)(job, n, j, w), w);
-        }
+        NAME(store_n)((REAL *)NAME(gru_h_prev)(k, t + 1, n) + j, h, w);
+        if (job->h_mask.p)
+            NAME(store_n)((REAL *)NAME(gru_seen)(k, t + 1, n) + j, h * NAME(mask_of)(job, n, j, w), w);
         NAME(store_n)((REAL *)job->hs.p + n * job->hs.s0 + t * job->hs.s1 + j, h, w);
-        if (t == job->T - 1)
+        if (t == last_step(job, n))
             NAME(store_n)((REAL *)job->hT + n * H + j, h, w);
+    }
+}
+
+/* A step with reset_after: a strip's gates, then its candidates. Scratch: sums and products, of one tile each. */
+static void NAME(gru_step_after)(const NAME(gru_work) *k, const team *tm, int rank, ptrdiff_t t, const REAL *x, const REAL *h,
+                                 ptrdiff_t h_n, REAL *sums, REAL *products, int own_rows)
+{
+    const ptrdiff_t N = k->job->N, D = k->job->D, H = k->job->H, tiles = tile_count(N, ROWS_2), slot = t % k->chunk;
+    for (tile_walk w = team_tiles(tm, rank, NAME(strip_count)(H, 1), N, ROWS_2, own_rows); next_tile(&w);) {
+        const panel_strip strip = NAME(strip)(H, 1, w.p);
+        for (ptrdiff_t p = strip.p; p < strip.p + strip.panels; p++) {
+            if (!k->ahead)
+                NAME(gates_product)(2, 1, D, w.rows, x + w.n * D, D, k->Wx_zr[p], w.i, tiles, sums, 0);
+            if (h && k->few)
+                NAME(few_to_sums)(&k->panels, (panel_strip){p, 1}, N, 0, 2, k->few_h, sums);
+            else if (h)
+                NAME(gates_product)(2, 1, H, w.rows, h + w.n * h_n, h_n, k->Wh_zr[p], w.i, tiles, sums, !k->ahead);
+            NAME(gru_gates)(k, p, t, slot, w.n, w.rows, h || !k->ahead ? sums : NULL);
+        }
+        if (!k->ahead)
+            NAME(gates_product)(1, strip.panels, D, w.rows, x + w.n * D, D, k->Wx_a[strip.p], w.i, tiles, sums, 0);
+        if (h && k->few)
+            NAME(few_to_sums)(&k->panels, strip, N, 2, 1, k->few_h, products);
+        else if (h)
+            NAME(gates_product)(1, strip.panels, H, w.rows, h + w.n * h_n, h_n, k->Wh_a[strip.p], w.i, tiles, products, 0);
+        for (int v = 0; v < strip.panels; v++)
+            NAME(gru_candidate)(k, strip.p + v, t, slot, w.n, w.rows, k->ahead ? NULL : sums + v * W,
+                                h ? products + v * W : NULL, strip.panels * W);
     }
 }
 
@@ -121,6 +181,7 @@ static void NAME(gru_forward_body)(team *tm, int rank, void *work)
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     const ptrdiff_t tiles = tile_count(N, ROWS_2), strips = NAME(strip_count)(H, 1);
     REAL sums[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
+    REAL products[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
     const int own_rows = NAME(owns_rows)(job, tm, 3);
     ptrdiff_t p0, p1;
     team_share(tm, rank, P, &p0, &p1);
@@ -142,7 +203,7 @@ static void NAME(gru_forward_body)(team *tm, int rank, void *work)
         NAME(few_gates)(&k->panels, p0, p1, N, job->xs.p, job->xs.s0, Wx, D, 0, 3, k->few_x);
         NAME(few_to_panels)(&k->panels, p0, p1, N, k->few_x);
         if (job->seen0.p)
-            NAME(few_gates)(&k->panels, p0, p1, N, job->seen0.p, job->seen0.s0, Wh, H, 0, 2, k->few_h);
+            NAME(few_gates)(&k->panels, p0, p1, N, job->seen0.p, job->seen0.s0, Wh, H, 0, job->reset_after ? 3 : 2, k->few_h);
     }
     if (!k->ahead)
         NAME(copy_step)(job, tm, rank, 0, k->x);
@@ -151,12 +212,15 @@ static void NAME(gru_forward_body)(team *tm, int rank, void *work)
     for (ptrdiff_t t = 0; t < T; t++) {
         const ptrdiff_t slot = t % k->chunk, steps = T - t < k->chunk ? T - t : k->chunk;
         const REAL *xs = (const REAL *)job->xs.p + t * job->xs.s1, *x = k->x + t % 2 * N * D;
-        if (slot == 0 && k->ahead && !k->few) {
-            for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_2, own_rows); next_panel(&w);)
+        if (slot == 0 && k->ahead && !k->few) { /* each thread for the tiles that it walks over below */
+            for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_2, own_rows); !job->reset_after && next_panel(&w);)
                 NAME(panel_input)(&k->panels, (panel_strip){w.p, 1}, 0, 2, w.n, w.n + w.rows, steps, xs, job->xs.s0,
                                   job->xs.s1, D, k->Wx_zr[w.p]);
             for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_panel(&w);) {
                 const panel_strip strip = NAME(strip)(H, 1, w.p);
+                for (ptrdiff_t p = strip.p; p < strip.p + strip.panels && job->reset_after; p++)
+                    NAME(panel_input)(&k->panels, (panel_strip){p, 1}, 0, 2, w.n, w.n + w.rows, steps, xs, job->xs.s0,
+                                      job->xs.s1, D, k->Wx_zr[p]);
                 NAME(panel_input)(&k->panels, strip, 2, 1, w.n, w.n + w.rows, steps, xs, job->xs.s0, job->xs.s1, D,
                                   k->Wx_a[strip.p]);
             }
@@ -164,6 +228,13 @@ static void NAME(gru_forward_body)(team *tm, int rank, void *work)
 
         const REAL *h = NAME(gru_seen)(k, t, 0);
         const ptrdiff_t h_n = t == 0 ? job->seen0.s0 : H;
+        if (job->reset_after) {
+            NAME(gru_step_after)(k, tm, rank, t, x, h, h_n, sums, products, own_rows);
+            if (!k->ahead)
+                NAME(copy_step)(job, tm, rank, t + 1, k->x);
+            step_wait(tm, own_rows); /* h of step t is whole */
+            continue;
+        }
         for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_2, own_rows); next_tile(&w);) {
             if (!k->ahead)
                 NAME(gates_product)(2, 1, D, w.rows, x + w.n * D, D, k->Wx_zr[w.p], w.i, tiles, sums, 0);
@@ -188,7 +259,7 @@ static void NAME(gru_forward_body)(team *tm, int rank, void *work)
                 NAME(gates_product)(1, strip.panels, H, w.rows, NAME(gru_rh)(k, t, w.n), H, k->Wh_a[strip.p], w.i, tiles,
                                     sums, !k->ahead);
             for (int v = 0; v < strip.panels; v++)
-                NAME(gru_candidate)(k, strip.p + v, t, slot, w.n, w.rows, h || !k->ahead ? sums + v * W : NULL,
+                NAME(gru_candidate)(k, strip.p + v, t, slot, w.n, w.rows, h || !k->ahead ? sums + v * W : NULL, NULL,
                                     strip.panels * W);
         }
         if (!k->ahead)
@@ -207,6 +278,8 @@ static ptrdiff_t NAME(gru_pack)(const cell_job *job, void *room)
     return n;
 }
 
+static inline int NAME(gru_kept)(const cell_job *job) { return GRU_GATES + (job->train && job->reset_after); }
+
 static int NAME(gru_forward)(const cell_job *job)
 {
     const ptrdiff_t N = job->N, D = job->D, H = job->H, P = NAME(panel_count)(H);
@@ -214,7 +287,7 @@ static int NAME(gru_forward)(const cell_job *job)
     k.ahead = k.few || NAME(goes_ahead)(job, 3);
     if (!job->train && !k.ahead)
         k.chunk = 1; /* z is kept from the first half of a step to the second */
-    k.panels = (panels_of){job->panels, N, k.chunk, H, GRU_GATES, GRU_GATES};
+    k.panels = (panels_of){job->panels, N, k.chunk, H, GRU_GATES, NAME(gru_kept)(job)};
     const int own = !job->packed && !k.few; /* weights to be packed in this call */
     ptrdiff_t x_zr = own ? NAME(lines)(P * 2 * W * D) : 0, x_a = own ? NAME(lines)(P * W * D) : 0;
     ptrdiff_t h_zr = own ? NAME(lines)(P * 2 * W * H) : 0, h_a = own ? NAME(lines)(P * W * H) : 0;
@@ -238,8 +311,9 @@ static int NAME(gru_forward)(const cell_job *job)
     return failed ? -1 : 0;
 }
 
-/* First half of a step back: dA of z and the candidate for one tile of units q 2W.. (two panels).
- * `sums` (rows, 2 W) holds dA_next Wh_zr^T, or is NULL at the last step, where dh is what the caller gave. */
+/* First half of a step back: dA of z and the candidate for one tile of units q 2W.. (two panels); with reset_after all
+ * there is to do. `sums` (rows, 2 W) holds dA_next Wh_zr^T, with reset_after all of dA_next Wh^T, or is NULL at the last
+ * step, where dh is what the caller gave. */
 static void NAME(gru_gate_grads)(const NAME(gru_work) *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows,
                                  const REAL *sums)
 {
@@ -250,21 +324,33 @@ static void NAME(gru_gate_grads)(const NAME(gru_work) *k, ptrdiff_t q, ptrdiff_t
         const ptrdiff_t w = NAME(panel_width)(H, p), j = p * W;
         for (ptrdiff_t r = 0; r < rows; r++) {
             const ptrdiff_t n = n0 + r;
-            const REAL *before = NAME(gru_h_prev)(k, t, n);
-            REAL *row = NAME(panel_row)(&k->panels, p, t, n);
+            const REAL *before = NAME(gru_h_prev)(k, t, n), *back = sums ? sums + r * 2 * W + (p - 2 * q) * W : NULL;
+            REAL *row = NAME(panel_row)(&k->panels, p, t, n), *kept = k->dh + n * H + j;
+            if (!at_work(job, t, n)) {
+                for (int g = 0; g < k->panels.S; g++)
+                    NAME(store_n)(row + g * w, (vec){0}, w);
+                NAME(idle_step_back)(job, t, n, j, w, back, kept);
+                continue;
+            }
             vec z = NAME(load_n)(row, w), a = NAME(load_n)(row + 2 * w, w);
             vec h_prev = before ? NAME(load_n)(before + j, w) : (vec){0};
             vec dh = NAME(load_n)((const REAL *)job->dhs.p + n * job->dhs.s0 + t * job->dhs.s1 + j, w);
-            if (sums) {
-                vec back = NAME(load)(sums + r * 2 * W + (p - 2 * q) * W);
+            if (t < last_step(job, n)) {
+                vec dseen = NAME(load)(back);
                 if (job->h_mask.p)
-                    back *= NAME(mask_of)(job, n, j, w);
-                dh += back + NAME(load_n)(k->dh + n * H + j, w);
-            } else if (job->dhT.p)
-                dh += NAME(load_n)((const REAL *)job->dhT.p + n * job->dhT.s0 + j, w);
-            NAME(store_n)(row, dh * (a - h_prev) * z * (1 - z), w);
-            NAME(store_n)(row + 2 * w, dh * z * (1 - a * a), w);
-            NAME(store_n)(k->dh + n * H + j, dh * (1 - z), w);
+                    dseen *= NAME(mask_of)(job, n, j, w);
+                dh += dseen + NAME(load_n)(kept, w);
+            } else
+                dh += NAME(state_of)(job->dhT, n, j, w);
+            vec dA_z = dh * (a - h_prev) * z * (1 - z), dA_a = dh * z * (1 - a * a);
+            NAME(store_n)(row, job->z_keeps ? -dA_z : dA_z, w);
+            NAME(store_n)(row + 2 * w, dA_a, w);
+            NAME(store_n)(kept, dh * (1 - z), w);
+            if (job->reset_after) {
+                vec reset = NAME(load_n)(row + w, w), of_product = NAME(load_n)(row + 3 * w, w);
+                NAME(store_n)(row + w, dA_a * of_product * reset * (1 - reset), w);
+                NAME(store_n)(row + 3 * w, dA_a * reset, w);
+            }
         }
     }
 }
@@ -280,6 +366,8 @@ static void NAME(gru_reset_grads)(const NAME(gru_work) *k, ptrdiff_t q, ptrdiff_
         const ptrdiff_t w = NAME(panel_width)(H, p), j = p * W;
         for (ptrdiff_t r = 0; r < rows; r++) {
             const ptrdiff_t n = n0 + r;
+            if (!at_work(job, t, n))
+                continue; /* its dA of r is 0 */
             const REAL *before = NAME(gru_seen)(k, t, n);
             REAL *row = NAME(panel_row)(&k->panels, p, t, n), *kept = k->dh + n * H + j;
             vec reset = NAME(load_n)(row + w, w), dq = NAME(load)(sums + r * 2 * W + (p - 2 * q) * W);
@@ -290,6 +378,49 @@ static void NAME(gru_reset_grads)(const NAME(gru_work) *k, ptrdiff_t q, ptrdiff_
             NAME(store_n)(kept, NAME(load_n)(kept, w) + dq * reset, w);
         }
     }
+}
+
+/* sums = dA of step t times Wh^T, of z and r, with reset_after and of dq. */
+static void NAME(gru_hidden_grads)(const NAME(gru_work) *k, const team *tm, int rank, ptrdiff_t t, int own_rows)
+{
+    NAME(panel_hidden_grads)(&k->panels, tm, rank, t, 0, 2, k->WhT_zr_room, k->sums, 0, own_rows);
+    if (k->job->reset_after)
+        NAME(panel_hidden_grads)(&k->panels, tm, rank, t, 3, 1, k->WhT_a_room, k->sums, 1, own_rows);
+}
+
+/* db, with reset_after (2, 3 H): this thread's panels. */
+static void NAME(gru_bias_grads)(const NAME(gru_work) *k, ptrdiff_t p0, ptrdiff_t p1)
+{
+    REAL *db = k->job->db;
+    const ptrdiff_t H = k->job->H;
+    if (db)
+        NAME(panel_bias_grads)(&k->panels, p0, p1, 0, 3, db);
+    if (db && k->job->reset_after) {
+        NAME(panel_bias_grads)(&k->panels, p0, p1, 0, 2, db + 3 * H);
+        NAME(panel_bias_grads)(&k->panels, p0, p1, 3, 1, db + 5 * H);
+    }
+}
+
+/* Few rows: what is left once dh0 = dA Wh^T and dWh are there. */
+static void NAME(few_last_grads)(const NAME(gru_work) *k, team *tm, int rank, ptrdiff_t p0, ptrdiff_t p1)
+{
+    const cell_job *job = k->job;
+    const ptrdiff_t N = job->N, D = job->D, H = job->H;
+    const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1};
+    NAME(few_mask_grads)(tm, rank, job);
+    ptrdiff_t j0, j1; /* the units whose dh0 this thread has just written, as few_grads shares them */
+    team_share(tm, rank, H, &j0, &j1);
+    for (ptrdiff_t n = 0; n < N; n++)
+        for (ptrdiff_t j = j0; j < j1; j++)
+            ((REAL *)job->dh0)[n * H + j] += k->dh[n * H + j];
+    NAME(gru_bias_grads)(k, p0, p1);
+    if (job->reset_after) { /* dA has dq in the candidate's place */
+        team_wait(tm);
+        NAME(few_from_panels)(&k->panels, p0, p1, N, 2, k->few_x);
+        team_wait(tm);
+    }
+    NAME(few_grads)(&k->panels, tm, rank, N, k->few_x, 0, 3, Wx, D, job->xs.p, job->xs.s0, (REAL *)job->dxs.p, job->dxs.s0,
+                    job->dWx);
 }
 
 static void NAME(gru_backward_body)(team *tm, int rank, void *work)
@@ -311,8 +442,13 @@ static void NAME(gru_backward_body)(team *tm, int rank, void *work)
         for (ptrdiff_t q = q0; q < q1; q++)
             NAME(gru_gate_grads)(k, q, 0, 0, N, NULL);
         team_wait(tm);
-        NAME(few_from_panels)(&k->panels, p0, p1, N, dA);
+        NAME(few_from_panels)(&k->panels, p0, p1, N, job->reset_after ? 3 : 2, dA);
         team_wait(tm);
+        if (job->reset_after) {
+            NAME(few_grads)(&k->panels, tm, rank, N, dA, 0, 3, Wh, H, seen0, job->seen0.s0, job->dh0, H, job->dWh);
+            NAME(few_last_grads)(k, tm, rank, p0, p1);
+            return;
+        }
         NAME(few_grads)(&k->panels, tm, rank, N, dA, 2, 1, Wh, H, seen0 ? rh : NULL, H, dq, H, job->dWh);
         team_wait(tm);
         for (ptrdiff_t q = q0; q < q1; q++) {
@@ -322,18 +458,10 @@ static void NAME(gru_backward_body)(team *tm, int rank, void *work)
             NAME(gru_reset_grads)(k, q, 0, 0, N, k->sums + q * N * 2 * W);
         }
         team_wait(tm);
-        NAME(few_from_panels)(&k->panels, p0, p1, N, dA);
-        if (job->db)
-            NAME(panel_bias_grads)(&k->panels, p0, p1, job->db);
+        NAME(few_from_panels)(&k->panels, p0, p1, N, 2, dA);
         team_wait(tm);
         NAME(few_grads)(&k->panels, tm, rank, N, dA, 0, 2, Wh, H, seen0, job->seen0.s0, job->dh0, H, job->dWh);
-        NAME(few_mask_grads)(tm, rank, job);
-        NAME(few_grads)(&k->panels, tm, rank, N, dA, 0, 3, Wx, D, xs, job->xs.s0, (REAL *)job->dxs.p, job->dxs.s0, job->dWx);
-        ptrdiff_t j0, j1; /* the units whose dh0 this thread has just written, as few_grads shares them */
-        team_share(tm, rank, H, &j0, &j1);
-        for (ptrdiff_t n = 0; n < N; n++)
-            for (ptrdiff_t j = j0; j < j1; j++)
-                ((REAL *)job->dh0)[n * H + j] += k->dh[n * H + j];
+        NAME(few_last_grads)(k, tm, rank, p0, p1);
         return;
     }
     for (ptrdiff_t q = q0; q < q1; q++) {
@@ -347,33 +475,35 @@ static void NAME(gru_backward_body)(team *tm, int rank, void *work)
 
     for (ptrdiff_t t = T - 1; t >= 0; t--) {
         if (t < T - 1)
-            NAME(panel_hidden_grads)(&k->panels, tm, rank, t + 1, 0, 2, k->WhT_zr_room, k->sums, own_rows);
+            NAME(gru_hidden_grads)(k, tm, rank, t + 1, own_rows);
         for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_panel(&w);)
             NAME(gru_gate_grads)(k, w.p, t, w.n, w.rows, t < T - 1 ? k->sums + (w.p * N + w.n) * 2 * W : NULL);
         step_wait(tm, own_rows); /* dA of the candidate is whole */
-        NAME(panel_hidden_grads)(&k->panels, tm, rank, t, 2, 1, k->WhT_a_room, k->sums, own_rows);
+        if (job->reset_after)
+            continue;
+        NAME(panel_hidden_grads)(&k->panels, tm, rank, t, 2, 1, k->WhT_a_room, k->sums, 0, own_rows);
         for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_panel(&w);)
             NAME(gru_reset_grads)(k, w.p, t, w.n, w.rows, k->sums + (w.p * N + w.n) * 2 * W);
         step_wait(tm, own_rows); /* dA of z and r is whole */
     }
-    NAME(panel_hidden_grads)(&k->panels, tm, rank, 0, 0, 2, k->WhT_zr_room, k->sums, own_rows);
-    NAME(panel_state_grads)(&k->panels, tm, rank, job, k->sums, k->dh, job->dh0, own_rows);
+    NAME(gru_hidden_grads)(k, tm, rank, 0, own_rows);
+    NAME(panel_state_grads)(&k->panels, tm, rank, job, k->sums, 1, k->dh, job->dh0, own_rows);
 
     rows_of x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
     rows_of h_rows = {seen0, job->seen, job->seen0.s0, N * H, H};
-    rows_of rh_rows = {seen0 ? rh : NULL, rh + N * H, H, N * H, H};
+    rows_of rh_rows = {seen0 ? rh : NULL, job->reset_after ? NULL : rh + N * H, H, N * H, H};
     NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 3, &x_rows, D, job->dWx, 3, k->room);
     NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 2, &h_rows, H, job->dWh, 3, k->room);
-    NAME(panel_weight_grads)(&k->panels, tm, rank, 2, 1, &rh_rows, H, job->dWh, 3, k->room);
-    if (job->db)
-        NAME(panel_bias_grads)(&k->panels, p0, p1, job->db);
+    NAME(panel_weight_grads)(&k->panels, tm, rank, job->reset_after ? 3 : 2, 1, job->reset_after ? &h_rows : &rh_rows, H,
+                             (REAL *)job->dWh + 2 * H, 3, k->room);
+    NAME(gru_bias_grads)(k, p0, p1);
     NAME(panel_input_grads)(&k->panels, tm, rank, k->WxT_room, D, (REAL *)job->dxs.p, job->dxs.s0, job->dxs.s1);
 }
 
 static int NAME(gru_backward)(const cell_job *job)
 {
     const ptrdiff_t N = job->N, D = job->D, H = job->H;
-    NAME(gru_work) k = {.job = job, .panels = {job->panels, N, job->T, H, GRU_GATES, GRU_GATES}};
+    NAME(gru_work) k = {.job = job, .panels = {job->panels, N, job->T, H, GRU_GATES, NAME(gru_kept)(job)}};
     k.few = NAME(is_few)(job);
     const ptrdiff_t packs = !k.few, few = k.few ? NAME(lines)(N * 3 * H) : 0;
     ptrdiff_t weights = packs * NAME(lines)(NAME(pair_count)(D) * 2 * W * 3 * H), state = NAME(lines)(N * H);

@@ -16,6 +16,15 @@ typedef struct {
     ptrdiff_t of[4];
 } lanes_of;
 
+/* Whether step t concerns sample n, and the last one that does: where lengths differ, a sample's state stays at the
+ * other steps, and its rows of dA are 0. */
+static inline int at_work(const cell_job *job, ptrdiff_t t, ptrdiff_t n)
+{
+    return !job->first || (job->first[n] <= t && t < job->last[n]);
+}
+static inline ptrdiff_t last_step(const cell_job *job, ptrdiff_t n) { return (job->last ? job->last[n] : job->T) - 1; }
+static inline int has_no_step(const cell_job *job, ptrdiff_t n) { return job->last[n] <= job->first[n]; }
+
 /* Panels p to p + panels - 1 of the gates, which one product makes together. */
 typedef struct {
     ptrdiff_t p;

@@ -118,6 +118,7 @@ typedef ptrdiff_t (*pack_kernel)(const cell_job *, void *room);
 typedef struct {
     cell_kernel rnn_forward, rnn_backward, lstm_forward, lstm_backward, gru_forward, gru_backward;
     pack_kernel rnn_pack, lstm_pack, gru_pack;
+    cell_kernel peephole_forward, peephole_backward; /* the lstm's with `full` */
     int (*gemm)(const gemm_job *);
     int (*column_sums)(const gemm_job *);   /* c (N) = sum over the rows of a (M, N): a and c only */
     int (*softmax_forward)(const softmax_job *);

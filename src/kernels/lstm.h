@@ -8,6 +8,10 @@
  *   dA = (ds c_prev f(1-f),  ds i (1-g^2),  ds g i(1-i),  dh tanh(c) o(1-o))
  *   dc_prev = ds f
  *
+ * Peepholes p (3, H): f and i also see c_prev (A_f += p_f c_prev, A_i alike), o sees c. Then ds += p_o dA_o and
+ * dc_prev += p_f dA_f + p_i dA_i. With full matrices peephole.h runs the steps. A clipped c ends in [-clip, clip], and
+ * ds is 0 where it lies at a bound.
+ *
  * Kept for backward: panels with S = 5 (f, g, i, o, c) and h m (T, N, H). Backward writes dA over f, g, i, o.
  */
 
@@ -29,54 +33,129 @@ typedef struct {
     REAL *room;                /* backward: the packed left side of the weights' gradients */
 } NAME(lstm_work);
 
+/* h m of sample n after step t, as it is kept. */
+static inline REAL *NAME(lstm_seen)(const NAME(lstm_work) *k, ptrdiff_t t, ptrdiff_t n)
+{
+    const cell_job *job = k->job;
+    return job->train ? (REAL *)job->seen + (t * job->N + n) * job->H : k->h + (t % 2 * job->N + n) * job->H;
+}
+
+/* c before step t: units of panel p. */
+static inline vec NAME(lstm_c_prev)(const NAME(lstm_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n, ptrdiff_t w)
+{
+    const cell_job *job = k->job;
+    if (t == 0)
+        return NAME(state_of)(job->c0, n, p * W, w);
+    return NAME(load_n)(job->train ? NAME(panel_row)(&k->panels, p, t - 1, n) + 4 * w : k->c + n * job->H + p * W, w);
+}
+
+/* A step that does not concern the sample leaves h m as it was; c is the caller's. */
+static void NAME(lstm_idle)(const NAME(lstm_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n)
+{
+    const cell_job *job = k->job;
+    const ptrdiff_t w = NAME(panel_width)(job->H, p), j = p * W;
+    vec seen = t > 0 ? NAME(load_n)(NAME(lstm_seen)(k, t - 1, n) + j, w) : NAME(state_of)(job->seen0, n, j, w);
+    NAME(store_n)(NAME(lstm_seen)(k, t, n) + j, seen, w);
+    NAME(idle_step)(job, t, n, j, w);
+}
+
+/* h of one row of a tile, to where it is kept and given. */
+static inline void NAME(lstm_give)(const NAME(lstm_work) *k, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t w, vec h, vec c)
+{
+    const cell_job *job = k->job;
+    NAME(store_n)(NAME(lstm_seen)(k, t, n) + j, job->h_mask.p ? h * NAME(mask_of)(job, n, j, w) : h, w);
+    NAME(store_n)((REAL *)job->hs.p + n * job->hs.s0 + t * job->hs.s1 + j, h, w);
+    if (t == last_step(job, n)) {
+        NAME(store_n)((REAL *)job->hT + n * job->H + j, h, w);
+        NAME(store_n)((REAL *)job->cT + n * job->H + j, c, w);
+    }
+}
+
 /* Activations of one tile: rows n0.. of step t of panel p. `sums` (rows, 4, W) holds x Wx + h_prev Wh; if the panels
- * hold x Wx it is h_prev Wh, or NULL. */
-static void NAME(lstm_activate)(const NAME(lstm_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
-                                ptrdiff_t rows, const REAL *sums)
+ * hold x Wx it is h_prev Wh, or NULL. plain, a constant: no lengths, peepholes or bound. */
+static inline __attribute__((always_inline)) void NAME(lstm_tile)(const int plain, const NAME(lstm_work) *k, ptrdiff_t p,
+                                                                  ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
+                                                                  ptrdiff_t rows, const REAL *sums)
 {
     const cell_job *job = k->job;
     const ptrdiff_t H = job->H, w = NAME(panel_width)(H, p), j = p * W;
-    vec bias[4] = {{0}};
+    vec bias[4] = {{0}}, peephole[3] = {{0}};
     if (job->b)
         for (int g = 0; g < 4; g++)
             bias[g] = NAME(load_n)((const REAL *)job->b + g * H + j, w);
+    if (!plain && job->Wp)
+        for (int g = 0; g < 3; g++)
+            peephole[g] = NAME(load_n)((const REAL *)job->Wp + g * H + j, w);
 
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t n = n0 + r;
         REAL *row = job->train || k->ahead ? NAME(panel_row)(&k->panels, p, slot, n) : NULL;
-        vec A[4], c_prev = {0};
+        vec c_prev = NAME(lstm_c_prev)(k, p, t, n, w);
+        if (!plain && !at_work(job, t, n)) {
+            if (job->train)
+                NAME(store_n)(row + 4 * w, c_prev, w);
+            else
+                NAME(store_n)(k->c + n * H + j, c_prev, w);
+            NAME(lstm_idle)(k, p, t, n);
+            continue;
+        }
+        vec A[4];
         for (int g = 0; g < 4; g++) {
             A[g] = k->ahead ? NAME(load_n)(row + g * w, w) + bias[g] : bias[g];
             if (sums)
                 A[g] += NAME(load)(sums + (r * 4 + g) * W);
         }
-        if (t > 0)
-            c_prev = NAME(load_n)(job->train ? NAME(panel_row)(&k->panels, p, t - 1, n) + 4 * w : k->c + n * H + j, w);
-        else if (job->c0.p)
-            c_prev = NAME(load_n)((const REAL *)job->c0.p + n * job->c0.s0 + j, w);
+        if (!plain)
+            A[0] += peephole[0] * c_prev, A[2] += peephole[1] * c_prev;
+        vec f = NAME(vsigmoid)(A[0]), g = NAME(vtanh)(A[1]), i = NAME(vsigmoid)(A[2]), c = f * c_prev + g * i;
+        if (!plain && job->clip)
+            c = NAME(clamp)(c, -(REAL)job->clip, (REAL)job->clip);
+        vec o = NAME(vsigmoid)(plain ? A[3] : A[3] + peephole[2] * c), h = o * NAME(vtanh)(c);
 
-        vec f = NAME(vsigmoid)(A[0]), g = NAME(vtanh)(A[1]), i = NAME(vsigmoid)(A[2]), o = NAME(vsigmoid)(A[3]);
-        vec c = f * c_prev + g * i, h = o * NAME(vtanh)(c);
-
-        REAL *kept_h;
         if (job->train) {
             NAME(store_n)(row, f, w);
             NAME(store_n)(row + w, g, w);
             NAME(store_n)(row + 2 * w, i, w);
             NAME(store_n)(row + 3 * w, o, w);
             NAME(store_n)(row + 4 * w, c, w);
-            kept_h = (REAL *)job->seen + (t * job->N + n) * H;
         } else {
             NAME(store_n)(k->c + n * H + j, c, w);
-            kept_h = k->h + (t % 2 * job->N + n) * H;
         }
-        NAME(store_n)(kept_h + j, job->h_mask.p ? h * NAME(mask_of)(job, n, j, w) : h, w);
-        NAME(store_n)((REAL *)job->hs.p + n * job->hs.s0 + t * job->hs.s1 + j, h, w);
-        if (t == job->T - 1) {
-            NAME(store_n)((REAL *)job->hT + n * H + j, h, w);
-            NAME(store_n)((REAL *)job->cT + n * H + j, c, w);
-        }
+        NAME(lstm_give)(k, t, n, j, w, h, c);
     }
+}
+
+static inline int NAME(lstm_is_plain)(const cell_job *job) { return !job->first && !job->Wp && !job->clip; }
+
+static void NAME(lstm_activate)(const NAME(lstm_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
+                                ptrdiff_t rows, const REAL *sums)
+{
+    if (NAME(lstm_is_plain)(k->job))
+        NAME(lstm_tile)(1, k, p, t, slot, n0, rows, sums);
+    else
+        NAME(lstm_tile)(0, k, p, t, slot, n0, rows, sums);
+}
+
+/* The right sides of this thread's panels p0..p1, as they are in the packed weights or to be packed now. */
+static void NAME(lstm_weights)(const NAME(lstm_work) *k, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t tiles)
+{
+    const cell_job *job = k->job;
+    const ptrdiff_t D = job->D, H = job->H, uses = job->T * tiles;
+    const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
+    const REAL *packed = job->packed;
+    for (ptrdiff_t p = p0; p < p1; p++) {
+        k->Wx[p] = packed ? NAME(packed_weights)(packed, D, 4, p)
+                          : NAME(gate_weights)(k->Wx_room + p * 4 * W * D, Wx, D, H, 0, 4, p, uses);
+        k->Wh[p] = packed ? NAME(packed_weights)(packed + NAME(lines)(NAME(panel_count)(H) * 4 * W * D), H, 4, p)
+                          : NAME(gate_weights)(k->Wh_room + p * 4 * W * H, Wh, H, H, 0, 4, p, uses);
+    }
+}
+
+/* What the products of step t read of h, its rows apart by *step; NULL: zeros. */
+static inline const REAL *NAME(lstm_left_side)(const NAME(lstm_work) *k, ptrdiff_t t, ptrdiff_t *step)
+{
+    *step = t == 0 ? k->job->seen0.s0 : k->job->H;
+    return t == 0 ? k->job->seen0.p : NAME(lstm_seen)(k, t - 1, 0);
 }
 
 static void NAME(lstm_forward_body)(team *tm, int rank, void *work)
@@ -86,19 +165,14 @@ static void NAME(lstm_forward_body)(team *tm, int rank, void *work)
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, P = NAME(panel_count)(H);
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     const ptrdiff_t most = N > ROWS_4 ? ROWS_2 : ROWS_4, tiles = tile_count(N, most); /* as gates_multiply cuts */
-    const REAL *packed = job->packed;
     REAL sums[ROWS_2 * 4 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
     const int own_rows = NAME(owns_rows)(job, tm, 4);
     ptrdiff_t p0, p1;
     team_share(tm, rank, P, &p0, &p1);
 
-    for (ptrdiff_t p = p0; p < p1 && !k->few; p++) {
-        k->Wx[p] = packed ? NAME(packed_weights)(packed, D, 4, p)
-                          : NAME(gate_weights)(k->Wx_room + p * 4 * W * D, Wx, D, H, 0, 4, p, T * tiles);
-        k->Wh[p] = packed ? NAME(packed_weights)(packed + NAME(lines)(P * 4 * W * D), H, 4, p)
-                          : NAME(gate_weights)(k->Wh_room + p * 4 * W * H, Wh, H, H, 0, 4, p, T * tiles);
-    }
-    if (k->few) {
+    if (!k->few) {
+        NAME(lstm_weights)(k, p0, p1, tiles);
+    } else {
         NAME(few_gates)(&k->panels, p0, p1, N, job->xs.p, job->xs.s0, Wx, D, 0, 4, k->few_x);
         NAME(few_to_panels)(&k->panels, p0, p1, N, k->few_x);
         if (job->seen0.p)
@@ -116,10 +190,8 @@ static void NAME(lstm_forward_body)(team *tm, int rank, void *work)
                 NAME(panel_input)(&k->panels, (panel_strip){w.p, 1}, 0, 4, w.n, w.n + w.rows,
                                   T - t < k->chunk ? T - t : k->chunk, x, job->xs.s0, job->xs.s1, D, k->Wx[w.p]);
 
-        const REAL *h = t == 0       ? job->seen0.p
-                        : job->train ? (REAL *)job->seen + (t - 1) * N * H
-                                     : k->h + (t - 1) % 2 * N * H;
-        const ptrdiff_t h_n = t == 0 ? job->seen0.s0 : H;
+        ptrdiff_t h_n;
+        const REAL *h = NAME(lstm_left_side)(k, t, &h_n);
         for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_tile(&w);) {
             if (!k->ahead)
                 NAME(gates_product)(4, 1, D, w.rows, k->x + (t % 2 * N + w.n) * D, D, k->Wx[w.p], w.i, tiles, sums, 0);
@@ -134,8 +206,6 @@ static void NAME(lstm_forward_body)(team *tm, int rank, void *work)
         step_wait(tm, own_rows); /* h of step t is whole */
     }
 }
-
-static ptrdiff_t NAME(lstm_pack)(const cell_job *job, void *room) { return NAME(pack_cell)(job, room, 4); }
 
 static int NAME(lstm_forward)(const cell_job *job)
 {
@@ -165,10 +235,38 @@ static int NAME(lstm_forward)(const cell_job *job)
     return failed ? -1 : 0;
 }
 
+/* dh of one row of a tile: `back` (W values) holds dA_next Wh^T, where a step comes after this one. */
+static inline vec NAME(lstm_dh)(const cell_job *job, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t w, const REAL *back)
+{
+    vec dh = NAME(load_n)((const REAL *)job->dhs.p + n * job->dhs.s0 + t * job->dhs.s1 + j, w);
+    if (t == last_step(job, n))
+        return dh + NAME(state_of)(job->dhT, n, j, w);
+    vec dseen = NAME(load)(back);
+    return dh + (job->h_mask.p ? dseen * NAME(mask_of)(job, n, j, w) : dseen);
+}
+
+/* ds, where the bound lets it pass. */
+static inline vec NAME(lstm_clipped)(const cell_job *job, vec ds, vec c)
+{
+    const REAL clip = job->clip;
+    return (vec)((c > -clip) & (c < clip) & (__typeof__(c > c))ds);
+}
+
+/* A row of dA for a step that does not concern the sample. */
+static void NAME(lstm_idle_back)(const NAME(lstm_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n, const REAL *back)
+{
+    const ptrdiff_t w = NAME(panel_width)(k->job->H, p);
+    REAL *row = NAME(panel_row)(&k->panels, p, t, n);
+    for (int g = 0; g < 4; g++)
+        NAME(store_n)(row + g * w, (vec){0}, w);
+    NAME(idle_step_back)(k->job, t, n, p * W, w, back, NULL);
+}
+
 /* dA of one tile: rows n0.. of step t, units q 2W.. (two panels). `sums` (rows, 2 W) holds dA_next Wh^T,
- * or is NULL at the last step, where dh is what the caller gave. */
-static void NAME(lstm_gate_grads)(const NAME(lstm_work) *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows,
-                                  const REAL *sums)
+ * or is NULL at the last step, where dh is what the caller gave. plain as in lstm_tile. */
+static inline __attribute__((always_inline)) void NAME(lstm_tile_grads)(const int plain, const NAME(lstm_work) *k,
+                                                                        ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0,
+                                                                        ptrdiff_t rows, const REAL *sums)
 {
     const cell_job *job = k->job;
     const ptrdiff_t H = job->H;
@@ -177,81 +275,139 @@ static void NAME(lstm_gate_grads)(const NAME(lstm_work) *k, ptrdiff_t q, ptrdiff
         const ptrdiff_t w = NAME(panel_width)(H, p), j = p * W;
         for (ptrdiff_t r = 0; r < rows; r++) {
             const ptrdiff_t n = n0 + r;
-            REAL *row = NAME(panel_row)(&k->panels, p, t, n);
-            REAL *dc_prev = (t > 0 ? k->c : (REAL *)job->dc0) + n * H + j;
-            vec f = NAME(load_n)(row, w), g = NAME(load_n)(row + w, w), i = NAME(load_n)(row + 2 * w, w),
-                o = NAME(load_n)(row + 3 * w, w), c = NAME(load_n)(row + 4 * w, w), c_prev = {0}, dc = {0};
-            vec dh = NAME(load_n)((const REAL *)job->dhs.p + n * job->dhs.s0 + t * job->dhs.s1 + j, w);
-            if (sums) {
-                vec back = NAME(load)(sums + r * 2 * W + (p - 2 * q) * W);
-                dh += job->h_mask.p ? back * NAME(mask_of)(job, n, j, w) : back;
-                dc = NAME(load_n)(k->c + n * H + j, w);
-            } else {
-                if (job->dhT.p)
-                    dh += NAME(load_n)((const REAL *)job->dhT.p + n * job->dhT.s0 + j, w);
-                if (job->dcT.p)
-                    dc = NAME(load_n)((const REAL *)job->dcT.p + n * job->dcT.s0 + j, w);
+            const REAL *back = sums ? sums + r * 2 * W + (p - 2 * q) * W : NULL;
+            if (!plain && !at_work(job, t, n)) {
+                NAME(lstm_idle_back)(k, p, t, n, back);
+                continue;
             }
-            if (t > 0)
-                c_prev = NAME(load_n)(NAME(panel_row)(&k->panels, p, t - 1, n) + 4 * w, w);
-            else if (job->c0.p)
-                c_prev = NAME(load_n)((const REAL *)job->c0.p + n * job->c0.s0 + j, w);
+            REAL *row = NAME(panel_row)(&k->panels, p, t, n);
+            REAL *dc_prev = (t > (plain || !job->first ? 0 : job->first[n]) ? k->c : (REAL *)job->dc0) + n * H + j;
+            vec f = NAME(load_n)(row, w), g = NAME(load_n)(row + w, w), i = NAME(load_n)(row + 2 * w, w),
+                o = NAME(load_n)(row + 3 * w, w), c = NAME(load_n)(row + 4 * w, w);
+            vec dh = NAME(lstm_dh)(job, t, n, j, w, back), c_prev = NAME(lstm_c_prev)(k, p, t, n, w);
+            vec dc = t == last_step(job, n) ? NAME(state_of)(job->dcT, n, j, w) : NAME(load_n)(k->c + n * H + j, w);
 
-            vec tanh_c = NAME(vtanh)(c);
+            vec tanh_c = NAME(vtanh)(c), dA_o = dh * tanh_c * o * (1 - o);
             vec ds = dc + dh * o * (1 - tanh_c * tanh_c);
-            NAME(store_n)(row, ds * c_prev * f * (1 - f), w);
+            const REAL *peephole = plain ? NULL : job->Wp;
+            if (peephole)
+                ds += dA_o * NAME(load_n)(peephole + 2 * H + j, w);
+            if (!plain && job->clip)
+                ds = NAME(lstm_clipped)(job, ds, c);
+            vec dA_f = ds * c_prev * f * (1 - f), dA_i = ds * g * i * (1 - i);
+            NAME(store_n)(row, dA_f, w);
             NAME(store_n)(row + w, ds * i * (1 - g * g), w);
-            NAME(store_n)(row + 2 * w, ds * g * i * (1 - i), w);
-            NAME(store_n)(row + 3 * w, dh * tanh_c * o * (1 - o), w);
-            NAME(store_n)(dc_prev, ds * f, w);
+            NAME(store_n)(row + 2 * w, dA_i, w);
+            NAME(store_n)(row + 3 * w, dA_o, w);
+            vec to_prev = ds * f;
+            if (peephole)
+                to_prev += dA_f * NAME(load_n)(peephole + j, w) + dA_i * NAME(load_n)(peephole + H + j, w);
+            NAME(store_n)(dc_prev, to_prev, w);
         }
     }
+}
+
+static void NAME(lstm_gate_grads)(const NAME(lstm_work) *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows,
+                                  const REAL *sums)
+{
+    if (NAME(lstm_is_plain)(k->job))
+        NAME(lstm_tile_grads)(1, k, q, t, n0, rows, sums);
+    else
+        NAME(lstm_tile_grads)(0, k, q, t, n0, rows, sums);
+}
+
+/* dWp (3, H) of panels p0..p1: sums of c_prev dA_f, c_prev dA_i and c dA_o over all rows, in blocks as db. */
+static void NAME(lstm_peephole_grads)(const NAME(lstm_work) *k, ptrdiff_t p0, ptrdiff_t p1)
+{
+    const cell_job *job = k->job;
+    const ptrdiff_t N = job->N, H = job->H, R = N * job->T;
+    for (ptrdiff_t p = p0; p < p1; p++) {
+        const ptrdiff_t w = NAME(panel_width)(H, p);
+        vec total[3] = {{0}};
+        for (ptrdiff_t r0 = 0; r0 < R; r0 += 64) {
+            vec sum[3] = {{0}};
+            for (ptrdiff_t r = r0; r < r0 + 64 && r < R; r++) {
+                const REAL *row = NAME(panel_row)(&k->panels, p, 0, r);
+                vec c_prev = NAME(lstm_c_prev)(k, p, r / N, r % N, w);
+                sum[0] += c_prev * NAME(load_n)(row, w);
+                sum[1] += c_prev * NAME(load_n)(row + 2 * w, w);
+                sum[2] += NAME(load_n)(row + 4 * w, w) * NAME(load_n)(row + 3 * w, w);
+            }
+            for (int g = 0; g < 3; g++)
+                total[g] += sum[g];
+        }
+        for (int g = 0; g < 3; g++)
+            NAME(store_n)((REAL *)job->dWp + g * H + p * W, total[g], w);
+    }
+}
+
+/* This thread's share of Wh^T and Wx^T, packed for backward. */
+static void NAME(lstm_pack_back)(const NAME(lstm_work) *k, const team *tm, int rank)
+{
+    const cell_job *job = k->job;
+    const ptrdiff_t D = job->D, H = job->H;
+    const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
+    ptrdiff_t q0, q1;
+    team_share(tm, rank, NAME(pair_count)(H), &q0, &q1);
+    for (ptrdiff_t q = q0; q < q1; q++)
+        NAME(pack_transposed)(k->Wh_room + q * 2 * W * 4 * H, Wh, H, q, H, 0, 4);
+    team_share(tm, rank, NAME(pair_count)(D), &q0, &q1);
+    for (ptrdiff_t q = q0; q < q1; q++)
+        NAME(pack_transposed)(k->Wx_room + q * 2 * W * 4 * H, Wx, D, q, H, 0, 4);
+}
+
+/* dWx, dWh and db, once all of dA is there. */
+static void NAME(lstm_weight_grads)(const NAME(lstm_work) *k, team *tm, int rank)
+{
+    const cell_job *job = k->job;
+    const REAL *xs = job->xs.p;
+    rows_of x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
+    rows_of h_rows = {job->seen0.p, job->seen, job->seen0.s0, job->N * job->H, job->H};
+    NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 4, &x_rows, job->D, job->dWx, 4, k->room);
+    NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 4, &h_rows, job->H, job->dWh, 4, k->room);
+    ptrdiff_t p0, p1;
+    team_share(tm, rank, NAME(panel_count)(job->H), &p0, &p1);
+    if (job->db)
+        NAME(panel_bias_grads)(&k->panels, p0, p1, 0, 4, job->db);
 }
 
 static void NAME(lstm_backward_body)(team *tm, int rank, void *work)
 {
     NAME(lstm_work) *k = work;
     const cell_job *job = k->job;
-    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H;
-    const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
-    const ptrdiff_t Q = NAME(pair_count)(H);
+    const ptrdiff_t N = job->N, T = job->T, Q = NAME(pair_count)(job->H);
     const int own_rows = NAME(owns_rows)(job, tm, 4);
-    const REAL *xs = job->xs.p;
-    ptrdiff_t q0, q1, x0, x1, p0, p1;
+    ptrdiff_t q0, q1, p0, p1;
     team_share(tm, rank, Q, &q0, &q1);
-    team_share(tm, rank, NAME(pair_count)(D), &x0, &x1);
-    team_share(tm, rank, NAME(panel_count)(H), &p0, &p1);
+    team_share(tm, rank, NAME(panel_count)(job->H), &p0, &p1);
 
     if (k->few) {
         for (ptrdiff_t q = q0; q < q1; q++)
             NAME(lstm_gate_grads)(k, q, 0, 0, N, NULL);
+        if (job->Wp) {
+            team_wait(tm); /* dA is whole: a thread's panels are not those of its pairs */
+            NAME(lstm_peephole_grads)(k, p0, p1);
+        }
         NAME(few_cell_grads)(&k->panels, tm, rank, job, p0, p1, k->few_x);
         return;
     }
-    for (ptrdiff_t q = q0; q < q1; q++)
-        NAME(pack_transposed)(k->Wh_room + q * 2 * W * 4 * H, Wh, H, q, H, 0, 4);
-    for (ptrdiff_t q = x0; q < x1; q++)
-        NAME(pack_transposed)(k->Wx_room + q * 2 * W * 4 * H, Wx, D, q, H, 0, 4);
-
+    NAME(lstm_pack_back)(k, tm, rank);
     team_wait(tm);
 
     for (ptrdiff_t t = T - 1; t >= 0; t--) {
         if (t < T - 1)
-            NAME(panel_hidden_grads)(&k->panels, tm, rank, t + 1, 0, 4, k->Wh_room, k->sums, own_rows);
+            NAME(panel_hidden_grads)(&k->panels, tm, rank, t + 1, 0, 4, k->Wh_room, k->sums, 0, own_rows);
         for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_panel(&w);)
             NAME(lstm_gate_grads)(k, w.p, t, w.n, w.rows, t < T - 1 ? k->sums + (w.p * N + w.n) * 2 * W : NULL);
         step_wait(tm, own_rows); /* dA of step t is whole */
     }
-    NAME(panel_hidden_grads)(&k->panels, tm, rank, 0, 0, 4, k->Wh_room, k->sums, own_rows);
-    NAME(panel_state_grads)(&k->panels, tm, rank, job, k->sums, NULL, job->dh0, own_rows);
+    NAME(panel_hidden_grads)(&k->panels, tm, rank, 0, 0, 4, k->Wh_room, k->sums, 0, own_rows);
+    NAME(panel_state_grads)(&k->panels, tm, rank, job, k->sums, 1, NULL, job->dh0, own_rows);
 
-    rows_of x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
-    rows_of h_rows = {job->seen0.p, job->seen, job->seen0.s0, N * H, H};
-    NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 4, &x_rows, D, job->dWx, 4, k->room);
-    NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 4, &h_rows, H, job->dWh, 4, k->room);
-    if (job->db)
-        NAME(panel_bias_grads)(&k->panels, p0, p1, job->db);
-    NAME(panel_input_grads)(&k->panels, tm, rank, k->Wx_room, D, (REAL *)job->dxs.p, job->dxs.s0, job->dxs.s1);
+    NAME(lstm_weight_grads)(k, tm, rank);
+    if (job->Wp)
+        NAME(lstm_peephole_grads)(k, p0, p1);
+    NAME(panel_input_grads)(&k->panels, tm, rank, k->Wx_room, job->D, (REAL *)job->dxs.p, job->dxs.s0, job->dxs.s1);
 }
 
 static int NAME(lstm_backward)(const cell_job *job)

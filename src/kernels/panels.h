@@ -189,8 +189,9 @@ static void NAME(panel_input)(const panels_of *P, panel_strip strip, int first, 
 #define GRAD_ROWS 832
 #define GRAD_ROOM(M) (GRAD_ROWS * (M)) /* reals: the packed left side of panel_weight_grads, of M columns */
 
-/* dW[:, gates first..first+G] = rows^T dA: this thread's tiles of it. dW is (M, all H) contiguous. The team packs
- * `rows` into room together, block by block; what room held before may still be in use. */
+/* dW (M, H of G gates) = rows^T dA of gates first..first+G: this thread's tiles of it. The rows of dW are those of `all`
+ * gates, dW points to the first one's. The team packs `rows` into room together, block by block; what room held before
+ * may still be in use. */
 static void NAME(panel_weight_grads)(const panels_of *P, team *tm, int rank, int first, int G, const rows_of *rows,
                                      ptrdiff_t M, REAL *dW, int all, REAL *room)
 {
@@ -205,7 +206,7 @@ static void NAME(panel_weight_grads)(const panels_of *P, team *tm, int rank, int
             const panel_strip strip = NAME(strip)(H, G, k.p);
             const ptrdiff_t w = NAME(panel_width)(H, strip.p), panel = W * P->S * R;
             product t = {.K = K, .a = room + k.n * K, .ar = 1, .ak = k.rows, .b = P->p + strip.p * panel + (r0 * P->S + first) * w,
-                         .bk = P->S * w, .bv = G == 1 ? panel : w, .c = dW + k.n * all * H + first * H + strip.p * W,
+                         .bk = P->S * w, .bv = G == 1 ? panel : w, .c = dW + k.n * all * H + strip.p * W,
                          .cr = all * H, .cv = G == 1 ? W : H, .add = block > 0};
             t.ahead[0].p = t.a + K * k.rows, t.ahead[0].step = k.rows; /* the next tile of rows */
             if (k.i <= P->S) /* with the first tiles of a strip, a part of the next one's dA */
@@ -215,14 +216,15 @@ static void NAME(panel_weight_grads)(const panels_of *P, team *tm, int rank, int
     }
 }
 
-/* db[gates of panels p0..p1] = sum of dA over all rows, in blocks, so that the error stays that of a block. */
-static void NAME(panel_bias_grads)(const panels_of *P, ptrdiff_t p0, ptrdiff_t p1, REAL *db)
+/* db (G H) = sum of dA of gates first..first+G over all rows, units of panels p0..p1; in blocks, so that the error stays
+ * that of a block. */
+static void NAME(panel_bias_grads)(const panels_of *P, ptrdiff_t p0, ptrdiff_t p1, int first, int G, REAL *db)
 {
     const ptrdiff_t R = P->N * P->T;
     for (ptrdiff_t p = p0; p < p1; p++) {
         const ptrdiff_t w = NAME(panel_width)(P->H, p);
-        for (int g = 0; g < P->G; g++) {
-            const REAL *column = NAME(panel_row)(P, p, 0, 0) + g * w;
+        for (int g = 0; g < G; g++) {
+            const REAL *column = NAME(panel_row)(P, p, 0, 0) + (first + g) * w;
             vec total = {0};
             for (ptrdiff_t r0 = 0; r0 < R; r0 += 64) {
                 vec sum = {0};
@@ -259,10 +261,10 @@ static inline ptrdiff_t NAME(panels_at_once)(ptrdiff_t H, int G, ptrdiff_t p)
 
 /* c (rows x 2 W) (+)= dA weights^T over the k of panels p..p+count: rows follow each other row_step apart (1:
  * samples of one step, N: steps of one sample) from step t, sample n. b: see pack_transposed; `later`: the part of
- * it that is multiplied next. first_use: these rows of dA are not in L2 yet. */
+ * it that is multiplied next. add: += for the first panels too. first_use: these rows of dA are not in L2 yet. */
 static void NAME(times_transposed)(const panels_of *P, ptrdiff_t p, ptrdiff_t count, ptrdiff_t t, ptrdiff_t n, ptrdiff_t rows,
                                    ptrdiff_t row_step, int first, int G, const REAL *b, const REAL *later, lanes_of lanes,
-                                   REAL *c, ptrdiff_t cr, int first_use)
+                                   REAL *c, ptrdiff_t cr, int add, int first_use)
 {
     const ptrdiff_t w = NAME(panel_width)(P->H, p), S = P->S, tiles = tile_count(rows, ROWS_2);
 
@@ -270,7 +272,7 @@ static void NAME(times_transposed)(const panels_of *P, ptrdiff_t p, ptrdiff_t co
         const ptrdiff_t r = tile_start(rows, tiles, i), height = tile_start(rows, tiles, i + 1) - r;
         product m = {.K = G * w, .more_runs = count - 1, .a_run = W * S * P->N * P->T,
                      .a = NAME(panel_row)(P, p, t, n) + (r * row_step * S + first) * w, .ar = row_step * S * w, .ak = 1,
-                     .b = b, .bk = 2 * W, .bv = W, .c = c + r * cr, .cr = cr, .cv = W, .add = p > 0};
+                     .b = b, .bk = 2 * W, .bv = W, .c = c + r * cr, .cr = cr, .cv = W, .add = add || p > 0};
         m.ahead[0].step = 2 * W / tiles + 1, m.ahead[0].run = m.K * m.ahead[0].step;
         m.ahead[0].p = later + i * count * m.ahead[0].run;
         if (first_use && i + 1 < tiles)
@@ -279,9 +281,9 @@ static void NAME(times_transposed)(const panels_of *P, ptrdiff_t p, ptrdiff_t co
     }
 }
 
-/* sums[q][n][2 W] = dA of step t times weights^T: this thread's tiles of pairs q and samples n. */
+/* sums[q][n][2 W] (+)= dA of step t times weights^T: this thread's tiles of pairs q and samples n. */
 static void NAME(panel_hidden_grads)(const panels_of *P, const team *tm, int rank, ptrdiff_t t, int first, int G,
-                                     const REAL *packed, REAL *sums, int own_rows)
+                                     const REAL *packed, REAL *sums, int add, int own_rows)
 {
     const ptrdiff_t H = P->H, Q = NAME(pair_count)(H), pair = G * H * 2 * W;
     for (ptrdiff_t p = 0, count; p * W < H; p += count) {
@@ -290,7 +292,7 @@ static void NAME(panel_hidden_grads)(const panels_of *P, const team *tm, int ran
         for (tile_walk w = team_tiles(tm, rank, Q, P->N, ROWS_2, own_rows); next_panel(&w); first_use = 0) {
             const REAL *b = packed + w.p * pair + p * W * G * 2 * W;
             NAME(times_transposed)(P, p, count, t, w.n, w.rows, 1, first, G, b, b + pair, NAME(pair_vectors)(H, w.p),
-                                   sums + (w.p * P->N + w.n) * 2 * W, 2 * W, first_use);
+                                   sums + (w.p * P->N + w.n) * 2 * W, 2 * W, add, first_use);
         }
     }
 }
@@ -301,17 +303,53 @@ static inline vec NAME(mask_of)(const cell_job *job, ptrdiff_t n, ptrdiff_t j, p
     return NAME(load_n)((const REAL *)job->h_mask.p + n * job->h_mask.s0 + j, width);
 }
 
-/* out (N, H) = sums h_mask + more (N, H), which may be NULL: the gradient of the initial h. This thread's tiles. */
+/* Units j.. of a row of the states, zeros where there is none. */
+static inline vec NAME(state_of)(strided x, ptrdiff_t n, ptrdiff_t j, ptrdiff_t width)
+{
+    return x.p ? NAME(load_n)((const REAL *)x.p + n * x.s0 + j, width) : (vec){0};
+}
+
+/* Forward at a step that does not concern the sample: h is 0 in hs, and the final state, if no step concerns it. */
+static void NAME(idle_step)(const cell_job *job, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t width)
+{
+    NAME(store_n)((REAL *)job->hs.p + n * job->hs.s0 + t * job->hs.s1 + j, (vec){0}, width);
+    if (t == 0 && has_no_step(job, n)) {
+        NAME(store_n)((REAL *)job->hT + n * job->H + j, NAME(state_of)(job->h0, n, j, width), width);
+        if (job->cT)
+            NAME(store_n)((REAL *)job->cT + n * job->H + j, NAME(state_of)(job->c0, n, j, width), width);
+    }
+}
+
+/* Backward at such a step: the initial state's gradient, where it is known now. `sums` (W values, or NULL): what comes
+ * back through Wh from the step after; kept (W values, or NULL): past it. */
+static void NAME(idle_step_back)(const cell_job *job, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t width,
+                                 const REAL *sums, const REAL *kept)
+{
+    REAL *dh0 = (REAL *)job->dh0 + n * job->H + j;
+    if (has_no_step(job, n)) {
+        NAME(store_n)(dh0, NAME(state_of)(job->dhT, n, j, width), width);
+        if (job->dc0)
+            NAME(store_n)((REAL *)job->dc0 + n * job->H + j, NAME(state_of)(job->dcT, n, j, width), width);
+    } else if (t + 1 == job->first[n]) {
+        vec dh = NAME(load)(sums);
+        if (job->h_mask.p)
+            dh *= NAME(mask_of)(job, n, j, width);
+        NAME(store_n)(dh0, kept ? dh + NAME(load_n)(kept, width) : dh, width);
+    }
+}
+
+/* out (N, H) = sums, times h_mask if `masked`, + more (N, H), which may be NULL: the gradient of the initial h or c, where
+ * step 0 concerns the sample. This thread's tiles. */
 static void NAME(panel_state_grads)(const panels_of *P, const team *tm, int rank, const cell_job *job, const REAL *sums,
-                                    const REAL *more, REAL *out, int own_rows)
+                                    int masked, const REAL *more, REAL *out, int own_rows)
 {
     const ptrdiff_t N = P->N, H = P->H;
     for (tile_walk w = team_tiles(tm, rank, NAME(pair_count)(H), N, ROWS_2, own_rows); next_panel(&w);)
         for (ptrdiff_t n = w.n; n < w.n + w.rows; n++)
-            for (ptrdiff_t v = 0, j; (j = (2 * w.p + v) * W) < H && v < 2; v++) {
+            for (ptrdiff_t v = 0, j; at_work(job, 0, n) && (j = (2 * w.p + v) * W) < H && v < 2; v++) {
                 const ptrdiff_t width = H - j < W ? H - j : W;
                 vec sum = NAME(load)(sums + ((w.p * N + n) * 2 + v) * W);
-                if (job->h_mask.p)
+                if (masked && job->h_mask.p)
                     sum *= NAME(mask_of)(job, n, j, width);
                 if (more)
                     sum += NAME(load_n)(more + n * H + j, width);
@@ -341,7 +379,8 @@ static void NAME(panel_input_grads)(const panels_of *P, const team *tm, int rank
                     const REAL *b = packed + q * pair + p * W * P->G * 2 * W;
                     NAME(times_transposed)(P, p, count, over_time ? 0 : o, over_time ? o : 0, inner, over_time ? N : 1, 0,
                                            P->G, b, b + pair, NAME(pair_lanes)(D, q),
-                                           dxs + o * (over_time ? dxn : dxt) + q * 2 * W, over_time ? dxt : dxn, q == q0);
+                                           dxs + o * (over_time ? dxn : dxt) + q * 2 * W, over_time ? dxt : dxn, 0,
+                                           q == q0);
                 }
         }
     }

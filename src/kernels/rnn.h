@@ -34,11 +34,17 @@ static void NAME(rnn_activate)(const NAME(rnn_work) *k, ptrdiff_t p, ptrdiff_t t
 
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t n = n0 + r;
+        REAL *kept = job->train ? (REAL *)job->seen + (t * job->N + n) * H : k->h + (t % 2 * job->N + n) * H;
+        if (!at_work(job, t, n)) {
+            const REAL *before = job->train ? kept - job->N * H : k->h + ((t + 1) % 2 * job->N + n) * H;
+            NAME(store_n)(kept + j, t > 0 ? NAME(load_n)(before + j, w) : NAME(state_of)(job->seen0, n, j, w), w);
+            NAME(idle_step)(job, t, n, j, w);
+            continue;
+        }
         vec A = k->ahead ? NAME(load_n)(NAME(panel_row)(&k->panels, p, slot, n), w) + bias : bias;
         if (sums)
             A += NAME(load)(sums + r * step);
         vec h = job->relu ? NAME(vmax)((vec){0}, A) : NAME(vtanh)(A);
-        REAL *kept = job->train ? (REAL *)job->seen + (t * job->N + n) * H : k->h + (t % 2 * job->N + n) * H;
         if (job->h_mask.p) {
             NAME(store_n)(kept + j, h * NAME(mask_of)(job, n, j, w), w);
             if (job->train)
@@ -47,7 +53,7 @@ static void NAME(rnn_activate)(const NAME(rnn_work) *k, ptrdiff_t p, ptrdiff_t t
             NAME(store_n)(kept + j, h, w);
         }
         NAME(store_n)((REAL *)job->hs.p + n * job->hs.s0 + t * job->hs.s1 + j, h, w);
-        if (t == job->T - 1)
+        if (t == last_step(job, n))
             NAME(store_n)((REAL *)job->hT + n * H + j, h, w);
     }
 }
@@ -155,13 +161,19 @@ static void NAME(rnn_gate_grads)(const NAME(rnn_work) *k, ptrdiff_t q, ptrdiff_t
         const ptrdiff_t w = NAME(panel_width)(H, p), j = p * W;
         for (ptrdiff_t r = 0; r < rows; r++) {
             const ptrdiff_t n = n0 + r;
+            const REAL *back = sums ? sums + r * 2 * W + (p - 2 * q) * W : NULL;
+            if (!at_work(job, t, n)) {
+                NAME(store_n)(NAME(panel_row)(&k->panels, p, t, n), (vec){0}, w);
+                NAME(idle_step_back)(job, t, n, j, w, back, NULL);
+                continue;
+            }
             vec h = NAME(load_n)((const REAL *)job->h + (t * job->N + n) * H + j, w);
             vec dh = NAME(load_n)((const REAL *)job->dhs.p + n * job->dhs.s0 + t * job->dhs.s1 + j, w);
-            if (sums) {
-                vec back = NAME(load)(sums + r * 2 * W + (p - 2 * q) * W);
-                dh += job->h_mask.p ? back * NAME(mask_of)(job, n, j, w) : back;
-            } else if (job->dhT.p)
-                dh += NAME(load_n)((const REAL *)job->dhT.p + n * job->dhT.s0 + j, w);
+            if (t < last_step(job, n)) {
+                vec dseen = NAME(load)(back);
+                dh += job->h_mask.p ? dseen * NAME(mask_of)(job, n, j, w) : dseen;
+            } else
+                dh += NAME(state_of)(job->dhT, n, j, w);
             vec dA = job->relu ? (vec)((h > 0) & (__typeof__(h > 0))dh) : dh * (1 - h * h);
             NAME(store_n)(NAME(panel_row)(&k->panels, p, t, n), dA, w);
         }
@@ -197,20 +209,20 @@ static void NAME(rnn_backward_body)(team *tm, int rank, void *work)
 
     for (ptrdiff_t t = T - 1; t >= 0; t--) {
         if (t < T - 1)
-            NAME(panel_hidden_grads)(&k->panels, tm, rank, t + 1, 0, 1, k->Wh_room, k->sums, own_rows);
+            NAME(panel_hidden_grads)(&k->panels, tm, rank, t + 1, 0, 1, k->Wh_room, k->sums, 0, own_rows);
         for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_panel(&w);)
             NAME(rnn_gate_grads)(k, w.p, t, w.n, w.rows, t < T - 1 ? k->sums + (w.p * N + w.n) * 2 * W : NULL);
         step_wait(tm, own_rows); /* dA of step t is whole */
     }
-    NAME(panel_hidden_grads)(&k->panels, tm, rank, 0, 0, 1, k->Wh_room, k->sums, own_rows);
-    NAME(panel_state_grads)(&k->panels, tm, rank, job, k->sums, NULL, job->dh0, own_rows);
+    NAME(panel_hidden_grads)(&k->panels, tm, rank, 0, 0, 1, k->Wh_room, k->sums, 0, own_rows);
+    NAME(panel_state_grads)(&k->panels, tm, rank, job, k->sums, 1, NULL, job->dh0, own_rows);
 
     rows_of x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
     rows_of h_rows = {job->seen0.p, job->seen, job->seen0.s0, N * H, H};
     NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 1, &x_rows, D, job->dWx, 1, k->room);
     NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 1, &h_rows, H, job->dWh, 1, k->room);
     if (job->db)
-        NAME(panel_bias_grads)(&k->panels, p0, p1, job->db);
+        NAME(panel_bias_grads)(&k->panels, p0, p1, 0, 1, job->db);
     NAME(panel_input_grads)(&k->panels, tm, rank, k->Wx_room, D, (REAL *)job->dxs.p, job->dxs.s0, job->dxs.s1);
 }
 

@@ -100,13 +100,16 @@ static void NAME(few_to_sums)(const panels_of *P, panel_strip strip, ptrdiff_t r
         }
 }
 
-/* The way back of few_gates: dy (rows, all H) from the panels' first step, this thread's panels. */
-static void NAME(few_from_panels)(const panels_of *P, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows, REAL *dy)
+/* The way back of few_gates: dy (rows, all H) from the panels' first step, this thread's panels. The last gate's lies at
+ * `last` of what a panel keeps. */
+static void NAME(few_from_panels)(const panels_of *P, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows, int last, REAL *dy)
 {
     for (ptrdiff_t p = p0; p < p1; p++)
         for (ptrdiff_t n = 0; n < rows; n++)
-            for (ptrdiff_t g = 0, w = NAME(panel_width)(P->H, p); g < P->G; g++)
-                NAME(store_n)(dy + (n * P->G + g) * P->H + p * W, NAME(load_n)(NAME(panel_row)(P, p, 0, n) + g * w, w), w);
+            for (ptrdiff_t g = 0, w = NAME(panel_width)(P->H, p); g < P->G; g++) {
+                const REAL *dA = NAME(panel_row)(P, p, 0, n) + (g < P->G - 1 ? g : last) * w;
+                NAME(store_n)(dy + (n * P->G + g) * P->H + p * W, NAME(load_n)(dA, w), w);
+            }
 }
 
 /* Gates first..first+G of dx = dy weights^T and dW = x^T dy, dW as large as the weights: this thread's rows of the
@@ -120,10 +123,10 @@ static void NAME(few_grads)(const panels_of *P, const team *tm, int rank, ptrdif
     NAME(rows_back)(rows, dy + skip, all, G * P->H, k0, k1, weights.p + skip, weights.r, x, xr, dx, dxr, dW + skip, all);
 }
 
-/* Whether a call is one: a single step of few rows, with weights whose rows are contiguous. */
+/* Whether a call is one: a single step of few rows, all of them at work, with weights whose rows are contiguous. */
 static inline int NAME(is_few)(const cell_job *job)
 {
-    return job->T == 1 && job->N <= FEW_ROWS && job->Wx.s1 == 1 && job->Wh.s1 == 1 && !job->packed;
+    return job->T == 1 && job->N <= FEW_ROWS && job->Wx.s1 == 1 && job->Wh.s1 == 1 && !job->packed && !job->first && !job->full;
 }
 
 /* dh0 *= h_mask: the units that few_grads gave this thread. */
@@ -145,9 +148,9 @@ static void NAME(few_cell_grads)(const panels_of *P, team *tm, int rank, const c
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
 
     team_wait(tm);
-    NAME(few_from_panels)(P, p0, p1, N, dA);
+    NAME(few_from_panels)(P, p0, p1, N, P->G - 1, dA);
     if (job->db)
-        NAME(panel_bias_grads)(P, p0, p1, job->db);
+        NAME(panel_bias_grads)(P, p0, p1, 0, P->G, job->db);
     team_wait(tm);
     NAME(few_grads)(P, tm, rank, N, dA, 0, P->G, Wh, H, job->seen0.p, job->seen0.s0, job->dh0, H, job->dWh);
     NAME(few_mask_grads)(tm, rank, job);

@@ -1,0 +1,84 @@
+"""What the variants of a layer cost: the time of each, divided by that of the plain layer.
+
+    pytest benchmarks/test_variants.py
+
+Training, forward and backward, of the same sizes in turns. PyTorch's GRU computes what ours does
+with reset_after and z_keeps, and is checked against it first; it stands beside that one.
+"""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import rnnfast
+from benchmarks.cases import GATES, Case
+from benchmarks.contenders import LAYERS, PyTorch, available
+from benchmarks.race import check, race
+from benchmarks.replay import replay
+
+SHAPES = ((20, 35, 100, 100), (32, 64, 256, 256))
+
+
+def variants(cell, N, T, H):
+    """{name: (arguments of the layer, arguments of forward)}"""
+    rng = np.random.default_rng(1)
+
+    def normal(*shape):
+        return (rng.standard_normal(shape) * H**-0.5).astype(np.float32)
+
+    mask = (rng.random((H, GATES[cell] * H)) > 0.5) * np.float32(2)
+    yield "plain", ({}, {})
+    yield "all lengths T", ({}, {"lengths": np.full(N, T)})
+    yield "lengths from 1 to T", ({}, {"lengths": rng.integers(1, T + 1, N)})
+    yield "DropConnect", ({}, {"Wh_mask": mask})
+    if cell == "lstm":
+        yield "cell_clip", ({"cell_clip": 1.0}, {})
+        yield "peepholes, diagonal", ({"Wp": normal(3, H)}, {})
+        yield "peepholes, full", ({"Wp": normal(3, H, H)}, {})
+    if cell == "gru":
+        yield "z_keeps", ({"z_keeps": True}, {})
+        yield "reset_after", ({"reset_after": True, "z_keeps": True}, {})
+
+
+def contender(case, options, ways):
+    layer = getattr(rnnfast, LAYERS[case.cell])(*case.arrays["params"], **options)
+    xs, dhs = case.arrays["xs"], case.arrays["dhs"]
+    made = SimpleNamespace(layer=layer)
+
+    def run():
+        made.hs = layer.forward(xs, **ways)
+        made.dxs = layer.backward(dhs)
+
+    made.run = run
+    return made
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "-".join(map(str, s)))
+@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.benchmark(timer=replay)
+def test_variants(cell, shape, request, machine, keep_freed_memory, benchmark):
+    case = Case(cell, shape, "training")
+    kinds = variants(cell, case.N, case.T, case.H)
+    contenders = {name: contender(case, *arguments) for name, arguments in kinds}
+    if cell == "gru" and available(PyTorch, case):
+        contenders["PyTorch"] = torch = PyTorch(case)
+        torch.run()
+        ours = contenders["reset_after"]
+        ours.run()
+        check("PyTorch", [torch.hs.detach().numpy()], [ours.hs])
+    benchmark.group = f"variants of {cell} {shape}"
+    if request.config.getoption("benchmark_disable"):
+        for each in contenders.values():
+            each.run()
+        benchmark(contenders["plain"].run)
+        return
+    result = race(contenders, request.config.getoption("rounds"))
+    replay.play(benchmark, result.times["plain"])
+    benchmark.extra_info |= {
+        "variants_of": cell,
+        "shape": list(shape),
+        "cost": {name: result.ratio(name, "plain") for name in contenders if name != "plain"},
+        "others_cores": result.others_cores,
+        **machine,
+    }

@@ -1,0 +1,347 @@
+/* LSTM whose gates see the cell through whole matrices P (Gers and Schmidhuber 2000); lstm.h has the rest.
+ *
+ *   A_f += c_prev P_f    A_i += c_prev P_i    A_o += c P_o          c (N, H), P (H, H)
+ *
+ *   ds += dA_o P_o^T before df, dg and di     dc_prev = ds f + dA_f P_f^T + dA_i P_i^T
+ *
+ * o needs all of c, and ds all of dA_o, so a step has two halves and two barriers, in both directions.
+ * Kept for backward: what the LSTM keeps, and c once more as rows (T, N, H).
+ */
+
+typedef struct {
+    NAME(lstm_work) lstm;      /* without training its panels have room for a step at least: A_o waits there */
+    right_side *P_fi, *P_o;    /* of each panel */
+    REAL *P_fi_room, *P_o_room; /* forward: [panel][k][2 or 1][W] */
+    REAL *PT_room[3];          /* backward: of f, i, o, transposed, [H / 2W][H][2 W] */
+    REAL *cells;               /* without training: c (2, N, H) */
+    REAL *sums_c;              /* backward: as `sums`, what reaches c through the peepholes */
+} NAME(peephole_work);
+
+/* c of all samples after step t as rows; before the first one NULL, where it is zeros. */
+static inline const REAL *NAME(peephole_c)(const NAME(peephole_work) *k, ptrdiff_t t, ptrdiff_t *step)
+{
+    const cell_job *job = k->lstm.job;
+    *step = t < 0 ? job->c0.s0 : job->H;
+    if (t < 0)
+        return job->c0.p;
+    return job->train ? (REAL *)job->c + t * job->N * job->H : k->cells + t % 2 * job->N * job->H;
+}
+
+/* P_f and P_i of panel p, packed into room as [k][2][W]. */
+static right_side NAME(peephole_weights)(REAL *room, const REAL *Wp, ptrdiff_t H, ptrdiff_t p)
+{
+    const ptrdiff_t w = NAME(panel_width)(H, p);
+    NAME(pack_b)(room, (matrix){Wp + p * W, H, 1}, H, 2, H * H, (lanes_of){{w, w}});
+    return (right_side){room, 2 * W, W};
+}
+
+/* The panels of Wx, those of Wh, and those of full peepholes. */
+static ptrdiff_t NAME(lstm_pack)(const cell_job *job, void *room)
+{
+    const ptrdiff_t H = job->H, P = NAME(panel_count)(H), cell = NAME(pack_cell)(job, room, 4);
+    if (!job->full)
+        return cell;
+    const ptrdiff_t P_fi = NAME(lines)(P * 2 * W * H);
+    const REAL *Wp = job->Wp;
+    REAL *at = room ? (REAL *)room + cell : NULL;
+    for (ptrdiff_t p = 0; p < P && at; p++)
+        NAME(peephole_weights)(at + p * 2 * W * H, Wp, H, p);
+    return cell + P_fi + NAME(pack_panels)(at ? at + P_fi : NULL, (matrix){Wp + 2 * H * H, H, 1}, H, H, 0, 1);
+}
+
+/* First half of a step: f, g, i, c and A_o without c of one tile. `sums` as in lstm_tile, with c_prev P_fi. */
+static void NAME(peephole_cell)(const NAME(peephole_work) *work, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
+                                ptrdiff_t rows, const REAL *sums)
+{
+    const NAME(lstm_work) *k = &work->lstm;
+    const cell_job *job = k->job;
+    const ptrdiff_t H = job->H, w = NAME(panel_width)(H, p), j = p * W;
+    ptrdiff_t before_n, after_n;
+    const REAL *before = NAME(peephole_c)(work, t - 1, &before_n);
+    REAL *after = (REAL *)NAME(peephole_c)(work, t, &after_n);
+    vec bias[4] = {{0}};
+    if (job->b)
+        for (int g = 0; g < 4; g++)
+            bias[g] = NAME(load_n)((const REAL *)job->b + g * H + j, w);
+
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        const ptrdiff_t n = n0 + r;
+        REAL *row = NAME(panel_row)(&k->panels, p, slot, n);
+        vec A[4], c_prev = before ? NAME(load_n)(before + n * before_n + j, w) : (vec){0}, c = c_prev;
+        if (at_work(job, t, n)) {
+            for (int g = 0; g < 4; g++) {
+                A[g] = k->ahead ? NAME(load_n)(row + g * w, w) + bias[g] : bias[g];
+                if (sums)
+                    A[g] += NAME(load)(sums + (r * 4 + g) * W);
+            }
+            vec f = NAME(vsigmoid)(A[0]), g = NAME(vtanh)(A[1]), i = NAME(vsigmoid)(A[2]);
+            c = f * c_prev + g * i;
+            if (job->clip)
+                c = NAME(clamp)(c, -(REAL)job->clip, (REAL)job->clip);
+            NAME(store_n)(row, f, w);
+            NAME(store_n)(row + w, g, w);
+            NAME(store_n)(row + 2 * w, i, w);
+            NAME(store_n)(row + 3 * w, A[3], w);
+        }
+        NAME(store_n)(after + n * H + j, c, w);
+        if (job->train)
+            NAME(store_n)(row + 4 * w, c, w);
+    }
+}
+
+/* Second half: o and h of one tile. `sums`, its rows apart by `step`, holds c P_o. */
+static void NAME(peephole_output)(const NAME(peephole_work) *work, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
+                                  ptrdiff_t rows, const REAL *sums, ptrdiff_t step)
+{
+    const NAME(lstm_work) *k = &work->lstm;
+    const cell_job *job = k->job;
+    const ptrdiff_t w = NAME(panel_width)(job->H, p), j = p * W;
+    ptrdiff_t cells_n;
+    const REAL *cells = NAME(peephole_c)(work, t, &cells_n);
+
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        const ptrdiff_t n = n0 + r;
+        if (!at_work(job, t, n)) {
+            NAME(lstm_idle)(k, p, t, n);
+            continue;
+        }
+        REAL *A_o = NAME(panel_row)(&k->panels, p, slot, n) + 3 * w;
+        vec o = NAME(vsigmoid)(NAME(load_n)(A_o, w) + NAME(load)(sums + r * step)), c = NAME(load_n)(cells + n * cells_n + j, w);
+        NAME(store_n)(A_o, o, w);
+        NAME(lstm_give)(k, t, n, j, w, o * NAME(vtanh)(c), c);
+    }
+}
+
+/* sums (rows, 4, W), in f and i, += c_prev P_fi */
+static void NAME(peephole_product)(ptrdiff_t H, ptrdiff_t rows, const REAL *c, ptrdiff_t c_n, right_side P_fi, REAL *sums)
+{
+    product m = {.K = H, .a = c, .ar = c_n, .ak = 1, .b = P_fi.p, .bk = P_fi.bk, .bv = P_fi.bv,
+                 .c = sums, .cr = 4 * W, .cv = 2 * W, .add = 1};
+    NAME(gates_multiply)(2, rows, W, &m);
+}
+
+static void NAME(peephole_forward_body)(team *tm, int rank, void *for_all)
+{
+    NAME(peephole_work) *work = for_all;
+    NAME(lstm_work) *k = &work->lstm;
+    const cell_job *job = k->job;
+    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, P = NAME(panel_count)(H);
+    const ptrdiff_t most = N > ROWS_4 ? ROWS_2 : ROWS_4, tiles = tile_count(N, most); /* as gates_multiply cuts */
+    const ptrdiff_t strips = NAME(strip_count)(H, 1);
+    REAL sums[ROWS_2 * 4 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
+    const int own_rows = NAME(owns_rows)(job, tm, 4);
+    ptrdiff_t p0, p1;
+    team_share(tm, rank, P, &p0, &p1);
+
+    NAME(lstm_weights)(k, p0, p1, tiles);
+    for (ptrdiff_t p = p0; p < p1; p++) {
+        const REAL *Wp = job->Wp, *at = job->packed;
+        if (at) { /* as lstm_pack lays them out */
+            at += NAME(lines)(P * 4 * W * D) + NAME(lines)(P * 4 * W * H);
+            work->P_fi[p] = NAME(packed_weights)(at, H, 2, p);
+            work->P_o[p] = NAME(packed_weights)(at + NAME(lines)(P * 2 * W * H), H, 1, p);
+        } else {
+            work->P_fi[p] = NAME(peephole_weights)(work->P_fi_room + p * 2 * W * H, Wp, H, p);
+            work->P_o[p] = NAME(gate_weights)(work->P_o_room + p * W * H, (matrix){Wp + 2 * H * H, H, 1}, H, H, 0, 1, p, T * tiles);
+        }
+    }
+    if (!k->ahead)
+        NAME(copy_step)(job, tm, rank, 0, k->x);
+    team_wait(tm);
+
+    for (ptrdiff_t t = 0; t < T; t++) {
+        const ptrdiff_t slot = t % k->chunk;
+        const REAL *x = (const REAL *)job->xs.p + t * job->xs.s1;
+        if (slot == 0 && k->ahead)
+            for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_panel(&w);)
+                NAME(panel_input)(&k->panels, (panel_strip){w.p, 1}, 0, 4, w.n, w.n + w.rows,
+                                  T - t < k->chunk ? T - t : k->chunk, x, job->xs.s0, job->xs.s1, D, k->Wx[w.p]);
+
+        ptrdiff_t h_n, c_n;
+        const REAL *h = NAME(lstm_left_side)(k, t, &h_n), *c = NAME(peephole_c)(work, t - 1, &c_n);
+        for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_tile(&w);) {
+            int there = h || !k->ahead; /* is anything in sums */
+            if (!k->ahead)
+                NAME(gates_product)(4, 1, D, w.rows, k->x + (t % 2 * N + w.n) * D, D, k->Wx[w.p], w.i, tiles, sums, 0);
+            if (h)
+                NAME(gates_product)(4, 1, H, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, tiles, sums, !k->ahead);
+            if (c && !there)
+                memset(sums, 0, w.rows * 4 * W * sizeof(REAL));
+            if (c)
+                NAME(peephole_product)(H, w.rows, c + w.n * c_n, c_n, work->P_fi[w.p], sums);
+            NAME(peephole_cell)(work, w.p, t, slot, w.n, w.rows, c || there ? sums : NULL);
+        }
+        step_wait(tm, own_rows); /* c of step t is whole */
+
+        c = NAME(peephole_c)(work, t, &c_n);
+        for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_tile(&w);) {
+            const panel_strip strip = NAME(strip)(H, 1, w.p);
+            NAME(gates_product)(1, strip.panels, H, w.rows, c + w.n * c_n, c_n, work->P_o[strip.p], w.i,
+                                tile_count(N, ROWS_2), sums, 0);
+            for (int v = 0; v < strip.panels; v++)
+                NAME(peephole_output)(work, strip.p + v, t, slot, w.n, w.rows, sums + v * W, strip.panels * W);
+        }
+        if (!k->ahead)
+            NAME(copy_step)(job, tm, rank, t + 1, k->x);
+        step_wait(tm, own_rows); /* h of step t is whole */
+    }
+}
+
+static int NAME(peephole_forward)(const cell_job *job)
+{
+    const ptrdiff_t N = job->N, D = job->D, H = job->H, P = NAME(panel_count)(H);
+    NAME(peephole_work) work = {.lstm = {.job = job, .ahead = NAME(goes_ahead)(job, 4), .chunk = NAME(panel_steps)(job)}};
+    NAME(lstm_work) *k = &work.lstm;
+    if (!job->train && !k->ahead)
+        k->chunk = 1;
+    k->panels = (panels_of){job->panels, N, k->chunk, H, LSTM_GATES, job->train ? LSTM_KEPT : LSTM_GATES};
+    const int own = !job->packed; /* weights to be packed in this call */
+    ptrdiff_t weights = own ? NAME(lines)(P * 4 * W * D) : 0, recurrent = own ? NAME(lines)(P * 4 * W * H) : 0;
+    ptrdiff_t P_fi = own ? NAME(lines)(P * 2 * W * H) : 0, P_o = own ? NAME(lines)(P * W * H) : 0;
+    ptrdiff_t state = job->train ? 0 : NAME(lines)(N * H), x = k->ahead ? 0 : NAME(lines)(2 * N * D);
+    ptrdiff_t gates = job->train ? 0 : NAME(lines)(k->chunk * N * 4 * H + W);
+    REAL *room = NAME(new_room)(weights + recurrent + P_fi + P_o + x + gates + 4 * state);
+    right_side *sides = malloc(4 * P * sizeof(right_side));
+    if (room && sides) {
+        k->Wx = sides, k->Wh = sides + P, work.P_fi = sides + 2 * P, work.P_o = sides + 3 * P;
+        k->Wx_room = room, k->Wh_room = room + weights;
+        work.P_fi_room = k->Wh_room + recurrent, work.P_o_room = work.P_fi_room + P_fi;
+        k->x = work.P_o_room + P_o, k->h = k->x + x, work.cells = k->h + 2 * state;
+        if (!job->train)
+            k->panels.p = work.cells + 2 * state;
+        team_run(job->threads, NAME(peephole_forward_body), &work);
+    }
+    int failed = !room || !sides;
+    free(room);
+    free(sides);
+    return failed ? -1 : 0;
+}
+
+/* First half of a step back, one tile of units q 2W..: dA of o, and into c (N, H) what is known of ds. `sums` and sums_c
+ * (rows, 2 W) hold what comes back from the step after, or are NULL at the last step. */
+static void NAME(peephole_output_grads)(const NAME(peephole_work) *work, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0,
+                                        ptrdiff_t rows, const REAL *sums, const REAL *sums_c)
+{
+    const NAME(lstm_work) *k = &work->lstm;
+    const cell_job *job = k->job;
+    const ptrdiff_t H = job->H;
+
+    for (ptrdiff_t p = 2 * q; p < 2 * q + 2 && p * W < H; p++) {
+        const ptrdiff_t w = NAME(panel_width)(H, p), j = p * W;
+        for (ptrdiff_t r = 0; r < rows; r++) {
+            const ptrdiff_t n = n0 + r, at = r * 2 * W + (p - 2 * q) * W;
+            REAL *row = NAME(panel_row)(&k->panels, p, t, n), *ds = k->c + n * H + j;
+            if (!at_work(job, t, n)) {
+                NAME(lstm_idle_back)(k, p, t, n, sums ? sums + at : NULL);
+                if (t + 1 == job->first[n] && !has_no_step(job, n))
+                    NAME(store_n)((REAL *)job->dc0 + n * H + j, NAME(load_n)(ds, w) + NAME(load)(sums_c + at), w);
+                continue;
+            }
+            vec o = NAME(load_n)(row + 3 * w, w), tanh_c = NAME(vtanh)(NAME(load_n)(row + 4 * w, w));
+            vec dh = NAME(lstm_dh)(job, t, n, j, w, sums ? sums + at : NULL);
+            vec dc = t == last_step(job, n) ? NAME(state_of)(job->dcT, n, j, w)
+                                            : NAME(load_n)(ds, w) + NAME(load)(sums_c + at);
+            NAME(store_n)(row + 3 * w, dh * tanh_c * o * (1 - o), w);
+            NAME(store_n)(ds, dc + dh * o * (1 - tanh_c * tanh_c), w);
+        }
+    }
+}
+
+/* Second half: dA of f, g and i, and into c the part of dc_prev that stays with its unit. `sums` (rows, 2 W) holds
+ * dA_o P_o^T. */
+static void NAME(peephole_cell_grads)(const NAME(peephole_work) *work, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0,
+                                      ptrdiff_t rows, const REAL *sums)
+{
+    const NAME(lstm_work) *k = &work->lstm;
+    const cell_job *job = k->job;
+    const ptrdiff_t H = job->H;
+
+    for (ptrdiff_t p = 2 * q; p < 2 * q + 2 && p * W < H; p++) {
+        const ptrdiff_t w = NAME(panel_width)(H, p);
+        for (ptrdiff_t r = 0; r < rows; r++) {
+            const ptrdiff_t n = n0 + r;
+            if (!at_work(job, t, n))
+                continue;
+            REAL *row = NAME(panel_row)(&k->panels, p, t, n), *dc = k->c + n * H + p * W;
+            vec f = NAME(load_n)(row, w), g = NAME(load_n)(row + w, w), i = NAME(load_n)(row + 2 * w, w);
+            vec ds = NAME(load_n)(dc, w) + NAME(load)(sums + r * 2 * W + (p - 2 * q) * W);
+            if (job->clip)
+                ds = NAME(lstm_clipped)(job, ds, NAME(load_n)(row + 4 * w, w));
+            NAME(store_n)(row, ds * NAME(lstm_c_prev)(k, p, t, n, w) * f * (1 - f), w);
+            NAME(store_n)(row + w, ds * i * (1 - g * g), w);
+            NAME(store_n)(row + 2 * w, ds * g * i * (1 - i), w);
+            NAME(store_n)(dc, ds * f, w);
+        }
+    }
+}
+
+/* sums = dA of step t times Wh^T, sums_c = dA_f P_f^T + dA_i P_i^T */
+static void NAME(peephole_hidden_grads)(const NAME(peephole_work) *work, const team *tm, int rank, ptrdiff_t t, int own_rows)
+{
+    const NAME(lstm_work) *k = &work->lstm;
+    NAME(panel_hidden_grads)(&k->panels, tm, rank, t, 0, 4, k->Wh_room, k->sums, 0, own_rows);
+    NAME(panel_hidden_grads)(&k->panels, tm, rank, t, 0, 1, work->PT_room[0], work->sums_c, 0, own_rows);
+    NAME(panel_hidden_grads)(&k->panels, tm, rank, t, 2, 1, work->PT_room[1], work->sums_c, 1, own_rows);
+}
+
+static void NAME(peephole_backward_body)(team *tm, int rank, void *for_all)
+{
+    NAME(peephole_work) *work = for_all;
+    NAME(lstm_work) *k = &work->lstm;
+    const cell_job *job = k->job;
+    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, Q = NAME(pair_count)(H);
+    const int own_rows = NAME(owns_rows)(job, tm, 4);
+    const REAL *c = job->c;
+    ptrdiff_t q0, q1;
+    team_share(tm, rank, Q, &q0, &q1);
+
+    NAME(lstm_pack_back)(k, tm, rank);
+    for (ptrdiff_t q = q0; q < q1; q++)
+        for (int g = 0; g < 3; g++)
+            NAME(pack_transposed)(work->PT_room[g] + q * 2 * W * H, (matrix){(const REAL *)job->Wp + g * H * H, H, 1}, H, q, H, 0, 1);
+    team_wait(tm);
+
+    for (ptrdiff_t t = T - 1; t >= 0; t--) {
+        if (t < T - 1)
+            NAME(peephole_hidden_grads)(work, tm, rank, t + 1, own_rows);
+        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_panel(&w);) {
+            const ptrdiff_t at = (w.p * N + w.n) * 2 * W;
+            NAME(peephole_output_grads)(work, w.p, t, w.n, w.rows, t < T - 1 ? k->sums + at : NULL, work->sums_c + at);
+        }
+        step_wait(tm, own_rows); /* dA of o is whole */
+        NAME(panel_hidden_grads)(&k->panels, tm, rank, t, 3, 1, work->PT_room[2], work->sums_c, 0, own_rows);
+        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_panel(&w);)
+            NAME(peephole_cell_grads)(work, w.p, t, w.n, w.rows, work->sums_c + (w.p * N + w.n) * 2 * W);
+        step_wait(tm, own_rows); /* dA of step t is whole */
+    }
+    NAME(peephole_hidden_grads)(work, tm, rank, 0, own_rows);
+    NAME(panel_state_grads)(&k->panels, tm, rank, job, k->sums, 1, NULL, job->dh0, own_rows);
+    NAME(panel_state_grads)(&k->panels, tm, rank, job, work->sums_c, 0, k->c, job->dc0, own_rows);
+
+    NAME(lstm_weight_grads)(k, tm, rank);
+    rows_of before = {job->c0.p, c, job->c0.s0, N * H, H}, after = {c, c + N * H, H, N * H, H};
+    REAL *dWp = job->dWp;
+    NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 1, &before, H, dWp, 1, k->room);
+    NAME(panel_weight_grads)(&k->panels, tm, rank, 2, 1, &before, H, dWp + H * H, 1, k->room);
+    NAME(panel_weight_grads)(&k->panels, tm, rank, 3, 1, &after, H, dWp + 2 * H * H, 1, k->room);
+    NAME(panel_input_grads)(&k->panels, tm, rank, k->Wx_room, D, (REAL *)job->dxs.p, job->dxs.s0, job->dxs.s1);
+}
+
+static int NAME(peephole_backward)(const cell_job *job)
+{
+    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, Q = NAME(pair_count)(H);
+    NAME(peephole_work) work = {.lstm = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, LSTM_KEPT}}};
+    NAME(lstm_work) *k = &work.lstm;
+    ptrdiff_t weights = NAME(lines)(NAME(pair_count)(D) * 2 * W * 4 * H), recurrent = NAME(lines)(Q * 2 * W * 4 * H);
+    ptrdiff_t peephole = NAME(lines)(Q * 2 * W * H), state = NAME(lines)(N * H), sums = NAME(lines)(Q * 2 * W * N);
+    REAL *room = NAME(new_room)(weights + recurrent + 3 * peephole + state + 2 * sums + GRAD_ROOM(D > H ? D : H));
+    if (!room)
+        return -1;
+    k->Wx_room = room, k->Wh_room = room + weights;
+    for (int g = 0; g < 3; g++)
+        work.PT_room[g] = k->Wh_room + recurrent + g * peephole;
+    k->c = work.PT_room[2] + peephole, k->sums = k->c + state, work.sums_c = k->sums + sums, k->room = work.sums_c + sums;
+    team_run(job->threads, NAME(peephole_backward_body), &work);
+    free(room);
+    return 0;
+}

@@ -1,0 +1,260 @@
+"""Both directions and stacks, on every device: by values, which shapes alone would not tell."""
+
+import copy
+
+import numpy as np
+import pytest
+from cases import CELLS, assert_close, assert_grad_close, make_problem, variants
+from test_reference import NUMERIC_TOLERANCE, numeric_grad
+
+import rnnfast
+
+TIME = {"rnn": rnnfast.TimeRNN, "lstm": rnnfast.TimeLSTM, "gru": rnnfast.TimeGRU}
+BI = {"rnn": rnnfast.TimeBiRNN, "lstm": rnnfast.TimeBiLSTM, "gru": rnnfast.TimeBiGRU}
+N, T, D, H = 5, 6, 3, 4
+LENGTHS = [6, 0, 3, 1, 5]
+
+pytestmark = pytest.mark.usefixtures("device")
+each_cell = pytest.mark.parametrize("cell", TIME)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(3)
+
+
+def weights(cell, options, seed, width=D, dtype="f8"):
+    """Wx, Wh, b, and the layer's keyword arguments, Wp among them."""
+    p = make_problem(cell, (1, 1, width, H), dtype, seed=seed, **options)
+    keywords = dict(p.options)
+    if len(p.params) == 4:
+        keywords["Wp"] = p.params[3]
+    return p.params[:3], keywords
+
+
+def make_time(cell, options, seed, width=D, stateful=True, dtype="f8"):
+    W, keywords = weights(cell, options, seed, width, dtype)
+    return TIME[cell.name](*W, stateful, **keywords)
+
+
+def make_bi(cell, options, seeds, width=D, dtype="f8"):
+    (W1, keywords), (W2, other) = (weights(cell, options, s, width, dtype) for s in seeds)
+    if "Wp" in keywords:
+        keywords |= {"Wp1": keywords.pop("Wp"), "Wp2": other["Wp"]}
+    return BI[cell.name](*W1, *W2, True, **keywords)
+
+
+def turned(xs, lengths):
+    """Each sample from its own end to its start; what lies beyond stays."""
+    xs = xs.copy()
+    for x, length in zip(xs, lengths, strict=True):
+        x[:length] = x[:length][::-1].copy()
+    return xs
+
+
+def half_swapped(a, axis=-1):
+    return np.roll(a, a.shape[axis] // 2, axis)
+
+
+def set_random_state(layer, rng):
+    layer.set_state(*(rng.normal(size=(N, H)) for _ in layer.state))
+
+
+@variants
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+@pytest.mark.parametrize("depth", [1, 2])
+def test_reversal_symmetry(cell, options, lengths, depth, rng):
+    """Reversed input with swapped weights gives the reversed, half-swapped output; and back."""
+    layers = [make_bi(cell, options, (1, 2)), make_bi(cell, options, (3, 4), 2 * H)][:depth]
+    twins = [make_bi(cell, options, (2, 1)), make_bi(cell, options, (4, 3), 2 * H)][:depth]
+    for twin in twins[1:]:  # what comes from below has its halves swapped
+        for direction in twin.parts:
+            direction.Wx[...] = half_swapped(direction.Wx, 0)
+    layer, twin = rnnfast.TimeStack(layers), rnnfast.TimeStack(twins)
+    set_random_state(layer, rng)
+    halves = len(layer.state) // (2 * depth)
+    order = [
+        start + k + (halves if k < halves else -halves)
+        for start in range(0, len(layer.state), 2 * halves)
+        for k in range(2 * halves)
+    ]
+    twin.set_state(*(layer.state[k] for k in order))
+
+    xs, ends = rng.normal(size=(N, T, D)), [T] * N if lengths is None else lengths
+    hs = layer.forward(xs, lengths=lengths)
+    hs_twin = twin.forward(turned(xs, ends), lengths=lengths)
+    assert_close(hs_twin, half_swapped(turned(hs, ends)))
+    for k, a in zip(order, twin.state, strict=True):
+        assert_close(a, layer.state[k])
+
+    dhs, dstate = rng.normal(size=hs.shape), [rng.normal(size=(N, H)) for _ in layer.state]
+    dxs = layer.backward(dhs, *dstate)
+    turned_dhs = half_swapped(turned(dhs, ends))
+    dxs_twin = twin.backward(turned_dhs, *(dstate[k] for k in order))
+    assert_close(dxs_twin, turned(dxs, ends))
+    for k, a in zip(order, twin.dstate, strict=True):
+        assert_close(a, layer.dstate[k])
+    each = len(layers[0].grads) // 2
+    for a, b in zip(layers, twins, strict=True):
+        swapped = a.grads[each:] + a.grads[:each]
+        for k, (expected, got) in enumerate(zip(swapped, b.grads, strict=True)):
+            if k % each == 0 and a is not layers[0]:
+                expected = half_swapped(expected, 0)
+            assert_grad_close(got, expected)
+
+
+@variants
+def test_both_directions_are_two_layers(cell, options, rng):
+    """The second half is a layer that reads each sample from its own end."""
+    layer = make_bi(cell, options, (1, 2))
+    ahead, back = make_time(cell, options, 1), make_time(cell, options, 2)
+    xs, dhs = rng.normal(size=(N, T, D)), rng.normal(size=(N, T, 2 * H))
+    set_random_state(layer, rng)
+    half = len(layer.state) // 2
+    ahead.set_state(*layer.state[:half])
+    back.set_state(*layer.state[half:])
+    hs = layer.forward(xs, lengths=LENGTHS)
+    hs1 = ahead.forward(xs, lengths=LENGTHS)
+    hs2 = turned(back.forward(turned(xs, LENGTHS), lengths=LENGTHS), LENGTHS)
+    assert_close(hs, np.concatenate((hs1, hs2), axis=2))
+    for a, b in zip(layer.state, (*ahead.state, *back.state), strict=True):
+        assert_close(a, b)
+    dstate = [rng.normal(size=(N, H)) for _ in layer.state]
+    dxs = layer.backward(dhs, *dstate)
+    expected = ahead.backward(dhs[:, :, :H], *dstate[:half])
+    expected += turned(back.backward(turned(dhs[:, :, H:], LENGTHS), *dstate[half:]), LENGTHS)
+    assert_close(dxs, expected)
+    for a, b in zip(layer.dstate, (*ahead.dstate, *back.dstate), strict=True):
+        assert_close(a, b)
+    for a, b in zip(layer.grads, (*ahead.grads, *back.grads), strict=True):
+        assert_grad_close(a, b)
+
+
+@each_cell
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_gradients_of_a_stack_are_the_numeric_ones(cell, bidirectional, rng):
+    """Through hs and all final states, of xs, every weight and every first state."""
+    cell = next(c for c in CELLS if c.name == cell)
+    if bidirectional:
+        layers = [make_bi(cell, {}, (1, 2)), make_bi(cell, {}, (3, 4), 2 * H)]
+    else:
+        layers = [make_time(cell, {}, seed, width) for seed, width in ((1, D), (2, H), (3, H))]
+    stack = rnnfast.TimeStack(layers)
+    xs = rng.normal(size=(N, 3, D))
+    lengths = [min(length, 3) for length in LENGTHS]
+    set_random_state(stack, rng)
+    start = tuple(s.copy() for s in stack.state)
+    dstate = [rng.normal(size=(N, H)) for _ in start]
+    dhs = rng.normal(size=(N, 3, 2 * H if bidirectional else H))
+
+    def loss():
+        stack.set_state(*start)
+        hs = stack.forward(xs, train=False, lengths=lengths)
+        return (hs * dhs).sum() + sum(
+            (s * d).sum() for s, d in zip(stack.state, dstate, strict=True)
+        )
+
+    stack.set_state(*start)
+    stack.forward(xs, lengths=lengths)
+    dxs = stack.backward(dhs, *dstate)
+    got = [g.copy() for g in (dxs, *stack.dstate, *stack.grads)]
+    for a, b in zip(got, (xs, *start, *stack.params), strict=True):
+        assert_close(a, numeric_grad(loss, b), tolerance=NUMERIC_TOLERANCE)
+
+
+@each_cell
+def test_dropout_between_layers_alone(cell, rng):
+    """Three layers with two masks between them, and none without training."""
+    cell = next(c for c in CELLS if c.name == cell)
+    layers = [make_time(cell, {}, seed, width, False) for seed, width in ((1, D), (2, H), (3, H))]
+    stack = rnnfast.TimeStack(layers, dropout_ratio=0.5, rng=7)
+    alone = copy.deepcopy(layers)
+    drops = [rnnfast.TimeDropout(0.5, (7, k)) for k in range(2)]
+    xs, dhs = rng.normal(size=(N, T, D)), rng.normal(size=(N, T, H))
+    for _ in range(2):  # the masks of the second call are others
+        y = xs
+        for layer, drop in zip(alone, (*drops, None), strict=True):
+            y = layer.forward(y)
+            y = y if drop is None else drop.forward(y)
+        np.testing.assert_array_equal(stack.forward(xs), y)
+        dy = dhs
+        for layer, drop in zip(reversed(alone), (None, *reversed(drops)), strict=True):
+            dy = dy if drop is None else drop.backward(dy)
+            dy = layer.backward(dy)
+        np.testing.assert_array_equal(stack.backward(dhs), dy)
+        for a, b in zip(stack.grads, (g for layer in alone for g in layer.grads), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert [drop.step for drop in stack.drop_layers] == [2, 2]
+    y = xs
+    for layer in alone:
+        y = layer.forward(y, train=False)
+    np.testing.assert_array_equal(stack.forward(xs, train=False), y)
+
+
+@each_cell
+def test_state_of_a_stack(cell, rng):
+    """All layers' states in order; stateful goes on, and a stack may hold a stack."""
+    cell = next(c for c in CELLS if c.name == cell)
+
+    def make():
+        inner = rnnfast.TimeStack([make_time(cell, {}, 1), make_bi(cell, {}, (2, 3), H)])
+        return rnnfast.TimeStack([inner, make_time(cell, {}, 4, 2 * H)])
+
+    stack, halves = make(), make()
+    assert stack.stateful
+    assert stack.params == [W for layer in stack.layers for W in layer.params]
+    assert len(stack.state) == 4 * cell.states
+    assert all(s is None for s in stack.state)
+    xs = rng.normal(size=(N, T, D))
+    ahead = make_time(cell, {}, 1)
+    stack.forward(xs)
+    ahead.forward(xs)
+    for a, b in zip(stack.state[: cell.states], ahead.state, strict=True):
+        assert_close(a, b)
+    halves.set_state(*stack.state)
+    assert_close(halves.forward(xs), stack.forward(xs))
+    halves.reset_state()
+    assert all(s is None for s in halves.state)
+    frozen = copy.deepcopy(halves)
+    frozen.freeze()
+    assert frozen.frozen
+    np.testing.assert_array_equal(frozen.forward(xs, train=False), halves.forward(xs, train=False))
+    frozen.unfreeze()
+    assert not frozen.frozen
+
+
+def test_a_loss_of_the_final_state_alone(rng):
+    """backward(None, dh) is backward of zeros."""
+    for make in (lambda: make_time(CELLS[1], {}, 1), lambda: make_bi(CELLS[1], {}, (1, 2))):
+        layer, twin = make(), make()
+        xs = rng.normal(size=(N, T, D))
+        dstate = [rng.normal(size=(N, H)) for _ in layer.state]
+        hs = layer.forward(xs)
+        twin.forward(xs)
+        dxs = layer.backward(None, *dstate)
+        np.testing.assert_array_equal(dxs, twin.backward(np.zeros_like(hs), *dstate))
+
+
+def test_wrong_stacks(rng):
+    lstm, bi = make_time(CELLS[1], {}, 1), make_bi(CELLS[1], {}, (1, 2), H)
+    with pytest.raises(ValueError, match=r"^TimeStack: layers must hold a layer, got none"):
+        rnnfast.TimeStack([])
+    with pytest.raises(TypeError, match=r"^TimeStack: layers must be recurrent layers, got Affine"):
+        rnnfast.TimeStack([lstm, rnnfast.Affine(np.zeros((H, H)), np.zeros(H))])
+    with pytest.raises(ValueError, match=r"^TimeStack: layers\[2\] must read D = 8, .* got 3"):
+        rnnfast.TimeStack([lstm, bi, make_time(CELLS[0], {}, 1)])
+    with pytest.raises(ValueError, match=r"^TimeStack: dropout_ratio must be in \[0, 1\), got 1"):
+        rnnfast.TimeStack([lstm, bi], 1)
+    stack = rnnfast.TimeStack([lstm, bi])
+    with pytest.raises(ValueError, match=r"^TimeStack: set_state: the states must be 6, got 2"):
+        stack.set_state(*lstm.state)
+    with pytest.raises(RuntimeError, match=r"^TimeBiLSTM: backward needs the forward"):
+        stack.backward(rng.normal(size=(N, T, 2 * H)))
+    stack.forward(rng.normal(size=(N, T, D)))
+    with pytest.raises(ValueError, match=r"^TimeStack: backward: the .* must be 6, got 1"):
+        stack.backward(None, np.zeros((N, H)))
+    for wrong in ([1] * (N + 1), [T + 1] * N, [-1] * N, [0.5] * N):
+        with pytest.raises((TypeError, ValueError), match=r"^TimeLSTM: lengths must be"):
+            stack.forward(rng.normal(size=(N, T, D)), lengths=wrong)
+        with pytest.raises((TypeError, ValueError), match=r"^TimeBiLSTM: lengths must be"):
+            bi.forward(rng.normal(size=(N, T, H)), lengths=wrong)
