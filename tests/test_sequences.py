@@ -131,9 +131,11 @@ def test_gradients_by_differences_with_lengths(kind, options):
 @every
 def test_every_device_gives_the_reference(kind, options, device):
     wanted, model = (make(kind, options, device=name) for name in ("reference", device))
-    for seed in range(2):
+    for seed, lengths in ((0, None), (1, None), (2, [2, T, 1])):
         xs, ts = batch(kind, seed)
-        assert float(model.forward(xs, ts)) == pytest.approx(wanted.forward(xs, ts), rel=1e-12)
+        more = {} if kind is VectorToSequence else {"lengths": lengths}
+        loss = float(model.forward(xs, ts, **more))
+        assert loss == pytest.approx(wanted.forward(xs, ts, **more), rel=1e-12)
         model.backward()
         wanted.backward()
         for grad, expected in zip(model.grads, wanted.grads, strict=True):
@@ -145,11 +147,11 @@ def test_every_device_gives_the_reference(kind, options, device):
 
 
 @with_lengths
-def test_padding_changes_nothing(kind, options):
+def test_padding_changes_nothing(kind, options, device):
     """Each sample alone, without its padding, against a padded batch of them."""
     options = {**options}
     options.pop("dropout", None)  # its masks would be others
-    model = make(kind, options, device="reference")
+    model = make(kind, options)
     xs, ts = batch(kind)
     lengths = np.array([3, T, 1])
     per_step = kind in (SequenceTagger, SequenceRegressor)
@@ -175,14 +177,14 @@ def test_padding_changes_nothing(kind, options):
 
 
 @with_lengths
-def test_full_lengths_are_none(kind, options):
-    model = make(kind, options, device="reference")
+def test_full_lengths_are_none(kind, options, device):
+    model = make(kind, options)
     xs, ts = batch(kind)
     assert loss_of(model, xs, ts, lengths=[T] * N) == loss_of(model, xs, ts)
 
 
-def test_a_tag_that_is_ignored():
-    model = make(SequenceTagger, {}, device="reference")
+def test_a_tag_that_is_ignored(device):
+    model = make(SequenceTagger, {})
     xs, ts = batch(SequenceTagger)
     lengths = [2, T, 1]
     ignored = np.where(np.arange(T) < np.array(lengths)[:, np.newaxis], ts, -1)
@@ -257,9 +259,9 @@ def test_the_classifier_reads_both_final_states():
     np.testing.assert_allclose(model.predict(xs), h @ W + b, rtol=0, atol=1e-13)
 
 
-def test_reversed_input():
+def test_reversed_input(device):
     xs, ts = batch(Seq2seq)
-    usual, reverse = (make(Seq2seq, {"reverse": r}, device="reference") for r in (False, True))
+    usual, reverse = (make(Seq2seq, {"reverse": r}) for r in (False, True))
     assert reverse.forward(xs, ts) == usual.forward(xs[:, ::-1], ts)
     lengths = np.array([2, T, 1])
     turned = xs.copy()
@@ -312,8 +314,8 @@ def test_generate_is_step_by_step(kind, layers, device):
         model.generate(xs, 2, 5)
 
 
-def test_generate_with_padding():
-    model = make(Seq2seq, {}, device="reference")
+def test_generate_with_padding(device):
+    model = make(Seq2seq, {})
     xs, _ = batch(Seq2seq)
     found = model.generate_batch(xs, 2, 5, lengths=[2, T, 1])
     for n, length in enumerate([2, T, 1]):
@@ -525,7 +527,7 @@ def test_bad_calls():
         with pytest.raises(error, match=message):
             call(*args, **more)
 
-    model = make(Seq2seq, {}, device="reference")
+    model = make(Seq2seq, {})
     xs, ts = batch(Seq2seq)
     check(
         ValueError,
@@ -543,7 +545,7 @@ def test_bad_calls():
     check(TypeError, "start_id must be an integer", model.generate, xs[:1], 1.5, 3)
     check(ValueError, r"start_id must be in \[0, 6\), got 6", model.generate, xs[:1], 6, 3)
     check(ValueError, "sample_size must not be negative", model.generate, xs[:1], 1, -1)
-    reverse = make(Seq2seq, {"reverse": True}, device="reference")
+    reverse = make(Seq2seq, {"reverse": True})
     check(TypeError, "xs must be a NumPy array, got list", reverse.forward, [[1]], ts)
     check(ValueError, r"xs must be \(N, T\)", reverse.forward, xs[0], ts)
     check(ValueError, r"lengths must be \(N,\)", reverse.forward, xs, ts, lengths=[1])
