@@ -1,12 +1,22 @@
 """The examples do what they say, and the code in README.md runs."""
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rnnfast.examples import tom_mary
+from rnnfast import data
+from rnnfast.examples import (
+    addition,
+    common,
+    digit_names,
+    digits,
+    forecast,
+    python_tokens,
+    tom_mary,
+)
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -84,3 +94,219 @@ def test_hello_of_the_readme(capsys):
     scores = model.predict(ids[np.newaxis, :-1])
     p = np.exp(scores) / np.exp(scores).sum(axis=2, keepdims=True)
     assert (np.take_along_axis(p, ids[np.newaxis, 1:, np.newaxis], axis=2) > 0.9).all()
+
+
+# The sequence tasks
+
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def run_main(example, argv, tmp_path, capsys):
+    """What it prints; its picture is there."""
+    picture = tmp_path / "picture.png"
+    assert example.main([*argv, "--picture", str(picture)]) == 0
+    out = capsys.readouterr().out
+    assert f"picture: {picture}\n" in out
+    assert picture.read_bytes().startswith(PNG)
+    assert list(tmp_path.iterdir()) == [picture]
+    return out
+
+
+def rows(array):
+    return {row.tobytes() for row in np.ascontiguousarray(array)}
+
+
+def test_sums():
+    xs, ts = addition.make_data(500, seed=0)
+    assert xs.shape == (500, 7) and ts.shape == (500, 5)
+    assert len(rows(xs)) == 500
+    decode = addition.VOCABULARY.decode
+    for question, answer in zip(xs, ts, strict=True):
+        a, b = map(int, decode(question).split("+"))
+        assert decode(answer) == f"_{a + b}".ljust(5) and max(a, b) < 1000
+    again, other = addition.make_data(500, seed=0)[0], addition.make_data(500, seed=1)[0]
+    assert (again == xs).all() and (other != xs).any()
+
+
+def test_addition_learns_and_holds_out():
+    """A tenth of the sums is held out; their loss is far below that of a guess."""
+    model, xs, ts, shares = addition.run(hidden=48, size=3000, epochs=4)
+    assert model.encoder.reverse and model.decoder.peeky and len(xs) == 300
+    seen, held_out = common.split(3000, addition.TESTED, 0)
+    assert not set(seen) & set(held_out) and len(seen) + len(held_out) == 3000
+    assert rows(addition.make_data(3000, 0)[0][held_out]) == rows(xs)
+    assert len(shares) == 4
+    found, wanted = addition.answers_of(model, xs, ts)
+    assert shares[-1] == np.mean([a == b for a, b in zip(found, wanted, strict=True)])
+    assert wanted[0] == str(eval(addition.VOCABULARY.decode(xs[0])))
+    guess = np.log(len(addition.VOCABULARY))
+    assert model.forward(xs, ts, train_flg=False) < 0.8 * guess
+
+
+def test_addition_from_a_shell(tmp_path, capsys, monkeypatch):
+    run = addition.run
+    monkeypatch.setattr(addition, "run", lambda **options: run(size=2000, **options))
+    argv = ["--epochs", "1", "--hidden", "16", "--no-peeky", "--no-reverse", "--cell", "lstm"]
+    out = run_main(addition, argv, tmp_path, capsys)
+    assert re.search(r"exactly right on 200 held-out sums: \d+\.\d\d%", out)
+    assert "| epoch 1 / 1 | time 0[s] | loss 2." in out
+
+
+TOKENS = [
+    ("def", "keyword"),
+    (" ", "space"),
+    ("f", "name"),
+    ("(", "operator"),
+    ("é", "name"),
+    ("):", "operator"),
+    ("  ", "space"),
+    ("# in", "comment"),
+    ("\n    ", "space"),
+    ("return", "keyword"),
+    (" ", "space"),
+    ("None", "keyword"),
+    (" ", "space"),
+    ("if", "keyword"),
+    (" ", "space"),
+    ("é", "name"),
+    (" ", "space"),
+    ("==", "operator"),
+    (" ", "space"),
+    ("0x1F", "number"),
+    (" ", "space"),
+    ("else", "keyword"),
+    (" ", "space"),
+    ('"""if\n  1"""', "string"),
+    ("\n\n", "space"),
+    ("match", "name"),  # a soft keyword
+    (" ", "space"),
+    ("=", "operator"),
+    (" ", "space"),
+    ("b'x'", "string"),
+    (" \\\n  ", "space"),
+    ("+", "operator"),
+    ("1.5e3", "number"),
+    ("\n", "space"),
+]
+
+
+def test_tags_of_a_source():
+    source = "".join(text for text, _ in TOKENS)
+    expected = [name for text, name in TOKENS for _ in text]
+    assert [python_tokens.TAGS[k] for k in python_tokens.tag(source)] == expected
+    assert python_tokens.tag("").shape == (0,)
+
+
+def test_modules_are_there_and_split_by_file():
+    tested = set(python_tokens.TESTED)
+    assert len(tested) == 5 and tested < set(python_tokens.MODULES)
+    for module in python_tokens.MODULES:
+        source = python_tokens.read(module)
+        assert len(source) > 10_000
+        if module in tested:
+            tags = python_tokens.tag(source)
+            assert set(tags) == set(range(len(python_tokens.TAGS)))
+
+
+def test_pieces_are_filled_up():
+    vocabulary = data.CharVocabulary("x =1\n")
+    length = python_tokens.LENGTH
+    xs, ts = python_tokens.pieces(["x = 1\n" * length, "x", "=" * length], vocabulary)
+    assert xs.shape == ts.shape == (6 + 1 + 1, length)
+    assert vocabulary.decode(xs[:6]) == "x = 1\n" * length
+    assert (ts[:6] != python_tokens.IGNORED).all() and (ts[7] != python_tokens.IGNORED).all()
+    assert ts[6, 0] == 1 and (ts[6, 1:] == python_tokens.IGNORED).all()
+
+
+def test_baselines_by_hand():
+    """Tags are not looked at but counted."""
+    xs, ts = np.array([[0, 0, 1, 1, 0]]), np.array([[1, 1, 4, 4, 2]])
+    test_xs, test_ts = np.array([[0, 0, 1, 0]]), np.array([[1, 2, 4, -1]])
+    found = python_tokens.baselines(xs, ts, test_xs, test_ts, 2)
+    assert found == {'always "name"': 1 / 3, "each character's most frequent": 2 / 3}
+
+
+def test_python_tokens(tmp_path, capsys, monkeypatch):
+    """On two files; what comes later helps already."""
+    monkeypatch.setattr(python_tokens, "TESTED", ["weakref"])
+    monkeypatch.setattr(python_tokens, "MODULES", ["pprint", "weakref"])
+    out = run_main(python_tokens, ["--epochs", "4", "--hidden", "24"], tmp_path, capsys)
+    assert "held out: weakref\n" in out
+    always, by_character, one_way, both_ways = (
+        float(share) for share in re.findall(r"^  .* ([\d.]+)%$", out, re.MULTILINE)
+    )
+    assert always < 30 < by_character < 70
+    assert both_ways > max(one_way, by_character)
+
+
+def test_mackey_glass():
+    series = forecast.mackey_glass(600, seed=0)
+    assert series.shape == (600,) and 0.2 < series.min() < series.max() < 1.5
+    assert (forecast.mackey_glass(600, seed=0) == series).all()
+    assert (forecast.mackey_glass(600, seed=1) != series).any()
+    xs, ts = forecast.windows(np.arange(600.0), 6)
+    assert xs.shape == ts.shape == (10, forecast.WINDOW, 1)
+    assert (ts - xs == 6).all() and ts.max() < 600
+
+
+def test_forecast_is_better_than_the_last_value():
+    found, truth, last, skills = forecast.run(epochs=40, length=2000, hidden=32)
+    series = forecast.mackey_glass(2000, seed=0)
+    assert len(found) == len(truth) == len(last) == 400 - forecast.WARM_UP - forecast.AHEAD
+    np.testing.assert_array_equal(truth, series[-len(truth) :])
+    np.testing.assert_array_equal(last, series[-len(truth) - forecast.AHEAD : -forecast.AHEAD])
+    assert forecast.rmse(found, truth) < 0.5 * forecast.rmse(last, truth)
+    expected = 1 - (forecast.rmse(found, truth) / forecast.rmse(last, truth)) ** 2
+    assert skills[-1] == pytest.approx(expected)
+    assert len(skills) == 40 and skills[-1] > 0.75
+
+
+def test_forecast_from_a_shell(tmp_path, capsys):
+    out = run_main(forecast, ["--epochs", "2", "--hidden", "8", "--cell", "rnn"], tmp_path, capsys)
+    assert re.search(r"last value: 0\.1\d+\n  rnn: +0\.\d+\n  skill: +-?\d+\.\d\d%", out)
+
+
+@pytest.mark.parametrize("example", [digits, digit_names])
+def test_handwritten_digits(example, tmp_path, capsys):
+    pytest.importorskip("sklearn")
+    out = run_main(example, ["--epochs", "6"], tmp_path, capsys)
+    (share,) = re.findall(r"right.* 359 held-out digits: ([\d.]+)%", out)
+    assert float(share) > 93
+
+
+@pytest.mark.parametrize("example", [digits, digit_names])
+def test_digits_without_scikit_learn(example, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(SystemExit) as caught:
+        example.main([])
+    assert caught.value.code == 1
+    message = "scikit-learn, whose digits these are, is missing: pip install 'rnnfast[examples]'"
+    assert message in capsys.readouterr().err
+
+
+def test_names_of_digits():
+    decode = digit_names.VOCABULARY.decode
+    assert [decode(row).strip("_") for row in digit_names.SPELLED] == list(digit_names.NAMES)
+    assert digit_names.SPELLED.shape == (10, digit_names.LETTERS + 1)
+    assert (digit_names.SPELLED[:, [0, -1]] == 0).all()
+    images, labels = np.random.default_rng(0).random((40, 8, 8)), np.arange(40) % 10
+    model, pixels, held_out, shares = digit_names.run(images.astype("f"), labels, epochs=1)
+    assert pixels.shape == (8, 64) and len(held_out) == 8 and len(shares) == 1
+    assert len(digit_names.spell(model, pixels)) == 8
+
+
+def test_a_curve_without_matplotlib(capsys, monkeypatch):
+    monkeypatch.setattr(common.plot, "available", lambda: False)
+    common.draw_picture("picture.png", None, 1, 1)
+    out = capsys.readouterr().out
+    assert out == "picture: not drawn, matplotlib is missing (pip install 'rnnfast[plot]')\n"
+
+
+@pytest.mark.parametrize("example", [addition, digits, digit_names, forecast, python_tokens])
+@pytest.mark.parametrize("argv", [["--epochs", "0"], ["--hidden", "x"], ["--seed", "-1"], ["more"]])
+def test_bad_options_of_sequence_tasks(example, argv, capsys):
+    with pytest.raises(SystemExit) as caught:
+        example.main(argv)
+    assert caught.value.code == 2
+    assert "error: " in capsys.readouterr().err

@@ -21,6 +21,7 @@ VOCABULARY = data.CharVocabulary("0123456789+ _")
 QUESTION, ANSWER = 7, 5  # characters, the "_" at the beginning of an answer included
 LIMIT = 1000
 TESTED = 0.1
+SHOWN = 12  # answers in the picture
 
 
 def make_data(size, seed):
@@ -62,19 +63,19 @@ def answers_of(model, xs, ts):
 
 
 def draw(figure, model, xs, ts, shares):
+    """The curve, and some answers, mistakes first."""
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     common.draw_curve(left, shares, "Held-out sums that are right in every digit")
     right.set_axis_off()
-    right.set(title="The first of them", xlim=(0, 1), ylim=(0, 1))
-    shown = 12
-    questions = [VOCABULARY.decode(row) for row in xs[:shown]]
-    for k, (question, found, wanted) in enumerate(
-        zip(questions, *answers_of(model, xs[:shown], ts[:shown]), strict=True)
-    ):
-        mark, colour = ("", "tab:green") if found == wanted else (f"  not {wanted}", "tab:red")
-        text = f"{question.strip():>7} = {found}{mark}"
-        y = 1 - (k + 0.5) / shown
-        right.text(0.1, y, text, family="monospace", fontsize=12, color=colour, va="center")
+    right.set(title="What was answered, some mistakes first", xlim=(0, 1), ylim=(SHOWN, 0))
+    found, wanted = answers_of(model, xs, ts)
+    wrong = [k for k in range(len(xs)) if found[k] != wanted[k]][: SHOWN // 3]
+    right_ones = [k for k in range(len(xs)) if found[k] == wanted[k]]
+    for y, k in enumerate([*wrong, *right_ones][:SHOWN]):
+        question = VOCABULARY.decode(xs[k]).strip()
+        mark, colour = (f"  not {wanted[k]}", "tab:red") if y < len(wrong) else ("", "tab:green")
+        text = f"{question:>7} = {found[k]}{mark}"
+        right.text(0.1, y + 0.5, text, family="monospace", size=12, color=colour, va="center")
 
 
 def main(argv=None):
@@ -89,7 +90,7 @@ def main(argv=None):
     picture, start = options.pop("picture"), time.monotonic()
     model, xs, ts, shares = run(**options)
     for row, found, wanted in zip(xs[:5], *answers_of(model, xs[:5], ts[:5]), strict=True):
-        print(f"{VOCABULARY.decode(row)} = {found:<4}  {'right' if found == wanted else wanted}")
+        print(f"{VOCABULARY.decode(row)} = {found:<4}  {'☑' if found == wanted else f'☒ {wanted}'}")
     print(f"exactly right on {len(xs):,} held-out sums: {shares[-1]:.2%}")
     common.draw_picture(picture, lambda figure: draw(figure, model, xs, ts, shares), 10, 4.5)
     print(f"in {time.monotonic() - start:.0f} s")

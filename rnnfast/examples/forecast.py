@@ -86,7 +86,7 @@ def draw(figure, forecast, truth, last, skills):
         if values is not truth:
             lower.plot(values[:shown] - truth[:shown], **style)
     upper.set(title=f"{AHEAD} steps ahead, the beginning of what was held out", ylabel="x")
-    upper.legend(loc="upper right", ncols=3)
+    figure.legend(*upper.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     lower.set(xlabel="step", ylabel="error")
     for axes in (upper, lower):
         axes.grid(alpha=0.3)

@@ -159,13 +159,16 @@ def draw(figure, model, vocabulary, found, source, first, last):
     bars = left.barh(names, [100 * found[name] for name in names])
     left.bar_label(bars, fmt="%.2f", padding=3)
     left.set(title="Held-out characters with the right tag, %", xlim=(0, 118))
+    left.set_xticks(range(0, 101, 20))
 
     xs, ts = pieces([source], vocabulary)
     tags = model.predict(xs).argmax(axis=2).ravel()
     wrong = tags != ts.ravel()
-    right.set(xlim=(0, 90), ylim=(last, first))
+    right.set(xlim=(0, 90), ylim=(last + 2, first))
     right.set_title("As the bidirectional LSTM sees a held-out file, mistakes underlined in red")
     right.set_axis_off()
+    for k, (name, colour) in enumerate(zip(TAGS[1:], COLOURS[1:], strict=True)):
+        right.text(8 + 14 * k, last + 1, name, color=colour, **TEXT)
     y, x = 0, 0
     for k, character in enumerate(source):
         if first <= y < last:
@@ -189,7 +192,7 @@ def main(argv=None):
     print("right tags of held-out characters:")
     for name, share in found.items():
         print(f"  {name:<31} {share:.2%}")
-    shown = read(TESTED[-1]), 60, 95
+    shown = read(TESTED[-1]), 88, 123
     common.draw_picture(
         picture, lambda figure: draw(figure, model, vocabulary, found, *shown), 14, 6
     )
