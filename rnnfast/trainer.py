@@ -95,7 +95,7 @@ class _Trainer:
             self._begin_epoch()
             while now["iter"] < max_iter:
                 i = now["iter"]
-                loss, norm = self._update(*batch(i), max_grad)
+                loss, norm = self._update(max_grad, *batch(i))
                 now["iter"] += 1
                 now["total"] += loss
                 now["count"] += 1
@@ -128,8 +128,8 @@ class _Trainer:
     def _value(self, loss):
         return loss
 
-    def _update(self, xs, ts, max_grad):
-        loss = self.model.forward(xs, ts)
+    def _update(self, max_grad, xs, ts, lengths=None):
+        loss = self.model.forward(xs, ts, **_given(lengths))
         self.model.backward()
         params, grads = remove_duplicate(self.model.params, self.model.grads)
         norm = None if max_grad is None else clip_grads(grads, max_grad)
@@ -292,15 +292,20 @@ class Trainer(_Trainer):
 
     kept = (*_Trainer.kept, "loss_list")
 
-    def fit(self, x, t, max_epoch=10, batch_size=32, max_grad=None, eval_interval=20):
+    def fit(
+        self, x, t, max_epoch=10, batch_size=32, max_grad=None, eval_interval=20, *, lengths=None
+    ):
         """Train on samples x (length, ...) with targets t (length, ...), arrays.
 
         eval_interval: iterations between evaluations, None for none. max_grad: clip_grads.
-        The samples that do not fill a batch are left out, other ones in each epoch.
+        lengths (length,): how many steps of a sample count, for models whose forward takes that
+        (rnnfast.sequences). The samples that do not fill a batch are left out, other ones in each
+        epoch.
         """
         x, t = np.asarray(x), np.asarray(t)
         if x.ndim == 0 or t.ndim == 0 or len(x) != len(t):
             raise ValueError(f"fit: x and t must be equally long, got {x.shape} and {t.shape}")
+        lengths = _lengths("fit", lengths, len(x))
         size = {"samples": len(x), "batch_size": count("fit", "batch_size", batch_size)}
         max_iter = len(x) // batch_size
         if max_iter == 0:
@@ -310,7 +315,7 @@ class Trainer(_Trainer):
 
         def batch(i):
             rows = self._order[i * batch_size : (i + 1) * batch_size]
-            return x[rows], t[rows]
+            return x[rows], t[rows], None if lengths is None else lengths[rows]
 
         self._loop(batch, max_epoch, max_iter, max_grad, self.loss_list)
 
@@ -498,49 +503,69 @@ def _mean_of_batches(owner, model, corpus, batch_size, time_size, measure):
     return total / max_iter
 
 
-def eval_exact(model, xs, ts, batch_size=500):
-    """The share of answers that are right in every id, from 0 to 1: eval_seq2seq of the book.
+def eval_exact(model, xs, ts, batch_size=500, *, lengths=None):
+    """The share of answers that are right in every id, from 0 to 1: the book's eval_seq2seq.
 
     model: a Seq2seq or VectorToSequence of rnnfast.sequences, or what has its generate_batch. xs
-    are the questions; ts (length, T) the answers, of which each begins with the same id.
+    are the questions; ts (length, T) the answers, of which each begins with the same id. lengths:
+    those of the questions.
     """
-    xs, ts = np.asarray(xs), np.asarray(ts)
-    batches = _batches("eval_exact", xs, ts, batch_size)
+    xs, ts, lengths, batches = _checked("eval_exact", xs, ts, lengths, batch_size)
     if ts.ndim != 2 or ts.shape[1] == 0 or (ts[:, 0] != ts[0, 0]).any():
-        raise ValueError("eval_exact: ts must all begin with the same id")
+        raise ValueError("eval_exact: ts must be (length, T), all beginning with the same id")
+    start_id, sample_size = int(ts[0, 0]), ts.shape[1] - 1
     right = 0
     for rows in batches:
-        found = model.generate_batch(xs[rows], int(ts[0, 0]), ts.shape[1] - 1)
+        found = model.generate_batch(xs[rows], start_id, sample_size, **_given(lengths, rows))
         right += int((found == ts[rows, 1:]).all(axis=1).sum())
     return right / len(ts)
 
 
-def eval_labels(model, xs, ts, batch_size=500):
+def eval_labels(model, xs, ts, batch_size=500, *, lengths=None):
     """How often the highest score is that of the right label, from 0 to 1.
 
     model: a SequenceClassifier or SequenceTagger of rnnfast.sequences, or what has its predict.
-    ts (length,) or (length, T); those that are the loss layer's ignore_label do not count.
+    ts (length,), or (length, T) where those behind `lengths` or equal to the loss layer's
+    ignore_label do not count.
     """
-    xs, ts = np.asarray(xs), np.asarray(ts)
-    batches = _batches("eval_labels", xs, ts, batch_size)
+    xs, ts, lengths, batches = _checked("eval_labels", xs, ts, lengths, batch_size)
     counted = ts != model.loss_layer.ignore_label
+    if lengths is not None and ts.ndim == 2:
+        counted &= np.arange(ts.shape[1]) < lengths[:, np.newaxis]
     if not counted.any():
         raise ValueError("eval_labels: ts must have a label to guess, got none")
     right = 0
     for rows in batches:
-        found = io.to_numpy(model.predict(xs[rows])).argmax(axis=-1)
-        right += int(((found == ts[rows]) & counted[rows]).sum())
+        scores = io.to_numpy(model.predict(xs[rows], **_given(lengths, rows)))
+        right += int(((scores.argmax(axis=-1) == ts[rows]) & counted[rows]).sum())
     return right / int(counted.sum())
 
 
-def _batches(owner, xs, ts, batch_size):
-    """Slices over all samples."""
+def _checked(owner, xs, ts, lengths, batch_size):
+    """Arrays of all samples, and the slices that batches of them are."""
+    xs, ts = np.asarray(xs), np.asarray(ts)
     count(owner, "batch_size", batch_size)
-    if len(xs) != len(ts):
-        raise ValueError(f"{owner}: xs and ts must be equally long, got {len(xs)} and {len(ts)}")
+    if xs.ndim == 0 or ts.ndim == 0 or len(xs) != len(ts):
+        raise ValueError(f"{owner}: xs and ts must be equally long, got {xs.shape} and {ts.shape}")
     if len(xs) == 0:
         raise ValueError(f"{owner}: xs must not be empty")
-    return [slice(i, i + batch_size) for i in range(0, len(xs), batch_size)]
+    batches = [slice(i, i + batch_size) for i in range(0, len(xs), batch_size)]
+    return xs, ts, _lengths(owner, lengths, len(xs)), batches
+
+
+def _lengths(owner, lengths, samples):
+    """lengths as an array, one for each sample; a model checks the rest."""
+    if lengths is None:
+        return None
+    lengths = np.asarray(lengths)
+    if lengths.shape != (samples,):
+        raise ValueError(f"{owner}: lengths must be ({samples},), got {lengths.shape}")
+    return lengths
+
+
+def _given(lengths, rows=slice(None)):
+    """lengths as a keyword, for models that know it where there are some."""
+    return {} if lengths is None else {"lengths": lengths[rows]}
 
 
 def ids(owner, name, value):

@@ -67,7 +67,7 @@ def draw(figure, model, xs, ts, shares):
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     common.draw_curve(left, shares, "Held-out sums that are right in every digit")
     right.set_axis_off()
-    right.set(title="What was answered, some mistakes first", xlim=(0, 1), ylim=(SHOWN, 0))
+    right.set(title="Answers, some mistakes first", xlim=(0, 1), ylim=(SHOWN, 0))
     found, wanted = answers_of(model, xs, ts)
     wrong = [k for k in range(len(xs)) if found[k] != wanted[k]][: SHOWN // 3]
     right_ones = [k for k in range(len(xs)) if found[k] == wanted[k]]
