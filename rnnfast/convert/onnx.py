@@ -52,8 +52,9 @@ def from_onnx(source, *, weights=None, stateful=False, device=None):
         model = source if isinstance(source, onnx.ModelProto) else _load(onnx, source)
         known = {tensor.name: tensor for tensor in model.graph.initializer}
         for node in model.graph.node:
-            if node.op_type == "Constant" and node.attribute[0].name == "value":
-                known[node.output[0]] = node.attribute[0].t
+            for attribute in node.attribute:
+                if node.op_type == "Constant" and attribute.name == "value":
+                    known[node.output[0]] = attribute.t
         nodes = _chain(onnx, model.graph)
     known |= weights or {}
     layers = [_read(_Node(onnx, node, known), stateful, device) for node in nodes]
