@@ -14,10 +14,7 @@ import rnnfast
 from rnnfast import convert
 from rnnfast.convert import common
 
-pytestmark = [
-    pytest.mark.usefixtures("device"),
-    pytest.mark.parametrize("device", ["reference"], indirect=True),
-]
+pytestmark = pytest.mark.usefixtures("device")
 
 N, T, D, H = 3, 4, 2, 5
 

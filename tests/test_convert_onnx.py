@@ -10,14 +10,12 @@ from cases import assert_close
 
 import rnnfast
 from rnnfast import convert
+from rnnfast.io import to_numpy
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
-pytestmark = [
-    pytest.mark.usefixtures("device"),
-    pytest.mark.parametrize("device", ["reference"], indirect=True),
-]
+pytestmark = pytest.mark.usefixtures("device")
 
 N, T, D, H = 4, 6, 3, 5
 LENGTHS = np.array([3, 6, 0, 4])
@@ -105,8 +103,9 @@ def by_layer(states):
 
 def by_state(layer, ways):
     """The other way round, by ONNX's names."""
-    count = len(layer.state) // ways
-    return {f"Y_{'hc'[k]}": np.stack(layer.state[k::count]) for k in range(count)}
+    state = [to_numpy(value) for value in layer.state]
+    count = len(state) // ways
+    return {f"Y_{'hc'[k]}": np.stack(state[k::count]) for k in range(count)}
 
 
 def ours_as_Y(hs, ways):
@@ -227,7 +226,7 @@ def test_constant_initial_states(direction, layout, rng):
     given = {n: a.swapaxes(0, 1) if layout else a for n, a in starts.items()}
     layer = convert.from_onnx(model, weights=given, stateful=True)
     for got, expected in zip(layer.state, by_layer(list(starts.values())), strict=True):
-        np.testing.assert_array_equal(got, expected)
+        assert_close(got, expected, tolerance=0)
     with pytest.raises(ValueError, match=r"LSTM node 'it': initial_h is a constant other than ze"):
         convert.from_onnx(model, weights=given)
     zeros = {n: np.zeros_like(a) for n, a in given.items()}
@@ -237,8 +236,7 @@ def test_constant_initial_states(direction, layout, rng):
         convert.from_onnx(model, weights=bad, stateful=True)
 
 
-@pytest.mark.parametrize("cell", ["LSTM", "GRU"])
-@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize(("cell", "both"), [("LSTM", True), ("GRU", False)])
 def test_what_pytorch_exports(cell, both, rng):
     """Two levels, with an embedding below and a product above that are left to the reader."""
     torch = pytest.importorskip("torch")
