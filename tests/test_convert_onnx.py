@@ -541,3 +541,21 @@ def test_layers_that_onnx_cannot_express(rng):
     mixed = rnnfast.TimeStack([make(rng, "rnn"), make(rng, "rnn", D=H, dtype="f8")])
     with pytest.raises(ValueError, match="to_onnx: all levels must have one dtype, got"):
         convert.to_onnx(mixed)
+
+
+def test_damaged_models(rng, tmp_path):
+    """A byte changed or the rest missing: an error that says so, or another model."""
+    stack = rnnfast.TimeStack([make(rng, "lstm", "bidirectional"), make(rng, "gru", D=2 * H)])
+    content, path = convert.to_onnx(stack).SerializeToString(), tmp_path / "damaged.onnx"
+    for k in range(150):
+        damaged = bytearray(content)
+        at = int(rng.integers(len(content)))
+        if k % 2:
+            del damaged[at:]
+        else:
+            damaged[at] ^= int(rng.integers(1, 256))
+        path.write_bytes(damaged)
+        try:
+            convert.from_onnx(path)
+        except (TypeError, ValueError) as error:
+            assert str(error)

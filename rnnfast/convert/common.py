@@ -45,9 +45,9 @@ def floats(owner, name, value):
 
 
 def kind_of(owner, name, W, GH, H):
-    """What a recurrent matrix of G*H columns (or rows) and H rows (or columns) belongs to."""
-    for kind, gates in OURS.items():
-        if kind in ONE_WAY and GH == len(gates) * H > 0:
+    """What a recurrent matrix W, of the sizes G*H and H in either order, belongs to."""
+    for kind in ONE_WAY:
+        if len(OURS[kind]) * H == GH:
             return kind
     raise ValueError(
         f"{owner}: {name} must be of the size H x H (RNN), H x 3H (GRU) or H x 4H (LSTM), "
@@ -79,8 +79,9 @@ def make(kind, theirs, directions, *, stateful, device, **options):
     weights = []
     for way, (*matrices, Wp) in zip(ways, directions, strict=True):
         for W in matrices:
-            ours = None if W is None else reorder(W, theirs[kind], OURS[kind])
-            weights.append(None if ours is None else move(ours, device))
+            if W is not None:
+                W = move(reorder(W, theirs[kind], OURS[kind]), device)
+            weights.append(W)
         if Wp is not None:
             Wp = reorder(Wp, theirs["peepholes"], OURS["peepholes"]).reshape(3, -1)
             options[f"Wp{way}"] = move(Wp, device)
@@ -107,18 +108,16 @@ def levels(owner, layer):
     )
 
 
-def take_apart(owner, layer, theirs, *, reset_after=(True, False), grads=False):
+def take_apart(owner, layer, theirs, *, grads=False):
     """Wx, Wh, b and Wp of a TimeRNN, TimeLSTM or TimeGRU, in the order `theirs`; copies.
 
     b is (2, G*H), for x and for h, of which the second is zeros where the layer has one for both.
-    Wp and b may be None. grads: the gradients, where one bias is that of each of the two.
-    reset_after: which of a GRU the format has. All of them have the z that keeps the old state.
+    Wp and b may be None. A GRU's z is the one that keeps the old state, which all formats have.
+    grads: the gradients, where the layer's bias has that of both.
     """
     kind, options = layer.column, layer._options
     if options.get("cell_clip") is not None:
         raise ValueError(f"{owner}: cell_clip cannot be expressed, got {options['cell_clip']}")
-    if options.get("reset_after", True) not in reset_after and kind == "gru":
-        raise ValueError(f"{owner}: a GRU with reset_after=False cannot be expressed")
     arrays = layer.grads if grads else layer.params
     names = [name for name, *_ in layer._specs]
     weights = {n: np.array(to_numpy(a)) for n, a in zip(names, arrays, strict=True)}

@@ -146,6 +146,10 @@ def _attributes(onnx, node):
     return {name: v.decode() if isinstance(v, bytes) else v for name, v in values.items()}
 
 
+def _first(names):
+    return names[0] if names else ""
+
+
 def _chain(onnx, graph):
     """The recurrent nodes, each of which reads what the one before gives."""
     nodes = [node for node in graph.node if _is_recurrent(node)]  # in this order, by ONNX's rules
@@ -153,13 +157,13 @@ def _chain(onnx, graph):
         raise ValueError("from_onnx: the model has no RNN, LSTM or GRU node")
     producers = {name: node for node in graph.node for name in node.output if name}
     for below, above in pairwise(nodes):
-        between, name = [], above.input[0]
+        between, name, end = [], _first(above.input), _first(below.output)
         for _ in graph.node:  # a damaged graph may run in circles
-            if name == below.output[0] or name not in producers:
+            if name == end or name not in producers:
                 break
             between.append(producers[name])
-            name = "".join(producers[name].input[:1])
-        if name != below.output[0] or not _only_moves(onnx, below, between[::-1], above):
+            name = _first(producers[name].input)
+        if name != end or not _only_moves(onnx, below, between[::-1], above):
             raise ValueError(
                 f"from_onnx: {above.op_type} node {above.name!r} must read what {below.op_type} "
                 f"node {below.name!r} gives, directions side by side and nothing in between; read "
@@ -178,13 +182,13 @@ def _only_moves(onnx, below, between, above):
     axes = "NTdH" if start.get("layout") else "TdNH"
     for node in between:
         if node.op_type == "Transpose":
-            perm = _attributes(onnx, node).get("perm", range(len(axes))[::-1])
+            perm = _attributes(onnx, node).get("perm") or range(len(axes))[::-1]
             if sorted(perm) != list(range(len(axes))):
                 return False
             axes = "".join(axes[k] for k in perm)
-        elif node.op_type == "Squeeze" and one_way:
+        elif node.op_type == "Squeeze" and one_way and "d" in axes:
             axes = axes.replace("d", "")
-        elif node.op_type == "Reshape" and (one_way or axes.endswith("dH")):
+        elif node.op_type == "Reshape" and (axes.endswith("dH") or (one_way and "d" in axes)):
             axes = axes.replace("d", "")  # it is a part of H now
         elif node.op_type not in ("Identity", "Dropout"):
             return False
@@ -210,7 +214,10 @@ class _Node:
         """The value of an input; None where that is known only when the model runs."""
         value = self._known.get(self.names.get(given))
         if isinstance(value, self._onnx.TensorProto):
-            value = self._onnx.numpy_helper.to_array(value)
+            try:
+                value = self._onnx.numpy_helper.to_array(value)
+            except Exception as error:  # a damaged tensor has many
+                raise ValueError(f"{self.owner}: {given} cannot be read ({error!r})") from None
         return None if value is None else floats(self.owner, given, value)
 
     def weight(self, given, ndim):
@@ -258,6 +265,11 @@ class _Node:
 
 def _read(node, stateful, device):
     """The layer of one node."""
+    if node.knows("sequence_lens"):
+        raise ValueError(
+            f"{node.owner}: sequence_lens is a constant of the model; a layer is given its lengths "
+            "at every call"
+        )
     kind, G = node.kind, len(ONNX[node.kind])
     W, R, B, P = (node.weight(given, n) for given, n in (("W", 3), ("R", 3), ("B", 2), ("P", 2)))
     for given, value in (("W", W), ("R", R)):
@@ -279,11 +291,6 @@ def _read(node, stateful, device):
         b = None if B is None else one_bias(*np.split(B[k], 2), options.get("reset_after"))
         directions.append((W[k].T, R[k].T, b, None if P is None else P[k]))
     layer = make(kind, ONNX, directions, stateful=stateful, device=device, **options)
-    if node.knows("sequence_lens"):
-        raise ValueError(
-            f"{node.owner}: sequence_lens is a constant of the model; a layer is given its lengths "
-            "at every call"
-        )
     _start(node, layer)
     return TimeReverse(layer) if direction == "reverse" else layer
 
@@ -396,7 +403,6 @@ class _Graph:
 def _import_onnx(owner):
     try:
         import onnx
-        import onnx.numpy_helper
     except ModuleNotFoundError:
         raise ModuleNotFoundError(
             f"{owner}: the onnx package is missing: pip install 'rnnfast[onnx]'"

@@ -103,7 +103,9 @@ def to_torch(layer, *, prefix="", grads=False):
         if direction == "reverse":
             raise ValueError("to_torch: PyTorch has no layer that only reads backwards")
         for way, part in zip(("", "_reverse"), parts, strict=False):
-            W_ih, W_hh, b, _ = take_apart("to_torch", part, TORCH, grads=grads, reset_after=(True,))
+            if part._options.get("reset_after") is False:
+                raise ValueError("to_torch: a GRU with reset_after=False cannot be expressed")
+            W_ih, W_hh, b, _ = take_apart("to_torch", part, TORCH, grads=grads)
             options = {n: v for n, v in part._options.items() if n != "z_keeps"}
             found = (part.column, len(parts), W_hh.shape, W_hh.dtype, b is None, options)
             first = first or found
