@@ -273,7 +273,12 @@ def lstm_state(rng):
 
 BAD_STATE_DICTS = {
     "nothing": (lambda s: {}, {}, ValueError, r"missing \['weight_hh_l0', 'weight_ih_l0'\]"),
-    "a list": (lambda s: list(s), {}, TypeError, "source must be a module or a state dict, got li"),
+    "a list": (
+        lambda s: list(s),
+        {},
+        TypeError,
+        r"source must be an nn.RNN, nn.LSTM, nn.GRU or a state dict, got li",
+    ),
     "one missing": (
         lambda s: {k: v for k, v in s.items() if k != "bias_hh_l0"},
         {},

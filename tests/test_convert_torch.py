@@ -141,10 +141,12 @@ def test_a_part_of_a_larger_model():
 
     tagger = Tagger()
     xs = np.random.default_rng(0).normal(size=(N, T, D)).astype("f4")
-    layer = convert.from_torch(tagger, prefix="encoder.")
+    layer = convert.from_torch(tagger.state_dict(), prefix="encoder.")
     expected = tagger.encoder(torch.from_numpy(xs))[0].detach().numpy()
     assert_close(layer.forward(xs), expected)
     with pytest.raises(ValueError, match=r"from_torch: .* unknown \['embedding.weight', 'encoder."):
+        convert.from_torch(tagger.state_dict())
+    with pytest.raises(TypeError, match=r"from_torch: source must be an nn.RNN, .*, got Tagger"):
         convert.from_torch(tagger)
 
 

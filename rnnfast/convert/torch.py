@@ -25,7 +25,7 @@ from rnnfast.convert.common import (
 from rnnfast.stacks import TimeStack
 
 LABELS = "(G*H, D)", "(G*H, H)", "(G*H,)", "(G*H,)"
-NONLINEARITY = {"RNN_TANH": "tanh", "RNN_RELU": "relu"}  # by a module's mode
+MODES = {"RNN_TANH": "tanh", "RNN_RELU": "relu", "LSTM": None, "GRU": None}  # of modules
 
 
 def from_torch(
@@ -41,20 +41,24 @@ def from_torch(
     """An nn.RNN, nn.LSTM or nn.GRU, or its state dict -> a Time* or TimeBi*, or a TimeStack.
 
     source: a module, or a mapping from names to tensors or NumPy arrays (of safetensors, say).
-    Names and shapes tell what it is. prefix: what the names begin with, "rnn." for the module
-    `rnn` of a larger one; names that begin otherwise do not matter.
+    Names and shapes tell what it is. prefix: what the names begin with, "rnn." for the part `rnn`
+    of a larger model's state dict; names that begin otherwise do not matter.
 
     nonlinearity, "tanh" or "relu" of an RNN, and dropout_ratio, between layers, are not in a state
     dict; by default they are the module's, else "tanh" and 0. rng as in TimeStack, stateful and
     device as in TimeLSTM. The layer takes xs (N, T, D), as a module with batch_first=True.
 
     ValueError for names that are missing or unknown, wrong shapes and projections (proj_size),
-    TypeError for dtypes other than float32 or float64 and for a mixture of them.
+    TypeError for other modules, for dtypes other than float32 or float64 and a mixture of them.
     """
-    state = source.state_dict() if hasattr(source, "state_dict") else source
-    if not isinstance(state, Mapping):
-        kind = type(source).__name__
-        raise TypeError(f"from_torch: source must be a module or a state dict, got {kind}")
+    state, mode = source, None
+    if hasattr(source, "state_dict"):
+        state, mode = source.state_dict(), getattr(source, "mode", "")
+    if not isinstance(state, Mapping) or mode not in (None, *MODES):
+        raise TypeError(
+            "from_torch: source must be an nn.RNN, nn.LSTM, nn.GRU or a state dict, got "
+            f"{type(source).__name__}"
+        )
     named = _names([name for name in state if name.startswith(prefix)], prefix)
     weights = {n: floats("from_torch", n, state[n]) for k in named for way in k for n in way}
 
@@ -64,7 +68,7 @@ def from_torch(
     kind = kind_of("from_torch", first_h, weights[first_h], GH, H)
     dtype = weights[first_h].dtype
     if nonlinearity is None:
-        nonlinearity = NONLINEARITY.get(getattr(source, "mode", None))
+        nonlinearity = MODES.get(mode)
     options = cell_options("from_torch", kind, nonlinearity, reset_after=True)
 
     layers = []
@@ -82,7 +86,7 @@ def from_torch(
     if len(layers) == 1:
         return layers[0]
     if dropout_ratio is None:
-        dropout_ratio = getattr(source, "dropout", 0.0)
+        dropout_ratio = source.dropout if mode else 0.0
     return TimeStack(layers, dropout_ratio, rng=rng)
 
 
