@@ -518,14 +518,26 @@ def step_backward(gpu, H, dtype):
 # The contract
 
 
-def forward(xs, state, params, *, train=True, reverse=False, h_mask=None):
+def forward(
+    xs,
+    state,
+    params,
+    *,
+    train=True,
+    lengths=None,
+    reverse=False,
+    h_mask=None,
+    reset_after=False,
+    z_keeps=False,
+):
     """See rnnfast.kernels."""
-    call = calls.start_forward("gru", GATES, STATES, xs, state, params, train, h_mask)
+    call = calls.start_forward("gru", GATES, STATES, xs, state, params, train, h_mask, lengths)
     gpu, N, T, H = call.gpu, call.N, call.T, call.H
-    xs, (Wx, Wh, b), (h0,) = call.move(xs), call.weights(), call.state(state)
+    m, ends = call.mask(h_mask), call.ends(lengths)
+    xs, (Wx, Wh, b), (h0,) = call.inputs(xs, ends), call.weights(), call.state(state)
     plan = call.plan(FORWARD)
     hs, (hT,) = call.empty(N, T, H), call.final(plan, h0)
-    A, masked, m = call.projection(xs, Wx), h_mask is not None, call.mask(h_mask)
+    A, masked = call.projection(xs, Wx), call.masked
     hp, rh = (call.empty(N, T, H), call.empty(N, T, H)) if train else (hs, hs)
 
     first, ahead = (T - 1, -1) if reverse else (0, 1)
@@ -549,7 +561,7 @@ def forward(xs, state, params, *, train=True, reverse=False, h_mask=None):
             gpu.matmul(rh_now * m if masked else rh_now, Wh_c, out=Ac)
             candidate(plan.blocks, A, Ac, b, hT, hs, N, T, t)
 
-    cache = call.keep(xs, reverse, m, masked, A=A, hp=hp, rh=rh) if train else None
+    cache = call.keep(xs, reverse, m, ends, A=A, hp=hp, rh=rh) if train else None
     return call.give(hs), (call.give(hT),), cache
 
 
@@ -558,7 +570,8 @@ def backward(dhs, dstate, params, cache, grads):
     call, kept = calls.start_backward("gru", GATES, STATES, dhs, dstate, params, cache, grads)
     gpu, N, T, H = call.gpu, call.N, call.T, call.H
     dhs, (Wx, Wh, _), (dhT,) = call.move(dhs), call.weights(), call.state(dstate)
-    A, hp, rh, m, masked = (kept[name] for name in ("A", "hp", "rh", "m", "masked"))
+    A, hp, rh, m = (kept[name] for name in ("A", "hp", "rh", "m"))
+    masked = call.masked
     plan = call.plan(BACKWARD)
     (dh0,) = call.final(plan, dhT)
 
@@ -584,11 +597,13 @@ def backward(dhs, dstate, params, cache, grads):
             dh0 += through * m if masked else through
 
     zr, candidate = slice(0, 2 * H), slice(2 * H, 3 * H)
-    dxs = call.finish(kept, A, Wx, grads, ((hp, zr), (rh, candidate)))
+    dxs = call.finish(
+        kept, A, Wx, grads, ((hp, A[:, :, zr], zr), (rh, A[:, :, candidate], candidate))
+    )
     return dxs, (call.give(dh0),)
 
 
-def pack(params):
+def pack(params, **options):
     """See rnnfast.kernels."""
     return calls.pack("gru", GATES, params)
 

@@ -453,14 +453,17 @@ def step_backward(gpu, H, dtype):
 # The contract
 
 
-def forward(xs, state, params, *, train=True, reverse=False, h_mask=None):
+def forward(
+    xs, state, params, *, train=True, lengths=None, reverse=False, h_mask=None, cell_clip=None
+):
     """See rnnfast.kernels."""
-    call = calls.start_forward("lstm", GATES, STATES, xs, state, params, train, h_mask)
+    call = calls.start_forward("lstm", GATES, STATES, xs, state, params, train, h_mask, lengths)
     gpu, N, T, H = call.gpu, call.N, call.T, call.H
-    xs, (Wx, Wh, b), (h0, c0) = call.move(xs), call.weights(), call.state(state)
+    m, ends = call.mask(h_mask), call.ends(lengths)
+    xs, (Wx, Wh, b), (h0, c0) = call.inputs(xs, ends), call.weights(), call.state(state)
     plan = call.plan(FORWARD)
     hs, (hT, cT) = call.empty(N, T, H), call.final(plan, h0, c0)
-    A, masked, m = call.projection(xs, Wx), h_mask is not None, call.mask(h_mask)
+    A, masked = call.projection(xs, Wx), call.masked
     hp, cp = (call.empty(N, T, H), call.empty(N, T, H)) if train else (hs, hs)
 
     first, ahead = (T - 1, -1) if reverse else (0, 1)
@@ -480,7 +483,7 @@ def forward(xs, state, params, *, train=True, reverse=False, h_mask=None):
             gpu.matmul(hT * m if masked else hT, Wh, out=Ah)
             kernel(plan.blocks, A, Ah, b, hT, cT, hs, hp, cp, N, T, t, train)
 
-    cache = call.keep(xs, reverse, m, masked, A=A, hp=hp, cp=cp) if train else None
+    cache = call.keep(xs, reverse, m, ends, A=A, hp=hp, cp=cp) if train else None
     return call.give(hs), (call.give(hT), call.give(cT)), cache
 
 
@@ -489,7 +492,8 @@ def backward(dhs, dstate, params, cache, grads):
     call, kept = calls.start_backward("lstm", GATES, STATES, dhs, dstate, params, cache, grads)
     gpu, N, T, H = call.gpu, call.N, call.T, call.H
     dhs, (Wx, Wh, _), (dhT, dcT) = call.move(dhs), call.weights(), call.state(dstate)
-    A, hp, cp, m, masked = (kept[name] for name in ("A", "hp", "cp", "m", "masked"))
+    A, hp, cp, m = (kept[name] for name in ("A", "hp", "cp", "m"))
+    masked = call.masked
     plan = call.plan(BACKWARD)
     dh0, dc0 = call.final(plan, dhT, dcT)
 
@@ -508,10 +512,10 @@ def backward(dhs, dstate, params, cache, grads):
             if masked:
                 dh0 *= m
 
-    dxs = call.finish(kept, A, Wx, grads, ((hp, slice(None)),))
+    dxs = call.finish(kept, A, Wx, grads, ((hp, A, slice(None)),))
     return dxs, (call.give(dh0), call.give(dc0))
 
 
-def pack(params):
+def pack(params, **options):
     """See rnnfast.kernels."""
     return calls.pack("lstm", GATES, params)

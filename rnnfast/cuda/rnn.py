@@ -341,15 +341,18 @@ def step_backward(gpu, H, nonlinearity, dtype):
 # The contract
 
 
-def forward(xs, state, params, *, train=True, reverse=False, h_mask=None, nonlinearity="tanh"):
+def forward(
+    xs, state, params, *, train=True, lengths=None, reverse=False, h_mask=None, nonlinearity="tanh"
+):
     """See rnnfast.kernels."""
     _check(nonlinearity)
-    call = calls.start_forward("rnn", GATES, STATES, xs, state, params, train, h_mask)
+    call = calls.start_forward("rnn", GATES, STATES, xs, state, params, train, h_mask, lengths)
     gpu, N, T, H = call.gpu, call.N, call.T, call.H
-    xs, (Wx, Wh, b), (h0,) = call.move(xs), call.weights(), call.state(state)
+    m, ends = call.mask(h_mask), call.ends(lengths)
+    xs, (Wx, Wh, b), (h0,) = call.inputs(xs, ends), call.weights(), call.state(state)
     plan = call.plan(FORWARD)
     hs, (hT,) = call.empty(N, T, H), call.final(plan, h0)
-    A, masked, m = call.projection(xs, Wx), h_mask is not None, call.mask(h_mask)
+    A, masked = call.projection(xs, Wx), call.masked
     hp = call.empty(N, T, H) if train else hs
 
     first, ahead = (T - 1, -1) if reverse else (0, 1)
@@ -367,7 +370,7 @@ def forward(xs, state, params, *, train=True, reverse=False, h_mask=None, nonlin
             kernel(plan.blocks, A, Ah, b, hT, hs, hp, N, T, t, train)
 
     kept = {"A": A, "hp": hp, "nonlinearity": nonlinearity}
-    cache = call.keep(xs, reverse, m, masked, **kept) if train else None
+    cache = call.keep(xs, reverse, m, ends, **kept) if train else None
     return call.give(hs), (call.give(hT),), cache
 
 
@@ -376,7 +379,8 @@ def backward(dhs, dstate, params, cache, grads):
     call, kept = calls.start_backward("rnn", GATES, STATES, dhs, dstate, params, cache, grads)
     gpu, N, T, H = call.gpu, call.N, call.T, call.H
     dhs, (Wx, Wh, _), (dhT,) = call.move(dhs), call.weights(), call.state(dstate)
-    A, hp, m, masked = (kept[name] for name in ("A", "hp", "m", "masked"))
+    A, hp, m = (kept[name] for name in ("A", "hp", "m"))
+    masked = call.masked
     nonlinearity = kept["nonlinearity"]
     plan = call.plan(BACKWARD)
     (dh0,) = call.final(plan, dhT)
@@ -397,7 +401,7 @@ def backward(dhs, dstate, params, cache, grads):
             if masked:
                 dh0 *= m
 
-    dxs = call.finish(kept, A, Wx, grads, ((hp, slice(None)),))
+    dxs = call.finish(kept, A, Wx, grads, ((hp, A, slice(None)),))
     return dxs, (call.give(dh0),)
 
 
