@@ -23,7 +23,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from cases import VARIANTS
+from cases import VARIANTS, make_problem, variant_name
 
 import rnnfast
 from rnnfast import cuda, kernels
@@ -219,21 +219,17 @@ def module_of(cell):
 
 
 @cache
-def compile_cell(gpu, cell, options, N, H, precision="float32", masked=False):
-    """What forward and backward launch, compiled: two lists of kernels."""
-    T = D = 1
+def compile_cell(gpu, cell, options, N, H, precision="float32", **ways):
+    """What forward and backward launch, compiled: two lists of kernels.
 
-    def zeros(*shape):
-        return np.zeros(shape, np.float32)
-
-    params = zeros(D, cell.gates * H), zeros(H, cell.gates * H), zeros(cell.gates * H)
-    state, mask = (zeros(N, H),) * cell.states, zeros(N, H) if masked else None
-    module = module_of(cell)
+    options and ways (mask, lengths): keyword arguments of make_problem, the first as items.
+    """
+    p, module = make_problem(cell, (N, 1, 1, H), **dict(options), **ways), module_of(cell)
     with Running(gpu, precision) as forward:
-        *_, cache_ = module.forward(zeros(N, T, D), state, params, h_mask=mask, **dict(options))
+        *_, cache_ = module.forward(p.xs, p.state, p.params, **p.keywords)
         forward_kernels = list(forward.kernels)
     with Running(gpu, precision) as backward:
-        module.backward(zeros(N, T, H), state, params, cache_, params)
+        module.backward(p.dhs, p.dstate, p.params, cache_, p.poisoned_grads())
         return forward_kernels, list(backward.kernels)
 
 
@@ -302,7 +298,7 @@ def table(gpu):
             if tf32 and plan.kind != "grid":
                 continue  # the same kernels as in float32
             for kernel in of_plan:
-                name = " ".join((short(kernel), *options.values()))
+                name = " ".join((short(kernel), *variant_name(cell, options).split("-")[1:]))
                 yield row(name, kernel, f"{N}, {H}", str(plan), tf32)
     for kernel in compile_ops(gpu):
         plan = f"{kernel.threads} threads a block"

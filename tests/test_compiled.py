@@ -22,13 +22,13 @@ PRECISION_OF = [(kind, "float32") for kind in WAYS] + [("grid", "tf32")]
 ways = pytest.mark.parametrize(("kind", "precision"), PRECISION_OF)
 
 
-def compile_way(cell, options, kind, precision, masked=False):
+def compile_way(cell, options, kind, precision, **ways):
     """The kernels of forward and backward, in one list."""
     shape = WAYS[kind]
     plans = compiled.plans(GPU, cell, *shape, precision)
     assert [plan.kind for plan in plans] == [kind] * 2
     options = tuple(options.items())
-    forward, backward = compiled.compile_cell(GPU, cell, options, *shape, precision, masked)
+    forward, backward = compiled.compile_cell(GPU, cell, options, *shape, precision, **ways)
     return forward + backward
 
 
@@ -58,15 +58,16 @@ def test_widest_rows(cell):
     assert_clean(forward + backward)
 
 
+@pytest.mark.parametrize("way", ["mask", "lengths"])
 @pytest.mark.parametrize("kind", ["row", "grid"])
-def test_with_h_mask(kind):
+def test_ways_to_call(kind, way):
     cell = next(cell for cell in CELLS if cell.name == "lstm")
-    masked = compile_way(cell, {}, kind, "float32", masked=True)
-    assert_clean(masked)
+    found = compile_way(cell, {}, kind, "float32", **{way: True})
+    assert_clean(found)
     plain = compile_way(cell, {}, kind, "float32")
-    for a, b in zip(masked, plain, strict=True):
+    for a, b in zip(found, plain, strict=True):
         assert a.name == b.name
-        assert a.opcodes != b.opcodes, a.name  # it was compiled with the mask
+        assert a.opcodes != b.opcodes, a.name  # it was compiled with the mask, with lengths
 
 
 def test_numpy_without_row_stack(monkeypatch):
