@@ -216,6 +216,19 @@ class Call:
         precision = "tf32" if get_float32_matmul_precision() == "high" else "float32"
         return make_plan(self.gpu, products, self.N, self.H, self.dtype.name, precision)
 
+    def through(self, dA, Wh, m, dh):
+        """The gradient of h before a step, which dA (N, G*H) is of, into dh (N, H).
+
+        With lengths it is added to what the step's kernel left there: what went past the step.
+        """
+        if self.ragged:
+            dh_prev = self.gpu.matmul(dA, Wh.T)
+            dh += dh_prev * m if self.masked else dh_prev
+        else:
+            self.gpu.matmul(dA, Wh.T, out=dh)
+            if self.masked:
+                dh *= m
+
     def keep(self, xs, reverse, m, ends, **arrays):
         """The cache for backward."""
         shape = self.N, self.T, self.D, self.H, self.dtype, self.peepholes

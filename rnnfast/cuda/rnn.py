@@ -2,9 +2,11 @@
 
     A (N, T, H)    x Wx at first; h after forward, dA after backward
     hp (N, T, H)   h of the step before, kept for backward
-    hs, dhs (N, T, H), h0, hT, dhT, dh0 and h_mask m (N, H), Wh (H, H), b (H,)
+    hs, dhs (N, T, H), h0, hT, dhT, dh0 and h_mask m (N, H), Wh (H, H), b (H,), lengths ends (N,)
 
 A kernel runs the T steps t = first, first + ahead, ...; `train` says whether A and hp are kept.
+Where `ragged`, sample n takes part in those before ends[n]: of the others a kernel computes what
+it computes of any step and selects none of it, so that a NaN there goes nowhere.
 Three ways to run, see planner.py: row, grid, steps.
 """
 
@@ -55,14 +57,14 @@ def make_nonlinearity(gpu, nonlinearity, dtype):
 
 
 @cache
-def row_forward(gpu, H, nonlinearity, masked):
+def row_forward(gpu, H, nonlinearity, masked, ragged):
     cuda, dot, over_lanes = gpu.cuda, make_dot(gpu, quarter(H)), make_over_lanes(gpu)
     step, _ = make_nonlinearity(gpu, nonlinearity, "float32")
     zero, one, float32 = np.float32(0), np.float32(1), gpu.float32
     TERMS = quarter(H)
     VECTORS = 8 * TERMS  # h of this step and of the next one
 
-    def rnn_row_forward_kernel(A, Wh, b, h0, m, hs, hp, hT, T, first, ahead, train):
+    def rnn_row_forward_kernel(A, Wh, b, h0, m, hs, hp, hT, ends, T, first, ahead, train):
         W = cuda.local.array(TERMS, float32)
         s = cuda.shared.array(VECTORS, float32)
         tid = cuda.threadIdx.x
@@ -89,36 +91,45 @@ def row_forward(gpu, H, nonlinearity, masked):
         cuda.syncthreads()
         now = 0
         at = (n * T + first) * H + u
+        t = first
+        end = T
+        if ragged:
+            end = ends[n]
         for _ in range(T):
             a = bias
             if live:
                 a += A[at]
             h_next = step(a + over_lanes(dot(W, 0, s, now + q * TERMS)))
             now = 4 * TERMS - now
+            shown = h_next
+            if ragged and t >= end:
+                h_next = h
+                shown = zero
             if live and q == 0:
                 s[now + u] = h_next * mask
-                hs[at] = h_next
+                hs[at] = shown
                 if train != 0:
                     hp[at] = h
                     A[at] = h_next
             h = h_next
             at += ahead * H
+            t += ahead
             cuda.syncthreads()
         if live and q == 0:
             hT[n * H + u] = h
 
-    return gpu.kernel(rnn_row_forward_kernel, "*f " * 8 + "i i i i", up(4 * H, 32))
+    return gpu.kernel(rnn_row_forward_kernel, "*f " * 8 + "*i i i i i", up(4 * H, 32))
 
 
 @cache
-def row_backward(gpu, H, nonlinearity, masked):
+def row_backward(gpu, H, nonlinearity, masked, ragged):
     cuda, dot, over_lanes = gpu.cuda, make_dot(gpu, quarter(H)), make_over_lanes(gpu)
     _, step_back = make_nonlinearity(gpu, nonlinearity, "float32")
     zero, one, float32 = np.float32(0), np.float32(1), gpu.float32
     TERMS = quarter(H)
     VECTORS = 8 * TERMS  # dA of two steps
 
-    def rnn_row_backward_kernel(dhs, A, Wh, m, dhT, dh0, T, first, ahead):
+    def rnn_row_backward_kernel(dhs, A, Wh, m, dhT, dh0, ends, T, first, ahead):
         W = cuda.local.array(TERMS, float32)
         s = cuda.shared.array(VECTORS, float32)
         tid = cuda.threadIdx.x
@@ -141,29 +152,39 @@ def row_backward(gpu, H, nonlinearity, masked):
             dh = dhT[n * H + u]
         now = 0
         at = (n * T + first) * H + u
+        t = first
+        end = T
+        if ragged:
+            end = ends[n]
         for _ in range(T):
             da = zero
             if live:
                 da = step_back(dh + dhs[at], A[at])
+                if ragged and t >= end:
+                    da = zero
                 if q == 0:
                     s[now + u] = da
             cuda.syncthreads()
             if live and q == 0:
                 A[at] = da
-            dh = mask * over_lanes(dot(W, 0, s, now + q * TERMS))
+            dh_prev = mask * over_lanes(dot(W, 0, s, now + q * TERMS))
+            if ragged and t >= end:
+                dh_prev = dh
+            dh = dh_prev
             now = 4 * TERMS - now
             at += ahead * H
+            t += ahead
         if live and q == 0:
             dh0[n * H + u] = dh
 
-    return gpu.kernel(rnn_row_backward_kernel, "*f " * 6 + "i i i", up(4 * H, 32))
+    return gpu.kernel(rnn_row_backward_kernel, "*f " * 6 + "*i i i i", up(4 * H, 32))
 
 
 # The whole GPU for all steps
 
 
 @cache
-def grid_forward(gpu, H, nonlinearity, masked, plan):
+def grid_forward(gpu, H, nonlinearity, masked, ragged, plan):
     cuda, publish = gpu.cuda, gpu.publish
     step, _ = make_nonlinearity(gpu, nonlinearity, "float32")
     signal, wait = make_meeting(gpu)
@@ -176,7 +197,7 @@ def grid_forward(gpu, H, nonlinearity, masked, plan):
     SUMS = XS + NR * tile.row
 
     def rnn_grid_forward_kernel(
-        A, Wh, b, h0, m, hs, hp, hT, x, counters, N, T, first, ahead, train
+        A, Wh, b, h0, m, hs, hp, hT, x, counters, ends, N, T, first, ahead, train
     ):
         s = cuda.shared.array(0, float32)
         tid = cuda.threadIdx.x
@@ -215,11 +236,15 @@ def grid_forward(gpu, H, nonlinearity, masked, plan):
                     if n < N and j < H:
                         at = (n * T + t) * H + j
                         h = step(A[at] + b[j] + total(s, SUMS, i, v))
+                        shown = h
+                        if ragged and t >= ends[n]:
+                            h = hT[n * H + j]
+                            shown = zero
                         seen = h
                         if masked:
                             seen = h * m[n * H + j]
                         publish(x, then + n * STRIDE + j, seen)
-                        hs[at] = h
+                        hs[at] = shown
                         if train != 0:
                             hp[at] = hT[n * H + j]
                             A[at] = h
@@ -227,12 +252,12 @@ def grid_forward(gpu, H, nonlinearity, masked, plan):
             signal(counters, group)
             t += ahead
 
-    signature = "*f " * 9 + "*i i i i i i"
+    signature = "*f " * 9 + "*i *i i i i i i"
     return gpu.kernel(rnn_grid_forward_kernel, signature, THREADS, plan.shared, cooperative=True)
 
 
 @cache
-def grid_backward(gpu, H, nonlinearity, masked, plan):
+def grid_backward(gpu, H, nonlinearity, masked, ragged, plan):
     cuda, publish = gpu.cuda, gpu.publish
     _, step_back = make_nonlinearity(gpu, nonlinearity, "float32")
     signal, wait = make_meeting(gpu)
@@ -244,7 +269,7 @@ def grid_backward(gpu, H, nonlinearity, masked, plan):
     XS = tile.weights
     SUMS = XS + NR * tile.row
 
-    def rnn_grid_backward_kernel(dhs, A, Wh, m, dhT, dh0, x, counters, N, T, first, ahead):
+    def rnn_grid_backward_kernel(dhs, A, Wh, m, dhT, dh0, x, counters, ends, N, T, first, ahead):
         s = cuda.shared.array(0, float32)
         tid = cuda.threadIdx.x
         group = cuda.blockIdx.x // BLOCKS
@@ -279,17 +304,21 @@ def grid_backward(gpu, H, nonlinearity, masked, plan):
                                 dh *= m[n * H + j]
                         else:
                             dh = dhT[n * H + j]
-                        if i_step == T:
+                        if ragged and i_step > 0 and t - ahead >= ends[n]:
+                            dh = dh0[n * H + j]  # nothing of it went into the step before this one
+                        if ragged or i_step == T:
                             dh0[n * H + j] = dh
-                        else:
+                        if i_step != T:
                             at = (n * T + t) * H + j
                             da = step_back(dh + dhs[at], A[at])
+                            if ragged and t >= ends[n]:
+                                da = zero
                             publish(x, then + n * STRIDE + j, da)
                             A[at] = da
             signal(counters, group)
             t += ahead
 
-    signature = "*f " * 7 + "*i i i i i"
+    signature = "*f " * 7 + "*i *i i i i i"
     return gpu.kernel(rnn_grid_backward_kernel, signature, THREADS, plan.shared, cooperative=True)
 
 
@@ -297,11 +326,12 @@ def grid_backward(gpu, H, nonlinearity, masked, plan):
 
 
 @cache
-def step_forward(gpu, H, nonlinearity, dtype):
+def step_forward(gpu, H, nonlinearity, ragged, dtype):
     cuda = gpu.cuda
     step, _ = make_nonlinearity(gpu, nonlinearity, dtype)
+    zero = np.dtype(dtype).type(0)
 
-    def rnn_step_forward_kernel(A, Ah, b, h, hs, hp, N, T, t, train):
+    def rnn_step_forward_kernel(A, Ah, b, h, hs, hp, ends, N, T, t, train):
         """Ah (N, H) is h Wh; h (N, H) is replaced."""
         e = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
         if e < N * H:
@@ -309,33 +339,46 @@ def step_forward(gpu, H, nonlinearity, dtype):
             j = e - n * H
             at = (n * T + t) * H + j
             h_next = step(A[at] + b[j] + Ah[e])
-            hs[at] = h_next
+            shown = h_next
+            if ragged and t >= ends[n]:
+                h_next = h[e]
+                shown = zero
+            hs[at] = shown
             if train != 0:
                 hp[at] = h[e]
                 A[at] = h_next
             h[e] = h_next
 
     real = "*" + np.dtype(dtype).char + " "
-    return gpu.kernel(rnn_step_forward_kernel, real * 6 + "i i i i", THREADS)
+    return gpu.kernel(rnn_step_forward_kernel, real * 6 + "*i i i i i", THREADS)
 
 
 @cache
-def step_backward(gpu, H, nonlinearity, dtype):
+def step_backward(gpu, H, nonlinearity, ragged, dtype):
     cuda = gpu.cuda
     _, step_back = make_nonlinearity(gpu, nonlinearity, dtype)
+    zero = np.dtype(dtype).type(0)
 
-    def rnn_step_backward_kernel(dhs, A, dA, dh, N, T, t):
-        """dA (N, H) is this step's alone, for the product that follows."""
+    def rnn_step_backward_kernel(dhs, A, dA, dh, ends, N, T, t):
+        """dA (N, H) is this step's alone, for the product that follows.
+
+        Where `ragged`, dh keeps what goes past the step, to which the product is added.
+        """
         e = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
         if e < N * H:
             n = e // H
             at = (n * T + t) * H + e - n * H
             da = step_back(dh[e] + dhs[at], A[at])
+            if ragged:
+                if t >= ends[n]:
+                    da = zero
+                else:
+                    dh[e] = zero
             dA[e] = da
             A[at] = da
 
     real = "*" + np.dtype(dtype).char + " "
-    return gpu.kernel(rnn_step_backward_kernel, real * 4 + "i i i", THREADS)
+    return gpu.kernel(rnn_step_backward_kernel, real * 4 + "*i i i i", THREADS)
 
 
 # The contract
@@ -352,22 +395,26 @@ def forward(
     xs, (Wx, Wh, b), (h0,) = call.inputs(xs, ends), call.weights(), call.state(state)
     plan = call.plan(FORWARD)
     hs, (hT,) = call.empty(N, T, H), call.final(plan, h0)
-    A, masked = call.projection(xs, Wx), call.masked
+    A, masked, ragged = call.projection(xs, Wx), call.masked, call.ragged
     hp = call.empty(N, T, H) if train else hs
 
     first, ahead = (T - 1, -1) if reverse else (0, 1)
     if plan.kind == "row":
-        kernel = row_forward(gpu, H, nonlinearity, masked)
-        kernel(N, A, Wh, b, h0, m, hs, hp, hT, T, first, ahead, train)
+        kernel = row_forward(gpu, H, nonlinearity, masked, ragged)
+        kernel(N, A, Wh, b, h0, m, hs, hp, hT, ends, T, first, ahead, train)
     elif plan.kind == "grid":
         counters, x = exchange(call, plan, (plan.tiles[0], 2))
-        kernel = grid_forward(gpu, H, nonlinearity, masked, plan)
-        kernel(plan.blocks, A, Wh, b, h0, m, hs, hp, hT, x, counters, N, T, first, ahead, train)
+        kernel = grid_forward(gpu, H, nonlinearity, masked, ragged, plan)
+        kernel(
+            *(plan.blocks, A, Wh, b, h0, m, hs, hp, hT, x, counters, ends),
+            *(N, T, first, ahead, train),
+        )
     elif plan.kind == "steps":
-        kernel, Ah = step_forward(gpu, H, nonlinearity, call.dtype.name), call.empty(N, H)
+        kernel = step_forward(gpu, H, nonlinearity, ragged, call.dtype.name)
+        Ah = call.empty(N, H)
         for t in range(first, first + ahead * T, ahead):
             gpu.matmul(hT * m if masked else hT, Wh, out=Ah)
-            kernel(plan.blocks, A, Ah, b, hT, hs, hp, N, T, t, train)
+            kernel(plan.blocks, A, Ah, b, hT, hs, hp, ends, N, T, t, train)
 
     kept = {"A": A, "hp": hp, "nonlinearity": nonlinearity}
     cache = call.keep(xs, reverse, m, ends, **kept) if train else None
@@ -379,27 +426,25 @@ def backward(dhs, dstate, params, cache, grads):
     call, kept = calls.start_backward("rnn", GATES, STATES, dhs, dstate, params, cache, grads)
     gpu, N, T, H = call.gpu, call.N, call.T, call.H
     dhs, (Wx, Wh, _), (dhT,) = call.move(dhs), call.weights(), call.state(dstate)
-    A, hp, m = (kept[name] for name in ("A", "hp", "m"))
-    masked = call.masked
-    nonlinearity = kept["nonlinearity"]
+    A, hp, m, ends = (kept[name] for name in ("A", "hp", "m", "ends"))
+    nonlinearity, masked, ragged = kept["nonlinearity"], call.masked, call.ragged
     plan = call.plan(BACKWARD)
     (dh0,) = call.final(plan, dhT)
 
     first, ahead = (0, 1) if kept["reverse"] else (T - 1, -1)
     if plan.kind == "row":
-        kernel = row_backward(gpu, H, nonlinearity, masked)
-        kernel(N, dhs, A, Wh, m, dhT, dh0, T, first, ahead)
+        kernel = row_backward(gpu, H, nonlinearity, masked, ragged)
+        kernel(N, dhs, A, Wh, m, dhT, dh0, ends, T, first, ahead)
     elif plan.kind == "grid":
         counters, x = exchange(call, plan, (plan.tiles[0], 2))
-        kernel = grid_backward(gpu, H, nonlinearity, masked, plan)
-        kernel(plan.blocks, dhs, A, Wh, m, dhT, dh0, x, counters, N, T, first, ahead)
+        kernel = grid_backward(gpu, H, nonlinearity, masked, ragged, plan)
+        kernel(plan.blocks, dhs, A, Wh, m, dhT, dh0, x, counters, ends, N, T, first, ahead)
     elif plan.kind == "steps":
-        kernel, dA = step_backward(gpu, H, nonlinearity, call.dtype.name), call.empty(N, H)
+        kernel = step_backward(gpu, H, nonlinearity, ragged, call.dtype.name)
+        dA = call.empty(N, H)
         for t in range(first, first + ahead * T, ahead):
-            kernel(plan.blocks, dhs, A, dA, dh0, N, T, t)
-            gpu.matmul(dA, Wh.T, out=dh0)
-            if masked:
-                dh0 *= m
+            kernel(plan.blocks, dhs, A, dA, dh0, ends, N, T, t)
+            call.through(dA, Wh, m, dh0)
 
     dxs = call.finish(kept, A, Wx, grads, ((hp, A, slice(None)),))
     return dxs, (call.give(dh0),)
