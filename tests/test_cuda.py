@@ -181,7 +181,6 @@ ragged_ways = pytest.mark.parametrize(
     [
         pytest.param(*variant, plan, id=f"{variant_name(*variant)}-{plan}")
         for variant in VARIANTS
-        if variant[0].name != "gru"
         for plan in PLANS
         if plan == "steps" or variant[1].get("peepholes") != "full"
     ],
@@ -294,6 +293,103 @@ def test_launches_of_a_call(monkeypatch, cell, kind, states):
         assert max(counts[0]) <= 8 + 2 * (cell.name == "gru")  # dWh has two sources there
     finally:
         cuda.use(None)
+
+
+# The GRU: with r after the product its steps are shorter
+
+GRU = next(cell for cell in CELLS if cell.name == "gru")
+conventions = pytest.mark.parametrize("reset_after", [False, True], ids=["before", "after"])
+
+
+@pytest.mark.parametrize(("options", "meetings"), [({}, 2), ({"reset_after": True}, 1)])
+def test_meetings_of_the_blocks_of_a_gru(monkeypatch, options, meetings):
+    """Two a step, with r after the product one; and one more for the states."""
+    arrivals = []
+
+    class Counting(Simulator):
+        @staticmethod
+        def arrive(p, i):
+            arrivals.append(i)
+            Simulator.arrive(p, i)
+
+    plan_as(monkeypatch, PLANS["blocks"])
+    cuda.use(Counting())
+    try:
+        module, p = kernels.load("gru", "cuda"), make_problem(GRU, (1, 4, 2, 4), **options)
+        *_, cache = module.forward(p.xs, p.state, p.params, **options)
+        forward = len(arrivals)
+        module.backward(p.dhs, p.dstate, p.params, cache, p.poisoned_grads())
+    finally:
+        cuda.use(None)
+    T, blocks = 4, 2
+    assert forward == blocks * (meetings * T + 1)
+    assert len(arrivals) - forward <= forward
+
+
+@pytest.mark.parametrize("plan", ["row", "blocks"])
+def test_launches_of_a_gru_with_r_after_the_product(monkeypatch, plan):
+    """No more than without; lengths cost fills and what clears xs, whatever T."""
+    simulator = Simulator()
+    plan_as(monkeypatch, PLANS[plan])
+    cuda.use(simulator)
+    try:
+        module, counts = kernels.load("gru", "cuda"), []
+        for ways in ({}, {"reset_after": True}, {"reset_after": True, "lengths": True}):
+            for T in (1, 3):
+                p = make_problem(GRU, (2, T, 3, 4), **ways)
+                params, grads = (on_gpu(simulator, *a) for a in (p.params, p.poisoned_grads()))
+                state, dstate = (on_gpu(simulator, *a) for a in (p.state, p.dstate))
+                xs, dhs = on_gpu(simulator, p.xs, p.dhs)
+                Counter.launches = 0
+                *_, cache = module.forward(xs, state, params, **p.keywords)
+                forward, Counter.launches = Counter.launches, 0
+                module.backward(dhs, dstate, params, cache, grads)
+                counts.append((forward, Counter.launches))
+    finally:
+        cuda.use(None)
+    plain, after, ragged = counts[::2]
+    assert counts[1::2] == [plain, after, ragged]
+    assert after[0] == plain[0]
+    assert after[1] <= plain[1]
+    assert ragged[0] <= after[0] + 6
+    assert ragged[1] == after[1] + 1
+
+
+@conventions
+@pytest.mark.parametrize("reverse", [False, True])
+def test_lengths_of_a_gru_in_passes_and_chunks(gpu, monkeypatch, reset_after, reverse):
+    """Samples that have ended beside others in one pass, and whole passes of them."""
+    monkeypatch.setattr(planner, "PASS_ROWS", 2)
+    monkeypatch.setattr(product, "CHUNK", 16)
+    plan_as(monkeypatch, lambda p, N, H, precision: planner.grid_plan(p, N, H, precision, 1, 9))
+    p = make_problem(GRU, (5, 3, 2, 17), lengths=True, reverse=reverse, reset_after=reset_after)
+    p.keywords["lengths"][:2] = 0
+    off = beyond(p)
+    p.xs[off] = p.dhs[off] = np.nan
+    check_problem(GRU, p)
+
+
+@conventions
+def test_gru_in_tf32(gpu, monkeypatch, high, reset_after):
+    plan_as(monkeypatch, lambda p, N, H, precision: planner.grid_plan(p, N, H, precision, 1, 5))
+    ways = {"reset_after": reset_after, "z_keeps": True, "lengths": True, "mask": True}
+    check(GRU, (3, 2, 4, 9), TF32, **ways)
+
+
+@conventions
+def test_every_schedule_of_a_gru_gives_the_same_bits(monkeypatch, reset_after):
+    """With lengths, where what the blocks exchange is not always written."""
+    plan_as(monkeypatch, PLANS["groups"])
+    problem, results = make_problem(GRU, (4, 3, 2, 5), lengths=True, reset_after=reset_after), []
+    for seed in (None, 1, 2):
+        cuda.use(Simulator(seed))
+        try:
+            results.append(problem.run(kernels.load("gru", "cuda")))
+        finally:
+            cuda.use(None)
+    for other in results[1:]:
+        for (name, a), (_, b) in zip(results[0].arrays(), other.arrays(), strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=name)
 
 
 # Arrays on the GPU
