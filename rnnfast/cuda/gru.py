@@ -26,8 +26,7 @@ def forward(
 ):
     """See rnnfast.kernels."""
     call = calls.start_forward(
-        *("gru", GATES, STATES, xs, state, params, train, h_mask, lengths),
-        two_biases=reset_after,
+        "gru", GATES, STATES, xs, state, params, train, h_mask, lengths, two_biases=reset_after
     )
     kind = gru_after if reset_after else gru_before
     return kind.forward(call, xs, state, train, lengths, reverse, h_mask, z_keeps)

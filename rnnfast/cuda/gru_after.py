@@ -3,11 +3,12 @@
     A (N, T, 3H)   x Wx at first, blocks z, r, candidate; the gates after forward, dA after backward
     hp, qs (N, T, H)   h of the step before, and q = h Wh_c + b1_c, kept for backward
     dB (N, T, 3H)  what comes back to h Wh + b1: blocks dA_z, dA_r, dq
-    hs, dhs (N, T, H), h0, hT, dhT, dh0 and h_mask m (N, H), Wh (H, 3H), b (2, 3H), ends (N,)
+    hs, dhs (N, T, H), h0, hT, dhT, dh0 and h_mask m (N, H), Wh (H, 3H), b (2, 3H),
+    lengths ends (N,)
 
 A step has one product. A kernel runs the T steps t = first, first + ahead, ...; `train` says
-whether A, hp and qs are kept. Where a sample has ended nothing is written: hs, hp, qs, A and dB are
-zeros there from the start. Three ways to run, see planner.py: row, grid, steps.
+whether A, hp and qs are kept. Where a sample has ended nothing is read or written: hs, hp, qs and
+dB are zeros there from the start, A is 0 Wx. Three ways to run, see planner.py: row, grid, steps.
 """
 
 from functools import cache
@@ -105,8 +106,8 @@ def row_forward(gpu, H, masked, ragged, z_keeps):
             s[u] = h * mask
         cuda.syncthreads()
         now = 0
-        start_at, steps = own_steps(ends, n, T, first, ahead)
-        at = (n * T + start_at) * H + u
+        own_first, steps = own_steps(ends, n, T, first, ahead)
+        at = (n * T + own_first) * H + u
         for _ in range(steps):
             a_z = b_z
             a_r = b_r
@@ -179,8 +180,8 @@ def row_backward(gpu, H, masked, ragged, z_keeps):
         if live:
             dh = dhT[n * H + u]
         now = 0
-        start_at, steps = own_steps(ends, n, T, first, ahead)
-        at = (n * T + start_at) * H + u
+        own_first, steps = own_steps(ends, n, T, first, ahead)
+        at = (n * T + own_first) * H + u
         for _ in range(steps):
             if live:
                 at_z = 3 * (at - u) + u

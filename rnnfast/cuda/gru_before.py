@@ -2,11 +2,13 @@
 
     A (N, T, 3H)   x Wx at first, blocks z, r, candidate; the gates after forward, dA after backward
     hp, rh (N, T, H)   h of the step before, and r times it, kept for backward
-    hs, dhs (N, T, H), h0, hT, dhT, dh0 and h_mask m (N, H), Wh (H, 3H), b (3H,), ends (N,)
+    hs, dhs (N, T, H), h0, hT, dhT, dh0 and h_mask m (N, H), Wh (H, 3H), b (3H,),
+    lengths ends (N,)
 
 A step has two products, one after the other. A kernel runs the T steps t = first, first + ahead,
-...; `train` says whether A, hp and rh are kept. Where a sample has ended nothing is written: hs,
-hp, rh and A are zeros there from the start. Three ways to run, see planner.py: row, grid, steps.
+...; `train` says whether A, hp and rh are kept. Where a sample has ended nothing is read or
+written: hs, hp and rh are zeros there from the start, A is 0 Wx. Three ways to run, see planner.py:
+row, grid, steps.
 """
 
 from functools import cache
@@ -78,8 +80,8 @@ def row_forward(gpu, H, masked, ragged, z_keeps):
             h = h0[n * H + u]
             s[u] = h * mask
         cuda.syncthreads()
-        start_at, steps = own_steps(ends, n, T, first, ahead)
-        at = (n * T + start_at) * H + u
+        own_first, steps = own_steps(ends, n, T, first, ahead)
+        at = (n * T + own_first) * H + u
         for _ in range(steps):
             a = bias
             a_c = bias_c
@@ -160,8 +162,8 @@ def row_backward(gpu, H, masked, ragged, z_keeps):
             mask = m[n * H + u]
         if live:
             dh = dhT[n * H + u]
-        start_at, steps = own_steps(ends, n, T, first, ahead)
-        at = (n * T + start_at) * H + u
+        own_first, steps = own_steps(ends, n, T, first, ahead)
+        at = (n * T + own_first) * H + u
         for _ in range(steps):
             r = zero
             h_prev = zero
