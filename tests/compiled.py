@@ -27,7 +27,7 @@ from cases import VARIANTS, make_problem, variant_name
 
 import rnnfast
 from rnnfast import cuda, kernels
-from rnnfast.cuda import planner
+from rnnfast.cuda import call, planner
 from rnnfast.cuda.runtime import Compiler
 
 GPUS = {  # name: compute capability, multiprocessors, bytes of shared memory for a block at most
@@ -181,12 +181,17 @@ def probe(gpu):
 
 
 class Running:
-    """The column runs on a probe meanwhile; `kernels` are those that it asked for."""
+    """The column runs on a probe meanwhile; `kernels` are those that it asked for, after `plan`."""
 
     def __init__(self, gpu, precision="float32"):
-        self.probe, self.precision = probe(gpu), precision
+        self.probe, self.precision, self.plan = probe(gpu), precision, None
+
+    def make_plan(self, *arguments):
+        self.plan = planner.make_plan(*arguments)
+        return self.plan
 
     def __enter__(self):
+        call.make_plan = self.make_plan
         self.before = kernels.get_float32_matmul_precision()
         self.start = len(self.probe.compiled)
         cuda.use(self.probe)
@@ -199,38 +204,27 @@ class Running:
         self.ignored.__exit__(*error)
         rnnfast.set_float32_matmul_precision(self.before)
         cuda.use(None)
+        call.make_plan = planner.make_plan
 
     @property
     def kernels(self):
         return self.probe.compiled[self.start :]
 
 
-def plans(gpu, cell, N, H, precision):
-    """The plans of forward and of backward."""
-    module = module_of(cell)
-    return [
-        planner.make_plan(probe(gpu), products, N, H, "float32", precision)
-        for products in (module.FORWARD, module.BACKWARD)
-    ]
-
-
-def module_of(cell):
-    return import_module(f"rnnfast.cuda.{cell.name}")
-
-
 @cache
 def compile_cell(gpu, cell, options, N, H, precision="float32", **ways):
-    """What forward and backward launch, compiled: two lists of kernels.
+    """What forward and backward launch, compiled: of each its plan and its kernels.
 
     options and ways (mask, lengths): keyword arguments of make_problem, the first as items.
     """
-    p, module = make_problem(cell, (N, 1, 1, H), **dict(options), **ways), module_of(cell)
-    with Running(gpu, precision) as forward:
+    p = make_problem(cell, (N, 1, 1, H), **dict(options), **ways)
+    module = import_module(f"rnnfast.cuda.{cell.name}")
+    with Running(gpu, precision) as running:
         *_, cache_ = module.forward(p.xs, p.state, p.params, **p.keywords)
-        forward_kernels = list(forward.kernels)
-    with Running(gpu, precision) as backward:
+        forward = running.plan, list(running.kernels)
+    with Running(gpu, precision) as running:
         module.backward(p.dhs, p.dstate, p.params, cache_, p.poisoned_grads())
-        return forward_kernels, list(backward.kernels)
+        return forward, (running.plan, list(running.kernels))
 
 
 @cache
@@ -291,10 +285,8 @@ def table(gpu):
     yield "| " + " | ".join((*HEADINGS, *COUNTED)) + " |"
     yield "|" + " --- |" * 3 + " ---: |" * (len(HEADINGS) - 3 + len(COUNTED))
     for (cell, options), (N, H), precision in product(VARIANTS, SHAPES, PRECISIONS):
-        both = plans(gpu, cell, N, H, precision)
         tf32 = precision == "tf32"
-        found = compile_cell(gpu, cell, tuple(options.items()), N, H, precision)
-        for plan, of_plan in zip(both, found, strict=True):
+        for plan, of_plan in compile_cell(gpu, cell, tuple(options.items()), N, H, precision):
             if tf32 and plan.kind != "grid":
                 continue  # the same kernels as in float32
             for kernel in of_plan:

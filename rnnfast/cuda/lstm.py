@@ -6,8 +6,8 @@
     Wp (3, H) where `diagonal`, lengths ends (N,)
 
 A kernel runs the T steps t = first, first + ahead, ...; `train` says whether A, hp and cp are kept.
-Where `ragged`, sample n takes part in those before ends[n]: of the others a kernel computes what
-it computes of any step and selects none of it, so that a NaN there goes nowhere.
+Where `ragged`, sample n takes part in those before ends[n] alone. A row takes no others; a grid and
+a step compute all of them and select what counts, so that a NaN beyond the end goes nowhere.
 Three ways to run, see planner.py: row, grid, steps; with a Wp (3, H, H) always steps.
 """
 
@@ -19,6 +19,7 @@ import numpy as np
 from rnnfast.cuda import call as calls
 from rnnfast.cuda.activations import activations
 from rnnfast.cuda.grid import exchange, make_meeting
+from rnnfast.cuda.lengths import make_at_work, make_own_steps
 from rnnfast.cuda.product import THREADS, make_product, up
 from rnnfast.cuda.rows import make_dot, make_over_lanes
 
@@ -120,6 +121,7 @@ def make_step_back(gpu, H, dtype, diagonal, clip):
 def row_forward(gpu, H, masked, ragged, diagonal, clip):
     cuda, dot = gpu.cuda, make_dot(gpu, up(H, 4))
     _, step = make_step(gpu, H, "float32", diagonal, clip)
+    own_steps = make_own_steps(gpu, ragged)
     zero, one, float32 = np.float32(0), np.float32(1), gpu.float32
     TERMS = up(H, 4)
     VECTORS = 2 * TERMS  # h of this step and of the next one
@@ -155,12 +157,9 @@ def row_forward(gpu, H, masked, ragged, diagonal, clip):
                 s[u] = h * mask
         cuda.syncthreads()
         now = 0
+        first, steps = own_steps(ends, n, T, first, ahead)
         at = (n * T + first) * H + u
-        t = first
-        end = T
-        if ragged:
-            end = ends[n]
-        for _ in range(T):
+        for _ in range(steps):
             a = bias
             if live:
                 a += A[4 * (at - u) + q * H + u]
@@ -171,13 +170,8 @@ def row_forward(gpu, H, masked, ragged, diagonal, clip):
             a3 = cuda.shfl_xor_sync(-1, a1, 2)
             if live and q == 0:
                 f, g, i, o, c_next, h_next = step(a, a1, a2, a3, c, Wp, u)
-                shown = h_next
-                if ragged and t >= end:
-                    c_next = c
-                    h_next = h
-                    shown = zero
                 s[now + u] = h_next * mask
-                hs[at] = shown
+                hs[at] = h_next
                 if train != 0:
                     hp[at] = h
                     cp[at] = c
@@ -189,7 +183,6 @@ def row_forward(gpu, H, masked, ragged, diagonal, clip):
                 c = c_next
                 h = h_next
             at += ahead * H
-            t += ahead
             cuda.syncthreads()
         if live and q == 0:
             hT[n * H + u] = h
@@ -203,6 +196,7 @@ def row_forward(gpu, H, masked, ragged, diagonal, clip):
 def row_backward(gpu, H, masked, ragged, diagonal, clip):
     cuda, dot, over_lanes = gpu.cuda, make_dot(gpu, up(H, 4)), make_over_lanes(gpu)
     _, step_back = make_step_back(gpu, H, "float32", diagonal, clip)
+    own_steps = make_own_steps(gpu, ragged)
     zero, one, float32 = np.float32(0), np.float32(1), gpu.float32
     TERMS = up(H, 4)
     VECTORS = 8 * TERMS  # dA of two steps
@@ -231,15 +225,12 @@ def row_backward(gpu, H, masked, ragged, diagonal, clip):
             dh = dhT[n * H + u]
             dc = dcT[n * H + u]
         now = 0
+        first, steps = own_steps(ends, n, T, first, ahead)
         at = (n * T + first) * H + u
-        t = first
-        end = T
-        if ragged:
-            end = ends[n]
-        for _ in range(T):
+        for _ in range(steps):
             if live:
                 gate = 4 * (at - u) + u
-                df, dg, di, do, dc_prev = step_back(
+                df, dg, di, do, dc = step_back(
                     dh + dhs[at],
                     dc,
                     A[gate],
@@ -257,21 +248,13 @@ def row_backward(gpu, H, masked, ragged, diagonal, clip):
                     mine = di
                 if q == 3:
                     mine = do
-                if ragged and t >= end:
-                    mine = zero
-                    dc_prev = dc
-                dc = dc_prev
                 s[now + q * TERMS + u] = mine
             cuda.syncthreads()
             if live:
                 A[4 * (at - u) + q * H + u] = mine
-            dh_prev = mask * over_lanes(dot(W, 0, s, now + q * TERMS))
-            if ragged and t >= end:
-                dh_prev = dh
-            dh = dh_prev
+            dh = mask * over_lanes(dot(W, 0, s, now + q * TERMS))
             now = 4 * TERMS - now
             at += ahead * H
-            t += ahead
         if live and q == 0:
             dh0[n * H + u] = dh
             dc0[n * H + u] = dc
@@ -284,7 +267,7 @@ def row_backward(gpu, H, masked, ragged, diagonal, clip):
 
 @cache
 def grid_forward(gpu, H, masked, ragged, diagonal, clip, plan):
-    cuda, publish = gpu.cuda, gpu.publish
+    cuda, publish, at_work = gpu.cuda, gpu.publish, make_at_work(gpu, ragged)
     _, step = make_step(gpu, H, "float32", diagonal, clip)
     signal, wait = make_meeting(gpu)
     (tile,) = plan.tiles
@@ -350,7 +333,7 @@ def grid_forward(gpu, H, masked, ragged, diagonal, clip, plan):
                             j,
                         )
                         shown = h
-                        if ragged and t >= ends[n]:
+                        if not at_work(ends, n, t):
                             c_next = c
                             h = hT[n * H + j]
                             shown = zero
@@ -382,7 +365,7 @@ def grid_forward(gpu, H, masked, ragged, diagonal, clip, plan):
 
 @cache
 def grid_backward(gpu, H, masked, ragged, diagonal, clip, plan):
-    cuda, publish = gpu.cuda, gpu.publish
+    cuda, publish, at_work = gpu.cuda, gpu.publish, make_at_work(gpu, ragged)
     _, step_back = make_step_back(gpu, H, "float32", diagonal, clip)
     signal, wait = make_meeting(gpu)
     (tile,) = plan.tiles
@@ -436,7 +419,7 @@ def grid_backward(gpu, H, masked, ragged, diagonal, clip, plan):
                                 dh *= m[n * H + j]
                         else:
                             dh = dhT[n * H + j]
-                        if ragged and i_step > 0 and t - ahead >= ends[n]:
+                        if i_step > 0 and not at_work(ends, n, t - ahead):
                             dh = dh0[n * H + j]  # nothing of it went into the step before this one
                         if ragged or i_step == T:
                             dh0[n * H + j] = dh
@@ -455,7 +438,7 @@ def grid_backward(gpu, H, masked, ragged, diagonal, clip, plan):
                                 Wp,
                                 j,
                             )
-                            if ragged and t >= ends[n]:
+                            if not at_work(ends, n, t):
                                 df = zero
                                 dg = zero
                                 di = zero
@@ -490,7 +473,7 @@ def grid_backward(gpu, H, masked, ragged, diagonal, clip, plan):
 
 @cache
 def step_forward(gpu, H, ragged, diagonal, clip, dtype):
-    cuda = gpu.cuda
+    cuda, at_work = gpu.cuda, make_at_work(gpu, ragged)
     _, step = make_step(gpu, H, dtype, diagonal, clip)
     zero = np.dtype(dtype).type(0)
 
@@ -513,7 +496,7 @@ def step_forward(gpu, H, ragged, diagonal, clip, dtype):
                 j,
             )
             shown = h_next
-            if ragged and t >= ends[n]:
+            if not at_work(ends, n, t):
                 c_next = c[e]
                 h_next = h[e]
                 shown = zero
@@ -534,7 +517,7 @@ def step_forward(gpu, H, ragged, diagonal, clip, dtype):
 
 @cache
 def step_backward(gpu, H, ragged, diagonal, clip, dtype):
-    cuda = gpu.cuda
+    cuda, at_work = gpu.cuda, make_at_work(gpu, ragged)
     _, step_back = make_step_back(gpu, H, dtype, diagonal, clip)
     zero = np.dtype(dtype).type(0)
 
@@ -561,15 +544,14 @@ def step_backward(gpu, H, ragged, diagonal, clip, dtype):
                 Wp,
                 j,
             )
-            if ragged:
-                if t >= ends[n]:
-                    df = zero
-                    dg = zero
-                    di = zero
-                    do = zero
-                    dc_prev = dc[e]
-                else:
-                    dh[e] = zero
+            if not at_work(ends, n, t):
+                df = zero
+                dg = zero
+                di = zero
+                do = zero
+                dc_prev = dc[e]
+            elif ragged:
+                dh[e] = zero
             dA[row] = df
             dA[row + H] = dg
             dA[row + 2 * H] = di
@@ -610,7 +592,7 @@ def step_cell(gpu, H, clip, dtype):
 
 @cache
 def step_output_back(gpu, H, ragged, clip, dtype):
-    cuda = gpu.cuda
+    cuda, at_work = gpu.cuda, make_at_work(gpu, ragged)
     output_back, _ = make_step_back(gpu, H, dtype, False, clip)
     zero = np.dtype(dtype).type(0)
 
@@ -630,7 +612,7 @@ def step_output_back(gpu, H, ragged, clip, dtype):
                 A[gate + 3 * H],
                 cp[at],
             )
-            if ragged and t >= ends[n]:
+            if not at_work(ends, n, t):
                 do = zero
             dA_o[e] = do
 
@@ -656,9 +638,11 @@ def forward(
     full, diagonal = (call.peepholes == kind for kind in ("full", "diagonal"))
     variant = call.ragged, diagonal, cell_clip
     plan = call.plan(None if full else FORWARD)
-    hs, (hT, cT) = call.empty(N, T, H), call.final(plan, h0, c0)
     A, masked = call.projection(xs, Wx), call.masked
-    hp, cp = (call.empty(N, T, H), call.empty(N, T, H)) if train else (hs, hs)
+    # A row kernel writes nothing beyond a sample's end
+    new = call.zeros if call.ragged else call.empty
+    hs, (hT, cT) = new(N, T, H), call.final(plan, h0, c0)
+    hp, cp = (new(N, T, H), new(N, T, H)) if train else (hs, hs)
 
     first, ahead = (T - 1, -1) if reverse else (0, 1)
     if plan.kind == "row":
@@ -738,7 +722,7 @@ def backward(dhs, dstate, params, cache, grads):
 
     dWp = None
     if call.peepholes and plan.kind != "nothing":
-        dWp = peephole_grads(call, A, cp, kept["cT"], kept["reverse"], call.target(grads[3]))
+        dWp = peephole_grads(call, kept, A, call.target(grads[3]))
     dxs = call.finish(kept, A, Wx, grads, ((hp, A, slice(None)),), dWp=dWp)
     return dxs, (call.give(dh0), call.give(dc0))
 
@@ -755,13 +739,16 @@ def blocks(A):
     return [A[..., k * H : (k + 1) * H] for k in range(4)]
 
 
-def peephole_grads(call, dA, cp, cT, reverse, dWp):
+def peephole_grads(call, kept, dA, dWp):
     """dWp, from dA and c before each step; c after a step is c before the one that follows."""
-    c = call.empty(*cp.shape)
-    if reverse:
+    cp, cT, c = kept["cp"], kept["cT"], call.empty(call.N, call.T, call.H)
+    if kept["reverse"]:
         c[:, 1:], c[:, 0] = cp[:, :-1], cT
     else:
         c[:, :-1], c[:, -1] = cp[:, 1:], cT
+        if call.ragged:
+            last = call.xp.arange(call.T) == kept["ends"][:, np.newaxis] - 1
+            c = call.xp.where(last[:, :, np.newaxis], cT[:, np.newaxis], c)
     dA_f, _, dA_i, dA_o = blocks(dA)
     for k, (cell, dA_k) in enumerate(((cp, dA_f), (cp, dA_i), (c, dA_o))):
         if call.peepholes == "diagonal":

@@ -5,8 +5,8 @@
     hs, dhs (N, T, H), h0, hT, dhT, dh0 and h_mask m (N, H), Wh (H, H), b (H,), lengths ends (N,)
 
 A kernel runs the T steps t = first, first + ahead, ...; `train` says whether A and hp are kept.
-Where `ragged`, sample n takes part in those before ends[n]: of the others a kernel computes what
-it computes of any step and selects none of it, so that a NaN there goes nowhere.
+Where `ragged`, sample n takes part in those before ends[n] alone. A row takes no others; a grid and
+a step compute all of them and select what counts, so that a NaN beyond the end goes nowhere.
 Three ways to run, see planner.py: row, grid, steps.
 """
 
@@ -17,6 +17,7 @@ import numpy as np
 from rnnfast.cuda import call as calls
 from rnnfast.cuda.activations import activations
 from rnnfast.cuda.grid import exchange, make_meeting
+from rnnfast.cuda.lengths import make_at_work, make_own_steps
 from rnnfast.cuda.product import THREADS, make_product, up
 from rnnfast.cuda.rows import make_dot, make_over_lanes, quarter
 
@@ -60,6 +61,7 @@ def make_nonlinearity(gpu, nonlinearity, dtype):
 def row_forward(gpu, H, nonlinearity, masked, ragged):
     cuda, dot, over_lanes = gpu.cuda, make_dot(gpu, quarter(H)), make_over_lanes(gpu)
     step, _ = make_nonlinearity(gpu, nonlinearity, "float32")
+    own_steps = make_own_steps(gpu, ragged)
     zero, one, float32 = np.float32(0), np.float32(1), gpu.float32
     TERMS = quarter(H)
     VECTORS = 8 * TERMS  # h of this step and of the next one
@@ -90,30 +92,22 @@ def row_forward(gpu, H, nonlinearity, masked, ragged):
             s[u] = h * mask
         cuda.syncthreads()
         now = 0
+        first, steps = own_steps(ends, n, T, first, ahead)
         at = (n * T + first) * H + u
-        t = first
-        end = T
-        if ragged:
-            end = ends[n]
-        for _ in range(T):
+        for _ in range(steps):
             a = bias
             if live:
                 a += A[at]
             h_next = step(a + over_lanes(dot(W, 0, s, now + q * TERMS)))
             now = 4 * TERMS - now
-            shown = h_next
-            if ragged and t >= end:
-                h_next = h
-                shown = zero
             if live and q == 0:
                 s[now + u] = h_next * mask
-                hs[at] = shown
+                hs[at] = h_next
                 if train != 0:
                     hp[at] = h
                     A[at] = h_next
             h = h_next
             at += ahead * H
-            t += ahead
             cuda.syncthreads()
         if live and q == 0:
             hT[n * H + u] = h
@@ -125,6 +119,7 @@ def row_forward(gpu, H, nonlinearity, masked, ragged):
 def row_backward(gpu, H, nonlinearity, masked, ragged):
     cuda, dot, over_lanes = gpu.cuda, make_dot(gpu, quarter(H)), make_over_lanes(gpu)
     _, step_back = make_nonlinearity(gpu, nonlinearity, "float32")
+    own_steps = make_own_steps(gpu, ragged)
     zero, one, float32 = np.float32(0), np.float32(1), gpu.float32
     TERMS = quarter(H)
     VECTORS = 8 * TERMS  # dA of two steps
@@ -151,29 +146,20 @@ def row_backward(gpu, H, nonlinearity, masked, ragged):
         if live:
             dh = dhT[n * H + u]
         now = 0
+        first, steps = own_steps(ends, n, T, first, ahead)
         at = (n * T + first) * H + u
-        t = first
-        end = T
-        if ragged:
-            end = ends[n]
-        for _ in range(T):
+        for _ in range(steps):
             da = zero
             if live:
                 da = step_back(dh + dhs[at], A[at])
-                if ragged and t >= end:
-                    da = zero
                 if q == 0:
                     s[now + u] = da
             cuda.syncthreads()
             if live and q == 0:
                 A[at] = da
-            dh_prev = mask * over_lanes(dot(W, 0, s, now + q * TERMS))
-            if ragged and t >= end:
-                dh_prev = dh
-            dh = dh_prev
+            dh = mask * over_lanes(dot(W, 0, s, now + q * TERMS))
             now = 4 * TERMS - now
             at += ahead * H
-            t += ahead
         if live and q == 0:
             dh0[n * H + u] = dh
 
@@ -185,7 +171,7 @@ def row_backward(gpu, H, nonlinearity, masked, ragged):
 
 @cache
 def grid_forward(gpu, H, nonlinearity, masked, ragged, plan):
-    cuda, publish = gpu.cuda, gpu.publish
+    cuda, publish, at_work = gpu.cuda, gpu.publish, make_at_work(gpu, ragged)
     step, _ = make_nonlinearity(gpu, nonlinearity, "float32")
     signal, wait = make_meeting(gpu)
     (tile,) = plan.tiles
@@ -237,7 +223,7 @@ def grid_forward(gpu, H, nonlinearity, masked, ragged, plan):
                         at = (n * T + t) * H + j
                         h = step(A[at] + b[j] + total(s, SUMS, i, v))
                         shown = h
-                        if ragged and t >= ends[n]:
+                        if not at_work(ends, n, t):
                             h = hT[n * H + j]
                             shown = zero
                         seen = h
@@ -258,7 +244,7 @@ def grid_forward(gpu, H, nonlinearity, masked, ragged, plan):
 
 @cache
 def grid_backward(gpu, H, nonlinearity, masked, ragged, plan):
-    cuda, publish = gpu.cuda, gpu.publish
+    cuda, publish, at_work = gpu.cuda, gpu.publish, make_at_work(gpu, ragged)
     _, step_back = make_nonlinearity(gpu, nonlinearity, "float32")
     signal, wait = make_meeting(gpu)
     (tile,) = plan.tiles
@@ -304,14 +290,14 @@ def grid_backward(gpu, H, nonlinearity, masked, ragged, plan):
                                 dh *= m[n * H + j]
                         else:
                             dh = dhT[n * H + j]
-                        if ragged and i_step > 0 and t - ahead >= ends[n]:
+                        if i_step > 0 and not at_work(ends, n, t - ahead):
                             dh = dh0[n * H + j]  # nothing of it went into the step before this one
                         if ragged or i_step == T:
                             dh0[n * H + j] = dh
                         if i_step != T:
                             at = (n * T + t) * H + j
                             da = step_back(dh + dhs[at], A[at])
-                            if ragged and t >= ends[n]:
+                            if not at_work(ends, n, t):
                                 da = zero
                             publish(x, then + n * STRIDE + j, da)
                             A[at] = da
@@ -327,7 +313,7 @@ def grid_backward(gpu, H, nonlinearity, masked, ragged, plan):
 
 @cache
 def step_forward(gpu, H, nonlinearity, ragged, dtype):
-    cuda = gpu.cuda
+    cuda, at_work = gpu.cuda, make_at_work(gpu, ragged)
     step, _ = make_nonlinearity(gpu, nonlinearity, dtype)
     zero = np.dtype(dtype).type(0)
 
@@ -340,7 +326,7 @@ def step_forward(gpu, H, nonlinearity, ragged, dtype):
             at = (n * T + t) * H + j
             h_next = step(A[at] + b[j] + Ah[e])
             shown = h_next
-            if ragged and t >= ends[n]:
+            if not at_work(ends, n, t):
                 h_next = h[e]
                 shown = zero
             hs[at] = shown
@@ -355,7 +341,7 @@ def step_forward(gpu, H, nonlinearity, ragged, dtype):
 
 @cache
 def step_backward(gpu, H, nonlinearity, ragged, dtype):
-    cuda = gpu.cuda
+    cuda, at_work = gpu.cuda, make_at_work(gpu, ragged)
     _, step_back = make_nonlinearity(gpu, nonlinearity, dtype)
     zero = np.dtype(dtype).type(0)
 
@@ -369,11 +355,10 @@ def step_backward(gpu, H, nonlinearity, ragged, dtype):
             n = e // H
             at = (n * T + t) * H + e - n * H
             da = step_back(dh[e] + dhs[at], A[at])
-            if ragged:
-                if t >= ends[n]:
-                    da = zero
-                else:
-                    dh[e] = zero
+            if not at_work(ends, n, t):
+                da = zero
+            elif ragged:
+                dh[e] = zero
             dA[e] = da
             A[at] = da
 
@@ -394,9 +379,10 @@ def forward(
     m, ends = call.mask(h_mask), call.ends(lengths)
     xs, (Wx, Wh, b), (h0,) = call.inputs(xs, ends), call.weights(), call.state(state)
     plan = call.plan(FORWARD)
-    hs, (hT,) = call.empty(N, T, H), call.final(plan, h0)
     A, masked, ragged = call.projection(xs, Wx), call.masked, call.ragged
-    hp = call.empty(N, T, H) if train else hs
+    new = call.zeros if ragged else call.empty  # a row kernel writes nothing beyond a sample's end
+    hs, (hT,) = new(N, T, H), call.final(plan, h0)
+    hp = new(N, T, H) if train else hs
 
     first, ahead = (T - 1, -1) if reverse else (0, 1)
     if plan.kind == "row":
