@@ -229,6 +229,25 @@ def test_lengths_of_all_steps_or_of_none(gpu, monkeypatch, cell, options, plan):
     assert not any(a.any() for a in (got.hs, got.dxs, *got.grads))
 
 
+@pytest.mark.parametrize("cell", CELLS[:2], ids=lambda cell: cell.name)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_lengths_in_passes_and_chunks(gpu, monkeypatch, cell, reverse):
+    """Samples that have ended beside others in one pass, and a whole pass of them."""
+    monkeypatch.setattr(planner, "PASS_ROWS", 2)
+    monkeypatch.setattr(product, "CHUNK", 16)
+    plan_as(monkeypatch, lambda p, N, H, precision: planner.grid_plan(p, N, H, precision, 1, 9))
+    p = make_problem(cell, (5, 3, 2, 17), lengths=True, reverse=reverse)
+    p.keywords["lengths"][:2] = 0
+    off = beyond(p)
+    p.xs[off] = p.dhs[off] = np.nan
+    check_problem(cell, p)
+
+
+def test_lengths_in_tf32(gpu, monkeypatch, high):
+    plan_as(monkeypatch, lambda p, N, H, precision: planner.grid_plan(p, N, H, precision, 1, 5))
+    check(CELLS[1], (3, 2, 4, 9), TF32, lengths=True, mask=True, peepholes="diagonal")
+
+
 @cells
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("place", ["xs", "dhs"])
