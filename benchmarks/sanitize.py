@@ -4,13 +4,15 @@
     compute-sanitizer --tool memcheck python -m benchmarks.sanitize
 
 Each cell runs forward and backward in each way (row, grid in float32 and in TF32, steps), the grid
-with several groups and blocks, and the ops run once. Results are compared with the reference. One
+with several groups and blocks, plainly and ("ragged") with an h_mask, with lengths and in reverse,
+and the ops run once. Results are compared with the reference. One
 line a case; exit code 1 if one is wrong. Without a GPU: one line that says why, exit code 1.
 """
 
 import argparse
 import sys
 from functools import partial
+from itertools import product
 from unittest import mock
 
 import numpy as np
@@ -26,7 +28,11 @@ from rnnfast.kernels import CELLS, load
 TOLERANCES = {"float32": 1e-5, "tf32": 5e-3}
 N, T, D, H = 5, 3, 4, 13
 GROUPS, UNITS = 2, 5  # of the grid: 2 groups of samples, each of 3 blocks
-OPTIONS = {"rnn": ({}, {"nonlinearity": "relu"})}  # the others have none
+OPTIONS = {
+    "rnn": ({}, {"nonlinearity": "relu"}),
+    "lstm": ({}, {"peepholes": "diagonal", "cell_clip": 0.5}, {"peepholes": "full"}),
+    "gru": ({}, {"reset_after": True}),
+}
 
 
 def make_plan(kind, gpu, products, N, H, dtype, precision):
@@ -38,7 +44,7 @@ def make_plan(kind, gpu, products, N, H, dtype, precision):
     return planner.Plan("steps", -(-N * H // planner.THREADS), planner.THREADS)
 
 
-def run_cell(cell, kind, precision, options, masked):
+def run_cell(cell, kind, precision, options, ragged):
     """Forward and backward of one cell; the largest error and what it may be."""
     rng = np.random.default_rng(0)
     columns = GATES[cell] * H
@@ -46,13 +52,17 @@ def run_cell(cell, kind, precision, options, masked):
     def normal(*shape):
         return rng.standard_normal(shape).astype(np.float32)
 
-    params = normal(D, columns) / 2, normal(H, columns) / 4, normal(columns)
+    keywords = dict(options)
+    b = normal(2, columns) if options.get("reset_after") else normal(columns)
+    params = normal(D, columns) / 2, normal(H, columns) / 4, b
+    if peepholes := keywords.pop("peepholes", None):
+        params += (normal(3, H) if peepholes == "diagonal" else normal(3, H, H) / 4,)
     states = 2 if cell == "lstm" else 1
     state, dstate = (tuple(normal(N, H) for _ in range(states)) for _ in range(2))
     xs, dhs = normal(N, T, D), normal(N, T, H)
-    keywords = dict(options)
-    if masked:
+    if ragged:
         keywords |= {"h_mask": (rng.random((N, H)) > 0.3) * np.float32(1.5), "reverse": True}
+        keywords["lengths"] = np.arange(N, dtype=np.intp) % (T + 1)
 
     def run(module, as_is):
         x, s, p, d, ds = xs, state, params, dhs, dstate
@@ -60,7 +70,7 @@ def run_cell(cell, kind, precision, options, masked):
         if not as_is:
             x, d = x.astype("f8"), d.astype("f8")
             s, p, ds = ([a.astype("f8") for a in arrays] for arrays in (s, p, ds))
-            if masked:
+            if ragged:
                 more["h_mask"] = more["h_mask"].astype("f8")
         hs, final, kept = module.forward(x, s, p, **more)
         grads = [np.full_like(a, np.nan) for a in p]
@@ -119,15 +129,15 @@ def cases():
     """{name: function}."""
     found = {"ops": run_ops}
     ways = [("row", "float32"), ("grid", "float32"), ("grid", "tf32"), ("steps", "float32")]
-    for cell in CELLS:
-        for options in OPTIONS.get(cell, ({},)):
-            for kind, precision in ways:
-                for masked in (False, True):
-                    if masked and options:
-                        continue
-                    words = [cell, *options.values(), kind, precision, "masked" * masked]
-                    name = "-".join(filter(None, words))
-                    found[name] = partial(run_cell, cell, kind, precision, options, masked)
+    variants = [(cell, options) for cell in CELLS for options in OPTIONS[cell]]
+    for (cell, options), (kind, precision) in product(variants, ways):
+        if options.get("peepholes") == "full" and kind != "steps":
+            continue
+        for ragged in (False, True):
+            named = (name if value is True else str(value) for name, value in options.items())
+            words = [cell, *named, kind, precision, "ragged" * ragged]
+            name = "-".join(filter(None, words))
+            found[name] = partial(run_cell, cell, kind, precision, options, ragged)
     return found
 
 

@@ -36,7 +36,7 @@ from rnnfast.losses import (
     TimeSquaredLoss,
 )
 from rnnfast.recurrent import GRU, LSTM, RNN, TimeGRU, TimeLSTM, TimeRNN
-from rnnfast.stacks import TimeBiGRU, TimeBiLSTM, TimeBiRNN, TimeStack
+from rnnfast.stacks import TimeBiGRU, TimeBiLSTM, TimeBiRNN, TimeReverse, TimeStack
 from rnnfast.time_layers import GPU, np
 
 __version__ = "0.1.0"
@@ -65,6 +65,7 @@ __all__ = [
     "TimeGRU",
     "TimeLSTM",
     "TimeRNN",
+    "TimeReverse",
     "TimeSigmoidWithLoss",
     "TimeSoftmaxWithLoss",
     "TimeSquaredLoss",

@@ -35,7 +35,7 @@ from rnnfast.losses import (
 )
 from rnnfast.models import RECURRENT, Model, Weights, _size, check_cell
 from rnnfast.recurrent import checked_lengths
-from rnnfast.stacks import TimeBiGRU, TimeBiLSTM, TimeBiRNN, TimeStack
+from rnnfast.stacks import TimeBiGRU, TimeBiLSTM, TimeBiRNN, TimeReverse, TimeStack
 
 BIDIRECTIONAL = {"rnn": TimeBiRNN, "lstm": TimeBiLSTM, "gru": TimeBiGRU}
 
@@ -72,7 +72,7 @@ def _sizes(owner, cell, sizes):
 class _Reader(Model):
     """Recurrent layers, under them an embedding where ids are read, on top an affine layer."""
 
-    time_affine = TimeAffine
+    affine_layer = TimeAffine
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class _Reader(Model):
             D = sizes["input_size"]
         made, more = _recurrent_layers(draw, cell, D, H, layers, bidirectional=bidirectional)
         W = draw.normal(H * directions, sizes[outputs])
-        self.affine = self.time_affine(W, draw.zeros(sizes[outputs]), device=draw.device)
+        self.affine = self.affine_layer(W, draw.zeros(sizes[outputs]), device=draw.device)
         seed = draw.seed() if dropout else None
         self.recurrent = TimeStack(made, dropout, rng=seed)
         self.drop_layers = self.recurrent.drop_layers[:]
@@ -143,7 +143,7 @@ class SequenceClassifier(_Reader):
     Of two directions it reads both final states. options: see rnnfast.sequences.
     """
 
-    time_affine = Affine
+    affine_layer = Affine
 
     def __init__(self, input_size, hidden_size, classes, **options):
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "classes": classes}
@@ -263,12 +263,13 @@ class Encoder(Model):
     ):
         owner = type(self).__name__
         sizes = _coder_sizes(owner, vocab_size, wordvec_size, hidden_size, layers, cell)
-        sizes["reverse"] = self.reverse = checks.flag(owner, "reverse", reverse)
+        sizes["reverse"] = checks.flag(owner, "reverse", reverse)
         V, D, H, layers, *_ = sizes.values()
         draw = Weights(owner, rng, dtype, device)
         self.embed = TimeEmbedding(draw.normal(V, D, 100), device=draw.device)
         made, names = _recurrent_layers(draw, cell, D, H, layers)
-        self.recurrent = TimeStack(made)
+        self.recurrent = TimeStack(map(TimeReverse, made) if reverse else made)
+        self._last = _h_places(self.recurrent, cell)[-1]
         super().__init__([self.embed, self.recurrent], ["embed_W", *names], sizes)
 
     @property
@@ -278,10 +279,8 @@ class Encoder(Model):
 
     def forward(self, xs, *, train=True, lengths=None):
         """xs (N, T) -> h (N, H) of the last layer; `state` has all there is."""
-        if self.reverse:
-            xs = _reversed(xs, lengths)
         self.recurrent.forward(self.embed.forward(xs, train=train), train=train, lengths=lengths)
-        return self.recurrent.layers[-1].h
+        return self.state[self._last]
 
     def backward(self, *dstate):
         """dstate: the gradients of `state` in its order; those left out are zero."""
@@ -557,20 +556,6 @@ def _coder_sizes(owner, vocab_size, wordvec_size, hidden_size, layers, cell):
 def _filled(state, stack):
     """state with None, zeros, for what is not given."""
     return (*state, *[None] * (len(stack.state) - len(state)))
-
-
-def _reversed(xs, lengths):
-    """Each row's first `lengths` ids the other way round; xs and lengths have yet to be checked."""
-    xs = checks.integers("Encoder", "xs", xs)
-    if lengths is None or xs.ndim != 2:
-        return xs[:, ::-1] if xs.ndim == 2 else xs
-    N, T = xs.shape
-    lengths = checked_lengths("Encoder", lengths, N, T)
-    if lengths is None:
-        return xs[:, ::-1]
-    places = (lengths[:, np.newaxis] - 1 - np.arange(T)) % T
-    xp = checks.namespace(xs)
-    return xp.take_along_axis(xs, checks.beside(xs, places), axis=1)
 
 
 MODELS = {

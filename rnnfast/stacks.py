@@ -1,4 +1,4 @@
-"""Layers made of recurrent layers: both directions side by side, any number on top of each other.
+"""Layers made of recurrent layers: both directions side by side, backwards alone, stacks.
 
 N batch, T time, D input, H hidden. Schuster and Paliwal 1997 (both directions); Deep Learning from
 Scratch 2, chapter 6 (stacks) and 8 (TimeBiLSTM).
@@ -191,10 +191,41 @@ class TimeBiGRU(_TimeBi):
         super().__init__(TimeGRU, (Wx1, Wh1, b1), (Wx2, Wh2, b2), stateful, device, options)
 
 
+class TimeReverse(_Parts):
+    """`layer`, a TimeRNN, TimeLSTM or TimeGRU, from the sequence's end to its start.
+
+    hs[:, t] still belongs to xs[:, t]; the final state is the one of t = 0. With lengths every
+    sample starts at its own end.
+    """
+
+    def __init__(self, layer):
+        self._name = type(self).__name__
+        if not isinstance(layer, (TimeRNN, TimeLSTM, TimeGRU)):
+            kind = type(layer).__name__
+            raise TypeError(
+                f"{self._name}: layer must be a TimeRNN, TimeLSTM or TimeGRU, got {kind}"
+            )
+        self.layer = layer
+        self.parts = [layer]
+        self.params, self.grads = layer.params, layer.grads
+
+    def forward(self, xs, *, train=True, lengths=None):
+        """xs (N, T, D) -> hs (N, T, H). train and lengths as in TimeLSTM.forward."""
+        checked = self.layer._checked_forward(xs, train)
+        if lengths is not None:
+            lengths = checked_lengths(self._name, lengths, *xs.shape[:2])
+        return self.layer._forward(checked, train=train, lengths=lengths, reverse=True)
+
+    def backward(self, dhs, *dstate):
+        """dhs (N, T, H) -> dxs (N, T, D); dstate: the gradients of `state`, or nothing."""
+        return self.layer.backward(dhs, *dstate)
+
+
 class TimeStack(_Parts):
     """Recurrent layers on top of each other, of one or both directions, with dropout between them.
 
-    layers: TimeRNN, TimeLSTM, TimeGRU, TimeBi* or stacks, each as wide as the next one reads.
+    layers: TimeRNN, TimeLSTM, TimeGRU, TimeBi*, TimeReverse or stacks, each as wide as the next
+    one reads.
     dropout_ratio: what is dropped of each layer's output but the last one's, in training
     (Zaremba et al. 2014, https://arxiv.org/abs/1409.2329); rng as in TimeDropout, one seed for all.
     params and grads are those of the layers in order, `drop_layers` the TimeDropout between them.
@@ -252,9 +283,9 @@ class TimeStack(_Parts):
 
 def _width(layer):
     """How wide a layer's output is."""
-    if isinstance(layer, _TimeBi):
-        return sum(map(_width, layer.parts))
-    return _width(layer.layers[-1]) if isinstance(layer, TimeStack) else layer.Wh.shape[0]
+    if isinstance(layer, TimeStack):
+        return _width(layer.layers[-1])
+    return sum(map(_width, layer.parts)) if isinstance(layer, _Parts) else layer.Wh.shape[0]
 
 
 def _reads(layer):

@@ -34,6 +34,7 @@ from rnnfast.recurrent import GRU, LSTM, RNN, TimeGRU, TimeLSTM, TimeRNN
 from rnnfast.stacks import TimeBiGRU as TimeBiGRU
 from rnnfast.stacks import TimeBiLSTM
 from rnnfast.stacks import TimeBiRNN as TimeBiRNN
+from rnnfast.stacks import TimeReverse as TimeReverse
 from rnnfast.stacks import TimeStack as TimeStack
 
 GPU = False  # the book's switch from NumPy to CuPy; here the device decides (rnnfast.kernels)

@@ -67,7 +67,7 @@ cdef class Cache:
     cdef strided xs_view, h0_view, c0_view, mask_view, seen0_view
     cdef ptrdiff_t N, T, D, H
     cdef int type_num
-    cdef bint reverse, used
+    cdef bint reverse, peepholes, full, used
     cdef Options options
 
 
@@ -258,6 +258,7 @@ cdef class Cell:
             cache.mask_view, cache.seen0_view = optional(mask), optional(seen0)
             cache.N, cache.T, cache.D, cache.H = N, T, D, H
             cache.type_num, cache.reverse, cache.options, cache.steps = p.type_num, reverse, options, steps
+            cache.peepholes, cache.full = p.Wp is not None, p.full
         if N == 0 or T == 0:
             (<object>hT)[...] = 0 if h0 is None else h0
             if self.has_c:
@@ -307,8 +308,10 @@ cdef class Cell:
             raise RuntimeError(f"{self.name}: this cache was used by an earlier backward; call forward again")
         cdef Params p = self.check_params(params, k.options.reset_after)
         cdef ptrdiff_t N = k.N, T = k.T, D = k.D, H = k.H
-        if p.D != D or p.H != H or p.type_num != k.type_num or (k.panels is not None and p.full != (k.c is not None)):
+        if p.D != D or p.H != H or p.type_num != k.type_num:
             raise ValueError(f"{self.name}: params must be those of forward, with D = {D} and H = {H}")
+        if (p.Wp is not None) != k.peepholes or p.full != k.full:
+            raise ValueError(f"{self.name}: params must be those of forward, with the same Wp or none")
         cdef cnp.ndarray g = readable(dhs, 3, p.type_num, f"{self.name}: dhs", True)
         if cnp.PyArray_DIM(g, 0) != N or cnp.PyArray_DIM(g, 1) != T or cnp.PyArray_DIM(g, 2) != H:
             raise ValueError(f"{self.name}: dhs must be (N, T, H) = ({N}, {T}, {H}), got {dhs.shape}")

@@ -23,11 +23,11 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from cases import VARIANTS
+from cases import VARIANTS, make_problem, variant_name
 
 import rnnfast
 from rnnfast import cuda, kernels
-from rnnfast.cuda import planner
+from rnnfast.cuda import call, planner
 from rnnfast.cuda.runtime import Compiler
 
 GPUS = {  # name: compute capability, multiprocessors, bytes of shared memory for a block at most
@@ -181,12 +181,17 @@ def probe(gpu):
 
 
 class Running:
-    """The column runs on a probe meanwhile; `kernels` are those that it asked for."""
+    """The column runs on a probe meanwhile; `kernels` are those that it asked for, after `plan`."""
 
     def __init__(self, gpu, precision="float32"):
-        self.probe, self.precision = probe(gpu), precision
+        self.probe, self.precision, self.plan = probe(gpu), precision, None
+
+    def make_plan(self, *arguments):
+        self.plan = planner.make_plan(*arguments)
+        return self.plan
 
     def __enter__(self):
+        call.make_plan = self.make_plan
         self.before = kernels.get_float32_matmul_precision()
         self.start = len(self.probe.compiled)
         cuda.use(self.probe)
@@ -199,42 +204,27 @@ class Running:
         self.ignored.__exit__(*error)
         rnnfast.set_float32_matmul_precision(self.before)
         cuda.use(None)
+        call.make_plan = planner.make_plan
 
     @property
     def kernels(self):
         return self.probe.compiled[self.start :]
 
 
-def plans(gpu, cell, N, H, precision):
-    """The plans of forward and of backward."""
-    module = module_of(cell)
-    return [
-        planner.make_plan(probe(gpu), products, N, H, "float32", precision)
-        for products in (module.FORWARD, module.BACKWARD)
-    ]
-
-
-def module_of(cell):
-    return import_module(f"rnnfast.cuda.{cell.name}")
-
-
 @cache
-def compile_cell(gpu, cell, options, N, H, precision="float32", masked=False):
-    """What forward and backward launch, compiled: two lists of kernels."""
-    T = D = 1
+def compile_cell(gpu, cell, options, N, H, precision="float32", **ways):
+    """What forward and backward launch, compiled: of each its plan and its kernels.
 
-    def zeros(*shape):
-        return np.zeros(shape, np.float32)
-
-    params = zeros(D, cell.gates * H), zeros(H, cell.gates * H), zeros(cell.gates * H)
-    state, mask = (zeros(N, H),) * cell.states, zeros(N, H) if masked else None
-    module = module_of(cell)
-    with Running(gpu, precision) as forward:
-        *_, cache_ = module.forward(zeros(N, T, D), state, params, h_mask=mask, **dict(options))
-        forward_kernels = list(forward.kernels)
-    with Running(gpu, precision) as backward:
-        module.backward(zeros(N, T, H), state, params, cache_, params)
-        return forward_kernels, list(backward.kernels)
+    options and ways (mask, lengths): keyword arguments of make_problem, the first as items.
+    """
+    p = make_problem(cell, (N, 1, 1, H), **dict(options), **ways)
+    module = import_module(f"rnnfast.cuda.{cell.name}")
+    with Running(gpu, precision) as running:
+        *_, cache_ = module.forward(p.xs, p.state, p.params, **p.keywords)
+        forward = running.plan, list(running.kernels)
+    with Running(gpu, precision) as running:
+        module.backward(p.dhs, p.dstate, p.params, cache_, p.poisoned_grads())
+        return forward, (running.plan, list(running.kernels))
 
 
 @cache
@@ -295,14 +285,12 @@ def table(gpu):
     yield "| " + " | ".join((*HEADINGS, *COUNTED)) + " |"
     yield "|" + " --- |" * 3 + " ---: |" * (len(HEADINGS) - 3 + len(COUNTED))
     for (cell, options), (N, H), precision in product(VARIANTS, SHAPES, PRECISIONS):
-        both = plans(gpu, cell, N, H, precision)
         tf32 = precision == "tf32"
-        found = compile_cell(gpu, cell, tuple(options.items()), N, H, precision)
-        for plan, of_plan in zip(both, found, strict=True):
+        for plan, of_plan in compile_cell(gpu, cell, tuple(options.items()), N, H, precision):
             if tf32 and plan.kind != "grid":
                 continue  # the same kernels as in float32
             for kernel in of_plan:
-                name = " ".join((short(kernel), *options.values()))
+                name = " ".join((short(kernel), *variant_name(cell, options).split("-")[1:]))
                 yield row(name, kernel, f"{N}, {H}", str(plan), tf32)
     for kernel in compile_ops(gpu):
         plan = f"{kernel.threads} threads a block"

@@ -14,6 +14,7 @@ from cases import (
     cells,
     make_problem,
     read_only,
+    variants,
 )
 
 from rnnfast import kernels
@@ -46,7 +47,7 @@ def bad_forwards(cell, p):
         yield f"params[{k}]: None", {"params": (*p.params[:k], None, *p.params[k + 1 :])}
     yield "params: None", {"params": None}
     yield "params: one", {"params": p.params[:1]}
-    yield "params: four", {"params": (*p.params, p.params[0])}
+    yield "params: one too many", {"params": (*p.params, p.params[0])}
     for dtype in ("float16", "complex64", "int32"):
         q = p.astype(dtype)
         yield f"all {dtype}", {"xs": q.xs, "state": q.state, "params": q.params}
@@ -57,13 +58,18 @@ def bad_forwards(cell, p):
     if cell.name == "rnn":
         for value in ("sigmoid", None, 3):
             yield f"nonlinearity={value!r}", {"nonlinearity": value}
+    if cell.name == "lstm":
+        for value in ("much", 0, -1.0, np.inf, np.nan, np.ones(2)):
+            yield f"cell_clip={value!r}", {"cell_clip": value}
+    if cell.name == "gru":  # b is of the other convention then
+        yield "reset_after", {"reset_after": not p.options.get("reset_after", False)}
 
 
-@cells
+@variants
 @pytest.mark.parametrize("train", [True, False])
-def test_forward(fast, cell, train):
-    module, p = fast.load(cell.name), make_problem(cell, SHAPE, fast.dtype)
-    good = {"xs": p.xs, "state": p.state, "params": p.params, "train": train}
+def test_forward(fast, cell, options, train):
+    module, p = fast.load(cell.name), make_problem(cell, SHAPE, fast.dtype, **options)
+    good = {"xs": p.xs, "state": p.state, "params": p.params, "train": train, **p.options}
     module.forward(**good)
     for what, change in bad_forwards(cell, p):
         with pytest.raises(REJECTED):
@@ -89,18 +95,24 @@ def bad_backwards(p, grads):
     yield "grads: None", {"grads": None}
     yield "grads: one", {"grads": grads[:1]}
     yield "grads: two, with b", {"grads": grads[:2]}
-    yield "grads: four", {"grads": (*grads, grads[0])}
+    yield "grads: one too many", {"grads": (*grads, grads[0])}
+    if len(p.params) == 4:
+        yield "params: without Wp", {"params": p.params[:3], "grads": grads[:3]}
+        H = p.params[1].shape[0]
+        other = (3, H, H) if p.params[3].ndim == 2 else (3, H)
+        Wp, dWp = np.ones(other, p.dtype), np.ones(other, p.dtype)
+        yield "params: the other Wp", {"params": (*p.params[:3], Wp), "grads": (*grads[:3], dWp)}
     q = p.astype("float64" if p.dtype == np.float32 else "float32")
     everything = {"dhs": q.dhs, "dstate": q.dstate, "params": q.params}
     yield "another dtype than forward's", {**everything, "grads": q.poisoned_grads()}
 
 
-@cells
-def test_backward(fast, cell):
+@variants
+def test_backward(fast, cell, options):
     """Nothing is written before the exception, and the cache can still be used after it."""
-    module, p = fast.load(cell.name), make_problem(cell, SHAPE, fast.dtype)
+    module, p = fast.load(cell.name), make_problem(cell, SHAPE, fast.dtype, **options)
     expected = p.run(module)
-    *_, cache = module.forward(p.xs, p.state, p.params)
+    *_, cache = module.forward(p.xs, p.state, p.params, **p.keywords)
     grads = tuple(np.full_like(a, 7) for a in p.params)
     good = {"dhs": p.dhs, "dstate": p.dstate, "params": p.params, "grads": grads}
     for what, change in bad_backwards(p, grads):

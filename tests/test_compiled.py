@@ -5,11 +5,12 @@ Needs the `cuda-compile` extra; one shape for each kernel, `python tests/compile
 
 import importlib
 import re
+from itertools import product
 
 import compiled
 import numpy as np
 import pytest
-from cases import CELLS, VARIANTS, cells, variants
+from cases import CELLS, VARIANTS, variant_name
 
 from rnnfast.cuda import planner
 
@@ -19,17 +20,20 @@ pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 GPU = "H100"
 WAYS = {"row": (20, 100), "grid": (20, 650), "steps": compiled.STEPS}
 PRECISION_OF = [(kind, "float32") for kind in WAYS] + [("grid", "tf32")]
-ways = pytest.mark.parametrize(("kind", "precision"), PRECISION_OF)
+RUNS = [
+    (*variant, *way)
+    for variant, way in product(VARIANTS, PRECISION_OF)
+    if way[0] == "steps" or variant[1].get("peepholes") != "full"
+]
+IN_ONE_KERNEL = [(cell, options) for cell, options, kind, _ in RUNS if kind == "row"]
 
 
-def compile_way(cell, options, kind, precision, masked=False):
+def compile_way(cell, options, kind, precision, **ways):
     """The kernels of forward and backward, in one list."""
-    shape = WAYS[kind]
-    plans = compiled.plans(GPU, cell, *shape, precision)
-    assert [plan.kind for plan in plans] == [kind] * 2
-    options = tuple(options.items())
-    forward, backward = compiled.compile_cell(GPU, cell, options, *shape, precision, masked)
-    return forward + backward
+    items = tuple(options.items())
+    both = compiled.compile_cell(GPU, cell, items, *WAYS[kind], precision, **ways)
+    assert [plan.kind for plan, _ in both] == [kind] * 2
+    return [kernel for _, kernels in both for kernel in kernels]
 
 
 def assert_clean(found, tf32=False):
@@ -40,8 +44,10 @@ def assert_clean(found, tf32=False):
         assert kernel.static + kernel.dynamic <= room, kernel
 
 
-@variants
-@ways
+@pytest.mark.parametrize(
+    ("cell", "options", "kind", "precision"),
+    [pytest.param(*run, id="-".join((variant_name(*run[:2]), *run[2:]))) for run in RUNS],
+)
 def test_cells(cell, options, kind, precision):
     found = compile_way(cell, options, kind, precision)
     assert len(found) >= 2
@@ -49,24 +55,30 @@ def test_cells(cell, options, kind, precision):
     assert_clean(found, tf32=precision == "tf32")
 
 
-@cells
-def test_widest_rows(cell):
-    """The row kernels keep the most in registers at the planner's limit."""
-    H = planner.ROW_UNITS
-    assert compiled.plans(GPU, cell, 256, H, "float32")[0].kind == "row"
-    forward, backward = compiled.compile_cell(GPU, cell, (), 256, H)
-    assert_clean(forward + backward)
+@pytest.mark.parametrize(
+    ("cell", "options"),
+    [pytest.param(*variant, id=variant_name(*variant)) for variant in IN_ONE_KERNEL],
+)
+def test_widest_rows(cell, options):
+    """The row kernels keep the most in registers at the planner's limit, with all there can be."""
+    ways, items = {"mask": True, "lengths": True}, tuple(options.items())
+    for plan, found in compiled.compile_cell(GPU, cell, items, 256, planner.ROW_UNITS, **ways):
+        assert plan.kind == "row"
+        assert_clean(found)
 
 
-@pytest.mark.parametrize("kind", ["row", "grid"])
-def test_with_h_mask(kind):
+@pytest.mark.parametrize("way", ["mask", "lengths"])
+@pytest.mark.parametrize("kind", WAYS)
+def test_ways_to_call(kind, way):
     cell = next(cell for cell in CELLS if cell.name == "lstm")
-    masked = compile_way(cell, {}, kind, "float32", masked=True)
-    assert_clean(masked)
+    found = compile_way(cell, {}, kind, "float32", **{way: True})
+    assert_clean(found)
     plain = compile_way(cell, {}, kind, "float32")
-    for a, b in zip(masked, plain, strict=True):
+    if (kind, way) == ("steps", "mask"):
+        return  # there it is a product of arrays
+    for a, b in zip(found, plain, strict=True):
         assert a.name == b.name
-        assert a.opcodes != b.opcodes, a.name  # it was compiled with the mask
+        assert a.opcodes != b.opcodes, a.name  # it was compiled with the mask, with lengths
 
 
 def test_numpy_without_row_stack(monkeypatch):
@@ -85,9 +97,8 @@ def test_ops():
 def test_no_kernel_is_missing():
     """Those compiled above are all that the column has; they are compiled once for all tests."""
     found = list(compiled.compile_ops(GPU))
-    for cell, options in VARIANTS:
-        for kind, precision in PRECISION_OF:
-            found += compile_way(cell, options, kind, precision)
+    for run in RUNS:
+        found += compile_way(*run)
     assert {kernel.name for kernel in found} == compiled.kernel_names()
 
 
@@ -178,9 +189,7 @@ def test_tensor_cores_are_found():
 
 
 def test_row_of_the_table():
-    cell, options = VARIANTS[0]
-    kernel = compile_way(cell, options, "row", "float32")[0]
-    plan = compiled.plans(GPU, cell, *WAYS["row"], "float32")[0]
+    (plan, (kernel,)), _ = compiled.compile_cell(GPU, VARIANTS[0][0], (), *WAYS["row"], "float32")
     line = compiled.row("rnn_row_forward", kernel, "20, 100", str(plan), tf32=False)
     columns = line.strip("| ").split(" | ")
     assert len(columns) == len(compiled.HEADINGS) + len(compiled.COUNTED)

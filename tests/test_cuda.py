@@ -8,7 +8,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from cases import CELLS, assert_close, assert_grad_close, cells, make_problem, variants
+from cases import (
+    CELLS,
+    VARIANTS,
+    assert_close,
+    assert_grad_close,
+    cells,
+    make_problem,
+    variant_name,
+    variants,
+)
 from simulator import Counter, Deadlock, DeviceArray, Simulator
 
 import rnnfast
@@ -50,19 +59,33 @@ def plan_as(monkeypatch, make):
 
 
 def check(cell, shape, tolerance=1e-5, **keywords):
-    problem = make_problem(cell, shape, **keywords)
+    return check_problem(cell, make_problem(cell, shape, **keywords), tolerance)
+
+
+def check_problem(cell, problem, tolerance=1e-5):
+    """Against the reference; returns what the column gave."""
     got = problem.run(kernels.load(cell.name, "cuda"))
     expected = problem.astype("float64").run(kernels.load(cell.name, "reference"))
     for (name, a), (_, b) in zip(got.arrays(), expected.arrays(), strict=True):
         assert_close(a, b, name, tolerance)
     for (name, a), (_, b) in zip(got.named_grads(), expected.named_grads(), strict=True):
         assert_grad_close(a, b, name, tolerance)
+    return got
 
 
-# Each way to run
+# Each way to run: full peepholes have but one, in steps
+
+in_one_kernel = pytest.mark.parametrize(
+    ("cell", "options"),
+    [
+        pytest.param(*variant, id=variant_name(*variant))
+        for variant in VARIANTS
+        if variant[1].get("peepholes") != "full"
+    ],
+)
 
 
-@variants
+@in_one_kernel
 @pytest.mark.parametrize("H", [1, 3, 4, 7, 20])
 @pytest.mark.parametrize("way", [{}, {"reverse": True, "mask": True}], ids=["plain", "other"])
 def test_row(gpu, monkeypatch, cell, options, H, way):
@@ -70,7 +93,7 @@ def test_row(gpu, monkeypatch, cell, options, H, way):
     check(cell, (3, 4, 5, H), **way, **options)
 
 
-@variants
+@in_one_kernel
 @pytest.mark.parametrize("blocks", [1, 2, 7])
 @pytest.mark.parametrize("way", [{}, {"reverse": True, "mask": True}], ids=["plain", "other"])
 def test_grid(gpu, monkeypatch, cell, options, blocks, way):
@@ -85,7 +108,7 @@ def test_grid(gpu, monkeypatch, cell, options, blocks, way):
     check(cell, (3, 3, 4, 13), **way, **options)
 
 
-@variants
+@in_one_kernel
 @pytest.mark.parametrize(("groups", "rows"), [(2, 3), (3, 2), (5, 1)])
 def test_grid_of_several_groups(gpu, monkeypatch, cell, options, groups, rows):
     def several(products, N, H, precision):
@@ -97,7 +120,7 @@ def test_grid_of_several_groups(gpu, monkeypatch, cell, options, groups, rows):
     check(cell, (5, 3, 4, 9), **options)
 
 
-@variants
+@in_one_kernel
 def test_grid_in_passes_and_chunks(gpu, monkeypatch, cell, options):
     """More rows than a product takes at a time, and more terms than lie in shared memory."""
     monkeypatch.setattr(planner, "PASS_ROWS", 2)
@@ -123,6 +146,106 @@ def test_steps(gpu, monkeypatch, cell, options, dtype, way):
     plan_as(monkeypatch, lambda _, N, H, __: planner._steps(N, H))
     tolerance = 1e-5 if dtype == "float32" else 1e-12
     check(cell, (5, 3, 4, 60), tolerance, dtype=dtype, **way, **options)
+
+
+def test_full_peepholes_run_in_steps(gpu, monkeypatch):
+    """Where an LSTM without them is a row or a grid."""
+    lstm = kernels.load("lstm", "cuda")
+    for H, kind in ((20, "row"), (200, "grid")):
+        for products in (lstm.FORWARD, lstm.BACKWARD):
+            assert planner.make_plan(H100, products, 3, H, "float32", "float32").kind == kind
+        assert planner.make_plan(H100, None, 3, H, "float32", "float32").kind == "steps"
+    asked = []
+
+    def steps(products, N, H, precision):
+        asked.append(products)
+        return planner._steps(N, H)
+
+    plan_as(monkeypatch, steps)
+    cell = next(cell for cell in CELLS if cell.name == "lstm")
+    for peepholes in (None, "diagonal", "full"):
+        make_problem(cell, (2, 1, 3, 4), peepholes=peepholes).run(lstm)
+    assert asked == [lstm.FORWARD, lstm.BACKWARD] * 2 + [None, None]
+
+
+# Lengths
+
+PLANS = {
+    "row": lambda _, N, H, __: planner.Plan("row", N, product.up(4 * H, 32)),
+    "blocks": lambda p, N, H, precision: planner.grid_plan(p, N, H, precision, 1, 2),
+    "groups": lambda p, N, H, precision: planner.grid_plan(p, N, H, precision, 3, 3),
+    "steps": lambda _, N, H, __: planner._steps(N, H),
+}
+ragged_ways = pytest.mark.parametrize(
+    ("cell", "options", "plan"),
+    [
+        pytest.param(*variant, plan, id=f"{variant_name(*variant)}-{plan}")
+        for variant in VARIANTS
+        for plan in PLANS
+        if plan == "steps" or variant[1].get("peepholes") != "full"
+    ],
+)
+
+
+def beyond(problem):
+    """(N, T), which steps lie beyond the lengths."""
+    N, T, _ = problem.xs.shape
+    return np.arange(T) >= problem.keywords["lengths"].reshape(N, 1)
+
+
+@ragged_ways
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("mask", [False, True])
+def test_lengths(gpu, monkeypatch, cell, options, plan, reverse, mask):
+    """From 0 to T, in every way to run; what lies beyond them may be anything."""
+    plan_as(monkeypatch, PLANS[plan])
+    p = make_problem(cell, (5, 3, 3, 5), lengths=True, reverse=reverse, mask=mask, **options)
+    off = beyond(p)
+    p.xs[off] = p.dhs[off] = np.nan
+    got = check_problem(cell, p)
+    assert (got.hs[off] == 0).all()
+    assert (got.dxs[off] == 0).all()
+    nothing = p.keywords["lengths"] == 0
+    assert nothing.any()
+    for given, passed in ((p.state, got.state), (p.dstate, got.dstate)):
+        for a, b in zip(given, passed, strict=True):
+            np.testing.assert_array_equal(a[nothing], b[nothing])
+
+
+@ragged_ways
+def test_lengths_of_all_steps_or_of_none(gpu, monkeypatch, cell, options, plan):
+    """The first give the bits that no lengths give, the others nothing but the states."""
+    plan_as(monkeypatch, PLANS[plan])
+    module = kernels.load(cell.name, "cuda")
+    p = make_problem(cell, (4, 2, 3, 4), **options)
+    expected = p.run(module)
+    p.keywords["lengths"] = np.full(4, 2)
+    got = p.run(module)
+    for (name, a), (_, b) in zip(got.arrays(), expected.arrays(), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=name)
+    p.keywords["lengths"] = np.zeros(4, np.intp)
+    p.xs[...] = p.dhs[...] = np.inf
+    got = p.run(module)
+    assert not any(a.any() for a in (got.hs, got.dxs, *got.grads))
+
+
+@pytest.mark.parametrize("cell", CELLS[:2], ids=lambda cell: cell.name)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_lengths_in_passes_and_chunks(gpu, monkeypatch, cell, reverse):
+    """Samples that have ended beside others in one pass, and a whole pass of them."""
+    monkeypatch.setattr(planner, "PASS_ROWS", 2)
+    monkeypatch.setattr(product, "CHUNK", 16)
+    plan_as(monkeypatch, lambda p, N, H, precision: planner.grid_plan(p, N, H, precision, 1, 9))
+    p = make_problem(cell, (5, 3, 2, 17), lengths=True, reverse=reverse)
+    p.keywords["lengths"][:2] = 0
+    off = beyond(p)
+    p.xs[off] = p.dhs[off] = np.nan
+    check_problem(cell, p)
+
+
+def test_lengths_in_tf32(gpu, monkeypatch, high):
+    plan_as(monkeypatch, lambda p, N, H, precision: planner.grid_plan(p, N, H, precision, 1, 5))
+    check(CELLS[1], (3, 2, 4, 9), TF32, lengths=True, mask=True, peepholes="diagonal")
 
 
 @cells
@@ -189,6 +312,103 @@ def test_launches_of_a_call(monkeypatch, cell, kind, states):
         assert max(counts[0]) <= 8 + 2 * (cell.name == "gru")  # dWh has two sources there
     finally:
         cuda.use(None)
+
+
+# The GRU: with r after the product its steps are shorter
+
+GRU = next(cell for cell in CELLS if cell.name == "gru")
+conventions = pytest.mark.parametrize("reset_after", [False, True], ids=["before", "after"])
+
+
+@pytest.mark.parametrize(("options", "meetings"), [({}, 2), ({"reset_after": True}, 1)])
+def test_meetings_of_the_blocks_of_a_gru(monkeypatch, options, meetings):
+    """Two a step, with r after the product one; and one more for the states."""
+    arrivals = []
+
+    class Counting(Simulator):
+        @staticmethod
+        def arrive(p, i):
+            arrivals.append(i)
+            Simulator.arrive(p, i)
+
+    plan_as(monkeypatch, PLANS["blocks"])
+    cuda.use(Counting())
+    try:
+        module, p = kernels.load("gru", "cuda"), make_problem(GRU, (1, 4, 2, 4), **options)
+        *_, cache = module.forward(p.xs, p.state, p.params, **options)
+        forward = len(arrivals)
+        module.backward(p.dhs, p.dstate, p.params, cache, p.poisoned_grads())
+    finally:
+        cuda.use(None)
+    T, blocks = 4, 2
+    assert forward == blocks * (meetings * T + 1)
+    assert len(arrivals) - forward <= forward
+
+
+@pytest.mark.parametrize("plan", ["row", "blocks"])
+def test_launches_of_a_gru_with_r_after_the_product(monkeypatch, plan):
+    """No more than without; lengths cost fills and what clears xs, whatever T."""
+    simulator = Simulator()
+    plan_as(monkeypatch, PLANS[plan])
+    cuda.use(simulator)
+    try:
+        module, counts = kernels.load("gru", "cuda"), []
+        for ways in ({}, {"reset_after": True}, {"reset_after": True, "lengths": True}):
+            for T in (1, 3):
+                p = make_problem(GRU, (2, T, 3, 4), **ways)
+                params, grads = (on_gpu(simulator, *a) for a in (p.params, p.poisoned_grads()))
+                state, dstate = (on_gpu(simulator, *a) for a in (p.state, p.dstate))
+                xs, dhs = on_gpu(simulator, p.xs, p.dhs)
+                Counter.launches = 0
+                *_, cache = module.forward(xs, state, params, **p.keywords)
+                forward, Counter.launches = Counter.launches, 0
+                module.backward(dhs, dstate, params, cache, grads)
+                counts.append((forward, Counter.launches))
+    finally:
+        cuda.use(None)
+    plain, after, ragged = counts[::2]
+    assert counts[1::2] == [plain, after, ragged]
+    assert after[0] == plain[0]
+    assert after[1] <= plain[1]
+    assert ragged[0] <= after[0] + 6
+    assert ragged[1] == after[1] + 1
+
+
+@conventions
+@pytest.mark.parametrize("reverse", [False, True])
+def test_lengths_of_a_gru_in_passes_and_chunks(gpu, monkeypatch, reset_after, reverse):
+    """Samples that have ended beside others in one pass, and whole passes of them."""
+    monkeypatch.setattr(planner, "PASS_ROWS", 2)
+    monkeypatch.setattr(product, "CHUNK", 16)
+    plan_as(monkeypatch, lambda p, N, H, precision: planner.grid_plan(p, N, H, precision, 1, 9))
+    p = make_problem(GRU, (5, 3, 2, 17), lengths=True, reverse=reverse, reset_after=reset_after)
+    p.keywords["lengths"][:2] = 0
+    off = beyond(p)
+    p.xs[off] = p.dhs[off] = np.nan
+    check_problem(GRU, p)
+
+
+@conventions
+def test_gru_in_tf32(gpu, monkeypatch, high, reset_after):
+    plan_as(monkeypatch, lambda p, N, H, precision: planner.grid_plan(p, N, H, precision, 1, 5))
+    ways = {"reset_after": reset_after, "z_keeps": True, "lengths": True, "mask": True}
+    check(GRU, (3, 2, 4, 9), TF32, **ways)
+
+
+@conventions
+def test_every_schedule_of_a_gru_gives_the_same_bits(monkeypatch, reset_after):
+    """With lengths, where what the blocks exchange is not always written."""
+    plan_as(monkeypatch, PLANS["groups"])
+    problem, results = make_problem(GRU, (4, 3, 2, 5), lengths=True, reset_after=reset_after), []
+    for seed in (None, 1, 2):
+        cuda.use(Simulator(seed))
+        try:
+            results.append(problem.run(kernels.load("gru", "cuda")))
+        finally:
+            cuda.use(None)
+    for other in results[1:]:
+        for (name, a), (_, b) in zip(results[0].arrays(), other.arrays(), strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=name)
 
 
 # Arrays on the GPU

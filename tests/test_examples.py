@@ -80,10 +80,28 @@ def test_bad_options(argv, capsys):
     assert "error: " in capsys.readouterr().err
 
 
+def code_of(section):
+    """The blocks of Python in a section of README.md."""
+    text = README.read_text(encoding="utf-8").split(f"\n## {section}\n")[1].split("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't:DeprecationWarning")  # Keras
+def test_weights_in_and_out_of_the_readme(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    for package in ("torch", "keras", "onnx"):
+        pytest.importorskip(package)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for code in code_of("Weights in and out"):
+        exec(compile(code, str(README), "exec"), names)
+    assert names["gru"].Wx.shape == (100, 600)
+    assert [p.shape for p in names["stack"].params[-3:]] == [(400, 800), (200, 800), (800,)]
+
+
 def test_hello_of_the_readme(capsys):
     """Under ten lines; it says ello, letter by letter, from a state that knows nothing else."""
-    section = README.read_text(encoding="utf-8").split("\n## Hello\n")[1].split("\n## ")[0]
-    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    (code,) = code_of("Hello")
     assert len([line for line in code.splitlines() if line.strip()]) < 10
     names = {}
     exec(compile(code, str(README), "exec"), names)
@@ -132,7 +150,7 @@ def test_sums():
 def test_addition_learns_and_holds_out():
     """A tenth of the sums is held out; their loss is far below that of a guess."""
     model, xs, ts, shares = addition.run(hidden=48, size=3000, epochs=4)
-    assert model.encoder.reverse and model.decoder.peeky and len(xs) == 300
+    assert model.sizes["reverse"] and model.decoder.peeky and len(xs) == 300
     seen, held_out = common.split(3000, addition.TESTED, 0)
     assert not set(seen) & set(held_out) and len(seen) + len(held_out) == 3000
     assert rows(addition.make_data(3000, 0)[0][held_out]) == rows(xs)

@@ -263,6 +263,24 @@ def test_any_layout_of_the_inputs(column, cell, layout):
     assert_same_values(p.run(column.load(cell.name)), expected)
 
 
+@variants
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.large
+def test_any_layout_with_every_option(column, cell, options, reverse):
+    """Params, inputs and grads of every variant, with lengths and a mask."""
+    ways = {"reverse": reverse, "lengths": True, "mask": True, **options}
+    problem, expected = solved(cell, (5, 4, 7, 19), column.dtype, **ways)
+    module = column.load(cell.name)
+    for name in WRITABLE_LAYOUTS:
+        view = LAYOUTS[name]
+        p = replace(problem, params=tuple(map(view, problem.params)), dhs=view(problem.dhs))
+        hs, state, cache = module.forward(view(p.xs), p.state, p.params, **p.keywords)
+        grads = tuple(map(view, p.poisoned_grads()))
+        dxs, dstate = module.backward(p.dhs, p.dstate, p.params, cache, grads)
+        got = replace(expected, hs=hs, state=state, dxs=dxs, dstate=dstate, grads=grads)
+        assert_same_values(got, expected)
+
+
 @cells
 def test_broadcast_inputs(column, cell):
     """A stride of zero: one row for the whole batch."""

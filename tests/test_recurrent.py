@@ -31,7 +31,7 @@ def rng():
     return np.random.default_rng(5)
 
 
-def weights(rng, cell, dtype="f8"):
+def weights(rng, cell, dtype="f8", D=D):
     G = naive.TIME[cell].gates
     shapes = (D, G * H), (H, G * H), (G * H,)
     return [rng.normal(0, 0.5, shape).astype(dtype) for shape in shapes]
@@ -269,6 +269,29 @@ def test_both_directions(cell, rng):
         assert_all_close(layer.grads, expected[0].grads + expected[1].grads)
     layer.reset_state()
     assert ahead.h is back.h is None
+
+
+@each_cell
+@pytest.mark.parametrize("stateful", [False, True])
+def test_backwards_alone(cell, stateful, rng):
+    """As a layer that is given the sequence turned round."""
+    p, dstate = weights(rng, cell), states(rng, cell)
+    xs, dhs = rng.normal(size=(N, T, D)), rng.normal(size=(N, T, H))
+    expected = TIME[cell](*(w.copy() for w in p), stateful)
+    layer = rnnfast.TimeReverse(TIME[cell](*p, stateful))
+    assert layer.params is layer.layer.params and layer.stateful is stateful
+    for _ in range(2):
+        assert_close(layer.forward(xs), expected.forward(xs[:, ::-1])[:, ::-1], "hs")
+        assert_all_close(layer.state, expected.state)
+        dxs = expected.backward(dhs[:, ::-1], *dstate)[:, ::-1]
+        assert_close(layer.backward(dhs, *dstate), dxs, "dxs")
+        assert_all_close(layer.dstate, expected.dstate)
+        for g, ref in zip(layer.grads, expected.grads, strict=True):
+            assert_grad_close(g, ref)
+    stack = rnnfast.TimeStack([layer, TIME[cell](*weights(rng, cell, D=H))])
+    assert stack.forward(xs).shape == (N, T, H)
+    with pytest.raises(TypeError, match="TimeReverse: layer must be a TimeRNN, TimeLSTM or"):
+        rnnfast.TimeReverse(stack)
 
 
 @each_cell

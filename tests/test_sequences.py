@@ -578,10 +578,6 @@ def test_bad_calls():
     check(TypeError, "start_id must be an integer", model.generate, xs[:1], 1.5, 3)
     check(ValueError, r"start_id must be in \[0, 6\), got 6", model.generate, xs[:1], 6, 3)
     check(ValueError, "sample_size must not be negative", model.generate, xs[:1], 1, -1)
-    reverse = make(Seq2seq, {"reverse": True})
-    check(TypeError, "xs must be a NumPy array, got list", reverse.forward, [[1]], ts)
-    check(ValueError, r"xs must be \(N, T\)", reverse.forward, xs[0], ts)
-    check(ValueError, r"lengths must be \(N,\)", reverse.forward, xs, ts, lengths=[1])
     peeky = make(PeekySeq2seq, {"layers": 2}).decoder
     h = np.zeros((N, H))
     check(ValueError, "state must have the last layer's h, got None", peeky.forward, ts, h)

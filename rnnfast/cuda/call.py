@@ -14,10 +14,11 @@ from rnnfast.kernels import get_float32_matmul_precision
 
 
 class Packed(tuple):
-    """Copies of (Wx, Wh, b) on the GPU, which forward takes where train=False."""
+    """Copies of the params on the GPU, which forward takes where train=False."""
 
     cell: str  # whose
     host: bool  # whether they came as NumPy arrays
+    two_biases: bool
 
 
 NOTHING = Plan("nothing", 0, 0)  # N = 0 or T = 0
@@ -44,21 +45,26 @@ class Call:
     """The checked arguments of one call, on the GPU.
 
     Wx, Wh, b and the states are contiguous CuPy arrays (b of zeros where there is none), `host`
-    is true where the caller works with NumPy arrays and wants such back.
+    is true where the caller works with NumPy arrays and wants such back, `masked` where there is
+    an h_mask, `ragged` where there are lengths.
+
+    two_biases: b is (2, G*H). peepholes: the cell may have a Wp.
     """
 
-    def __init__(self, cell, gates, states, params):
+    def __init__(self, cell, gates, states, params, *, two_biases=False, peepholes=False):
         self.cell, self.gates, self.states = cell, gates, states
+        self.two_biases = two_biases
+        self.names = ("Wx", "Wh", "b", "Wp") if peepholes else ("Wx", "Wh", "b")
         self.gpu = what_runs()
         self.xp = self.gpu.xp
         self._take(params)
 
     def _take(self, params):
         cell, gates = self.cell, self.gates
-        if not isinstance(params, (tuple, list)) or len(params) not in (2, 3):
+        if not isinstance(params, (tuple, list)) or not 2 <= len(params) <= len(self.names):
             kind = type(params).__name__
-            raise TypeError(f"{cell}: params must be (Wx, Wh, b), got {kind}")
-        Wx, Wh, b = (*params, None)[:3]
+            raise TypeError(f"{cell}: params must be ({', '.join(self.names)}), got {kind}")
+        Wx, Wh, b, Wp = (*params, None, None)[:4]
         array(f"{cell}: Wx", Wx, None, 2)
         self.dtype = np.dtype(Wx.dtype)
         array(f"{cell}: Wh", Wh, self.dtype, 2)
@@ -69,12 +75,21 @@ class Call:
         if self.D < 1 or Wx.shape[1] != columns:
             expected = f"(D, {gates}H) = (D, {columns})"
             raise ValueError(f"{cell}: Wx must be {expected}, got {Wx.shape}")
+        self.bias_shape = (2, columns) if self.two_biases else (columns,)
         if b is not None:
-            array(f"{cell}: b", b, self.dtype, 1)
-            if b.shape != (columns,):
-                raise ValueError(f"{cell}: b must be ({gates}H,) = ({columns},), got {b.shape}")
-        self.has_bias = b is not None
-        self.params = Wx, Wh, b
+            array(f"{cell}: b", b, self.dtype, len(self.bias_shape))
+            if b.shape != self.bias_shape:
+                expected = f"(2, {gates}H)" if self.two_biases else f"({gates}H,)"
+                raise ValueError(f"{cell}: b must be {expected} = {self.bias_shape}, got {b.shape}")
+        if Wp is not None:
+            axes = 3 if len(getattr(Wp, "shape", ())) == 3 else 2
+            array(f"{cell}: Wp", Wp, self.dtype, axes)
+            if Wp.shape != (3, *[self.H] * (axes - 1)):
+                raise ValueError(
+                    f"{cell}: Wp must be (3, H) or (3, H, H) with H = {self.H}, got {Wp.shape}"
+                )
+        self.peepholes = None if Wp is None else "diagonal" if axes == 2 else "full"
+        self.params = Wx, Wh, b, Wp
 
     def sequence(self, name, x, width):
         """x (N, T, width) as it has to be; N and T, on the way."""
@@ -105,35 +120,71 @@ class Call:
                     expected = f"(N, H) = ({self.N}, {self.H})"
                     raise ValueError(f"{self.cell}: {part} must be {expected}, got {x.shape}")
 
+    def check_lengths(self, lengths):
+        if lengths is None:
+            return
+        if not is_numpy(lengths) or lengths.dtype != np.intp:
+            kind = type(lengths).__name__
+            raise TypeError(f"{self.cell}: lengths must be an intp array, got {kind}")
+        if lengths.shape != (self.N,):
+            expected = f"(N,) = ({self.N},)"
+            raise ValueError(f"{self.cell}: lengths must be {expected}, got {lengths.shape}")
+        if self.N and (lengths.min() < 0 or lengths.max() > self.T):
+            raise ValueError(f"{self.cell}: lengths must be in [0, T] = [0, {self.T}]")
+
     def check_grads(self, grads):
         cell = self.cell
         if not isinstance(grads, (tuple, list)):
-            raise TypeError(f"{cell}: grads must be (dWx, dWh, db), got {type(grads).__name__}")
-        if len(grads) != 3 and not (len(grads) == 2 and not self.has_bias):
-            raise ValueError(
-                f"{cell}: grads must be (dWx, dWh, db), one for each parameter, got {len(grads)}"
-            )
-        if not self.has_bias and len(grads) == 3 and grads[2] is not None:
-            raise ValueError(f"{cell}: grads[2] must be None, as b is")
+            names = ", ".join(f"d{name}" for name in self.names)
+            raise TypeError(f"{cell}: grads must be ({names}), got {type(grads).__name__}")
+        wanted = [i for i, p in enumerate(self.params) if p is not None]
+        if not wanted[-1] < len(grads) <= len(self.names):
+            raise ValueError(f"{cell}: grads must be one for each parameter, got {len(grads)}")
         for i, (g, p) in enumerate(zip(grads, self.params, strict=False)):
-            if p is not None:
-                array(f"{cell}: grads[{i}]", g, self.dtype, len(p.shape))
-                if g.shape != p.shape:
-                    raise ValueError(f"{cell}: grads[{i}] must be {p.shape}, got {g.shape}")
-                if is_numpy(g) and not g.flags.writeable:
-                    raise ValueError(f"{cell}: grads[{i}] must be writeable, got read-only")
+            if p is None:
+                if g is not None:
+                    raise ValueError(f"{cell}: grads[{i}] must be None, as {self.names[i]} is")
+                continue
+            array(f"{cell}: grads[{i}]", g, self.dtype, len(p.shape))
+            if g.shape != p.shape:
+                raise ValueError(f"{cell}: grads[{i}] must be {p.shape}, got {g.shape}")
+            if is_numpy(g) and not g.flags.writeable:
+                raise ValueError(f"{cell}: grads[{i}] must be writeable, got read-only")
 
     # To the GPU
 
     def move(self, x):
         return self.xp.ascontiguousarray(self.gpu.to_device(x))
 
+    def inputs(self, xs, ends):
+        """xs on the GPU; with zeros where a sample has ended, as 0 * NaN would reach dWx."""
+        xs = self.move(xs)
+        if not self.ragged:
+            return xs
+        on = self.xp.arange(self.T) < ends[:, np.newaxis]
+        return self.xp.where(on[:, :, np.newaxis], xs, self.dtype.type(0))
+
     def weights(self):
-        """Wx and Wh on the GPU, as they lie, and b, contiguous."""
-        Wx, Wh, b = self.params
+        """Wx, Wh and b on the GPU, contiguous."""
+        Wx, Wh, b, _ = self.params
         if b is None:
-            b = self.xp.zeros(self.gates * self.H, self.dtype)
+            b = self.zeros(*self.bias_shape)
         return self.move(Wx), self.move(Wh), self.move(b)
+
+    def cell_weights(self):
+        """Wp on the GPU; without it any array, which the kernels do not read."""
+        Wp = self.params[3]
+        return self.empty(1) if Wp is None else self.move(Wp)
+
+    def mask(self, h_mask):
+        """h_mask on the GPU; without it any array, which the kernels do not read."""
+        return self.empty(1) if h_mask is None else self.move(h_mask)
+
+    def ends(self, lengths):
+        """lengths on the GPU, int32; without them any array, which the kernels do not read."""
+        if lengths is None:
+            return self.xp.empty(1, "int32")
+        return self.move(lengths.astype("int32"))
 
     def state(self, state):
         """The states on the GPU; the same zeros for each that is None."""
@@ -159,21 +210,38 @@ class Call:
         return A
 
     def plan(self, products):
+        """products as `make_plan` takes them."""
         if self.N * self.T == 0:
             return NOTHING
         precision = "tf32" if get_float32_matmul_precision() == "high" else "float32"
         return make_plan(self.gpu, products, self.N, self.H, self.dtype.name, precision)
 
-    def keep(self, xs, reverse, m, masked, **arrays):
-        """The cache for backward."""
-        shape = self.N, self.T, self.D, self.H, self.dtype
-        of_call = {"xs": xs, "reverse": reverse, "m": m, "masked": masked}
-        return Cache(cell=self.cell, shape=shape, **of_call, **arrays)
+    def through(self, dA, Wh, m, dh):
+        """The gradient of h before a step, which dA (N, G*H) is of, into dh (N, H).
 
-    def finish(self, kept, dA, Wx, grads, recurrent):
+        With lengths it is added to what the step's kernel left there: what went past the step.
+        """
+        if self.ragged:
+            dh_prev = self.gpu.matmul(dA, Wh.T)
+            dh += dh_prev * m if self.masked else dh_prev
+        else:
+            self.gpu.matmul(dA, Wh.T, out=dh)
+            if self.masked:
+                dh *= m
+
+    def keep(self, xs, reverse, m, ends, **arrays):
+        """The cache for backward."""
+        shape = self.N, self.T, self.D, self.H, self.dtype, self.peepholes
+        ways = {"two_biases": self.two_biases, "masked": self.masked, "ragged": self.ragged}
+        of_call = {"xs": xs, "reverse": reverse, "m": m, "ends": ends}
+        return Cache(cell=self.cell, shape=shape, **ways, **of_call, **arrays)
+
+    def finish(self, kept, dA, Wx, grads, recurrent, *, db=None, dWp=None):
         """Writes the gradients, returns dxs; dA (N, T, G*H).
 
-        kept: the cache. recurrent: what met Wh, still without h_mask, and which columns it met.
+        kept: the cache. recurrent: (left, right, columns), where dWh[:, columns] is left^T right
+        over all N*T rows; left is what met Wh, still without h_mask. db is the sum of dA unless
+        the cell has its own.
         """
         xs = kept["xs"]
         dA2 = rows(dA)
@@ -184,30 +252,24 @@ class Call:
             return self.give(self.empty(self.N, self.T, self.D))
         matmul = self.gpu.matmul
         dWh = self.target(grads[1])
-        for left, columns in recurrent:
-            if kept["masked"]:
+        for left, right, columns in recurrent:
+            if self.masked:
                 left = left * kept["m"][:, np.newaxis]
             if columns == slice(None):
-                matmul(rows(left).T, dA2, out=dWh)
+                matmul(rows(left).T, rows(right), out=dWh)
             else:
-                dWh[:, columns] = matmul(rows(left).T, dA2[:, columns])
+                dWh[:, columns] = matmul(rows(left).T, rows(right))
         dWx = self.target(grads[0])
         matmul(rows(xs).T, dA2, out=dWx)
-        computed = [dWx, dWh]
-        if self.has_bias:
+        if self.params[2] is not None and db is None:
             db = self.target(grads[2])
             dA2.sum(axis=0, out=db)
-            computed.append(db)
-        for grad, value in zip(grads, computed, strict=False):
-            if value is not grad:
+        for grad, value in zip(grads, (dWx, dWh, db, dWp), strict=False):
+            if grad is not None and value is not grad:
                 self.write(grad, value)
         dxs = self.empty(self.N, self.T, self.D)
         matmul(dA2, Wx.T, out=rows(dxs))
         return self.give(dxs)
-
-    def mask(self, h_mask):
-        """h_mask on the GPU; without one any array, which the kernels do not read."""
-        return self.zeros(1) if h_mask is None else self.move(h_mask)
 
     def zeros(self, *shape):
         return self.xp.zeros(shape, self.dtype)
@@ -234,24 +296,41 @@ def rows(x):
     return x.reshape(x.shape[0] * x.shape[1], x.shape[2])
 
 
-def start_forward(cell, gates, names, xs, state, params, train, h_mask):
+def start_forward(
+    cell,
+    gates,
+    names,
+    xs,
+    state,
+    params,
+    train,
+    h_mask,
+    lengths,
+    *,
+    two_biases=False,
+    peepholes=False,
+):
     """A Call with everything that a forward has to check; xs as it came."""
     if isinstance(params, Packed):
         if params.cell != cell:
             raise TypeError(f"{cell}: params were packed by {params.cell}.pack")
         if train:
             raise TypeError(f"{cell}: packed params are for train=False")
-    call = Call(cell, gates, len(names), params)
+        if params.two_biases != two_biases:
+            raise TypeError(f"{cell}: params were packed with reset_after={params.two_biases}")
+    call = Call(cell, gates, len(names), params, two_biases=two_biases, peepholes=peepholes)
     call.sequence("xs", xs, call.D)
     call.check_state("state", names, state)
     if h_mask is not None:
         call.check_state("h_mask", ("h_mask",), (h_mask,))
+    call.check_lengths(lengths)
+    call.masked, call.ragged = h_mask is not None, lengths is not None
     own = params.host if isinstance(params, Packed) else is_numpy(params[0])
     call.host = own and is_numpy(xs)
     return call
 
 
-def start_backward(cell, gates, names, dhs, dstate, params, cache, grads):
+def start_backward(cell, gates, names, dhs, dstate, params, cache, grads, *, peepholes=False):
     """A Call with everything that a backward has to check, and the cache, taken."""
     if cache is None:
         raise RuntimeError(f"{cell}: backward needs the cache of a forward with train=True")
@@ -261,9 +340,11 @@ def start_backward(cell, gates, names, dhs, dstate, params, cache, grads):
         raise RuntimeError(f"{cell}: this cache was used by an earlier backward")
     if isinstance(params, Packed):
         raise TypeError(f"{cell}: backward needs params as they are, got packed ones")
-    call = Call(cell, gates, len(names), params)
-    N, T, D, H, dtype = cache["shape"]
-    if (call.D, call.H, call.dtype) != (D, H, dtype):
+    two_biases = cache["two_biases"]
+    call = Call(cell, gates, len(names), params, two_biases=two_biases, peepholes=peepholes)
+    call.masked, call.ragged = cache["masked"], cache["ragged"]
+    N, T, D, H, *of_forward = cache["shape"]
+    if (call.D, call.H, call.dtype, call.peepholes) != (D, H, *of_forward):
         raise ValueError(f"{cell}: params must be those of forward, with D = {D} and H = {H}")
     call.sequence("dhs", dhs, H)
     if (call.N, call.T) != (N, T):
@@ -276,12 +357,13 @@ def start_backward(cell, gates, names, dhs, dstate, params, cache, grads):
     return call, kept
 
 
-def pack(cell, gates, params):
+def pack(cell, gates, params, **of_params):
     """Copies of params on the GPU; see rnnfast.kernels."""
     if isinstance(params, Packed):
-        raise TypeError(f"{cell}: params must be (Wx, Wh, b), got packed ones")
-    call = Call(cell, gates, 1, params)
-    gpu = call.gpu
-    packed = Packed(None if p is None else gpu.to_device(p).copy() for p in call.params)
+        raise TypeError(f"{cell}: params must be arrays, got packed ones")
+    call = Call(cell, gates, 1, params, **of_params)
+    gpu, given = call.gpu, call.params[: len(call.names)]
+    packed = Packed(None if p is None else gpu.to_device(p).copy() for p in given)
     packed.cell, packed.host = cell, is_numpy(params[0])
+    packed.two_biases = call.two_biases
     return packed

@@ -4,7 +4,7 @@
     row     H <= ROW_UNITS                         a block for each sample, weights in registers
     grid    the weights fit into the shared        one kernel on the whole GPU for all steps;
             memory of the GPU, N <= GRID_ROWS      blocks exchange their part of each step
-    steps   else, and every float64                a matrix product and a kernel a step
+    steps   else, and every float64                matrix products and a kernel a step
 
 Nothing here was tuned on a GPU yet.
 """
@@ -47,9 +47,10 @@ def make_plan(gpu, products, N, H, dtype, precision):
     """The plan for a recurrence of N samples and H units.
 
     products: what a step multiplies, as (terms, columns) in units of H: an LSTM's forward is
-    ((1, 4),), its backward ((4, 1),). precision: "float32" or "tf32".
+    ((1, 4),), its backward ((4, 1),); None where no kernel does it in one: full peepholes.
+    precision: "float32" or "tf32".
     """
-    if dtype == "float64":
+    if dtype == "float64" or products is None:
         return _steps(N, H)
     if H <= ROW_UNITS:
         return Plan("row", N, up(4 * H, WARP))
