@@ -171,6 +171,15 @@ def test_addition_from_a_shell(tmp_path, capsys, monkeypatch):
     assert "| epoch 1 / 1 | time 0[s] | loss 2." in out
 
 
+def test_seq2seq_of_the_readme():
+    (code,) = code_of("Sequence tasks")
+    xs, ts = addition.make_data(300, seed=0)
+    names = {"vocabulary": addition.VOCABULARY, "start_id": int(ts[0, 0])}
+    names |= {"x_train": xs[:256], "t_train": ts[:256], "x_test": xs[256:], "t_test": ts[256:]}
+    exec(compile(code, str(README), "exec"), names)
+    assert len(names["model"].generate(xs[:1], names["start_id"], 4)) == 4
+
+
 TOKENS = [
     ("def", "keyword"),
     (" ", "space"),
