@@ -17,7 +17,8 @@ asks of a model. Every forward starts from a zero state. Arguments that models h
     dtype, device  float32 or float64; as in models.LanguageModel
 
 lengths (N,), integers: how many steps of each sample of xs count. What stands behind them is
-padding: it changes neither loss nor gradients nor what is generated.
+padding, any number or id of the vocabulary: it changes neither loss nor gradients nor what is
+generated.
 
 Weights are drawn as in models.LanguageModel. N batch, T time, D input, H hidden, V vocabulary;
 wrong arguments are a TypeError or a ValueError.
@@ -190,11 +191,10 @@ class _StepReader(_Reader):
             raise checks.shape_error(owner, "ts", f"(N, T, ...) = ({N}, {T}, ...)", ts)
         if lengths is not None:
             lengths = checked_lengths(owner, lengths, N, T)
-        self._real = None
+        ts, self._real = checks.beside(hs, ts), None
         if lengths is not None:  # the affine layer and the loss see the real steps alone, in a row
-            real = np.arange(T) < lengths[:, np.newaxis]
-            self._real = real = checks.beside(hs, real)
-            hs, ts = hs[real][np.newaxis], ts[checks.beside(ts, real)][np.newaxis]
+            real = checks.beside(hs, np.arange(T) < lengths[:, np.newaxis])
+            hs, ts, self._real = hs[real][np.newaxis], ts[real][np.newaxis], real
         ys = self.affine.forward(hs, train=train_flg)
         return self.loss_layer.forward(ys, ts, train=train_flg)
 

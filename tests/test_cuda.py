@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import test_sequences as sequence_tests
 from cases import (
     CELLS,
     VARIANTS,
@@ -554,6 +555,28 @@ def test_a_language_model_trains_on_the_gpu_as_on_the_cpu(gpu, variational):
     assert loss.shape == ()
     assert all(map(gpu.is_array, (*model.params, *model.grads)))
     assert text2 == text
+
+
+@pytest.mark.parametrize("case", sequence_tests.CASES)
+def test_models_of_sequences_on_the_gpu(gpu, case):
+    """Loss, gradients and what is written, with padding where the model knows that."""
+    kind, options = sequence_tests.CASES[case]
+    more = {} if case.startswith("vector") else {"lengths": [2, sequence_tests.T, 1]}
+    xs, ts = sequence_tests.batch(kind)
+    here, there = (
+        kind(*sequence_tests.SIZES[kind], **options, rng=1, device=device)
+        for device in ("cpu", "cuda")
+    )
+    loss = here.forward(xs, ts, **more)
+    assert float(there.forward(xs, ts, **more)) == pytest.approx(loss, rel=1e-5)
+    here.backward()
+    there.backward()
+    assert all(map(gpu.is_array, there.grads))
+    for grad, expected in zip(there.grads, here.grads, strict=True):
+        assert_close(io.to_numpy(grad), expected)
+    if hasattr(here, "generate_batch"):
+        found = there.generate_batch(xs, 1, 3, **more)
+        np.testing.assert_array_equal(found, here.generate_batch(xs, 1, 3, **more))
 
 
 def test_weights_of_a_model_on_the_gpu(gpu, tmp_path):
