@@ -267,6 +267,15 @@ def test_python_tokens(tmp_path, capsys, monkeypatch):
     assert both_ways > max(one_way, by_character)
 
 
+def test_python_tokens_without_sources(capsys, monkeypatch):
+    monkeypatch.setattr(python_tokens, "MODULES", ["no_such_module"])
+    with pytest.raises(SystemExit) as caught:
+        python_tokens.main([])
+    assert caught.value.code == 1
+    message = capsys.readouterr().err
+    assert "this Python comes without its sources" in message and "no_such_module.py" in message
+
+
 def test_mackey_glass():
     series = forecast.mackey_glass(600, seed=0)
     assert series.shape == (600,) and 0.2 < series.min() < series.max() < 1.5

@@ -1,6 +1,7 @@
 """Models that read and write sequences: gradients, lengths, states, generating, files."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -342,6 +343,17 @@ def test_weights_are_the_books_for_the_same_seed(kind):
     assert np.random.rand() == after
     for param, wanted in zip(model.params, expected, strict=True):
         np.testing.assert_array_equal(param, wanted.astype("f"))
+
+
+@pytest.mark.parametrize("kind", [Seq2seq, PeekySeq2seq])
+def test_the_books_pickle(kind, tmp_path):
+    """Its save_params: all arrays in order, half precision."""
+    path, other = tmp_path / "book.pkl", make(kind, {}, rng=2)
+    path.write_bytes(pickle.dumps([param.astype(np.float16) for param in other.params]))
+    model = make(kind, {})
+    model.load_params(path)
+    for param, wanted in zip(model.params, other.params, strict=True):
+        np.testing.assert_array_equal(param, wanted.astype(np.float16))
 
 
 @every

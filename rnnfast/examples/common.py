@@ -7,7 +7,7 @@ import numpy as np
 
 from rnnfast import plot
 from rnnfast.optim import Adam
-from rnnfast.trainer import ProgressBar, Trainer, stop_on_interrupt
+from rnnfast.trainer import ProgressBar, Trainer
 
 
 def parser(name, doc, *, epochs):
@@ -49,21 +49,16 @@ def train(model, xs, ts, evaluate, *, epochs, batch_size, lr, seed, max_grad=5.0
     collect = (bar.step, lambda step: losses.append(step.loss))
     trainer = Trainer(model, optimizer, callbacks=collect)
     start = time.monotonic()
-    try:
-        with stop_on_interrupt(trainer):
-            for epoch in range(epochs):
-                optimizer.lr = lr * (1 - 0.9 * epoch / max(epochs - 1, 1))
-                losses.clear()
-                trainer.fit(xs, ts, 1, batch_size, max_grad, eval_interval=None)
-                if trainer.stopped:
-                    raise KeyboardInterrupt
-                shares.append(evaluate())
-                bar.write(
-                    f"| epoch {epoch + 1} / {epochs} | time {time.monotonic() - start:.0f}[s] "
-                    f"| loss {np.mean(losses):.4f} | {shares[-1]:.2%}"
-                )
-    finally:
-        bar.close()
+    for epoch in range(epochs):
+        optimizer.lr = lr * (1 - 0.9 * epoch / max(epochs - 1, 1))
+        losses.clear()
+        trainer.fit(xs, ts, 1, batch_size, max_grad, eval_interval=None)
+        shares.append(evaluate())
+        bar.write(
+            f"| epoch {epoch + 1} / {epochs} | time {time.monotonic() - start:.0f}[s] "
+            f"| loss {np.mean(losses):.4f} | {shares[-1]:.2%}"
+        )
+    bar.close()
     return shares
 
 

@@ -165,7 +165,10 @@ def main(argv=None):
     options = vars(parser.parse_args(argv))
     picture, start = options.pop("picture"), time.monotonic()
     print(f"held out: {', '.join(TESTED)}")
-    model, vocabulary, found = run(**options)
+    try:
+        model, vocabulary, found = run(**options)
+    except OSError as error:
+        parser.exit(1, f"{parser.prog}: this Python comes without its sources ({error})\n")
     print("right tags of held-out characters:")
     for name, share in found.items():
         print(f"  {name:<31} {share:.2%}")

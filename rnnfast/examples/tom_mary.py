@@ -18,6 +18,7 @@ from itertools import permutations, product
 import numpy as np
 
 from rnnfast import Affine, Embedding, SoftmaxWithLoss
+from rnnfast.examples.common import count, natural
 from rnnfast.models import LanguageModel
 from rnnfast.optim import Adam, clip_grads
 
@@ -147,12 +148,10 @@ def main(argv=None):
     )
     option = parser.add_argument
     option("--cell", choices=("rnn", "lstm", "gru"), default="lstm", help="of the recurrent model")
-    option("--iterations", type=_count, default=1000, metavar="N", help="of training, 64 sentences")
-    option("--hidden", type=_count, default=64, metavar="N", help="units and word vector width")
-    option("--seed", type=int, default=0, metavar="N", help="of sentences and weights")
+    option("--iterations", type=count, default=1000, metavar="N", help="of training, 64 sentences")
+    option("--hidden", type=count, default=64, metavar="N", help="units and word vector width")
+    option("--seed", type=natural, default=0, metavar="N", help="of sentences and weights")
     options = parser.parse_args(argv)
-    if options.seed < 0:
-        parser.error("argument --seed: must not be negative")
     start = time.monotonic()
     found = run(**vars(options))
     print("Tom was watching TV in his room . Mary came into the room . Mary said hi to ?")
@@ -161,13 +160,6 @@ def main(argv=None):
     print(f"  all words ({options.cell}):        {found[options.cell]:6.1%}")
     print(f"in {time.monotonic() - start:.0f} s")
     return 0
-
-
-def _count(text):
-    value = int(text) if text.isdecimal() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
-    return value
 
 
 if __name__ == "__main__":
