@@ -133,10 +133,19 @@ class _Recurrent(Layer):
             states = [xp.zeros(shape, self.dtype) if s is None else s for s in states]
         return tuple(states)
 
-    def _run(self, xs, state, weights, **ways):
+    def _run(self, xs, state, weights, train, lengths=None, reverse=False, h_mask=None):
         """Checked arguments through the column; the cache of the forward before is dropped."""
         self.cache = None
-        hs, state, cache = self._kernel.forward(xs, state, weights, **ways, **self._options)
+        hs, state, cache = self._kernel.forward(
+            xs,
+            state,
+            weights,
+            train=train,
+            lengths=lengths,
+            reverse=reverse,
+            h_mask=h_mask,
+            **self._options,
+        )
         if cache is not None:
             self.cache = cache, weights, hs.shape
         return hs, state
@@ -161,7 +170,7 @@ class _Step(_Recurrent):
         checks.fits(self._name, "(N, 8H)", N, 8 * self._H)
         state = self._checked_states([f"{s}_prev" for s in self.states], states, N)
         x = checks.cast(x, self.dtype)
-        return self._run(x[:, np.newaxis], state, weights, train=train)[1]
+        return self._run(x[:, np.newaxis], state, weights, train)[1]
 
     def _backward(self, dh_next, *rest):
         N, T, H = self._pending()[2]
@@ -262,7 +271,10 @@ class _Time(_Recurrent):
         Wh_mask, of Wh's shape, multiplies Wh in this call: DropConnect, the weight drop of
         AWD-LSTM (Merity et al. 2017, https://arxiv.org/abs/1708.02182). Not for a frozen layer.
         """
-        xs, state, weights = self._checked_forward(xs, train)
+        checked = self._checked_forward(xs, train)
+        if lengths is h_mask is Wh_mask is None:
+            return self._forward(checked, train)
+        xs, state, weights = checked
         if lengths is not None:
             lengths = checked_lengths(self._name, lengths, *xs.shape[:2])
         if h_mask is not None:
@@ -270,11 +282,9 @@ class _Time(_Recurrent):
         if Wh_mask is not None:
             if self.frozen:
                 raise RuntimeError(f"{self._name}: Wh_mask is not for a frozen layer")
-            shape = self.Wh.shape
-            Wh_mask = self._checked_mask("Wh_mask", Wh_mask, "like Wh", shape)
+            Wh_mask = self._checked_mask("Wh_mask", Wh_mask, "like Wh", self.Wh.shape)
             weights = (weights[0], weights[1] * Wh_mask, *weights[2:])
-        ways = {"train": train, "lengths": lengths, "h_mask": h_mask}
-        hs = self._forward((xs, state, weights), **ways)
+        hs = self._forward((xs, state, weights), train, lengths, h_mask=h_mask)
         self._Wh_mask = Wh_mask if train else None
         return hs
 
@@ -302,8 +312,8 @@ class _Time(_Recurrent):
             xs = checks.cast(xs, self.dtype)
         return xs, state, weights
 
-    def _forward(self, checked, **ways):
-        hs, state = self._run(*checked, **ways)
+    def _forward(self, checked, train, lengths=None, reverse=False, h_mask=None):
+        hs, state = self._run(*checked, train, lengths, reverse, h_mask)
         self._Wh_mask = None
         self._keep(*state)
         return hs

@@ -100,13 +100,14 @@ cdef pack_kernel find_pack(const kernel_set *k, int index) noexcept:
 @cython.auto_pickle(False)
 @cython.final
 cdef class Cell:
-    """One row of the grid: `gates` blocks of H columns in the weights, at `most` so many params."""
+    """One row of the grid: `gates` blocks of H columns in the weights, `kept` values a unit kept in the panels (one more
+    with reset_after), at `most` so many params."""
 
     def __cinit__(self, str name):
         self.name = name
         self.index = ("rnn", "lstm", "gru").index(name)
         self.gates = (1, 4, 3)[self.index]
-        self.most = (3, 4, 3)[self.index]
+        self.kept, self.most = (1, 5, 3)[self.index], (3, 4, 3)[self.index]
         self.has_c = name == "lstm"
 
     cdef Params check_packed(self, Packed packed, bint train, bint reset_after):
@@ -279,7 +280,7 @@ cdef class Cell:
         job.b, job.Wp, job.full = data(p.b), data(p.Wp), p.full
         job.hT, job.cT = data(hT), data(cT)
         job.panels = job.h = job.rh = job.seen = job.c = NULL
-        cdef int kept = (1, 5, 4 if options.reset_after else 3)[self.index]
+        cdef int kept = self.kept + options.reset_after
         if train:
             # 32 more: room to align, and a vector that may be read beyond the end
             cache.panels = empty2(1, kept * N * T * H + 32, p.type_num)

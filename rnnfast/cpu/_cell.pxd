@@ -26,7 +26,7 @@ cdef class Packed:
 
 cdef class Cell:
     cdef str name
-    cdef int index, gates, most
+    cdef int index, gates, kept, most
     cdef bint has_c
 
     cdef Params check_params(self, params, bint reset_after)
