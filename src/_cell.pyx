@@ -230,11 +230,12 @@ cdef class Cell:
             p = self.check_packed(params, train, options.reset_after)
         else:
             p = self.check_params(params, options.reset_after)
+        if isinstance(xs, np.ndarray) and cnp.PyArray_NDIM(xs) == 3: # before it is perhaps copied
+            self.check_size(cnp.PyArray_DIM(xs, 0), cnp.PyArray_DIM(xs, 1), p)
         cdef cnp.ndarray x = readable(xs, 3, p.type_num, f"{self.name}: xs", True)
         cdef ptrdiff_t N = cnp.PyArray_DIM(x, 0), T = cnp.PyArray_DIM(x, 1), D = p.D, H = p.H
         if cnp.PyArray_DIM(x, 2) != D:
             raise ValueError(f"{self.name}: xs must be (N, T, D) with D = {D}, got {xs.shape}")
-        self.check_size(N, T, p)
         h0, c0 = self.check_states(state, p, N, ("h", "c", "state"))
         cdef cnp.ndarray steps = None, mask = None if h_mask is None else self.check_state(h_mask, p, N, "h_mask")
         if lengths is not None:

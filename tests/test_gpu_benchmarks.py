@@ -400,7 +400,8 @@ def test_sanitizer_finds_what_is_wrong(gpu, capsys, monkeypatch):
 
 
 def python(*words, **variables):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+    own = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}  # not a part of ours
+    environment = {**own, "PYTHONPATH": str(ROOT), **variables}
     command = words if words[0].endswith(".sh") else (sys.executable, *words)
     return subprocess.run(
         command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300
