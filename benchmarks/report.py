@@ -117,7 +117,10 @@ def losses(results, mode):
             text += f", slower in {len(lost)}: {rows}"
         yield text + "."
     if any(is_busy(row) for cell in results.rows[mode].values() for row in cell.values()):
-        yield f"- \\* Other processes used more than {BUSY:g} of a core meanwhile: measure again."
+        yield (
+            f"- \\* Other processes used more than {BUSY:g} of a core meanwhile, or the cores were "
+            "far from each other: measure again."
+        )
 
 
 def target_table(results):

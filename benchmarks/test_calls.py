@@ -63,6 +63,7 @@ def test_overhead(cell, request, machine, keep_freed_memory, benchmark):
         "kernel_step": step,
         "overhead": {name: value - step for name, value in seconds.items()},
         "others_cores": result.others_cores,
+        "far": result.far,
         **machine,
     }
 
@@ -115,5 +116,6 @@ def test_alternating_with_dot(width, request, machine, keep_freed_memory, benchm
             for name in layers
         },
         "others_cores": result.others_cores,
+        "far": result.far,
         **machine,
     }

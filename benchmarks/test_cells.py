@@ -74,6 +74,7 @@ def test_cell(measured, name, machine, benchmark):
         "ceiling_gflops_before_after": [best / 1e9 for best in result.ceiling_best],
         "calls_per_round": result.calls[name],
         "others_cores": result.others_cores,
+        "far": result.far,
         "device": contenders["rnnfast"].layer.device,
         **machine,
     }

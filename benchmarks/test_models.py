@@ -69,6 +69,7 @@ def test_iteration(measured, name, machine, benchmark):
         "width": job.H,
         "seconds": result.median(name),
         "others_cores": result.others_cores,
+        "far": result.far,
         **machine,
     }
     if name != "rnnfast":

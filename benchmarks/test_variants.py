@@ -80,5 +80,6 @@ def test_variants(cell, shape, request, machine, keep_freed_memory, benchmark):
         "shape": list(shape),
         "cost": {name: result.ratio(name, "plain") for name in contenders if name != "plain"},
         "others_cores": result.others_cores,
+        "far": result.far,
         **machine,
     }

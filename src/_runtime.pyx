@@ -15,6 +15,7 @@ cdef extern from "kernels/kernels.h" nogil:
 
 cdef extern from "kernels/team.h" nogil:
     int team_max_threads()
+    double team_meet(int threads, long n)
     void team_set_threads(int n)
     void team_init(int default_threads)
     void *new_room(size_t size)
@@ -233,3 +234,13 @@ def fma(ptrdiff_t n):
     with nogil:
         flops = kernels.f32.fma(team_max_threads(), n)
     return flops
+
+
+def meet(long n):
+    """Let all threads meet n times, with nothing to do between: ns of one barrier, 0 where there is one thread."""
+    if n < 1:
+        raise ValueError(f"meet: n must be from 1 up, got {n}")
+    cdef double ns
+    with nogil:
+        ns = team_meet(team_max_threads(), n)
+    return ns

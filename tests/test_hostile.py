@@ -1,7 +1,9 @@
 """Calls that lie about their arrays, or change them between forward and backward: a defined result
 or an exception, never a read or a write outside an array."""
 
+import os
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -78,6 +80,25 @@ def test_a_gradient_that_lies_about_its_shape():
     layer.grads[0] = np.zeros((1, 1), "f").view(Liar)
     with pytest.raises(ValueError, match="shape"):
         layer.backward(np.ones_like(hs))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux tells who runs where")
+def test_threads_may_run_where_they_might_before():
+    """A thread that wakes up on its caller's core goes to another one, and is not bound to it."""
+    params, xs = (normal(64, 512), normal(128, 512), normal(512)), normal(16, 20, 64)
+    before = os.sched_getaffinity(0)
+    expected = lstm.forward(xs, None, params)[0]
+    for core in (*sorted(before)[:2], None):
+        os.sched_setaffinity(0, before if core is None else {core})  # of this thread alone
+        try:
+            for _ in range(5):
+                time.sleep(0.01)  # the others fall asleep
+                np.testing.assert_array_equal(lstm.forward(xs, None, params)[0], expected)
+            for thread in os.listdir("/proc/self/task"):
+                allowed = os.sched_getaffinity(int(thread))
+                assert allowed == before or (core is not None and allowed == {core})
+        finally:
+            os.sched_setaffinity(0, before)
 
 
 def test_weights_whose_rooms_together_overflow_a_size():

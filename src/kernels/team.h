@@ -22,6 +22,8 @@ typedef void (*team_body)(team *, int rank, void *job);
  * thread of the program is in a call. */
 void team_run(int threads, team_body body, void *job);
 
+double team_meet(int threads, long n); /* ns of each of n barriers with nothing between them; 0 for one thread */
+
 int team_max_threads(void);        /* what a call may use now */
 void team_set_threads(int n);      /* 0: back to the default */
 void team_init(int default_threads);
