@@ -3,7 +3,7 @@
     python -m benchmarks.report results.json [more.json ...] [--into README.md]
 
 The files come from pytest-benchmark. Of the first one everything is printed, and drawn to
-results.png; of further ones, for example with another instruction set, the ratios to PyTorch.
+results.png; of further ones, of another instruction set or machine, the ratios to PyTorch.
 --into also puts all of it between the two marker lines of a Markdown file.
 """
 
@@ -175,7 +175,7 @@ def variant_table(results):
 
 
 def compact(results):
-    """Ratios to PyTorch and shares of the ceiling only."""
+    """Ratios to PyTorch and shares of the ceiling only; \\* as in the large tables."""
     heads = [f"{mode}: {what}" for mode in MODES for what in ("of the ceiling", "vs PyTorch")]
     yield from head(("cell", "N, T, D, H"), *heads)
     cells = results.rows.get("training") or results.rows["forward"]
@@ -183,9 +183,10 @@ def compact(results):
         for shape in shapes:
             rows = [results.rows.get(mode, {}).get(cell, {}).get(shape) for mode in MODES]
             values = [(percent(share(r)), mark(ratio(r, "pytorch"))) if r else "--" for r in rows]
-            yield line(
-                cell.upper(), ", ".join(map(str, shape)), *(v for pair in values for v in pair)
+            sizes = ", ".join(map(str, shape)) + (
+                " \\*" if any(map(is_busy, filter(None, rows))) else ""
             )
+            yield line(cell.upper(), sizes, *(v for pair in values for v in pair))
         means = [geometric_mean(results.ratios("pytorch", mode, cell).values()) for mode in MODES]
         columns = [column for mean in means for column in ("", bold(mark(mean)))]
         yield line(bold(cell.upper()), "**geometric mean**", *columns)
@@ -219,8 +220,11 @@ def markdown(results, others=(), picture=None):
     if results.variants:
         lines += ["", "### Variants", "", *variant_table(results)]
     for other in others:
-        lines += ["", f"### {other.machine['simd']}", "", f"{describe(other.machine)}."]
+        machine = other.machine
+        lines += ["", f"### {machine['simd']}, {machine['machine']}", "", f"{describe(machine)}."]
         lines += ["", *compact(other)]
+        if other.variants:
+            lines += ["", *variant_table(other)]
     return "\n".join(lines)
 
 
