@@ -3,7 +3,7 @@
  * The micro-kernel multiplies `rows` rows of A with NV vectors of columns of B and keeps all rows x NV
  * sums in registers while it walks k:
  *
- *     c(r, v) (+)= sum over k of a(r, k) * b(k, v)          r < rows, v < NV, each v W columns wide
+ *     c(r, v) = sum over k of a(r, k) * b(k, v) (+ plus(r, v))          r < rows, v < NV, each v W columns wide
  *
  * Strides are free on every side, so one kernel serves rows of x, columns of h, packed panels and
  * weights as they lie in memory. An element's sum runs over k in one order whatever the number of rows:
@@ -26,7 +26,8 @@ typedef struct {
     ptrdiff_t bk, bv;             /* b(k, v) = W values from b[k*bk + v*bv] */
     REAL *c;
     ptrdiff_t cr, cv;             /* c(r, v) = W values from c[r*cr + v*cv] */
-    int add;                      /* += instead of = */
+    const REAL *plus;             /* added to the sums: W values from plus[r*pr + v*pv]; may be c, or NULL */
+    ptrdiff_t pr, pv;
     ptrdiff_t more_runs, a_run;   /* further runs of k: a moves on by a_run, b goes straight on */
     struct {                      /* NV = 2: what will be multiplied later, fetched into L2 meanwhile; p may be NULL */
         const REAL *p;
@@ -34,6 +35,9 @@ typedef struct {
     } ahead[2];
 } NAME(product);
 #define product NAME(product)
+
+/* The sums go on from those at p, which may be c. */
+static inline void NAME(add_to)(product *t, const REAL *p, ptrdiff_t pr, ptrdiff_t pv) { t->plus = p, t->pr = pr, t->pv = pv; }
 
 #define MAX_ROWS 12
 #define MAX_NV 4
@@ -88,12 +92,12 @@ static inline __attribute__((always_inline)) void NAME(micro)(const int NV, cons
         }
     }
 
-    if (t->add)
+    if (t->plus)
         UNROLLED
         for (int r = 0; r < rows; r++)
             UNROLLED
             for (int v = 0; v < NV; v++)
-                sum[r][v] += NAME(load)(t->c + r * cr + v * cv);
+                sum[r][v] += NAME(load)(t->plus + r * t->pr + v * t->pv);
     UNROLLED
     for (int r = 0; r < rows; r++)
         UNROLLED
@@ -128,14 +132,16 @@ static void NAME(multiply)(int NV, ptrdiff_t rows, lanes_of lanes, const product
     }
     REAL scratch[MAX_ROWS * MAX_NV * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
     product s = *t;
-    s.c = scratch, s.cr = NV * W, s.cv = W, s.add = 0;
+    s.c = scratch, s.cr = NV * W, s.cv = W, s.plus = NULL;
     NAME(micro_table)[NV - 1][rows - 1](&s);
     for (ptrdiff_t r = 0; r < rows; r++)
         for (int v = 0; v < NV; v++) {
-            REAL *c = t->c + r * t->cr + v * t->cv;
+            if (lanes.of[v] <= 0)
+                continue;
             vec sum = NAME(load)(s.c + r * s.cr + v * W);
-            if (lanes.of[v] > 0)
-                NAME(store_n)(c, t->add ? NAME(load_n)(c, lanes.of[v]) + sum : sum, lanes.of[v]);
+            if (t->plus)
+                sum += NAME(load_n)(t->plus + r * t->pr + v * t->pv, lanes.of[v]);
+            NAME(store_n)(t->c + r * t->cr + v * t->cv, sum, lanes.of[v]);
         }
 }
 
@@ -262,7 +268,9 @@ static void NAME(gemm_block)(ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t columns, ptrd
             lanes_of lanes = {{left < W ? left : W, left - W < W ? left - W : W}};
             product t = {.K = K, .a = tile, .ar = a.r, .ak = 1,
                          .b = packed_b + j * K, .bk = width, .bv = W,
-                         .c = c + (m0 + from) * cr + j, .cr = cr, .cv = W, .add = add || bias};
+                         .c = c + (m0 + from) * cr + j, .cr = cr, .cv = W};
+            if (add || bias)
+                NAME(add_to)(&t, t.c, cr, W);
             if (!a.p || a.c != 1)
                 t.a = packed_a + (a.p ? 0 : (m0 + from) * a.r), t.ar = 1, t.ak = rows;
             for (int s = 0; s < 2; s++)

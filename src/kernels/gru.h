@@ -509,7 +509,7 @@ static int NAME(gru_backward)(const cell_job *job)
     ptrdiff_t weights = packs * NAME(lines)(NAME(pair_count)(D) * 2 * W * 3 * H), state = NAME(lines)(N * H);
     ptrdiff_t zr = packs * NAME(lines)(NAME(pair_count)(H) * 2 * W * 2 * H), a = packs * NAME(lines)(NAME(pair_count)(H) * 2 * W * H);
     ptrdiff_t sums = NAME(lines)(NAME(pair_count)(H) * 2 * W * N);
-    REAL *room = NAME(new_room)(weights + zr + a + state + sums + 2 * few + packs * GRAD_ROOM(D > H ? D : H));
+    REAL *room = NAME(new_room)(weights + zr + a + state + sums + 2 * few + packs * NAME(grad_room)(job));
     if (!room)
         return -1;
     k.WxT_room = room, k.WhT_zr_room = room + weights, k.WhT_a_room = k.WhT_zr_room + zr;

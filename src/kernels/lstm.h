@@ -418,7 +418,7 @@ static int NAME(lstm_backward)(const cell_job *job)
     ptrdiff_t weights = k.few ? 0 : NAME(lines)(NAME(pair_count)(D) * 2 * W * 4 * H), few = k.few ? NAME(lines)(N * 4 * H) : 0;
     ptrdiff_t recurrent = k.few ? 0 : NAME(lines)(NAME(pair_count)(H) * 2 * W * 4 * H), state = NAME(lines)(N * H);
     ptrdiff_t sums = NAME(lines)(NAME(pair_count)(H) * 2 * W * N);
-    REAL *room = NAME(new_room)(weights + recurrent + state + sums + few + (k.few ? 0 : GRAD_ROOM(D > H ? D : H)));
+    REAL *room = NAME(new_room)(weights + recurrent + state + sums + few + (k.few ? 0 : NAME(grad_room)(job)));
     if (!room)
         return -1;
     k.Wx_room = room, k.Wh_room = room + weights;

@@ -91,6 +91,8 @@ static void NAME(gates_multiply)(int NV, ptrdiff_t rows, ptrdiff_t w, const prod
     product half = *t;
     NAME(multiply)(2, rows, lanes, &half);
     half.b += 2 * t->bv, half.c += 2 * t->cv;
+    if (half.plus)
+        half.plus += 2 * t->pv;
     for (int i = 0; i < 2; i++)
         if (half.ahead[i].p)
             half.ahead[i].p += t->K * t->ahead[i].step;
@@ -148,7 +150,9 @@ static void NAME(gates_product)(int G, int panels, ptrdiff_t K, ptrdiff_t rows, 
     const int NV = G * panels;
     const ptrdiff_t step = 2 * W / tiles + 1;
     product m = {.K = K, .a = a, .ar = ar, .ak = 1, .b = b.p, .bk = b.bk, .bv = b.bv,
-                 .c = sums, .cr = NV * W, .cv = W, .add = add};
+                 .c = sums, .cr = NV * W, .cv = W};
+    if (add)
+        NAME(add_to)(&m, sums, NV * W, W);
     if (b.bk == G * W)
         m.ahead[0].p = b.p + K * NV * W + i * (NV / 2) * K * step, m.ahead[0].step = step;
     NAME(gates_multiply)(NV, rows, W, &m);
@@ -186,33 +190,69 @@ static void NAME(panel_input)(const panels_of *P, panel_strip strip, int first, 
         }
 }
 
-#define GRAD_ROWS 832
-#define GRAD_ROOM(M) (GRAD_ROWS * (M)) /* reals: the packed left side of panel_weight_grads, of M columns */
+/* Rows of a weight gradient that are multiplied at once, so that a panel's stay in L2, and those packed at once. */
+#define GRAD_DEPTH 416
+#define GRAD_ROWS (8 * GRAD_DEPTH)
+
+/* Reals of room for panel_weight_grads: the packed left side of M columns, and a thread's part of dW. */
+static inline ptrdiff_t NAME(grad_room)(const cell_job *job)
+{
+    const ptrdiff_t R = job->N * job->T, M = job->D > job->H ? job->D : job->H;
+    return NAME(lines)((R < GRAD_ROWS ? R : GRAD_ROWS) * M + W) + job->threads * M * MAX_NV * W;
+}
+
+/* A strip's part of dW, rows n0 to n1 of M, from the rows r0 to r1 of dA and of the packed left side. It is summed up in
+ * `sums` (M, vectors of the strip, W), where nothing is in its way, and written to dW once. */
+static void NAME(strip_weight_grads)(const panels_of *P, panel_strip strip, int first, int G, tile_walk k, ptrdiff_t M,
+                                     ptrdiff_t r0, ptrdiff_t r1, const REAL *left, REAL *dW, int all, REAL *sums)
+{
+    const ptrdiff_t H = P->H, w = NAME(panel_width)(H, strip.p), panel = W * P->S * P->N * P->T;
+    const ptrdiff_t blocks = tile_count(r1 - r0, GRAD_DEPTH), NV = G * strip.panels;
+
+    for (ptrdiff_t block = 0; block < blocks; block++) {
+        const ptrdiff_t from = tile_start(r1 - r0, blocks, block), K = tile_start(r1 - r0, blocks, block + 1) - from;
+        const REAL *dA = P->p + strip.p * panel + ((r0 + from) * P->S + first) * w, *later = dA + K * P->S * w;
+        if (block + 1 == blocks)
+            later = dA + strip.panels * panel - from * P->S * w;
+        for (ptrdiff_t n = k.n, rows, i = 0; n < k.n + k.rows; n += rows, i++) {
+            rows = tile_rows(k, n);
+            REAL *part = sums + n * NV * W, *to = dW + n * all * H + strip.p * W;
+            product t = {.K = K, .a = left + from * M + n * K, .ar = 1, .ak = rows,
+                         .b = dA, .bk = P->S * w, .bv = G == 1 ? panel : w, .c = part, .cr = NV * W, .cv = W};
+            if (block > 0)
+                NAME(add_to)(&t, part, NV * W, W);
+            else if (r0 > 0)
+                NAME(add_to)(&t, to, all * H, G == 1 ? W : H);
+            if (block + 1 == blocks)
+                t.c = to, t.cr = all * H, t.cv = G == 1 ? W : H;
+            t.ahead[0].p = t.a + K * rows, t.ahead[0].step = rows; /* the next tile of rows */
+            if (i <= P->S) /* with the first tiles, parts of the dA that comes next */
+                t.ahead[1].p = later + (i - 1) * K * W, t.ahead[1].step = W;
+            NAME(gates_multiply)(NV, rows, w, &t);
+        }
+    }
+}
 
 /* dW (M, H of G gates) = rows^T dA of gates first..first+G: this thread's tiles of it. The rows of dW are those of `all`
- * gates, dW points to the first one's. The team packs `rows` into room together, block by block; what room held before
- * may still be in use. */
+ * gates, dW points to the first one's. The team packs `rows` into room together; what room held before may still be in
+ * use. */
 static void NAME(panel_weight_grads)(const panels_of *P, team *tm, int rank, int first, int G, const rows_of *rows,
                                      ptrdiff_t M, REAL *dW, int all, REAL *room)
 {
-    const ptrdiff_t H = P->H, R = P->N * P->T, height = NAME(gate_rows)(G), blocks = tile_count(R, GRAD_ROWS);
+    const ptrdiff_t R = P->N * P->T, height = NAME(gate_rows)(G), packs = tile_count(R, GRAD_ROWS);
+    REAL *sums = room + NAME(lines)((R < GRAD_ROWS ? R : GRAD_ROWS) * M + W) + rank * M * MAX_NV * W;
 
-    for (ptrdiff_t block = 0; block < blocks; block++) {
-        const ptrdiff_t r0 = tile_start(R, blocks, block), r1 = tile_start(R, blocks, block + 1), K = r1 - r0;
+    for (ptrdiff_t pack = 0; pack < packs; pack++) {
+        const ptrdiff_t r0 = tile_start(R, packs, pack), r1 = tile_start(R, packs, pack + 1);
+        const ptrdiff_t blocks = tile_count(r1 - r0, GRAD_DEPTH);
         team_wait(tm);
-        NAME(pack_a)(room, tm, rank, rows, P->N, r0, r1, M, height);
-        team_wait(tm);
-        for (tile_walk k = team_tiles(tm, rank, NAME(strip_count)(H, G), M, height, 0); next_tile(&k);) {
-            const panel_strip strip = NAME(strip)(H, G, k.p);
-            const ptrdiff_t w = NAME(panel_width)(H, strip.p), panel = W * P->S * R;
-            product t = {.K = K, .a = room + k.n * K, .ar = 1, .ak = k.rows, .b = P->p + strip.p * panel + (r0 * P->S + first) * w,
-                         .bk = P->S * w, .bv = G == 1 ? panel : w, .c = dW + k.n * all * H + strip.p * W,
-                         .cr = all * H, .cv = G == 1 ? W : H, .add = block > 0};
-            t.ahead[0].p = t.a + K * k.rows, t.ahead[0].step = k.rows; /* the next tile of rows */
-            if (k.i <= P->S) /* with the first tiles of a strip, a part of the next one's dA */
-                t.ahead[1].p = P->p + (strip.p + strip.panels) * panel + (r0 * P->S + (k.i - 1) * K) * W, t.ahead[1].step = W;
-            NAME(gates_multiply)(G * strip.panels, k.rows, w, &t);
+        for (ptrdiff_t block = 0; block < blocks; block++) {
+            const ptrdiff_t from = tile_start(r1 - r0, blocks, block), to = tile_start(r1 - r0, blocks, block + 1);
+            NAME(pack_a)(room + from * M, tm, rank, rows, P->N, r0 + from, r0 + to, M, height);
         }
+        team_wait(tm);
+        for (tile_walk k = team_tiles(tm, rank, NAME(strip_count)(P->H, G), M, height, 0); next_panel(&k);)
+            NAME(strip_weight_grads)(P, NAME(strip)(P->H, G, k.p), first, G, k, M, r0, r1, room, dW, all, sums);
     }
 }
 
@@ -272,7 +312,9 @@ static void NAME(times_transposed)(const panels_of *P, ptrdiff_t p, ptrdiff_t co
         const ptrdiff_t r = tile_start(rows, tiles, i), height = tile_start(rows, tiles, i + 1) - r;
         product m = {.K = G * w, .more_runs = count - 1, .a_run = W * S * P->N * P->T,
                      .a = NAME(panel_row)(P, p, t, n) + (r * row_step * S + first) * w, .ar = row_step * S * w, .ak = 1,
-                     .b = b, .bk = 2 * W, .bv = W, .c = c + r * cr, .cr = cr, .cv = W, .add = add || p > 0};
+                     .b = b, .bk = 2 * W, .bv = W, .c = c + r * cr, .cr = cr, .cv = W};
+        if (add || p > 0)
+            NAME(add_to)(&m, m.c, cr, W);
         m.ahead[0].step = 2 * W / tiles + 1, m.ahead[0].run = m.K * m.ahead[0].step;
         m.ahead[0].p = later + i * count * m.ahead[0].run;
         if (first_use && i + 1 < tiles)

@@ -116,7 +116,8 @@ static void NAME(peephole_output)(const NAME(peephole_work) *work, ptrdiff_t p, 
 static void NAME(peephole_product)(ptrdiff_t H, ptrdiff_t rows, const REAL *c, ptrdiff_t c_n, right_side P_fi, REAL *sums)
 {
     product m = {.K = H, .a = c, .ar = c_n, .ak = 1, .b = P_fi.p, .bk = P_fi.bk, .bv = P_fi.bv,
-                 .c = sums, .cr = 4 * W, .cv = 2 * W, .add = 1};
+                 .c = sums, .cr = 4 * W, .cv = 2 * W};
+    NAME(add_to)(&m, sums, 4 * W, 2 * W);
     NAME(gates_multiply)(2, rows, W, &m);
 }
 
@@ -334,7 +335,7 @@ static int NAME(peephole_backward)(const cell_job *job)
     NAME(lstm_work) *k = &work.lstm;
     ptrdiff_t weights = NAME(lines)(NAME(pair_count)(D) * 2 * W * 4 * H), recurrent = NAME(lines)(Q * 2 * W * 4 * H);
     ptrdiff_t peephole = NAME(lines)(Q * 2 * W * H), state = NAME(lines)(N * H), sums = NAME(lines)(Q * 2 * W * N);
-    REAL *room = NAME(new_room)(weights + recurrent + 3 * peephole + state + 2 * sums + GRAD_ROOM(D > H ? D : H));
+    REAL *room = NAME(new_room)(weights + recurrent + 3 * peephole + state + 2 * sums + NAME(grad_room)(job));
     if (!room)
         return -1;
     k->Wx_room = room, k->Wh_room = room + weights;

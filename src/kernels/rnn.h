@@ -234,7 +234,7 @@ static int NAME(rnn_backward)(const cell_job *job)
     ptrdiff_t weights = k.few ? 0 : NAME(lines)(NAME(pair_count)(D) * 2 * W * H);
     ptrdiff_t recurrent = k.few ? 0 : NAME(lines)(NAME(pair_count)(H) * 2 * W * H);
     ptrdiff_t sums = NAME(lines)(NAME(pair_count)(H) * 2 * W * job->N), few = k.few ? NAME(lines)(job->N * H) : 0;
-    REAL *room = NAME(new_room)(weights + recurrent + sums + few + (k.few ? 0 : GRAD_ROOM(D > H ? D : H)));
+    REAL *room = NAME(new_room)(weights + recurrent + sums + few + (k.few ? 0 : NAME(grad_room)(job)));
     if (!room)
         return -1;
     k.Wx_room = room, k.Wh_room = room + weights;

@@ -99,6 +99,9 @@ typedef struct {
     ptrdiff_t first, end;            /* the tiles of each panel that belong to the share, but for a part of its ends */
 } tile_walk;
 
+/* The height of the tile that begins at row n. */
+static inline ptrdiff_t tile_rows(tile_walk w, ptrdiff_t n) { return w.each + (n < w.rest * (w.each + 1)); }
+
 static inline tile_walk team_tiles(const team *t, int rank, ptrdiff_t panels, ptrdiff_t rows, ptrdiff_t most, int own_rows)
 {
     tile_walk w = {.tiles = tile_count(rows, most)};
@@ -124,7 +127,7 @@ static inline int next_tile(tile_walk *w)
     if (++w->i == w->end)
         w->p++, w->i = w->first;
     w->n = w->i * w->each + (w->i < w->rest ? w->i : w->rest);
-    w->rows = w->each + (w->i < w->rest);
+    w->rows = tile_rows(*w, w->n);
     return 1;
 }
 
