@@ -7,7 +7,8 @@ cimport numpy as cnp
 import numpy as np
 
 from rnnfast.cpu._runtime cimport (
-    cell_job, cell_kernel, kernel_set, kernels_for, pack_kernel, readable, real_type, scratch_for, strided, threads_for, view, writable,
+    cell_job, cell_kernel, kernel_set, kernels_for, pack_kernel, readable, real_type, row_step, scratch_for, strided, threads_for, view,
+    writable,
 )
 
 cnp.import_array()
@@ -282,17 +283,19 @@ cdef class Cell:
         job.hT, job.cT = data(hT), data(cT)
         job.panels = job.h = job.rh = job.seen = job.c = NULL
         cdef int kept = self.kept + options.reset_after
+        cdef ptrdiff_t step
         if train:
             # 32 more: room to align, and a vector that may be read beyond the end
             cache.panels = empty2(1, kept * N * T * H + 32, p.type_num)
-            cache.h = empty3(T, N, H, p.type_num)
-            cache.seen = cache.h if mask is None or self.has_c else empty3(T, N, H, p.type_num)  # an LSTM reads only that
+            step = row_step(H, hs.itemsize)
+            cache.h = empty3(T, N, step, p.type_num)
+            cache.seen = cache.h if mask is None or self.has_c else empty3(T, N, step, p.type_num)  # an LSTM reads only that
             job.panels, job.h, job.seen = aligned(cache.panels), cnp.PyArray_DATA(cache.h), cnp.PyArray_DATA(cache.seen)
             if self.index == 2 and not options.reset_after:
-                cache.rh = empty3(T, N, H, p.type_num)
+                cache.rh = empty3(T, N, step, p.type_num)
                 job.rh = cnp.PyArray_DATA(cache.rh)
             if p.full:
-                cache.c = empty3(T, N, H, p.type_num)
+                cache.c = empty3(T, N, step, p.type_num)
                 job.c = cnp.PyArray_DATA(cache.c)
         if reverse:
             backwards(&job.xs, T, p.type_num)

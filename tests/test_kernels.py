@@ -84,6 +84,16 @@ def test_values_of_every_way_to_call(column, cell, options, shape, reverse, bias
 
 
 @variants
+@pytest.mark.parametrize("wide", ["D", "H"])
+def test_values_of_rows_that_fill_pages(column, cell, options, wide):
+    """4 KB a row: those that products read are kept further apart."""
+    width = 4096 // np.dtype(column.dtype).itemsize
+    shape = (9, 3, width, 20) if wide == "D" else (9, 3, 20, width)
+    problem, expected = solved(cell, shape, column.dtype, mask=True, lengths=True, **options)
+    assert_same_values(problem.run(column.load(cell.name)), expected)
+
+
+@variants
 @pytest.mark.parametrize("shape", FEW_SHAPES, ids=str)
 @pytest.mark.parametrize("states", [False, True])
 def test_values_with_a_mask(column, cell, options, shape, states):

@@ -2,6 +2,8 @@
 cimport numpy as cnp
 
 cdef extern from "kernels/kernels.h" nogil:
+    ptrdiff_t row_step(ptrdiff_t n, ptrdiff_t size)
+
     ctypedef struct strided:
         const void *p
         ptrdiff_t s0, s1, s2

@@ -44,6 +44,7 @@ static inline void NAME(add_to)(product *t, const REAL *p, ptrdiff_t pr, ptrdiff
 
 /* n reals, rounded up to whole cache lines: how rooms are laid out one after another */
 static inline ptrdiff_t NAME(lines)(ptrdiff_t n) { return (n * (ptrdiff_t)sizeof(REAL) + 63) / 64 * (64 / sizeof(REAL)); }
+static inline ptrdiff_t NAME(step_of)(ptrdiff_t n) { return row_step(n, sizeof(REAL)); }
 static inline REAL *NAME(new_room)(ptrdiff_t reals) { return new_room((reals + W) * sizeof(REAL)); }
 
 static inline __attribute__((always_inline)) void NAME(micro)(const int NV, const int rows, const product *t)

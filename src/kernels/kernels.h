@@ -9,6 +9,10 @@
 
 #include <stddef.h>
 
+/* Reals from one row of n to the next, where they are the left side of a product. Not a multiple of 4 KB: such rows
+ * would fight for the same lines of L1. */
+static inline ptrdiff_t row_step(ptrdiff_t n, ptrdiff_t size) { return n * size % 4096 ? n : n + 64 / size; }
+
 typedef struct {
     const void *p;  /* NULL: absent, which for a state means zeros */
     ptrdiff_t s0, s1, s2;
@@ -37,7 +41,7 @@ typedef struct {
 
     /* what forward keeps for backward, which overwrites it; see the cell's header for the layout.
      * In forward without training all are NULL. seen (T, N, H) is h h_mask, which without a mask is h itself; c
-     * (T, N, H) is there for full peepholes. */
+     * (T, N, H) is there for full peepholes. Rows of h, rh, seen and c are row_step(H, size of a real) apart. */
     void *panels, *h, *rh, *seen, *c;
 
     /* backward */

@@ -27,6 +27,7 @@ typedef struct {
     REAL *Wx_room, *Wh_room;   /* forward: [panel][k][4][W]; backward: transposed, [columns / 2W][4 H][2 W] */
     REAL *x;                   /* forward, not ahead: copy_step */
     REAL *h, *c;               /* without training: h m (2, N, H) and c (N, H); backward: c is dc (N, H) */
+    ptrdiff_t h_n;             /* from one row of h m to the next */
     int few;                   /* rows.h: then few_x, few_h (N, 4 H) are the products with Wx and Wh; backward: dA */
     REAL *few_x, *few_h;
     REAL *sums;                /* backward: dA_next Wh^T, [H / 2W][N][2 W] */
@@ -37,7 +38,7 @@ typedef struct {
 static inline REAL *NAME(lstm_seen)(const NAME(lstm_work) *k, ptrdiff_t t, ptrdiff_t n)
 {
     const cell_job *job = k->job;
-    return job->train ? (REAL *)job->seen + (t * job->N + n) * job->H : k->h + (t % 2 * job->N + n) * job->H;
+    return (job->train ? (REAL *)job->seen + t * job->N * k->h_n : k->h + t % 2 * job->N * k->h_n) + n * k->h_n;
 }
 
 /* c before step t: units of panel p. */
@@ -154,7 +155,7 @@ static void NAME(lstm_weights)(const NAME(lstm_work) *k, ptrdiff_t p0, ptrdiff_t
 /* What the products of step t read of h, its rows apart by *step; NULL: zeros. */
 static inline const REAL *NAME(lstm_left_side)(const NAME(lstm_work) *k, ptrdiff_t t, ptrdiff_t *step)
 {
-    *step = t == 0 ? k->job->seen0.s0 : k->job->H;
+    *step = t == 0 ? k->job->seen0.s0 : k->h_n;
     return t == 0 ? k->job->seen0.p : NAME(lstm_seen)(k, t - 1, 0);
 }
 
@@ -190,11 +191,11 @@ static void NAME(lstm_forward_body)(team *tm, int rank, void *work)
                 NAME(panel_input)(&k->panels, (panel_strip){w.p, 1}, 0, 4, w.n, w.n + w.rows,
                                   T - t < k->chunk ? T - t : k->chunk, x, job->xs.s0, job->xs.s1, D, k->Wx[w.p]);
 
-        ptrdiff_t h_n;
+        ptrdiff_t h_n, x_n = NAME(step_of)(D);
         const REAL *h = NAME(lstm_left_side)(k, t, &h_n);
         for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_tile(&w);) {
             if (!k->ahead)
-                NAME(gates_product)(4, 1, D, w.rows, k->x + (t % 2 * N + w.n) * D, D, k->Wx[w.p], w.i, tiles, sums, 0);
+                NAME(gates_product)(4, 1, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[w.p], w.i, tiles, sums, 0);
             if (h && k->few)
                 NAME(few_to_sums)(&k->panels, (panel_strip){w.p, 1}, N, 0, 4, k->few_h, sums);
             else if (h)
@@ -210,14 +211,14 @@ static void NAME(lstm_forward_body)(team *tm, int rank, void *work)
 static int NAME(lstm_forward)(const cell_job *job)
 {
     const ptrdiff_t N = job->N, D = job->D, H = job->H, P = NAME(panel_count)(H);
-    NAME(lstm_work) k = {.job = job, .few = NAME(is_few)(job), .chunk = NAME(panel_steps)(job)};
+    NAME(lstm_work) k = {.job = job, .h_n = NAME(step_of)(H), .few = NAME(is_few)(job), .chunk = NAME(panel_steps)(job)};
     k.ahead = k.few || NAME(goes_ahead)(job, 4);
     k.panels = (panels_of){job->panels, N, k.chunk, H, LSTM_GATES, job->train ? LSTM_KEPT : LSTM_GATES};
     const int own = !job->packed && !k.few; /* weights to be packed in this call */
     ptrdiff_t weights = own ? NAME(lines)(P * 4 * W * D) : 0, recurrent = own ? NAME(lines)(P * 4 * W * H) : 0;
-    ptrdiff_t few = k.few ? NAME(lines)(N * 4 * H) : 0, state = job->train ? 0 : NAME(lines)(N * H);
+    ptrdiff_t few = k.few ? NAME(lines)(N * 4 * H) : 0, state = job->train ? 0 : NAME(lines)(N * k.h_n);
     ptrdiff_t gates = job->train || !k.ahead ? 0 : NAME(lines)(k.chunk * N * 4 * H + W);
-    ptrdiff_t x = k.ahead ? 0 : NAME(lines)(2 * N * D);
+    ptrdiff_t x = k.ahead ? 0 : NAME(lines)(2 * N * NAME(step_of)(D));
     REAL *room = NAME(new_room)(weights + recurrent + 2 * few + x + gates + 3 * state);
     right_side *sides = malloc(2 * P * sizeof(right_side));
     if (room && sides) {
@@ -362,7 +363,7 @@ static void NAME(lstm_weight_grads)(const NAME(lstm_work) *k, team *tm, int rank
     const cell_job *job = k->job;
     const REAL *xs = job->xs.p;
     rows_of x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
-    rows_of h_rows = {job->seen0.p, job->seen, job->seen0.s0, job->N * job->H, job->H};
+    rows_of h_rows = {job->seen0.p, job->seen, job->seen0.s0, job->N * k->h_n, k->h_n};
     NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 4, &x_rows, job->D, job->dWx, 4, k->room);
     NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 4, &h_rows, job->H, job->dWh, 4, k->room);
     ptrdiff_t p0, p1;
@@ -413,7 +414,7 @@ static void NAME(lstm_backward_body)(team *tm, int rank, void *work)
 static int NAME(lstm_backward)(const cell_job *job)
 {
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H;
-    NAME(lstm_work) k = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, LSTM_KEPT}};
+    NAME(lstm_work) k = {.job = job, .h_n = NAME(step_of)(H), .panels = {job->panels, N, T, H, LSTM_GATES, LSTM_KEPT}};
     k.few = NAME(is_few)(job);
     ptrdiff_t weights = k.few ? 0 : NAME(lines)(NAME(pair_count)(D) * 2 * W * 4 * H), few = k.few ? NAME(lines)(N * 4 * H) : 0;
     ptrdiff_t recurrent = k.few ? 0 : NAME(lines)(NAME(pair_count)(H) * 2 * W * 4 * H), state = NAME(lines)(N * H);

@@ -158,15 +158,15 @@ static void NAME(gates_product)(int G, int panels, ptrdiff_t K, ptrdiff_t rows, 
     NAME(gates_multiply)(NV, rows, W, &m);
 }
 
-/* x of step t side by side in room (2, N, D), this thread's share of it, for a step to come: its rows lie so far
- * apart in xs that they would fight for the same lines of the caches. */
+/* x of step t in room (2, N, D), this thread's share of it, for a step to come: its rows lie so far apart in xs that
+ * they would fight for the same lines of the caches. Here they are step_of(D) apart. */
 static void NAME(copy_step)(const cell_job *job, const team *tm, int rank, ptrdiff_t t, REAL *room)
 {
     const ptrdiff_t N = job->N, D = job->D, tiles = tile_count(N, ROWS_2); /* as team_tiles shares own rows */
     ptrdiff_t i0, i1;
     team_share(tm, rank, t < job->T ? tiles : 0, &i0, &i1);
     for (ptrdiff_t n = tile_start(N, tiles, i0); i0 < i1 && n < tile_start(N, tiles, i1); n++)
-        memcpy(room + (t % 2 * N + n) * D, (const REAL *)job->xs.p + n * job->xs.s0 + t * job->xs.s1, D * sizeof(REAL));
+        memcpy(room + (t % 2 * N + n) * NAME(step_of)(D), (const REAL *)job->xs.p + n * job->xs.s0 + t * job->xs.s1, D * sizeof(REAL));
 }
 
 /* Gates first..first+G of a strip = x Wx, of samples n0..n1, for the first T steps that P has room for. Tiles run over

@@ -21,10 +21,10 @@ typedef struct {
 static inline const REAL *NAME(peephole_c)(const NAME(peephole_work) *k, ptrdiff_t t, ptrdiff_t *step)
 {
     const cell_job *job = k->lstm.job;
-    *step = t < 0 ? job->c0.s0 : job->H;
+    *step = t < 0 ? job->c0.s0 : k->lstm.h_n;
     if (t < 0)
         return job->c0.p;
-    return job->train ? (REAL *)job->c + t * job->N * job->H : k->cells + t % 2 * job->N * job->H;
+    return job->train ? (REAL *)job->c + t * job->N * *step : k->cells + t % 2 * job->N * *step;
 }
 
 /* P_f and P_i of panel p, packed into room as [k][2][W]. */
@@ -83,7 +83,7 @@ static void NAME(peephole_cell)(const NAME(peephole_work) *work, ptrdiff_t p, pt
             NAME(store_n)(row + 2 * w, i, w);
             NAME(store_n)(row + 3 * w, A[3], w);
         }
-        NAME(store_n)(after + n * H + j, c, w);
+        NAME(store_n)(after + n * after_n + j, c, w);
         if (job->train)
             NAME(store_n)(row + 4 * w, c, w);
     }
@@ -158,12 +158,12 @@ static void NAME(peephole_forward_body)(team *tm, int rank, void *for_all)
                 NAME(panel_input)(&k->panels, (panel_strip){w.p, 1}, 0, 4, w.n, w.n + w.rows,
                                   T - t < k->chunk ? T - t : k->chunk, x, job->xs.s0, job->xs.s1, D, k->Wx[w.p]);
 
-        ptrdiff_t h_n, c_n;
+        ptrdiff_t h_n, c_n, x_n = NAME(step_of)(D);
         const REAL *h = NAME(lstm_left_side)(k, t, &h_n), *c = NAME(peephole_c)(work, t - 1, &c_n);
         for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_tile(&w);) {
             int there = h || !k->ahead; /* is anything in sums */
             if (!k->ahead)
-                NAME(gates_product)(4, 1, D, w.rows, k->x + (t % 2 * N + w.n) * D, D, k->Wx[w.p], w.i, tiles, sums, 0);
+                NAME(gates_product)(4, 1, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[w.p], w.i, tiles, sums, 0);
             if (h)
                 NAME(gates_product)(4, 1, H, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, tiles, sums, !k->ahead);
             if (c && !there)
@@ -191,15 +191,16 @@ static void NAME(peephole_forward_body)(team *tm, int rank, void *for_all)
 static int NAME(peephole_forward)(const cell_job *job)
 {
     const ptrdiff_t N = job->N, D = job->D, H = job->H, P = NAME(panel_count)(H);
-    NAME(peephole_work) work = {.lstm = {.job = job, .ahead = NAME(goes_ahead)(job, 4), .chunk = NAME(panel_steps)(job)}};
+    NAME(peephole_work) work = {.lstm = {.job = job, .h_n = NAME(step_of)(H), .ahead = NAME(goes_ahead)(job, 4)}};
     NAME(lstm_work) *k = &work.lstm;
+    k->chunk = NAME(panel_steps)(job);
     if (!job->train && !k->ahead)
         k->chunk = 1;
     k->panels = (panels_of){job->panels, N, k->chunk, H, LSTM_GATES, job->train ? LSTM_KEPT : LSTM_GATES};
     const int own = !job->packed; /* weights to be packed in this call */
     ptrdiff_t weights = own ? NAME(lines)(P * 4 * W * D) : 0, recurrent = own ? NAME(lines)(P * 4 * W * H) : 0;
     ptrdiff_t P_fi = own ? NAME(lines)(P * 2 * W * H) : 0, P_o = own ? NAME(lines)(P * W * H) : 0;
-    ptrdiff_t state = job->train ? 0 : NAME(lines)(N * H), x = k->ahead ? 0 : NAME(lines)(2 * N * D);
+    ptrdiff_t state = job->train ? 0 : NAME(lines)(N * k->h_n), x = k->ahead ? 0 : NAME(lines)(2 * N * NAME(step_of)(D));
     ptrdiff_t gates = job->train ? 0 : NAME(lines)(k->chunk * N * 4 * H + W);
     REAL *room = NAME(new_room)(weights + recurrent + P_fi + P_o + x + gates + 4 * state);
     right_side *sides = malloc(4 * P * sizeof(right_side));
@@ -320,7 +321,8 @@ static void NAME(peephole_backward_body)(team *tm, int rank, void *for_all)
     NAME(panel_state_grads)(&k->panels, tm, rank, job, work->sums_c, 0, k->c, job->dc0, own_rows);
 
     NAME(lstm_weight_grads)(k, tm, rank);
-    rows_of before = {job->c0.p, c, job->c0.s0, N * H, H}, after = {c, c + N * H, H, N * H, H};
+    const ptrdiff_t c_n = k->h_n;
+    rows_of before = {job->c0.p, c, job->c0.s0, N * c_n, c_n}, after = {c, c + N * c_n, c_n, N * c_n, c_n};
     REAL *dWp = job->dWp;
     NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 1, &before, H, dWp, 1, k->room);
     NAME(panel_weight_grads)(&k->panels, tm, rank, 2, 1, &before, H, dWp + H * H, 1, k->room);
@@ -331,8 +333,9 @@ static void NAME(peephole_backward_body)(team *tm, int rank, void *for_all)
 static int NAME(peephole_backward)(const cell_job *job)
 {
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, Q = NAME(pair_count)(H);
-    NAME(peephole_work) work = {.lstm = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, LSTM_KEPT}}};
+    NAME(peephole_work) work = {.lstm = {.job = job, .h_n = NAME(step_of)(H)}};
     NAME(lstm_work) *k = &work.lstm;
+    k->panels = (panels_of){job->panels, N, T, H, LSTM_GATES, LSTM_KEPT};
     ptrdiff_t weights = NAME(lines)(NAME(pair_count)(D) * 2 * W * 4 * H), recurrent = NAME(lines)(Q * 2 * W * 4 * H);
     ptrdiff_t peephole = NAME(lines)(Q * 2 * W * H), state = NAME(lines)(N * H), sums = NAME(lines)(Q * 2 * W * N);
     REAL *room = NAME(new_room)(weights + recurrent + 3 * peephole + state + 2 * sums + NAME(grad_room)(job));

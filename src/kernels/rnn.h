@@ -29,14 +29,14 @@ static void NAME(rnn_activate)(const NAME(rnn_work) *k, ptrdiff_t p, ptrdiff_t t
                                ptrdiff_t rows, const REAL *sums, ptrdiff_t step)
 {
     const cell_job *job = k->job;
-    const ptrdiff_t H = job->H, w = NAME(panel_width)(H, p), j = p * W;
+    const ptrdiff_t H = job->H, w = NAME(panel_width)(H, p), j = p * W, h_n = NAME(step_of)(H);
     const vec bias = job->b ? NAME(load_n)((const REAL *)job->b + j, w) : (vec){0};
 
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t n = n0 + r;
-        REAL *kept = job->train ? (REAL *)job->seen + (t * job->N + n) * H : k->h + (t % 2 * job->N + n) * H;
+        REAL *kept = job->train ? (REAL *)job->seen + (t * job->N + n) * h_n : k->h + (t % 2 * job->N + n) * h_n;
         if (!at_work(job, t, n)) {
-            const REAL *before = job->train ? kept - job->N * H : k->h + ((t + 1) % 2 * job->N + n) * H;
+            const REAL *before = job->train ? kept - job->N * h_n : k->h + ((t + 1) % 2 * job->N + n) * h_n;
             NAME(store_n)(kept + j, t > 0 ? NAME(load_n)(before + j, w) : NAME(state_of)(job->seen0, n, j, w), w);
             NAME(idle_step)(job, t, n, j, w);
             continue;
@@ -48,7 +48,7 @@ static void NAME(rnn_activate)(const NAME(rnn_work) *k, ptrdiff_t p, ptrdiff_t t
         if (job->h_mask.p) {
             NAME(store_n)(kept + j, h * NAME(mask_of)(job, n, j, w), w);
             if (job->train)
-                NAME(store_n)((REAL *)job->h + (t * job->N + n) * H + j, h, w);
+                NAME(store_n)((REAL *)job->h + (t * job->N + n) * h_n + j, h, w);
         } else {
             NAME(store_n)(kept + j, h, w);
         }
@@ -96,15 +96,15 @@ static void NAME(rnn_forward_body)(team *tm, int rank, void *work)
                                   (const REAL *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, D, k->Wx[strip.p]);
             }
 
+        const ptrdiff_t x_n = NAME(step_of)(D), h_n = t == 0 ? job->seen0.s0 : NAME(step_of)(H);
         const REAL *h = t == 0       ? job->seen0.p
-                        : job->train ? (REAL *)job->seen + (t - 1) * N * H
-                                     : k->h + (t - 1) % 2 * N * H;
-        const ptrdiff_t h_n = t == 0 ? job->seen0.s0 : H;
+                        : job->train ? (REAL *)job->seen + (t - 1) * N * h_n
+                                     : k->h + (t - 1) % 2 * N * h_n;
         for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_tile(&w);) {
             const panel_strip strip = NAME(strip)(H, 1, w.p);
             if (!k->ahead)
-                NAME(gates_product)(1, strip.panels, D, w.rows, k->x + (t % 2 * N + w.n) * D, D, k->Wx[strip.p], w.i, tiles,
-                                    sums, 0);
+                NAME(gates_product)(1, strip.panels, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[strip.p], w.i,
+                                    tiles, sums, 0);
             if (h && k->few)
                 NAME(few_to_sums)(&k->panels, strip, N, 0, 1, k->few_h, sums);
             else if (h)
@@ -131,8 +131,8 @@ static int NAME(rnn_forward)(const cell_job *job)
     const int own = !job->packed && !k.few; /* weights to be packed in this call */
     ptrdiff_t weights = own ? NAME(lines)(P * W * D) : 0, recurrent = own ? NAME(lines)(P * W * H) : 0;
     ptrdiff_t few = k.few ? NAME(lines)(N * H) : 0;
-    ptrdiff_t gates = job->train || !k.ahead ? 0 : NAME(lines)(k.chunk * N * H + W), x = k.ahead ? 0 : NAME(lines)(2 * N * D);
-    ptrdiff_t state = job->train ? 0 : NAME(lines)(N * H);
+    ptrdiff_t gates = job->train || !k.ahead ? 0 : NAME(lines)(k.chunk * N * H + W), x = k.ahead ? 0 : NAME(lines)(2 * N * NAME(step_of)(D));
+    ptrdiff_t state = job->train ? 0 : NAME(lines)(N * NAME(step_of)(H));
     REAL *room = NAME(new_room)(weights + recurrent + 2 * few + x + gates + 2 * state);
     right_side *sides = malloc(2 * P * sizeof(right_side));
     if (room && sides) {
@@ -167,7 +167,7 @@ static void NAME(rnn_gate_grads)(const NAME(rnn_work) *k, ptrdiff_t q, ptrdiff_t
                 NAME(idle_step_back)(job, t, n, j, w, back, NULL);
                 continue;
             }
-            vec h = NAME(load_n)((const REAL *)job->h + (t * job->N + n) * H + j, w);
+            vec h = NAME(load_n)((const REAL *)job->h + (t * job->N + n) * NAME(step_of)(H) + j, w);
             vec dh = NAME(load_n)((const REAL *)job->dhs.p + n * job->dhs.s0 + t * job->dhs.s1 + j, w);
             if (t < last_step(job, n)) {
                 vec dseen = NAME(load)(back);
@@ -218,7 +218,7 @@ static void NAME(rnn_backward_body)(team *tm, int rank, void *work)
     NAME(panel_state_grads)(&k->panels, tm, rank, job, k->sums, 1, NULL, job->dh0, own_rows);
 
     rows_of x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
-    rows_of h_rows = {job->seen0.p, job->seen, job->seen0.s0, N * H, H};
+    rows_of h_rows = {job->seen0.p, job->seen, job->seen0.s0, N * NAME(step_of)(H), NAME(step_of)(H)};
     NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 1, &x_rows, D, job->dWx, 1, k->room);
     NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 1, &h_rows, H, job->dWh, 1, k->room);
     if (job->db)
