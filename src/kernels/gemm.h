@@ -146,6 +146,19 @@ static void NAME(multiply)(int NV, ptrdiff_t rows, lanes_of lanes, const product
         }
 }
 
+/* The same, of which the first `columns` columns exist. */
+static inline void NAME(multiply_columns)(int NV, ptrdiff_t rows, ptrdiff_t columns, const product *t)
+{
+    if (columns == NV * W) {
+        NAME(micro_table)[NV - 1][rows - 1](t);
+        return;
+    }
+    lanes_of lanes = {{0}};
+    for (int v = 0; v < NV; v++, columns -= W)
+        lanes.of[v] = columns < W ? columns : W;
+    NAME(multiply)(NV, rows, lanes, t);
+}
+
 /* dst[k][NV][W] = b(k0 + k, v*step + lane), 0 where lane >= lanes.of[v]. */
 static void NAME(pack_b)(REAL *dst, matrix b, ptrdiff_t K, int NV, ptrdiff_t step, lanes_of lanes)
 {

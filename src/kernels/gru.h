@@ -65,13 +65,13 @@ static inline REAL *NAME(gru_rh)(const NAME(gru_work) *k, ptrdiff_t t, ptrdiff_t
     return (k->job->train ? (REAL *)k->job->rh + t * k->job->N * k->h_n : k->rh) + n * k->h_n;
 }
 
-/* First half of a step: z, r and r s of one tile. `sums` (rows, 2, W) holds x Wx_zr + s Wh_zr; if the panels hold
- * x Wx it is s Wh_zr, or NULL. */
+/* First half of a step: z, r and r s of one tile. `sums`, from gates_product, holds x Wx_zr + s Wh_zr; if
+ * the panels hold x Wx it is s Wh_zr, or NULL. */
 static void NAME(gru_gates)(const NAME(gru_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0, ptrdiff_t rows,
                             const REAL *sums)
 {
     const cell_job *job = k->job;
-    const ptrdiff_t H = job->H, w = NAME(panel_width)(H, p), j = p * W;
+    const ptrdiff_t H = job->H, w = NAME(panel_width)(H, p), j = p * W, step = NAME(panel_vectors)(H, 2, p) * W;
     const REAL *b = job->b, *b1 = b && job->reset_after ? b + 3 * H : NULL;
     const int keeps_rh = (t > 0 || job->h0.p) && !job->reset_after;
     vec bz = b ? NAME(load_n)(b + j, w) : (vec){0}, br = b ? NAME(load_n)(b + H + j, w) : (vec){0};
@@ -83,8 +83,8 @@ static void NAME(gru_gates)(const NAME(gru_work) *k, ptrdiff_t p, ptrdiff_t t, p
         REAL *row = NAME(panel_row)(&k->panels, p, slot, n);
         vec Az = k->ahead ? NAME(load_n)(row, w) + bz : bz, Ar = k->ahead ? NAME(load_n)(row + w, w) + br : br;
         if (sums) {
-            Az += NAME(load)(sums + r * 2 * W);
-            Ar += NAME(load)(sums + r * 2 * W + W);
+            Az += NAME(load)(sums + r * step);
+            Ar += NAME(load)(sums + r * step + w);
         }
         vec reset = NAME(vsigmoid)(Ar);
         NAME(store_n)(row, NAME(vsigmoid)(job->z_keeps ? -Az : Az), w);
@@ -156,19 +156,19 @@ static void NAME(gru_step_after)(const NAME(gru_work) *k, const team *tm, int ra
         const panel_strip strip = NAME(strip)(H, 1, w.p);
         for (ptrdiff_t p = strip.p; p < strip.p + strip.panels; p++) {
             if (!k->ahead)
-                NAME(gates_product)(2, 1, D, w.rows, x + w.n * x_n, x_n, k->Wx_zr[p], w.i, tiles, sums, 0);
+                NAME(gates_product)(1, D, w.rows, x + w.n * x_n, x_n, k->Wx_zr[p], w.i, tiles, sums, 0);
             if (h && k->few)
                 NAME(few_to_sums)(&k->panels, (panel_strip){p, 1}, N, 0, 2, k->few_h, sums);
             else if (h)
-                NAME(gates_product)(2, 1, H, w.rows, h + w.n * h_n, h_n, k->Wh_zr[p], w.i, tiles, sums, !k->ahead);
+                NAME(gates_product)(1, H, w.rows, h + w.n * h_n, h_n, k->Wh_zr[p], w.i, tiles, sums, !k->ahead);
             NAME(gru_gates)(k, p, t, slot, w.n, w.rows, h || !k->ahead ? sums : NULL);
         }
         if (!k->ahead)
-            NAME(gates_product)(1, strip.panels, D, w.rows, x + w.n * x_n, x_n, k->Wx_a[strip.p], w.i, tiles, sums, 0);
+            NAME(gates_product)(strip.panels, D, w.rows, x + w.n * x_n, x_n, k->Wx_a[strip.p], w.i, tiles, sums, 0);
         if (h && k->few)
             NAME(few_to_sums)(&k->panels, strip, N, 2, 1, k->few_h, products);
         else if (h)
-            NAME(gates_product)(1, strip.panels, H, w.rows, h + w.n * h_n, h_n, k->Wh_a[strip.p], w.i, tiles, products, 0);
+            NAME(gates_product)(strip.panels, H, w.rows, h + w.n * h_n, h_n, k->Wh_a[strip.p], w.i, tiles, products, 0);
         for (int v = 0; v < strip.panels; v++)
             NAME(gru_candidate)(k, strip.p + v, t, slot, w.n, w.rows, k->ahead ? NULL : sums + v * W,
                                 h ? products + v * W : NULL, strip.panels * W);
@@ -182,7 +182,7 @@ static void NAME(gru_forward_body)(team *tm, int rank, void *work)
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, P = NAME(panel_count)(H);
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     const ptrdiff_t tiles = tile_count(N, ROWS_2), strips = NAME(strip_count)(H, 1);
-    REAL sums[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
+    REAL sums[(ROWS_2 * 2 + 1) * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
     REAL products[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
     const int own_rows = NAME(owns_rows)(job, tm, 3);
     ptrdiff_t p0, p1;
@@ -191,15 +191,15 @@ static void NAME(gru_forward_body)(team *tm, int rank, void *work)
     for (ptrdiff_t p = p0; p < p1 && !k->few; p++)
         if (job->packed) { /* as gru_pack lays it out */
             const REAL *at = job->packed;
-            k->Wx_zr[p] = NAME(packed_weights)(at, D, 2, p), at += NAME(lines)(P * 2 * W * D);
-            k->Wx_a[p] = NAME(packed_weights)(at, D, 1, p), at += NAME(lines)(P * W * D);
-            k->Wh_zr[p] = NAME(packed_weights)(at, H, 2, p), at += NAME(lines)(P * 2 * W * H);
-            k->Wh_a[p] = NAME(packed_weights)(at, H, 1, p);
+            k->Wx_zr[p] = NAME(packed_weights)(at, D, H, 2, p), at += NAME(lines)(P * 2 * W * D);
+            k->Wx_a[p] = NAME(packed_weights)(at, D, H, 1, p), at += NAME(lines)(P * W * D);
+            k->Wh_zr[p] = NAME(packed_weights)(at, H, H, 2, p), at += NAME(lines)(P * 2 * W * H);
+            k->Wh_a[p] = NAME(packed_weights)(at, H, H, 1, p);
         } else {
-            k->Wx_zr[p] = NAME(gate_weights)(k->Wx_zr_room + p * 2 * W * D, Wx, D, H, 0, 2, p, T * tiles);
-            k->Wx_a[p] = NAME(gate_weights)(k->Wx_a_room + p * W * D, Wx, D, H, 2, 1, p, T * tiles);
-            k->Wh_zr[p] = NAME(gate_weights)(k->Wh_zr_room + p * 2 * W * H, Wh, H, H, 0, 2, p, T * tiles);
-            k->Wh_a[p] = NAME(gate_weights)(k->Wh_a_room + p * W * H, Wh, H, H, 2, 1, p, T * tiles);
+            k->Wx_zr[p] = NAME(gate_weights)(k->Wx_zr_room, Wx, D, H, 0, 2, p, T * tiles);
+            k->Wx_a[p] = NAME(gate_weights)(k->Wx_a_room, Wx, D, H, 2, 1, p, T * tiles);
+            k->Wh_zr[p] = NAME(gate_weights)(k->Wh_zr_room, Wh, H, H, 0, 2, p, T * tiles);
+            k->Wh_a[p] = NAME(gate_weights)(k->Wh_a_room, Wh, H, H, 2, 1, p, T * tiles);
         }
     if (k->few) {
         NAME(few_gates)(&k->panels, p0, p1, N, job->xs.p, job->xs.s0, Wx, D, 0, 3, k->few_x);
@@ -240,11 +240,11 @@ static void NAME(gru_forward_body)(team *tm, int rank, void *work)
         }
         for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_2, own_rows); next_tile(&w);) {
             if (!k->ahead)
-                NAME(gates_product)(2, 1, D, w.rows, x + w.n * x_n, x_n, k->Wx_zr[w.p], w.i, tiles, sums, 0);
+                NAME(gates_product)(1, D, w.rows, x + w.n * x_n, x_n, k->Wx_zr[w.p], w.i, tiles, sums, 0);
             if (h && k->few)
                 NAME(few_to_sums)(&k->panels, (panel_strip){w.p, 1}, N, 0, 2, k->few_h, sums);
             else if (h)
-                NAME(gates_product)(2, 1, H, w.rows, h + w.n * h_n, h_n, k->Wh_zr[w.p], w.i, tiles, sums, !k->ahead);
+                NAME(gates_product)(1, H, w.rows, h + w.n * h_n, h_n, k->Wh_zr[w.p], w.i, tiles, sums, !k->ahead);
             NAME(gru_gates)(k, w.p, t, slot, w.n, w.rows, h || !k->ahead ? sums : NULL);
         }
         step_wait(tm, own_rows); /* r s is whole */
@@ -255,11 +255,11 @@ static void NAME(gru_forward_body)(team *tm, int rank, void *work)
         for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_tile(&w);) {
             const panel_strip strip = NAME(strip)(H, 1, w.p);
             if (!k->ahead)
-                NAME(gates_product)(1, strip.panels, D, w.rows, x + w.n * x_n, x_n, k->Wx_a[strip.p], w.i, tiles, sums, 0);
+                NAME(gates_product)(strip.panels, D, w.rows, x + w.n * x_n, x_n, k->Wx_a[strip.p], w.i, tiles, sums, 0);
             if (h && k->few)
                 NAME(few_to_sums)(&k->panels, strip, N, 2, 1, k->few_h, sums);
             else if (h)
-                NAME(gates_product)(1, strip.panels, H, w.rows, NAME(gru_rh)(k, t, w.n), k->h_n, k->Wh_a[strip.p], w.i, tiles,
+                NAME(gates_product)(strip.panels, H, w.rows, NAME(gru_rh)(k, t, w.n), k->h_n, k->Wh_a[strip.p], w.i, tiles,
                                     sums, !k->ahead);
             for (int v = 0; v < strip.panels; v++)
                 NAME(gru_candidate)(k, strip.p + v, t, slot, w.n, w.rows, h || !k->ahead ? sums + v * W : NULL, NULL,

@@ -72,14 +72,14 @@ static inline void NAME(lstm_give)(const NAME(lstm_work) *k, ptrdiff_t t, ptrdif
     }
 }
 
-/* Activations of one tile: rows n0.. of step t of panel p. `sums` (rows, 4, W) holds x Wx + h_prev Wh; if the panels
- * hold x Wx it is h_prev Wh, or NULL. plain, a constant: no lengths, peepholes or bound. */
+/* Activations of one tile: rows n0.. of step t of panel p. `sums`, from gates_product, holds x Wx + h_prev Wh; if the
+ * panels hold x Wx it is h_prev Wh, or NULL. plain, a constant: no lengths, peepholes or bound. */
 static inline __attribute__((always_inline)) void NAME(lstm_tile)(const int plain, const NAME(lstm_work) *k, ptrdiff_t p,
                                                                   ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
                                                                   ptrdiff_t rows, const REAL *sums)
 {
     const cell_job *job = k->job;
-    const ptrdiff_t H = job->H, w = NAME(panel_width)(H, p), j = p * W;
+    const ptrdiff_t H = job->H, w = NAME(panel_width)(H, p), j = p * W, step = NAME(panel_vectors)(H, 4, p) * W;
     vec bias[4] = {{0}}, peephole[3] = {{0}};
     if (job->b)
         for (int g = 0; g < 4; g++)
@@ -104,7 +104,7 @@ static inline __attribute__((always_inline)) void NAME(lstm_tile)(const int plai
         for (int g = 0; g < 4; g++) {
             A[g] = k->ahead ? NAME(load_n)(row + g * w, w) + bias[g] : bias[g];
             if (sums)
-                A[g] += NAME(load)(sums + (r * 4 + g) * W);
+                A[g] += NAME(load)(sums + r * step + g * w);
         }
         if (!plain)
             A[0] += peephole[0] * c_prev, A[2] += peephole[1] * c_prev;
@@ -145,10 +145,10 @@ static void NAME(lstm_weights)(const NAME(lstm_work) *k, ptrdiff_t p0, ptrdiff_t
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     const REAL *packed = job->packed;
     for (ptrdiff_t p = p0; p < p1; p++) {
-        k->Wx[p] = packed ? NAME(packed_weights)(packed, D, 4, p)
-                          : NAME(gate_weights)(k->Wx_room + p * 4 * W * D, Wx, D, H, 0, 4, p, uses);
-        k->Wh[p] = packed ? NAME(packed_weights)(packed + NAME(lines)(NAME(panel_count)(H) * 4 * W * D), H, 4, p)
-                          : NAME(gate_weights)(k->Wh_room + p * 4 * W * H, Wh, H, H, 0, 4, p, uses);
+        k->Wx[p] = packed ? NAME(packed_weights)(packed, D, H, 4, p)
+                          : NAME(gate_weights)(k->Wx_room, Wx, D, H, 0, 4, p, uses);
+        k->Wh[p] = packed ? NAME(packed_weights)(packed + NAME(lines)(NAME(panel_count)(H) * 4 * W * D), H, H, 4, p)
+                          : NAME(gate_weights)(k->Wh_room, Wh, H, H, 0, 4, p, uses);
     }
 }
 
@@ -166,7 +166,7 @@ static void NAME(lstm_forward_body)(team *tm, int rank, void *work)
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, P = NAME(panel_count)(H);
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     const ptrdiff_t most = N > ROWS_4 ? ROWS_2 : ROWS_4, tiles = tile_count(N, most); /* as gates_multiply cuts */
-    REAL sums[ROWS_2 * 4 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
+    REAL sums[(ROWS_2 * 4 + 1) * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
     const int own_rows = NAME(owns_rows)(job, tm, 4);
     ptrdiff_t p0, p1;
     team_share(tm, rank, P, &p0, &p1);
@@ -195,11 +195,11 @@ static void NAME(lstm_forward_body)(team *tm, int rank, void *work)
         const REAL *h = NAME(lstm_left_side)(k, t, &h_n);
         for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_tile(&w);) {
             if (!k->ahead)
-                NAME(gates_product)(4, 1, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[w.p], w.i, tiles, sums, 0);
+                NAME(gates_product)(1, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[w.p], w.i, tiles, sums, 0);
             if (h && k->few)
                 NAME(few_to_sums)(&k->panels, (panel_strip){w.p, 1}, N, 0, 4, k->few_h, sums);
             else if (h)
-                NAME(gates_product)(4, 1, H, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, tiles, sums, !k->ahead);
+                NAME(gates_product)(1, H, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, tiles, sums, !k->ahead);
             NAME(lstm_activate)(k, w.p, t, slot, w.n, w.rows, h || !k->ahead ? sums : NULL);
         }
         if (!k->ahead)

@@ -7,6 +7,9 @@
  *
  *     panels[p][t N + n][S][w]              S N T H values in all, no padding
  *
+ * Products make a vector for each gate of a panel. In a narrow one, w < W, the gates stand side by side there too, as
+ * in its rows, and take no more vectors than that needs: panel_vectors.
+ *
  * So a row of a panel is what one micro-kernel call leaves in registers, a panel is the right side of
  * dW = rows^T dA as it stands (k = row), and its rows are the left side of dx = dA Wx^T. In the
  * forward time loop a thread owns the same tiles of panels and samples at every step: their gates and c never
@@ -22,6 +25,11 @@ typedef struct {
 
 static inline ptrdiff_t NAME(panel_count)(ptrdiff_t H) { return (H + W - 1) / W; }
 static inline ptrdiff_t NAME(panel_width)(ptrdiff_t H, ptrdiff_t p) { return H - p * W < W ? H - p * W : W; }
+
+static inline int NAME(panel_vectors)(ptrdiff_t H, int G, ptrdiff_t p)
+{
+    return (int)((G * NAME(panel_width)(H, p) + W - 1) / W);
+}
 
 /* Columns of a product with dA come in pairs of vectors, 2 W at a time. Of pair q as many lanes exist as
  * pair_lanes says; pair_vectors counts in whole vectors, for sums that end in scratch. */
@@ -80,57 +88,71 @@ static inline panel_strip NAME(strip)(ptrdiff_t H, int G, ptrdiff_t s)
  * which reads the weights half as often. */
 static inline ptrdiff_t NAME(gate_rows)(int G) { return G == 3 ? ROWS_3 : ROWS_2; }
 
-/* One tile of a strip of NV vectors, w columns each. */
-static void NAME(gates_multiply)(int NV, ptrdiff_t rows, ptrdiff_t w, const product *t)
+/* One tile of a strip of NV vectors, of which `columns` columns are wanted. */
+static void NAME(gates_multiply)(int NV, ptrdiff_t rows, ptrdiff_t columns, const product *t)
 {
-    const lanes_of lanes = {{w, w, w, w}};
-    if (NV < 4 || rows <= ROWS_4) {
-        NAME(multiply)(NV, rows, lanes, t);
+    if (NV < 3 || rows <= (NV == 3 ? ROWS_3 : ROWS_4)) {
+        NAME(multiply_columns)(NV, rows, columns, t);
         return;
     }
     product half = *t;
-    NAME(multiply)(2, rows, lanes, &half);
+    NAME(multiply_columns)(2, rows, columns < 2 * W ? columns : 2 * W, &half);
     half.b += 2 * t->bv, half.c += 2 * t->cv;
     if (half.plus)
         half.plus += 2 * t->pv;
     for (int i = 0; i < 2; i++)
         if (half.ahead[i].p)
             half.ahead[i].p += t->K * t->ahead[i].step;
-    NAME(multiply)(2, rows, lanes, &half);
+    NAME(multiply_columns)(NV - 2, rows, columns - 2 * W, &half);
 }
 
-/* The right side of a product: W values for k and v at p[k*bk + v*bv]. */
+/* The right side of a product: W values for k and v at p[k*bk + v*bv]; `vectors` of them for a panel. */
 typedef struct {
     const REAL *p;
     ptrdiff_t bk, bv;
+    int vectors;
 } NAME(right_side);
 #define right_side NAME(right_side)
 
-/* Weights of panel p, gates first..first+G of (K, all H), packed into room as [k][G][W]. Where so few tiles
- * will use them that packing would not pay, they are read where they lie. The next panel is bv further if G is 1. */
+/* Weights of panel p as packed into room: [k][vectors][W]. The next panel is bv further if G is 1. */
+static inline right_side NAME(packed_weights)(const REAL *room, ptrdiff_t K, ptrdiff_t H, int G, ptrdiff_t p)
+{
+    const int vectors = NAME(panel_vectors)(H, G, p);
+    return (right_side){room + p * G * W * K, vectors * W, G == 1 ? W * K : W, vectors};
+}
+
+/* dst[k][vectors][W] = gates side by side, w columns each, of rows of `weights` */
+static void NAME(pack_narrow)(REAL *dst, matrix weights, ptrdiff_t K, ptrdiff_t H, int G, ptrdiff_t w, int vectors)
+{
+    memset(dst, 0, K * vectors * W * sizeof(REAL));
+    for (ptrdiff_t k = 0; k < K; k++, dst += vectors * W)
+        for (int g = 0; g < G; g++)
+            for (ptrdiff_t j = 0; j < w; j++)
+                dst[g * w + j] = weights.p[k * weights.r + (g * H + j) * weights.c];
+}
+
+/* Weights of panel p, gates first..first+G of (K, all H), packed into room, which has space for all panels. Where so
+ * few tiles will use them that packing would not pay, they are read where they lie. */
 static right_side NAME(gate_weights)(REAL *room, matrix weights, ptrdiff_t K, ptrdiff_t H, int first, int G, ptrdiff_t p,
                                      ptrdiff_t tiles)
 {
     const ptrdiff_t w = NAME(panel_width)(H, p);
-    const lanes_of lanes = {{w, w, w, w}};
     matrix own = {weights.p + (first * H + p * W) * weights.c, weights.r, weights.c};
     if (tiles <= 2 && w == W && own.c == 1)
-        return (right_side){own.p, own.r, G == 1 ? W : H};
-    NAME(pack_b)(room, own, K, G, H, lanes);
-    return (right_side){room, G * W, G == 1 ? W * K : W};
-}
-
-/* The same for weights that were packed before, by pack_panels. */
-static inline right_side NAME(packed_weights)(const REAL *packed, ptrdiff_t K, int G, ptrdiff_t p)
-{
-    return (right_side){packed + p * G * W * K, G * W, G == 1 ? W * K : W};
+        return (right_side){own.p, own.r, G == 1 ? W : H, G};
+    REAL *to = room + p * G * W * K;
+    if (w == W)
+        NAME(pack_b)(to, own, K, G, H, (lanes_of){{W, W, W, W}});
+    else
+        NAME(pack_narrow)(to, own, K, H, G, w, NAME(panel_vectors)(H, G, p));
+    return NAME(packed_weights)(room, K, H, G, p);
 }
 
 /* All panels of gate_weights, one after another. Returns the reals they take; with room NULL that is all. */
 static ptrdiff_t NAME(pack_panels)(REAL *room, matrix weights, ptrdiff_t K, ptrdiff_t H, int first, int G)
 {
     for (ptrdiff_t p = 0; room && p * W < H; p++)
-        NAME(gate_weights)(room + p * G * W * K, weights, K, H, first, G, p, PTRDIFF_MAX);
+        NAME(gate_weights)(room, weights, K, H, first, G, p, PTRDIFF_MAX);
     return NAME(lines)(NAME(panel_count)(H) * G * W * K);
 }
 
@@ -142,20 +164,20 @@ static ptrdiff_t NAME(pack_cell)(const cell_job *job, REAL *room, int G)
     return x + NAME(pack_panels)(room ? room + x : NULL, Wh, job->H, job->H, 0, G);
 }
 
-/* sums (rows, vectors of the strip, W) (+)= a weights: one of `tiles` tiles of a strip, the one with number i. What
- * lies behind the strip's weights is fetched meanwhile: if they are packed it is multiplied next. */
-static void NAME(gates_product)(int G, int panels, ptrdiff_t K, ptrdiff_t rows, const REAL *a, ptrdiff_t ar, right_side b,
+/* sums (rows, vectors of a strip of so many panels, W) (+)= a b: one of `tiles` tiles of it, the one with number i. What
+ * lies behind b is fetched meanwhile: if it is packed that is multiplied next. */
+static void NAME(gates_product)(int panels, ptrdiff_t K, ptrdiff_t rows, const REAL *a, ptrdiff_t ar, right_side b,
                                 ptrdiff_t i, ptrdiff_t tiles, REAL *sums, int add)
 {
-    const int NV = G * panels;
+    const int NV = panels * b.vectors;
     const ptrdiff_t step = 2 * W / tiles + 1;
     product m = {.K = K, .a = a, .ar = ar, .ak = 1, .b = b.p, .bk = b.bk, .bv = b.bv,
                  .c = sums, .cr = NV * W, .cv = W};
     if (add)
         NAME(add_to)(&m, sums, NV * W, W);
-    if (b.bk == G * W)
+    if (b.bk == b.vectors * W)
         m.ahead[0].p = b.p + K * NV * W + i * (NV / 2) * K * step, m.ahead[0].step = step;
-    NAME(gates_multiply)(NV, rows, W, &m);
+    NAME(gates_multiply)(NV, rows, NV * W, &m);
 }
 
 /* x of step t in room (2, N, D), this thread's share of it, for a step to come: its rows lie so far apart in xs that
@@ -177,7 +199,7 @@ static void NAME(panel_input)(const panels_of *P, panel_strip strip, int first, 
     const ptrdiff_t N = n1 - n0, w = NAME(panel_width)(P->H, strip.p);
     const int over_time = N * tile_count(T, ROWS_2) <= T * tile_count(N, ROWS_2);
     const ptrdiff_t outer = over_time ? N : T, inner = over_time ? T : N, tiles = tile_count(inner, ROWS_2);
-    const ptrdiff_t cv = G == 1 ? W * P->S * P->N * P->T : w;
+    const ptrdiff_t cv = G == 1 ? W * P->S * P->N * P->T : W;
 
     for (ptrdiff_t o = 0; o < outer; o++)
         for (ptrdiff_t i = 0; i < tiles; i++) {
@@ -186,7 +208,7 @@ static void NAME(panel_input)(const panels_of *P, panel_strip strip, int first, 
             product m = {.K = D, .a = xs + n * xn + t * xt, .ar = over_time ? xt : xn, .ak = 1,
                          .b = weights.p, .bk = weights.bk, .bv = weights.bv, .c = NAME(panel_row)(P, strip.p, t, n) + first * w,
                          .cr = (over_time ? P->N : 1) * P->S * w, .cv = cv};
-            NAME(gates_multiply)(G * strip.panels, rows, w, &m);
+            NAME(gates_multiply)(strip.panels * weights.vectors, rows, strip.panels * G * w, &m);
         }
 }
 
@@ -202,12 +224,14 @@ static inline ptrdiff_t NAME(grad_room)(const cell_job *job)
 }
 
 /* A strip's part of dW, rows n0 to n1 of M, from the rows r0 to r1 of dA and of the packed left side. It is summed up in
- * `sums` (M, vectors of the strip, W), where nothing is in its way, and written to dW once. */
+ * `sums` (M, vectors of the strip, W), where nothing is in its way, and written to dW once; the gates of a narrow panel,
+ * which there are apart, one by one. */
 static void NAME(strip_weight_grads)(const panels_of *P, panel_strip strip, int first, int G, tile_walk k, ptrdiff_t M,
                                      ptrdiff_t r0, ptrdiff_t r1, const REAL *left, REAL *dW, int all, REAL *sums)
 {
     const ptrdiff_t H = P->H, w = NAME(panel_width)(H, strip.p), panel = W * P->S * P->N * P->T;
-    const ptrdiff_t blocks = tile_count(r1 - r0, GRAD_DEPTH), NV = G * strip.panels;
+    const ptrdiff_t blocks = tile_count(r1 - r0, GRAD_DEPTH);
+    const int NV = strip.panels * NAME(panel_vectors)(H, G, strip.p), narrow = w < W;
 
     for (ptrdiff_t block = 0; block < blocks; block++) {
         const ptrdiff_t from = tile_start(r1 - r0, blocks, block), K = tile_start(r1 - r0, blocks, block + 1) - from;
@@ -218,19 +242,25 @@ static void NAME(strip_weight_grads)(const panels_of *P, panel_strip strip, int 
             rows = tile_rows(k, n);
             REAL *part = sums + n * NV * W, *to = dW + n * all * H + strip.p * W;
             product t = {.K = K, .a = left + from * M + n * K, .ar = 1, .ak = rows,
-                         .b = dA, .bk = P->S * w, .bv = G == 1 ? panel : w, .c = part, .cr = NV * W, .cv = W};
+                         .b = dA, .bk = P->S * w, .bv = G == 1 ? panel : W, .c = part, .cr = NV * W, .cv = W};
             if (block > 0)
                 NAME(add_to)(&t, part, NV * W, W);
-            else if (r0 > 0)
+            else if (r0 > 0 && !narrow)
                 NAME(add_to)(&t, to, all * H, G == 1 ? W : H);
-            if (block + 1 == blocks)
+            if (block + 1 == blocks && !narrow)
                 t.c = to, t.cr = all * H, t.cv = G == 1 ? W : H;
             t.ahead[0].p = t.a + K * rows, t.ahead[0].step = rows; /* the next tile of rows */
             if (i <= P->S) /* with the first tiles, parts of the dA that comes next */
                 t.ahead[1].p = later + (i - 1) * K * W, t.ahead[1].step = W;
-            NAME(gates_multiply)(NV, rows, w, &t);
+            NAME(gates_multiply)(NV, rows, NV * W, &t);
         }
     }
+    for (ptrdiff_t n = k.n; narrow && n < k.n + k.rows; n++)
+        for (int g = 0; g < G; g++) {
+            REAL *to = dW + (n * all + g) * H + strip.p * W;
+            vec part = NAME(load)(sums + n * NV * W + g * w);
+            NAME(store_n)(to, r0 > 0 ? NAME(load_n)(to, w) + part : part, w);
+        }
 }
 
 /* dW (M, H of G gates) = rows^T dA of gates first..first+G: this thread's tiles of it. The rows of dW are those of `all`

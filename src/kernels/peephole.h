@@ -32,7 +32,7 @@ static right_side NAME(peephole_weights)(REAL *room, const REAL *Wp, ptrdiff_t H
 {
     const ptrdiff_t w = NAME(panel_width)(H, p);
     NAME(pack_b)(room, (matrix){Wp + p * W, H, 1}, H, 2, H * H, (lanes_of){{w, w}});
-    return (right_side){room, 2 * W, W};
+    return (right_side){room, 2 * W, W, 2};
 }
 
 /* The panels of Wx, those of Wh, and those of full peepholes. */
@@ -55,7 +55,7 @@ static void NAME(peephole_cell)(const NAME(peephole_work) *work, ptrdiff_t p, pt
 {
     const NAME(lstm_work) *k = &work->lstm;
     const cell_job *job = k->job;
-    const ptrdiff_t H = job->H, w = NAME(panel_width)(H, p), j = p * W;
+    const ptrdiff_t H = job->H, w = NAME(panel_width)(H, p), j = p * W, step = NAME(panel_vectors)(H, 4, p) * W;
     ptrdiff_t before_n, after_n;
     const REAL *before = NAME(peephole_c)(work, t - 1, &before_n);
     REAL *after = (REAL *)NAME(peephole_c)(work, t, &after_n);
@@ -72,7 +72,7 @@ static void NAME(peephole_cell)(const NAME(peephole_work) *work, ptrdiff_t p, pt
             for (int g = 0; g < 4; g++) {
                 A[g] = k->ahead ? NAME(load_n)(row + g * w, w) + bias[g] : bias[g];
                 if (sums)
-                    A[g] += NAME(load)(sums + (r * 4 + g) * W);
+                    A[g] += NAME(load)(sums + r * step + g * w);
             }
             vec f = NAME(vsigmoid)(A[0]), g = NAME(vtanh)(A[1]), i = NAME(vsigmoid)(A[2]);
             c = f * c_prev + g * i;
@@ -112,13 +112,20 @@ static void NAME(peephole_output)(const NAME(peephole_work) *work, ptrdiff_t p, 
     }
 }
 
-/* sums (rows, 4, W), in f and i, += c_prev P_fi */
-static void NAME(peephole_product)(ptrdiff_t H, ptrdiff_t rows, const REAL *c, ptrdiff_t c_n, right_side P_fi, REAL *sums)
+/* sums of panel p, in f and i, += c_prev P_fi */
+static void NAME(peephole_product)(ptrdiff_t H, ptrdiff_t p, ptrdiff_t rows, const REAL *c, ptrdiff_t c_n, right_side P_fi,
+                                   REAL *sums)
 {
+    const ptrdiff_t w = NAME(panel_width)(H, p), step = NAME(panel_vectors)(H, 4, p) * W;
+    REAL both[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
     product m = {.K = H, .a = c, .ar = c_n, .ak = 1, .b = P_fi.p, .bk = P_fi.bk, .bv = P_fi.bv,
-                 .c = sums, .cr = 4 * W, .cv = 2 * W};
-    NAME(add_to)(&m, sums, 4 * W, 2 * W);
-    NAME(gates_multiply)(2, rows, W, &m);
+                 .c = both, .cr = 2 * W, .cv = W};
+    NAME(gates_multiply)(2, rows, 2 * W, &m);
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (int g = 0; g < 2; g++) {
+            REAL *to = sums + r * step + 2 * g * w;
+            NAME(store_n)(to, NAME(load_n)(to, w) + NAME(load)(both + (r * 2 + g) * W), w);
+        }
 }
 
 static void NAME(peephole_forward_body)(team *tm, int rank, void *for_all)
@@ -129,7 +136,7 @@ static void NAME(peephole_forward_body)(team *tm, int rank, void *for_all)
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, P = NAME(panel_count)(H);
     const ptrdiff_t most = N > ROWS_4 ? ROWS_2 : ROWS_4, tiles = tile_count(N, most); /* as gates_multiply cuts */
     const ptrdiff_t strips = NAME(strip_count)(H, 1);
-    REAL sums[ROWS_2 * 4 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
+    REAL sums[(ROWS_2 * 4 + 1) * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
     const int own_rows = NAME(owns_rows)(job, tm, 4);
     ptrdiff_t p0, p1;
     team_share(tm, rank, P, &p0, &p1);
@@ -139,11 +146,11 @@ static void NAME(peephole_forward_body)(team *tm, int rank, void *for_all)
         const REAL *Wp = job->Wp, *at = job->packed;
         if (at) { /* as lstm_pack lays them out */
             at += NAME(lines)(P * 4 * W * D) + NAME(lines)(P * 4 * W * H);
-            work->P_fi[p] = NAME(packed_weights)(at, H, 2, p);
-            work->P_o[p] = NAME(packed_weights)(at + NAME(lines)(P * 2 * W * H), H, 1, p);
+            work->P_fi[p] = (right_side){at + p * 2 * W * H, 2 * W, W, 2};
+            work->P_o[p] = NAME(packed_weights)(at + NAME(lines)(P * 2 * W * H), H, H, 1, p);
         } else {
             work->P_fi[p] = NAME(peephole_weights)(work->P_fi_room + p * 2 * W * H, Wp, H, p);
-            work->P_o[p] = NAME(gate_weights)(work->P_o_room + p * W * H, (matrix){Wp + 2 * H * H, H, 1}, H, H, 0, 1, p, T * tiles);
+            work->P_o[p] = NAME(gate_weights)(work->P_o_room, (matrix){Wp + 2 * H * H, H, 1}, H, H, 0, 1, p, T * tiles);
         }
     }
     if (!k->ahead)
@@ -163,13 +170,13 @@ static void NAME(peephole_forward_body)(team *tm, int rank, void *for_all)
         for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_tile(&w);) {
             int there = h || !k->ahead; /* is anything in sums */
             if (!k->ahead)
-                NAME(gates_product)(4, 1, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[w.p], w.i, tiles, sums, 0);
+                NAME(gates_product)(1, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[w.p], w.i, tiles, sums, 0);
             if (h)
-                NAME(gates_product)(4, 1, H, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, tiles, sums, !k->ahead);
+                NAME(gates_product)(1, H, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, tiles, sums, !k->ahead);
             if (c && !there)
                 memset(sums, 0, w.rows * 4 * W * sizeof(REAL));
             if (c)
-                NAME(peephole_product)(H, w.rows, c + w.n * c_n, c_n, work->P_fi[w.p], sums);
+                NAME(peephole_product)(H, w.p, w.rows, c + w.n * c_n, c_n, work->P_fi[w.p], sums);
             NAME(peephole_cell)(work, w.p, t, slot, w.n, w.rows, c || there ? sums : NULL);
         }
         step_wait(tm, own_rows); /* c of step t is whole */
@@ -177,7 +184,7 @@ static void NAME(peephole_forward_body)(team *tm, int rank, void *for_all)
         c = NAME(peephole_c)(work, t, &c_n);
         for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_tile(&w);) {
             const panel_strip strip = NAME(strip)(H, 1, w.p);
-            NAME(gates_product)(1, strip.panels, H, w.rows, c + w.n * c_n, c_n, work->P_o[strip.p], w.i,
+            NAME(gates_product)(strip.panels, H, w.rows, c + w.n * c_n, c_n, work->P_o[strip.p], w.i,
                                 tile_count(N, ROWS_2), sums, 0);
             for (int v = 0; v < strip.panels; v++)
                 NAME(peephole_output)(work, strip.p + v, t, slot, w.n, w.rows, sums + v * W, strip.panels * W);

@@ -72,10 +72,10 @@ static void NAME(rnn_forward_body)(team *tm, int rank, void *work)
     team_share(tm, rank, P, &p0, &p1);
 
     for (ptrdiff_t p = p0; p < p1 && !k->few; p++) {
-        k->Wx[p] = packed ? NAME(packed_weights)(packed, D, 1, p)
-                          : NAME(gate_weights)(k->Wx_room + p * W * D, Wx, D, H, 0, 1, p, T * tiles);
-        k->Wh[p] = packed ? NAME(packed_weights)(packed + NAME(lines)(P * W * D), H, 1, p)
-                          : NAME(gate_weights)(k->Wh_room + p * W * H, Wh, H, H, 0, 1, p, T * tiles);
+        k->Wx[p] = packed ? NAME(packed_weights)(packed, D, H, 1, p)
+                          : NAME(gate_weights)(k->Wx_room, Wx, D, H, 0, 1, p, T * tiles);
+        k->Wh[p] = packed ? NAME(packed_weights)(packed + NAME(lines)(P * W * D), H, H, 1, p)
+                          : NAME(gate_weights)(k->Wh_room, Wh, H, H, 0, 1, p, T * tiles);
     }
     if (k->few) {
         NAME(few_gates)(&k->panels, p0, p1, N, job->xs.p, job->xs.s0, Wx, D, 0, 1, k->few_x);
@@ -103,12 +103,12 @@ static void NAME(rnn_forward_body)(team *tm, int rank, void *work)
         for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_tile(&w);) {
             const panel_strip strip = NAME(strip)(H, 1, w.p);
             if (!k->ahead)
-                NAME(gates_product)(1, strip.panels, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[strip.p], w.i,
+                NAME(gates_product)(strip.panels, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[strip.p], w.i,
                                     tiles, sums, 0);
             if (h && k->few)
                 NAME(few_to_sums)(&k->panels, strip, N, 0, 1, k->few_h, sums);
             else if (h)
-                NAME(gates_product)(1, strip.panels, H, w.rows, h + w.n * h_n, h_n, k->Wh[strip.p], w.i, tiles, sums,
+                NAME(gates_product)(strip.panels, H, w.rows, h + w.n * h_n, h_n, k->Wh[strip.p], w.i, tiles, sums,
                                     !k->ahead);
             for (int v = 0; v < strip.panels; v++)
                 NAME(rnn_activate)(k, strip.p + v, t, slot, w.n, w.rows, h || !k->ahead ? sums + v * W : NULL,

@@ -89,14 +89,15 @@ static void NAME(few_to_panels)(const panels_of *P, ptrdiff_t p0, ptrdiff_t p1, 
                 NAME(store_n)(NAME(panel_row)(P, p, 0, n) + g * w, NAME(load_n)(y + (n * P->G + g) * P->H + p * W, w), w);
 }
 
-/* y from few_gates as the sums of a strip: (rows, gates first..first+G or the strip's panels, W). */
+/* y from few_gates as the sums of a strip: gates first..first+G, or one of the strip's panels, as gates_product. */
 static void NAME(few_to_sums)(const panels_of *P, panel_strip strip, ptrdiff_t rows, int first, int G, const REAL *y,
                               REAL *sums)
 {
+    const ptrdiff_t w = NAME(panel_width)(P->H, strip.p), step = strip.panels * NAME(panel_vectors)(P->H, G, strip.p) * W;
     for (ptrdiff_t n = 0; n < rows; n++)
-        for (ptrdiff_t v = 0, w = NAME(panel_width)(P->H, strip.p); v < G * strip.panels; v++, sums += W) {
+        for (ptrdiff_t v = 0; v < G * strip.panels; v++) {
             const ptrdiff_t gate = first + (G == 1 ? 0 : v), p = strip.p + (G == 1 ? v : 0);
-            NAME(store)(sums, NAME(load_n)(y + (n * P->G + gate) * P->H + p * W, w));
+            NAME(store)(sums + n * step + v * w, NAME(load_n)(y + (n * P->G + gate) * P->H + p * W, w));
         }
 }
 
