@@ -88,22 +88,22 @@ static inline panel_strip NAME(strip)(ptrdiff_t H, int G, ptrdiff_t s)
  * which reads the weights half as often. */
 static inline ptrdiff_t NAME(gate_rows)(int G) { return G == 3 ? ROWS_3 : ROWS_2; }
 
-/* One tile of a strip of NV vectors, of which `columns` columns are wanted. */
-static void NAME(gates_multiply)(int NV, ptrdiff_t rows, ptrdiff_t columns, const product *t)
+/* One tile of a strip of NV vectors, of which `columns` columns are wanted. t is moved on rather than copied: a copy is
+ * made of wide loads, and those wait until all stores before them, the last tile's sums too, have left the core. */
+static void NAME(gates_multiply)(int NV, ptrdiff_t rows, ptrdiff_t columns, product *t)
 {
     if (NV < 3 || rows <= (NV == 3 ? ROWS_3 : ROWS_4)) {
         NAME(multiply_columns)(NV, rows, columns, t);
         return;
     }
-    product half = *t;
-    NAME(multiply_columns)(2, rows, columns < 2 * W ? columns : 2 * W, &half);
-    half.b += 2 * t->bv, half.c += 2 * t->cv;
-    if (half.plus)
-        half.plus += 2 * t->pv;
+    NAME(multiply_columns)(2, rows, columns < 2 * W ? columns : 2 * W, t);
+    t->b += 2 * t->bv, t->c += 2 * t->cv;
+    if (t->plus)
+        t->plus += 2 * t->pv;
     for (int i = 0; i < 2; i++)
-        if (half.ahead[i].p)
-            half.ahead[i].p += t->K * t->ahead[i].step;
-    NAME(multiply_columns)(NV - 2, rows, columns - 2 * W, &half);
+        if (t->ahead[i].p)
+            t->ahead[i].p += t->K * t->ahead[i].step;
+    NAME(multiply_columns)(NV - 2, rows, columns - 2 * W, t);
 }
 
 /* The right side of a product: W values for k and v at p[k*bk + v*bv]; `vectors` of them for a panel. */
