@@ -61,11 +61,12 @@ static inline ptrdiff_t NAME(panel_steps)(const cell_job *job)
 }
 
 /* In the time loops a thread owns hidden units, or some samples and all of their units: then steps need no barrier and
- * h never changes cores. It reads all weights, though, which must stay in its L2, and needs rows enough for a tile. */
+ * h never changes cores. It reads all weights, though, which must stay in its L2, and tiles of rows must come out even. */
 static inline int NAME(owns_rows)(const cell_job *job, const team *tm, int G)
 {
-    return job->N >= 8 * tm->size && !NAME(goes_ahead)(job, G) &&
-           (job->D + job->H) * G * job->H * (ptrdiff_t)sizeof(REAL) <= 1 << 20;
+    const ptrdiff_t weights = (job->D + job->H) * G * job->H * sizeof(REAL), tiles = tile_count(job->N, ROWS_2);
+    const ptrdiff_t most = tile_count(tiles, tm->size) * tm->size; /* as if each had as many as the one with most */
+    return job->N >= 8 * tm->size && 16 * most <= 17 * tiles && !NAME(goes_ahead)(job, G) && weights <= 1 << 20;
 }
 
 static inline REAL *NAME(panel_row)(const panels_of *P, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n)
