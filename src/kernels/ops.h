@@ -109,9 +109,9 @@ static inline REAL NAME(lanes_max)(vec x)
     return lane[0];
 }
 
-/* *largest = max(x), and the sum of e = exp(x - *largest), where e may be x or NULL; the sum is taken in float for 32
- * vectors at a time, then in double. The second look at x finds it in L1 or L2. */
-static inline double NAME(sum_exp)(const REAL *x, ptrdiff_t V, REAL *largest, REAL *e)
+/* *largest = max(x), and the sum of e = exp(x - *largest), where e may be x or NULL, and is streamed if `far`; the sum is
+ * taken in float for 32 vectors at a time, then in double. The second look at x finds it in L1 or L2. */
+static inline double NAME(sum_exp)(const REAL *x, ptrdiff_t V, REAL *largest, REAL *e, int far)
 {
     vec top = NAME(splat)(x[0]), second = top;
     ptrdiff_t v = 0;
@@ -129,7 +129,9 @@ static inline double NAME(sum_exp)(const REAL *x, ptrdiff_t V, REAL *largest, RE
         vec sum = {0};
         for (int block = 0; block < 32 && v + W <= V; block++, v += W) {
             vec y = NAME(vexp)(NAME(load)(x + v) - shift);
-            if (e)
+            if (e && far)
+                NAME(stream)(e + v, y);
+            else if (e)
                 NAME(store)(e + v, y);
             sum += y;
         }
@@ -158,7 +160,7 @@ static void NAME(softmax_forward_body)(team *tm, int rank, void *work)
             continue;
         const REAL *x = (const REAL *)s->x.p + m * s->x.s0;
         REAL most;
-        double total = NAME(sum_exp)(x, s->V, &most, NULL);
+        double total = NAME(sum_exp)(x, s->V, &most, NULL, 0);
         s->lse[m] = most + log(total);
         s->loss[m] = s->lse[m] - x[s->ts[m]];
     }
@@ -205,15 +207,16 @@ static int NAME(softmax_backward)(const softmax_job *job)
  * The scores are computed in blocks of columns, whose packed weights stay in L2 while all rows pass. Each block
  * leaves the maximum and the sum of exps of every row; the blocks are the same for every team. For backward the exps
  * are stored in place of the scores (M, V), and behind them what makes a block's exps probabilities (M, blocks):
- * exp(maximum) / sum of all. Backward multiplies, instead of computing the exps again, and overwrites them with the
- * gradient; recomputing them, to store nothing, would be a fourth product. */
+ * exp(maximum) / sum of all. Backward multiplies, instead of computing the exps again, just before a product reads
+ * the gradient, which is never stored; recomputing the exps too would be a fourth product. */
 #define SCORE_ROOM ((768 << 10) / (ptrdiff_t)sizeof(REAL)) /* packed weights: 768 KiB */
 #define SCORE_COLUMNS 256 /* where W is deep, else twice as many */
+#define SCORES_FAR (16 << 20) /* bytes of scores that no cache keeps until backward */
 
 typedef struct {
     const affine_softmax_job *job;
     ptrdiff_t columns, blocks; /* of one block at most; how many blocks */
-    ptrdiff_t depth;           /* rows of the right side packed at a time */
+    ptrdiff_t depth, width;    /* rows of the right side packed at a time, and in backward its columns, whole pairs */
     ptrdiff_t each;            /* reals of one thread's part of room */
     REAL *room;
     REAL *turned_x;            /* the left side of dW: for each run of rows, tiles of x's columns */
@@ -227,18 +230,21 @@ static void NAME(score_body)(team *tm, int rank, void *work)
     const NAME(score_work) *k = work;
     const affine_softmax_job *s = k->job;
     const ptrdiff_t panels = (s->V + 2 * W - 1) / (2 * W), tiles = tile_count(s->M, ROWS_2);
+    const int far = s->M * s->V * (ptrdiff_t)sizeof(REAL) > SCORES_FAR;
     REAL *room = k->room + rank * k->each, *own = room + k->depth * k->columns;
 
     for (ptrdiff_t block = rank; block < k->blocks; block += tm->size) {
         const ptrdiff_t j0 = tile_start(panels, k->blocks, block) * 2 * W, j1 = tile_start(panels, k->blocks, block + 1) * 2 * W;
         const ptrdiff_t columns = (j1 < s->V ? j1 : s->V) - j0;
-        REAL *c = s->scores ? (REAL *)s->scores + j0 : own;
-        const ptrdiff_t cr = s->scores ? s->V : columns;
+        const int tile = s->scores && s->K <= k->depth; /* scores are whole at once: a tile's have a room of their own */
+        const ptrdiff_t cr = s->scores && !tile ? s->V : columns;
+        REAL *all = s->scores ? (REAL *)s->scores + j0 : own;
         for (ptrdiff_t k0 = 0; k0 < s->K || k0 == 0; k0 += k->depth) {
             const ptrdiff_t depth = s->K - k0 < k->depth ? s->K - k0 : k->depth;
             NAME(gemm_pack)(room, (matrix){(const REAL *)s->weights.p + k0 * s->weights.s0 + j0 * s->weights.s1, s->weights.s0, s->weights.s1}, depth, columns);
             for (ptrdiff_t i = 0; i < tiles; i++) {
                 const ptrdiff_t m0 = tile_start(s->M, tiles, i), m1 = tile_start(s->M, tiles, i + 1);
+                REAL *c = tile ? own - m0 * cr : all;
                 NAME(gemm_block)(m0, m1, columns, depth, (matrix){(const REAL *)s->x.p + k0, s->x.s0, 1}, room,
                                  k0 == 0 && s->bias ? (const REAL *)s->bias + j0 : NULL, c, cr, k0 > 0, NULL, (NAME(later)){0});
                 if (k0 + depth < s->K)
@@ -250,11 +256,12 @@ static void NAME(score_body)(team *tm, int rank, void *work)
                     if (t >= 0 && t < columns)
                         k->targets[m] = c[m * cr + t];
                     k->sums[m * k->blocks + block] = NAME(sum_exp)(c + m * cr, columns, &k->tops[m * k->blocks + block],
-                                                                   s->scores ? c + m * cr : NULL);
+                                                                   s->scores ? all + m * s->V : NULL, far);
                 }
             }
         }
     }
+    NAME(stream_end)();
     team_wait(tm);
 
     ptrdiff_t m0, m1;
@@ -292,7 +299,7 @@ static int NAME(affine_softmax_forward)(const affine_softmax_job *job)
     NAME(score_blocks)(&k);
     k.depth = SCORE_ROOM / k.columns;
     k.depth = job->K < k.depth ? job->K + !job->K : k.depth; /* 1 for K = 0: loops have to move on */
-    k.each = NAME(lines)(k.depth * k.columns + (job->scores ? 0 : job->M * k.columns));
+    k.each = NAME(lines)(k.depth * k.columns + (job->scores ? ROWS_2 : job->M) * k.columns);
     const ptrdiff_t cells = job->M * k.blocks;
     k.sums = new_room((cells + job->M) * sizeof(double) + cells * sizeof(REAL));
     k.room = NAME(new_room)(job->threads * k.each);
@@ -306,36 +313,39 @@ static int NAME(affine_softmax_forward)(const affine_softmax_job *job)
     return failed ? -1 : 0;
 }
 
-/* dy (V) = (softmax - onehot(t)) scale from the exps at the same place, columns v0 to v1. */
-static void NAME(score_gradient)(const NAME(score_work) *k, ptrdiff_t m, ptrdiff_t v0, ptrdiff_t v1)
+/* dy of row m, columns v0 to v1, = (softmax - onehot(t)) scale from the stored exps, in pairs of vectors `apart` reals
+ * from each other. Whole vectors are written, with 0 beyond V; v0 is a multiple of 2 W. */
+static void NAME(score_gradient)(const NAME(score_work) *k, ptrdiff_t m, ptrdiff_t v0, ptrdiff_t v1, REAL *dy, ptrdiff_t apart)
 {
     const affine_softmax_job *s = k->job;
     const ptrdiff_t panels = (s->V + 2 * W - 1) / (2 * W), t = s->ts[m];
-    REAL *dy = (REAL *)s->scores + m * s->V;
+    const REAL *e = (const REAL *)s->scores + m * s->V;
     if (t < 0) {
-        memset(dy + v0, 0, (v1 - v0) * sizeof(REAL));
+        for (ptrdiff_t v = v0; v < v1; v += 2 * W, dy += apart)
+            memset(dy, 0, 2 * W * sizeof(REAL));
         return;
     }
-    for (ptrdiff_t block = 0, from = v0; from < v1; block++) {
-        ptrdiff_t to = tile_start(panels, k->blocks, block + 1) * 2 * W;
-        to = to < v1 ? to : v1;
+    REAL *pair = dy;
+    for (ptrdiff_t block = v0 / k->columns, v = v0; v < v1; block++) {
+        const ptrdiff_t end = tile_start(panels, k->blocks, block + 1) * 2 * W, to = end < v1 ? end : v1;
         const REAL part = k->tops[m * k->blocks + block] * s->scale;
-        for (; from < to; from += W) { /* blocks are whole vectors, but for the last */
-            const ptrdiff_t w = to - from < W ? to - from : W;
-            NAME(store_n)(dy + from, NAME(load_n)(dy + from, w) * part, w);
+        for (; v < to; v += 2 * W, pair += apart) { /* blocks are whole pairs, but for the last */
+            const ptrdiff_t left = to - v;
+            NAME(store)(pair, NAME(load_n)(e + v, left < W ? left : W) * part);
+            if (left > W)
+                NAME(store)(pair + W, NAME(load_n)(e + v + W, left < 2 * W ? left - W : W) * part);
         }
-        from = from < to ? to : from;
     }
     if (t >= v0 && t < v1)
-        dy[t] -= (REAL)s->scale;
+        dy[(t - v0) / (2 * W) * apart + (t - v0) % (2 * W)] -= (REAL)s->scale;
 }
 
-/* The scores of some rows become their gradient just before their product with W^T reads them: dx (M, K), whose rows
- * the threads share. */
+/* dx (M, K) = dy W^T, whose rows the threads share. dy of a tile of rows is made just before. */
 static void NAME(score_dx)(const NAME(score_work) *k, team *tm, int rank, REAL *room)
 {
     const affine_softmax_job *s = k->job;
-    const ptrdiff_t tiles = tile_count(s->M, ROWS_2);
+    const ptrdiff_t tiles = tile_count(s->M, ROWS_2), step = NAME(step_of)(k->depth + 2 * W);
+    REAL *dy = room + NAME(lines)(k->depth * k->width);
     ptrdiff_t i0, i1;
     team_share(tm, rank, tiles, &i0, &i1);
     for (ptrdiff_t v = 0; v < s->V && i0 < i1; v += k->depth) {
@@ -343,11 +353,10 @@ static void NAME(score_dx)(const NAME(score_work) *k, team *tm, int rank, REAL *
         NAME(gemm_pack)(room, (matrix){(const REAL *)s->weights.p + v * s->weights.s1, s->weights.s1, s->weights.s0}, depth, s->K);
         for (ptrdiff_t i = i0; i < i1; i++) {
             const ptrdiff_t m0 = tile_start(s->M, tiles, i), m1 = tile_start(s->M, tiles, i + 1);
-            REAL *dy = (REAL *)s->scores + v;
             for (ptrdiff_t m = m0; m < m1; m++)
-                NAME(score_gradient)(k, m, v, v + depth);
-            NAME(later) next_rows = {dy + m1 * s->V, s->V, 1, i + 1 < i1 ? ROWS_2 - 1 : 0};
-            NAME(gemm_block)(m0, m1, s->K, depth, (matrix){dy, s->V, 1}, room, NULL, s->dx, s->K, v > 0, NULL, next_rows);
+                NAME(score_gradient)(k, m, v, v + depth, dy + (m - m0) * step, 2 * W);
+            NAME(later) next_rows = {(const REAL *)s->scores + m1 * s->V + v, s->V, 1, i + 1 < i1 ? ROWS_2 - 1 : 0};
+            NAME(gemm_block)(m0, m1, s->K, depth, (matrix){dy - m0 * step, step, 1}, room, NULL, s->dx, s->K, v > 0, NULL, next_rows);
         }
     }
 }
@@ -384,7 +393,7 @@ static void NAME(turn_x)(const NAME(score_work) *k, team *tm, int rank)
     }
 }
 
-/* dW (K, V) = x^T dy and db, block by block of their columns: dy's are packed once for both. A dW whose columns are
+/* dW (K, V) = x^T dy and db, block by block of their columns: dy's are made, packed, once for both. A dW whose columns are
  * contiguous (tied to an embedding) is turned around block by block. */
 static void NAME(score_dW)(const NAME(score_work) *k, team *tm, int rank, REAL *room)
 {
@@ -405,7 +414,8 @@ static void NAME(score_dW)(const NAME(score_work) *k, team *tm, int rank, REAL *
             NAME(later) next_columns = {(const REAL *)s->scores + m * s->V + next, 64 / sizeof(REAL), s->V, 0};
             if (block + tm->size < blocks)
                 next_columns.count = (s->V - next < columns ? s->V - next : columns) * sizeof(REAL) / 64;
-            NAME(gemm_pack)(room, (matrix){(const REAL *)s->scores + m * s->V + j0, s->V, 1}, depth, columns);
+            for (ptrdiff_t r = 0; r < depth; r++)
+                NAME(score_gradient)(k, m + r, j0, j0 + columns, room + r * 2 * W, depth * 2 * W);
             NAME(gemm_block)(0, s->K, columns, depth, (matrix){NULL, depth, 0}, room, NULL, c, cr, m > 0,
                              k->turned_x + m * s->K, next_columns);
             for (ptrdiff_t j = 0; db && j < columns; j += W) {
@@ -438,12 +448,12 @@ static void NAME(score_gradient_body)(team *tm, int rank, void *work)
 static int NAME(affine_softmax_backward)(const affine_softmax_job *job)
 {
     NAME(score_work) k = {.job = job};
-    const ptrdiff_t width = (job->K + !job->K + 2 * W - 1) / (2 * W) * (2 * W);
-    k.depth = SCORE_ROOM / width; /* all columns of dx at once: a score becomes a gradient once */
-    k.depth = k.depth < 64 ? 64 : k.depth < GEMM_DEPTH ? k.depth / W * W : GEMM_DEPTH; /* whole vectors of scores */
+    k.width = (job->K + !job->K + 2 * W - 1) / (2 * W) * (2 * W);
+    k.depth = SCORE_ROOM / k.width; /* all columns of dx at once: a gradient is made once for it */
+    k.depth = k.depth < 64 ? 64 : k.depth < GEMM_DEPTH ? k.depth / (2 * W) * 2 * W : GEMM_DEPTH; /* whole pairs */
     NAME(score_blocks)(&k);
     k.tops = (REAL *)job->scores + job->M * job->V;
-    const ptrdiff_t for_dx = k.depth * width;
+    const ptrdiff_t for_dx = NAME(lines)(k.depth * k.width) + ROWS_2 * NAME(step_of)(k.depth + 2 * W);
     const ptrdiff_t for_dW = SCORE_ROOM + (job->dW.s1 == 1 ? 0 : job->K * SCORE_COLUMNS);
     k.each = NAME(lines)(for_dx > for_dW ? for_dx : for_dW);
     k.room = NAME(new_room)(job->threads * k.each + job->M * job->K);

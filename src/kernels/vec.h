@@ -60,6 +60,29 @@ static inline void NAME(store_n)(REAL *p, vec v, ptrdiff_t n)
         NAME(store_lanes)(p, v, n);
 }
 
+/* Stores a whole vector past the caches, where p is at its place in a line: memory that is read again only after much else
+ * is then not fetched to be overwritten. stream_end before other threads may read it. */
+static inline void NAME(stream)(REAL *p, vec v)
+{
+#if VECTOR_BYTES >= 32
+    if ((uintptr_t)p % VECTOR_BYTES == 0) {
+#if VECTOR_BYTES == 64
+        _mm512_stream_si512((void *)p, (__m512i)v);
+#else
+        _mm256_stream_si256((void *)p, (__m256i)v);
+#endif
+        return;
+    }
+#endif
+    NAME(store)(p, v);
+}
+static inline void NAME(stream_end)(void)
+{
+#if VECTOR_BYTES >= 32
+    _mm_sfence();
+#endif
+}
+
 /* dst[j*to .. +W] = column j of the W x W block at src, whose rows are `from` apart. */
 static inline void NAME(transpose)(REAL *dst, ptrdiff_t to, const REAL *src, ptrdiff_t from)
 {
