@@ -342,6 +342,8 @@ SCORE_SHAPES = [  # M, K, V: one, off every width, more than one block of rows, 
     (800, 9, 33),
     (17, 790, 130),
     (1600, 3, 300),
+    (450, 3, 10240),  # scores beyond any cache, rows on lines and off them
+    (450, 3, 10001),
 ]
 
 
