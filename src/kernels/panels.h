@@ -45,12 +45,12 @@ static inline lanes_of NAME(pair_vectors)(ptrdiff_t columns, ptrdiff_t q)
 }
 
 /* x Wx of a step can be summed up together with h Wh, in registers: nothing is stored and loaded again. Or it is
- * computed ahead of the time loop, into the panels: that reads Wx once for many steps, which pays where a step has too
- * few rows to make up for reading weights that do not stay in L2. */
+ * computed ahead of the time loop, into the panels: that reads Wx once for many steps and multiplies whole tiles of them,
+ * which pays where a step has too few rows for one, or to make up for reading weights that do not stay in L2. */
 static inline int NAME(goes_ahead)(const cell_job *job, int G)
 {
     const ptrdiff_t weights = (job->D + job->H) * G * job->H * sizeof(REAL);
-    return job->N < 8 || (job->N < 48 && weights > 1 << 20);
+    return job->N < 12 || (job->N < 48 && weights > 1 << 20);
 }
 
 /* Steps that the panels have room for: without training some 512 rows, used again and again. */
