@@ -224,7 +224,7 @@ static inline ptrdiff_t NAME(grad_room)(const cell_job *job)
     return NAME(lines)((R < GRAD_ROWS ? R : GRAD_ROWS) * M + W) + job->threads * M * MAX_NV * W;
 }
 
-/* A strip's part of dW, rows n0 to n1 of M, from the rows r0 to r1 of dA and of the packed left side. It is summed up in
+/* A strip's part of dW, the rows of walk k, from the rows r0 to r1 of dA and of the packed left side. It is summed up in
  * `sums` (M, vectors of the strip, W), where nothing is in its way, and written to dW once; the gates of a narrow panel,
  * which there are apart, one by one. */
 static void NAME(strip_weight_grads)(const panels_of *P, panel_strip strip, int first, int G, tile_walk k, ptrdiff_t M,
