@@ -101,8 +101,8 @@ class TimeAffineSoftmaxWithLoss(TimeSoftmaxWithLoss):
     """TimeSoftmaxWithLoss of what a TimeAffine layer would give, without handing the scores over.
 
     affine: the layer whose weights are read and whose grads backward writes. The scores are kept
-    once, between forward and backward, in memory that the next iteration uses again; backward
-    turns them into their gradient. Inference stores none. For models that own both layers.
+    once, between forward and backward, in memory that the next iteration uses again; their
+    gradient is never stored. Inference stores none. For models that own both layers.
     """
 
     def __init__(self, affine, *, device=None):

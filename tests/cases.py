@@ -90,7 +90,7 @@ SHAPES = (
     (131, 3, 6, 10),
     (4, 1, 33, 65),  # a single step of few rows, and of one more
     (5, 1, 33, 65),
-    (420, 8, 3, 5),
+    (420, 8, 3, 5),  # more rows than are packed at once for a weight gradient
 )
 # Few rows, one more; x Wx ahead or not; threads that own rows or units; one block and more
 FEW_SHAPES = (
@@ -103,7 +103,7 @@ FEW_SHAPES = (
     (33, 2, 13, 19),
     (10, 3, 300, 261),
     (131, 3, 6, 10),
-    (420, 8, 3, 5),  # more rows than are packed at once for a weight gradient
+    (420, 8, 3, 5),
     (20, 35, 100, 100),
 )
 BOOK_SHAPE = (20, 35, 100, 100)  # chapter 6: batch 20, 35 steps, 100 wide

@@ -119,15 +119,12 @@ static void (*const NAME(micro_table)[MAX_NV][MAX_ROWS])(const product *) = {
 #undef INSTANCE
 #undef ENTRY
 
-/* One product of `rows` x NV vectors of which only the first lanes.of[v] columns exist. */
-static void NAME(multiply)(int NV, ptrdiff_t rows, lanes_of lanes, const product *t)
+/* One product of `rows` x NV vectors, of whose columns only the first `columns` exist. */
+static void NAME(multiply)(int NV, ptrdiff_t rows, ptrdiff_t columns, const product *t)
 {
     if (NV > MAX_NV)
         __builtin_unreachable();
-    int whole = 1;
-    for (int v = 0; v < NV; v++)
-        whole &= lanes.of[v] == W;
-    if (whole) {
+    if (columns == NV * W) {
         NAME(micro_table)[NV - 1][rows - 1](t);
         return;
     }
@@ -136,27 +133,13 @@ static void NAME(multiply)(int NV, ptrdiff_t rows, lanes_of lanes, const product
     s.c = scratch, s.cr = NV * W, s.cv = W, s.plus = NULL;
     NAME(micro_table)[NV - 1][rows - 1](&s);
     for (ptrdiff_t r = 0; r < rows; r++)
-        for (int v = 0; v < NV; v++) {
-            if (lanes.of[v] <= 0)
-                continue;
+        for (ptrdiff_t v = 0, lanes; (lanes = columns - v * W) > 0; v++) {
+            lanes = lanes < W ? lanes : W;
             vec sum = NAME(load)(s.c + r * s.cr + v * W);
             if (t->plus)
-                sum += NAME(load_n)(t->plus + r * t->pr + v * t->pv, lanes.of[v]);
-            NAME(store_n)(t->c + r * t->cr + v * t->cv, sum, lanes.of[v]);
+                sum += NAME(load_n)(t->plus + r * t->pr + v * t->pv, lanes);
+            NAME(store_n)(t->c + r * t->cr + v * t->cv, sum, lanes);
         }
-}
-
-/* The same, of which the first `columns` columns exist. */
-static inline void NAME(multiply_columns)(int NV, ptrdiff_t rows, ptrdiff_t columns, const product *t)
-{
-    if (columns == NV * W) {
-        NAME(micro_table)[NV - 1][rows - 1](t);
-        return;
-    }
-    lanes_of lanes = {{0}};
-    for (int v = 0; v < NV; v++, columns -= W)
-        lanes.of[v] = columns < W ? columns : W;
-    NAME(multiply)(NV, rows, lanes, t);
 }
 
 /* dst[k][NV][W] = b(k0 + k, v*step + lane), 0 where lane >= lanes.of[v]. */
@@ -232,14 +215,20 @@ static void NAME(pack_a)(REAL *dst, const team *tm, int rank, const rows_of *src
 #define GEMM_DEPTH 1024
 #define GEMM_ROOM (GEMM_K * GEMM_N + ROWS_2 * GEMM_DEPTH)
 
+/* Columns that come in pairs of vectors: of pair q as many lanes exist. */
+static inline lanes_of NAME(pair_lanes)(ptrdiff_t columns, ptrdiff_t q)
+{
+    const ptrdiff_t left = columns - 2 * q * W;
+    return (lanes_of){{left < W ? left : W, left - W < W ? left - W : W}};
+}
+
 /* All columns of a block of b as panels of two vectors, one after another. */
 static void NAME(gemm_pack)(REAL *dst, matrix b, ptrdiff_t K, ptrdiff_t columns)
 {
     const ptrdiff_t run = b.c == 1 ? 1 : K; /* rows of memory: one after another, each from left to right */
     for (ptrdiff_t k = 0; k < K; k += run)
         for (ptrdiff_t j = 0; j < columns; j += 2 * W) {
-            ptrdiff_t left = columns - j;
-            lanes_of lanes = {{left < W ? left : W, left - W < W ? left - W : W}};
+            const lanes_of lanes = NAME(pair_lanes)(columns, j / (2 * W));
             NAME(pack_b)(dst + j * K + k * 2 * W, (matrix){b.p + k * b.r + j * b.c, b.r, b.c}, run, 2, W, lanes);
         }
 }
@@ -278,8 +267,7 @@ static void NAME(gemm_block)(ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t columns, ptrd
         if (a.p && a.c != 1) /* columns of memory: gathered once for all columns of c */
             NAME(gather_a)(packed_a, (matrix){tile, a.r, a.c}, K, rows);
         for (ptrdiff_t j = 0; j < columns; j += width) {
-            ptrdiff_t left = columns - j;
-            lanes_of lanes = {{left < W ? left : W, left - W < W ? left - W : W}};
+            const ptrdiff_t here = columns - j < width ? columns - j : width;
             product t = {.K = K, .a = tile, .ar = a.r, .ak = 1,
                          .b = packed_b + j * K, .bk = width, .bv = W,
                          .c = c + (m0 + from) * cr + j, .cr = cr, .cv = W};
@@ -292,8 +280,8 @@ static void NAME(gemm_block)(ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t columns, ptrd
                     t.ahead[s].p = later.p + stream * later.apart, t.ahead[s].step = later.step;
             if (bias)
                 for (ptrdiff_t r = 0; r < rows; r++)
-                    memcpy(t.c + r * cr, bias + j, (left < width ? left : width) * sizeof(REAL));
-            NAME(multiply)(left > W ? 2 : 1, rows, lanes, &t);
+                    memcpy(t.c + r * cr, bias + j, here * sizeof(REAL));
+            NAME(multiply)(here > W ? 2 : 1, rows, here, &t);
         }
     }
 }

@@ -239,23 +239,24 @@ static void NAME(score_body)(team *tm, int rank, void *work)
         const int tile = s->scores && s->K <= k->depth; /* scores are whole at once: a tile's have a room of their own */
         const ptrdiff_t cr = s->scores && !tile ? s->V : columns;
         REAL *all = s->scores ? (REAL *)s->scores + j0 : own;
+        const REAL *bias = s->bias ? (const REAL *)s->bias + j0 : NULL;
         for (ptrdiff_t k0 = 0; k0 < s->K || k0 == 0; k0 += k->depth) {
             const ptrdiff_t depth = s->K - k0 < k->depth ? s->K - k0 : k->depth;
             NAME(gemm_pack)(room, (matrix){(const REAL *)s->weights.p + k0 * s->weights.s0 + j0 * s->weights.s1, s->weights.s0, s->weights.s1}, depth, columns);
             for (ptrdiff_t i = 0; i < tiles; i++) {
                 const ptrdiff_t m0 = tile_start(s->M, tiles, i), m1 = tile_start(s->M, tiles, i + 1);
-                REAL *c = tile ? own - m0 * cr : all;
-                NAME(gemm_block)(m0, m1, columns, depth, (matrix){(const REAL *)s->x.p + k0, s->x.s0, 1}, room,
-                                 k0 == 0 && s->bias ? (const REAL *)s->bias + j0 : NULL, c, cr, k0 > 0, NULL, (NAME(later)){0});
+                REAL *c = tile ? own : all + m0 * cr;
+                NAME(gemm_block)(0, m1 - m0, columns, depth, (matrix){(const REAL *)s->x.p + m0 * s->x.s0 + k0, s->x.s0, 1},
+                                 room, k0 == 0 ? bias : NULL, c, cr, k0 > 0, NULL, (NAME(later)){0});
                 if (k0 + depth < s->K)
                     continue;
-                for (ptrdiff_t m = m0; m < m1; m++) {
+                for (ptrdiff_t m = m0; m < m1; m++, c += cr) {
                     const ptrdiff_t t = s->ts[m] - j0;
                     if (s->ts[m] < 0)
                         continue;
                     if (t >= 0 && t < columns)
-                        k->targets[m] = c[m * cr + t];
-                    k->sums[m * k->blocks + block] = NAME(sum_exp)(c + m * cr, columns, &k->tops[m * k->blocks + block],
+                        k->targets[m] = c[t];
+                    k->sums[m * k->blocks + block] = NAME(sum_exp)(c, columns, &k->tops[m * k->blocks + block],
                                                                    s->scores ? all + m * s->V : NULL, far);
                 }
             }
@@ -356,7 +357,8 @@ static void NAME(score_dx)(const NAME(score_work) *k, team *tm, int rank, REAL *
             for (ptrdiff_t m = m0; m < m1; m++)
                 NAME(score_gradient)(k, m, v, v + depth, dy + (m - m0) * step, 2 * W);
             NAME(later) next_rows = {(const REAL *)s->scores + m1 * s->V + v, s->V, 1, i + 1 < i1 ? ROWS_2 - 1 : 0};
-            NAME(gemm_block)(m0, m1, s->K, depth, (matrix){dy - m0 * step, step, 1}, room, NULL, s->dx, s->K, v > 0, NULL, next_rows);
+            NAME(gemm_block)(0, m1 - m0, s->K, depth, (matrix){dy, step, 1}, room, NULL, (REAL *)s->dx + m0 * s->K, s->K,
+                             v > 0, NULL, next_rows);
         }
     }
 }

@@ -31,17 +31,12 @@ static inline int NAME(panel_vectors)(ptrdiff_t H, int G, ptrdiff_t p)
     return (int)((G * NAME(panel_width)(H, p) + W - 1) / W);
 }
 
-/* Columns of a product with dA come in pairs of vectors, 2 W at a time. Of pair q as many lanes exist as
- * pair_lanes says; pair_vectors counts in whole vectors, for sums that end in scratch. */
+/* Columns of a product with dA come in pairs of vectors, 2 W at a time: how many pairs, and the columns of pair q. */
 static inline ptrdiff_t NAME(pair_count)(ptrdiff_t columns) { return (columns + 2 * W - 1) / (2 * W); }
-static inline lanes_of NAME(pair_lanes)(ptrdiff_t columns, ptrdiff_t q)
+static inline ptrdiff_t NAME(pair_columns)(ptrdiff_t columns, ptrdiff_t q)
 {
-    ptrdiff_t left = columns - 2 * q * W;
-    return (lanes_of){{left < W ? left : W, left - W < W ? left - W : W}};
-}
-static inline lanes_of NAME(pair_vectors)(ptrdiff_t columns, ptrdiff_t q)
-{
-    return (lanes_of){{W, columns - 2 * q * W > W ? W : 0}};
+    const ptrdiff_t left = columns - 2 * q * W;
+    return left < 2 * W ? left : 2 * W;
 }
 
 /* x Wx of a step can be summed up together with h Wh, in registers: nothing is stored and loaded again. Or it is
@@ -94,17 +89,17 @@ static inline ptrdiff_t NAME(gate_rows)(int G) { return G == 3 ? ROWS_3 : ROWS_2
 static void NAME(gates_multiply)(int NV, ptrdiff_t rows, ptrdiff_t columns, product *t)
 {
     if (NV < 3 || rows <= (NV == 3 ? ROWS_3 : ROWS_4)) {
-        NAME(multiply_columns)(NV, rows, columns, t);
+        NAME(multiply)(NV, rows, columns, t);
         return;
     }
-    NAME(multiply_columns)(2, rows, columns < 2 * W ? columns : 2 * W, t);
+    NAME(multiply)(2, rows, columns < 2 * W ? columns : 2 * W, t);
     t->b += 2 * t->bv, t->c += 2 * t->cv;
     if (t->plus)
         t->plus += 2 * t->pv;
     for (int i = 0; i < 2; i++)
         if (t->ahead[i].p)
             t->ahead[i].p += t->K * t->ahead[i].step;
-    NAME(multiply_columns)(NV - 2, rows, columns - 2 * W, t);
+    NAME(multiply)(NV - 2, rows, columns - 2 * W, t);
 }
 
 /* The right side of a product: W values for k and v at p[k*bk + v*bv]; `vectors` of them for a panel. */
@@ -217,11 +212,15 @@ static void NAME(panel_input)(const panels_of *P, panel_strip strip, int first, 
 #define GRAD_DEPTH 416
 #define GRAD_ROWS (8 * GRAD_DEPTH)
 
-/* Reals of room for panel_weight_grads: the packed left side of M columns, and a thread's part of dW. */
+/* Reals of room for panel_weight_grads: the packed left side, R rows of M columns, then each thread's part of dW. */
+static inline ptrdiff_t NAME(left_room)(ptrdiff_t R, ptrdiff_t M)
+{
+    return NAME(lines)((R < GRAD_ROWS ? R : GRAD_ROWS) * M + W);
+}
 static inline ptrdiff_t NAME(grad_room)(const cell_job *job)
 {
-    const ptrdiff_t R = job->N * job->T, M = job->D > job->H ? job->D : job->H;
-    return NAME(lines)((R < GRAD_ROWS ? R : GRAD_ROWS) * M + W) + job->threads * M * MAX_NV * W;
+    const ptrdiff_t M = job->D > job->H ? job->D : job->H;
+    return NAME(left_room)(job->N * job->T, M) + job->threads * M * MAX_NV * W;
 }
 
 /* A strip's part of dW, the rows of walk k, from the rows r0 to r1 of dA and of the packed left side. It is summed up in
@@ -271,7 +270,7 @@ static void NAME(panel_weight_grads)(const panels_of *P, team *tm, int rank, int
                                      ptrdiff_t M, REAL *dW, int all, REAL *room)
 {
     const ptrdiff_t R = P->N * P->T, height = NAME(gate_rows)(G), packs = tile_count(R, GRAD_ROWS);
-    REAL *sums = room + NAME(lines)((R < GRAD_ROWS ? R : GRAD_ROWS) * M + W) + rank * M * MAX_NV * W;
+    REAL *sums = room + NAME(left_room)(R, M) + rank * M * MAX_NV * W;
 
     for (ptrdiff_t pack = 0; pack < packs; pack++) {
         const ptrdiff_t r0 = tile_start(R, packs, pack), r1 = tile_start(R, packs, pack + 1);
@@ -334,7 +333,7 @@ static inline ptrdiff_t NAME(panels_at_once)(ptrdiff_t H, int G, ptrdiff_t p)
  * samples of one step, N: steps of one sample) from step t, sample n. b: see pack_transposed; `later`: the part of
  * it that is multiplied next. add: += for the first panels too. first_use: these rows of dA are not in L2 yet. */
 static void NAME(times_transposed)(const panels_of *P, ptrdiff_t p, ptrdiff_t count, ptrdiff_t t, ptrdiff_t n, ptrdiff_t rows,
-                                   ptrdiff_t row_step, int first, int G, const REAL *b, const REAL *later, lanes_of lanes,
+                                   ptrdiff_t row_step, int first, int G, const REAL *b, const REAL *later, ptrdiff_t columns,
                                    REAL *c, ptrdiff_t cr, int add, int first_use)
 {
     const ptrdiff_t w = NAME(panel_width)(P->H, p), S = P->S, tiles = tile_count(rows, ROWS_2);
@@ -350,7 +349,7 @@ static void NAME(times_transposed)(const panels_of *P, ptrdiff_t p, ptrdiff_t co
         m.ahead[0].p = later + i * count * m.ahead[0].run;
         if (first_use && i + 1 < tiles)
             m.ahead[1].p = m.a + height * m.ar, m.ahead[1].step = 64 / sizeof(REAL), m.ahead[1].run = m.a_run;
-        NAME(multiply)(lanes.of[1] > 0 ? 2 : 1, height, lanes, &m);
+        NAME(multiply)(columns > W ? 2 : 1, height, columns, &m);
     }
 }
 
@@ -364,7 +363,7 @@ static void NAME(panel_hidden_grads)(const panels_of *P, const team *tm, int ran
         int first_use = 1;
         for (tile_walk w = team_tiles(tm, rank, Q, P->N, ROWS_2, own_rows); next_panel(&w); first_use = 0) {
             const REAL *b = packed + w.p * pair + p * W * G * 2 * W;
-            NAME(times_transposed)(P, p, count, t, w.n, w.rows, 1, first, G, b, b + pair, NAME(pair_vectors)(H, w.p),
+            NAME(times_transposed)(P, p, count, t, w.n, w.rows, 1, first, G, b, b + pair, NAME(pair_columns)(H, w.p) > W ? 2 * W : W,
                                    sums + (w.p * P->N + w.n) * 2 * W, 2 * W, add, first_use);
         }
     }
@@ -451,7 +450,7 @@ static void NAME(panel_input_grads)(const panels_of *P, const team *tm, int rank
                 for (ptrdiff_t o = o0; o < o1; o++) {
                     const REAL *b = packed + q * pair + p * W * P->G * 2 * W;
                     NAME(times_transposed)(P, p, count, over_time ? 0 : o, over_time ? o : 0, inner, over_time ? N : 1, 0,
-                                           P->G, b, b + pair, NAME(pair_lanes)(D, q),
+                                           P->G, b, b + pair, NAME(pair_columns)(D, q),
                                            dxs + o * (over_time ? dxn : dxt) + q * 2 * W, over_time ? dxt : dxn, 0,
                                            q == q0);
                 }
