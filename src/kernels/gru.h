@@ -35,7 +35,6 @@ typedef struct {
     REAL *WxT_room, *WhT_zr_room, *WhT_a_room; /* backward: transposed, [columns / 2W][k][2 W] */
     REAL *x;                               /* forward, not ahead: copy_step */
     REAL *h, *seen, *rh;                   /* without training: h and h m (2, N, H), r s (N, H) */
-    ptrdiff_t h_n;                         /* from one row of each to the next */
     int few;                               /* rows.h: then few_x, few_h (N, 3 H) are the products with Wx and Wh; */
     REAL *few_x, *few_h;                   /* backward: dA, and dq (N, H) */
     REAL *dh;                              /* backward: the part of dh_prev that stays with its unit (N, H) */
@@ -48,7 +47,7 @@ static inline const REAL *NAME(gru_h_prev)(const NAME(gru_work) *k, ptrdiff_t t,
     const cell_job *job = k->job;
     if (t == 0)
         return job->h0.p ? (const REAL *)job->h0.p + n * job->h0.s0 : NULL;
-    return (job->train ? (REAL *)job->h + (t - 1) * job->N * k->h_n : k->h + (t - 1) % 2 * job->N * k->h_n) + n * k->h_n;
+    return (job->train ? (REAL *)job->h : k->h) + ((job->train ? t - 1 : (t - 1) % 2) * job->N + n) * NAME(step_of)(job->H);
 }
 
 /* s: what the products of step t read. */
@@ -57,12 +56,13 @@ static inline const REAL *NAME(gru_seen)(const NAME(gru_work) *k, ptrdiff_t t, p
     const cell_job *job = k->job;
     if (t == 0)
         return job->seen0.p ? (const REAL *)job->seen0.p + n * job->seen0.s0 : NULL;
-    return (job->train ? (REAL *)job->seen + (t - 1) * job->N * k->h_n : k->seen + (t - 1) % 2 * job->N * k->h_n) + n * k->h_n;
+    return (job->train ? (REAL *)job->seen : k->seen) + ((job->train ? t - 1 : (t - 1) % 2) * job->N + n) * NAME(step_of)(job->H);
 }
 
 static inline REAL *NAME(gru_rh)(const NAME(gru_work) *k, ptrdiff_t t, ptrdiff_t n)
 {
-    return (k->job->train ? (REAL *)k->job->rh + t * k->job->N * k->h_n : k->rh) + n * k->h_n;
+    const cell_job *job = k->job;
+    return (job->train ? (REAL *)job->rh + t * job->N * NAME(step_of)(job->H) : k->rh) + n * NAME(step_of)(job->H);
 }
 
 /* First half of a step: z, r and r s of one tile. `sums`, from gates_product, holds x Wx_zr + s Wh_zr; if
@@ -230,7 +230,7 @@ static void NAME(gru_forward_body)(team *tm, int rank, void *work)
         }
 
         const REAL *h = NAME(gru_seen)(k, t, 0);
-        const ptrdiff_t h_n = t == 0 ? job->seen0.s0 : k->h_n;
+        const ptrdiff_t h_n = t == 0 ? job->seen0.s0 : NAME(step_of)(H);
         if (job->reset_after) {
             NAME(gru_step_after)(k, tm, rank, t, x, h, h_n, sums, products, own_rows);
             if (!k->ahead)
@@ -249,7 +249,7 @@ static void NAME(gru_forward_body)(team *tm, int rank, void *work)
         }
         step_wait(tm, own_rows); /* r s is whole */
         if (h && k->few) {
-            NAME(few_gates)(&k->panels, p0, p1, N, NAME(gru_rh)(k, 0, 0), k->h_n, Wh, H, 2, 1, k->few_h);
+            NAME(few_gates)(&k->panels, p0, p1, N, NAME(gru_rh)(k, 0, 0), NAME(step_of)(H), Wh, H, 2, 1, k->few_h);
             team_wait(tm);
         }
         for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_tile(&w);) {
@@ -259,8 +259,8 @@ static void NAME(gru_forward_body)(team *tm, int rank, void *work)
             if (h && k->few)
                 NAME(few_to_sums)(&k->panels, strip, N, 2, 1, k->few_h, sums);
             else if (h)
-                NAME(gates_product)(strip.panels, H, w.rows, NAME(gru_rh)(k, t, w.n), k->h_n, k->Wh_a[strip.p], w.i, tiles,
-                                    sums, !k->ahead);
+                NAME(gates_product)(strip.panels, H, w.rows, NAME(gru_rh)(k, t, w.n), NAME(step_of)(H), k->Wh_a[strip.p], w.i,
+                                    tiles, sums, !k->ahead);
             for (int v = 0; v < strip.panels; v++)
                 NAME(gru_candidate)(k, strip.p + v, t, slot, w.n, w.rows, h || !k->ahead ? sums + v * W : NULL, NULL,
                                     strip.panels * W);
@@ -286,7 +286,7 @@ static inline int NAME(gru_kept)(const cell_job *job) { return GRU_GATES + (job-
 static int NAME(gru_forward)(const cell_job *job)
 {
     const ptrdiff_t N = job->N, D = job->D, H = job->H, P = NAME(panel_count)(H);
-    NAME(gru_work) k = {.job = job, .h_n = NAME(step_of)(H), .few = NAME(is_few)(job), .chunk = NAME(panel_steps)(job)};
+    NAME(gru_work) k = {.job = job, .few = NAME(is_few)(job), .chunk = NAME(panel_steps)(job)};
     k.ahead = k.few || NAME(goes_ahead)(job, 3);
     if (!job->train && !k.ahead)
         k.chunk = 1; /* z is kept from the first half of a step to the second */
@@ -295,7 +295,7 @@ static int NAME(gru_forward)(const cell_job *job)
     ptrdiff_t x_zr = own ? NAME(lines)(P * 2 * W * D) : 0, x_a = own ? NAME(lines)(P * W * D) : 0;
     ptrdiff_t h_zr = own ? NAME(lines)(P * 2 * W * H) : 0, h_a = own ? NAME(lines)(P * W * H) : 0;
     ptrdiff_t few = k.few ? NAME(lines)(N * 3 * H) : 0, x = k.ahead ? 0 : NAME(lines)(2 * N * NAME(step_of)(D));
-    ptrdiff_t gates = job->train ? 0 : NAME(lines)(k.chunk * N * 3 * H + W), state = job->train ? 0 : NAME(lines)(N * k.h_n);
+    ptrdiff_t gates = job->train ? 0 : NAME(lines)(k.chunk * N * 3 * H + W), state = job->train ? 0 : NAME(lines)(N * NAME(step_of)(H));
     const int masked = job->h_mask.p != NULL;
     REAL *room = NAME(new_room)(x_zr + x_a + h_zr + h_a + 2 * few + x + gates + (3 + 2 * masked) * state);
     right_side *sides = malloc(4 * P * sizeof(right_side));
@@ -434,6 +434,7 @@ static void NAME(gru_backward_body)(team *tm, int rank, void *work)
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     const ptrdiff_t Q = NAME(pair_count)(H);
     const int own_rows = NAME(owns_rows)(job, tm, 3);
+    const ptrdiff_t h_n = NAME(step_of)(H);
     const REAL *seen0 = job->seen0.p, *rh = job->rh, *xs = job->xs.p;
     ptrdiff_t q0, q1, x0, x1, p0, p1;
     team_share(tm, rank, Q, &q0, &q1);
@@ -452,7 +453,7 @@ static void NAME(gru_backward_body)(team *tm, int rank, void *work)
             NAME(few_last_grads)(k, tm, rank, p0, p1);
             return;
         }
-        NAME(few_grads)(&k->panels, tm, rank, N, dA, 2, 1, Wh, H, seen0 ? rh : NULL, k->h_n, dq, H, job->dWh);
+        NAME(few_grads)(&k->panels, tm, rank, N, dA, 2, 1, Wh, H, seen0 ? rh : NULL, h_n, dq, H, job->dWh);
         team_wait(tm);
         for (ptrdiff_t q = q0; q < q1; q++) {
             for (ptrdiff_t n = 0; n < N; n++)
@@ -493,8 +494,8 @@ static void NAME(gru_backward_body)(team *tm, int rank, void *work)
     NAME(panel_state_grads)(&k->panels, tm, rank, job, k->sums, 1, k->dh, job->dh0, own_rows);
 
     rows_of x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
-    rows_of h_rows = {seen0, job->seen, job->seen0.s0, N * k->h_n, k->h_n};
-    rows_of rh_rows = {seen0 ? rh : NULL, job->reset_after ? NULL : rh + N * k->h_n, k->h_n, N * k->h_n, k->h_n};
+    rows_of h_rows = {seen0, job->seen, job->seen0.s0, N * h_n, h_n};
+    rows_of rh_rows = {seen0 ? rh : NULL, job->reset_after ? NULL : rh + N * h_n, h_n, N * h_n, h_n};
     NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 3, &x_rows, D, job->dWx, 3, k->room);
     NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 2, &h_rows, H, job->dWh, 3, k->room);
     NAME(panel_weight_grads)(&k->panels, tm, rank, job->reset_after ? 3 : 2, 1, job->reset_after ? &h_rows : &rh_rows, H,
@@ -506,7 +507,7 @@ static void NAME(gru_backward_body)(team *tm, int rank, void *work)
 static int NAME(gru_backward)(const cell_job *job)
 {
     const ptrdiff_t N = job->N, D = job->D, H = job->H;
-    NAME(gru_work) k = {.job = job, .h_n = NAME(step_of)(H), .panels = {job->panels, N, job->T, H, GRU_GATES, NAME(gru_kept)(job)}};
+    NAME(gru_work) k = {.job = job, .panels = {job->panels, N, job->T, H, GRU_GATES, NAME(gru_kept)(job)}};
     k.few = NAME(is_few)(job);
     const ptrdiff_t packs = !k.few, few = k.few ? NAME(lines)(N * 3 * H) : 0;
     ptrdiff_t weights = packs * NAME(lines)(NAME(pair_count)(D) * 2 * W * 3 * H), state = NAME(lines)(N * H);

@@ -27,7 +27,6 @@ typedef struct {
     REAL *Wx_room, *Wh_room;   /* forward: [panel][k][4][W]; backward: transposed, [columns / 2W][4 H][2 W] */
     REAL *x;                   /* forward, not ahead: copy_step */
     REAL *h, *c;               /* without training: h m (2, N, H) and c (N, H); backward: c is dc (N, H) */
-    ptrdiff_t h_n;             /* from one row of h m to the next */
     int few;                   /* rows.h: then few_x, few_h (N, 4 H) are the products with Wx and Wh; backward: dA */
     REAL *few_x, *few_h;
     REAL *sums;                /* backward: dA_next Wh^T, [H / 2W][N][2 W] */
@@ -38,7 +37,7 @@ typedef struct {
 static inline REAL *NAME(lstm_seen)(const NAME(lstm_work) *k, ptrdiff_t t, ptrdiff_t n)
 {
     const cell_job *job = k->job;
-    return (job->train ? (REAL *)job->seen + t * job->N * k->h_n : k->h + t % 2 * job->N * k->h_n) + n * k->h_n;
+    return (job->train ? (REAL *)job->seen : k->h) + ((job->train ? t : t % 2) * job->N + n) * NAME(step_of)(job->H);
 }
 
 /* c before step t: units of panel p. */
@@ -155,7 +154,7 @@ static void NAME(lstm_weights)(const NAME(lstm_work) *k, ptrdiff_t p0, ptrdiff_t
 /* What the products of step t read of h, its rows apart by *step; NULL: zeros. */
 static inline const REAL *NAME(lstm_left_side)(const NAME(lstm_work) *k, ptrdiff_t t, ptrdiff_t *step)
 {
-    *step = t == 0 ? k->job->seen0.s0 : k->h_n;
+    *step = t == 0 ? k->job->seen0.s0 : NAME(step_of)(k->job->H);
     return t == 0 ? k->job->seen0.p : NAME(lstm_seen)(k, t - 1, 0);
 }
 
@@ -211,12 +210,12 @@ static void NAME(lstm_forward_body)(team *tm, int rank, void *work)
 static int NAME(lstm_forward)(const cell_job *job)
 {
     const ptrdiff_t N = job->N, D = job->D, H = job->H, P = NAME(panel_count)(H);
-    NAME(lstm_work) k = {.job = job, .h_n = NAME(step_of)(H), .few = NAME(is_few)(job), .chunk = NAME(panel_steps)(job)};
+    NAME(lstm_work) k = {.job = job, .few = NAME(is_few)(job), .chunk = NAME(panel_steps)(job)};
     k.ahead = k.few || NAME(goes_ahead)(job, 4);
     k.panels = (panels_of){job->panels, N, k.chunk, H, LSTM_GATES, job->train ? LSTM_KEPT : LSTM_GATES};
     const int own = !job->packed && !k.few; /* weights to be packed in this call */
     ptrdiff_t weights = own ? NAME(lines)(P * 4 * W * D) : 0, recurrent = own ? NAME(lines)(P * 4 * W * H) : 0;
-    ptrdiff_t few = k.few ? NAME(lines)(N * 4 * H) : 0, state = job->train ? 0 : NAME(lines)(N * k.h_n);
+    ptrdiff_t few = k.few ? NAME(lines)(N * 4 * H) : 0, state = job->train ? 0 : NAME(lines)(N * NAME(step_of)(H));
     ptrdiff_t gates = job->train || !k.ahead ? 0 : NAME(lines)(k.chunk * N * 4 * H + W);
     ptrdiff_t x = k.ahead ? 0 : NAME(lines)(2 * N * NAME(step_of)(D));
     REAL *room = NAME(new_room)(weights + recurrent + 2 * few + x + gates + 3 * state);
@@ -362,8 +361,9 @@ static void NAME(lstm_weight_grads)(const NAME(lstm_work) *k, team *tm, int rank
 {
     const cell_job *job = k->job;
     const REAL *xs = job->xs.p;
+    const ptrdiff_t h_n = NAME(step_of)(job->H);
     rows_of x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
-    rows_of h_rows = {job->seen0.p, job->seen, job->seen0.s0, job->N * k->h_n, k->h_n};
+    rows_of h_rows = {job->seen0.p, job->seen, job->seen0.s0, job->N * h_n, h_n};
     NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 4, &x_rows, job->D, job->dWx, 4, k->room);
     NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 4, &h_rows, job->H, job->dWh, 4, k->room);
     ptrdiff_t p0, p1;
@@ -414,7 +414,7 @@ static void NAME(lstm_backward_body)(team *tm, int rank, void *work)
 static int NAME(lstm_backward)(const cell_job *job)
 {
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H;
-    NAME(lstm_work) k = {.job = job, .h_n = NAME(step_of)(H), .panels = {job->panels, N, T, H, LSTM_GATES, LSTM_KEPT}};
+    NAME(lstm_work) k = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, LSTM_KEPT}};
     k.few = NAME(is_few)(job);
     ptrdiff_t weights = k.few ? 0 : NAME(lines)(NAME(pair_count)(D) * 2 * W * 4 * H), few = k.few ? NAME(lines)(N * 4 * H) : 0;
     ptrdiff_t recurrent = k.few ? 0 : NAME(lines)(NAME(pair_count)(H) * 2 * W * 4 * H), state = NAME(lines)(N * H);

@@ -21,7 +21,7 @@ typedef struct {
 static inline const REAL *NAME(peephole_c)(const NAME(peephole_work) *k, ptrdiff_t t, ptrdiff_t *step)
 {
     const cell_job *job = k->lstm.job;
-    *step = t < 0 ? job->c0.s0 : k->lstm.h_n;
+    *step = t < 0 ? job->c0.s0 : NAME(step_of)(job->H);
     if (t < 0)
         return job->c0.p;
     return job->train ? (REAL *)job->c + t * job->N * *step : k->cells + t % 2 * job->N * *step;
@@ -198,16 +198,15 @@ static void NAME(peephole_forward_body)(team *tm, int rank, void *for_all)
 static int NAME(peephole_forward)(const cell_job *job)
 {
     const ptrdiff_t N = job->N, D = job->D, H = job->H, P = NAME(panel_count)(H);
-    NAME(peephole_work) work = {.lstm = {.job = job, .h_n = NAME(step_of)(H), .ahead = NAME(goes_ahead)(job, 4)}};
+    NAME(peephole_work) work = {.lstm = {.job = job, .ahead = NAME(goes_ahead)(job, 4), .chunk = NAME(panel_steps)(job)}};
     NAME(lstm_work) *k = &work.lstm;
-    k->chunk = NAME(panel_steps)(job);
     if (!job->train && !k->ahead)
         k->chunk = 1;
     k->panels = (panels_of){job->panels, N, k->chunk, H, LSTM_GATES, job->train ? LSTM_KEPT : LSTM_GATES};
     const int own = !job->packed; /* weights to be packed in this call */
     ptrdiff_t weights = own ? NAME(lines)(P * 4 * W * D) : 0, recurrent = own ? NAME(lines)(P * 4 * W * H) : 0;
     ptrdiff_t P_fi = own ? NAME(lines)(P * 2 * W * H) : 0, P_o = own ? NAME(lines)(P * W * H) : 0;
-    ptrdiff_t state = job->train ? 0 : NAME(lines)(N * k->h_n), x = k->ahead ? 0 : NAME(lines)(2 * N * NAME(step_of)(D));
+    ptrdiff_t state = job->train ? 0 : NAME(lines)(N * NAME(step_of)(H)), x = k->ahead ? 0 : NAME(lines)(2 * N * NAME(step_of)(D));
     ptrdiff_t gates = job->train ? 0 : NAME(lines)(k->chunk * N * 4 * H + W);
     REAL *room = NAME(new_room)(weights + recurrent + P_fi + P_o + x + gates + 4 * state);
     right_side *sides = malloc(4 * P * sizeof(right_side));
@@ -328,7 +327,7 @@ static void NAME(peephole_backward_body)(team *tm, int rank, void *for_all)
     NAME(panel_state_grads)(&k->panels, tm, rank, job, work->sums_c, 0, k->c, job->dc0, own_rows);
 
     NAME(lstm_weight_grads)(k, tm, rank);
-    const ptrdiff_t c_n = k->h_n;
+    const ptrdiff_t c_n = NAME(step_of)(H);
     rows_of before = {job->c0.p, c, job->c0.s0, N * c_n, c_n}, after = {c, c + N * c_n, c_n, N * c_n, c_n};
     REAL *dWp = job->dWp;
     NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 1, &before, H, dWp, 1, k->room);
@@ -340,9 +339,8 @@ static void NAME(peephole_backward_body)(team *tm, int rank, void *for_all)
 static int NAME(peephole_backward)(const cell_job *job)
 {
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, Q = NAME(pair_count)(H);
-    NAME(peephole_work) work = {.lstm = {.job = job, .h_n = NAME(step_of)(H)}};
+    NAME(peephole_work) work = {.lstm = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, LSTM_KEPT}}};
     NAME(lstm_work) *k = &work.lstm;
-    k->panels = (panels_of){job->panels, N, T, H, LSTM_GATES, LSTM_KEPT};
     ptrdiff_t weights = NAME(lines)(NAME(pair_count)(D) * 2 * W * 4 * H), recurrent = NAME(lines)(Q * 2 * W * 4 * H);
     ptrdiff_t peephole = NAME(lines)(Q * 2 * W * H), state = NAME(lines)(N * H), sums = NAME(lines)(Q * 2 * W * N);
     REAL *room = NAME(new_room)(weights + recurrent + 3 * peephole + state + 2 * sums + NAME(grad_room)(job));
