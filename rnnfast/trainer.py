@@ -134,7 +134,7 @@ class _Trainer:
         params, grads = remove_duplicate(self.model.params, self.model.grads)
         norm = None if max_grad is None else clip_grads(grads, max_grad)
         self.optimizer.update(params, grads)
-        return float(loss), norm
+        return float(loss), None if norm is None else float(norm)  # both of the host
 
     # Checkpoints
 

@@ -158,9 +158,9 @@ class Gpu(Compiler):
 
         self.xp = cupy
         device = cupy.cuda.Device()
-        attributes = device.attributes
-        major, minor = attributes["ComputeCapabilityMajor"], attributes["ComputeCapabilityMinor"]
-        super().__init__((major, minor))
+        attributes = device.attributes  # which hold no compute capability
+        version = device.compute_capability  # "90", "120": the last digit is the minor one
+        super().__init__((int(version[:-1]), int(version[-1])))
         self.multiprocessors = attributes["MultiProcessorCount"]
         self.shared_memory = attributes["MaxSharedMemoryPerBlockOptin"]
         self.name = cupy.cuda.runtime.getDeviceProperties(device.id)["name"].decode()
