@@ -21,6 +21,23 @@ from rnnfast.io import cache_folder, write_atomically
 from rnnfast.kernels import get_float32_matmul_precision
 
 KERNEL_NAME = re.compile(r"\.entry (\w+)\(")
+TOKEN = re.compile(r"(\d*)(\*?[fdiqQ])")
+
+
+def tokens(signature):
+    """[(how many, letter)] of "3*f *i i": 3 pointers in a tuple, one alone (0), a number (0)."""
+    found = [TOKEN.fullmatch(token) for token in signature.split()]
+    return [(int(match[1] or 0), match[2]) for match in found]
+
+
+def flat_letters(signature):
+    """The letter of each parameter that the compiled kernel has: tuples come one by one."""
+    return [letter for count, letter in tokens(signature) for _ in range(count or 1)]
+
+
+def flat_arguments(args):
+    """The arguments of a kernel one by one, those of its tuples too."""
+    return [x for arg in args for x in (arg if isinstance(arg, tuple) else (arg,))]
 
 
 def fingerprint(value):
@@ -72,7 +89,10 @@ class Compiler:
         return self.cuda.jit(device=True)(function)
 
     def types(self, signature):
-        """Numba's types for "*f q": a pointer to float32 and an int64, in NumPy's letters."""
+        """Numba's types for "2*f *i q", in NumPy's letters.
+
+        A tuple of two pointers to float32, a pointer to int32 and an int64.
+        """
         types = self._numba.types
         scalars = {
             "f": types.float32,
@@ -81,9 +101,12 @@ class Compiler:
             "q": types.int64,
             "Q": types.uint64,
         }
-        return tuple(
-            types.CPointer(scalars[t[1]]) if t[0] == "*" else scalars[t] for t in signature.split()
-        )
+
+        def of(count, letter):
+            kind = types.CPointer(scalars[letter[1]]) if letter[0] == "*" else scalars[letter]
+            return types.UniTuple(kind, count) if count else kind
+
+        return tuple(of(*token) for token in tokens(signature))
 
     def compile(self, function, signature, threads):
         """-> (name, cubin, the linker's log)."""
@@ -176,12 +199,13 @@ class Gpu(Compiler):
         if shared * 4 > 48 * 1024:
             kernel.max_dynamic_shared_size_bytes = shared * 4
         scalars = [
-            None if t[0] == "*" else np.dtype(t).type for t in signature.split()
+            None if t[0] == "*" else np.dtype(t).type for t in flat_letters(signature)
         ]  # a Python int would go as 8 bytes
 
         def launch(grid, *args):
+            flat = flat_arguments(args)
             values = tuple(
-                a if scalar is None else scalar(a) for a, scalar in zip(args, scalars, strict=True)
+                a if scalar is None else scalar(a) for a, scalar in zip(flat, scalars, strict=True)
             )
             kernel((grid,), (threads,), values, shared_mem=shared * 4)
 
