@@ -78,10 +78,10 @@ class Layer:
 
     def _checked_grads(self):
         """grads, once it is sure that backward can write all of them."""
-        grads, dtype = self.grads, self.dtype
+        grads, dtype, usual = self.grads, self.dtype, self.params[0].__class__
         self._check_count("grads", grads)
         for g, (name, shape, label) in zip(grads, self._specs, strict=True):
-            if g.__class__ is not np.ndarray or g.dtype != dtype or g.shape != shape:
+            if g.__class__ is not usual or g.dtype != dtype or g.shape != shape:
                 checks.exactly(self._name, f"grads (d{name})", g, dtype, shape, label)
             if checks.is_numpy(g) and not g.flags.writeable:
                 raise ValueError(f"{self._name}: grads (d{name}) must be writeable, got read-only")

@@ -7,12 +7,14 @@ for a shape or a value, always naming argument, expectation and what came instea
 
 import operator
 import sys
+import weakref
 from numbers import Real
 
 import numpy as np
 
 CUDA_MEMORY = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+_read_only = weakref.WeakValueDictionary()  # id -> a CuPy array, which has no flag for that
 
 
 def is_cupy(x):
@@ -28,19 +30,46 @@ def is_array(x):
     return isinstance(x, np.ndarray) or is_cupy(x)
 
 
-def adopt(x):
-    """x, or a CuPy array of the same memory where x is another library's array on a GPU."""
+def adopt(owner, name, x):
+    """x, or a CuPy array of the same memory where x is another library's array on a GPU.
+
+    CuPy's current stream then waits for what the other library has queued on its own. The CUDA
+    array interface knows of that stream from version 3 on alone, so DLPack goes before it.
+    """
     if is_array(x):
         return x
+    dlpack = hasattr(x, "__dlpack_device__")
+    if dlpack and x.__dlpack_device__()[0] not in CUDA_MEMORY:
+        return x
+    if getattr(x, "requires_grad", False) is True:  # its interfaces would raise an error of theirs
+        kind = type(x).__name__
+        raise TypeError(
+            f"{owner}: {name} must not require grad, got a {kind} that does; give {name}.detach()"
+        )
+    if dlpack:
+        import cupy
+
+        return cupy.from_dlpack(x)
     if hasattr(x, "__cuda_array_interface__"):
         import cupy
 
         return cupy.asarray(x)
-    if hasattr(x, "__dlpack_device__") and x.__dlpack_device__()[0] in CUDA_MEMORY:
-        import cupy
-
-        return cupy.from_dlpack(x)
     return x
+
+
+def writeable(x):
+    """Whether an array may be written; what freezes one of CuPy's says so with set_writeable."""
+    return x.flags.writeable if is_numpy(x) else id(x) not in _read_only
+
+
+def set_writeable(x, value):
+    """x.flags.writeable = value, for CuPy's arrays too: whoever writes weights asks `writeable`."""
+    if is_numpy(x):
+        x.flags.writeable = value
+    elif value:
+        _read_only.pop(id(x), None)
+    else:
+        _read_only[id(x)] = x
 
 
 def shape_error(owner, name, expected, x):
@@ -170,7 +199,7 @@ def scalar(x):
 
 
 def _array(owner, name, x):
-    x = adopt(x)
+    x = adopt(owner, name, x)
     if not is_array(x):
         raise TypeError(f"{owner}: {name} must be a NumPy array, got {type(x).__name__}")
     return x

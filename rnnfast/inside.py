@@ -5,6 +5,7 @@
   model (Karpathy et al. 2015, https://arxiv.org/abs/1506.02078).
 - most_similar, analogy: word vectors by their neighbours (chapters 2 and 4).
 
+All of it is NumPy's: arrays of a model on a GPU, such as its weights, are brought to the host.
 Pictures need matplotlib (the `plot` extra). Wrong arguments are a TypeError or a ValueError.
 """
 
@@ -45,6 +46,8 @@ def gradient_norms(Wh, *, cell=None, Wx=None, b=None, xs=None, batch_size=2, tim
     if cell is not None and cell not in CELLS:
         raise ValueError(f"{owner}: cell must be None or one of {CELLS}, got {cell!r}")
     gates = {"lstm": 4, "gru": 3}.get(cell, 1)
+    arrays = {"Wh": Wh, "Wx": Wx, "b": b, "xs": xs}
+    Wh, Wx, b, xs = (_here(owner, name, x) for name, x in arrays.items())
     H = checks.matrix(owner, "Wh", Wh, "(H, G*H)")[0]
     checks.exactly(owner, "Wh", Wh, FLOAT64, (H, gates * H), "(H, G*H)")
     N = _count(owner, "batch_size", batch_size)
@@ -187,7 +190,7 @@ def activations(model, ids):
     is there again afterwards.
     """
     V = sampling.vocab_size("activations", model)
-    ids = np.asarray(ids)
+    ids = np.asarray(_here("activations", "ids", ids))
     if ids.ndim != 1 or ids.size == 0 or ids.dtype.kind not in "iu":
         raise ValueError(
             f"activations: ids must be (length,) integers, got {ids.dtype} {ids.shape}"
@@ -223,9 +226,9 @@ def rank_units(activations, values, top=None):
     unit which never changes is 0. top: how many units, None for all.
     """
     owner = "rank_units"
-    if isinstance(activations, np.ndarray):
+    if checks.is_array(activations):
         raise TypeError(f"{owner}: activations must be a list, one array a layer, got an array")
-    values = np.asarray(values)
+    values = np.asarray(_here(owner, "values", values))
     checks.real(owner, "values", values)
     if values.ndim != 1 or values.size < 2:
         raise checks.shape_error(owner, "values", "(length,), from 2 up", values)
@@ -238,6 +241,7 @@ def rank_units(activations, values, top=None):
     top = None if top is None else _count(owner, "top", top)
     units = []
     for k, hs in enumerate(activations):
+        hs = _here(owner, f"activations[{k}]", hs)
         checks.real(owner, f"activations[{k}]", hs)
         if hs.ndim != 2 or len(hs) != len(values):
             expected = f"(length, H) = ({len(values)}, H)"
@@ -376,7 +380,7 @@ def _checked_text(owner, tokens, values):
         isinstance(tokens, (list, tuple)) and all(isinstance(token, str) for token in tokens)
     ):
         raise TypeError(f"{owner}: tokens must be a str or a list of str, got {_kind(tokens)}")
-    values = np.asarray(values)
+    values = np.asarray(_here(owner, "values", values))
     checks.real(owner, "values", values)
     if values.shape != (len(tokens),):
         raise checks.shape_error(owner, "values", f"one for each token, {(len(tokens),)}", values)
@@ -447,6 +451,7 @@ def _checked_words(owner, word_to_id, id_to_word, word_matrix):
     for name, mapping in (("word_to_id", word_to_id), ("id_to_word", id_to_word)):
         if not hasattr(mapping, "__getitem__") or isinstance(mapping, (str, np.ndarray)):
             raise TypeError(f"{owner}: {name} must be a dict, got {_kind(mapping)}")
+    word_matrix = _here(owner, "word_matrix", word_matrix)
     checks.real(owner, "word_matrix", word_matrix)
     if word_matrix.ndim != 2 or len(word_matrix) != len(id_to_word):
         expected = f"(V, D), V = {len(id_to_word)} words"
@@ -462,6 +467,12 @@ def _id_of(owner, name, word, word_to_id, V):
     if not 0 <= k < V:
         raise ValueError(f"{owner}: the id of {word!r} must be in [0, {V}), got {k}")
     return k
+
+
+def _here(owner, name, x):
+    """x as it is, but an array on a GPU as NumPy's."""
+    x = checks.adopt(owner, name, x)
+    return io.to_numpy(x) if checks.is_cupy(x) else x
 
 
 def _count(owner, name, value):

@@ -170,7 +170,7 @@ def copy_into(params, loaded, path):
             raise ValueError(
                 f"{path}: {name} must be {expected[1]} {expected[0]}, found {found[1]} {found[0]}"
             )
-        if not getattr(param.flags, "writeable", True):
+        if not checks.writeable(param):
             raise ValueError(f"{path}: {name} is read-only; unfreeze() the model's layers first")
     for name, param in params.items():
         if checks.is_numpy(param):

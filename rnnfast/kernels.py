@@ -195,7 +195,7 @@ def set_float32_matmul_precision(precision):
     """How the cuda column multiplies float32 matrices, in PyTorch's words.
 
     "highest" (the default) in float32; "high" on tensor cores, in TF32: inputs rounded to 10 bits,
-    sums in float32, errors around 1e-3. The other columns always compute in full precision.
+    sums in float32, errors of up to some 4e-3. The other columns always compute in full precision.
     ValueError for another word.
     """
     global _precision

@@ -14,8 +14,9 @@ from rnnfast.functions import sigmoid, softmax
 
 class _Linear(Layer):
     def __init__(self, W, b, device):
-        W, b = checks.adopt(W), checks.adopt(b)
-        shape = checks.matrix(type(self).__name__, "W", W, "(D, M)")
+        owner = type(self).__name__
+        W, b = checks.adopt(owner, "W", W), checks.adopt(owner, "b", b)
+        shape = checks.matrix(owner, "W", W, "(D, M)")
         specs = (("W", shape, "(D, M)"), ("b", shape[1:], "(M,)"))
         if b is None:
             super().__init__(device, (W,), specs[:1])
@@ -81,8 +82,9 @@ class Embedding(Layer):
     """Row idx of W (V, D), for integer ids of any shape; each id in [0, V), else ValueError."""
 
     def __init__(self, W, *, device=None):
-        W = checks.adopt(W)
-        shape = checks.matrix(type(self).__name__, "W", W, "(V, D)")
+        owner = type(self).__name__
+        W = checks.adopt(owner, "W", W)
+        shape = checks.matrix(owner, "W", W, "(V, D)")
         super().__init__(device, (W,), (("W", shape, "(V, D)"),))
 
     def forward(self, idx, *, train=True):

@@ -43,6 +43,10 @@ class Model:
         """
         io.load_into(file_name or self._default_file(), self.param_names, self.params)
 
+    def _beside(self, xs, ys):
+        """ys for whoever handed xs in: NumPy's, where xs is, else where the weights are."""
+        return io.to_numpy(ys) if checks.is_numpy(xs) else ys
+
     def _named_params(self):
         named = zip(self.param_names, self.params, strict=True)
         return {name: param for name, param in named if name is not None}
@@ -110,11 +114,15 @@ class BaseModel(Model):
         return self.layers[-1].params[0].shape[1]
 
     def predict(self, xs, train_flg=False):
-        """Ids (N, T) -> scores (N, T, V). Keeps no activations unless `train_flg` is set."""
-        return self.layers[-1].forward(self._hidden(xs, train_flg), train=train_flg)
+        """Ids (N, T) -> scores (N, T, V). Keeps no activations unless `train_flg` is set.
+
+        NumPy's where the ids are, wherever the weights are.
+        """
+        scores = self.layers[-1].forward(self._hidden(xs, train_flg), train=train_flg)
+        return self._beside(xs, scores)
 
     def forward(self, xs, ts, train_flg=True):
-        """Ids and targets (N, T) -> mean cross entropy in nats, a float."""
+        """Ids and targets (N, T) -> mean cross entropy in nats, a float (0-d on a GPU)."""
         return self.loss_layer.forward(self._hidden(xs, train_flg), ts, train=train_flg)
 
     def _hidden(self, xs, train_flg):

@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from rnnfast.checks import FLOATS, is_array, is_cupy, is_numpy
+from rnnfast.checks import FLOATS, is_array, is_cupy, is_numpy, writeable
 from rnnfast.kernels import load, resolve
 from rnnfast.reference import ops as numpy_ops
 
@@ -62,7 +62,7 @@ class _Optimizer:
         """(param, grad, its arrays ...) of every parameter, checked; the arrays start at zero."""
         params, grads = remove_duplicate(params, grads)
         for param in params:
-            if not getattr(getattr(param, "flags", None), "writeable", True):
+            if is_array(param) and not writeable(param):
                 raise ValueError("update: param must be writable, got a read-only array")
         for name in self.arrays:
             arrays = getattr(self, name)

@@ -41,7 +41,7 @@ def show_curve(values, eval_interval, ylim=None, measure="perplexity"):
 
 
 def _draw_curve(axes, values, eval_interval, ylim, measure):
-    axes.plot(values)
+    axes.plot(list(map(float, values)))  # losses may lie on a GPU
     axes.set_xlabel(f"evaluation (every {eval_interval} iterations)")
     axes.set_ylabel(measure)
     axes.grid(alpha=0.3)

@@ -23,6 +23,12 @@ from rnnfast.base import Layer, grad, param
 SMALL = 1 << 40  # elements; an array below that can be addressed in any case
 
 
+def adopted(owner, weights, suffix=""):
+    """(Wx, Wh, b) or (Wx, Wh, b, Wp), each as checks.adopt gives it."""
+    names = (f"{name}{suffix}" for name in ("Wx", "Wh", "b", "Wp"))
+    return tuple(checks.adopt(owner, name, W) for name, W in zip(names, weights, strict=False))
+
+
 def specs(owner, gates, weights, suffix="", two_biases=False):
     """name, shape and label of the weights that are there, with H as Wh says and D as Wx says.
 
@@ -50,9 +56,10 @@ class _Recurrent(Layer):
     states: tuple[str, ...] = ("h",)
 
     def __init__(self, weights, device, **options):
-        weights = tuple(map(checks.adopt, weights))
+        owner = type(self).__name__
+        weights = adopted(owner, weights)
         two_biases = options.get("reset_after", False)
-        found = specs(type(self).__name__, self.gates, weights, two_biases=two_biases)
+        found = specs(owner, self.gates, weights, two_biases=two_biases)
         there = tuple(W is not None for W in weights)
         self._there = there if there[-1] else there[:3]  # which of the column's params
         super().__init__(device, [W for W in weights if W is not None], found)
@@ -66,18 +73,17 @@ class _Recurrent(Layer):
     def freeze(self):
         """Lay the weights out once, for any number of forward(..., train=False) calls.
 
-        Until `unfreeze` the NumPy arrays in params are read-only, and a training forward is a
-        RuntimeError. The results are the same bits. What writes into a weight through another
-        array, of which it is a view, is not seen before the next `freeze`. A copy of a frozen
-        layer is not frozen.
+        Until `unfreeze` the arrays in params are read-only (CuPy's, which have no flag for that,
+        to load_params, checkpoints and optimisers alone), and a training forward is a RuntimeError.
+        The results are the same bits. What writes into a weight through another array, of which it
+        is a view, is not seen before the next `freeze`. A copy of a frozen layer is not frozen.
         """
         if self._packed is None:
             weights = self._checked_weights(True)
             self._packed = self._kernel.pack(weights, **self._options)
-            numpy = filter(checks.is_numpy, self.params)  # CuPy has no read-only arrays
-            self._thaw = [p for p in numpy if p.flags.writeable]
+            self._thaw = [p for p in self.params if checks.writeable(p)]
             for p in self._thaw:
-                p.flags.writeable = False
+                checks.set_writeable(p, False)
 
     @property
     def frozen(self):
@@ -89,7 +95,7 @@ class _Recurrent(Layer):
         if self._packed is not None:
             self._packed = None
             for p in self._thaw:
-                p.flags.writeable = True
+                checks.set_writeable(p, True)
 
     def _checked_weights(self, train):
         """What the column takes as params, or the packed ones of a frozen layer."""
@@ -114,8 +120,9 @@ class _Recurrent(Layer):
         A zero one is None, or the number 0 with which the book's loops start a gradient.
         """
         states, zeros, shape, dtype = [], 0, (N, self._H), self.dtype
+        usual = self.params[0].__class__
         for name, value in zip(names, values, strict=True):
-            if value.__class__ is np.ndarray and value.dtype is dtype and value.shape == shape:
+            if value.__class__ is usual and value.dtype is dtype and value.shape == shape:
                 states.append(value)
                 continue
             if value is None or (isinstance(value, (int, float)) and value == 0):
@@ -296,8 +303,9 @@ class _Time(_Recurrent):
 
     def _checked_forward(self, xs, train):
         weights = self._checked_weights(train)
-        # One look at the usual array; whatever else comes is looked at closely.
-        if not (xs.__class__ is np.ndarray and xs.dtype is self.dtype and xs.ndim == 3):
+        # One look at the usual array, one like Wx; whatever else comes is looked at closely.
+        usual = self.params[0].__class__
+        if not (xs.__class__ is usual and xs.dtype is self.dtype and xs.ndim == 3):
             xs = checks.real(self._name, "xs", xs)
         shape = xs.shape
         if len(shape) != 3 or shape[2] != self._D:

@@ -20,6 +20,7 @@ lengths (N,), integers: how many steps of each sample of xs count. What stands b
 padding, any number or id of the vocabulary: it changes neither loss nor gradients nor what is
 generated.
 
+Arrays may be NumPy's wherever the weights are: what `predict` and `generate` give is then, too.
 Weights are drawn as in models.LanguageModel. N batch, T time, D input, H hidden, V vocabulary;
 wrong arguments are a TypeError or a ValueError.
 """
@@ -152,6 +153,9 @@ class SequenceClassifier(_Reader):
 
     def predict(self, xs, train_flg=False, lengths=None):
         """xs (N, T, D) -> scores (N, classes). Keeps nothing unless `train_flg` is set."""
+        return self._beside(xs, self._scores(xs, train_flg, lengths))
+
+    def _scores(self, xs, train_flg, lengths):
         self._read(xs, train_flg, lengths)
         final = [self.recurrent.state[place] for place in self._last]
         h = checks.namespace(final[0]).concatenate(final, axis=1)
@@ -159,7 +163,7 @@ class SequenceClassifier(_Reader):
 
     def forward(self, xs, ts, train_flg=True, lengths=None):
         """xs (N, T, D), ts (N,) classes -> mean cross entropy in nats."""
-        return self.loss_layer.forward(self.predict(xs, train_flg, lengths), ts, train=train_flg)
+        return self.loss_layer.forward(self._scores(xs, train_flg, lengths), ts, train=train_flg)
 
     def backward(self, dout=1):
         """Fill `grads` -> dxs (N, T, D)."""
@@ -179,7 +183,7 @@ class _StepReader(_Reader):
     def predict(self, xs, train_flg=False, lengths=None):
         """xs -> (N, T, outputs); behind `lengths` it says nothing. Keeps nothing for backward."""
         hs = self._drop(self._read(xs, train_flg, lengths), train_flg)
-        return self.affine.forward(hs, train=train_flg)
+        return self._beside(xs, self.affine.forward(hs, train=train_flg))
 
     def forward(self, xs, ts, train_flg=True, lengths=None):
         """xs and its targets ts -> the loss, the mean over all steps that are no padding."""

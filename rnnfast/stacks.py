@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from rnnfast import checks
 from rnnfast.layers import TimeDropout
-from rnnfast.recurrent import TimeGRU, TimeLSTM, TimeRNN, checked_lengths, specs
+from rnnfast.recurrent import TimeGRU, TimeLSTM, TimeRNN, adopted, checked_lengths, specs
 
 
 class _Parts:
@@ -75,8 +75,11 @@ class _TimeBi(_Parts):
     def __init__(self, kind, weights1, weights2, stateful, device, options1, options2=None):
         name = self._name = type(self).__name__
         options2 = options1 if options2 is None else options2
-        weights1, weights2 = (tuple(map(checks.adopt, w)) for w in (weights1, weights2))
-        both = (*weights1, options1.get("Wp")), (*weights2, options2.get("Wp"))
+        both = (
+            adopted(name, (*weights1, options1.get("Wp")), "1"),
+            adopted(name, (*weights2, options2.get("Wp")), "2"),
+        )
+        weights1, weights2 = both[0][:3], both[1][:3]
         two_biases = options1.get("reset_after") is True
         expected = specs(name, kind.gates, both[0], "1", two_biases)
         for argument, W1, W2 in zip(("Wx", "Wh", "b", "Wp"), *both, strict=True):
@@ -166,7 +169,7 @@ class TimeBiLSTM(_TimeBi):
         cell_clip=None,
         device=None,
     ):
-        options = [{"Wp": checks.adopt(Wp), "cell_clip": cell_clip} for Wp in (Wp1, Wp2)]
+        options = [{"Wp": Wp, "cell_clip": cell_clip} for Wp in (Wp1, Wp2)]
         super().__init__(TimeLSTM, (Wx1, Wh1, b1), (Wx2, Wh2, b2), stateful, device, *options)
 
 

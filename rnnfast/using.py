@@ -100,8 +100,7 @@ def log_probabilities(model, ids):
         with frozen(model):
             for i in range(0, len(ids) - 1, SCORE_STEPS):
                 xs, ts = ids[i : i + SCORE_STEPS], ids[i + 1 : i + 1 + SCORE_STEPS]
-                scores = model.predict(xs[np.newaxis, : len(ts)])[0]
-                scores = io.to_numpy(scores).astype(np.float64)
+                scores = model.predict(xs[np.newaxis, : len(ts)])[0].astype(np.float64)
                 scores -= scores.max(axis=1, keepdims=True)
                 scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
                 found.append(scores[np.arange(len(ts)), ts])
@@ -248,7 +247,7 @@ def cells(
     ids = vocabulary.encode(text)
     if len(ids) == 0:
         raise ValueError("TEXT must not be empty")
-    layers = [io.to_numpy(hs) for hs in inside.activations(model, ids)]
+    layers = inside.activations(model, ids)
     if unit is None:
         if vocabulary.level != "char":
             raise ValueError("--property is about characters; name a --unit of this word model")

@@ -7,7 +7,7 @@ import pytest
 from cases import CELLS, assert_close, assert_same_bits, cells, make_problem
 
 import rnnfast
-from rnnfast import io, kernels
+from rnnfast import cuda, io, kernels
 
 pytestmark = pytest.mark.skipif(
     "cuda" not in kernels.devices(), reason="there is no usable CUDA device"
@@ -27,17 +27,26 @@ def test_a_stream_of_its_own(cupy, cell, shape):
     problem = make_problem(cell, shape)
     module = kernels.load(cell.name, "cuda")
     expected = problem.run(module)
-    state, params = (tuple(map(cupy.asarray, a)) for a in (problem.state, problem.params))
+    here, dhs, state, dstate, params = (
+        tuple(map(cupy.asarray, arrays))
+        for arrays in ((problem.xs,), (problem.dhs,), problem.state, problem.dstate, problem.params)
+    )
+
+    def work(times):
+        """Forward and backward of what a long product has to end for."""
+        slow = cupy.ones((4096, 4096), "f")
+        for _ in range(times):
+            slow = slow @ slow * 1e-4
+        hs, _, cache = module.forward(here[0] + 0 * slow[0, 0], state, params)
+        grads = tuple(map(cupy.empty_like, params))
+        dxs, _ = module.backward(dhs[0], dstate, params, cache, grads)
+        return hs, dxs, grads
+
     stream = cupy.cuda.Stream(non_blocking=True)
     with stream:
-        slow = cupy.ones((4096, 4096), "f")
-        for _ in range(10):
-            slow = slow @ slow * 1e-4
-        xs = cupy.asarray(problem.xs) + 0 * slow[0, 0]
-        hs, _, cache = module.forward(xs, state, params)
-        grads = tuple(map(cupy.empty_like, params))
-        dstate = tuple(map(cupy.asarray, problem.dstate))
-        dxs, _ = module.backward(cupy.asarray(problem.dhs), dstate, params, cache, grads)
+        work(1)  # CuPy compiles its own kernels when they are first needed
+        stream.synchronize()
+        hs, dxs, grads = work(20)
         assert not stream.done  # nothing has waited
     stream.synchronize()
     np.testing.assert_array_equal(hs.get(), expected.hs)
@@ -88,6 +97,42 @@ def test_arrays_of_other_libraries(cupy, interface):
     assert_close(io.to_numpy(hs), rnnfast.TimeLSTM(*problem.params).forward(problem.xs))
 
 
+@pytest.mark.parametrize("interface", ["__cuda_array_interface__", "__dlpack__"])
+def test_what_another_stream_writes_is_waited_for(cupy, interface):
+    """By DLPack, and by version 3 of the interface: both are told the owner's stream."""
+    theirs, ours = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
+
+    class Lender:
+        def __init__(self, array):
+            self.array = array
+            if interface == "__dlpack__":
+                self.__dlpack_device__ = array.__dlpack_device__
+
+        def __dlpack__(self, **keywords):
+            with theirs:  # the stream that its owner works on
+                return self.array.__dlpack__(**keywords)
+
+        @property
+        def __cuda_array_interface__(self):
+            with theirs:
+                return self.array.__cuda_array_interface__
+
+    problem = make_problem(CELLS[1], (3, 4, 5, 7))
+    layer = rnnfast.TimeLSTM(*map(cupy.asarray, problem.params))
+    expected = layer.forward(cupy.asarray(problem.xs)).get()
+    xs = cupy.zeros_like(cupy.asarray(problem.xs))
+    later = cupy.asarray(problem.xs)
+    cupy.cuda.runtime.deviceSynchronize()
+    with theirs:
+        slow = cupy.ones((4096, 4096), "f")
+        for _ in range(10):
+            slow = slow @ slow * 1e-4
+        xs += later + 0 * slow[0, 0]
+    with ours:
+        hs = layer.forward(Lender(xs))
+        np.testing.assert_array_equal(hs.get(), expected)
+
+
 def test_tensors_of_torch(cupy):
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
@@ -99,19 +144,55 @@ def test_tensors_of_torch(cupy):
     assert_close(torch.from_dlpack(hs).cpu().numpy(), expected)
 
 
-def test_compiled_kernels_are_kept(monkeypatch, tmp_path):
+def test_compiled_kernels_are_kept(cupy, monkeypatch, tmp_path):
     """A second runtime finds what the first has compiled, and compiles nothing."""
-    from rnnfast.cuda import lstm
     from rnnfast.cuda.runtime import Gpu
 
+    def add_kernel(x, y, n):
+        x[0] = x[0] + y[0][0] + y[1][0] + n
+
+    def add():
+        x = cupy.ones(4, "f")
+        Gpu().kernel(add_kernel, "*f 2*f i", 1)(1, x, (x[1:], x[2:]), 5)
+        return x[0].get()
+
     monkeypatch.setenv("RNNFAST_CACHE", str(tmp_path))
-    lstm.row_forward(Gpu(), 9, False)
+    assert add() == 8
     files = sorted(os.listdir(tmp_path))
     assert files
-
-    def compile_again(*_):
-        pytest.fail("compiled again")
-
-    monkeypatch.setattr(Gpu, "compile", compile_again)
-    lstm.row_forward(Gpu(), 9, False)
+    monkeypatch.setattr(Gpu, "compile", lambda *_: pytest.fail("compiled again"))
+    assert add() == 8
     assert sorted(os.listdir(tmp_path)) == files
+
+
+def test_blocks_that_cannot_be_on_the_gpu_at_once(cupy):
+    from rnnfast.cuda.runtime import Gpu
+
+    def nothing_kernel(x):
+        x[0] = x[0]
+
+    gpu, x = Gpu(), cupy.ones(4, "f")
+    run = gpu.kernel(nothing_kernel, "*f", 1024, shared=30_000, cooperative=True)
+    run(gpu.multiprocessors, x)
+    blocks = gpu.multiprocessors + 1
+    expected = rf"its {blocks} blocks of 1024 threads have to be .* and {blocks - 1} can be"
+    with pytest.raises(RuntimeError, match=expected):
+        run(blocks, x)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_products(cupy, dtype):
+    """cuBLAS asked directly gives what CuPy does, of matrices as they lie."""
+    gpu, rng = cuda.what_runs(), np.random.default_rng(0)
+    a, b, out = (
+        cupy.asarray(rng.standard_normal(s).astype(dtype)) for s in [(9, 8), (8, 7), (9, 9)]
+    )
+    for left in (a, cupy.asfortranarray(a), a[::-1], a[:, ::2]):
+        for right in (b, b[:, 2:], cupy.asfortranarray(b), b[:, :1], b[:, ::3]):
+            right = right[: left.shape[1]]
+            N = right.shape[1]
+            expected = left.get() @ right.get()
+            for target in (None, out[:, :N], out[:N].T, out[:, :N].copy()):
+                found = gpu.matmul(left, right, out=target)
+                assert target is None or found is target
+                np.testing.assert_allclose(found.get(), expected, rtol=1e-5, atol=1e-5)

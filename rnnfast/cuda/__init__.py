@@ -5,10 +5,12 @@ that speaks DLPack or the CUDA array interface, stay where they are and give CuP
 on CuPy's current stream; nothing waits for it but a copy to NumPy.
 """
 
-from functools import cache
+import threading
 
 MINIMUM = (8, 0)  # compute capability
 _runtime = None  # a runtime that `use` put in the place of the GPU's
+_gpus = {}  # the runtime of each device that was asked for
+_making = threading.Lock()  # of such a runtime
 
 
 def available():
@@ -27,8 +29,10 @@ def what_runs():
     return _runtime if _runtime is not None else _gpu(_current_device())
 
 
-@cache
 def _why_missing():
+    """Asked anew while there is a reason, which may pass: a driver that was busy, a full GPU."""
+    if _gpus:
+        return None
     from importlib.util import find_spec
 
     for module, package in (("numba_cuda", "numba-cuda"), ("cupy", "CuPy")):
@@ -39,12 +43,11 @@ def _why_missing():
 
         if cupy.cuda.runtime.getDeviceCount() == 0:
             return "there is no NVIDIA GPU"
-        gpu = what_runs()
+        what_runs()
+    except TooOld as error:
+        return str(error)
     except Exception as error:  # a driver can be missing or too old in many ways
         return f"CUDA does not start: {' '.join(str(error).split()) or type(error).__name__}"
-    if gpu.compute_capability < MINIMUM:
-        found, needed = (".".join(map(str, cc)) for cc in (gpu.compute_capability, MINIMUM))
-        return f"{gpu.name} has compute capability {found}, {needed} is needed"
     return None
 
 
@@ -54,8 +57,21 @@ def _current_device():
     return cupy.cuda.runtime.getDevice()
 
 
-@cache
-def _gpu(device):
-    from rnnfast.cuda.runtime import Gpu
+class TooOld(RuntimeError):
+    """A GPU of a compute capability that the kernels are not made for."""
 
-    return Gpu()
+
+def _gpu(device):
+    """The runtime of a device, the same in every thread."""
+    if device not in _gpus:
+        from rnnfast.cuda.runtime import Gpu
+
+        with _making:
+            if device not in _gpus:
+                gpu = Gpu()
+                if gpu.compute_capability < MINIMUM:
+                    capabilities = gpu.compute_capability, MINIMUM
+                    found, needed = (".".join(map(str, cc)) for cc in capabilities)
+                    raise TooOld(f"{gpu.name} has compute capability {found}, {needed} is needed")
+                _gpus[device] = gpu
+    return _gpus[device]

@@ -2,25 +2,24 @@
 
 Numba compiles (no GPU needed), CuPy owns memory, streams and launches. A kernel is written as a
 plain function inside a factory that takes the names it uses from a runtime (`cuda = gpu.cuda`),
-so that a test can run the same function in a simulator. Compiled kernels are kept on disk, in
-RNNFAST_CACHE or the user's cache folder.
+so that a test can run the same function in a simulator.
 """
 
 import contextlib
-import hashlib
 import math
-import os
 import re
-import sys
-from functools import cache, cached_property
-from pathlib import Path
+import threading
 
 import numpy as np
 
-from rnnfast.io import cache_folder, write_atomically
+from rnnfast.checks import adopt
+from rnnfast.cuda.cublas import Products
+from rnnfast.cuda.kept import KEPT, fingerprint
+from rnnfast.cuda.launch import Launch, blame
 from rnnfast.kernels import get_float32_matmul_precision
 
-KERNEL_NAME = re.compile(r"\.entry (\w+)\(")
+KERNEL_NAME = re.compile(rb"(?:\.text\.|\.entry )(\w+)")  # in a cubin, in PTX
+COMPILING = threading.RLock()
 TOKEN = re.compile(r"(\d*)(\*?[fdiqQ])")
 
 
@@ -40,24 +39,6 @@ def flat_arguments(args):
     return [x for arg in args for x in (arg if isinstance(arg, tuple) else (arg,))]
 
 
-def fingerprint(value):
-    """What a kernel's code depends on beside the sources: the constants that its closures hold."""
-    function = getattr(value, "py_func", value)
-    if hasattr(function, "__code__"):
-        held = [cell.cell_contents for cell in function.__closure__ or ()]
-        return function.__qualname__, [fingerprint(v) for v in held]
-    return repr(value)
-
-
-@cache
-def sources():
-    """A digest of this column's sources: a change of one compiles every kernel afresh."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
 class Compiler:
     """What kernels are made with. Needs numba-cuda, not a GPU."""
 
@@ -72,21 +53,20 @@ class Compiler:
         self.cuda = numba_cuda.cuda
         self.float32, self.float64 = numba_cuda.types.float32, numba_cuda.types.float64
         for name in (
-            "load4",
-            "fetch4",
             "publish",
             "arrive",
             "arrived",
+            "trap",
             "exp2",
             "reciprocal",
             "to_tf32",
             "umulhi",
-            "mma",
+            "hold",
         ):
             setattr(self, name, getattr(ptx, name))
 
     def device(self, function):
-        return self.cuda.jit(device=True)(function)
+        return self.cuda.jit(device=True, forceinline=True)(function)
 
     def types(self, signature):
         """Numba's types for "2*f *i q", in NumPy's letters.
@@ -108,10 +88,9 @@ class Compiler:
 
         return tuple(of(*token) for token in tokens(signature))
 
-    def compile(self, function, signature, threads):
-        """-> (name, cubin, the linker's log)."""
-        numba = self._numba
-        cc = self.compute_capability
+    def link(self, function, signature, threads, kind, **options):
+        """What nvJitLink makes of a kernel, "cubin" or "ptx", and its log."""
+        numba, cc = self._numba, self.compute_capability
         with self._device_of_the_compiler():
             library, _ = numba.compile_function(
                 function,
@@ -121,56 +100,54 @@ class Compiler:
                 cc=cc,
                 launch_bounds=(threads, 1),
             )
-            name = KERNEL_NAME.search(library.get_asm_str(cc=cc)).group(1)
             code = numba.ObjectCode.from_ltoir(library.get_ltoir(cc=cc), name=function.__name__)
-        options = numba.LinkerOptions(
-            arch=f"sm_{cc[0]}{cc[1]}", link_time_optimization=True, ptxas_options=["-v"]
-        )
+        arch = f"sm_{cc[0]}{cc[1]}"
+        options = numba.LinkerOptions(arch=arch, link_time_optimization=True, **options)
         linker = numba.Linker(code, options=options)
-        return name, bytes(linker.link("cubin").code), linker.get_info_log()
+        return bytes(linker.link(kind).code), linker.get_info_log()
+
+    def compile(self, function, signature, threads):
+        """-> (name, cubin, the linker's log)."""
+        cubin, log = self.link(function, signature, threads, "cubin", ptxas_options=["-v"])
+        return KERNEL_NAME.search(cubin)[1].decode(), cubin, log
 
     def cubin(self, function, signature, threads):
-        """The file of a compiled kernel, which an earlier process may have made, and its name."""
-        key = (
-            fingerprint(function),
-            signature,
-            threads,
-            self.compute_capability,
-            sources(),
-            self._versions,
-        )
-        folder = cache_folder()
-        stem = os.path.join(folder, hashlib.sha256(repr(key).encode()).hexdigest()[:32])
-        path, name_path = f"{stem}.cubin", f"{stem}.name"
-        try:
-            with open(name_path, encoding="ascii") as file:
-                name = file.read()
-            if os.path.exists(path):
-                return path, name
-        except OSError:
-            pass
-        name, cubin, _ = self.compile(function, signature, threads)
-        os.makedirs(folder, exist_ok=True)
-        write_atomically(path, cubin)
-        write_atomically(name_path, name.encode("ascii"))
-        return path, name
-
-    @cached_property
-    def _versions(self):
-        from importlib.metadata import version
-
-        return sys.version, version("numba-cuda"), version("cuda-core")
+        """(name, code) of a compiled kernel, which an earlier process may have made."""
+        key = fingerprint(function), signature, threads, self.compute_capability
+        return KEPT.get(key, lambda: self.compile(function, signature, threads)[:2])
 
     @contextlib.contextmanager
     def _device_of_the_compiler(self):
-        """Numba asks the driver what to compile device functions for; here it asks us."""
-        dispatcher, cc = self._numba.dispatcher, self.compute_capability
-        asked = dispatcher.get_current_device
-        dispatcher.get_current_device = lambda: type("Device", (), {"compute_capability": cc})
-        try:
-            yield
-        finally:
-            dispatcher.get_current_device = asked
+        """Numba asks the driver what to compile device functions for; here it asks us.
+
+        One thread compiles at a time; others that ask Numba meanwhile get the driver's answer.
+        """
+        dispatcher, thread = self._numba.dispatcher, threading.get_ident()
+        ours = type("Device", (), {"compute_capability": self.compute_capability})
+        with COMPILING:
+            asked = dispatcher.get_current_device
+            dispatcher.get_current_device = lambda: (
+                ours if threading.get_ident() == thread else asked()
+            )
+            try:
+                yield
+            finally:
+                dispatcher.get_current_device = asked
+
+    # Products of sequences, by the matmul of a runtime that does not know them
+
+    def over_rows(self, a, b, out):
+        """a^T b into out, (N, T, K) being N*T rows."""
+        rows = (x.reshape(-1, x.shape[-1]) for x in (a, b))
+        return self.matmul(next(rows).T, next(rows), out=out)
+
+    def bind(self, a, b, out, over_rows=False):
+        """multiply(a, b, out), matmul or over_rows for contiguous arrays that lie as these."""
+        return self.over_rows if over_rows else lambda a, b, out: self.matmul(a, b, out=out)
+
+    def sum_of_rows(self, x, out):
+        """The sum over all axes but the last into out."""
+        return x.reshape(-1, x.shape[-1]).sum(axis=0, out=out)
 
 
 class Gpu(Compiler):
@@ -179,7 +156,7 @@ class Gpu(Compiler):
     def __init__(self):
         import cupy
 
-        self.xp = cupy
+        self.xp, self.array_type, self._products = cupy, cupy.ndarray, Products(cupy)
         device = cupy.cuda.Device()
         attributes = device.attributes  # which hold no compute capability
         version = device.compute_capability  # "90", "120": the last digit is the minor one
@@ -189,41 +166,13 @@ class Gpu(Compiler):
         self.name = cupy.cuda.runtime.getDeviceProperties(device.id)["name"].decode()
 
     def kernel(self, function, signature, threads, shared=0, cooperative=False):
-        """A compiled kernel: call it with the number of blocks and the arguments.
+        """A compiled kernel: call it with the number of blocks and the arguments; see Launch.
 
         shared: floats of dynamic shared memory. cooperative: all blocks have to run at once.
         """
-        path, name = self.cubin(function, signature, threads)
-        module = self.xp.RawModule(path=path, enable_cooperative_groups=cooperative)
-        kernel = module.get_function(name)
-        if shared * 4 > 48 * 1024:
-            kernel.max_dynamic_shared_size_bytes = shared * 4
-        scalars = [
-            None if t[0] == "*" else np.dtype(t).type for t in flat_letters(signature)
-        ]  # a Python int would go as 8 bytes
-
-        def launch(grid, *args):
-            flat = flat_arguments(args)
-            values = tuple(
-                a if scalar is None else scalar(a) for a, scalar in zip(flat, scalars, strict=True)
-            )
-            kernel((grid,), (threads,), values, shared_mem=shared * 4)
-
-        return launch
-
-    @contextlib.contextmanager
-    def _precision(self):
-        """cuBLAS in TF32 where set_float32_matmul_precision says so; CuPy's setting is global."""
-        if get_float32_matmul_precision() == "highest":
-            yield
-            return
-        linalg = self.xp._core._routines_linalg
-        before = linalg.get_compute_type(np.float32)
-        linalg.set_compute_type(np.float32, linalg.COMPUTE_TYPE_TF32)
-        try:
-            yield
-        finally:
-            linalg.set_compute_type(np.float32, before)
+        name, code = self.cubin(function, signature, threads)
+        label, size = function.__name__, shared * 4
+        return Launch(self.xp, name, label, code, tokens(signature), threads, size, cooperative)
 
     # Arrays and products
 
@@ -232,12 +181,14 @@ class Gpu(Compiler):
 
     def to_device(self, x):
         """x as a CuPy array: itself, the same memory (DLPack, CUDA array interface), or a copy."""
-        if isinstance(x, (np.ndarray, self.xp.ndarray)) or hasattr(x, "__cuda_array_interface__"):
-            return self.xp.asarray(x)
-        return self.xp.from_dlpack(x)
+        x = adopt("to_device", "x", x)
+        return x if isinstance(x, self.xp.ndarray) else self.xp.asarray(x)
 
     def to_host(self, x):
-        return self.xp.asnumpy(x)
+        try:
+            return self.xp.asnumpy(x)
+        except RuntimeError as error:
+            raise blame(error, "waiting for the GPU") from error
 
     def shares_memory(self, a, b):
         """Whether they may overlap, by the memory between their ends."""
@@ -247,5 +198,14 @@ class Gpu(Compiler):
 
     def matmul(self, a, b, out=None):
         """a b by cuBLAS; in TF32 where set_float32_matmul_precision says so."""
-        with self._precision():
-            return self.xp.matmul(a, b, out=out)
+        return self._products(a, b, out, get_float32_matmul_precision() == "high")
+
+    def over_rows(self, a, b, out):
+        return self._products.over_rows(a, b, out, get_float32_matmul_precision() == "high")
+
+    def bind(self, a, b, out, over_rows=False):
+        low = get_float32_matmul_precision() == "high"
+        return self._products.bind(a, b, out, low, over_rows)
+
+    def sum_of_rows(self, x, out):
+        return self._products.sum_of_rows(x, out)

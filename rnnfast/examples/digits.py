@@ -13,7 +13,6 @@ import numpy as np
 
 from rnnfast import models, sequences, trainer
 from rnnfast.examples import common
-from rnnfast.io import to_numpy
 
 TESTED = 0.2
 
@@ -54,7 +53,7 @@ def draw(figure, model, images, digits, shares):
     """The curve, and images: the wrong ones first."""
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1))
     common.draw_curve(left.subplots(), shares, "Held-out digits that are read right")
-    found = to_numpy(model.predict(images)).argmax(axis=1)
+    found = model.predict(images).argmax(axis=1)
     order = np.argsort(found == digits, kind="stable")
     grid = right.subplots(4, 6)
     for axes, k in zip(grid.flat, order, strict=False):

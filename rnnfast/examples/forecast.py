@@ -18,7 +18,6 @@ import numpy as np
 
 from rnnfast import models, sequences
 from rnnfast.examples import common
-from rnnfast.io import to_numpy
 
 LENGTH = 6000  # measurements
 TESTED = 0.2
@@ -61,7 +60,7 @@ def run(*, cell="gru", hidden=64, epochs=100, seed=0, length=LENGTH):
     truth, last = series[split + WARM_UP + AHEAD :], series[split + WARM_UP : -AHEAD]
 
     def forecast():
-        ys = to_numpy(model.predict(held_out[np.newaxis, :, np.newaxis]))[0, :, 0]
+        ys = model.predict(held_out[np.newaxis, :, np.newaxis])[0, :, 0]
         return ys[WARM_UP:-AHEAD] * spread + mean
 
     def skill():

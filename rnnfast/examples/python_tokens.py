@@ -22,7 +22,6 @@ import numpy as np
 
 from rnnfast import data, sequences, trainer
 from rnnfast.examples import common
-from rnnfast.io import to_numpy
 
 # fmt: off
 MODULES = [  # the last one of each line is held out
@@ -140,7 +139,7 @@ def draw(figure, model, vocabulary, found, source, first, last):
     left.set_xticks(range(0, 101, 20))
 
     xs, ts = pieces([source], vocabulary)
-    tags = to_numpy(model.predict(xs)).argmax(axis=2).ravel()
+    tags = model.predict(xs).argmax(axis=2).ravel()
     wrong = tags != ts.ravel()
     right.set(xlim=(0, 90), ylim=(last + 2, first))
     right.set_title("As the bidirectional LSTM sees a held-out file, mistakes underlined in red")

@@ -1,0 +1,128 @@
+"""The checks of a call's arguments: a TypeError or a ValueError before anything is written.
+
+They are those of the other columns.
+"""
+
+import sys
+
+import numpy as np
+
+from rnnfast.checks import FLOATS, is_numpy
+
+
+def array(owner, x, dtype, ndim):
+    """x, an array of `dtype` (None: float32 or float64) with `ndim` axes; still where it is."""
+    found = getattr(x, "dtype", None)
+    if found is None or not hasattr(x, "shape"):
+        raise TypeError(f"{owner} must be an array, got {type(x).__name__}")
+    if (found not in FLOATS) if dtype is None else (found != dtype):
+        expected = "float32 or float64" if dtype is None else dtype
+        raise TypeError(f"{owner} must be {expected}, got {found}")
+    if len(x.shape) != ndim:
+        raise ValueError(f"{owner} must have {ndim} axes, got {x.shape}")
+    return x
+
+
+class Arguments:
+    """Sizes and dtype of a call, from its checked arguments, which are still where they were.
+
+    cell: a Cell or its class, which says nothing of options. two_biases: b is (2, G*H).
+    """
+
+    def __init__(self, cell, params, two_biases):
+        self.cell, self.gates, self.states = cell.name, cell.gates, len(cell.states)
+        self.two_biases = two_biases
+        self.names = ("Wx", "Wh", "b", "Wp") if cell.has_peepholes else ("Wx", "Wh", "b")
+        self._take(params)
+
+    def _take(self, params):
+        cell, gates = self.cell, self.gates
+        if not isinstance(params, (tuple, list)) or not 2 <= len(params) <= len(self.names):
+            kind = type(params).__name__
+            raise TypeError(f"{cell}: params must be ({', '.join(self.names)}), got {kind}")
+        Wx, Wh, b, Wp = (*params, None, None)[:4]
+        array(f"{cell}: Wx", Wx, None, 2)
+        self.dtype = np.dtype(Wx.dtype)
+        array(f"{cell}: Wh", Wh, self.dtype, 2)
+        self.D, self.H = Wx.shape[0], Wh.shape[0]
+        columns = gates * self.H
+        if self.H < 1 or Wh.shape[1] != columns:
+            raise ValueError(f"{cell}: Wh must be (H, {gates}H), got {Wh.shape}")
+        if self.D < 1 or Wx.shape[1] != columns:
+            expected = f"(D, {gates}H) = (D, {columns})"
+            raise ValueError(f"{cell}: Wx must be {expected}, got {Wx.shape}")
+        self.bias_shape = (2, columns) if self.two_biases else (columns,)
+        if b is not None:
+            array(f"{cell}: b", b, self.dtype, len(self.bias_shape))
+            if b.shape != self.bias_shape:
+                expected = f"(2, {gates}H)" if self.two_biases else f"({gates}H,)"
+                raise ValueError(f"{cell}: b must be {expected} = {self.bias_shape}, got {b.shape}")
+        if Wp is not None:
+            axes = 3 if len(getattr(Wp, "shape", ())) == 3 else 2
+            array(f"{cell}: Wp", Wp, self.dtype, axes)
+            if Wp.shape != (3, *[self.H] * (axes - 1)):
+                raise ValueError(
+                    f"{cell}: Wp must be (3, H) or (3, H, H) with H = {self.H}, got {Wp.shape}"
+                )
+        self.peepholes = None if Wp is None else "diagonal" if axes == 2 else "full"
+        self.params = Wx, Wh, b, Wp
+
+    def sequence(self, name, x, width):
+        """x (N, T, width) as it has to be; N and T, on the way."""
+        array(f"{self.cell}: {name}", x, self.dtype, 3)
+        N, T, last = x.shape
+        if last != width:
+            raise ValueError(f"{self.cell}: {name} must be (N, T, {width}), got {x.shape}")
+        if sys.maxsize // 2 < N * (T + 1) * (self.D + 8 * self.H) * 8:
+            raise ValueError(
+                f"{self.cell}: (N, T, D, H) = ({N}, {T}, {self.D}, {self.H}) needs more memory "
+                "than can be addressed"
+            )
+        self.N, self.T = N, T
+        return x
+
+    def check_state(self, name, names, state):
+        if state is None:
+            return
+        if not isinstance(state, (tuple, list)) or len(state) != len(names):
+            kind = type(state).__name__
+            raise TypeError(
+                f"{self.cell}: {name} must be None or a tuple of {len(names)} arrays, got {kind}"
+            )
+        for part, x in zip(names, state, strict=False):
+            if x is not None:
+                array(f"{self.cell}: {part}", x, self.dtype, 2)
+                if x.shape != (self.N, self.H):
+                    expected = f"(N, H) = ({self.N}, {self.H})"
+                    raise ValueError(f"{self.cell}: {part} must be {expected}, got {x.shape}")
+
+    def check_lengths(self, lengths):
+        if lengths is None:
+            return
+        if not is_numpy(lengths) or lengths.dtype != np.intp:
+            kind = type(lengths).__name__
+            raise TypeError(f"{self.cell}: lengths must be an intp array, got {kind}")
+        if lengths.shape != (self.N,):
+            expected = f"(N,) = ({self.N},)"
+            raise ValueError(f"{self.cell}: lengths must be {expected}, got {lengths.shape}")
+        if self.N and (lengths.min() < 0 or lengths.max() > self.T):
+            raise ValueError(f"{self.cell}: lengths must be in [0, T] = [0, {self.T}]")
+
+    def check_grads(self, grads):
+        cell = self.cell
+        if not isinstance(grads, (tuple, list)):
+            names = ", ".join(f"d{name}" for name in self.names)
+            raise TypeError(f"{cell}: grads must be ({names}), got {type(grads).__name__}")
+        wanted = [i for i, p in enumerate(self.params) if p is not None]
+        if not wanted[-1] < len(grads) <= len(self.names):
+            raise ValueError(f"{cell}: grads must be one for each parameter, got {len(grads)}")
+        for i, (g, p) in enumerate(zip(grads, self.params, strict=False)):
+            if p is None:
+                if g is not None:
+                    raise ValueError(f"{cell}: grads[{i}] must be None, as {self.names[i]} is")
+                continue
+            array(f"{cell}: grads[{i}]", g, self.dtype, len(p.shape))
+            if g.shape != p.shape:
+                raise ValueError(f"{cell}: grads[{i}] must be {p.shape}, got {g.shape}")
+            if is_numpy(g) and not g.flags.writeable:
+                raise ValueError(f"{cell}: grads[{i}] must be writeable, got read-only")

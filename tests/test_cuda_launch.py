@@ -1,0 +1,373 @@
+"""Launches and products of the cuda column: what the driver and cuBLAS are handed.
+
+Both are stand-ins that read the arguments from memory as the real ones do; no GPU is needed.
+"""
+
+import ctypes
+import math
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from rnnfast.cuda import cublas, launch
+from rnnfast.cuda.runtime import Gpu, tokens
+
+# Launches
+
+
+class Driver:
+    """Reads a kernel's arguments as their letters say; `seconds` is how long it takes to begin."""
+
+    def __init__(self, letters, seconds=0.0, blocks=2):
+        self.letters, self.seconds, self.blocks = letters, seconds, blocks
+        self.calls, self.attributes = [], []
+
+    def launchKernel(self, kernel, *rest):
+        *where, arguments, extra = rest
+        assert extra == 0
+        self.launch("plain", kernel, where, arguments)
+
+    def launchCooperativeKernel(self, kernel, *rest):
+        *where, arguments = rest
+        self.launch("cooperative", kernel, where, arguments)
+
+    def launch(self, how, kernel, where, arguments):
+        time.sleep(self.seconds)
+        types = {"i": "i4", "f": "f4", "d": "f8", "q": "i8", "Q": "u8"}
+        values, places = [], (ctypes.c_void_p * len(self.letters)).from_address(arguments)
+        for letter, place in zip(self.letters, places, strict=True):
+            dtype = np.dtype(types.get(letter, "u8"))
+            values.append(np.frombuffer(ctypes.string_at(place, dtype.itemsize), dtype)[0])
+        self.calls.append((how, kernel, tuple(where), values))
+
+    def funcSetAttribute(self, *arguments):
+        self.attributes.append(arguments)
+
+    def occupancyMaxActiveBlocksPerMultiprocessor(self, kernel, threads, shared):
+        self.asked = kernel, threads, shared
+        return self.blocks
+
+
+def array(address):
+    return SimpleNamespace(data=SimpleNamespace(ptr=address))
+
+
+def made(signature, driver, threads=128, shared=0, cooperative=False, cooperates=1):
+    """A Launch of this driver, on a device of 7 multiprocessors and its stream 77."""
+
+    class Module:
+        def load(self, code):
+            assert code == b"cubin"
+
+        def get_function(self, name):
+            assert name == "mangled"
+            return SimpleNamespace(ptr=1234)
+
+    attributes = {"MultiProcessorCount": 7, "CooperativeLaunch": cooperates}
+    module = SimpleNamespace(Module=Module)
+    device = SimpleNamespace(attributes=attributes)
+    stream = SimpleNamespace(ptr=77)
+    namespace = SimpleNamespace(
+        driver=driver,
+        function=module,
+        Device=lambda: device,
+        get_current_stream=lambda: stream,
+    )
+    cupy = SimpleNamespace(cuda=namespace)
+    of = tokens(signature)
+    return launch.Launch(cupy, "mangled", "a_kernel", b"cubin", of, threads, shared, cooperative)
+
+
+def test_arguments_of_a_launch():
+    driver = Driver("**iqQfd**")
+    run = made("*f *d i q Q f d 2*f", driver, threads=96)
+    pair = array(2**63 + 8), array(16)
+    for n in (-3, np.int32(5)):
+        run(11, array(2**60), array(0), n, -(2**40), 2**64 - 1, 0.1, 0.1, pair)
+        how, kernel, where, values = driver.calls.pop()
+        assert (how, kernel) == ("plain", 1234)
+        assert where == (11, 1, 1, 96, 1, 1, 0, 77)
+        assert values == [
+            2**60,
+            0,
+            n,
+            -(2**40),
+            2**64 - 1,
+            np.float32(0.1),
+            0.1,
+            2**63 + 8,
+            16,
+        ]
+    assert driver.attributes == []
+
+
+def test_a_number_beyond_float32_is_infinite():
+    driver = Driver("ff")
+    made("f f", driver)(1, 1e39, np.float64(-1e300))
+    assert driver.calls[0][3] == [math.inf, -math.inf]
+
+
+@pytest.mark.parametrize("arguments", [(array(1),), (array(1), 2, 3), ((array(1),), 2)])
+def test_arguments_that_a_kernel_does_not_have(arguments):
+    driver = Driver("*i")
+    with pytest.raises((TypeError, AttributeError)):
+        made("*f i", driver)(1, *arguments)
+    assert not driver.calls
+
+
+def test_tuples_of_another_length():
+    driver = Driver("***")
+    run = made("3*f", driver)
+    with pytest.raises(Exception, match="pack_into expected 3 items"):
+        run(1, (array(1), array(2)))
+    assert not driver.calls
+
+
+def test_shared_memory_is_asked_for():
+    small, large = Driver(""), Driver("")
+    made("", small, shared=48 * 1024)(1)
+    assert small.attributes == []
+    made("", large, shared=200_000)(1)
+    assert large.attributes == [(1234, 8, 200_000)]
+    assert large.calls[0][2][6] == 200_000
+
+
+def test_blocks_that_have_to_run_at_once():
+    driver = Driver("i")
+    run = made("i", driver, threads=256, shared=100_000, cooperative=True)
+    assert driver.asked == (1234, 256, 100_000)
+    run(14, 1)
+    assert driver.calls[0][:3] == ("cooperative", 1234, (14, 1, 1, 256, 1, 1, 100_000, 77))
+    expected = "a_kernel: its 15 blocks of 256 threads have to be on the GPU at once, and 14 can be"
+    with pytest.raises(RuntimeError, match=expected):
+        run(15, 1)
+    assert len(driver.calls) == 1
+
+
+@pytest.mark.parametrize("options", [{"cooperates": 0}, {"driver": Driver("i", blocks=0)}])
+def test_a_device_on_which_no_block_may_wait(options):
+    options = {"driver": Driver("i"), **options}
+    with pytest.raises(RuntimeError, match="and 0 can be"):
+        made("i", cooperative=True, **options)(1, 1)
+
+
+def test_threads_that_launch_at_once():
+    """The room for arguments is one, and the driver reads it while others run."""
+    driver = Driver("*i", seconds=0.005)
+    run = made("*f i", driver)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: run(n, array(100 + n), n), range(1, 9)))
+    assert len(driver.calls) == 8
+    for _, _, where, values in driver.calls:
+        assert values == [100 + where[0], where[0]]
+
+
+class Lost(Driver):
+    """A driver after a kernel has failed: every call says so."""
+
+    def launch(self, *_):
+        raise RuntimeError("CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure")
+
+
+def test_an_error_of_an_earlier_kernel_names_those_that_ran(monkeypatch):
+    monkeypatch.setattr(launch, "launched", launch.deque(maxlen=3))
+    earlier = made("i", Driver("i"))
+    for label in ("row", "grid", "step", "loss"):
+        earlier.label = label
+        earlier(1, 1)
+    with pytest.raises(RuntimeError) as found:
+        made("i", Lost("i"))(7, 1)
+    assert str(found.value).startswith(
+        "a_kernel, 7 blocks of 128: CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure"
+    )
+    assert str(found.value).endswith("are grid, step, loss")
+    gpu = Gpu.__new__(Gpu)
+
+    def asnumpy(x):
+        raise RuntimeError("cudaErrorLaunchFailure")
+
+    gpu.xp = SimpleNamespace(asnumpy=asnumpy)
+    with pytest.raises(RuntimeError, match=r"waiting for the GPU: cudaError.*loss"):
+        gpu.to_host(None)
+
+
+# Products
+
+
+class Matrix:
+    """A NumPy array that says where it is as CuPy's do."""
+
+    def __init__(self, plain):
+        self.plain, self.shape, self.strides = plain, plain.shape, plain.strides
+        self.dtype, self.size, self.ndim = plain.dtype, plain.size, plain.ndim
+        self.itemsize = plain.itemsize
+        self.data = SimpleNamespace(ptr=plain.ctypes.data)
+
+    @property
+    def T(self):
+        return Matrix(self.plain.T)
+
+    def __setitem__(self, key, value):
+        self.plain[key] = value.plain
+
+
+class Blas:
+    """cublasGemmEx on the host's memory, on columns as it has them, checking what it checks."""
+
+    def __init__(self):
+        self.copies, self.computed, self.waited = 0, [], []
+        stream = SimpleNamespace(synchronize=lambda: self.waited.append(self.made))
+        self.cuda = SimpleNamespace(
+            cublas=SimpleNamespace(gemmEx=self.gemm),
+            device=SimpleNamespace(get_cublas_handle=lambda: "handle"),
+            get_current_stream=lambda: stream,
+        )
+
+    def ones(self, count, dtype):
+        self.made = count
+        return Matrix(np.ones(count, dtype))
+
+    def empty(self, shape, dtype):
+        return Matrix(np.full(shape, np.nan, dtype))
+
+    def ascontiguousarray(self, x):
+        self.copies += 1
+        return Matrix(np.ascontiguousarray(x.plain))
+
+    def gemm(
+        self, handle, ta, tb, m, n, k, alpha, A, at, lda, B, bt, ldb, beta, C, ct, ldc, how, algo
+    ):
+        assert (handle, algo) == ("handle", -1)
+        assert at == bt == ct
+        dtype = np.dtype(("f4", "f8")[at])
+        self.computed.append(how)
+
+        def columns(place, rows, count, ld):
+            assert ld >= max(1, rows)
+            size = (ld * (count - 1) + rows) * dtype.itemsize
+            flat = np.frombuffer((ctypes.c_uint8 * size).from_address(place), dtype)
+            steps = dtype.itemsize, ld * dtype.itemsize
+            return np.lib.stride_tricks.as_strided(flat, (rows, count), steps)
+
+        one, zero = (
+            np.frombuffer(ctypes.string_at(p, dtype.itemsize), dtype) for p in (alpha, beta)
+        )
+        assert (one[0], zero[0]) == (1, 0)
+        a = columns(A, *((k, m) if ta else (m, k)), lda)
+        b = columns(B, *((n, k) if tb else (k, n)), ldb)
+        columns(C, m, n, ldc)[...] = (a.T if ta else a) @ (b.T if tb else b)
+
+
+def laid_out(way, rows, columns, dtype, rng):
+    """A random matrix as it may lie: (the array, whether cuBLAS reads it there)."""
+    if way == "rows":
+        return rng.standard_normal((rows, columns)).astype(dtype), True
+    if way == "columns":
+        return rng.standard_normal((columns, rows)).astype(dtype).T, True
+    if way == "part":
+        return rng.standard_normal((rows, columns + 3)).astype(dtype)[:, 1 : columns + 1], True
+    if way == "part of columns":
+        return rng.standard_normal((columns, rows + 2)).astype(dtype)[:, :rows].T, True
+    if way == "backwards":
+        whole = rng.standard_normal((rows, columns)).astype(dtype)[::-1]
+        return whole, rows == 1
+    whole = rng.standard_normal((2 * rows, 2 * columns)).astype(dtype)[::2, ::2]
+    return whole, 1 in whole.shape
+
+
+WAYS = ("rows", "columns", "part", "part of columns", "backwards", "every other")
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("shape", [(3, 4, 5), (1, 4, 5), (3, 1, 5), (3, 4, 1), (1, 1, 1)], ids=str)
+def test_products_of_matrices_as_they_lie(shape, dtype):
+    """Copies are made of those that cuBLAS cannot read, and of no others."""
+    (M, K, N), rng = shape, np.random.default_rng(0)
+    for of_a in WAYS:
+        for of_b in WAYS:
+            for of_out in (*WAYS, None):
+                blas = Blas()
+                a, reads_a = laid_out(of_a, M, K, dtype, rng)
+                b, reads_b = laid_out(of_b, K, N, dtype, rng)
+                out = None if of_out is None else laid_out(of_out, M, N, dtype, rng)[0]
+                given = None if out is None else Matrix(out)
+                found = cublas.Products(blas)(Matrix(a), Matrix(b), given, False)
+                assert given is None or found is given
+                np.testing.assert_allclose(found.plain, a @ b, rtol=1e-5, atol=1e-5)
+                assert blas.copies == (not reads_a) + (not reads_b), (of_a, of_b, of_out)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_products_of_sequences(dtype):
+    """(N, T, K) is a matrix of N*T rows, without a copy where it is contiguous."""
+    rng = np.random.default_rng(0)
+    whole, b = (rng.standard_normal(s).astype(dtype) for s in ((3, 4, 10), (5, 2)))
+    contiguous = np.ascontiguousarray(whole[:, :, :5])
+    step = np.ascontiguousarray(whole[:, 0, :5])[:, np.newaxis]
+    ways = (contiguous, 0), (step, 0), (whole[:, :, :5], 0), (contiguous[::-1], 1)
+    for a, copies in ways:
+        T = a.shape[1]
+        for out in (None, np.empty((3, T, 2), dtype), np.empty((T, 3, 2), dtype).swapaxes(0, 1)):
+            blas = Blas()
+            given = None if out is None else Matrix(out)
+            found = cublas.Products(blas)(Matrix(a), Matrix(b), given, False)
+            np.testing.assert_allclose(found.plain, a @ b, rtol=1e-5, atol=1e-5)
+            assert blas.copies == copies
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_products_over_all_rows(dtype):
+    """What gradients are: a^T b, and sums, over samples and steps; of parts of columns, too."""
+    rng = np.random.default_rng(0)
+    a, whole = (rng.standard_normal(s).astype(dtype) for s in ((3, 4, 5), (3, 4, 6)))
+    out = np.full((5, 6), np.nan, dtype)
+    blas = Blas()
+    multiply = cublas.Products(blas)
+    for part in (slice(0, 4), slice(4, 6)):
+        multiply.over_rows(Matrix(a), Matrix(whole[:, :, part]), Matrix(out[:, part]), False)
+    expected = np.einsum("ntk,ntm->km", a, whole)
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
+    turned = np.empty((6, 5), dtype).T
+    multiply.over_rows(Matrix(a), Matrix(whole), Matrix(turned), False)
+    np.testing.assert_allclose(turned, expected, rtol=1e-5, atol=1e-5)
+    matrices = np.asfortranarray(a[0]), whole[0]
+    multiply.over_rows(*map(Matrix, matrices), Matrix(out), False)
+    np.testing.assert_allclose(out, a[0].T @ whole[0], rtol=1e-5, atol=1e-5)
+    assert blas.copies == 0
+
+    blas.waited = []
+    for x in (whole, whole[:, :, 2:], whole[:2], whole[::2]):
+        total = np.empty(x.shape[2], dtype)
+        multiply.sum_of_rows(Matrix(x), Matrix(total))
+        np.testing.assert_allclose(total, x.sum(axis=(0, 1)), rtol=1e-5, atol=1e-5)
+    assert blas.waited == [16]  # ones are made once, for these rows and fewer
+    assert blas.copies == 1
+
+
+def test_sums_are_never_in_tf32():
+    blas = Blas()
+    x, total = Matrix(np.ones((2, 3, 2), "f4")), Matrix(np.empty(2, "f4"))
+    cublas.Products(blas).sum_of_rows(x, total)
+    assert blas.computed == [68]
+
+
+def test_products_with_nothing_in_them():
+    blas = Blas()
+    for M, N in ((0, 4), (3, 0)):
+        a, b = Matrix(np.ones((M, 2), "f4")), Matrix(np.ones((2, N), "f4"))
+        assert cublas.Products(blas)(a, b, None, False).shape == (M, N)
+    assert not blas.computed
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "how"),
+    [("f4", False, 68), ("f4", True, 77), ("f8", False, 70), ("f8", True, 70)],
+)
+def test_the_precision_of_a_product(dtype, low, how):
+    """It is said with the call: CuPy's setting is one for all threads."""
+    blas = Blas()
+    cublas.Products(blas)(*(Matrix(np.ones((2, 2), dtype)) for _ in range(2)), None, low)
+    assert blas.computed == [how]
