@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 from cases import CELLS, VARIANTS, variant_name
 
-from rnnfast.cuda import planner
-
 MISSING = compiled.why_missing()
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 
@@ -59,12 +57,13 @@ def test_cells(cell, options, kind, precision):
     ("cell", "options"),
     [pytest.param(*variant, id=variant_name(*variant)) for variant in IN_ONE_KERNEL],
 )
-def test_widest_rows(cell, options):
-    """The row kernels keep the most in registers at the planner's limit, with all there can be."""
+def test_plans_that_keep_the_most(cell, options):
+    """What the planner takes for the widest rows, and for a grid near its end, with all ways."""
     ways, items = {"mask": True, "lengths": True}, tuple(options.items())
-    for plan, found in compiled.compile_cell(GPU, cell, items, 256, planner.ROW_UNITS, **ways):
-        assert plan.kind == "row"
-        assert_clean(found)
+    for N, H in ((256, 128), (20, 1000)):
+        for plan, found in compiled.compile_cell(GPU, cell, items, N, H, **ways):
+            assert plan.kind in ("row", "grid")
+            assert_clean(found)
 
 
 @pytest.mark.parametrize("way", ["mask", "lengths"])

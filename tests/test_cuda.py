@@ -1,6 +1,6 @@
-"""What the CUDA column adds to the other tests: each way to run, many blocks, TF32, launches.
+"""What the CUDA column adds to the tests of layers and models: launches, arrays on the GPU.
 
-Without a GPU they run in tests/simulator.py; on one, the same tests run there.
+Without a GPU the compiled kernels run in software (tests/ptx); on one, the same tests run there.
 """
 
 import sys
@@ -9,279 +9,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import test_sequences as sequence_tests
-from cases import (
-    CELLS,
-    VARIANTS,
-    assert_close,
-    assert_grad_close,
-    cells,
-    make_problem,
-    variant_name,
-    variants,
-)
-from simulator import Counter, Deadlock, DeviceArray, Simulator
+from cases import CELLS, assert_close, assert_grad_close, cells, make_problem
+from on_cuda import PLANS, frame, in_software, on_gpu, plan_as
+from ptx.arrays import Counter
+from ptx.gpu import PtxGpu
 
 import rnnfast
-from rnnfast import cuda, io, kernels, sampling
-from rnnfast.cuda import call, planner, product
+from rnnfast import io, kernels, sampling
 from rnnfast.models import LanguageModel, Rnnlm, load_model
 from rnnfast.optim import SGD, Adam, clip_grads, remove_duplicate
-
-TF32 = 1e-3
-
-
-@pytest.fixture
-def gpu(monkeypatch):
-    """The runtime: the GPU, or a simulated one."""
-    if "cuda" in kernels.devices():
-        yield cuda.what_runs()
-        return
-    monkeypatch.setitem(sys.modules, "cupy", Simulator.xp)
-    cuda.use(Simulator(seed=3))
-    yield cuda.what_runs()
-    cuda.use(None)
-
-
-@pytest.fixture
-def high():
-    """TF32."""
-    rnnfast.set_float32_matmul_precision("high")
-    yield
-    rnnfast.set_float32_matmul_precision("highest")
-
-
-def plan_as(monkeypatch, make):
-    """Let make(products, N, H, precision) choose instead of the planner."""
-    monkeypatch.setattr(
-        call,
-        "make_plan",
-        lambda gpu, products, N, H, dtype, precision: make(products, N, H, precision),
-    )
-
-
-def check(cell, shape, tolerance=1e-5, **keywords):
-    return check_problem(cell, make_problem(cell, shape, **keywords), tolerance)
-
-
-def check_problem(cell, problem, tolerance=1e-5):
-    """Against the reference; returns what the column gave."""
-    got = problem.run(kernels.load(cell.name, "cuda"))
-    expected = problem.astype("float64").run(kernels.load(cell.name, "reference"))
-    for (name, a), (_, b) in zip(got.arrays(), expected.arrays(), strict=True):
-        assert_close(a, b, name, tolerance)
-    for (name, a), (_, b) in zip(got.named_grads(), expected.named_grads(), strict=True):
-        assert_grad_close(a, b, name, tolerance)
-    return got
-
-
-# Each way to run: full peepholes have but one, in steps
-
-in_one_kernel = pytest.mark.parametrize(
-    ("cell", "options"),
-    [
-        pytest.param(*variant, id=variant_name(*variant))
-        for variant in VARIANTS
-        if variant[1].get("peepholes") != "full"
-    ],
-)
-
-
-@in_one_kernel
-@pytest.mark.parametrize("H", [1, 3, 4, 7, 20])
-@pytest.mark.parametrize("way", [{}, {"reverse": True, "mask": True}], ids=["plain", "other"])
-def test_row(gpu, monkeypatch, cell, options, H, way):
-    plan_as(monkeypatch, lambda _, N, H, __: planner.Plan("row", N, product.up(4 * H, 32)))
-    check(cell, (3, 4, 5, H), **way, **options)
-
-
-@in_one_kernel
-@pytest.mark.parametrize("blocks", [1, 2, 7])
-@pytest.mark.parametrize("way", [{}, {"reverse": True, "mask": True}], ids=["plain", "other"])
-def test_grid(gpu, monkeypatch, cell, options, blocks, way):
-    """The units of one group of samples over 1, 2 and 7 blocks; 13 units divide by none of them."""
-
-    def one_group(products, N, H, precision):
-        plan = planner.grid_plan(products, N, H, precision, 1, -(-H // blocks))
-        assert plan.blocks == blocks
-        return plan
-
-    plan_as(monkeypatch, one_group)
-    check(cell, (3, 3, 4, 13), **way, **options)
-
-
-@in_one_kernel
-@pytest.mark.parametrize(("groups", "rows"), [(2, 3), (3, 2), (5, 1)])
-def test_grid_of_several_groups(gpu, monkeypatch, cell, options, groups, rows):
-    def several(products, N, H, precision):
-        plan = planner.grid_plan(products, N, H, precision, groups, H)
-        assert (plan.groups, plan.rows) == (groups, rows)
-        return plan
-
-    plan_as(monkeypatch, several)
-    check(cell, (5, 3, 4, 9), **options)
-
-
-@in_one_kernel
-def test_grid_in_passes_and_chunks(gpu, monkeypatch, cell, options):
-    """More rows than a product takes at a time, and more terms than lie in shared memory."""
-    monkeypatch.setattr(planner, "PASS_ROWS", 2)
-    monkeypatch.setattr(product, "CHUNK", 16)
-    plan_as(monkeypatch, lambda p, N, H, precision: planner.grid_plan(p, N, H, precision, 2, 7))
-    check(cell, (7, 3, 4, 21), seed=1, **options)
-
-
-@cells
-@pytest.mark.parametrize("blocks", [1, 2, 7])
-def test_grid_in_tf32(gpu, monkeypatch, high, cell, blocks):
-    plan_as(
-        monkeypatch,
-        lambda p, N, H, precision: planner.grid_plan(p, N, H, precision, 1, -(-H // blocks)),
-    )
-    check(cell, (9, 3, 4, 13), TF32, reverse=True, mask=True)
-
-
-@variants
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("way", [{}, {"reverse": True, "mask": True}], ids=["plain", "other"])
-def test_steps(gpu, monkeypatch, cell, options, dtype, way):
-    plan_as(monkeypatch, lambda _, N, H, __: planner._steps(N, H))
-    tolerance = 1e-5 if dtype == "float32" else 1e-12
-    check(cell, (5, 3, 4, 60), tolerance, dtype=dtype, **way, **options)
-
-
-def test_full_peepholes_run_in_steps(gpu, monkeypatch):
-    """Where an LSTM without them is a row or a grid."""
-    lstm = kernels.load("lstm", "cuda")
-    for H, kind in ((20, "row"), (200, "grid")):
-        for products in (lstm.FORWARD, lstm.BACKWARD):
-            assert planner.make_plan(H100, products, 3, H, "float32", "float32").kind == kind
-        assert planner.make_plan(H100, None, 3, H, "float32", "float32").kind == "steps"
-    asked = []
-
-    def steps(products, N, H, precision):
-        asked.append(products)
-        return planner._steps(N, H)
-
-    plan_as(monkeypatch, steps)
-    cell = next(cell for cell in CELLS if cell.name == "lstm")
-    for peepholes in (None, "diagonal", "full"):
-        make_problem(cell, (2, 1, 3, 4), peepholes=peepholes).run(lstm)
-    assert asked == [lstm.FORWARD, lstm.BACKWARD] * 2 + [None, None]
-
-
-# Lengths
-
-PLANS = {
-    "row": lambda _, N, H, __: planner.Plan("row", N, product.up(4 * H, 32)),
-    "blocks": lambda p, N, H, precision: planner.grid_plan(p, N, H, precision, 1, 2),
-    "groups": lambda p, N, H, precision: planner.grid_plan(p, N, H, precision, 3, 3),
-    "steps": lambda _, N, H, __: planner._steps(N, H),
-}
-ragged_ways = pytest.mark.parametrize(
-    ("cell", "options", "plan"),
-    [
-        pytest.param(*variant, plan, id=f"{variant_name(*variant)}-{plan}")
-        for variant in VARIANTS
-        for plan in PLANS
-        if plan == "steps" or variant[1].get("peepholes") != "full"
-    ],
-)
-
-
-def beyond(problem):
-    """(N, T), which steps lie beyond the lengths."""
-    N, T, _ = problem.xs.shape
-    return np.arange(T) >= problem.keywords["lengths"].reshape(N, 1)
-
-
-@ragged_ways
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("mask", [False, True])
-def test_lengths(gpu, monkeypatch, cell, options, plan, reverse, mask):
-    """From 0 to T, in every way to run; what lies beyond them may be anything."""
-    plan_as(monkeypatch, PLANS[plan])
-    p = make_problem(cell, (5, 3, 3, 5), lengths=True, reverse=reverse, mask=mask, **options)
-    off = beyond(p)
-    p.xs[off] = p.dhs[off] = np.nan
-    got = check_problem(cell, p)
-    assert (got.hs[off] == 0).all()
-    assert (got.dxs[off] == 0).all()
-    nothing = p.keywords["lengths"] == 0
-    assert nothing.any()
-    for given, passed in ((p.state, got.state), (p.dstate, got.dstate)):
-        for a, b in zip(given, passed, strict=True):
-            np.testing.assert_array_equal(a[nothing], b[nothing])
-
-
-@ragged_ways
-def test_lengths_of_all_steps_or_of_none(gpu, monkeypatch, cell, options, plan):
-    """The first give the bits that no lengths give, the others nothing but the states."""
-    plan_as(monkeypatch, PLANS[plan])
-    module = kernels.load(cell.name, "cuda")
-    p = make_problem(cell, (4, 2, 3, 4), **options)
-    expected = p.run(module)
-    p.keywords["lengths"] = np.full(4, 2)
-    got = p.run(module)
-    for (name, a), (_, b) in zip(got.arrays(), expected.arrays(), strict=True):
-        np.testing.assert_array_equal(a, b, err_msg=name)
-    p.keywords["lengths"] = np.zeros(4, np.intp)
-    p.xs[...] = p.dhs[...] = np.inf
-    got = p.run(module)
-    assert not any(a.any() for a in (got.hs, got.dxs, *got.grads))
-
-
-@pytest.mark.parametrize("cell", CELLS[:2], ids=lambda cell: cell.name)
-@pytest.mark.parametrize("reverse", [False, True])
-def test_lengths_in_passes_and_chunks(gpu, monkeypatch, cell, reverse):
-    """Samples that have ended beside others in one pass, and a whole pass of them."""
-    monkeypatch.setattr(planner, "PASS_ROWS", 2)
-    monkeypatch.setattr(product, "CHUNK", 16)
-    plan_as(monkeypatch, lambda p, N, H, precision: planner.grid_plan(p, N, H, precision, 1, 9))
-    p = make_problem(cell, (5, 3, 2, 17), lengths=True, reverse=reverse)
-    p.keywords["lengths"][:2] = 0
-    off = beyond(p)
-    p.xs[off] = p.dhs[off] = np.nan
-    check_problem(cell, p)
-
-
-def test_lengths_in_tf32(gpu, monkeypatch, high):
-    plan_as(monkeypatch, lambda p, N, H, precision: planner.grid_plan(p, N, H, precision, 1, 5))
-    check(CELLS[1], (3, 2, 4, 9), TF32, lengths=True, mask=True, peepholes="diagonal")
-
-
-@cells
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("place", ["xs", "dhs"])
-@pytest.mark.parametrize("kind", ["row", "grid"])
-def test_nan_in_one_sample_stays_there(gpu, monkeypatch, cell, kind, place, bad):
-    if kind == "grid":
-        plan_as(monkeypatch, lambda p, N, H, pr: planner.grid_plan(p, N, H, pr, 1, 3))
-    module = kernels.load(cell.name, "cuda")
-    clean, spoilt = (make_problem(cell, (3, 2, 4, 5)) for _ in range(2))
-    getattr(spoilt, place)[1].flat[-1] = bad
-    with np.errstate(invalid="ignore"):
-        got, expected = spoilt.run(module), clean.run(module)
-    for (name, a), (_, b) in zip(got.arrays(), expected.arrays(), strict=True):
-        np.testing.assert_array_equal(a[[0, 2]], b[[0, 2]], err_msg=name)
-    if np.isnan(bad):
-        assert np.isnan((got.hs if place == "xs" else got.dxs)[1]).any()
-
-
-@cells
-def test_every_schedule_gives_the_same_bits(monkeypatch, cell):
-    """What one block writes and another reads never depends on who comes first."""
-    plan_as(monkeypatch, lambda p, N, H, precision: planner.grid_plan(p, N, H, precision, 2, 3))
-    problem, results = make_problem(cell, (4, 3, 4, 7)), []
-    for seed in (None, 1, 2, 3):
-        cuda.use(Simulator(seed))
-        try:
-            results.append(problem.run(kernels.load(cell.name, "cuda")))
-        finally:
-            cuda.use(None)
-    for other in results[1:]:
-        for (name, a), (_, b) in zip(results[0].arrays(), other.arrays(), strict=True):
-            np.testing.assert_array_equal(a, b, err_msg=name)
-
 
 # Launches
 
@@ -291,82 +27,56 @@ def test_every_schedule_gives_the_same_bits(monkeypatch, cell):
 @pytest.mark.parametrize("states", [False, True])
 def test_launches_of_a_call(monkeypatch, cell, kind, states):
     """Kernels, products, fills and copies of arrays that are on the GPU: at most 8, whatever T."""
-    simulator = Simulator()
-    cuda.use(simulator)
-    try:
-        if kind == "grid":
-            plan_as(monkeypatch, lambda p, N, H, pr: planner.grid_plan(p, N, H, pr, 1, 5))
-        counts = []
+    plan_as(monkeypatch, frame(3, 2) if kind == "grid" else PLANS["row"])
+    counts = []
+    with in_software() as gpu:
         for T in (2, 5):
             p = make_problem(cell, (2, T, 3, 5), states=states)
-            module = kernels.load(cell.name, "cuda")
-            params, grads = (on_gpu(simulator, *a) for a in (p.params, p.poisoned_grads()))
-            xs, dhs = on_gpu(simulator, p.xs, p.dhs)
-            state, dstate = (s and on_gpu(simulator, *s) for s in (p.state, p.dstate))
-            Counter.launches = 0
-            *_, cache = module.forward(xs, state, params)
-            forward, Counter.launches = Counter.launches, 0
-            module.backward(dhs, dstate, params, cache, grads)
-            counts.append((forward, Counter.launches))
-        assert counts[0] == counts[1]
-        assert min(counts[0]) >= 2
-        assert max(counts[0]) <= 8 + 2 * (cell.name == "gru")  # dWh has two sources there
-    finally:
-        cuda.use(None)
+            counts.append(launches(gpu, cell.name, p))
+    assert counts[0] == counts[1]
+    assert min(counts[0]) >= 2
+    assert max(counts[0]) <= 8 + 2 * (cell.name == "gru")  # dWh has two sources there
+
+
+def launches(gpu, cell, p):
+    """How many there are in forward and in backward."""
+    module = kernels.load(cell, "cuda")
+    params, grads = (on_gpu(gpu, *a) for a in (p.params, p.poisoned_grads()))
+    state, dstate = (s and on_gpu(gpu, *s) for s in (p.state, p.dstate))
+    xs, dhs = on_gpu(gpu, p.xs, p.dhs)
+    Counter.launches = 0
+    *_, cache = module.forward(xs, state, params, **p.keywords)
+    forward, Counter.launches = Counter.launches, 0
+    module.backward(dhs, dstate, params, cache, grads)
+    return forward, Counter.launches
 
 
 # The GRU: with r after the product its steps are shorter
 
 GRU = next(cell for cell in CELLS if cell.name == "gru")
-conventions = pytest.mark.parametrize("reset_after", [False, True], ids=["before", "after"])
 
 
 @pytest.mark.parametrize(("options", "meetings"), [({}, 2), ({"reset_after": True}, 1)])
 def test_meetings_of_the_blocks_of_a_gru(monkeypatch, options, meetings):
     """Two a step, with r after the product one; and one more for the states."""
-    arrivals = []
-
-    class Counting(Simulator):
-        @staticmethod
-        def arrive(p, i):
-            arrivals.append(i)
-            Simulator.arrive(p, i)
-
-    plan_as(monkeypatch, PLANS["blocks"])
-    cuda.use(Counting())
-    try:
-        module, p = kernels.load("gru", "cuda"), make_problem(GRU, (1, 4, 2, 4), **options)
-        *_, cache = module.forward(p.xs, p.state, p.params, **options)
-        forward = len(arrivals)
-        module.backward(p.dhs, p.dstate, p.params, cache, p.poisoned_grads())
-    finally:
-        cuda.use(None)
+    plan_as(monkeypatch, frame(2, 1))
     T, blocks = 4, 2
+    with in_software(new=True) as gpu:
+        make_problem(GRU, (1, T, 2, 4), **options).run(kernels.load("gru", "cuda"))
+        forward, backward = (sum(k.times("red")) for k in gpu.loaded)
     assert forward == blocks * (meetings * T + 1)
-    assert len(arrivals) - forward <= forward
+    assert backward <= forward
 
 
 @pytest.mark.parametrize("plan", ["row", "blocks"])
 def test_launches_of_a_gru_with_r_after_the_product(monkeypatch, plan):
     """No more than without; lengths cost fills and what clears xs, whatever T."""
-    simulator = Simulator()
     plan_as(monkeypatch, PLANS[plan])
-    cuda.use(simulator)
-    try:
-        module, counts = kernels.load("gru", "cuda"), []
+    counts = []
+    with in_software() as gpu:
         for ways in ({}, {"reset_after": True}, {"reset_after": True, "lengths": True}):
             for T in (1, 3):
-                p = make_problem(GRU, (2, T, 3, 4), **ways)
-                params, grads = (on_gpu(simulator, *a) for a in (p.params, p.poisoned_grads()))
-                state, dstate = (on_gpu(simulator, *a) for a in (p.state, p.dstate))
-                xs, dhs = on_gpu(simulator, p.xs, p.dhs)
-                Counter.launches = 0
-                *_, cache = module.forward(xs, state, params, **p.keywords)
-                forward, Counter.launches = Counter.launches, 0
-                module.backward(dhs, dstate, params, cache, grads)
-                counts.append((forward, Counter.launches))
-    finally:
-        cuda.use(None)
+                counts.append(launches(gpu, "gru", make_problem(GRU, (2, T, 3, 13), **ways)))
     plain, after, ragged = counts[::2]
     assert counts[1::2] == [plain, after, ragged]
     assert after[0] == plain[0]
@@ -375,50 +85,9 @@ def test_launches_of_a_gru_with_r_after_the_product(monkeypatch, plan):
     assert ragged[1] == after[1] + 1
 
 
-@conventions
-@pytest.mark.parametrize("reverse", [False, True])
-def test_lengths_of_a_gru_in_passes_and_chunks(gpu, monkeypatch, reset_after, reverse):
-    """Samples that have ended beside others in one pass, and whole passes of them."""
-    monkeypatch.setattr(planner, "PASS_ROWS", 2)
-    monkeypatch.setattr(product, "CHUNK", 16)
-    plan_as(monkeypatch, lambda p, N, H, precision: planner.grid_plan(p, N, H, precision, 1, 9))
-    p = make_problem(GRU, (5, 3, 2, 17), lengths=True, reverse=reverse, reset_after=reset_after)
-    p.keywords["lengths"][:2] = 0
-    off = beyond(p)
-    p.xs[off] = p.dhs[off] = np.nan
-    check_problem(GRU, p)
-
-
-@conventions
-def test_gru_in_tf32(gpu, monkeypatch, high, reset_after):
-    plan_as(monkeypatch, lambda p, N, H, precision: planner.grid_plan(p, N, H, precision, 1, 5))
-    ways = {"reset_after": reset_after, "z_keeps": True, "lengths": True, "mask": True}
-    check(GRU, (3, 2, 4, 9), TF32, **ways)
-
-
-@conventions
-def test_every_schedule_of_a_gru_gives_the_same_bits(monkeypatch, reset_after):
-    """With lengths, where what the blocks exchange is not always written."""
-    plan_as(monkeypatch, PLANS["groups"])
-    problem, results = make_problem(GRU, (4, 3, 2, 5), lengths=True, reset_after=reset_after), []
-    for seed in (None, 1, 2):
-        cuda.use(Simulator(seed))
-        try:
-            results.append(problem.run(kernels.load("gru", "cuda")))
-        finally:
-            cuda.use(None)
-    for other in results[1:]:
-        for (name, a), (_, b) in zip(results[0].arrays(), other.arrays(), strict=True):
-            np.testing.assert_array_equal(a, b, err_msg=name)
-
-
 # Arrays on the GPU
 
 LAYERS = {"rnn": rnnfast.TimeRNN, "lstm": rnnfast.TimeLSTM, "gru": rnnfast.TimeGRU}
-
-
-def on_gpu(gpu, *arrays):
-    return [gpu.to_device(a) for a in arrays]
 
 
 @cells
@@ -593,8 +262,8 @@ def test_weights_of_a_model_on_the_gpu(gpu, tmp_path):
 
 def test_nothing_is_copied_or_waited_for_in_a_training_step(gpu):
     """All arrays are on the GPU: neither the loss nor clipping comes to the host."""
-    if not isinstance(gpu, Simulator):
-        pytest.skip("copies are counted by the simulator")
+    if not isinstance(gpu, PtxGpu):
+        pytest.skip("copies are counted in software alone")
     model = LanguageModel(9, 4, 4, dropout=0.5, rng=0, device="cuda")
     ids = gpu.to_device(np.arange(9).reshape(3, 3))
     optimizer = Adam()
@@ -647,194 +316,3 @@ def test_ids_on_the_gpu_that_name_no_row(gpu):
     np.testing.assert_array_equal(io.to_numpy(dW), [[1] * 3, [0] * 3, [0] * 3, [1] * 3])
     loss, _ = ops.softmax_loss_forward(gpu.to_device(np.ones((4, 4), "f")), ids, ignore_label=-1)
     assert np.isnan(float(loss))
-
-
-# The plan
-
-
-class H100:
-    """The figures that the planner asks for."""
-
-    multiprocessors = 132
-    shared_memory = 227 * 1024
-
-
-@pytest.mark.parametrize("name", [cell.name for cell in CELLS])
-def test_plans(name):
-    module = __import__(f"rnnfast.cuda.{name}", fromlist=[name])
-    for products in (module.FORWARD, module.BACKWARD):
-
-        def plan(N, H, dtype="float32", precision="float32", products=products):
-            return planner.make_plan(H100, products, N, H, dtype, precision)
-
-        assert plan(20, 100).kind == "row"
-        assert plan(20, 100).blocks == 20
-        assert plan(20, 100, "float64").kind == "steps"
-        for N, H in ((20, 650), (64, 1024), (1, 256), (128, 128)):
-            for precision in ("float32", "tf32"):
-                p = plan(N, H, precision=precision)
-                assert p.kind in ("grid", "steps")
-                if p.kind == "grid":
-                    assert p.blocks <= 132
-                    assert 4 * p.shared <= 227 * 1024
-                    assert p.groups * p.rows >= N
-                    assert p.blocks // p.groups * p.units >= H
-        assert plan(20, 650).kind == "grid"
-        assert plan(64, 1024).kind == "grid"
-        assert plan(129, 650).kind == "steps"
-        assert plan(20, 4096).kind == "steps"
-
-
-def test_show_config_prints_a_plan(gpu, capsys):
-    rnnfast.show_config(plan=("lstm", 5, 7))
-    text = capsys.readouterr().out
-    assert "lstm forward      row: 5 blocks x 32 threads" in text
-    assert "lstm backward     row: 5 blocks x 32 threads" in text
-    for plan, message in (
-        (("lstm", 0, 7), "N must be"),
-        (("lstm", 5, 7.0), "H must be"),
-        (("cnn", 5, 7), "name must be one of"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            rnnfast.show_config(plan=plan)
-
-
-# Why there is none
-
-
-class FakeRuntime:
-    """What cupy says of a machine."""
-
-    def __init__(self, devices=1, capability=(9, 0), error=None):
-        self.devices, self.capability, self.error = devices, capability, error
-
-    def getDeviceCount(self):
-        if self.error:
-            raise self.error
-        return self.devices
-
-
-@pytest.mark.parametrize(
-    ("runtime", "reason"),
-    [
-        (FakeRuntime(devices=0), "there is no NVIDIA GPU"),
-        (
-            FakeRuntime(error=RuntimeError("cudaErrorInsufficientDriver: driver is\nolder")),
-            "CUDA does not start: cudaErrorInsufficientDriver: driver is older",
-        ),
-        (
-            FakeRuntime(capability=(7, 5)),
-            "Old GPU has compute capability 7.5, 8.0 is needed",
-        ),
-        (FakeRuntime(), None),
-    ],
-    ids=["no GPU", "driver", "old", "fine"],
-)
-def test_why_there_is_no_cuda(monkeypatch, runtime, reason):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
-    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=SimpleNamespace(runtime=runtime)))
-    gpu = SimpleNamespace(name="Old GPU", compute_capability=runtime.capability)
-    monkeypatch.setattr(cuda, "what_runs", lambda: gpu)
-    assert cuda._why_missing.__wrapped__() == reason
-
-
-@pytest.mark.parametrize(("missing", "name"), [("numba_cuda", "numba-cuda"), ("cupy", "CuPy")])
-def test_why_there_is_no_cuda_without_the_extra(monkeypatch, missing, name):
-    monkeypatch.setattr("importlib.util.find_spec", lambda asked: asked != missing or None)
-    expected = f"{name} is not installed: pip install 'rnnfast[cuda]'"
-    assert cuda._why_missing.__wrapped__() == expected
-
-
-# The simulator itself
-
-
-def simulate(function, signature, threads, blocks, *args):
-    """The kernel on these arrays, in place."""
-    args = [a.view(DeviceArray) if isinstance(a, np.ndarray) else a for a in args]
-    Simulator(seed=0).kernel(function, signature, threads)(blocks, *args)
-
-
-def test_simulated_blocks_run_at_once():
-    """A counter that both blocks raise and wait for; one after the other would hang."""
-    gpu = Simulator(seed=0)
-
-    def kernel(counter, out):
-        if gpu.cuda.threadIdx.x == 0:
-            gpu.arrive(counter, 0)
-            while gpu.arrived(counter, 0) < 2:
-                pass
-        gpu.cuda.syncthreads()
-        out[gpu.cuda.blockIdx.x * 4 + gpu.cuda.threadIdx.x] = gpu.cuda.blockIdx.x
-
-    out = np.full(8, -1, np.int32)
-    simulate(kernel, "*i *i", 4, 2, np.zeros(1, np.int32), out)
-    assert out.tolist() == [0] * 4 + [1] * 4
-
-
-def test_simulated_deadlocks_are_found():
-    gpu = Simulator(seed=0)
-
-    def waits_for_nobody(counter):
-        while gpu.arrived(counter, 0) < 1:
-            pass
-
-    def waits_apart():
-        if gpu.cuda.threadIdx.x == 0:
-            gpu.cuda.syncthreads()
-
-    with pytest.raises(Deadlock, match="counter"):
-        simulate(waits_for_nobody, "*i", 1, 2, np.zeros(1, np.int32))
-    with pytest.raises(Deadlock, match="barrier"):
-        simulate(waits_apart, "", 2, 1)
-
-
-def test_simulated_memory_is_checked():
-    gpu = Simulator(seed=0)
-
-    def beyond(a, i):
-        a[i] = 1
-
-    def two_places(out):
-        if gpu.cuda.threadIdx.x == 0:
-            gpu.cuda.syncthreads()
-        else:
-            gpu.cuda.syncthreads()
-
-    def unwritten(out):
-        s = gpu.cuda.shared.array(2, np.float32)
-        out[0] = s[1]
-
-    a = np.zeros(3, np.float32)
-    for i in (3, -1):
-        with pytest.raises(IndexError):
-            simulate(beyond, "*f i", 1, 1, a, i)
-    with pytest.raises(AssertionError, match="different places"):
-        simulate(two_places, "*f", 2, 1, a)
-    simulate(unwritten, "*f", 1, 1, a)
-    assert np.isnan(a[0])
-
-
-def test_simulated_warps():
-    gpu = Simulator(seed=0)
-
-    def kernel(out):
-        i = gpu.cuda.threadIdx.x
-        out[i] = gpu.cuda.shfl_xor_sync(-1, i, 1)
-
-    out = np.zeros(64, np.int32)
-    simulate(kernel, "*i", 64, 1, out)
-    assert out.tolist() == [i ^ 1 for i in range(64)]
-
-
-def test_simulated_tensor_cores_round():
-    gpu = Simulator(seed=0)
-    assert gpu.to_tf32(1 + 2.0**-11) == 1 + 2.0**-10
-    assert gpu.to_tf32(1 + 2.0**-12) == 1
-    assert np.isnan(gpu.to_tf32(np.nan))
-
-    def kernel(out):
-        one = np.float32(1 + 2.0**-12)
-        out[0] = gpu.mma(one, one, one, one, one, one, one, one, one, one)[0]
-
-    with pytest.raises(AssertionError, match="not rounded"):
-        simulate(kernel, "*f", 32, 1, np.zeros(1, np.float32))

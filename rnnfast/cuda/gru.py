@@ -1,15 +1,158 @@
-"""The GRU in CUDA: the contract. The kernels are in gru_before.py and gru_after.py.
+"""The GRU in CUDA; the equations are those of rnnfast/reference/gru.py.
 
 r comes before the candidate's product, or with reset_after after it. That makes two cells: one has
-two products a step with an exchange between them, the other a single one.
+two products a step, the other a single one and an array more for what goes back to h Wh.
 """
 
-from rnnfast.cuda import call as calls
-from rnnfast.cuda import gru_after, gru_before
+from dataclasses import dataclass
+from functools import lru_cache
 
-GATES = 3
-STATES = ("h",)
-FORWARD, BACKWARD = gru_before.FORWARD, gru_before.BACKWARD  # of the default
+import numpy as np
+
+from rnnfast.cuda import recurrence
+from rnnfast.cuda.activations import activations
+from rnnfast.cuda.call import rows
+from rnnfast.cuda.cells import Cell
+
+
+@dataclass(frozen=True)
+class Gru(Cell):
+    """Gates z, r and the candidate; z is how much is renewed, also where z_keeps."""
+
+    z_keeps: bool = False
+
+    name = "gru"
+    gates = 3
+
+    def unit(self, gpu, dtype):
+        """Device functions update, renew, renew_back and reset_back, wherever r comes."""
+        sigmoid, _ = activations(gpu, dtype)
+        one, KEEPS = np.dtype(dtype).type(1), self.z_keeps
+
+        @gpu.device
+        def update(a):
+            """z from its pre-activation."""
+            if KEEPS:
+                a = -a
+            return sigmoid(a)
+
+        @gpu.device
+        def renew(z, h, h_hat):
+            """The new h."""
+            return (one - z) * h + z * h_hat
+
+        @gpu.device
+        def renew_back(dh, z, h, h_hat):
+            """dA_z, dA_c and what goes straight to dh of the step before."""
+            dz = dh * (h_hat - h) * z * (one - z)
+            if KEEPS:
+                dz = -dz
+            return dz, dh * z * (one - h_hat * h_hat), dh * (one - z)
+
+        @gpu.device
+        def reset_back(dr, r):
+            """dA_r."""
+            return dr * r * (one - r)
+
+        return update, renew, renew_back, reset_back
+
+
+@dataclass(frozen=True)
+class GruBefore(Gru):
+    """The book's: the candidate's product is of r h, which is kept."""
+
+    kept = ("hp", "rh")
+    biases = 3
+    products = ((0, 1), (2,))
+
+    def equations(self, gpu, dtype):
+        sigmoid, tanh = activations(gpu, dtype)
+        update, renew, _, _ = self.unit(gpu, dtype)
+
+        @gpu.device
+        def first(x, a, states, w):
+            z = update(x[0] + w[0] + a[0])
+            r = sigmoid(x[1] + w[1] + a[1])
+            return (z, r), r * states[0]
+
+        @gpu.device
+        def step(x, a, states, w):
+            z, r, a_c = a
+            h = states[0]
+            h_hat = tanh(x[2] + w[2] + a_c)
+            return (z, r, h_hat), (renew(z, h, h_hat),), (h, r * h)
+
+        return first, step
+
+    def equations_back(self, gpu, dtype):
+        _, _, renew_back, reset_back = self.unit(gpu, dtype)
+
+        @gpu.device
+        def first_back(dstates, gates, kept, w):
+            _, dc, _ = renew_back(dstates[0], gates[0], kept[0], gates[2])
+            return (dc,)
+
+        @gpu.device
+        def step_back(dstates, through, gates, kept, w):
+            z, r, h_hat = gates
+            dz, dc, dh = renew_back(dstates[0], z, kept[0], h_hat)
+            dr = reset_back(through * kept[0], r)
+            return (dz, dr, dc), (dz, dr), (dh + through * r,)
+
+        return first_back, step_back
+
+
+@dataclass(frozen=True)
+class GruAfter(Gru):
+    """cuDNN's, PyTorch's and Keras': q = h Wh_c + b1_c is kept; b is (2, 3H)."""
+
+    kept = ("hp", "q")
+    biases = 6
+    separate = True
+
+    def equations(self, gpu, dtype):
+        sigmoid, tanh = activations(gpu, dtype)
+        update, renew, _, _ = self.unit(gpu, dtype)
+
+        @gpu.device
+        def step(x, a, states, w):
+            h = states[0]
+            z = update(x[0] + w[0] + (a[0] + w[3]))
+            r = sigmoid(x[1] + w[1] + (a[1] + w[4]))
+            q = a[2] + w[5]
+            h_hat = tanh(x[2] + w[2] + r * q)
+            return (z, r, h_hat), (renew(z, h, h_hat),), (h, q)
+
+        return None, step
+
+    def equations_back(self, gpu, dtype):
+        _, _, renew_back, reset_back = self.unit(gpu, dtype)
+
+        @gpu.device
+        def step_back(dstates, through, gates, kept, w):
+            z, r, h_hat = gates
+            dz, dc, dh = renew_back(dstates[0], z, kept[0], h_hat)
+            dr = reset_back(dc * kept[1], r)
+            return (dz, dr, dc), (dz, dr, dc * r), (dh,)
+
+        return None, step_back
+
+    def other_grads(self, call, kept, grads):
+        if call.params[2] is None:
+            return {}
+        db, arrays = call.target(grads[2]), kept["arrays"]
+        rows(arrays.A).sum(axis=0, out=db[0])
+        rows(arrays.B).sum(axis=0, out=db[1])
+        return {"db": db}
+
+
+@lru_cache(typed=True)
+def cell_of(reset_after, z_keeps):
+    """The same object for the same options."""
+    return (GruAfter if reset_after else GruBefore)(z_keeps)
+
+
+CELL = GruBefore()  # without options
 
 
 def forward(
@@ -25,20 +168,15 @@ def forward(
     z_keeps=False,
 ):
     """See rnnfast.kernels."""
-    call = calls.start_forward(
-        "gru", GATES, STATES, xs, state, params, train, h_mask, lengths, two_biases=reset_after
-    )
-    kind = gru_after if reset_after else gru_before
-    return kind.forward(call, xs, state, train, lengths, reverse, h_mask, z_keeps)
+    cell = cell_of(reset_after, z_keeps)
+    return recurrence.forward(cell, xs, state, params, train, lengths, reverse, h_mask)
 
 
 def backward(dhs, dstate, params, cache, grads):
     """See rnnfast.kernels."""
-    call, kept = calls.start_backward("gru", GATES, STATES, dhs, dstate, params, cache, grads)
-    kind = gru_after if call.two_biases else gru_before
-    return kind.backward(call, dhs, dstate, kept, grads)
+    return recurrence.backward(Gru, dhs, dstate, params, cache, grads)
 
 
 def pack(params, *, reset_after=False, z_keeps=False):
     """See rnnfast.kernels."""
-    return calls.pack("gru", GATES, params, two_biases=reset_after)
+    return recurrence.pack(cell_of(reset_after, z_keeps), params)

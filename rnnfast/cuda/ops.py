@@ -15,9 +15,9 @@ import numpy as np
 from rnnfast.checks import FLOATS, is_numpy
 from rnnfast.cuda import what_runs
 from rnnfast.cuda.activations import exponential
-from rnnfast.cuda.call import array
+from rnnfast.cuda.arguments import array
 from rnnfast.cuda.planner import make_plan
-from rnnfast.cuda.product import THREADS
+from rnnfast.cuda.steps import THREADS
 
 WIDE = 1024  # blocks of a kernel that takes elements in turns
 
@@ -26,8 +26,9 @@ def plans(cell, N, H, precision):
     """How a float32 cell would run: ("forward", its Plan) and ("backward", its)."""
     module = importlib.import_module(f"rnnfast.cuda.{cell}")
     precision = "tf32" if precision == "high" else "float32"
-    for way, products in (("forward", module.FORWARD), ("backward", module.BACKWARD)):
-        yield way, make_plan(what_runs(), products, N, H, "float32", precision)
+    for way in ("forward", "backward"):
+        forward = way == "forward"
+        yield way, make_plan(what_runs(), module.CELL, forward, N, H, "float32", precision)
 
 
 def to_device(x):

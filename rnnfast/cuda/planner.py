@@ -1,89 +1,181 @@
-"""Which kernel runs a recurrence, and how it is cut: one rule, readable as a table.
+"""Which kernel runs a recurrence, and how it is cut: of all plans that fit, the fastest by cost.py.
 
-    kind    when                                   the recurrence runs as
-    row     H <= ROW_UNITS                         a block for each sample, weights in registers
-    grid    the weights fit into the shared        one kernel on the whole GPU for all steps;
-            memory of the GPU, N <= GRID_ROWS      blocks exchange their part of each step
-    steps   else, and every float64                matrix products and a kernel a step
-
-Nothing here was tuned on a GPU yet.
+kind     the recurrence runs as
+row      one kernel for all steps, weights in registers (frame.py): a block has all units of
+         a sample, or of some
+grid     the same, where blocks that meet in each step have the units between them
+steps    matrix products and a kernel a step (steps.py): what fits no frame, every float64
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from itertools import product
 
-from rnnfast.cuda.product import THREADS, WARP, Tile, up
+from rnnfast.cuda import cost
+from rnnfast.cuda.steps import THREADS
+from rnnfast.cuda.tiles import WARP, FfmaBack, FfmaForward, MmaBack, MmaForward, up
 
-ROW_UNITS = 100  # a lane keeps up to this many weights in registers; 101 spill on sm_80
-GRID_ROWS = 128
-PASS_ROWS = 8  # rows of a product at a time: 4 sums each in registers
+REGISTERS = 65536  # of a multiprocessor
+MOST_REGISTERS = 255  # of a thread
+MOST_ROWS = 32  # of a product: sums of so many rows lie in registers
+SPARE, SPARE_TF32, SPARE_AGAIN = 40, 28, 20  # in float32, on tensor cores, of a second product
+LOCAL_UNITS = 256
+SIZES = (64, 128, 256, 384, 512, 1024)  # threads of a block
 
 
 @dataclass(frozen=True)
 class Plan:
-    kind: str  # "row", "grid" or "steps"
-    blocks: int
+    kind: str
+    grid: int  # blocks
     threads: int
-    shared: int = 0  # floats of dynamic shared memory
-    # of a grid:
-    groups: int = 1  # of samples; each has all units
-    rows: int = 0  # samples of a group
+    us: float | None = None  # a step, by the model
+    # of a row or a grid:
+    H: int = 0
+    blocks: int = 1  # of a group
+    groups: int = 1
     units: int = 0  # of a block
-    state: int = 0  # where in shared memory a float for each sample and unit lies
+    rows: int = 0  # samples of a block, in each of
+    passes: int = 1
     tiles: tuple = ()  # of its products, one after the other in a step
 
+    @property
+    def local(self):
+        return self.blocks == 1
+
+    @property
+    def tf32(self):
+        return isinstance(self.tiles[0], (MmaForward, MmaBack))
+
+    @property
+    def constants(self):
+        """Where in shared memory the constants of the cells lie."""
+        return up(sum(tile.shared for tile in self.tiles), 4)
+
+    @property
+    def memory(self):
+        """Where their states do, if there are several passes."""
+        return self.constants + 7 * self.threads
+
+    @property
+    def shared(self):
+        """Floats of shared memory."""
+        return self.memory + (2 * self.passes * self.threads if self.passes > 1 else 0)
+
+    @property
+    def registers(self):
+        """Of a thread: what follows from the sizes, and what kernels were seen to need beside."""
+        kept = sum(tile.weights for tile in self.tiles)
+        more = SPARE_TF32 if self.tf32 else SPARE
+        more += SPARE_AGAIN * (len(self.tiles) - 1)
+        return kept + max(tile.registers - tile.weights for tile in self.tiles) + more
+
+    def fits(self, gpu):
+        return (
+            self.units * self.rows <= self.threads
+            and (self.local or self.grid <= gpu.multiprocessors)
+            and 4 * self.shared <= gpu.shared_memory
+            and self.registers <= registers_of(self.threads)
+        )
+
     def __str__(self):
-        text = f"{self.kind}: {self.blocks} blocks x {self.threads} threads"
-        if self.kind == "grid":
-            text += (
-                f", {self.units} units x {self.rows} samples a block, "
-                f"{self.shared * 4 // 1024} KB shared, {self.tiles[0].precision}"
-            )
-        return text
+        text = f"{self.kind}: {self.grid} blocks x {self.threads} threads"
+        if self.kind != "steps":
+            of = f" in {self.passes} passes" if self.passes > 1 else ""
+            kind = "tf32" if self.tf32 else "float32"
+            text += f", {self.units} units x {self.rows} samples a block{of}, {kind}"
+        return text if self.us is None else f"{text}, {self.us:.2f} us a step by the model"
+
+
+def registers_of(threads):
+    """Of a thread, where its block is alone on a multiprocessor: dealt to four warps at a time."""
+    fours = -(-threads // (4 * WARP))
+    return min(MOST_REGISTERS, REGISTERS // (4 * WARP * fours) // 8 * 8)
+
+
+def frame_plan(
+    cell, forward, N, H, precision, units, rows, threads, *, passes=1, own=None, slices=1
+):
+    """A plan of the frame, whether it fits or not. own, slices: see tiles.py."""
+    blocks, groups = -(-H // units), -(-N // (rows * passes))
+    tiles = []
+    for gates in cell.products if forward else cell.products[::-1]:
+        sizes = (H, cell.gates, gates, units, rows, threads, blocks)
+        if precision == "tf32":
+            tiles.append((MmaForward if forward else MmaBack)(*sizes))
+        elif forward:
+            tiles.append(FfmaForward(*sizes, own or max(1, 4 // len(gates))))
+        else:
+            tiles.append(FfmaBack(*sizes, slices))
+    sizes = H, blocks, groups, units, rows, passes, tuple(tiles)
+    return Plan("row" if blocks == 1 else "grid", blocks * groups, threads, None, *sizes)
+
+
+def steps_plan(cell, N, H, precision):
+    us = cost.of_steps(cell, N, H, precision) if cell is not None else None
+    return Plan("steps", -(-N * H // THREADS), THREADS, us)
+
+
+def candidates(gpu, cell, forward, N, H, precision):
+    """Every plan that fits, with the time by the model; "tf32" may run in float32, too."""
+    found = [steps_plan(cell, N, H, precision)]
+    if cell.in_steps:
+        return found
+    plans = [*_local(cell, forward, N, H), *_grids(gpu, cell, forward, N, H, "float32")]
+    if precision == "tf32":
+        plans += _grids(gpu, cell, forward, N, H, precision)
+    for plan in plans:
+        if plan.fits(gpu):
+            us = cost.of_frame(cell, plan, N, gpu.multiprocessors).us
+            found.append(replace(plan, us=us))
+    return found
+
+
+def _local(cell, forward, N, H):
+    """Plans where a block has all units."""
+    if H <= LOCAL_UNITS:
+        for threads, rows in product(SIZES, (1, 2, 4)):
+            if rows <= N:
+                yield from _ways(cell, forward, N, H, "float32", H, rows, threads, 1)
+
+
+def _grids(gpu, cell, forward, N, H, precision):
+    """Plans of blocks that meet: groups of samples, units a block, passes, threads."""
+    most = gpu.multiprocessors
+    multiples = (16,) if precision == "tf32" else (1, 2, 4, 8, 16)
+    for together in sorted({-(-N // groups) for groups in range(1, min(N, most) + 1)}):
+        least = -(-H // max(1, most // -(-N // together)))
+        for units in sorted({up(least, multiple) for multiple in multiples}):
+            for passes in range(1, 9 if len(cell.products) == 1 else 2):
+                rows = -(-together // passes)
+                if units < H and rows <= MOST_ROWS and (passes == 1 or rows >= 4):
+                    for threads in SIZES[:-1]:
+                        sizes = N, H, precision, units, rows, threads, passes
+                        yield from _ways(cell, forward, *sizes)
+
+
+def _ways(cell, forward, N, H, precision, units, rows, threads, passes):
+    """What a tile leaves open: units of a thread, slices of units."""
+    if units * rows > threads or H * cell.gates * units > MOST_REGISTERS * threads:
+        return
+    sizes = cell, forward, N, H, precision, units, rows, threads
+    if precision == "tf32":
+        yield frame_plan(*sizes, passes=passes)
+    elif forward:
+        for own in (1, 2, 4):
+            if own <= units:
+                yield frame_plan(*sizes, passes=passes, own=own)
+    else:
+        for slices in (1, 2, 3, 4, 5, 8, 10) if units == H else (1, 2, 4):
+            if slices <= units and threads // slices >= min(H, WARP):
+                yield frame_plan(*sizes, passes=passes, slices=slices)
 
 
 @cache
-def make_plan(gpu, products, N, H, dtype, precision):
-    """The plan for a recurrence of N samples and H units.
+def make_plan(gpu, cell, forward, N, H, dtype, precision):
+    """The plan of N samples and H units, forward or back.
 
-    products: what a step multiplies, as (terms, columns) in units of H: an LSTM's forward is
-    ((1, 4),), its backward ((4, 1),); None where no kernel does it in one: full peepholes.
     precision: "float32" or "tf32".
     """
-    if dtype == "float64" or products is None:
-        return _steps(N, H)
-    if H <= ROW_UNITS:
-        return Plan("row", N, up(4 * H, WARP))
-    return (N <= GRID_ROWS and _grid(gpu, products, N, H, precision)) or _steps(N, H)
-
-
-def _steps(N, H):
-    return Plan("steps", -(-N * H // THREADS), THREADS)
-
-
-def _grid(gpu, products, N, H, precision):
-    """Of the grids that fit, the one whose blocks multiply least; then the most groups."""
-    best, least = None, None
-    for groups in range(min(N, gpu.multiprocessors), 0, -1):
-        units = -(-H // (gpu.multiprocessors // groups))
-        plan = grid_plan(products, N, H, precision, groups, units)
-        if plan.tiles[0].C <= 4 * WARP and 4 * plan.shared <= gpu.shared_memory:
-            work = plan.rows * sum(tile.stride * tile.C for tile in plan.tiles)
-            if best is None or work < least:
-                best, least = plan, work
-    return best
-
-
-def grid_plan(products, N, H, precision, groups, units):
-    """A grid of `groups` groups of samples and blocks of `units` units, whether it fits or not."""
-    rows = -(-N // groups)
-    groups = -(-N // rows)
-    blocks = -(-H // units)
-    tiles = tuple(
-        Tile(terms * H, columns * units, min(rows, PASS_ROWS), precision)
-        for terms, columns in products
-    )
-    rows = up(rows, tiles[0].NR)
-    state = sum(t.weights for t in tiles) + max(t.room for t in tiles)
-    shared = state + up(rows * units, 4)
-    return Plan("grid", groups * blocks, THREADS, shared, groups, rows, units, state, tiles)
+    if dtype == "float64":
+        return steps_plan(None, N, H, precision)
+    return min(candidates(gpu, cell, forward, N, H, precision), key=lambda plan: plan.us)

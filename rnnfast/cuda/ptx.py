@@ -1,84 +1,134 @@
-"""What the kernels need and Numba does not offer, as inline PTX.
+"""What the kernels need and Numba does not offer, as inline PTX: instructions, and intrinsics.
 
-`p` is a pointer to global memory or an array in shared memory, `i` the index of an element.
+The first half is for intrinsics (tuples.py, ffma.py, tensor_cores.py): each function emits one
+instruction through the builder of llvmlite. The second half is for kernels:
 
-    load4(s, i)        four floats of shared memory, i % 4 == 0
-    fetch4(p, i)       four floats of global memory that another block may have written, i % 4 == 0
     publish(p, i, x)   store a float for other blocks: past L1, into L2
     arrive(p, i)       p[i] += 1, after everything that this block wrote before its last barrier
     arrived(p, i)      p[i]; what its arrivals announced can be read afterwards
+    trap()             end the kernel, and with it the CUDA context
     exp2, reciprocal   the fast approximations, within 2 ULP
     to_tf32(x)         x rounded to the 10 bits that a tensor core reads
     umulhi(a, b)       the upper 64 bits of a product of uint64
-    mma(a0..a3, b0, b1, c0..c3)   D = A B + C on a tensor core: m16n8k8, TF32 in, float32 sums
+    hold(i)            i in a register of 32 bits: nothing in a loop computes it anew
 
+where `p` is a pointer to global memory and `i` the index of an element.
 PTX ISA: https://docs.nvidia.com/cuda/parallel-thread-execution/ (mma.m16n8k8, memory consistency).
 """
 
-from rnnfast.cuda.numba_cuda import cgutils, intrinsic, ir, types
+from rnnfast.cuda.numba_cuda import intrinsic, ir, types
 
-F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+F32, I32, I64, VOID = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.VoidType()
+ZERO = ir.Constant(F32, 0.0)
 MEMORY = "~{memory}"  # without it the compiler moves a volatile load out of a loop that waits
 
 
-def _inline(builder, result, code, constraints, arguments, side_effect=True):
+# Instructions
+
+
+def inline(builder, result, code, constraints, arguments, side_effect=True):
     kind = ir.FunctionType(result, [a.type for a in arguments])
     assembly = ir.InlineAsm(kind, code, constraints, side_effect=side_effect)
     return builder.call(assembly, arguments)
 
 
-def _address(context, builder, kind, array, index, index_kind):
-    """The address of array[index]; array is a pointer or one-dimensional and contiguous."""
-    if isinstance(kind, types.CPointer):
-        base = array
-    else:
-        base = context.make_array(kind)(context, builder, value=array).data
-    return builder.gep(base, [context.cast(builder, index, index_kind, types.int64)])
+def number(n):
+    return ir.Constant(I64, n)
 
 
-def _shared_address(context, builder, kind, array, index, index_kind):
-    address = _address(context, builder, kind, array, index, index_kind)
-    shared = builder.addrspacecast(address, ir.PointerType(address.type.pointee, 3))
-    return builder.ptrtoint(shared, I32)
+def integer(context, builder, signature, args, k):
+    """Argument k of an intrinsic, an integer, in 64 bits."""
+    return context.cast(builder, args[k], signature.args[k], types.int64)
 
 
-FOUR = types.UniTuple(types.float32, 4)
+def address(context, builder, signature, args, k):
+    """Of p[i]: arguments k, a pointer or an array of one axis in shared memory, and k + 1."""
+    kind, base = signature.args[k], args[k]
+    if not isinstance(kind, types.CPointer):
+        base = context.make_array(kind)(context, builder, value=base).data
+    return builder.gep(base, [integer(context, builder, signature, args, k + 1)])
 
 
-def _four(builder, code, constraint, arguments, side_effect=True):
-    """A tuple of four floats from an instruction that writes $0 to $3."""
-    struct = ir.LiteralStructType([F32] * 4)
-    constraints = f"=f,=f,=f,=f,{constraint}"
-    result = _inline(builder, struct, code, constraints, arguments, side_effect)
-    return cgutils.pack_array(builder, [builder.extract_value(result, i) for i in range(4)])
+def shared_address(context, builder, signature, args, k):
+    """The same in shared memory: 32 bits."""
+    p = address(context, builder, signature, args, k)
+    return builder.ptrtoint(builder.addrspacecast(p, ir.PointerType(p.type.pointee, 3)), I32)
 
 
-@intrinsic
-def load4(typing_context, s, i):
-    def generate(context, builder, signature, args):
-        address = _shared_address(context, builder, signature.args[0], *args, signature.args[1])
-        code = "ld.shared.v4.f32 {$0, $1, $2, $3}, [$4];"
-        return _four(builder, code, f"r,{MEMORY}", [address])
-
-    return FOUR(s, i), generate
+def beyond(builder, p, floats):
+    """The address some floats after p, which is a pointer or an address in shared memory."""
+    if isinstance(p.type, ir.PointerType):
+        return builder.gep(p, [number(floats)])
+    return builder.add(p, ir.Constant(I32, 4 * floats))
 
 
-@intrinsic
-def fetch4(typing_context, p, i):
-    def generate(context, builder, signature, args):
-        address = _address(context, builder, signature.args[0], *args, signature.args[1])
-        code = "ld.global.cg.v4.f32 {$0, $1, $2, $3}, [$4];"
-        return _four(builder, code, f"l,{MEMORY}", [address])
+def _letter(p):
+    return "l" if isinstance(p.type, ir.PointerType) else "r"
 
-    return FOUR(p, i), generate
+
+def load(builder, code, p, width=1, memory=True):
+    """[float] * width from an instruction such as "ld.shared"; width is 1, 2 or 4."""
+    kind = f".v{width}.f32" if width > 1 else ".f32"
+    names = ", ".join(f"${i}" for i in range(width))
+    into = f"{{{names}}}" if width > 1 else "$0"
+    result = ir.LiteralStructType([F32] * width) if width > 1 else F32
+    constraints = ",".join(["=f"] * width + [_letter(p)] + [MEMORY] * memory)
+    found = inline(builder, result, f"{code}{kind} {into}, [${width}];", constraints, [p])
+    return [builder.extract_value(found, i) for i in range(width)] if width > 1 else [found]
+
+
+def store(builder, code, p, values):
+    """1, 2 or 4 floats by an instruction such as "st.shared"."""
+    width = len(values)
+    kind = f".v{width}.f32" if width > 1 else ".f32"
+    names = ", ".join(f"${i}" for i in range(1, width + 1))
+    source = f"{{{names}}}" if width > 1 else "$1"
+    constraints = ",".join([_letter(p)] + ["f"] * width + [MEMORY])
+    inline(builder, VOID, f"{code}{kind} [$0], {source};", constraints, [p, *values])
+
+
+def load_weight(builder, p):
+    """One float that no kernel writes meanwhile."""
+    return load(builder, "ld.global.nc", p, memory=False)[0]
+
+
+def rounded(builder, x):
+    """x for a tensor core: 32 bits, as an integer."""
+    return inline(builder, I32, "cvt.rna.tf32.f32 $0, $1;", "=r,f", [x], side_effect=False)
+
+
+def mma(builder, a, b, c):
+    """[c + a b] on a tensor core: m16n8k8, TF32 in, float32 sums."""
+    code = (
+        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+        "{$0, $1, $2, $3}, {$4, $5, $6, $7}, {$8, $9}, {$10, $11, $12, $13};"
+    )
+    four = ir.LiteralStructType([F32] * 4)
+    constraints = ",".join(["=f"] * 4 + ["r"] * 6 + ["f"] * 4)
+    found = inline(builder, four, code, constraints, [*a, *b, *c], side_effect=False)
+    return [builder.extract_value(found, i) for i in range(4)]
+
+
+def least(builder, a, b):
+    return builder.select(builder.icmp_signed("<", a, b), a, b)
+
+
+def add_up(builder, terms):
+    """The sum of them, in pairs."""
+    while len(terms) > 1:
+        pairs = [builder.fadd(a, b) for a, b in zip(terms[::2], terms[1::2], strict=False)]
+        terms = pairs + terms[len(terms) // 2 * 2 :]
+    return terms[0]
+
+
+# Intrinsics
 
 
 @intrinsic
 def publish(typing_context, p, i, x):
     def generate(context, builder, signature, args):
-        address = _address(context, builder, signature.args[0], *args[:2], signature.args[1])
-        code = "st.global.cg.f32 [$0], $1;"
-        _inline(builder, ir.VoidType(), code, f"l,f,{MEMORY}", [address, args[2]])
+        to = address(context, builder, signature, args, 0)
+        store(builder, "st.global.cg", to, [args[2]])
         return context.get_dummy_value()
 
     return types.void(p, i, types.float32), generate
@@ -87,9 +137,9 @@ def publish(typing_context, p, i, x):
 @intrinsic
 def arrive(typing_context, p, i):
     def generate(context, builder, signature, args):
-        address = _address(context, builder, signature.args[0], *args, signature.args[1])
+        counter = address(context, builder, signature, args, 0)
         code = "red.release.gpu.global.add.u32 [$0], 1;"
-        _inline(builder, ir.VoidType(), code, f"l,{MEMORY}", [address])
+        inline(builder, VOID, code, f"l,{MEMORY}", [counter])
         return context.get_dummy_value()
 
     return types.void(p, i), generate
@@ -98,48 +148,57 @@ def arrive(typing_context, p, i):
 @intrinsic
 def arrived(typing_context, p, i):
     def generate(context, builder, signature, args):
-        address = _address(context, builder, signature.args[0], *args, signature.args[1])
+        counter = address(context, builder, signature, args, 0)
         code = "ld.acquire.gpu.global.u32 $0, [$1];"
-        return _inline(builder, I32, code, f"=r,l,{MEMORY}", [address])
+        return inline(builder, I32, code, f"=r,l,{MEMORY}", [counter])
 
     return types.int32(p, i), generate
 
 
-def _unary(instruction, constraints):
+@intrinsic
+def trap(typing_context):
+    def generate(context, builder, signature, args):
+        inline(builder, VOID, "trap;", MEMORY, [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+def _unary(instruction):
     @intrinsic
     def function(typing_context, x):
         def generate(context, builder, signature, args):
-            result = F32 if constraints.startswith("=f") else I32
-            code = f"{instruction} $0, $1;"
-            value = _inline(builder, result, code, constraints, args, side_effect=False)
-            return value if result is F32 else builder.bitcast(value, F32)
+            return inline(builder, F32, f"{instruction} $0, $1;", "=f,f", args, side_effect=False)
 
         return types.float32(types.float32), generate
 
     return function
 
 
-exp2 = _unary("ex2.approx.ftz.f32", "=f,f")
-reciprocal = _unary("rcp.approx.ftz.f32", "=f,f")
-to_tf32 = _unary("cvt.rna.tf32.f32", "=r,f")
+exp2 = _unary("ex2.approx.ftz.f32")
+reciprocal = _unary("rcp.approx.ftz.f32")
+
+
+@intrinsic
+def to_tf32(typing_context, x):
+    def generate(context, builder, signature, args):
+        return builder.bitcast(rounded(builder, args[0]), F32)
+
+    return types.float32(types.float32), generate
 
 
 @intrinsic
 def umulhi(typing_context, a, b):
     def generate(context, builder, signature, args):
-        return _inline(builder, I64, "mul.hi.u64 $0, $1, $2;", "=l,l,l", args, side_effect=False)
+        return inline(builder, I64, "mul.hi.u64 $0, $1, $2;", "=l,l,l", args, side_effect=False)
 
     return types.uint64(types.uint64, types.uint64), generate
 
 
 @intrinsic
-def mma(typing_context, a0, a1, a2, a3, b0, b1, c0, c1, c2, c3):
+def hold(typing_context, i):
     def generate(context, builder, signature, args):
-        ab = [builder.bitcast(a, I32) for a in args[:6]]
-        code = (
-            "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
-            "{$0, $1, $2, $3}, {$4, $5, $6, $7}, {$8, $9}, {$10, $11, $12, $13};"
-        )
-        return _four(builder, code, "r,r,r,r,r,r,f,f,f,f", [*ab, *args[6:]], side_effect=False)
+        narrow = context.cast(builder, args[0], signature.args[0], types.int32)
+        return inline(builder, I32, "mov.b32 $0, $1;", "=r,r", [narrow])
 
-    return FOUR(*[types.float32] * 10), generate
+    return types.int32(i), generate

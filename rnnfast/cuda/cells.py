@@ -1,0 +1,85 @@
+"""What the kernels know of a cell: sizes, names, and its equations as functions of tuples.
+
+Forward, of one unit in one step:
+
+    first(x, a, states, w)       -> gates of the first product, what the second one multiplies
+    step(x, a, states, w)        -> gates, states, kept
+
+and back; `through` is what came back through the first product of a step that has two, else 0:
+
+    first_back(dstates, gates, kept, w)          -> dA of the gates of the second product
+    step_back(dstates, through, gates, kept, w)  -> dA, dB, dstates of the step before
+
+x is x Wx and a what the products gave, a number a gate (after `first` the gates themselves), w the
+constants of a unit. dB is of the gates of the first product: what goes back to h through Wh, dA but
+where a cell says that it is `separate`. dstates[0] comes with dhs, and goes without what dB gives.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The sizes; a cell's module derives its own, with equations and options."""
+
+    name = ""
+    gates = 1
+    states = ("h",)
+    kept = ("hp",)  # beside the gates, each (N, T, H); the first is h of the step before
+    biases = 1  # constants of a unit in b
+    peepholes = 0  # and in Wp
+    separate = False
+    in_steps = False  # whether no frame can run it
+    has_peepholes = False  # whether params may hold a Wp
+
+    @property
+    def products(self):
+        """The gates of each product of a step, one after the other."""
+        return (tuple(range(self.gates)),)
+
+    @property
+    def two_biases(self):
+        """Whether b is (2, G*H): one of x Wx, one of h Wh."""
+        return self.biases > self.gates
+
+    def of(self, peepholes):
+        """The cell with such peepholes: None, "diagonal" or "full"."""
+        return self
+
+    def equations(self, gpu, dtype):
+        """first (None where a step has one product) and step."""
+        raise NotImplementedError
+
+    def equations_back(self, gpu, dtype):
+        """first_back and step_back."""
+        raise NotImplementedError
+
+    # What no frame runs, between the kernels of steps.py
+
+    def complete(self, call, arrays):
+        """complete(Ah, states, t): adds to the products of step t what the kernel cannot know."""
+        return lambda Ah, states, t: None
+
+    def complete_back(self, call, arrays, dB):
+        """before(dstates, came, t) and after(dstates), round the kernel of step t."""
+        return lambda dstates, came, t: None, lambda dstates: None
+
+    # What a call has beside dWx, dWh and db
+
+    def other_grads(self, call, kept, grads):
+        """db and dWp for `call.finish`, where they are the cell's own."""
+        return {}
+
+
+# What a process compiles once, whatever the sizes
+
+
+@cache
+def equations(gpu, cell, dtype):
+    return cell.equations(gpu, dtype)
+
+
+@cache
+def equations_back(gpu, cell, dtype):
+    return cell.equations_back(gpu, dtype)

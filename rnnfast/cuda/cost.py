@@ -1,0 +1,152 @@
+"""What a step costs by the model: the planner's measure, to be calibrated on a GPU.
+
+Of a plan: cycles of issue and wavefronts of shared memory of a multiprocessor, sectors of all of
+them, each by formula (a test holds them to what the compiled kernels execute), and the time that
+follows from the constants below.
+"""
+
+from dataclasses import dataclass
+
+from rnnfast.cuda.tiles import WARP, FfmaBack, FfmaForward, MmaForward
+
+
+@dataclass(frozen=True)
+class Constant:
+    value: float
+    unit: str
+    source: str  # "modelled", or "measured" and where
+
+
+# For an H100. benchmarks/cuda/sweep.py measures what they stand for.
+CONSTANTS = {
+    "clock": Constant(1755, "cycles a us", "modelled"),
+    "meeting": Constant(0.7, "us from the last signal to what it announced", "modelled"),
+    "local step": Constant(0.15, "us of barriers within a block", "modelled"),
+    "sectors": Constant(170_000, "sectors a us through L2", "modelled"),
+    "mma": Constant(6.5, "cycles of a quarter of a multiprocessor", "modelled"),
+    "launch": Constant(2.2, "us between kernels of one stream", "modelled"),
+    "flop": Constant(30e6, "float32 operations a us of cuBLAS", "modelled"),
+    "flop tf32": Constant(150e6, "TF32 operations a us of cuBLAS", "modelled"),
+    "weights": Constant(2.5e6, "bytes a us of cuBLAS reading Wh", "modelled"),
+}
+
+# Instructions of a warp beside the product, fitted to counts
+EACH_WARP, CELL, GATE, MEETING = 24, 36, 11, 12
+
+
+@dataclass(frozen=True)
+class Cost:
+    issue: float  # cycles of a multiprocessor a step
+    shared: float  # wavefronts of a multiprocessor a step
+    sectors: float  # of all multiprocessors a step
+    us: float  # a step
+
+
+def segments(count, floats, row=8):
+    """Sectors of `count` runs of floats, which begin anywhere if the rows they are of do."""
+    whole = floats % 8 == row % 8 == 0
+    return count * (floats / 8 if whole else 1 + (floats - 1) / 8)
+
+
+def vectors(floats):
+    """Accesses for some floats side by side."""
+    return floats // next(w for w in (4, 2, 1) if floats % w == 0)
+
+
+def _ffma_forward(t, cell_warps):
+    rounds = 0 if t.local else -(-t.exchanged // 4 // t.threads)
+    each = 2 * rounds + t.fours * t.rows * (1 + 4 * t.width) + t.rows * vectors(t.width)
+    added = t.parts * vectors(t.columns) + (t.parts - 1) * t.columns
+    addresses = min(WARP, -(-WARP // t.across) + 1)
+    waves = (
+        t.warps * (4 * rounds + t.fours * t.rows * -(-addresses // 8) + t.rows * t.width)
+        + cell_warps * t.parts * t.columns
+    )
+    return each, added, waves, 0
+
+
+def _mma_forward(t, cell_warps):
+    mmas = t.groups * t.eights * 4 * t.tiles
+    spread = 4 * t.tiles * t.eights
+    each = 2 * mmas + 2 * t.groups * t.eights + spread
+    added = (2 * t.warps - 1) * t.columns
+    waves = t.warps * spread + cell_warps * t.warps * t.columns
+    return each, added, waves, mmas
+
+
+def _ffma_back(t, cell_warps):
+    fours = t.rows * t.terms // 4
+    each = fours * (1 + 4 * t.receivers) + t.rows * t.receivers
+    came = t.sources if t.local else t.adders
+    each += 0 if t.local else 5 * t.fetches + 2
+    waves = t.warps * fours + cell_warps * (came + t.columns) + (0 if t.local else t.parcel // 32)
+    waves += t.warps * t.rows * t.receivers if t.local else 0
+    return each, 2 * came + vectors(t.columns), waves, 0
+
+
+def _mma_back(t, cell_warps):
+    mmas = t.eights * t.receivers * t.terms
+    each = 2 * mmas + 2 * t.eights * t.terms + 4 * t.eights * t.receivers + 5 * t.fetches + 2
+    waves = t.warps * 2 * t.eights * t.terms + cell_warps * (t.adders + t.columns)
+    return each, 2 * t.adders + 2 * t.columns, waves + t.parcel // 32, mmas
+
+
+def of_tile(t, cell_warps):
+    """Instructions of each warp, of one with cells, wavefronts, mma of a warp."""
+    if isinstance(t, (FfmaForward, FfmaBack)):
+        return (_ffma_forward if t.forward else _ffma_back)(t, cell_warps)
+    return (_mma_forward if isinstance(t, MmaForward) else _mma_back)(t, cell_warps)
+
+
+def of_frame(cell, plan, N, multiprocessors):
+    """The Cost of a plan of the frame."""
+    cell_warps = -(-plan.units * plan.rows // WARP)
+    warps = plan.threads // WARP
+    slowest = -(-warps // 4)  # warps of a scheduler, each a quarter of the multiprocessor
+    issue = shared = mma = work = 0
+    for t in plan.tiles:
+        each, added, waves, mmas = of_tile(t, cell_warps)
+        each += EACH_WARP / len(plan.tiles) + MEETING
+        added += CELL / len(plan.tiles) + GATE * t.columns
+        issue += plan.passes * (each * warps + added * cell_warps) / 4
+        work += plan.passes * (each * slowest + added * -(-cell_warps // 4))
+        mma += plan.passes * mmas * slowest * CONSTANTS["mma"].value
+        shared += plan.passes * waves
+    sectors = _sectors(cell, plan, N)
+    turns = -(-plan.grid // multiprocessors)  # of blocks of a local plan, one after the other
+    cycles = max(work, shared, mma)
+    us = cycles / CONSTANTS["clock"].value + sectors / turns / CONSTANTS["sectors"].value
+    pause = CONSTANTS["local step" if plan.local else "meeting"]
+    us = turns * (us + len(plan.tiles) * pause.value)
+    return Cost(issue, shared, sectors, us)
+
+
+def _sectors(cell, plan, N):
+    """A step's: the cells' own arrays, and what the blocks exchange."""
+    G, blocks, units = cell.gates, plan.blocks, plan.units
+    runs = N * blocks
+    arrays = 2 * G + 1 + len(cell.kept)  # gates in and out, hs or dhs, what is kept
+    if not plan.tiles[0].forward:
+        arrays += G * cell.separate
+    own = arrays * segments(runs, units, plan.H)
+    if plan.local:
+        return own
+    exchanged = 0
+    for t in plan.tiles:
+        all_passes = plan.passes * plan.groups
+        if t.forward:
+            read = blocks * t.exchanged / 8
+            exchanged += all_passes * read + segments(runs, units)
+        else:
+            sent = segments(t.sources * blocks * t.rows, units)
+            exchanged += all_passes * (sent + blocks * t.sources * t.parcel / 8)
+    return own + exchanged
+
+
+def of_steps(cell, N, H, precision):
+    """Microseconds a step of products and kernels one after the other."""
+    products = len(cell.products)
+    work = 2 * N * cell.gates * H * H
+    rate = CONSTANTS["flop tf32" if precision == "tf32" else "flop"]
+    reading = 4 * cell.gates * H * H / CONSTANTS["weights"].value
+    return 2 * products * CONSTANTS["launch"].value + max(work / rate.value, reading)

@@ -1,0 +1,206 @@
+"""The frame's product on the way back in float32, by FFMA: a reduce-scatter. Sizes: tiles.py."""
+
+from functools import cache
+
+from rnnfast.cuda.numba_cuda import cgutils, intrinsic, ir, types
+from rnnfast.cuda.ptx import (
+    I32,
+    I64,
+    ZERO,
+    add_up,
+    address,
+    beyond,
+    inline,
+    integer,
+    least,
+    load,
+    load_weight,
+    number,
+    shared_address,
+    store,
+)
+from rnnfast.cuda.straight import fetch_shares, floats, gather_sums, multiply_add, put_floats
+
+
+def load_weights(tile):
+    """weights(Wh, k, j): [receiver][unit][gate] of rows k, k + across, ... and units from j on.
+
+    In the place of what lies beyond, the last: its dA is 0, or nobody receives it.
+    """
+    H, G = tile.H, tile.G
+    whole = tile.blocks * tile.units <= H and tile.slices * tile.of_slice <= tile.units
+
+    @intrinsic
+    def weights(typing_context, Wh, k, j):
+        def generate(context, builder, signature, args):
+            k, j = (integer(context, builder, signature, args, i) for i in (1, 2))
+            last = number(H - 1)
+            units = [builder.add(j, number(u)) for u in range(tile.of_slice)]
+            units = units if whole else [least(builder, u, last) for u in units]
+            found = []
+            for i in range(tile.receivers):
+                row = least(builder, builder.add(k, number(i * tile.across)), last)
+                start = builder.gep(args[0], [builder.mul(row, number(G * H))])
+                first = builder.gep(start, [j])
+                terms = []
+                for u, unit in enumerate(units):
+                    p = beyond(builder, first, u) if whole else builder.gep(start, [unit])
+                    terms += [load_weight(builder, beyond(builder, p, g * H)) for g in tile.gates]
+                found += terms + [ZERO] * (tile.terms - len(terms))
+            return cgutils.pack_array(builder, found)
+
+        return floats(tile.weights)(Wh, k, j), generate
+
+    return weights
+
+
+def find_places(tile):
+    """places(k, first): where in the exchange what the thread's receivers get begins.
+
+    first: where what this source sends to the first block of the group begins.
+    """
+    units, apart = tile.units, tile.sources * tile.parcel
+
+    @intrinsic
+    def places(typing_context, k, first):
+        def generate(context, builder, signature, args):
+            k, first = (integer(context, builder, signature, args, i) for i in (0, 1))
+            found = []
+            for i in range(tile.receivers):
+                unit = builder.add(k, number(i * tile.across))
+                block, rest = builder.udiv(unit, number(units)), builder.urem(unit, number(units))
+                at = builder.add(builder.mul(block, number(apart)), builder.add(first, rest))
+                found.append(
+                    inline(builder, I32, "mov.b32 $0, $1;", "=r,r", [builder.trunc(at, I32)])
+                )
+            return cgutils.pack_array(builder, found)
+
+        return types.UniTuple(types.int32, tile.receivers)(k, first), generate
+
+    return places
+
+
+def send_shares(tile):
+    """send(x, now, places, k, s, i, W): multiplies dA at s[i] and hands out what it gives.
+
+    To x[now + place], in a local tile to s[place].
+    """
+    chains = max(1, 16 // (tile.receivers * max(tile.warps, 4)))  # sums in parallel
+    code = "st.shared" if tile.local else "st.global.cg"
+
+    @intrinsic
+    def send(typing_context, x, now, places, k, s, i, W):
+        def generate(context, builder, signature, args):
+            k = integer(context, builder, signature, args, 3)
+            if tile.local:
+                base = shared_address(context, builder, signature, (*args[:5], number(0)), 4)
+            else:
+                base = address(context, builder, signature, args, 0)
+            terms = shared_address(context, builder, signature, args, 4)
+            W = cgutils.unpack_tuple(builder, args[6])
+            targets = []
+            for place in cgutils.unpack_tuple(builder, args[2]):
+                if tile.local:
+                    targets.append(builder.add(base, builder.shl(place, ir.Constant(I32, 2))))
+                else:
+                    targets.append(builder.gep(base, [builder.sext(place, I64)]))
+            for n in range(tile.rows):
+                sums = [[ZERO] * chains for _ in targets]
+                for e in range(0, tile.terms, 4):
+                    at = beyond(builder, terms, n * tile.row + e)
+                    four = load(builder, "ld.shared", at, 4)
+                    for r, receiver in enumerate(sums):
+                        for q, v in enumerate(four):
+                            w, chain = W[r * tile.terms + e + q], q % chains
+                            receiver[chain] = multiply_add(builder, v, w, receiver[chain])
+                for r, receiver in enumerate(sums):
+                    to, value = (
+                        beyond(builder, targets[r], n * tile.units),
+                        add_up(builder, receiver),
+                    )
+                    if (r + 1) * tile.across <= tile.H:
+                        store(builder, code, to, [value])
+                        continue
+                    unit = builder.add(k, number(r * tile.across))
+                    with builder.if_then(builder.icmp_signed("<", unit, number(tile.H))):
+                        store(builder, code, to, [value])
+            return context.get_dummy_value()
+
+        return types.void(x, now, places, k, s, i, W), generate
+
+    return send
+
+
+@cache
+def make_back(gpu, tile, base):
+    """place, begin, put, send, receive, total of a product back; shared memory from s[base]."""
+    cuda, hold = gpu.cuda, gpu.hold
+    units, columns, across, terms, row = (
+        *(tile.units, tile.columns, tile.across, tile.terms, tile.row),
+    )
+    of_slice, slices, received = tile.of_slice, tile.slices, base + tile.received
+    parcel, sources, blocks, adders = tile.parcel, tile.sources, tile.blocks, tile.adders
+    fours, LOCAL = parcel // 4, tile.local
+    ADDING = adders * fours
+    weights, places, send_, fetch = (
+        *(load_weights(tile), find_places(tile), send_shares(tile)),
+        fetch_shares(tile, parcel),
+    )
+    put_, put_four = put_floats(columns), put_floats(4)
+    gather = gather_sums(sources if LOCAL else adders, parcel, 1)
+
+    @gpu.device
+    def place(block, group, row_, unit):
+        """What the functions below need of a thread and of its unit and row."""
+        thread = cuda.threadIdx.x
+        slice_ = min(thread // across, slices - 1)
+        k = thread - thread // across * across
+        if LOCAL:
+            first = received + slice_ * parcel
+        else:
+            first = (group * blocks * sources + block * slices + slice_) * parcel
+        adder = thread // fours
+        four = 4 * (thread - adder * fours)
+        fetched = ((group * blocks + block) * sources + adder) * parcel + four
+        of_unit = unit // of_slice
+        own = row_ * row + of_unit * terms + (unit - of_unit * of_slice) * columns
+        return (
+            hold(k),
+            hold(base + slice_ * terms),
+            hold(base + own),
+            hold(fetched),
+        ), places(k, first)
+
+    @gpu.device
+    def begin(Wh, block):
+        """The weights of this thread."""
+        thread = cuda.threadIdx.x
+        slice_ = min(thread // across, slices - 1)
+        k = thread - thread // across * across
+        return weights(Wh, k, block * units + slice_ * of_slice)
+
+    @gpu.device
+    def put(s, at, values):
+        """dA of the thread's unit and row, to be multiplied."""
+        put_(s, at[0][2], values)
+
+    @gpu.device
+    def send(x, i, s, W, at):
+        """Multiplies what was put, and hands it out from x[i] on."""
+        send_(x, i, at[1], at[0][0], s, at[0][1], W)
+
+    @gpu.device
+    def receive(x, i, s, at):
+        """What came from the sources, from x[i] on, to shared memory; the block meets."""
+        if not LOCAL:
+            thread = cuda.threadIdx.x
+            if thread < ADDING:
+                put_four(s, received + 4 * thread, fetch(x, i, at[0][3], thread))
+            cuda.syncthreads()
+
+    @gpu.device
+    def total(s, at):
+        """What the thread's unit and row get from all sources."""
+        return gather(s, received + cuda.threadIdx.x)[0]
+
+    return place, begin, put, send, receive, total

@@ -1,0 +1,168 @@
+"""The kernel of all steps back, for every cell; see frame.py."""
+
+from functools import cache
+
+import numpy as np
+
+from rnnfast.cuda.cells import equations_back
+from rnnfast.cuda.frame import COUNTER, make_meeting, make_memory, make_own_steps, make_product
+from rnnfast.cuda.tuples import add_first, columns, constants, put, put_columns, take
+
+
+@cache
+def make_frame_back(gpu, cell, masked, ragged, plan):
+    """The kernel of all steps back, for launches of plan.grid blocks."""
+    cuda, hold, zero, float32 = gpu.cuda, gpu.hold, gpu.zero, gpu.float32
+    H, G, UNITS, ROWS, PASSES = plan.H, cell.gates, plan.units, plan.rows, plan.passes
+    BLOCKS, THREADS, LOCAL, TWO = plan.blocks, plan.threads, plan.local, len(plan.tiles) > 1
+    SEPARATE = cell.separate
+    signal, wait = make_meeting(gpu, not LOCAL)
+    CONSTANTS, MANY = cell.biases + cell.peepholes, PASSES > 1
+    own_steps = make_own_steps(gpu, ragged, ROWS * PASSES)
+    keep_constants, constants_again = make_memory(gpu, plan, plan.constants, CONSTANTS)
+    remember, recall = make_memory(gpu, plan, plan.memory, len(cell.states))
+    first_back, step_back = equations_back(gpu, cell, "float32")
+    SIZE = plan.tiles[-1].exchanged
+    TERMS = plan.tiles[-1].shared if LOCAL else plan.tiles[-1].received
+    place, begin, put_terms, send, receive, total = make_product(gpu, plan.tiles[-1], 0)
+    BASE = TERMS2 = place2 = begin2 = put_terms2 = send2 = receive2 = total2 = None
+    if TWO:
+        BASE, TERMS2 = plan.tiles[-1].shared, plan.tiles[0].received
+        place2, begin2, put_terms2, send2, receive2, total2 = make_product(gpu, plan.tiles[0], BASE)
+    SLOTS = 1 if TWO else 2
+    constants_of, gates_of = constants(cell.biases, cell.peepholes, H), columns(G, H)
+    put_gates = put_columns(G, H)
+    nothing, nothing_back = (zero,) * G, (zero,) * len(cell.products[0])
+    nothing_first = (zero,) * len(cell.products[-1])
+
+    def back_kernel(
+        dhs, A, B, Wh, b, Wp, initial, m, kept, final, x, x2, counters, ends, N, T, start, ahead
+    ):
+        s = cuda.shared.array(0, float32)
+        tid = cuda.threadIdx.x
+        block = cuda.blockIdx.x % BLOCKS
+        group = cuda.blockIdx.x // BLOCKS
+        row = tid // UNITS
+        u = tid % UNITS
+        j = block * UNITS + u
+        mine = (row < ROWS) & (j < H)
+        n0 = group * ROWS * PASSES + row
+        keep_constants(s, 0, constants_of(b, Wp, min(j, H - 1)))
+        W = begin(Wh, block)
+        own = place(block, group * PASSES, row, u)
+        for e in range(tid, TERMS, THREADS):  # what nobody has written is 0
+            s[e] = zero
+        if TWO:
+            W2 = begin2(Wh, block)
+            own2 = place2(block, group, row, u)
+            for e in range(tid, TERMS2, THREADS):
+                s[BASE + e] = zero
+        for r in range(PASSES):
+            n = n0 + r * ROWS
+            if mine & (n < N):
+                dstates = take(initial, n * H + j)
+                if MANY:
+                    remember(s, r, dstates)
+        cuda.syncthreads()
+        apart = (SLOTS - 1) * (cuda.gridDim.x // BLOCKS) * PASSES * SIZE
+        now = apart
+        t, steps = own_steps(ends, n0 - row, N, T, start, ahead)
+        at = (n0 * T + t) * H + j
+        gate = G * at - (G - 1) * j
+        counter = hold(group * COUNTER)
+        further = hold(ahead * H)
+        further_gate = hold(ahead * G * H)
+        k = np.int32(0)
+        goal = np.int32(0)
+        while k < steps:
+            for r in range(PASSES):
+                n = n0 + r * ROWS
+                live = mine & (n < N)
+                i = at + r * ROWS * T * H
+                i_gate = gate + r * ROWS * T * G * H
+                if live:
+                    gates = gates_of(A, i_gate)
+                    keep = take(kept, i)
+                    above = dhs[i]
+                    if ragged:
+                        on = t < ends[n]
+                    if masked:
+                        mask = m[n * H + j]
+                if LOCAL or k > 0:  # dh comes from the step before
+                    if r == 0:
+                        wait(counters, counter, goal)
+                    receive(x, now + r * SIZE, s, own)
+                if live:
+                    if MANY:
+                        dstates = recall(s, r)
+                    if LOCAL or k > 0:
+                        came = total(s, own)
+                        if masked:
+                            came *= mask
+                        dstates = add_first(dstates, came)
+                through = zero
+                if TWO:
+                    if live:
+                        w = constants_again(s, 0)
+                        terms2 = first_back(add_first(dstates, above), gates, keep, w)
+                        if ragged and not on:
+                            terms2 = nothing_first
+                        put_terms2(s, own2, terms2)
+                    cuda.syncthreads()
+                    send2(x2, 0, s, W2, own2)
+                    signal(counters, counter)
+                    goal = np.int32(goal + BLOCKS)
+                    wait(counters, counter, goal)
+                    receive2(x2, 0, s, own2)
+                    if live:
+                        through = total2(s, own2)
+                        if masked:
+                            through *= mask
+                if live:
+                    before = dstates
+                    w = constants_again(s, 0)
+                    dA, dB, dstates = step_back(add_first(before, above), through, gates, keep, w)
+                    if ragged and not on:
+                        dA = nothing
+                        dB = nothing_back
+                        dstates = before
+                    put_terms(s, own, dB)
+                    if MANY:
+                        remember(s, r, dstates)
+                cuda.syncthreads()
+                send(x, apart - now + r * SIZE, s, W, own)
+                if r == PASSES - 1:
+                    signal(counters, counter)
+                else:  # the next pass writes where this one reads
+                    cuda.syncthreads()
+                if live:
+                    put_gates(A, i_gate, dA)
+                    if SEPARATE:
+                        put_gates(B, i_gate, dB)
+            k = np.int32(k + 1)
+            goal = np.int32(goal + BLOCKS)
+            t = np.int32(t + ahead)
+            at += further
+            gate += further_gate
+            now = apart - now
+        for r in range(PASSES):  # and that of the first state from the last step
+            n = n0 + r * ROWS
+            if k > 0:
+                if r == 0:
+                    wait(counters, counter, goal)
+                else:
+                    cuda.syncthreads()
+                receive(x, now + r * SIZE, s, own)
+            if mine & (n < N):
+                if MANY:
+                    dstates = recall(s, r)
+                if k > 0:
+                    came = total(s, own)
+                    if masked:
+                        came *= m[n * H + j]
+                    dstates = add_first(dstates, came)
+                put(final, n * H + j, dstates)
+
+    states, kept = len(cell.states), len(cell.kept)
+    signature = f"*f *f *f *f *f *f {states}*f *f {kept}*f {states}*f *f *f *i *i i i i i"
+    return gpu.kernel(back_kernel, signature, THREADS, plan.shared, cooperative=not LOCAL)

@@ -1,0 +1,170 @@
+"""The kernel of all steps forward, for every cell; see frame.py."""
+
+from functools import cache
+
+import numpy as np
+
+from rnnfast.cuda.cells import equations
+from rnnfast.cuda.frame import COUNTER, make_meeting, make_memory, make_own_steps, make_product
+from rnnfast.cuda.tuples import columns, constants, put, put_columns, take
+
+
+def make_publish(gpu, tile, base):
+    """publish(x, i, s, row, j, value): h of a row and a unit, for all blocks at x[i:].
+
+    In a local tile at s[base:].
+    """
+    publish_, LOCAL, apart = gpu.publish, tile.local, tile.row
+
+    @gpu.device
+    def publish(x, i, s, row, j, value):
+        if LOCAL:
+            s[base + row * apart + j] = value
+        else:
+            publish_(x, i + row * apart + j, value)
+
+    return publish
+
+
+@cache
+def make_frame_forward(gpu, cell, masked, ragged, plan):
+    """The kernel of all steps forward, for launches of plan.grid blocks."""
+    cuda, hold, zero, float32 = gpu.cuda, gpu.hold, gpu.zero, gpu.float32
+    H, G, UNITS, ROWS, PASSES = plan.H, cell.gates, plan.units, plan.rows, plan.passes
+    BLOCKS, THREADS, LOCAL, TWO = plan.blocks, plan.threads, plan.local, len(plan.tiles) > 1
+    BETWEEN = PASSES > 1 and plan.tf32  # passes of tensor cores have no other barrier between
+    signal, wait = make_meeting(gpu, not LOCAL)
+    CONSTANTS, MANY = cell.biases + cell.peepholes, PASSES > 1
+    own_steps = make_own_steps(gpu, ragged, ROWS * PASSES)
+    keep_constants, constants_again = make_memory(gpu, plan, plan.constants, CONSTANTS)
+    remember, recall = make_memory(gpu, plan, plan.memory, len(cell.states))
+    first, step = equations(gpu, cell, "float32")
+    place, begin, run, total, seen = make_product(gpu, plan.tiles[0], 0)
+    publish, SIZE = make_publish(gpu, plan.tiles[0], 0), plan.tiles[0].exchanged
+    BASE = SIZE2 = place2 = begin2 = run2 = total2 = publish2 = None
+    if TWO:
+        BASE, SIZE2 = plan.tiles[0].shared, plan.tiles[1].exchanged
+        place2, begin2, run2, total2, _ = make_product(gpu, plan.tiles[1], BASE)
+        publish2 = make_publish(gpu, plan.tiles[1], BASE)
+    # Blocks that meet twice a step overwrite nothing that is still read
+    SLOTS = 1 if TWO else 2
+    constants_of, gates_of = constants(cell.biases, cell.peepholes, H), columns(G, H)
+    put_gates = put_columns(G, H)
+
+    def forward_kernel(
+        A, Wh, b, Wp, initial, m, hs, kept, final, x, x2, counters, ends, N, T, start, ahead, train
+    ):
+        s = cuda.shared.array(0, float32)
+        tid = cuda.threadIdx.x
+        block = cuda.blockIdx.x % BLOCKS
+        group = cuda.blockIdx.x // BLOCKS
+        row = tid // UNITS
+        u = tid % UNITS
+        j = block * UNITS + u
+        mine = (row < ROWS) & (j < H)
+        n0 = group * ROWS * PASSES + row
+        keep_constants(s, 0, constants_of(b, Wp, min(j, H - 1)))
+        W = begin(Wh, block)
+        own = place(block, 0, row, u)
+        if TWO:
+            W2 = begin2(Wh, block)
+            own2 = place2(block, 0, row, u)
+        if LOCAL:  # the padding of h
+            for e in range(tid, SIZE, THREADS):
+                s[e] = zero
+            if TWO:
+                for e in range(tid, SIZE2, THREADS):
+                    s[BASE + e] = zero
+            cuda.syncthreads()
+        now = group * PASSES * SIZE
+        then = now + (SLOTS - 1) * (cuda.gridDim.x // BLOCKS) * PASSES * SIZE
+        for r in range(PASSES):
+            n = n0 + r * ROWS
+            if mine & (n < N):
+                states = take(initial, n * H + j)
+                if MANY:
+                    remember(s, r, states)
+                h = states[0]
+                if masked:
+                    h *= m[n * H + j]
+                publish(x, now + r * SIZE, s, row, j, seen(h))
+        counter = hold(group * COUNTER)
+        signal(counters, counter)
+        t, steps = own_steps(ends, n0 - row, N, T, start, ahead)
+        at = (n0 * T + t) * H + j
+        gate = G * at - (G - 1) * j
+        further = hold(ahead * H)
+        further_gate = hold(ahead * G * H)
+        k = np.int32(0)
+        goal = np.int32(0)
+        while k < steps:
+            for r in range(PASSES):
+                n = n0 + r * ROWS
+                live = mine & (n < N)
+                i = at + r * ROWS * T * H
+                i_gate = gate + r * ROWS * T * G * H
+                if live:
+                    a = gates_of(A, i_gate)
+                    if masked:
+                        mask = m[n * H + j]
+                    if ragged:
+                        on = t < ends[n]
+                if r == 0:
+                    goal = np.int32(goal + BLOCKS)
+                    wait(counters, counter, goal)
+                run(x, now + r * SIZE, s, W, own)
+                if TWO:
+                    if live:
+                        w = constants_again(s, 0)
+                        z, h = first(a, total(s, own), states, w)
+                        if masked:
+                            h *= mask
+                        publish2(x2, group * SIZE2, s, row, j, seen(h))
+                    signal(counters, counter)
+                    goal = np.int32(goal + BLOCKS)
+                    wait(counters, counter, goal)
+                    run2(x2, group * SIZE2, s, W2, own2)
+                if live:
+                    w = constants_again(s, 0)
+                    before = states
+                    if MANY:
+                        before = recall(s, r)
+                    if TWO:
+                        gates, states, keep = step(a, z + total2(s, own2), before, w)
+                    else:
+                        gates, states, keep = step(a, total(s, own), before, w)
+                    h = states[0]
+                    shown = h
+                    if ragged and not on:
+                        states = before
+                        h = before[0]
+                        shown = zero
+                    if masked:
+                        h *= mask
+                    publish(x, then + r * SIZE, s, row, j, seen(h))
+                    if MANY:
+                        remember(s, r, states)
+                if r == PASSES - 1:
+                    signal(counters, counter)
+                elif BETWEEN:
+                    cuda.syncthreads()
+                if live:
+                    hs[i] = shown
+                    if train != 0:
+                        put(kept, i, keep)
+                        put_gates(A, i_gate, gates)
+            k = np.int32(k + 1)
+            t = np.int32(t + ahead)
+            at += further
+            gate += further_gate
+            now, then = then, now
+        for r in range(PASSES):
+            n = n0 + r * ROWS
+            if mine & (n < N):
+                if MANY:
+                    states = recall(s, r)
+                put(final, n * H + j, states)
+
+    states, kept = len(cell.states), len(cell.kept)
+    signature = f"*f *f *f *f {states}*f *f *f {kept}*f {states}*f *f *f *i *i i i i i i"
+    return gpu.kernel(forward_kernel, signature, THREADS, plan.shared, cooperative=not LOCAL)

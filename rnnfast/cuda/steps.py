@@ -1,0 +1,248 @@
+"""A recurrence in steps: a product of arrays and a kernel for each, for what no frame holds.
+
+    Ah (N, C)      what the products of a step gave, and then its first gates
+    dA, dB as in cells.py; came (N, H): what came back to h through Wh, before h_mask
+    states (N, H) each are replaced, step by step
+
+The kernels take a thread for each unit of each sample. Of float32 or float64.
+"""
+
+import itertools
+from functools import cache
+
+import numpy as np
+
+from rnnfast.cuda.cells import equations, equations_back
+from rnnfast.cuda.tiles import WARP
+from rnnfast.cuda.tuples import add_first, columns, constants, put, put_columns, take
+
+THREADS = 8 * WARP
+
+
+def make_place(gpu, H):
+    """place(N, T, t): of a thread its element, sample, unit, and their index at step t."""
+    cuda = gpu.cuda
+
+    @gpu.device
+    def place(N, T, t):
+        e = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
+        n = e // H
+        j = e - n * H
+        return e, n, j, (n * T + t) * H + j
+
+    return place
+
+
+def letter(dtype):
+    return "*" + np.dtype(dtype).char
+
+
+@cache
+def make_first(gpu, cell, H, dtype):
+    """Where a step has two products: the gates of the first, and what the second multiplies."""
+    place, real = make_place(gpu, H), letter(dtype)
+    first, _ = equations(gpu, cell, dtype)
+    G, G1 = cell.gates, len(cell.products[0])
+    constants_of, gates_of = constants(cell.biases, cell.peepholes, H), columns(G, H)
+    sums_of, put_first = columns(G1, H), put_columns(G1, H)
+
+    def first_kernel(A, Ah, b, Wp, states, seen, N, T, t):
+        """seen (N, H)"""
+        e, n, j, at = place(N, T, t)
+        if e < N * H:
+            row = n * G1 * H + j
+            x, w = gates_of(A, G * (at - j) + j), constants_of(b, Wp, j)
+            z, h = first(x, sums_of(Ah, row), take(states, e), w)
+            put_first(Ah, row, z)
+            seen[e] = h
+
+    states = f"{len(cell.states)}{real}"
+    return gpu.kernel(first_kernel, f"{real} {real} {real} {real} {states} {real} i i i", THREADS)
+
+
+@cache
+def make_step(gpu, cell, H, ragged, dtype):
+    """The step itself; Ah2 (N, C2) is of the second product, where there is one."""
+    place, real = make_place(gpu, H), letter(dtype)
+    _, step = equations(gpu, cell, dtype)
+    zero = np.dtype(dtype).type(0)
+    G, G1, G2, TWO = cell.gates, *(len(cell.products[k]) for k in (0, -1)), len(cell.products) > 1
+    constants_of, gates_of = constants(cell.biases, cell.peepholes, H), columns(G, H)
+    sums_of, sums_of2, put_gates = columns(G1, H), columns(G2, H), put_columns(G, H)
+
+    def step_kernel(A, Ah, Ah2, b, Wp, states, hs, kept, ends, N, T, t, train):
+        e, n, j, at = place(N, T, t)
+        if e < N * H:
+            before, gate = take(states, e), G * (at - j) + j
+            x, w = gates_of(A, gate), constants_of(b, Wp, j)
+            if TWO:
+                a = sums_of(Ah, n * G1 * H + j) + sums_of2(Ah2, n * G2 * H + j)
+            else:
+                a = sums_of(Ah, n * G1 * H + j)
+            gates, after, keep = step(x, a, before, w)
+            shown = after[0]
+            if ragged and not t < ends[n]:
+                after = before
+                shown = zero
+            hs[at] = shown
+            if train != 0:
+                put(kept, at, keep)
+                put_gates(A, gate, gates)
+            put(states, e, after)
+
+    states, kept = f"{len(cell.states)}{real}", f"{len(cell.kept)}{real}"
+    signature = f"{real} {real} {real} {real} {real} {states} {real} {kept} *i i i i i"
+    return gpu.kernel(step_kernel, signature, THREADS)
+
+
+def make_arriving(gpu, masked):
+    """arriving(dstates, came, m, e): the gradients of the states, with what came back to h."""
+
+    @gpu.device
+    def arriving(dstates, came, m, e):
+        dh = came[e]
+        if masked:
+            dh *= m[e]
+        return add_first(take(dstates, e), dh)
+
+    return arriving
+
+
+@cache
+def make_first_back(gpu, cell, H, masked, ragged, dtype):
+    """Where a step has two products: dB2 (N, C2), what goes back through the second."""
+    place, arriving, real = make_place(gpu, H), make_arriving(gpu, masked), letter(dtype)
+    first_back, _ = equations_back(gpu, cell, dtype)
+    zero = np.dtype(dtype).type(0)
+    G, G2 = cell.gates, len(cell.products[1])
+    nothing = (zero,) * G2
+    constants_of, gates_of = constants(cell.biases, cell.peepholes, H), columns(G, H)
+    put_terms = put_columns(G2, H)
+
+    def first_back_kernel(dhs, A, b, Wp, dstates, came, m, kept, dB2, ends, N, T, t):
+        e, n, j, at = place(N, T, t)
+        if e < N * H:
+            keep, w = take(kept, at), constants_of(b, Wp, j)
+            dh = add_first(arriving(dstates, came, m, e), dhs[at])
+            terms = first_back(dh, gates_of(A, G * (at - j) + j), keep, w)
+            if ragged and not t < ends[n]:
+                terms = nothing
+            put_terms(dB2, n * G2 * H + j, terms)
+
+    states, kept = f"{len(cell.states)}{real}", f"{len(cell.kept)}{real}"
+    signature = f"{real} {real} {real} {real} {states} {real} {real} {kept} {real} *i i i i"
+    return gpu.kernel(first_back_kernel, signature, THREADS)
+
+
+@cache
+def make_step_back(gpu, cell, H, masked, ragged, dtype):
+    """The step back: A becomes dA, dB (N, C) is of this step alone, through (N, H)."""
+    place, arriving, real = make_place(gpu, H), make_arriving(gpu, masked), letter(dtype)
+    _, step_back = equations_back(gpu, cell, dtype)
+    zero = np.dtype(dtype).type(0)
+    G, G1, TWO, SEPARATE = cell.gates, len(cell.products[0]), len(cell.products) > 1, cell.separate
+    nothing, nothing_back = (zero,) * G, (zero,) * G1
+    constants_of, gates_of = constants(cell.biases, cell.peepholes, H), columns(G, H)
+    put_gates, put_terms = put_columns(G, H), put_columns(G1, H)
+
+    def step_back_kernel(dhs, A, B, dB, b, Wp, dstates, came, through, m, kept, ends, N, T, t):
+        e, n, j, at = place(N, T, t)
+        if e < N * H:
+            gate, keep, w = G * (at - j) + j, take(kept, at), constants_of(b, Wp, j)
+            back = zero
+            if TWO:
+                back = through[e]
+                if masked:
+                    back *= m[e]
+            before = arriving(dstates, came, m, e)
+            dh = add_first(before, dhs[at])
+            dA, terms, after = step_back(dh, back, gates_of(A, gate), keep, w)
+            if ragged and not t < ends[n]:
+                dA = nothing
+                terms = nothing_back
+                after = before
+            put_gates(A, gate, dA)
+            if SEPARATE:
+                put_gates(B, gate, terms)
+            put_terms(dB, n * G1 * H + j, terms)
+            put(dstates, e, after)
+
+    states, kept = f"{len(cell.states)}{real}", f"{len(cell.kept)}{real}"
+    reals = " ".join([real] * 6)
+    signature = f"{reals} {states} {real} {real} {real} {kept} *i i i i"
+    return gpu.kernel(step_back_kernel, signature, THREADS)
+
+
+def weights_of(call, cell, Wh):
+    """The columns of Wh of each product, contiguous."""
+    if len(cell.products) == 1:
+        return (Wh,)
+    ends = [0]
+    for gates in cell.products:
+        assert gates[0] == ends[-1], "the gates of the products come one after the other"
+        ends.append(gates[-1] + 1)
+    parts = [Wh[:, a * call.H : b * call.H] for a, b in itertools.pairwise(ends)]
+    return tuple(map(call.xp.ascontiguousarray, parts))
+
+
+def forward(call, cell, arrays, Wh, states, start, ahead, train):
+    """All steps; states are replaced."""
+    gpu, N, T, H, dtype = call.gpu, call.N, call.T, call.H, call.dtype.name
+    grid = -(-N * H // THREADS)
+    step = make_step(gpu, cell, H, call.ragged, dtype)
+    W, *more = weights_of(call, cell, Wh)
+    Ah = Ah2 = call.empty(N, W.shape[1])
+    if more:
+        (W2,) = more
+        first, seen = make_first(gpu, cell, H, dtype), call.empty(N, H)
+        Ah2 = call.empty(N, W2.shape[1])
+    complete = cell.complete(call, arrays)
+
+    def multiply(h, W, out):
+        gpu.matmul(h * arrays.m if call.masked else h, W, out=out)
+
+    for t in range(start, start + ahead * T, ahead):
+        multiply(states[0], W, Ah)
+        if more:
+            first(grid, arrays.A, Ah, arrays.b, arrays.Wp, states, seen, N, T, t)
+            multiply(seen, W2, Ah2)
+        complete(Ah, states, t)
+        step(
+            *(grid, arrays.A, Ah, Ah2, arrays.b, arrays.Wp, states, arrays.hs, arrays.kept),
+            *(arrays.ends, N, T, t, train),
+        )
+
+
+def back(call, cell, arrays, Wh, dstates, start, ahead):
+    """All steps back; dstates are replaced, arrays.A becomes dA."""
+    gpu, N, T, H, dtype = call.gpu, call.N, call.T, call.H, call.dtype.name
+    grid, ways = -(-N * H // THREADS), (call.masked, call.ragged, dtype)
+    step_back = make_step_back(gpu, cell, H, *ways)
+    W, *more = weights_of(call, cell, Wh)
+    dB, came = call.empty(N, W.shape[1]), call.zeros(N, H)
+    through = came
+    if more:
+        (W2,) = more
+        first_back = make_first_back(gpu, cell, H, *ways)
+        dB2, through = call.empty(N, W2.shape[1]), call.empty(N, H)
+    before, after = cell.complete_back(call, arrays, dB)
+    m, kept, ends = arrays.m, arrays.kept, arrays.ends
+
+    for t in range(start, start + ahead * T, ahead):
+        if more:
+            first_back(
+                *(grid, arrays.dhs, arrays.A, arrays.b, arrays.Wp, dstates, came, m, kept, dB2),
+                *(ends, N, T, t),
+            )
+            gpu.matmul(dB2, W2.T, out=through)
+        before(dstates, came, t)
+        step_back(
+            *(grid, arrays.dhs, arrays.A, arrays.B, dB, arrays.b, arrays.Wp, dstates, came),
+            *(through, m, kept, ends, N, T, t),
+        )
+        gpu.matmul(dB, W.T, out=came)
+        after(dstates)
+    if call.masked:
+        came *= m
+    dh = dstates[0]
+    dh += came

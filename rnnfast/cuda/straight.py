@@ -1,0 +1,111 @@
+"""What the products of the frame share: intrinsics that are long and straight.
+
+They emit their own instructions and hand registers on as tuples; so a kernel is short, compiles
+fast, and every offset is a constant.
+"""
+
+from rnnfast.cuda.numba_cuda import cgutils, intrinsic, types
+from rnnfast.cuda.ptx import (
+    ZERO,
+    add_up,
+    address,
+    beyond,
+    integer,
+    load,
+    number,
+    shared_address,
+    store,
+)
+
+AT_ONCE = 32  # numbers that a thread loads before it adds them up
+
+
+def floats(n):
+    return types.UniTuple(types.float32, n)
+
+
+def multiply_add(builder, a, b, c):
+    """Numba contracts it to an FFMA."""
+    return builder.fadd(builder.fmul(a, b), c)
+
+
+def widths(start, n):
+    """n floats from `start` as [(offset, width)] of the widest aligned vectors."""
+    width = next(w for w in (4, 2, 1) if n % w == 0 and start % w == 0)
+    return [(k, width) for k in range(0, n, width)]
+
+
+def add_parts(builder, count, get):
+    """The sums of lists get(0), get(1), ... of numbers, some of them at once in registers."""
+    first, sums = get(0), None
+    some = max(2, AT_ONCE // len(first))
+    for start in range(0, count, some):
+        parts = [get(k) if k else first for k in range(start, min(start + some, count))]
+        parts = [add_up(builder, list(terms)) for terms in zip(*parts, strict=True)]
+        sums = parts if sums is None else list(map(builder.fadd, sums, parts))
+    return sums
+
+
+def gather_sums(count, step, width):
+    """total(s, i): `width` floats, each the sum of s[i], s[i + step], ... over `count` of them."""
+
+    @intrinsic
+    def gather(typing_context, s, i):
+        def generate(context, builder, signature, args):
+            first = shared_address(context, builder, signature, args, 0)
+
+            def part(k):
+                at = [(beyond(builder, first, k * step + c), w) for c, w in widths(step, width)]
+                return [v for p, w in at for v in load(builder, "ld.shared", p, w)]
+
+            return cgutils.pack_array(builder, add_parts(builder, count, part))
+
+        return floats(width)(s, i), generate
+
+    return gather
+
+
+def put_floats(width):
+    """put(s, i, values): floats side by side."""
+
+    @intrinsic
+    def put(typing_context, s, i, values):
+        def generate(context, builder, signature, args):
+            first = shared_address(context, builder, signature, args, 0)
+            found = cgutils.unpack_tuple(builder, args[2])
+            for k, w in widths(width, width):
+                store(builder, "st.shared", beyond(builder, first, k), found[k : k + w])
+            return context.get_dummy_value()
+
+        return types.void(s, i, values), generate
+
+    return put
+
+
+def fetch_shares(tile, apart):
+    """fetch(x, i, at, thread): the sum of the fours at x[i + at], and `adders * apart` on, ..."""
+    adders, fetches, sources = tile.adders, tile.fetches, tile.sources
+
+    @intrinsic
+    def fetch(typing_context, x, i, at, thread):
+        def generate(context, builder, signature, args):
+            base = address(context, builder, signature, args, 0)
+            first = builder.gep(base, [integer(context, builder, signature, args, 2)])
+            thread = integer(context, builder, signature, args, 3)
+            found = []
+            for k in range(fetches):
+                p, there = beyond(builder, first, k * adders * apart), None
+                if (k + 1) * adders > sources:
+                    last = number((sources - k * adders) * (tile.parcel // 4))
+                    there = builder.icmp_signed("<", thread, last)
+                    p = builder.select(there, p, first)
+                four = load(builder, "ld.global.cg", p, 4)
+                if there is not None:
+                    four = [builder.select(there, v, ZERO) for v in four]
+                found.append(four)
+            sums = [add_up(builder, list(terms)) for terms in zip(*found, strict=True)]
+            return cgutils.pack_array(builder, sums)
+
+        return floats(4)(x, i, at, thread), generate
+
+    return fetch

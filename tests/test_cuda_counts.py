@@ -1,0 +1,78 @@
+"""What a step of the kernels costs, counted: instructions are no timings, so they may pass or fail.
+
+With an H100's plans. The table of all cells is benchmarks/results/cuda-counts.md.
+"""
+
+import pytest
+from ptx.counts import figures
+from ptx.execute import why_missing
+
+from rnnfast.cuda import cost, gru, lstm, planner, rnn
+
+MISSING = why_missing()
+pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+
+
+class H100:
+    """The figures that the planner asks for."""
+
+    multiprocessors = 132
+    shared_memory = 227 * 1024
+
+
+CELLS = {"rnn": rnn.CELL, "lstm": lstm.CELL, "gru": gru.CELL}
+# Of an LSTM: cycles of issue a step, forward and back, and before the first step
+LIMITS = {
+    (20, 650, "float32"): (2750, 3300, 2500),
+    (20, 650, "tf32"): (500, 800, 4000),
+    (64, 512, "float32"): (5000, 5500, 2500),
+    (64, 512, "tf32"): (800, 1050, 4000),
+    (32, 256, "float32"): (750, 900, 2500),
+    (32, 256, "tf32"): (300, 450, 4000),
+    (1, 256, "float32"): (150, 250, 2500),
+    (20, 100, "float32"): (520, 520, 2500),
+}
+SECTORS = 240_000  # of 20, 650
+MOST_CONFLICTS = 1.2  # wavefronts of a loop over those that it needs
+shapes = pytest.mark.parametrize("shape", LIMITS, ids=lambda s: "-".join(map(str, s)))
+
+
+@shapes
+def test_an_lstm_keeps_its_limits(shape):
+    *limits, start = LIMITS[shape]
+    for found, most in zip(figures("lstm", *shape).values(), limits, strict=True):
+        assert found.issue <= most
+        assert found.start <= start
+        assert found.conflicts <= MOST_CONFLICTS
+        if shape[:2] == (20, 650):
+            assert found.sectors <= SECTORS
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("rnn", ()), ("gru", ()), ("gru", (("reset_after", True),))]
+)
+@pytest.mark.parametrize("shape", [(20, 650, "float32"), (20, 650, "tf32"), (20, 100, "float32")])
+def test_other_cells_in_proportion(name, options, shape):
+    """By their gates over the four of an LSTM; what does not shrink with them stands beside."""
+    gates, products = CELLS[name].gates, len(CELLS[name].products) if not options else 1
+    *limits, start = LIMITS[shape]
+    for found, most in zip(figures(name, *shape, options).values(), limits, strict=True):
+        assert found.issue <= most * gates / 4 + FIXED * products
+        assert found.start <= start * products
+        assert found.conflicts <= MOST_CONFLICTS
+
+
+FIXED = 200  # cycles of a step that every product has
+
+
+@shapes
+def test_the_model_counts_alike(shape):
+    """The formulas by which the planner chooses, beside what the kernels execute."""
+    N, H, precision = shape
+    for forward, found in zip((True, False), figures("lstm", *shape).values(), strict=True):
+        plan = planner.make_plan(H100, lstm.CELL, forward, N, H, "float32", precision)
+        model = cost.of_frame(lstm.CELL, plan, N, H100.multiprocessors)
+        assert plan.grid == found.blocks
+        assert model.issue == pytest.approx(found.issue, rel=0.2)
+        assert model.shared == pytest.approx(found.shared, rel=0.35)
+        assert model.sectors == pytest.approx(found.sectors, rel=0.35)

@@ -1,0 +1,258 @@
+"""The kernels of all steps, the kernel of a step and the planner, against the reference.
+
+Compiled, and run by the executor of tests/ptx; on a GPU, where there is one.
+"""
+
+import numpy as np
+import pytest
+from cases import VARIANTS, make_problem, variant_name
+from on_cuda import PLANS, check, frame, in_software, plan_as, steps
+
+import rnnfast
+from rnnfast import kernels
+from rnnfast.cuda import cost, gru, lstm, planner, rnn
+from rnnfast.cuda.precision import tf32_tolerance
+
+IN_ONE_KERNEL = [v for v in VARIANTS if v[1].get("peepholes") != "full"]
+
+
+def ids(variant):
+    return variant_name(*variant)
+
+
+# Values. Kernels depend on H and the plan, not on N and T: tests that share both share kernels.
+
+H = 13
+OPTIONLESS = [v for v in IN_ONE_KERNEL if not v[1] or v[1] == {"reset_after": True}]
+EVERY_PLAN = [(v, plan) for v in OPTIONLESS for plan in PLANS if plan != "steps"]
+FEW_PLANS = [(v, plan) for v in IN_ONE_KERNEL if v not in OPTIONLESS for plan in ("row", "groups")]
+EVERY_WAY = {"reverse": True, "mask": True, "lengths": True}
+
+
+def beyond(problem):
+    """(N, T), which steps lie beyond the lengths."""
+    N, T, _ = problem.xs.shape
+    return np.arange(T) >= problem.keywords["lengths"].reshape(N, 1)
+
+
+def check_lengths(cell, problem, tolerance=1e-5):
+    """What lies beyond the lengths may be anything; it is neither read nor written."""
+    off = beyond(problem)
+    problem.xs[off] = problem.dhs[off] = np.nan
+    got = check(cell, problem, tolerance)
+    assert (got.hs[off] == 0).all()
+    assert (got.dxs[off] == 0).all()
+    nothing = problem.keywords["lengths"] == 0
+    assert nothing.any()
+    for given, passed in ((problem.state, got.state), (problem.dstate, got.dstate)):
+        for a, b in zip(given, passed, strict=True):
+            np.testing.assert_array_equal(a[nothing], b[nothing])
+
+
+def named(pairs):
+    return [pytest.param(v, plan, id=f"{ids(v)}-{plan}") for v, plan in pairs]
+
+
+@pytest.mark.parametrize(("variant", "plan"), named(EVERY_PLAN + FEW_PLANS))
+def test_frame(gpu, monkeypatch, variant, plan):
+    """Blocks and passes that divide neither units nor samples."""
+    plan_as(monkeypatch, PLANS[plan])
+    cell, options = variant
+    check(cell, make_problem(cell, (5, 3, 4, H), **options))
+
+
+@pytest.mark.parametrize(("variant", "plan"), named(EVERY_PLAN + FEW_PLANS))
+def test_frame_in_every_way(gpu, monkeypatch, variant, plan):
+    plan_as(monkeypatch, PLANS[plan])
+    cell, options = variant
+    check_lengths(cell, make_problem(cell, (5, 3, 4, H), **EVERY_WAY, **options))
+
+
+@pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
+@pytest.mark.parametrize("width", [1, 4, 23])
+def test_widths_of_a_row(gpu, monkeypatch, variant, width):
+    plan_as(monkeypatch, PLANS["row"])
+    cell, options = variant
+    check(cell, make_problem(cell, (3, 4, 5, width), **options))
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=ids)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_steps(gpu, monkeypatch, variant, dtype):
+    """A kernel a step of more than one block, in float32 also in every way."""
+    plan_as(monkeypatch, steps)
+    cell, options = variant
+    tolerance = 1e-5 if dtype == "float32" else 1e-12
+    check(cell, make_problem(cell, (5, 3, 4, 60), dtype, **options), tolerance)
+    if dtype == "float32":
+        check_lengths(cell, make_problem(cell, (5, 3, 4, 60), **EVERY_WAY, **options))
+
+
+@pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
+@pytest.mark.parametrize(("units", "rows", "passes"), [(16, 9, 1), (32, 3, 1), (16, 3, 2)])
+def test_tf32(gpu, monkeypatch, high, variant, units, rows, passes):
+    """More than eight samples, more than one tile of units; both ways to call."""
+    cell, options = variant
+    plan_as(monkeypatch, frame(units, rows, 128, "tf32", passes=passes))
+    tolerance = tf32_tolerance(9, 3, 4, 37)
+    if rows == 9:
+        check_lengths(cell, make_problem(cell, (9, 3, 4, 37), **EVERY_WAY, **options), tolerance)
+    else:
+        check(cell, make_problem(cell, (9, 3, 4, 37), **options), tolerance)
+
+
+@pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
+@pytest.mark.parametrize("plan", ["row", "groups", "steps"])
+def test_lengths_of_all_steps_or_of_none(gpu, monkeypatch, variant, plan):
+    """The first give the bits that no lengths give, the others nothing but the states."""
+    plan_as(monkeypatch, PLANS[plan])
+    cell, options = variant
+    module, p = kernels.load(cell.name, "cuda"), make_problem(cell, (4, 2, 3, H), **options)
+    expected = p.run(module)
+    p.keywords["lengths"] = np.full(4, 2)
+    got = p.run(module)
+    for (name, a), (_, b) in zip(got.arrays(), expected.arrays(), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=name)
+    p.keywords["lengths"] = np.zeros(4, np.intp)
+    p.xs[...] = p.dhs[...] = np.inf
+    got = p.run(module)
+    assert not any(a.any() for a in (got.hs, got.dxs, *got.grads))
+
+
+# What does not depend on the order of things
+
+
+@pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("place", ["xs", "dhs"])
+@pytest.mark.parametrize("plan", ["row of 2 samples", "blocks", "passes"])
+def test_nan_in_one_sample_stays_there(gpu, monkeypatch, variant, plan, place, bad):
+    plan_as(monkeypatch, PLANS[plan])
+    cell, options = variant
+    module = kernels.load(cell.name, "cuda")
+    clean, spoilt = (make_problem(cell, (3, 2, 4, H), **options) for _ in range(2))
+    getattr(spoilt, place)[1].flat[-1] = bad
+    with np.errstate(invalid="ignore"):
+        got, expected = spoilt.run(module), clean.run(module)
+    for (name, a), (_, b) in zip(got.arrays(), expected.arrays(), strict=True):
+        np.testing.assert_array_equal(a[[0, 2]], b[[0, 2]], err_msg=name)
+    if np.isnan(bad):
+        assert np.isnan((got.hs if place == "xs" else got.dxs)[1]).any()
+
+
+@pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+def test_every_schedule_gives_the_same_bits(monkeypatch, variant, precision):
+    """And none has a race: what one thread writes and another reads has a barrier between."""
+    cell, options = variant
+    rule, width = PLANS["passes"], H
+    if precision == "tf32":
+        rule, width = frame(16, 3, 128, "tf32", passes=2), 37
+    plan_as(monkeypatch, rule)
+    problem, results = make_problem(cell, (5, 3, 4, width), **options), []
+    for seed in (None, 1, 2):
+        with in_software(seed=seed, races=True):
+            results.append(problem.run(kernels.load(cell.name, "cuda")))
+    for other in results[1:]:
+        for (name, a), (_, b) in zip(results[0].arrays(), other.arrays(), strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+# The plan
+
+
+class H100:
+    """The figures that the planner asks for."""
+
+    multiprocessors = 132
+    shared_memory = 227 * 1024
+
+
+EQUATIONS = {
+    "rnn": rnn.CELL,
+    "lstm": lstm.CELL,
+    "gru": gru.CELL,
+    "gru, r after": gru.GruAfter(),
+}
+
+
+@pytest.mark.parametrize("name", EQUATIONS)
+@pytest.mark.parametrize("forward", [True, False])
+def test_plans(name, forward):
+    def plan(N, H, dtype="float32", precision="float32"):
+        return planner.make_plan(H100, EQUATIONS[name], forward, N, H, dtype, precision)
+
+    assert plan(20, 100).kind == "row"
+    assert plan(20, 100).grid == 20
+    assert plan(20, 100, "float64").kind == "steps"
+    assert plan(20, 4096).kind == "steps"
+    for N, H in ((20, 650), (64, 512), (1, 256), (128, 128)):
+        for precision in ("float32", "tf32"):
+            p = plan(N, H, precision=precision)
+            assert p.kind in ("grid", "row")
+            assert p.fits(H100)
+            assert p.grid == p.groups * p.blocks
+            assert p.groups * p.rows * p.passes >= N
+            assert p.blocks * p.units >= H
+            assert p.kind == "row" or p.grid <= 132
+    assert plan(20, 650).kind == "grid"
+
+
+def test_tensor_cores_only_where_they_are_faster():
+    """TF32 allows them; a single sample fills an eighth of a tile."""
+    cell = lstm.CELL
+    many = planner.make_plan(H100, cell, True, 64, 512, "float32", "tf32")
+    one = planner.make_plan(H100, cell, True, 20, 100, "float32", "tf32")
+    assert many.tf32
+    assert not one.tf32
+    assert many.us < planner.make_plan(H100, cell, True, 64, 512, "float32", "float32").us
+
+
+def test_the_fastest_is_taken():
+    found = planner.candidates(H100, lstm.CELL, True, 20, 650, "float32")
+    assert len(found) > 10
+    chosen = planner.make_plan(H100, lstm.CELL, True, 20, 650, "float32", "float32")
+    assert chosen.us == min(plan.us for plan in found)
+    assert all(plan.us > 0 for plan in found)
+
+
+def test_a_slower_meeting_asks_for_larger_rows(monkeypatch):
+    """The plan follows the table of constants."""
+
+    def plan():
+        planner.make_plan.cache_clear()
+        return planner.make_plan(H100, rnn.CELL, True, 20, 120, "float32", "float32")
+
+    assert plan().kind == "row"
+    slow = cost.Constant(50.0, "us", "a test")
+    monkeypatch.setitem(cost.CONSTANTS, "local step", slow)
+    assert plan().kind == "grid"
+    monkeypatch.undo()
+    assert plan().kind == "row"
+
+
+def test_full_peepholes_run_in_steps(gpu):
+    """Where an LSTM without them is a row or a grid."""
+    whole = lstm.CELL.of("full")
+    for H in (20, 200):
+        for forward in (True, False):
+            plans = [
+                planner.make_plan(H100, cell, forward, 3, H, "float32", "float32")
+                for cell in (lstm.CELL, lstm.CELL.of("diagonal"), whole)
+            ]
+            assert [plan.kind == "steps" for plan in plans] == [False, False, True]
+
+
+def test_show_config_prints_a_plan(gpu, capsys):
+    rnnfast.show_config(plan=("lstm", 5, 7))
+    text = capsys.readouterr().out
+    assert "lstm forward      row: 5 blocks x " in text
+    assert "lstm backward     row: 5 blocks x " in text
+    assert text.count("us a step by the model") == 2
+    for plan, message in (
+        (("lstm", 0, 7), "N must be"),
+        (("lstm", 5, 7.0), "H must be"),
+        (("cnn", 5, 7), "name must be one of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            rnnfast.show_config(plan=plan)
