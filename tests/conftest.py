@@ -1,10 +1,13 @@
 """Fixtures: the columns that a test of one square of the grid runs on, and devices of layers."""
 
 import math
+import sys
 from dataclasses import dataclass
 
+import on_cuda
 import pytest
-from simulator import Simulator
+from ptx.execute import why_missing
+from ptx.gpu import PtxGpu
 
 import rnnfast
 from rnnfast import cuda, kernels
@@ -34,12 +37,25 @@ FAST = [c for c in FAST if c.simd or c.device not in ("cpu", "reference")]
 if "cuda" not in kernels.devices():
     FAST += [Column("cuda", dtype, simulated=True) for dtype in DTYPES]
 
-SIMULATED_WORK = 40_000  # multiply-adds of each gate, or elements, that a simulated GPU is given
+# What a GPU in software is given: multiply-adds of each gate, or elements; widths of cells, each of
+# which has kernels of its own to compile (tests/test_cuda_frame.py has others)
+SIMULATED_WORK = 40_000
 SIMULATED_ROWS = 100
+SIMULATED_WIDTHS = (9, 15)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--large",
+        action="store_true",
+        help="run on a GPU in software also what it takes long for, and all widths",
+    )
 
 
 def pytest_collection_modifyitems(config, items):
-    """A simulated GPU takes a microsecond for what a real one does in a nanosecond."""
+    """Each width of each cell has kernels of its own, which take a second or two to compile."""
+    if config.getoption("large"):
+        return
     large = [item for item in items if _too_large(item)]
     if large:
         config.hook.pytest_deselected(items=large)
@@ -52,19 +68,24 @@ def _too_large(item):
     if not (column and column.simulated):
         return False
     shape = params.get("shape", ())
-    work = math.prod((*shape, *shape[-1:]) if "cell" in params else shape)
-    rows = 0 if "cell" in params else max(shape, default=0)
-    return work > SIMULATED_WORK or rows > SIMULATED_ROWS or "large" in item.keywords
+    if "cell" in params:
+        work = math.prod((*shape, *shape[-1:]))
+        large = work > SIMULATED_WORK or (shape and shape[-1] not in SIMULATED_WIDTHS)
+    else:
+        large = math.prod(shape) > SIMULATED_WORK or max(shape, default=0) > SIMULATED_ROWS
+    return large or "large" in item.keywords
 
 
 def _use(column):
-    """Picks the column's instruction set or simulator; afterwards all is as it was."""
+    """Picks the column's instruction set or a GPU in software; afterwards all is as it was."""
+    if column.simulated and (reason := why_missing()):
+        pytest.skip(reason)
     simd = _runtime.simd()
     if column.simd:
         _runtime.set_simd(column.simd)
         assert _runtime.simd() == column.simd
     if column.simulated:
-        cuda.use(Simulator(seed=0))
+        cuda.use(on_cuda.gpu_in_software(seed=3))
     yield column
     if column.simulated:
         cuda.use(None)
@@ -89,3 +110,22 @@ def device(request):
     """Every layer that the test makes is bound to this device."""
     with rnnfast.device(request.param):
         yield request.param
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """The runtime of the cuda column: the GPU, or one in software."""
+    if "cuda" in kernels.devices():
+        yield cuda.what_runs()
+        return
+    monkeypatch.setitem(sys.modules, "cupy", PtxGpu.xp)
+    with on_cuda.in_software(seed=3) as gpu:
+        yield gpu
+
+
+@pytest.fixture
+def high():
+    """TF32."""
+    rnnfast.set_float32_matmul_precision("high")
+    yield
+    rnnfast.set_float32_matmul_precision("highest")

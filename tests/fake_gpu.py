@@ -1,4 +1,4 @@
-"""A pytest plugin that runs benchmarks/cuda on the simulator, on tiny shapes, by the wall clock.
+"""A pytest plugin that runs benchmarks/cuda on a GPU in software, tiny shapes, by the wall clock.
 
 python -m pytest -p fake_gpu benchmarks/cuda, with this folder in PYTHONPATH; tests alone use it.
 """
@@ -8,7 +8,8 @@ import time
 from dataclasses import replace
 
 import numpy as np
-from simulator import Namespace, Simulator
+from ptx.arrays import Namespace
+from ptx.gpu import PtxGpu
 
 from benchmarks import cases, model_contenders
 from benchmarks.cuda import contenders, machine
@@ -49,8 +50,8 @@ def pytest_configure(config):
 
 
 def install():
-    """From now on benchmarks.cuda runs on the simulator."""
-    cuda.use(Simulator(seed=0))
+    """From now on benchmarks.cuda runs on a GPU in software."""
+    cuda.use(PtxGpu(seed=0))
     machine.why_missing = lambda: None
     machine.this_gpu = lambda: machine.Gpu(Cupy(), TORCH)
     machine.describe = lambda: {

@@ -1,0 +1,145 @@
+"""Faults that the executor of PTX has to find, planted in the column's own kernels.
+
+They are found where the sanitizer's cases run them, so that a new kernel is among them by itself.
+"""
+
+import re
+from collections import Counter
+
+import pytest
+from ptx.execute import Fault, why_missing
+from ptx.gpu import PtxGpu
+
+from rnnfast import cuda
+
+sanitize = pytest.importorskip(
+    "benchmarks.sanitize", reason="an installed rnnfast has no benchmarks"
+)
+pytestmark = pytest.mark.skipif(bool(why_missing()), reason=str(why_missing()))
+
+OTHERS = {"ragged", "relu", "diagonal", "full"}  # the same kernels, or nearly
+CASES = [name for name in sanitize.cases() if not OTHERS & set(name.split("-"))]
+own = pytest.mark.parametrize("case", CASES)
+
+# How many barriers may go without a race. After the last chunk of a product nobody writes where
+# others read; `wait` is a barrier too, after what comes before the first step; after the last step
+# of a row nothing is shared any more; in a reduction by halves the last half is a thread's own.
+UNNEEDED = Counter(
+    {
+        "rnn_row_forward_kernel": 1,
+        "rnn_grid_forward_kernel": 1,
+        "rnn_grid_backward_kernel": 2,
+        "lstm_grid_forward_kernel": 1,
+        "lstm_grid_backward_kernel": 2,
+        "gru_grid_forward_kernel": 2,
+        "gru_grid_backward_kernel": 3,
+        "gru_after_grid_forward_kernel": 1,
+        "gru_after_grid_backward_kernel": 2,
+        "softmax_loss_kernel": 1,
+    }
+)
+
+
+def outcome(case, change=None, seed=None, races=True):
+    """-> what is wrong, or None; and the kernels with their counts."""
+    gpu = PtxGpu(seed=seed, races=races, change_ptx=change)
+    cuda.use(gpu)
+    try:
+        error, tolerance = sanitize.cases()[case]()
+    except Fault as fault:
+        return str(fault), gpu.loaded
+    finally:
+        cuda.use(None)
+    return None if error <= tolerance else f"an error of {error}", gpu.loaded
+
+
+def places(case, pattern):
+    """(kernel, line) of each instruction of this pattern that is run."""
+    wrong, loaded = outcome(case)
+    assert wrong is None
+    for kernel in loaded:
+        blocks = zip(kernel.kernel.blocks, kernel.executed, strict=True)
+        for i in (i for block, n in blocks if n for i in block.code):
+            if re.match(pattern, i.op):
+                yield kernel.name, i.line
+
+
+def planted(case, place, function, **options):
+    """What is found when a line of a kernel is another one."""
+    name, number = place
+
+    def change(kernel, ptx):
+        if kernel != name:
+            return ptx
+        lines = ptx.split("\n")
+        lines[number - 1] = function(lines[number - 1])
+        return "\n".join(lines)
+
+    return outcome(case, change, **options)[0]
+
+
+def some(places, at_most=12):
+    """Evenly among them."""
+    found = list(places)
+    return found[:: -(-len(found) // at_most) or 1]
+
+
+@own
+def test_each_barrier_of_the_column(case):
+    """Without it there is a race, or a wrong result, in one of two schedules."""
+
+    def without(line):
+        return line.replace("bar.sync", "// bar.sync")
+
+    unfound = Counter(
+        place[0]
+        for place in places(case, r"bar\.sync")
+        if not any(planted(case, place, without, seed=seed) for seed in (None, 1))
+    )
+    assert unfound <= UNNEEDED
+
+
+@own
+def test_each_release_and_acquire_of_the_column(case):
+    for place in places(case, r"red\.release|ld\.acquire"):
+        found = planted(case, place, lambda line: re.sub("release|acquire", "relaxed", line))
+        assert found and "race" in found, place
+
+
+@own
+def test_each_signal_of_the_column(case):
+    """Without it somebody waits for ever."""
+    for place in places(case, r"red\.release"):
+        found = planted(case, place, lambda line: line.replace("red.", "// red."), races=False)
+        assert found and "nobody changes" in found, place
+
+
+def farther(bytes_):
+    """An access that goes so much farther."""
+    return lambda line: re.sub(r"(\[%\w+)(\+-?\d+)?\]", rf"\1+{bytes_}]", line)
+
+
+@own
+def test_indices_beyond_arrays_of_the_column(case):
+    for place in some(places(case, r"(ld|st)\.global")):
+        found = planted(case, place, farther(1 << 20), races=False)
+        assert found and "bytes at offset" in found, place
+
+
+@own
+def test_misaligned_accesses_of_the_column(case):
+    for place in some(places(case, r"(ld|st)\.\w+(\.cg|\.nc)?\.v[24]")):
+        found = planted(case, place, farther(4), races=False)
+        assert found and ("not aligned" in found or "bytes at offset" in found), place
+
+
+@own
+def test_shared_memory_of_the_column_that_nobody_writes(case):
+    """Without all stores of a kernel; where it reads any."""
+    for name in {name for name, _ in places(case, r"ld\.shared")}:
+
+        def without(kernel, ptx, name=name):
+            return ptx.replace("st.shared", "// st.shared") if kernel == name else ptx
+
+        found, _ = outcome(case, without)
+        assert found and "shared memory that nobody wrote" in found, name
