@@ -5,7 +5,6 @@ import importlib
 import importlib.metadata
 import importlib.util
 import platform
-from pathlib import Path
 
 import pytest
 import threadpoolctl
@@ -23,17 +22,8 @@ def pytest_addoption(parser):
     group.addoption(
         "--peers",
         type=lambda names: names.split(","),
-        help="whom to measure beside rnnfast, by name: pytorch,onnxruntime,numpy (all); "
-        "on a GPU cudnn,cudnn-tf32,cupy",
+        help="whom to measure beside rnnfast, by name: pytorch,onnxruntime,numpy (all)",
     )
-
-
-def pytest_ignore_collect(collection_path, config):
-    """The GPU's benchmarks, benchmarks/cuda/, have a results file of their own: only by name."""
-    if collection_path == Path(__file__).parent / "cuda":
-        named = (Path(str(arg).partition("::")[0]).resolve() for arg in config.args)
-        return None if any(collection_path in (path, *path.parents) for path in named) else True
-    return None
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,7 +1,8 @@
 """Who trains the language models of benchmarks/model_contenders.py on the GPU.
 
 `step()` is one iteration, `params()` are the weights afterwards as NumPy arrays, in the book's
-order. Nothing waits for the GPU in ours: the loss and the clipping stay there.
+order; `put(ids)` brings ids to where ours and PyTorch take them from. Nothing waits for the GPU in
+ours: the loss and the clipping stay there.
 """
 
 import rnnfast
@@ -22,6 +23,9 @@ class Rnnfast(model_contenders.Rnnfast):
 
     def prepare(self):
         rnnfast.set_float32_matmul_precision(self.precision)
+
+    def put(self, ids):
+        return self.gpu.put(ids)
 
     def run(self):
         self.loss = self.step()
@@ -47,6 +51,9 @@ class PyTorch(model_contenders.PyTorch):
 
     def prepare(self):
         set_torch_precision(self.torch, self.precision)
+
+    def put(self, ids):
+        return self.torch.from_numpy(ids).to(self.xs.device)
 
     def run(self):
         self.loss = self.iterate()

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BLOCK = 0.02  # seconds of calls in a block; one call where that takes longer
-ROUNDS = 9
-MIN_ROUNDS = 5
-BUDGET = 4.0  # seconds; beyond it a race has fewer rounds, down to MIN_ROUNDS
+BLOCK = 0.008  # seconds of calls in a block; one call where that takes longer
+ROUNDS = 7
+MIN_ROUNDS = 3
+BUDGET = 1.5  # seconds; beyond it a race has fewer rounds, down to MIN_ROUNDS
 MOST_CALLS = 200
 
 

@@ -1,94 +1,146 @@
-"""The tables of a GPU's results file as Markdown.
+"""The tables of what the stages of benchmarks/gpu.sh have measured, as Markdown.
 
-    python -m benchmarks.cuda.report results.json [--into README.md]
+    python -m benchmarks.cuda.report FOLDER [--into README.md]
 
-The file comes from pytest benchmarks/cuda --benchmark-json. --into also puts the tables between the
-two marker lines of a Markdown file.
+FOLDER is the $OUT of the stages; a file that is not there has no table. --into also puts the tables
+between the two marker lines of a Markdown file.
 """
 
 import argparse
 import json
 from pathlib import Path
 
+from benchmarks.cuda.sweep import table as sweep_table
 from benchmarks.report import bold, head, line, mark, put_between_markers
 from benchmarks.rows import MODES, geometric_mean
 
 BEGIN, END = "<!-- benchmarks.cuda.report: begin -->", "<!-- benchmarks.cuda.report: end -->"
 KINDS = {"cell": "", "transfers": "With NumPy arrays in and out: "}
+OURS = {"float32": "rnnfast", "tf32": "rnnfast-tf32"}  # whose plans are meant
+PIECES = {  # what the planner's constants are: the item of micro.py, its number
+    "launch, us": ("launch", "us"),
+    "cooperative launch, us": ("launch, cooperative", "us"),
+    "meeting of all blocks, us": ("meet, 1 groups", "us"),
+    "meeting of a quarter, us": ("meet, 4 groups", "us"),
+    "meeting of a sixteenth, us": ("meet, 16 groups", "us"),
+    "flag to another block, us": ("flag to block 1", "us"),
+    "load of L2, cycles": ("chase L2", "cycles"),
+    "sectors of L2 a nanosecond, the same": ("read L2, 65536 floats, the same", "sectors_per_ns"),
+    "sectors of L2 a nanosecond, each its own": ("read L2, 65536 floats each", "sectors_per_ns"),
+    "128 bits of shared memory, cycles": (
+        "read shared, 4 apart",
+        "cycles_per_warp_instruction",
+    ),
+    "FFMA, cycles": ("ffma, 256 threads", "cycles_per_warp_instruction"),
+    "mma of TF32, cycles": ("mma, 256 threads", "cycles_per_warp_instruction"),
+}
 
 
-class Results:
-    """extra_info by what it is of: cells[kind][mode][cell, shape][name], models[model][name]."""
-
-    def __init__(self, path):
-        entries = [b["extra_info"] for b in json.loads(Path(path).read_text())["benchmarks"]]
-        entries = [e for e in entries if "seconds" in e]  # the others were not timed
-        if not entries:
-            raise SystemExit(f"{path}: nothing was timed in it")
-        self.machine = entries[0]
-        self.cells, self.models = {kind: {} for kind in KINDS}, {}
-        for e in entries:
-            if "model" in e:
-                self.models.setdefault(e["model"], {})[e["contender"]] = e
-            for kind in KINDS:
-                if kind in e:
-                    rows = self.cells[kind].setdefault(e["mode"], {})
-                    rows.setdefault((e[kind], tuple(e["shape"])), {})[e["contender"]] = e
+def read(folder, name):
+    """{item: result} of a suite's file, of those that have one."""
+    path = Path(folder) / f"{name}.json"
+    if not path.exists():
+        return {}
+    items = json.loads(path.read_text(encoding="utf-8"))["items"]
+    return {name: row["result"] for name, row in items.items() if "result" in row}
 
 
-def names_of(rows):
-    """{name: label} of the contenders of some rows, and of those that have a ratio."""
-    every = {name: e["label"] for row in rows.values() for name, e in row.items()}
-    rated = {name for row in rows.values() for name, e in row.items() if "ratio" in e}
-    return every, [name for name in every if name in rated]
-
-
-def table(rows):
-    """us a time step of everybody, and ratios with their geometric means."""
-    labels, rated = names_of(rows)
-    headings = [f"{labels[name]}, us" for name in labels]
-    yield from head(("cell", "N, T, D, H"), *headings, *(f"vs {labels[name]}" for name in rated))
-    for (cell, shape), row in rows.items():
-        yield line(
-            cell.upper(),
-            ", ".join(map(str, shape)),
-            *(f"{row[name]['us_per_step']:.3g}" if name in row else "-" for name in labels),
-            *(mark(median(row, name)) for name in rated),
-        )
-    means = [geometric_mean(r for row in rows.values() if (r := median(row, n))) for n in rated]
-    if rated:
-        blanks = [""] * len(labels)
-        yield line(bold("all"), "**geometric mean**", *blanks, *(bold(mark(m)) for m in means))
+def labels_of(rows):
+    """{name: label} of all contenders, and the names of those that have a ratio."""
+    them = [(name, c) for row in rows for name, c in row["contenders"].items()]
+    rated = {name for name, c in them if "ratio" in c}
+    labels = {name: c["label"] for name, c in them}
+    return labels, [name for name in labels if name in rated]
 
 
 def median(row, name):
-    return row[name]["ratio"][1] if "ratio" in row.get(name, {}) else None
+    found = row["contenders"].get(name, {})
+    return found["ratio"][1] if "ratio" in found else None
 
 
-def model_table(models):
-    labels, rated = names_of(models)
-    headings = [f"{labels[name]}, ms" for name in labels]
-    yield from head(("model", "D = H"), *headings, *(f"vs {labels[name]}" for name in rated))
-    for model, row in models.items():
+def figure(value):
+    return "-" if value is None else f"{value:.3g}"
+
+
+def us(row, name):
+    return row["contenders"].get(name, {}).get("us_per_step")
+
+
+def kernels(row, name):
+    """us a step of our kernels alone."""
+    found = row["contenders"].get(name, {}).get("kernels")
+    return sum(found.values()) if found else None
+
+
+def predicted(row, precision):
+    """us a step of the same as the planner has it."""
+    ways = row["plans"].get(precision, {})
+    wanted = ("forward", "backward") if row["mode"] == "training" else ("forward",)
+    values = [ways.get(way, {}).get("predicted") for way in wanted]
+    return None if None in values else sum(values)
+
+
+def cell_table(rows):
+    """us a time step of everybody, ratios with their geometric means, our kernels alone."""
+    labels, rated = labels_of(rows)
+    own = [(f"{labels[name]}: ", p, name) for p, name in OURS.items() if name in labels]
+    yield from head(
+        ("cell", "N, T, D, H"),
+        *(f"{label}, us" for label in labels.values()),
+        *(f"vs {labels[name]}" for name in rated),
+        *(prefix + what for prefix, *_ in own for what in ("kernels", "predicted")),
+    )
+    for row in rows:
         yield line(
-            model,
-            str(next(iter(row.values()))["width"]),
-            *(f"{row[name]['seconds'] * 1e3:.3g}" if name in row else "-" for name in labels),
+            row["cell"].upper(),
+            ", ".join(map(str, row["shape"])),
+            *(figure(us(row, name)) for name in labels),
             *(mark(median(row, name)) for name in rated),
+            *(figure(v) for _, p, name in own for v in (kernels(row, name), predicted(row, p))),
         )
+    if rated:
+        means = [geometric_mean(r for row in rows if (r := median(row, n))) for n in rated]
+        before, after = [""] * len(labels), [""] * (2 * len(own))
+        columns = *before, *(bold(mark(m)) for m in means), *after
+        yield line(bold("all"), "**geometric mean**", *columns)
 
 
-def bound_by_host(results):
+def bound_by_host(rows):
     """Rows of ours where the host took nearly all of the time, so that the GPU waited for it."""
-    found = []
-    for rows in results.cells["cell"].values():
-        for (cell, shape), row in rows.items():
-            for name, e in row.items():
-                if name.startswith("rnnfast") and e["host_seconds"] > 0.9 * e["seconds"]:
-                    found.append(
-                        f"{cell.upper()} {', '.join(map(str, shape))} {e['mode']} ({name})"
-                    )
-    return found
+    for row in rows:
+        for name, found in row["contenders"].items():
+            call = found["us_per_step"] * row["shape"][1]
+            if name.startswith("rnnfast") and found["host_us_per_call"] > 0.9 * call:
+                shape = ", ".join(map(str, row["shape"]))
+                yield f"{row['cell'].upper()} {shape} {row['mode']} ({name})"
+
+
+def iteration_table(rows):
+    labels, rated = labels_of(rows)
+    headings = [f"{label}, ms" for label in labels.values()]
+    yield from head(("model", "D = H"), *headings, *(f"vs {labels[name]}" for name in rated))
+    for row in rows:
+        ms = [row["contenders"].get(name, {}).get("ms") for name in labels]
+        ratios = [mark(median(row, name)) for name in rated]
+        yield line(row["model"], str(row["width"]), *map(figure, ms), *ratios)
+
+
+def epoch_table(rows):
+    yield from head(
+        ("BetterRnnlm by",),
+        *("seconds of an epoch", "of 40", "words/s", "perplexity after one"),
+    )
+    for row in rows:
+        seconds = f"{row['seconds']:.1f}", f"{row['seconds_of_40_epochs']:.0f}"
+        words = f"{row['words_per_second']:,}"
+        yield line(row["label"], *seconds, words, f"{row['valid_perplexity']:.2f}")
+
+
+def piece_table(items):
+    yield from head(("piece",), "measured")
+    for what, (item, number) in PIECES.items():
+        if item in items:
+            yield line(what, figure(items[item][number]))
 
 
 def describe(m):
@@ -103,33 +155,50 @@ def describe(m):
     )
 
 
-def markdown(results):
+def tables(folder):
+    """(title, lines) of each table there is something for."""
+    cells = read(folder, "cells").values()
+    for kind, prefix in KINDS.items():
+        for mode, title in MODES.items():
+            rows = [row for row in cells if (row["kind"], row["mode"]) == (kind, mode)]
+            if rows:
+                yield (
+                    f"{prefix}{title[0].lower()}{title[1:]}" if prefix else title,
+                    cell_table(rows),
+                )
+    models = read(folder, "language").values()
+    if rows := [row for row in models if "contenders" in row]:
+        yield "One training iteration of a language model", iteration_table(rows)
+    if rows := [row for row in models if "valid_perplexity" in row]:
+        yield "An epoch on Penn Treebank", epoch_table(rows)
+    if items := read(folder, "micro"):
+        yield "What the pieces of a step take", piece_table(items)
+    if lines := list(sweep_table(read(folder, "sweep").values())):
+        yield "The race of plans", lines
+
+
+def markdown(folder):
     lines = [
-        f"Machine: {describe(results.machine)}.",
-        "",
         "Times are medians by CUDA events, in us a time step. A ratio is the other's time divided "
         "by ours in the same precision, measured in turns in one run: ▲ 2.00 means that rnnfast "
         "is twice as fast, ▼ 0.50 that it takes twice as long.",
     ]
-    for kind, prefix in KINDS.items():
-        for mode, title in MODES.items():
-            if rows := results.cells[kind].get(mode):
-                title = f"{prefix}{title[0].lower()}{title[1:]}" if prefix else title
-                lines += ["", f"### {title}", "", *table(rows)]
-    if results.models:
-        title = "### One training iteration of a language model"
-        lines += ["", title, "", *model_table(results.models)]
-    if found := bound_by_host(results):
+    if gpu := read(folder, "versions").get("gpu"):
+        lines[:0] = [f"Machine: {describe(gpu)}.", ""]
+    for title, table in tables(folder):
+        lines += ["", f"### {title}", "", *table]
+    found = list(bound_by_host(r for r in read(folder, "cells").values() if r["kind"] == "cell"))
+    if found:
         lines += ["", f"The host is the slower one, not the GPU, in {'; '.join(found)}."]
     return "\n".join(lines)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("results", type=Path, help="JSON of pytest-benchmark")
+    parser.add_argument("folder", type=Path, help="$OUT of the stages")
     parser.add_argument("--into", type=Path, help="Markdown file with the marker lines")
     options = parser.parse_args()
-    text = markdown(Results(options.results))
+    text = markdown(options.folder)
     print(text)
     if options.into:
         put_between_markers(options.into, text, BEGIN, END)

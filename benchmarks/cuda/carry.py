@@ -1,0 +1,100 @@
+"""What travels to a machine where nothing can be installed and time is short.
+
+`prepare` compiles, without a GPU, every kernel that the suites ask for on an H100. They lie in
+.carry/kernels, which is a cache folder of the library's; with rnnfast's compiled modules they are
+packed into one archive, beside which Penn Treebank is put. `unpack` brings them into place there.
+As long as the column's sources stay the same no kernel is compiled twice.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+from benchmarks.cuda import runner
+from benchmarks.cuda.runner import ROOT, Suite
+
+FOLDER = ROOT / ".carry"  # git ignores it
+KERNELS, MODULES, PTB = (FOLDER / name for name in ("kernels", "modules", "ptb"))
+ARCHIVE = FOLDER / "compiled.tar.xz"
+SUITES = ("smoke", "cells", "language", "sweep", "column")  # "sanitized" asks for what "smoke" does
+TEXTS = tuple(f"ptb.{part}.txt" for part in ("train", "valid", "test"))
+HOURS = 3600.0
+
+
+def prepare(suites, dry):
+    """Fills .carry; PTB in the environment is the folder with the texts."""
+    from rnnfast.cuda.kept import sources, toolchain
+
+    made_of = KERNELS / "sources"
+    if not made_of.exists() or made_of.read_text() != sources():
+        shutil.rmtree(KERNELS, ignore_errors=True)
+    KERNELS.mkdir(parents=True, exist_ok=True)
+    made_of.write_text(sources())
+    (KERNELS / "toolchain").write_text(toolchain())
+    environment = os.environ | {"RNNFAST_CACHE": str(KERNELS), "RNNFAST_NUM_THREADS": "1"}
+    for name in suites:
+        before = count()
+        with open(FOLDER / f"{name}.log", "w", encoding="utf-8") as log:
+            suite = Suite(name, each=HOURS, total=10 * HOURS, startup=HOURS, log=log, dry=dry)
+            suite.workers, suite.on = os.cpu_count(), "benchmarks.cuda.record"
+            suite.environment = environment
+            result = runner.run(suite, FOLDER / f"{name}.json")
+        items = len(result["items"])
+        if not items:
+            raise SystemExit(f"{name}: nothing was asked for: {result.get('problem')}")
+        new = f"{count() - before} new kernels, {count()} in all"
+        print(f"{name}: {items} items, {new}, {result['seconds']} s", flush=True)
+    if texts := os.environ.get("PTB"):
+        PTB.mkdir(exist_ok=True)
+        for text in TEXTS:
+            shutil.copy(Path(texts) / text, PTB)
+    pack()
+
+
+def count(folder=KERNELS):
+    """How many kernels there are."""
+    return len(list(Path(folder).glob("*.cubin")))
+
+
+def pack():
+    """Kernels and compiled modules into the archive."""
+    part = ARCHIVE.with_suffix(".part")
+    with tarfile.open(part, "w:xz") as tar:
+        for path in sorted(KERNELS.iterdir()):
+            tar.add(path, f"{KERNELS.name}/{path.name}")
+        for path in sorted((ROOT / "rnnfast" / "cpu").glob("*.so")):
+            tar.add(path, f"{MODULES.name}/{path.name}")
+    os.replace(part, ARCHIVE)
+    print(f"{ARCHIVE.relative_to(ROOT)}: {ARCHIVE.stat().st_size / 2**20:.1f} MB")
+
+
+def unpack():
+    """Brings what was carried into place, if there is any."""
+    if ARCHIVE.exists():
+        with tarfile.open(ARCHIVE) as tar:
+            tar.extractall(FOLDER, filter="data")
+
+
+def build(say, environment, seconds):
+    """Makes `import rnnfast` work: as it is, with the carried modules, or by compiling them."""
+
+    def works():
+        words = [sys.executable, "-c", "import rnnfast"]
+        return not subprocess.run(words, cwd=ROOT, env=environment, capture_output=True).returncode
+
+    if works():
+        return say("rnnfast: already built")
+    for path in MODULES.glob("*.so"):
+        shutil.copy(path, ROOT / "rnnfast" / "cpu")
+    if works():
+        return say("rnnfast: the carried modules work here")
+    words = [sys.executable, "setup.py", "-q", "build_ext", "--inplace", "-j", str(os.cpu_count())]
+    done = subprocess.run(
+        words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds
+    )
+    if not works():
+        raise SystemExit(f"rnnfast cannot be built: {(done.stderr or done.stdout).strip()[-800:]}")
+    return say("rnnfast: built here")

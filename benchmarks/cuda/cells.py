@@ -1,0 +1,110 @@
+"""RNN, LSTM and GRU beside cuDNN's and the book's: forward, training, NumPy arrays in and out.
+
+An item is a case. Its contenders are right first (against float64), then timed in turns: us a time
+step by CUDA events, the host's us a call, and of ours what its own kernels take alone, beside the
+plan and what was predicted for it. A contender that is wrong has no time, the others have theirs.
+"""
+
+from functools import partial
+
+from benchmarks.cuda import exact, launches, machine, plans
+from benchmarks.cuda.contenders import (
+    CONTENDERS,
+    RIVALS,
+    TRANSFERRED,
+    TRANSFERS,
+    Book,
+    Case,
+    check_results,
+    why_not,
+)
+from benchmarks.cuda.race import race
+
+# N, T, D, H; what matters most first, as a run may be cut off
+SHAPES = (
+    (20, 35, 650, 650),
+    (20, 35, 100, 100),
+    (64, 50, 512, 512),
+    (32, 64, 256, 256),
+    (1, 128, 256, 256),
+    (128, 25, 1024, 1024),
+    (8, 64, 128, 128),
+    (1, 35, 100, 100),
+    (1, 1, 512, 512),
+)
+DRY_SHAPES = ((2, 3, 4, 5),)
+CELLS = (("lstm", False), ("gru", True), ("rnn", False), ("gru", False))  # and whether `after`
+MODES = ("training", "forward")
+
+
+def take_part(case, contenders, gpu):
+    """Who has computed the case rightly, and of the others why not."""
+    made, out, wrong = {}, {}, {}
+    for name, contender in contenders.items():
+        if reason := why_not(contender, gpu, case):
+            out[name] = reason
+            continue
+        made[name] = contender(case, gpu)
+        made[name].prepare()
+        made[name].run()
+    expected = exact.results(case)
+    for name in list(made):
+        try:
+            check_results(made[name], expected)
+        except AssertionError as error:
+            wrong[name] = str(error)
+            del made[name]
+    return made, out, wrong
+
+
+def measure(kind, case, contenders, rounds):
+    launches.watch()
+    gpu, clock = machine.this_gpu(), machine.Events()
+    made, out, wrong = take_part(case, contenders, gpu)
+    result, found = race(made, clock, rounds), {}
+    for name, contender in made.items():
+        row = {
+            "label": contender.label,
+            "precision": contender.precision,
+            "us_per_step": round(1e6 * result.median(name) / case.T, 3),
+            "host_us_per_call": round(1e6 * result.host_median(name), 1),
+            "calls": result.calls[name],
+        }
+        if (rival := RIVALS.get(name)) in made:
+            row["ratio"] = [round(r, 3) for r in result.ratio(name, rival)]
+        if contender.ours:
+            contender.prepare()
+            us = launches.times(contender.run, repeats=min(rounds, 5))
+            row["kernels"] = {kernel: round(t / case.T, 3) for kernel, t in us.items()}
+        found[name] = row
+    label = case.cell + "_after" * case.after
+    planned = {
+        precision: plans.described(label, case.N, case.H, precision)
+        for precision in plans.PRECISIONS
+    }
+    about = {
+        "kind": kind,
+        "cell": label,
+        "shape": list(case.shape),
+        "mode": case.mode,
+        "left_out": out,
+    }
+    row = {**about, "contenders": found, "plans": planned}
+    return {**row, "wrong": "; ".join(wrong.values())} if wrong else row
+
+
+def items(dry):
+    rounds, found = 2 if dry else 7, {}
+    for shape in DRY_SHAPES if dry else SHAPES:
+        for cell, after in CELLS:
+            for mode in MODES:
+                case = Case(cell, shape, mode, after=after)
+                them = dict(CONTENDERS)
+                if shape not in TRANSFERRED and not dry:
+                    del them[Book.name]  # whose steps take milliseconds
+                found[str(case)] = partial(measure, "cell", case, them, rounds)
+    for shape in DRY_SHAPES if dry else TRANSFERRED:
+        for mode in MODES:
+            case = Case("lstm", shape, mode)
+            found[f"{case} from NumPy"] = partial(measure, "transfers", case, TRANSFERS, rounds)
+    return found

@@ -1,0 +1,92 @@
+"""How long the column's own kernels take, launch by launch, by CUDA events.
+
+What is timed is the kernel alone: the GPU is held busy while a call is queued, so no wait for the
+host is in it. `watch` has to come before the column makes its kernels.
+"""
+
+import statistics
+import sys
+
+import numpy as np
+
+from benchmarks.cuda import micro
+from rnnfast.cuda import runtime
+
+HOLD = 4_000_000  # cycles, some 2 ms: longer than the host takes to queue a call
+
+_recorded = None  # while calls are timed: (name, start, end) of each launch
+
+
+class Watched:
+    """A kernel whose launches can be timed."""
+
+    def __init__(self, launch, name):
+        self.launch, self.name = launch, name
+
+    def __call__(self, *args):
+        if _recorded is None:
+            return self.launch(*args)
+        import cupy
+
+        start, end = cupy.cuda.Event(), cupy.cuda.Event()
+        start.record()
+        self.launch(*args)
+        end.record()
+        return _recorded.append((self.name, start, end))
+
+    def __getattr__(self, name):
+        return getattr(self.launch, name)
+
+
+def watch():
+    """From now on every kernel that a GPU makes is Watched."""
+    make = runtime.Gpu.kernel
+    if hasattr(make, "watched"):
+        return
+
+    def kernel(self, function, *args, **keywords):
+        return Watched(make(self, function, *args, **keywords), function.__name__)
+
+    kernel.watched = True
+    runtime.Gpu.kernel = kernel
+
+
+def times(call, repeats=5):
+    """{kernel: us of all its launches in a call}, medians over repeats; {} without a GPU."""
+    global _recorded
+    found = {}
+    for cupy in _held(repeats):
+        _recorded = launches = []
+        try:
+            call()
+        finally:
+            _recorded = None
+        cupy.cuda.runtime.deviceSynchronize()
+        of_call = {}
+        for name, start, end in launches:
+            us = 1e3 * cupy.cuda.get_elapsed_time(start, end)
+            of_call[name] = of_call.get(name, 0) + us
+        for name, us in of_call.items():
+            found.setdefault(name, []).append(us)
+    return {name: round(statistics.median(us), 3) for name, us in found.items()}
+
+
+def whole(call, repeats=5):
+    """us of all that a call lets the GPU do, others' products too; None without a GPU."""
+    found = []
+    for cupy in _held(repeats):
+        start, end = cupy.cuda.Event(), cupy.cuda.Event()
+        start.record()
+        call()
+        end.record()
+        end.synchronize()
+        found.append(1e3 * cupy.cuda.get_elapsed_time(start, end))
+    return round(statistics.median(found), 3) if found else None
+
+
+def _held(repeats):
+    """CuPy, again and again, while the GPU is busy for HOLD cycles; nothing without it."""
+    cupy = sys.modules.get("cupy")
+    for _ in range(repeats if cupy else 0):
+        micro.kernel("hold")((1,), (1,), (np.int64(HOLD),))
+        yield cupy

@@ -1,0 +1,235 @@
+"""What a GPU takes for the pieces of a recurrence: launches, meetings, loads, products.
+
+The planner predicts from such numbers. Kernels are CUDA C (micro.cu) by NVRTC and CuPy, so that
+they depend neither on Numba nor on the column. An item gives us, or cycles of a multiprocessor.
+"""
+
+import statistics
+import time
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+
+import rnnfast
+from benchmarks.cuda import machine
+from rnnfast import cuda
+
+THREADS = 256
+MET = (1, 2, 4, 8, 16, 32)  # groups of blocks that meet
+EXCHANGED = ((1, 8), (1, 256), (1, 1024), (4, 100), (4, 400), (16, 32), (16, 128))  # and floats
+READ = (16_384, 65_536, 262_144)  # floats that each block reads
+PRODUCTS = ((4096, 4096, 4096), (700, 650, 2600), (700, 650, 10_000), (20, 650, 2600))
+
+
+@dataclass(frozen=True)
+class Effort:
+    repeats: int  # of a piece in a launch
+    launches: int  # of which the median is taken
+    host_calls: int
+
+
+FULL, DRY = Effort(1000, 7, 200), Effort(4, 2, 3)
+effort = FULL
+
+
+@cache
+def kernel(name, cooperative=False):
+    import cupy
+
+    source = Path(__file__).with_name("micro.cu").read_text(encoding="utf-8")
+    module = cupy.RawModule(
+        code=source, options=("--std=c++17",), enable_cooperative_groups=cooperative
+    )
+    return module.get_function(name)
+
+
+def sms():
+    return cuda.what_runs().multiprocessors
+
+
+def timed(launch, repeats, cycles):
+    """us and cycles of one repetition: medians over launches, of the slowest block."""
+    import cupy
+
+    start, end, us, of_block = cupy.cuda.Event(), cupy.cuda.Event(), [], []
+    for _ in range(effort.launches + 1):
+        start.record()
+        launch()
+        end.record()
+        end.synchronize()
+        us.append(1e3 * cupy.cuda.get_elapsed_time(start, end) / repeats)
+        of_block.append(float(cycles.max()) / repeats)
+    middle = statistics.median
+    return {"us": round(middle(us[1:]), 4), "cycles": round(middle(of_block[1:]), 1)}
+
+
+def zeros(*sizes):
+    import cupy
+
+    return [cupy.zeros(size, kind) for size, kind in sizes]
+
+
+def meet(groups, width):
+    """A meeting of the blocks of each of `groups`, with `width` floats from every block."""
+    blocks = sms() // groups
+    counters, x, cycles = zeros(
+        (32 * groups, "int32"), (2 * sms() * max(width, 4), "float32"), (sms(), "int64")
+    )
+    numbers = np.int32(blocks), np.int32(width), np.int32(effort.repeats)
+
+    def launch():
+        counters.fill(0)
+        run = kernel("meet", cooperative=True)
+        run((blocks * groups,), (THREADS,), (counters, x, *numbers, cycles))
+
+    return {"blocks": blocks, **timed(launch, effort.repeats, cycles)}
+
+
+def flag(other):
+    """One way of a flag from a block to another."""
+    x, cycles = zeros((64, "int32"), (sms(), "int64"))
+
+    def launch():
+        x.fill(0)
+        numbers = np.int32(other), np.int32(effort.repeats)
+        kernel("flag", cooperative=True)((sms(),), (32,), (x, *numbers, cycles))
+
+    return timed(launch, 2 * effort.repeats, cycles)
+
+
+def read_l2(floats, same):
+    """All blocks read from L2: how many sectors of 32 bytes in a nanosecond."""
+    apart = 0 if same else floats
+    x, cycles = zeros((floats * (1 if same else sms()), "float32"), (sms(), "int64"))
+    repeats = max(1, effort.repeats // 20)
+
+    def launch():
+        numbers = np.int32(floats), np.int32(apart), np.int32(repeats)
+        kernel("read_l2")((sms(),), (THREADS,), (x, *numbers, cycles))
+
+    found = timed(launch, repeats, cycles)
+    return {**found, "sectors_per_ns": round(sms() * floats / 8 / found["us"] / 1e3, 2)}
+
+
+def chase_l2():
+    """The latency of one load."""
+    import cupy
+
+    places = 4 * np.random.default_rng(0).permutation(4096)
+    x = np.zeros(4 * 4096, np.float32)
+    x[places] = np.roll(places, -1)
+    there, (cycles,) = cupy.asarray(x), zeros((1, "int64"))
+
+    def launch():
+        kernel("chase_l2")((1,), (1,), (there, np.int32(effort.repeats), cycles))
+
+    return timed(launch, effort.repeats, cycles)
+
+
+def throughput(name, instructions, threads, *numbers, shared=0):
+    """Cycles of a multiprocessor for an instruction of a warp."""
+    (cycles,) = zeros((sms(), "int64"))
+
+    def launch():
+        values = (*map(np.int32, (*numbers, effort.repeats)), cycles)
+        kernel(name)((sms(),), (threads,), values, shared_mem=shared)
+
+    found = timed(launch, effort.repeats, cycles)
+    each = found["cycles"] / instructions / (threads / 32)
+    return {**found, "cycles_per_warp_instruction": round(each, 3)}
+
+
+def launches(cooperative, blocks):
+    """A launch of a kernel that does nothing: on the host, and on the GPU from one to the next."""
+    arrays, numbers = zeros(*[(4, "float32")] * 10), (np.int32(0),) * 4
+    run, clock = kernel("nothing", cooperative), machine.Events()
+    times = [
+        clock.time(lambda: run((blocks,), (THREADS,), (*arrays, *numbers)), effort.host_calls)
+        for _ in range(effort.launches)
+    ]
+    gpu, host = (statistics.median(t) * 1e6 for t in zip(*times, strict=True))
+    return {"us": round(gpu, 2), "host_us": round(host, 2)}
+
+
+def host_calls():
+    """Host us of the CuPy calls that a layer's call is made of."""
+    import cupy
+
+    a, b, c = (cupy.zeros((100, 100), "float32") for _ in range(3))
+    calls = {
+        "empty": lambda: cupy.empty((20, 35, 100), "float32"),
+        "zeros": lambda: cupy.zeros((20, 35, 100), "float32"),
+        "ascontiguousarray": lambda: cupy.ascontiguousarray(a),
+        "reshape": lambda: a.reshape(50, 200),
+        "copy": a.copy,
+        "matmul": lambda: cupy.matmul(a, b, out=c),
+        "sum": lambda: a.sum(axis=0, out=c[0]),
+        "getDevice": cupy.cuda.runtime.getDevice,
+    }
+    found = {}
+    for name, call in calls.items():
+        call()
+        cupy.cuda.runtime.deviceSynchronize()
+        begin = time.perf_counter()
+        for _ in range(effort.host_calls):
+            call()
+        found[name] = round((time.perf_counter() - begin) / effort.host_calls * 1e6, 2)
+        cupy.cuda.runtime.deviceSynchronize()
+    return found
+
+
+def product(m, k, n, precision):
+    """A product outside of the recurrence, which is cuBLAS's."""
+    gpu, clock = cuda.what_runs(), machine.Events()
+    random = np.random.default_rng(0)
+    a, b = (gpu.xp.array(random.standard_normal(s).astype("f")) for s in ((m, k), (k, n)))
+    out = gpu.xp.empty((m, n), "float32")
+
+    def run():
+        gpu.matmul(a, b, out=out)
+
+    rnnfast.set_float32_matmul_precision(precision)
+    try:
+        clock.time(run, 2)
+        seconds = statistics.median(clock.time(run, 10)[0] for _ in range(effort.launches))
+    finally:
+        rnnfast.set_float32_matmul_precision("highest")
+    tflops = 2 * m * k * n / seconds / 1e12
+    return {"us": round(1e6 * seconds, 2), "tflops": round(tflops, 2)}
+
+
+def items(dry):
+    global effort
+    effort = DRY if dry else FULL
+    found = {
+        "launch": partial(launches, False, 1),
+        "launch, all blocks": partial(launches, False, sms()),
+        "launch, cooperative": partial(launches, True, sms()),
+        "host calls": host_calls,
+    }
+    for groups in MET:
+        if groups <= sms():
+            found[f"meet, {groups} groups"] = partial(meet, groups, 0)
+    for groups, width in EXCHANGED:
+        if groups <= sms():
+            found[f"meet, {groups} groups, {width} floats a block"] = partial(meet, groups, width)
+    for other in sorted({1, sms() // 2, sms() - 1}):
+        found[f"flag to block {other}"] = partial(flag, other)
+    found["chase L2"] = chase_l2
+    for floats in READ[:1] if dry else READ:
+        found[f"read L2, {floats} floats, the same"] = partial(read_l2, floats, True)
+        found[f"read L2, {floats} floats each"] = partial(read_l2, floats, False)
+    for apart in (0, 4):
+        more = {"shared": 4 * 4096}
+        found[f"read shared, {apart} apart"] = partial(
+            throughput, "read_shared", 16, THREADS, apart, **more
+        )
+    for threads in (THREADS, 2 * THREADS):
+        found[f"ffma, {threads} threads"] = partial(throughput, "ffma", 16, threads)
+        found[f"mma, {threads} threads"] = partial(throughput, "mma", 8, threads)
+    for sizes in PRODUCTS[-1:] if dry else PRODUCTS:
+        for precision in ("highest", "high"):
+            found[f"product {sizes} {precision}"] = partial(product, *sizes, precision)
+    return found
