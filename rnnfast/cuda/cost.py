@@ -58,10 +58,9 @@ def _ffma_forward(t, cell_warps):
     each = 2 * rounds + t.fours * t.rows * (1 + 4 * t.width) + t.rows * vectors(t.width)
     added = t.parts * vectors(t.columns) + (t.parts - 1) * t.columns
     addresses = min(WARP, -(-WARP // t.across) + 1)
-    waves = (
-        t.warps * (4 * rounds + t.fours * t.rows * -(-addresses // 8) + t.rows * t.width)
-        + cell_warps * t.parts * t.columns
-    )
+    waves = t.warps * (
+        4 * rounds + t.fours * t.rows * -(-addresses // 8) + t.rows * t.width
+    ) + t.parts * -(-t.units * t.rows * t.columns // WARP)
     return each, added, waves, 0
 
 
@@ -86,7 +85,7 @@ def _ffma_back(t, cell_warps):
 
 def _mma_back(t, cell_warps):
     mmas = t.eights * t.receivers * t.terms
-    each = 2 * mmas + 2 * t.eights * t.terms + 4 * t.eights * t.receivers + 5 * t.fetches + 2
+    each = 2 * mmas + 2 * t.eights * t.terms + 8 * t.eights * t.receivers + 5 * t.fetches + 2
     waves = t.warps * 2 * t.eights * t.terms + cell_warps * (t.adders + t.columns)
     return each, 2 * t.adders + 2 * t.columns, waves + t.parcel // 32, mmas
 

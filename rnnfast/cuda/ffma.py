@@ -16,7 +16,7 @@ from rnnfast.cuda.ptx import (
     shared_address,
     store,
 )
-from rnnfast.cuda.straight import floats, gather_sums, multiply_add, widths
+from rnnfast.cuda.straight import floats, gather_sums, multiply_add
 
 IN_FLIGHT = 8  # fours that a thread loads before it stores the first
 
@@ -116,7 +116,9 @@ def multiply_rows(tile):
 
 def spread_sums(tile):
     """spread(s, i, sums): rows of this thread's sums, `tile.sums` floats apart."""
-    apart, width = tile.sums, tile.width
+    apart, width, piece = tile.sums, tile.width, tile.piece
+    pieces = [(k // piece * piece * tile.across + k % piece, k) for k in range(width)]
+    vector = next(w for w in (4, 2, 1) if piece % w == 0 and apart % w == 0)
 
     @intrinsic
     def spread(typing_context, s, i, sums):
@@ -124,9 +126,9 @@ def spread_sums(tile):
             out = shared_address(context, builder, signature, args, 0)
             values = cgutils.unpack_tuple(builder, args[2])
             for n in range(tile.rows):
-                for k, w in widths(apart, width):
-                    to = beyond(builder, out, n * apart + k)
-                    store(builder, "st.shared", to, values[n * width + k : n * width + k + w])
+                for at, k in pieces[::vector]:
+                    to = beyond(builder, out, n * apart + at)
+                    store(builder, "st.shared", to, values[n * width + k : n * width + k + vector])
             return context.get_dummy_value()
 
         return types.void(s, i, sums), generate
@@ -150,7 +152,7 @@ def make_forward(gpu, tile, base):
     cuda, hold = gpu.cuda, gpu.hold
     own, across, columns, parts = tile.own, tile.across, tile.columns, tile.parts
     rows, apart, units, last = tile.rows, tile.sums, tile.units, tile.H - 1
-    start = base + tile.exchanged
+    start, piece = base + tile.exchanged, tile.piece
     weights, copy, multiply = load_weights(tile), copy_rows(tile), multiply_rows(tile)
     spread, gather = spread_sums(tile), gather_sums(parts, rows * apart, columns)
     IDLE, LOCAL = tile.threads > across * parts, tile.local
@@ -160,8 +162,10 @@ def make_forward(gpu, tile, base):
         """Where the thread's terms and its sums lie in s, and those of its unit and row."""
         thread = cuda.threadIdx.x
         part = min(thread // across, parts - 1)
-        sums = start + part * rows * apart + thread % across * own * columns
-        of_unit = start + min(row, rows - 1) * apart + unit * columns
+        sums = start + part * rows * apart + thread % across * piece
+        first = unit % own * columns
+        of_unit = first // piece * piece * across + unit // own * piece + first % piece
+        of_unit += start + min(row, rows - 1) * apart
         return hold(base + 4 * part), hold(sums), hold(of_unit)
 
     @gpu.device

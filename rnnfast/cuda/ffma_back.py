@@ -25,10 +25,12 @@ from rnnfast.cuda.straight import fetch_shares, floats, gather_sums, multiply_ad
 def load_weights(tile):
     """weights(Wh, k, j): [receiver][unit][gate] of rows k, k + across, ... and units from j on.
 
-    In the place of what lies beyond, the last: its dA is 0, or nobody receives it.
+    In the place of rows that lie beyond, the last: nobody receives it. In slices also in the place
+    of such units: their dA is 0.
     """
     H, G = tile.H, tile.G
-    whole = tile.blocks * tile.units <= H and tile.slices * tile.of_slice <= tile.units
+    whole = tile.slices == 1 or tile.blocks * tile.units <= H
+    whole = whole and tile.slices * tile.of_slice <= tile.units
 
     @intrinsic
     def weights(typing_context, Wh, k, j):
@@ -141,7 +143,7 @@ def make_back(gpu, tile, base):
     of_slice, slices, received = tile.of_slice, tile.slices, base + tile.received
     parcel, sources, blocks, adders = tile.parcel, tile.sources, tile.blocks, tile.adders
     fours, LOCAL = parcel // 4, tile.local
-    ADDING = adders * fours
+    ADDING, WHOLE, last = adders * fours, slices == 1, max(0, tile.H - units)
     weights, places, send_, fetch = (
         *(load_weights(tile), find_places(tile), send_shares(tile)),
         fetch_shares(tile, parcel),
@@ -164,6 +166,8 @@ def make_back(gpu, tile, base):
         fetched = ((group * blocks + block) * sources + adder) * parcel + four
         of_unit = unit // of_slice
         own = row_ * row + of_unit * terms + (unit - of_unit * of_slice) * columns
+        if WHOLE:  # the last block begins earlier, and what it has twice stays 0
+            own += (block * units - min(block * units, last)) * columns
         return (
             hold(k),
             hold(base + slice_ * terms),
@@ -177,7 +181,10 @@ def make_back(gpu, tile, base):
         thread = cuda.threadIdx.x
         slice_ = min(thread // across, slices - 1)
         k = thread - thread // across * across
-        return weights(Wh, k, block * units + slice_ * of_slice)
+        j = block * units + slice_ * of_slice
+        if WHOLE:
+            j = min(j, last)
+        return weights(Wh, k, j)
 
     @gpu.device
     def put(s, at, values):

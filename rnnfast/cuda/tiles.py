@@ -82,6 +82,11 @@ class FfmaForward(Tile):
         return -(-self.units // self.own)
 
     @property
+    def piece(self):
+        """Sums of a thread that lie side by side: by fours no bank is met twice."""
+        return 4 if self.width > 4 and 4 % self.columns == 0 else self.width
+
+    @property
     def parts(self):
         return self.threads // self.across
 
@@ -107,7 +112,7 @@ class FfmaForward(Tile):
 
     @property
     def shared(self):
-        return self.exchanged + self.parts * self.rows * self.sums
+        return self.exchanged + up(self.parts * self.rows * self.sums, 4)
 
     @property
     def weights(self):
