@@ -9,8 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from compiled import kernel_names
-from ptx.execute import why_missing
-from ptx.gpu import PtxGpu
+from on_cuda import in_software
 
 import rnnfast
 from rnnfast import cuda, kernels
@@ -32,11 +31,8 @@ SHAPE = (3, 2, 4, 6)
 @pytest.fixture
 def gpu():
     """A GPU in software and PyTorch's CPU in the place of a GPU's."""
-    if reason := why_missing():
-        pytest.skip(reason)
-    cuda.use(PtxGpu(seed=0))
-    yield machine.Gpu(Cupy(), "cpu")
-    cuda.use(None)
+    with in_software(new=True, seed=0):
+        yield machine.Gpu(Cupy(), "cpu")
     rnnfast.set_float32_matmul_precision("highest")
 
 
@@ -222,19 +218,13 @@ def test_race_of_somebody_slow_has_fewer_rounds():
 # The sanitizer's cases
 
 
-@pytest.mark.skipif("cuda" in kernels.devices(), reason="benchmarks/gpu.sh runs them there")
 @pytest.mark.parametrize("name", sanitize.cases())
 def test_sanitizer_cases(name):
     """Right in two schedules, with races watched."""
-    if reason := why_missing():
-        pytest.skip(reason)
-    try:
-        for seed in (None, 1):
-            cuda.use(PtxGpu(seed=seed, races=True))
+    for seed in (None, 1):
+        with in_software(new=True, seed=seed, races=True):
             error, tolerance = sanitize.cases()[name]()
             assert error <= tolerance
-    finally:
-        cuda.use(None)
 
 
 def test_every_kernel_is_in_the_sanitizers_cases(gpu, capsys):

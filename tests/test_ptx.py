@@ -127,6 +127,17 @@ def test_lop3():
     check("lop3.b32 {}, {}, 0xB8;", "u4", ["u4"] * 3, expected)
 
 
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize(("at", "count"), [(0, 8), (7, 3), (20, 40), (3, 255)])
+def test_bits_put_into_others(bits, at, count):
+    def expected(a, b):
+        mask = (1 << count) - 1 << at
+        return (b & ~mask) | (a << at & mask)
+
+    kind = f"u{bits // 8}"
+    check(f"bfi.b{bits} {{}}, {at}, {count};", kind, [kind] * 2, expected)
+
+
 FLOAT = {
     "add.{}": np.add,
     "sub.{}": np.subtract,
@@ -247,6 +258,12 @@ def test_conversions(kind):
                 *(k, [KINDS[other]]),
                 lambda a, function=function: nearest(kind, function(a)),
             )
+
+
+def test_conversions_of_the_lower_half():
+    """A register of 8 bytes that is read as one of 4."""
+    check("cvt.rn.f32.s32 {}, {};", "f4", ["i8"], lambda a: np.int64(a).astype("i4").astype("f4"))
+    check("cvt.s64.s32 {}, {};", "i8", ["i8"], lambda a: np.int64(a).astype("i4"))
 
 
 def test_conversions_of_floats():
