@@ -65,7 +65,7 @@ def test_other_cells_in_proportion(name, options, shape):
         assert found.conflicts <= MOST_CONFLICTS
 
 
-FIXED = 200  # cycles of a step that every product has
+FIXED = 400  # cycles of a step that every product has: meeting, sums, what a unit does
 
 
 @shapes

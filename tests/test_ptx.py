@@ -135,7 +135,7 @@ def test_bits_put_into_others(bits, at, count):
         return (b & ~mask) | (a << at & mask)
 
     kind = f"u{bits // 8}"
-    check(f"bfi.b{bits} {{}}, {at}, {count};", kind, [kind] * 2, expected)
+    check(f"bfi.b{bits} {{}}, {{}}, {at}, {count};", kind, [kind] * 2, expected)
 
 
 FLOAT = {

@@ -18,6 +18,7 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 
 import numpy as np
 
@@ -48,7 +49,7 @@ class Figures:
     blocks: int
     threads: int
     loops: tuple
-    kernels: tuple  # names
+    launches: int  # for four steps
 
     @property
     def conflicts(self):
@@ -104,7 +105,7 @@ def _figures(few, many):
             total.update(_totals(kernel))
     blocks = max(max(kernel.grids) for kernel in many)
     share = min(MULTIPROCESSORS, blocks)
-    step = {key: (four[key] - two[key]) / 2 for key in four}
+    step = Counter({key: (four[key] - two[key]) / 2 for key in four})
     loops = {key[1:] for key in step if key[0] == "loop"}
     return Figures(
         issue=step["issue"] / share / SCHEDULERS,
@@ -114,10 +115,10 @@ def _figures(few, many):
         blocks=blocks,
         threads=max(kernel.threads for kernel in many),
         loops=tuple(
-            (line, step["loop", name, line] / share, step.get(("needed", name, line), 0) / share)
+            (line, step["loop", name, line] / share, step["needed", name, line] / share)
             for name, line in sorted(loops)
         ),
-        kernels=tuple(kernel.name for kernel in many),
+        launches=sum(len(kernel.grids) for kernel in many),
     )
 
 
@@ -190,12 +191,16 @@ HEADINGS = (
 
 
 def rows():
+    """Of kernels that take all steps at once."""
     for N, H in SHAPES:
-        for cell, options in VARIANTS:
-            for precision in PRECISIONS:
-                for direction, f in figures(cell, N, H, precision, tuple(options.items())).items():
-                    if precision == "tf32" and not any("grid" in name for name in f.kernels):
-                        continue
+        for (cell, options), precision in product(VARIANTS, PRECISIONS):
+            found = figures(cell, N, H, precision, tuple(options.items()))
+            if precision == "float32":
+                exact = found
+            elif found == exact:  # no tensor cores
+                continue
+            for direction, f in found.items():
+                if f.launches == 1:
                     name = " ".join((cell, *options, direction))
                     yield (
                         *(name, f"{N}, {H}", precision, f"{f.blocks} x {f.threads}"),
