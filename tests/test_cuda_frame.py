@@ -93,7 +93,7 @@ def test_steps(gpu, monkeypatch, variant, dtype):
 def test_tf32(gpu, monkeypatch, high, variant, units, rows, passes):
     """More than eight samples, more than one tile of units; both ways to call."""
     cell, options = variant
-    plan_as(monkeypatch, frame(units, rows, 128, "tf32", passes=passes))
+    plan_as(monkeypatch, frame(units, rows, 256, "tf32", passes=passes))
     tolerance = tf32_tolerance(9, 3, 4, 37)
     if rows == 9:
         check_lengths(cell, make_problem(cell, (9, 3, 4, 37), **EVERY_WAY, **options), tolerance)
