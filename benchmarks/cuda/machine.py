@@ -30,7 +30,7 @@ ASKED = (  # of nvidia-smi
 
 @dataclass(frozen=True)
 class Gpu:
-    """Where the contenders' arrays are. Tests put the simulator's and PyTorch's "cpu" here."""
+    """Where the contenders' arrays are. Tests put arrays in software and PyTorch's "cpu" here."""
 
     xp: ModuleType  # cupy
     torch_device: str | None  # None where PyTorch has no CUDA

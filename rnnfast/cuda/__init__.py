@@ -19,7 +19,7 @@ def available():
 
 
 def use(runtime):
-    """Run this column on `runtime` (None: the GPU again); tests use it for a simulator."""
+    """Run this column on `runtime` (None: the GPU again); tests use it for a GPU in software."""
     global _runtime
     _runtime = runtime
 

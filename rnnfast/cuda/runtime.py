@@ -2,7 +2,7 @@
 
 Numba compiles (no GPU needed), CuPy owns memory, streams and launches. A kernel is written as a
 plain function inside a factory that takes the names it uses from a runtime (`cuda = gpu.cuda`),
-so that a test can run the same function in a simulator.
+so that a test can put a GPU in software in its place.
 """
 
 import contextlib
