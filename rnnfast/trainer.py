@@ -476,7 +476,7 @@ def eval_accuracy(model, corpus, batch_size=10, time_size=35):
     """How often the likeliest next id is the right one, from 0 to 1; else as eval_perplexity."""
 
     def share(xs, ts):
-        return float((model.predict(xs).argmax(axis=2) == ts).mean())
+        return float((io.to_numpy(model.predict(xs)).argmax(axis=2) == ts).mean())
 
     with frozen(model):
         return _mean_of_batches("eval_accuracy", model, corpus, batch_size, time_size, share)
@@ -536,7 +536,7 @@ def eval_labels(model, xs, ts, batch_size=500, *, lengths=None):
         raise ValueError("eval_labels: ts must have a label to guess, got none")
     right = 0
     for rows in batches:
-        scores = model.predict(xs[rows], **_given(lengths, rows))
+        scores = io.to_numpy(model.predict(xs[rows], **_given(lengths, rows)))
         right += int(((scores.argmax(axis=-1) == ts[rows]) & counted[rows]).sum())
     return right / int(counted.sum())
 

@@ -40,11 +40,9 @@ def frame(units, rows, threads=64, precision="float32", **more):
     """A rule for `plan_as`: units of a block, samples of a pass."""
 
     def plan(cell, forward, N, H):
-        if len(cell.products) > 1:
-            more.pop("passes", None)
-        if precision == "float32" and units > H:
-            return planner.frame_plan(cell, forward, N, H, precision, H, rows, threads, **more)
-        return planner.frame_plan(cell, forward, N, H, precision, units, rows, threads, **more)
+        own = {name: n for name, n in more.items() if name != "passes" or len(cell.products) == 1}
+        least = min(units, H) if precision == "float32" else units
+        return planner.frame_plan(cell, forward, N, H, precision, least, rows, threads, **own)
 
     return plan
 

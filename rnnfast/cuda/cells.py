@@ -39,6 +39,11 @@ class Cell:
         return (tuple(range(self.gates)),)
 
     @property
+    def constants(self):
+        """Numbers of a unit that are the same in every step."""
+        return self.biases + self.peepholes
+
+    @property
     def two_biases(self):
         """Whether b is (2, G*H): one of x Wx, one of h Wh."""
         return self.biases > self.gates

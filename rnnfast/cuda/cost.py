@@ -7,7 +7,7 @@ follows from the constants below.
 
 from dataclasses import dataclass
 
-from rnnfast.cuda.tiles import WARP, FfmaBack, FfmaForward, MmaForward
+from rnnfast.cuda.tiles import WARP, FfmaBack, FfmaForward, MmaBack, MmaForward
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,13 @@ def _mma_back(t, cell_warps):
     return each, 2 * t.adders + 2 * t.columns, waves + t.parcel // 32, mmas
 
 
-def of_tile(t, cell_warps):
-    """Instructions of each warp, of one with cells, wavefronts, mma of a warp."""
-    if isinstance(t, (FfmaForward, FfmaBack)):
-        return (_ffma_forward if t.forward else _ffma_back)(t, cell_warps)
-    return (_mma_forward if isinstance(t, MmaForward) else _mma_back)(t, cell_warps)
+# Of a kind of tile: instructions of each warp, of one with cells, wavefronts, mma of a warp
+OF_TILE = {
+    FfmaForward: _ffma_forward,
+    FfmaBack: _ffma_back,
+    MmaForward: _mma_forward,
+    MmaBack: _mma_back,
+}
 
 
 def of_frame(cell, plan, N, multiprocessors):
@@ -104,7 +106,7 @@ def of_frame(cell, plan, N, multiprocessors):
     slowest = -(-warps // 4)  # warps of a scheduler, each a quarter of the multiprocessor
     issue = shared = mma = work = 0
     for t in plan.tiles:
-        each, added, waves, mmas = of_tile(t, cell_warps)
+        each, added, waves, mmas = OF_TILE[type(t)](t, cell_warps)
         each += EACH_WARP / len(plan.tiles) + MEETING
         added += CELL / len(plan.tiles) + GATE * t.columns
         issue += plan.passes * (each * warps + added * cell_warps) / 4

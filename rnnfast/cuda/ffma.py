@@ -155,10 +155,10 @@ def make_forward(gpu, tile, base):
     start, piece = base + tile.exchanged, tile.piece
     weights, copy, multiply = load_weights(tile), copy_rows(tile), multiply_rows(tile)
     spread, gather = spread_sums(tile), gather_sums(parts, rows * apart, columns)
-    IDLE, LOCAL = tile.threads > across * parts, tile.local
+    ALL, LOCAL = tile.threads == across * parts, tile.local
 
     @gpu.device
-    def place(block, group, row, unit):
+    def place(row, unit):
         """Where the thread's terms and its sums lie in s, and those of its unit and row."""
         thread = cuda.threadIdx.x
         part = min(thread // across, parts - 1)
@@ -183,10 +183,7 @@ def make_forward(gpu, tile, base):
             copy(x, i, s, base, thread)
             cuda.syncthreads()
         sums = multiply(s, at[0], W)
-        if IDLE:
-            if thread < across * parts:
-                spread(s, at[1], sums)
-        else:
+        if ALL or thread < across * parts:  # threads beyond the last part repeat it
             spread(s, at[1], sums)
         cuda.syncthreads()
 

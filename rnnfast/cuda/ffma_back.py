@@ -19,7 +19,7 @@ from rnnfast.cuda.ptx import (
     shared_address,
     store,
 )
-from rnnfast.cuda.straight import fetch_shares, floats, gather_sums, multiply_add, put_floats
+from rnnfast.cuda.straight import floats, make_receiving, multiply_add, put_floats
 
 
 def load_weights(tile):
@@ -141,15 +141,11 @@ def make_back(gpu, tile, base):
         *(tile.units, tile.columns, tile.across, tile.terms, tile.row),
     )
     of_slice, slices, received = tile.of_slice, tile.slices, base + tile.received
-    parcel, sources, blocks, adders = tile.parcel, tile.sources, tile.blocks, tile.adders
-    fours, LOCAL = parcel // 4, tile.local
-    ADDING, WHOLE, last = adders * fours, slices == 1, max(0, tile.H - units)
-    weights, places, send_, fetch = (
-        *(load_weights(tile), find_places(tile), send_shares(tile)),
-        fetch_shares(tile, parcel),
-    )
-    put_, put_four = put_floats(columns), put_floats(4)
-    gather = gather_sums(sources if LOCAL else adders, parcel, 1)
+    parcel, sources, blocks, fours = tile.parcel, tile.sources, tile.blocks, tile.parcel // 4
+    LOCAL, WHOLE, last = tile.local, slices == 1, max(0, tile.H - units)
+    weights, places, send_ = load_weights(tile), find_places(tile), send_shares(tile)
+    put_ = put_floats(columns)
+    receive, total = make_receiving(gpu, tile, received, parcel)
 
     @gpu.device
     def place(block, group, row_, unit):
@@ -173,7 +169,8 @@ def make_back(gpu, tile, base):
             hold(base + slice_ * terms),
             hold(base + own),
             hold(fetched),
-        ), places(k, first)
+            places(k, first),
+        )
 
     @gpu.device
     def begin(Wh, block):
@@ -189,25 +186,11 @@ def make_back(gpu, tile, base):
     @gpu.device
     def put(s, at, values):
         """dA of the thread's unit and row, to be multiplied."""
-        put_(s, at[0][2], values)
+        put_(s, at[2], values)
 
     @gpu.device
     def send(x, i, s, W, at):
         """Multiplies what was put, and hands it out from x[i] on."""
-        send_(x, i, at[1], at[0][0], s, at[0][1], W)
-
-    @gpu.device
-    def receive(x, i, s, at):
-        """What came from the sources, from x[i] on, to shared memory; the block meets."""
-        if not LOCAL:
-            thread = cuda.threadIdx.x
-            if thread < ADDING:
-                put_four(s, received + 4 * thread, fetch(x, i, at[0][3], thread))
-            cuda.syncthreads()
-
-    @gpu.device
-    def total(s, at):
-        """What the thread's unit and row get from all sources."""
-        return gather(s, received + cuda.threadIdx.x)[0]
+        send_(x, i, at[4], at[0], s, at[1], W)
 
     return place, begin, put, send, receive, total

@@ -105,3 +105,31 @@ def make_memory(gpu, plan, start, count):
         return get(s, start + r * count * threads + cuda.threadIdx.x)
 
     return remember, recall
+
+
+def make_who(gpu, plan):
+    """who(): a thread's block of the group, group, row, unit of the block, j of H; n of pass 0."""
+    cuda, blocks, units = gpu.cuda, plan.blocks, plan.units
+    samples = plan.rows * plan.passes
+
+    @gpu.device
+    def who():
+        block = cuda.blockIdx.x % blocks
+        group = cuda.blockIdx.x // blocks
+        row = cuda.threadIdx.x // units
+        u = cuda.threadIdx.x % units
+        return block, group, row, u, block * units + u, group * samples + row
+
+    return who
+
+
+def make_clear(gpu, plan):
+    """clear(s, start, count): zeros, by all threads."""
+    cuda, zero, threads = gpu.cuda, gpu.zero, plan.threads
+
+    @gpu.device
+    def clear(s, start, count):
+        for e in range(cuda.threadIdx.x, count, threads):
+            s[start + e] = zero
+
+    return clear

@@ -5,7 +5,15 @@ from functools import cache
 import numpy as np
 
 from rnnfast.cuda.cells import equations_back
-from rnnfast.cuda.frame import COUNTER, make_meeting, make_memory, make_own_steps, make_product
+from rnnfast.cuda.frame import (
+    COUNTER,
+    make_clear,
+    make_meeting,
+    make_memory,
+    make_own_steps,
+    make_product,
+    make_who,
+)
 from rnnfast.cuda.tuples import add_first, columns, constants, put, put_columns, take
 
 
@@ -13,13 +21,13 @@ from rnnfast.cuda.tuples import add_first, columns, constants, put, put_columns,
 def make_frame_back(gpu, cell, masked, ragged, plan):
     """The kernel of all steps back, for launches of plan.grid blocks."""
     cuda, hold, zero, float32 = gpu.cuda, gpu.hold, gpu.zero, gpu.float32
-    H, G, UNITS, ROWS, PASSES = plan.H, cell.gates, plan.units, plan.rows, plan.passes
-    BLOCKS, THREADS, LOCAL, TWO = plan.blocks, plan.threads, plan.local, len(plan.tiles) > 1
+    H, G, ROWS, PASSES = plan.H, cell.gates, plan.rows, plan.passes
+    BLOCKS, LOCAL, TWO, MANY = plan.blocks, plan.local, len(plan.tiles) > 1, PASSES > 1
     SEPARATE = cell.separate
     signal, wait = make_meeting(gpu, not LOCAL)
-    CONSTANTS, MANY = cell.biases + cell.peepholes, PASSES > 1
     own_steps = make_own_steps(gpu, ragged, ROWS * PASSES)
-    keep_constants, constants_again = make_memory(gpu, plan, plan.constants, CONSTANTS)
+    who, clear = make_who(gpu, plan), make_clear(gpu, plan)
+    keep_constants, constants_again = make_memory(gpu, plan, plan.constants, cell.constants)
     remember, recall = make_memory(gpu, plan, plan.memory, len(cell.states))
     first_back, step_back = equations_back(gpu, cell, "float32")
     SIZE = plan.tiles[-1].exchanged
@@ -39,24 +47,16 @@ def make_frame_back(gpu, cell, masked, ragged, plan):
         dhs, A, B, Wh, b, Wp, initial, m, kept, final, x, x2, counters, ends, N, T, start, ahead
     ):
         s = cuda.shared.array(0, float32)
-        tid = cuda.threadIdx.x
-        block = cuda.blockIdx.x % BLOCKS
-        group = cuda.blockIdx.x // BLOCKS
-        row = tid // UNITS
-        u = tid % UNITS
-        j = block * UNITS + u
+        block, group, row, u, j, n0 = who()
         mine = (row < ROWS) & (j < H)
-        n0 = group * ROWS * PASSES + row
         keep_constants(s, 0, constants_of(b, Wp, min(j, H - 1)))
         W = begin(Wh, block)
         own = place(block, group * PASSES, row, u)
-        for e in range(tid, TERMS, THREADS):  # what nobody has written is 0
-            s[e] = zero
+        clear(s, 0, TERMS)  # what nobody has written is 0
         if TWO:
             W2 = begin2(Wh, block)
             own2 = place2(block, group, row, u)
-            for e in range(tid, TERMS2, THREADS):
-                s[BASE + e] = zero
+            clear(s, BASE, TERMS2)
         for r in range(PASSES):
             n = n0 + r * ROWS
             if mine & (n < N):
@@ -165,4 +165,4 @@ def make_frame_back(gpu, cell, masked, ragged, plan):
 
     states, kept = len(cell.states), len(cell.kept)
     signature = f"*f *f *f *f *f *f {states}*f *f {kept}*f {states}*f *f *f *i *i i i i i"
-    return gpu.kernel(back_kernel, signature, THREADS, plan.shared, cooperative=not LOCAL)
+    return gpu.kernel(back_kernel, signature, plan.threads, plan.shared, cooperative=not LOCAL)

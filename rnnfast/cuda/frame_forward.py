@@ -5,7 +5,15 @@ from functools import cache
 import numpy as np
 
 from rnnfast.cuda.cells import equations
-from rnnfast.cuda.frame import COUNTER, make_meeting, make_memory, make_own_steps, make_product
+from rnnfast.cuda.frame import (
+    COUNTER,
+    make_clear,
+    make_meeting,
+    make_memory,
+    make_own_steps,
+    make_product,
+    make_who,
+)
 from rnnfast.cuda.tuples import columns, constants, put, put_columns, take
 
 
@@ -30,13 +38,13 @@ def make_publish(gpu, tile, base):
 def make_frame_forward(gpu, cell, masked, ragged, plan):
     """The kernel of all steps forward, for launches of plan.grid blocks."""
     cuda, hold, zero, float32 = gpu.cuda, gpu.hold, gpu.zero, gpu.float32
-    H, G, UNITS, ROWS, PASSES = plan.H, cell.gates, plan.units, plan.rows, plan.passes
-    BLOCKS, THREADS, LOCAL, TWO = plan.blocks, plan.threads, plan.local, len(plan.tiles) > 1
-    BETWEEN = PASSES > 1 and plan.tf32  # passes of tensor cores have no other barrier between
+    H, G, ROWS, PASSES = plan.H, cell.gates, plan.rows, plan.passes
+    BLOCKS, LOCAL, TWO, MANY = plan.blocks, plan.local, len(plan.tiles) > 1, PASSES > 1
+    BETWEEN = MANY and plan.tf32  # passes of tensor cores have no other barrier between
     signal, wait = make_meeting(gpu, not LOCAL)
-    CONSTANTS, MANY = cell.biases + cell.peepholes, PASSES > 1
     own_steps = make_own_steps(gpu, ragged, ROWS * PASSES)
-    keep_constants, constants_again = make_memory(gpu, plan, plan.constants, CONSTANTS)
+    who, clear = make_who(gpu, plan), make_clear(gpu, plan)
+    keep_constants, constants_again = make_memory(gpu, plan, plan.constants, cell.constants)
     remember, recall = make_memory(gpu, plan, plan.memory, len(cell.states))
     first, step = equations(gpu, cell, "float32")
     place, begin, run, total, seen = make_product(gpu, plan.tiles[0], 0)
@@ -55,26 +63,18 @@ def make_frame_forward(gpu, cell, masked, ragged, plan):
         A, Wh, b, Wp, initial, m, hs, kept, final, x, x2, counters, ends, N, T, start, ahead, train
     ):
         s = cuda.shared.array(0, float32)
-        tid = cuda.threadIdx.x
-        block = cuda.blockIdx.x % BLOCKS
-        group = cuda.blockIdx.x // BLOCKS
-        row = tid // UNITS
-        u = tid % UNITS
-        j = block * UNITS + u
+        block, group, row, u, j, n0 = who()
         mine = (row < ROWS) & (j < H)
-        n0 = group * ROWS * PASSES + row
         keep_constants(s, 0, constants_of(b, Wp, min(j, H - 1)))
         W = begin(Wh, block)
-        own = place(block, 0, row, u)
+        own = place(row, u)
         if TWO:
             W2 = begin2(Wh, block)
-            own2 = place2(block, 0, row, u)
+            own2 = place2(row, u)
         if LOCAL:  # the padding of h
-            for e in range(tid, SIZE, THREADS):
-                s[e] = zero
+            clear(s, 0, SIZE)
             if TWO:
-                for e in range(tid, SIZE2, THREADS):
-                    s[BASE + e] = zero
+                clear(s, BASE, SIZE2)
             cuda.syncthreads()
         now = group * PASSES * SIZE
         then = now + (SLOTS - 1) * (cuda.gridDim.x // BLOCKS) * PASSES * SIZE
@@ -167,4 +167,4 @@ def make_frame_forward(gpu, cell, masked, ragged, plan):
 
     states, kept = len(cell.states), len(cell.kept)
     signature = f"*f *f *f *f {states}*f *f *f {kept}*f {states}*f *f *f *i *i i i i i i"
-    return gpu.kernel(forward_kernel, signature, THREADS, plan.shared, cooperative=not LOCAL)
+    return gpu.kernel(forward_kernel, signature, plan.threads, plan.shared, cooperative=not LOCAL)

@@ -11,7 +11,6 @@ import numpy as np
 
 from rnnfast.cuda import recurrence
 from rnnfast.cuda.activations import activations
-from rnnfast.cuda.call import rows
 from rnnfast.cuda.cells import Cell
 
 
@@ -141,8 +140,8 @@ class GruAfter(Gru):
         if call.params[2] is None:
             return {}
         db, arrays = call.target(grads[2]), kept["arrays"]
-        rows(arrays.A).sum(axis=0, out=db[0])
-        rows(arrays.B).sum(axis=0, out=db[1])
+        call.gpu.sum_of_rows(arrays.A, db[0])
+        call.gpu.sum_of_rows(arrays.B, db[1])
         return {"db": db}
 
 

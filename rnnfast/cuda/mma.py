@@ -24,7 +24,7 @@ from rnnfast.cuda.ptx import (
     shared_address,
     store,
 )
-from rnnfast.cuda.straight import add_parts, floats
+from rnnfast.cuda.straight import floats, gather_sums
 from rnnfast.cuda.tiles import WARP
 
 OUT = ((0, 0), (1, 0), (0, 8), (1, 8))  # column and row, after 2 j and g, of what mma gives a lane
@@ -116,26 +116,6 @@ def spread_sums(tile):
     return spread
 
 
-def gather_columns(tile):
-    """total(s, i): for each gate the sum over the warps."""
-    step = tile.sums
-
-    @intrinsic
-    def gather(typing_context, s, i):
-        def generate(context, builder, signature, args):
-            first = shared_address(context, builder, signature, args, 0)
-
-            def of_warp(w):
-                at = [w * step + gate * tile.units for gate in range(tile.columns)]
-                return [load(builder, "ld.shared", beyond(builder, first, p))[0] for p in at]
-
-            return cgutils.pack_array(builder, add_parts(builder, tile.warps, of_warp))
-
-        return floats(tile.columns)(s, i), generate
-
-    return gather
-
-
 @cache
 def make_forward(gpu, tile, base):
     """place, begin, run, total, seen of a forward product; its shared memory begins at s[base]."""
@@ -150,14 +130,13 @@ def make_forward(gpu, tile, base):
         for part in range(units // 16)
         for after in (0, 8)
     ]
-    weights, multiply = (
-        load_fragments(tile, of_rows, of_columns, tile.threads - 20),
-        multiply_rows(tile),
-    )
-    spread, gather = spread_sums(tile), gather_columns(tile)
+    most = 32 * (tile.warps - 1) + 12  # the largest first term of a thread
+    weights = load_fragments(tile, of_rows, of_columns, most)
+    multiply, spread = multiply_rows(tile), spread_sums(tile)
+    gather = gather_sums(tile.warps, sums, tile.columns, units)
 
     @gpu.device
-    def place(block, group, row_, unit):
+    def place(row_, unit):
         """Where the thread's terms lie in x, its sums in s, and those of its unit and row."""
         thread = cuda.threadIdx.x
         warp = thread // WARP

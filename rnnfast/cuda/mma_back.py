@@ -23,7 +23,7 @@ from rnnfast.cuda.ptx import (
     shared_address,
     store,
 )
-from rnnfast.cuda.straight import fetch_shares, gather_sums, put_floats
+from rnnfast.cuda.straight import make_receiving
 from rnnfast.cuda.tiles import WARP
 
 
@@ -105,9 +105,7 @@ def make_back(gpu, tile, base):
     """place, begin, put, send, receive, total of a product back; shared memory from s[base]."""
     cuda, hold = gpu.cuda, gpu.hold
     units, rows, wide, received = tile.units, tile.rows, tile.wide, base + tile.received
-    row, blocks, parcel, adders = tile.row, tile.blocks, tile.parcel, tile.adders
-    fours, of_row = parcel // 4, units // 4
-    ADDING = adders * fours
+    row, blocks, fours, of_row = tile.row, tile.blocks, tile.parcel // 4, units // 4
     of_rows = [16 * tile.warps * r + half for r in range(tile.receivers) for half in (0, 8)]
     of_columns = [
         (gate, 8 * eight + 4 * which)
@@ -115,12 +113,10 @@ def make_back(gpu, tile, base):
         for eight in range(units // 8)
         for which in (0, 1)
     ]
-    last = tile.threads // 2 - 9
-    weights, put_, send_ = (
-        *(load_fragments(tile, of_rows, of_columns, last), put_terms(tile), send_shares(tile)),
-    )
-    fetch, put_four = fetch_shares(tile, rows * wide), put_floats(4)
-    gather = gather_sums(adders, parcel, 1)
+    most = 16 * (tile.warps - 1) + 7  # the largest first row of a thread
+    weights = load_fragments(tile, of_rows, of_columns, most)
+    put_, send_ = put_terms(tile), send_shares(tile)
+    receive, total = make_receiving(gpu, tile, received, rows * wide)
 
     @gpu.device
     def place(block, group, row_, unit):
@@ -157,18 +153,5 @@ def make_back(gpu, tile, base):
     def send(x, i, s, W, at):
         """Multiplies what was put, and hands it out from x[i] on."""
         send_(x, i, at[0], cuda.threadIdx.x, s, at[1], W)
-
-    @gpu.device
-    def receive(x, i, s, at):
-        """What came from the sources, from x[i] on, to shared memory; the block meets."""
-        thread = cuda.threadIdx.x
-        if thread < ADDING:
-            put_four(s, received + 4 * thread, fetch(x, i, at[3], thread))
-        cuda.syncthreads()
-
-    @gpu.device
-    def total(s, at):
-        """What the thread's unit and row get from all sources."""
-        return gather(s, received + cuda.threadIdx.x)[0]
 
     return place, begin, put, send, receive, total

@@ -37,6 +37,8 @@ class Plan:
     rows: int = 0  # samples of a block, in each of
     passes: int = 1
     tiles: tuple = ()  # of its products, one after the other in a step
+    cell_constants: int = 0  # numbers that a thread keeps in shared memory: its unit's constants,
+    cell_states: int = 0  # and with several passes its states in each
 
     @property
     def local(self):
@@ -54,12 +56,13 @@ class Plan:
     @property
     def memory(self):
         """Where their states do, if there are several passes."""
-        return self.constants + 7 * self.threads
+        return self.constants + self.cell_constants * self.threads
 
     @property
     def shared(self):
         """Floats of shared memory."""
-        return self.memory + (2 * self.passes * self.threads if self.passes > 1 else 0)
+        passes = self.passes if self.passes > 1 else 0
+        return self.memory + passes * self.cell_states * self.threads
 
     @property
     def registers(self):
@@ -106,12 +109,13 @@ def frame_plan(
             tiles.append(FfmaForward(*sizes, own or max(1, 4 // len(gates))))
         else:
             tiles.append(FfmaBack(*sizes, slices))
-    sizes = H, blocks, groups, units, rows, passes, tuple(tiles)
+    kept = cell.constants, len(cell.states)
+    sizes = H, blocks, groups, units, rows, passes, tuple(tiles), *kept
     return Plan("row" if blocks == 1 else "grid", blocks * groups, threads, None, *sizes)
 
 
 def steps_plan(cell, N, H, precision):
-    us = cost.of_steps(cell, N, H, precision) if cell is not None else None
+    us = cost.of_steps(cell, N, H, precision)
     return Plan("steps", -(-N * H // THREADS), THREADS, us)
 
 
@@ -177,5 +181,5 @@ def make_plan(gpu, cell, forward, N, H, dtype, precision):
     precision: "float32" or "tf32".
     """
     if dtype == "float64":
-        return steps_plan(None, N, H, precision)
+        return replace(steps_plan(cell, N, H, precision), us=None)  # the model is of float32
     return min(candidates(gpu, cell, forward, N, H, precision), key=lambda plan: plan.us)

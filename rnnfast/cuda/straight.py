@@ -46,8 +46,9 @@ def add_parts(builder, count, get):
     return sums
 
 
-def gather_sums(count, step, width):
-    """total(s, i): `width` floats, each the sum of s[i], s[i + step], ... over `count` of them."""
+def gather_sums(count, step, width, apart=1):
+    """total(s, i): `width` sums, `apart` floats apart, each of s[i], s[i + step], ... `count`."""
+    places = widths(step, width) if apart == 1 else [(c * apart, 1) for c in range(width)]
 
     @intrinsic
     def gather(typing_context, s, i):
@@ -55,7 +56,7 @@ def gather_sums(count, step, width):
             first = shared_address(context, builder, signature, args, 0)
 
             def part(k):
-                at = [(beyond(builder, first, k * step + c), w) for c, w in widths(step, width)]
+                at = [(beyond(builder, first, k * step + c), w) for c, w in places]
                 return [v for p, w in at for v in load(builder, "ld.shared", p, w)]
 
             return cgutils.pack_array(builder, add_parts(builder, count, part))
@@ -109,3 +110,31 @@ def fetch_shares(tile, apart):
         return floats(4)(x, i, at, thread), generate
 
     return fetch
+
+
+def make_receiving(gpu, tile, received, apart):
+    """receive(x, i, s, at) and total(s, at) of a product on the way back.
+
+    What came from the sources, `apart` floats apart from x[i] on, is added up from s[received] on,
+    where in a local tile it lies already. at[3]: where the thread's first four begins.
+    """
+    cuda, LOCAL = gpu.cuda, tile.local
+    ADDING = tile.adders * (tile.parcel // 4)
+    fetch, put_four = fetch_shares(tile, apart), put_floats(4)
+    gather = gather_sums(tile.sources if LOCAL else tile.adders, tile.parcel, 1)
+
+    @gpu.device
+    def receive(x, i, s, at):
+        """What came, to shared memory; the block meets."""
+        if not LOCAL:
+            thread = cuda.threadIdx.x
+            if thread < ADDING:
+                put_four(s, received + 4 * thread, fetch(x, i, at[3], thread))
+            cuda.syncthreads()
+
+    @gpu.device
+    def total(s, at):
+        """What the thread's unit and row get from all sources."""
+        return gather(s, received + cuda.threadIdx.x)[0]
+
+    return receive, total

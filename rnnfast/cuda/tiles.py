@@ -5,9 +5,9 @@ units with its own columns of Wh; back its own dA with the same columns transpos
 what each unit's dh gets from it (a reduce-scatter: the blocks add up what they were sent).
 
     gates      the gates that the product is of, by their place in Wh (H, G*H)
-    threads    of the block; each keeps `registers` weights, or its part of them in shared memory
+    threads    of the block; each keeps `weights` of them in registers
 
-A Tile is sizes alone; ffma.py and tensor_cores.py make the functions of it.
+A Tile is sizes alone; ffma.py, ffma_back.py, mma.py and mma_back.py make the functions of it.
 """
 
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ class FfmaForward(Tile):
     """A thread has `own` units of all gates, for every so-many-th four of the terms.
 
     The part of the terms is slow among the threads: a warp reads few addresses of h at a time.
-    Shared memory: h of the rows | partial sums, as fours of the terms' parts.
+    Shared memory: h of the rows | partial sums, part by part of the terms.
     """
 
     forward = True
@@ -128,7 +128,7 @@ class FfmaForward(Tile):
 class FfmaBack(Back):
     """A thread has every so-many-th of the H units that receive, for the units of its slice.
 
-    Shared memory: dA of the rows, slice by slice | sums of what came, `receivers` of each.
+    Shared memory: dA of the rows, slice by slice | what came, added up by `adders`.
     """
 
     forward = False
@@ -260,7 +260,7 @@ class MmaBack(Back):
     """Tensor cores: a tile's 16 rows are units that receive, its 8 columns samples.
 
     The terms are the block's own columns, 16 units of a gate after the other.
-    Shared memory: dA of the samples | sums of what came.
+    Shared memory: dA of the samples | what came, added up by `adders`.
     """
 
     forward = False
