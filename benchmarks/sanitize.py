@@ -3,10 +3,11 @@
     python -m benchmarks.sanitize [NAME ...]
     compute-sanitizer --tool memcheck python -m benchmarks.sanitize
 
-Each cell runs forward and backward in each way (row, grid in float32 and in TF32, steps), the grid
-with several groups and blocks, plainly and ("ragged") with an h_mask, with lengths and in reverse,
-and the ops run once. Results are compared with the reference. One
-line a case; exit code 1 if one is wrong. Without a GPU: one line that says why, exit code 1.
+Each cell runs forward and backward in each way (row, grid in float32 and in TF32, the same with
+weights in shared memory and in passes, steps), the grid with several groups and blocks, plainly and
+("ragged") with an h_mask, with lengths and in reverse, and the ops run once. Results are compared
+with the reference. One line a case; exit code 1 if one is wrong. Without a GPU: one line that says
+why, exit code 1.
 """
 
 import argparse
@@ -42,9 +43,11 @@ def make_plan(kind, gpu, cell, forward, N, H, dtype, precision):
     sizes = cell, forward, N, H, precision
     if kind == "row":
         return planner.frame_plan(*sizes, H, 1, THREADS, slices=2)
+    if kind == "aside":  # weights in shared memory; and passes, where the cell has them
+        units, passes = (16 if precision == "tf32" else 10), 3 - len(cell.products)
+        more = {"passes": passes, "slices": 2, "own": 1, "aside": 1}
+        return planner.frame_plan(*sizes, units, 2, 32, **more)
     units = 16 if precision == "tf32" else UNITS
-    if kind == "passes" and len(cell.products) == 1:
-        return planner.frame_plan(*sizes, units, 2, THREADS, passes=2)
     return planner.frame_plan(*sizes, units, SAMPLES, THREADS, slices=2)
 
 
@@ -133,7 +136,7 @@ def cases():
     """{name: function}."""
     found = {"ops": run_ops}
     ways = [("row", "float32"), ("steps", "float32")]
-    ways += list(product(("grid", "passes"), ("float32", "tf32")))
+    ways += list(product(("grid", "aside"), ("float32", "tf32")))
     variants = [(cell, options) for cell in CELLS for options in OPTIONS[cell]]
     for (cell, options), (kind, precision) in product(variants, ways):
         if options.get("peepholes") == "full" and kind != "steps":

@@ -3,6 +3,8 @@
 Compiled, and run by the executor of tests/ptx; on a GPU, where there is one.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from cases import VARIANTS, make_problem, variant_name
@@ -99,6 +101,36 @@ def test_tf32(gpu, monkeypatch, high, variant, units, rows, passes):
         check_lengths(cell, make_problem(cell, (9, 3, 4, 37), **EVERY_WAY, **options), tolerance)
     else:
         check(cell, make_problem(cell, (9, 3, 4, 37), **options), tolerance)
+
+
+@pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
+@pytest.mark.parametrize("sizes", [(10, 3, 32), (99, 1, 64)])
+def test_weights_in_shared_memory(gpu, monkeypatch, variant, sizes):
+    """All but one round of them, where there are two or more."""
+    cell, options = variant
+    plan_as(monkeypatch, all_but_one_aside(*sizes))
+    check_lengths(cell, make_problem(cell, (9, 3, 4, 37), **EVERY_WAY, **options))
+
+
+@pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
+@pytest.mark.parametrize("sizes", [(16, 9, 160), (32, 3, 128)])
+def test_weights_in_shared_memory_in_tf32(gpu, monkeypatch, high, variant, sizes):
+    cell, options = variant
+    plan_as(monkeypatch, all_but_one_aside(*sizes, "tf32"))
+    problem = make_problem(cell, (9, 2, 4, 150), **EVERY_WAY, **options)
+    check_lengths(cell, problem, tf32_tolerance(9, 2, 4, 150))
+
+
+def all_but_one_aside(*sizes):
+    """A rule for `plan_as`."""
+
+    def plan(cell, forward, N, H):
+        made = frame(*sizes, slices=2, own=1)(cell, forward, N, H)
+        tiles = tuple(replace(tile, aside=tile.rounds - 1) for tile in made.tiles)
+        assert any(tile.aside for tile in tiles)
+        return replace(made, tiles=tiles)
+
+    return plan
 
 
 @pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
@@ -206,6 +238,20 @@ def test_tensor_cores_only_where_they_are_faster():
     assert many.tf32
     assert not one.tf32
     assert many.us < planner.make_plan(H100, cell, True, 64, 512, "float32", "float32").us
+
+
+@pytest.mark.parametrize("forward", [True, False])
+def test_weights_that_registers_do_not_hold(forward):
+    """LSTMs of some 1,250 to 1,600 units, on tensor cores from 900 on; smaller ones never."""
+
+    def aside(H, precision="float32"):
+        plan = planner.make_plan(H100, lstm.CELL, forward, 20, H, "float32", precision)
+        assert plan.kind == "grid" and plan.fits(H100)
+        return sum(tile.aside for tile in plan.tiles)
+
+    assert aside(1500) > 0
+    assert aside(1000, "tf32") > 0
+    assert aside(1000) == aside(650, "tf32") == 0
 
 
 def test_the_fastest_is_taken():

@@ -7,7 +7,8 @@ follows from the constants below.
 
 from dataclasses import dataclass
 
-from rnnfast.cuda.tiles import WARP, FfmaBack, FfmaForward, MmaBack, MmaForward
+from rnnfast.cuda.tiles import WARP, FfmaBack, FfmaForward
+from rnnfast.cuda.tiles_mma import MmaBack, MmaForward
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,11 @@ def vectors(floats):
 def _ffma_forward(t, cell_warps):
     rounds = 0 if t.local else -(-t.exchanged // 4 // t.threads)
     each = 2 * rounds + t.fours * t.rows * (1 + 4 * t.width) + t.rows * vectors(t.width)
+    each += t.aside * t.round // 4
     added = t.parts * vectors(t.columns) + (t.parts - 1) * t.columns
     addresses = min(WARP, -(-WARP // t.across) + 1)
     waves = t.warps * (
-        4 * rounds + t.fours * t.rows * -(-addresses // 8) + t.rows * t.width
+        4 * rounds + t.fours * t.rows * -(-addresses // 8) + t.rows * t.width + t.aside * t.round
     ) + t.parts * -(-t.units * t.rows * t.columns // WARP)
     return each, added, waves, 0
 
@@ -67,18 +69,22 @@ def _ffma_forward(t, cell_warps):
 def _mma_forward(t, cell_warps):
     mmas = t.groups * t.eights * 4 * t.tiles
     spread = 4 * t.tiles * t.eights
-    each = 2 * mmas + 2 * t.groups * t.eights + spread
+    each = 2 * mmas + 2 * t.groups * t.eights + spread + t.eights * t.aside * t.round // 4
     added = (2 * t.warps - 1) * t.columns
-    waves = t.warps * spread + cell_warps * t.warps * t.columns
+    waves = t.warps * (spread + t.eights * t.aside * t.round) + cell_warps * t.warps * t.columns
     return each, added, waves, mmas
 
 
 def _ffma_back(t, cell_warps):
     fours = t.rows * t.terms // 4
-    each = fours * (1 + 4 * t.receivers) + t.rows * t.receivers
+    each = fours * (1 + 4 * t.receivers + t.aside) + t.rows * t.receivers + t.aside * t.round // 4
     came = t.sources if t.local else t.adders
     each += 0 if t.local else 5 * t.fetches + 2
-    waves = t.warps * fours + cell_warps * (came + t.columns) + (0 if t.local else t.parcel // 32)
+    waves = (
+        t.warps * (fours * (1 + t.aside) + t.aside * t.round)
+        + cell_warps * (came + t.columns)
+        + (0 if t.local else t.parcel // 32)
+    )
     waves += t.warps * t.rows * t.receivers if t.local else 0
     return each, 2 * came + vectors(t.columns), waves, 0
 
@@ -86,7 +92,9 @@ def _ffma_back(t, cell_warps):
 def _mma_back(t, cell_warps):
     mmas = t.eights * t.receivers * t.terms
     each = 2 * mmas + 2 * t.eights * t.terms + 8 * t.eights * t.receivers + 5 * t.fetches + 2
-    waves = t.warps * 2 * t.eights * t.terms + cell_warps * (t.adders + t.columns)
+    each += t.eights * t.aside * t.round // 4
+    waves = t.warps * t.eights * (2 * t.terms + t.aside * t.round)
+    waves += cell_warps * (t.adders + t.columns)
     return each, 2 * t.adders + 2 * t.columns, waves + t.parcel // 32, mmas
 
 

@@ -1,6 +1,7 @@
 """The frame's forward product in float32, by FFMA: weights in registers. Sizes: tiles.py."""
 
 from functools import cache
+from itertools import product
 
 from rnnfast.cuda.numba_cuda import cgutils, intrinsic, types
 from rnnfast.cuda.ptx import (
@@ -16,17 +17,20 @@ from rnnfast.cuda.ptx import (
     shared_address,
     store,
 )
-from rnnfast.cuda.straight import floats, gather_sums, multiply_add
+from rnnfast.cuda.straight import floats, gather_sums, multiply_add, set_aside, weights_of
 
 IN_FLIGHT = 8  # fours that a thread loads before it stores the first
 
 
 def load_weights(tile):
-    """weights(Wh, part, j): [four][term][unit][gate], 0 for terms beyond H; j the first unit."""
+    """weights(Wh, part, j, s, i): [four][term][unit][gate], 0 for terms beyond H.
+
+    j: the first unit; what is set aside lies from s[i] on.
+    """
     H, G, parts = tile.H, tile.G, tile.parts
 
     @intrinsic
-    def weights(typing_context, Wh, part, j):
+    def weights(typing_context, Wh, part, j, s, i):
         def generate(context, builder, signature, args):
             part, j = (integer(context, builder, signature, args, k) for k in (1, 2))
             first_row = builder.mul(part, number(4))
@@ -34,21 +38,23 @@ def load_weights(tile):
             units = [builder.add(j, number(u)) for u in range(tile.own)]
             units = [least(builder, u, number(H - 1)) for u in units]  # beyond: any, never used
             starts = [builder.gep(row, [u]) for u in units]
-            found = []
-            for k in (4 * parts * i + r for i in range(tile.fours) for r in range(4)):
-                there = None
-                if 4 * (parts - 1) + k >= H:  # some threads are beyond the last term
-                    inside = builder.add(first_row, number(k))
-                    there = builder.icmp_signed("<", inside, number(H))
-                for start in starts:
-                    for gate in tile.gates:
+
+            def numbers():
+                for k in (4 * parts * i + r for i in range(tile.fours) for r in range(4)):
+                    there = None
+                    if 4 * (parts - 1) + k >= H:  # some threads are beyond the last term
+                        inside = builder.add(first_row, number(k))
+                        there = builder.icmp_signed("<", inside, number(H))
+                    for start, gate in product(starts, tile.gates):
                         p = beyond(builder, start, k * G * H + gate * H)
                         p = p if there is None else builder.select(there, p, args[0])
                         w = load_weight(builder, p)
-                        found.append(w if there is None else builder.select(there, w, ZERO))
-            return cgutils.pack_array(builder, found)
+                        yield w if there is None else builder.select(there, w, ZERO)
 
-        return floats(tile.weights)(Wh, part, j), generate
+            first = shared_address(context, builder, signature, args, 3)
+            return set_aside(builder, tile, first, numbers())
+
+        return floats(tile.weights)(Wh, part, j, s, i), generate
 
     return weights
 
@@ -91,25 +97,27 @@ def copy_rows(tile):
 
 
 def multiply_rows(tile):
-    """multiply(s, i, W): the sums [row][unit][gate] of this thread's terms, from s[i] on."""
+    """multiply(s, i, W, aside): the sums [row][unit][gate] of this thread's terms, from s[i] on."""
 
     @intrinsic
-    def multiply(typing_context, s, i, W):
+    def multiply(typing_context, s, i, W, aside):
         def generate(context, builder, signature, args):
             x = shared_address(context, builder, signature, args, 0)
-            W = cgutils.unpack_tuple(builder, args[2])
+            others = shared_address(context, builder, signature, args, 0, 3)
+            some = weights_of(builder, tile, args[2], others)
             width = tile.width
             sums = [ZERO] * (tile.rows * width)
             for i in range(tile.fours):
+                W = some(i * tile.round, tile.round)
                 for n in range(tile.rows):
                     at = beyond(builder, x, n * tile.row + 4 * tile.parts * i)
                     for r, v in enumerate(load(builder, "ld.shared", at, 4)):
                         for c in range(width):
-                            w, k = W[(4 * i + r) * width + c], n * width + c
+                            w, k = W[r * width + c], n * width + c
                             sums[k] = multiply_add(builder, v, w, sums[k])
             return cgutils.pack_array(builder, sums)
 
-        return floats(tile.rows * tile.width)(s, i, W), generate
+        return floats(tile.rows * tile.width)(s, i, W, aside), generate
 
     return multiply
 
@@ -152,7 +160,7 @@ def make_forward(gpu, tile, base):
     cuda, hold = gpu.cuda, gpu.hold
     own, across, columns, parts = tile.own, tile.across, tile.columns, tile.parts
     rows, apart, units, last = tile.rows, tile.sums, tile.units, tile.H - 1
-    start, piece = base + tile.exchanged, tile.piece
+    start, aside, piece = base + tile.exchanged, base + tile.scratch, tile.piece
     weights, copy, multiply = load_weights(tile), copy_rows(tile), multiply_rows(tile)
     spread, gather = spread_sums(tile), gather_sums(parts, rows * apart, columns)
     ALL, LOCAL = tile.threads == across * parts, tile.local
@@ -169,11 +177,12 @@ def make_forward(gpu, tile, base):
         return hold(base + 4 * part), hold(sums), hold(of_unit)
 
     @gpu.device
-    def begin(Wh, block):
+    def begin(Wh, block, s):
         """The weights of this thread."""
         thread = cuda.threadIdx.x
         part = min(thread // across, parts - 1)
-        return weights(Wh, part, min(block * units + thread % across * own, last))
+        j = min(block * units + thread % across * own, last)
+        return weights(Wh, part, j, s, aside + 4 * thread)
 
     @gpu.device
     def run(x, i, s, W, at):
@@ -182,7 +191,7 @@ def make_forward(gpu, tile, base):
         if not LOCAL:
             copy(x, i, s, base, thread)
             cuda.syncthreads()
-        sums = multiply(s, at[0], W)
+        sums = multiply(s, at[0], W, aside + 4 * thread)
         if ALL or thread < across * parts:  # threads beyond the last part repeat it
             spread(s, at[1], sums)
         cuda.syncthreads()

@@ -26,7 +26,8 @@ from functools import cache
 import numpy as np
 
 from rnnfast.cuda import ffma, ffma_back, mma, mma_back
-from rnnfast.cuda.tiles import FfmaBack, FfmaForward, MmaBack, MmaForward
+from rnnfast.cuda.tiles import FfmaBack, FfmaForward
+from rnnfast.cuda.tiles_mma import MmaBack, MmaForward
 from rnnfast.cuda.tuples import columns, put_columns
 
 COUNTER = 32  # ints between counters: a cache line each

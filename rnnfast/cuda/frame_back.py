@@ -31,7 +31,7 @@ def make_frame_back(gpu, cell, masked, ragged, plan):
     remember, recall = make_memory(gpu, plan, plan.memory, len(cell.states))
     first_back, step_back = equations_back(gpu, cell, "float32")
     SIZE = plan.tiles[-1].exchanged
-    TERMS = plan.tiles[-1].shared if LOCAL else plan.tiles[-1].received
+    TERMS = plan.tiles[-1].scratch if LOCAL else plan.tiles[-1].received
     place, begin, put_terms, send, receive, total = make_product(gpu, plan.tiles[-1], 0)
     BASE = TERMS2 = place2 = begin2 = put_terms2 = send2 = receive2 = total2 = None
     if TWO:
@@ -50,11 +50,11 @@ def make_frame_back(gpu, cell, masked, ragged, plan):
         block, group, row, u, j, n0 = who()
         mine = (row < ROWS) & (j < H)
         keep_constants(s, 0, constants_of(b, Wp, min(j, H - 1)))
-        W = begin(Wh, block)
+        W = begin(Wh, block, s)
         own = place(block, group * PASSES, row, u)
         clear(s, 0, TERMS)  # what nobody has written is 0
         if TWO:
-            W2 = begin2(Wh, block)
+            W2 = begin2(Wh, block, s)
             own2 = place2(block, group, row, u)
             clear(s, BASE, TERMS2)
         for r in range(PASSES):

@@ -66,10 +66,10 @@ def make_frame_forward(gpu, cell, masked, ragged, plan):
         block, group, row, u, j, n0 = who()
         mine = (row < ROWS) & (j < H)
         keep_constants(s, 0, constants_of(b, Wp, min(j, H - 1)))
-        W = begin(Wh, block)
+        W = begin(Wh, block, s)
         own = place(row, u)
         if TWO:
-            W2 = begin2(Wh, block)
+            W2 = begin2(Wh, block, s)
             own2 = place2(row, u)
         if LOCAL:  # the padding of h
             clear(s, 0, SIZE)

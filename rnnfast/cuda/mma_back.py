@@ -15,6 +15,7 @@ from rnnfast.cuda.ptx import (
     ZERO,
     address,
     beyond,
+    forget,
     inline,
     integer,
     mma,
@@ -23,7 +24,7 @@ from rnnfast.cuda.ptx import (
     shared_address,
     store,
 )
-from rnnfast.cuda.straight import make_receiving
+from rnnfast.cuda.straight import make_receiving, weights_of
 from rnnfast.cuda.tiles import WARP
 
 
@@ -46,11 +47,11 @@ def put_terms(tile):
 
 
 def send_shares(tile):
-    """send(x, now, at, thread, s, i, W): dA at s[i] multiplied, from x[now + at] on."""
+    """send(x, now, at, thread, s, i, W, aside): dA at s[i] multiplied, from x[now + at] on."""
     tiles = tile.wide // 16
 
     @intrinsic
-    def send(typing_context, x, now, at, thread, s, i, W):
+    def send(typing_context, x, now, at, thread, s, i, W, aside):
         def generate(context, builder, signature, args):
             base = address(context, builder, signature, args, 0)
             base = builder.gep(base, [integer(context, builder, signature, args, 2)])
@@ -58,20 +59,23 @@ def send_shares(tile):
             warp = builder.lshr(thread, number(5))
             sample = builder.shl(builder.and_(thread, number(3)), number(1))
             terms = shared_address(context, builder, signature, args, 4)
-            W = cgutils.unpack_tuple(builder, args[6])
+            others = shared_address(context, builder, signature, args, 4, 7)
+            some = weights_of(builder, tile, args[6], others)
 
             def word(at):
                 p = beyond(builder, terms, at)
                 return inline(builder, I32, "ld.shared.b32 $0, [$1];", f"=r,r,{MEMORY}", [p])
 
             for eight in range(tile.eights):
+                if eight and tile.aside:
+                    forget(builder)
                 at = 8 * eight * tile.row
                 right = [(word(at + 8 * k), word(at + 8 * k + 4)) for k in range(tile.terms)]
                 for r in range(tile.receivers):
-                    d = [ZERO] * 4
+                    d, W = [ZERO] * 4, some(r * tile.round, tile.round)
                     for k, b in enumerate(right):
                         w = [
-                            W[((2 * r + half) * tile.terms + k) * 2 + which]
+                            W[(half * tile.terms + k) * 2 + which]
                             for which in (0, 1)
                             for half in (0, 1)
                         ]
@@ -95,7 +99,7 @@ def send_shares(tile):
                                 store(builder, "st.global.cg", to, [value])
             return context.get_dummy_value()
 
-        return types.void(x, now, at, thread, s, i, W), generate
+        return types.void(x, now, at, thread, s, i, W, aside), generate
 
     return send
 
@@ -105,6 +109,7 @@ def make_back(gpu, tile, base):
     """place, begin, put, send, receive, total of a product back; shared memory from s[base]."""
     cuda, hold = gpu.cuda, gpu.hold
     units, rows, wide, received = tile.units, tile.rows, tile.wide, base + tile.received
+    aside = base + tile.scratch
     row, blocks, fours, of_row = tile.row, tile.blocks, tile.parcel // 4, units // 4
     of_rows = [16 * tile.warps * r + half for r in range(tile.receivers) for half in (0, 8)]
     of_columns = [
@@ -138,11 +143,11 @@ def make_back(gpu, tile, base):
         )
 
     @gpu.device
-    def begin(Wh, block):
+    def begin(Wh, block, s):
         """The weights of this thread."""
         thread = cuda.threadIdx.x
         k = thread // WARP * 16 + thread % WARP // 4
-        return weights(Wh, k, block * units + thread % 4)
+        return weights(Wh, k, block * units + thread % 4, s, aside + 4 * thread)
 
     @gpu.device
     def put(s, at, values):
@@ -152,6 +157,7 @@ def make_back(gpu, tile, base):
     @gpu.device
     def send(x, i, s, W, at):
         """Multiplies what was put, and hands it out from x[i] on."""
-        send_(x, i, at[0], cuda.threadIdx.x, s, at[1], W)
+        thread = cuda.threadIdx.x
+        send_(x, i, at[0], thread, s, at[1], W, aside + 4 * thread)
 
     return place, begin, put, send, receive, total

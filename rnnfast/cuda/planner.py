@@ -13,10 +13,12 @@ from itertools import product
 
 from rnnfast.cuda import cost
 from rnnfast.cuda.steps import THREADS
-from rnnfast.cuda.tiles import WARP, FfmaBack, FfmaForward, MmaBack, MmaForward, up
+from rnnfast.cuda.tiles import WARP, FfmaBack, FfmaForward, up
+from rnnfast.cuda.tiles_mma import MmaBack, MmaForward
 
 REGISTERS = 65536  # of a multiprocessor
 MOST_REGISTERS = 255  # of a thread
+MOST_SHARED = 58_112  # floats of shared memory of a block on the GPUs that have most
 MOST_ROWS = 32  # of a product: sums of so many rows lie in registers
 SPARE, SPARE_TF32, SPARE_AGAIN = 40, 28, 20  # in float32, on tensor cores, of a second product
 LOCAL_UNITS = 256
@@ -96,19 +98,19 @@ def registers_of(threads):
 
 
 def frame_plan(
-    cell, forward, N, H, precision, units, rows, threads, *, passes=1, own=None, slices=1
+    cell, forward, N, H, precision, units, rows, threads, *, passes=1, own=None, slices=1, aside=0
 ):
-    """A plan of the frame, whether it fits or not. own, slices: see tiles.py."""
+    """A plan of the frame, whether it fits or not. own, slices, aside: see tiles.py."""
     blocks, groups = -(-H // units), -(-N // (rows * passes))
     tiles = []
     for gates in cell.products if forward else cell.products[::-1]:
         sizes = (H, cell.gates, gates, units, rows, threads, blocks)
         if precision == "tf32":
-            tiles.append((MmaForward if forward else MmaBack)(*sizes))
+            tiles.append((MmaForward if forward else MmaBack)(*sizes, aside=aside))
         elif forward:
-            tiles.append(FfmaForward(*sizes, own or max(1, 4 // len(gates))))
+            tiles.append(FfmaForward(*sizes, own or max(1, 4 // len(gates)), aside=aside))
         else:
-            tiles.append(FfmaBack(*sizes, slices))
+            tiles.append(FfmaBack(*sizes, slices, aside=aside))
     kept = cell.constants, len(cell.states)
     sizes = H, blocks, groups, units, rows, passes, tuple(tiles), *kept
     return Plan("row" if blocks == 1 else "grid", blocks * groups, threads, None, *sizes)
@@ -124,14 +126,29 @@ def candidates(gpu, cell, forward, N, H, precision):
     found = [steps_plan(cell, N, H, precision)]
     if cell.in_steps:
         return found
-    plans = [*_local(cell, forward, N, H), *_grids(gpu, cell, forward, N, H, "float32")]
+    kinds = [[*_local(cell, forward, N, H), *_grids(gpu, cell, forward, N, H, "float32")]]
     if precision == "tf32":
-        plans += _grids(gpu, cell, forward, N, H, precision)
-    for plan in plans:
-        if plan.fits(gpu):
+        kinds.append(_grids(gpu, cell, forward, N, H, precision))
+    for plans in kinds:
+        plans = list(plans)
+        fitting = [plan for plan in plans if plan.fits(gpu)]
+        if not fitting:  # in registers alone
+            fitting = [plan for plan in map(_with_weights_aside, plans) if plan.fits(gpu)]
+        for plan in fitting:
             us = cost.of_frame(cell, plan, N, gpu.multiprocessors).us
             found.append(replace(plan, us=us))
     return found
+
+
+def _with_weights_aside(plan):
+    """The plan with as few rounds of weights in shared memory as registers ask for."""
+    while plan.registers > registers_of(plan.threads):
+        tile = max(plan.tiles, key=lambda tile: tile.weights)
+        if tile.weights <= tile.round:
+            break
+        more = replace(tile, aside=tile.aside + 1)
+        plan = replace(plan, tiles=tuple(more if t is tile else t for t in plan.tiles))
+    return plan
 
 
 def _local(cell, forward, N, H):
@@ -159,7 +176,7 @@ def _grids(gpu, cell, forward, N, H, precision):
 
 def _ways(cell, forward, N, H, precision, units, rows, threads, passes):
     """What a tile leaves open: units of a thread, slices of units."""
-    if units * rows > threads or H * cell.gates * units > MOST_REGISTERS * threads:
+    if units * rows > threads or H * cell.gates * units > MOST_REGISTERS * threads + MOST_SHARED:
         return
     sizes = cell, forward, N, H, precision, units, rows, threads
     if precision == "tf32":

@@ -41,17 +41,18 @@ def integer(context, builder, signature, args, k):
     return context.cast(builder, args[k], signature.args[k], types.int64)
 
 
-def address(context, builder, signature, args, k):
-    """Of p[i]: arguments k, a pointer or an array of one axis in shared memory, and k + 1."""
+def address(context, builder, signature, args, k, i=None):
+    """Of p[i]: arguments k, a pointer or an array of one axis in shared memory, and i or k + 1."""
     kind, base = signature.args[k], args[k]
     if not isinstance(kind, types.CPointer):
         base = context.make_array(kind)(context, builder, value=base).data
-    return builder.gep(base, [integer(context, builder, signature, args, k + 1)])
+    i = k + 1 if i is None else i
+    return builder.gep(base, [integer(context, builder, signature, args, i)])
 
 
-def shared_address(context, builder, signature, args, k):
+def shared_address(context, builder, signature, args, k, i=None):
     """The same in shared memory: 32 bits."""
-    p = address(context, builder, signature, args, k)
+    p = address(context, builder, signature, args, k, i)
     return builder.ptrtoint(builder.addrspacecast(p, ir.PointerType(p.type.pointee, 3)), I32)
 
 
@@ -85,6 +86,11 @@ def store(builder, code, p, values):
     source = f"{{{names}}}" if width > 1 else "$1"
     constraints = ",".join([_letter(p)] + ["f"] * width + [MEMORY])
     inline(builder, VOID, f"{code}{kind} [$0], {source};", constraints, [p, *values])
+
+
+def forget(builder):
+    """What was read from shared memory is read again: it does not stay in registers, nor spill."""
+    inline(builder, VOID, "bar.warp.sync 0xffffffff;", MEMORY, [])
 
 
 def load_weight(builder, p):

@@ -4,8 +4,11 @@ They emit their own instructions and hand registers on as tuples; so a kernel is
 fast, and every offset is a constant.
 """
 
+from itertools import islice
+
 from rnnfast.cuda.numba_cuda import cgutils, intrinsic, types
 from rnnfast.cuda.ptx import (
+    F32,
     ZERO,
     add_up,
     address,
@@ -44,6 +47,33 @@ def add_parts(builder, count, get):
         parts = [add_up(builder, list(terms)) for terms in zip(*parts, strict=True)]
         sums = parts if sums is None else list(map(builder.fadd, sums, parts))
     return sums
+
+
+def set_aside(builder, tile, first, numbers):
+    """A thread's weights for registers; the others to shared memory, by fours, from first on.
+
+    numbers: loads each weight when it is asked for the next one.
+    """
+    kept = list(islice(numbers, tile.weights))
+    for k in range(0, tile.aside * tile.round, 4):
+        four = [builder.bitcast(w, F32) for w in islice(numbers, 4)]
+        store(builder, "st.shared", beyond(builder, first, k * tile.threads), four)
+    return cgutils.pack_array(builder, kept)
+
+
+def weights_of(builder, tile, W, first):
+    """some(k, count): so many of a thread's weights from number k on, in fours; see set_aside."""
+    W = cgutils.unpack_tuple(builder, W)
+
+    def some(k, count):
+        if k < tile.weights:
+            return W[k : k + count]
+        found = []
+        for at in range(k - tile.weights, k - tile.weights + count, 4):
+            found += load(builder, "ld.shared", beyond(builder, first, at * tile.threads), 4)
+        return [builder.bitcast(w, W[0].type) for w in found]
+
+    return some
 
 
 def gather_sums(count, step, width, apart=1):

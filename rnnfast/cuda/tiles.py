@@ -5,12 +5,14 @@ units with its own columns of Wh; back its own dA with the same columns transpos
 what each unit's dh gets from it (a reduce-scatter: the blocks add up what they were sent).
 
     gates      the gates that the product is of, by their place in Wh (H, G*H)
-    threads    of the block; each keeps `weights` of them in registers
+    threads    of the block; each keeps `weights` of them in registers and the others, whole
+               rounds of the product, in shared memory, where only it reads them
 
-A Tile is sizes alone; ffma.py, ffma_back.py, mma.py and mma_back.py make the functions of it.
+A Tile is sizes alone; ffma.py and ffma_back.py make the functions of those below, mma.py and
+mma_back.py of those in tiles_mma.py.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 WARP = 32
 
@@ -29,6 +31,17 @@ class Tile:
     rows: int
     threads: int
     blocks: int  # that have all units between them: a group
+    aside: int = field(default=0, kw_only=True)  # rounds whose weights lie in shared memory
+
+    @property
+    def weights(self):
+        """Of a thread in registers."""
+        return (self.rounds - self.aside) * self.round
+
+    @property
+    def shared(self):
+        """Floats of shared memory: what a step works in, then weights."""
+        return self.scratch + self.aside * self.round * self.threads
 
     @property
     def local(self):
@@ -111,17 +124,22 @@ class FfmaForward(Tile):
         return self.across * self.width
 
     @property
-    def shared(self):
+    def scratch(self):
         return self.exchanged + up(self.parts * self.rows * self.sums, 4)
 
     @property
-    def weights(self):
-        return 4 * self.fours * self.width
+    def rounds(self):
+        return self.fours
+
+    @property
+    def round(self):
+        """Weights of a four of terms."""
+        return 4 * self.width
 
     @property
     def registers(self):
         """What a thread keeps at once in the product: weights, sums, four of h."""
-        return self.weights + self.rows * self.width + 8
+        return self.weights + self.rows * self.width + 8 + self.round * (self.aside > 0)
 
 
 @dataclass(frozen=True)
@@ -179,139 +197,20 @@ class FfmaBack(Back):
         return self.rows * self.row
 
     @property
-    def shared(self):
+    def scratch(self):
         came = self.sources if self.local else self.adders
         return self.received + came * self.parcel
 
     @property
-    def weights(self):
-        return self.receivers * self.terms
+    def rounds(self):
+        return self.receivers
+
+    @property
+    def round(self):
+        """Weights of a unit that receives."""
+        return self.terms
 
     @property
     def registers(self):
-        return self.weights + max(4 * self.receivers + 4, 4 * self.fetches)
-
-
-@dataclass(frozen=True)
-class MmaForward(Tile):
-    """Tensor cores: a tile's 16 rows are units of one gate, its 8 columns samples.
-
-    The terms are dealt to the warps, 32 at a time, who read them straight from where the blocks
-    exchange h. `units` is a multiple of 16.
-    Shared memory: the partial sums of the warps, a row for each sample. Where a warp spreads them
-    it writes every other row, where they are added up it reads two that are neighbours, and neither
-    may find a bank twice: so of two rows the second is `second` floats after the first, and the
-    next two begin after `pair`.
-    """
-
-    forward = True
-
-    @property
-    def tiles(self):
-        """Of 16 columns of Wh."""
-        return self.columns * self.units // 16
-
-    @property
-    def eights(self):
-        """Of samples."""
-        return -(-self.rows // 8)
-
-    @property
-    def groups(self):
-        """Of 32 terms, for each warp."""
-        return -(-self.H // (32 * self.warps))
-
-    @property
-    def row(self):
-        return 32 * self.groups * self.warps
-
-    @property
-    def exchanged(self):
-        return 8 * self.eights * self.row
-
-    @property
-    def second(self):
-        return 16 * (self.tiles + 1 - self.tiles % 2)  # 16 banks on
-
-    @property
-    def pair(self):
-        return up(2 * self.second, 32) + 8
-
-    @property
-    def sums(self):
-        """Floats of a warp."""
-        return 4 * self.eights * self.pair
-
-    @property
-    def shared(self):
-        return self.warps * self.sums
-
-    @property
-    def weights(self):
-        return 16 * self.tiles * self.groups
-
-    @property
-    def registers(self):
-        return self.weights + 4 * self.tiles * self.eights + 8
-
-
-@dataclass(frozen=True)
-class MmaBack(Back):
-    """Tensor cores: a tile's 16 rows are units that receive, its 8 columns samples.
-
-    The terms are the block's own columns, 16 units of a gate after the other.
-    Shared memory: dA of the samples | what came, added up by `adders`.
-    """
-
-    forward = False
-
-    @property
-    def eights(self):
-        return -(-self.rows // 8)
-
-    @property
-    def terms(self):
-        """Eights of terms."""
-        return self.columns * self.units // 8
-
-    @property
-    def receivers(self):
-        """Tiles of 16 units for each warp."""
-        return -(-self.wide // (16 * self.warps))
-
-    @property
-    def row(self):
-        return 8 * self.terms + 4
-
-    @property
-    def wide(self):
-        """Floats between samples of what a source sends: all units of the group, with padding."""
-        return self.blocks * self.units
-
-    @property
-    def sources(self):
-        return self.blocks
-
-    @property
-    def parcel(self):
-        return self.rows * self.units
-
-    @property
-    def exchanged(self):
-        return self.sources * self.rows * self.wide
-
-    @property
-    def received(self):
-        return 8 * self.eights * self.row
-
-    @property
-    def shared(self):
-        return self.received + self.adders * self.parcel
-
-    @property
-    def weights(self):
-        return 4 * self.receivers * self.terms
-
-    @property
-    def registers(self):
-        return self.weights + max(2 * self.terms + 4, 4 * self.fetches)
+        sums = max(4 * (self.receivers - self.aside), self.rows * (self.aside > 0))
+        return self.weights + max(sums + 4, 4 * self.fetches)
