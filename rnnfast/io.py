@@ -10,10 +10,8 @@ the book's save_params pickles are read too, by a reader that can make arrays an
 """
 
 import contextlib
-import io
 import json
 import os
-import pickle
 import sys
 from typing import NamedTuple
 
@@ -209,118 +207,18 @@ def is_pickle(path):
 def load_pickle(path):
     """The list of arrays in a pickle as the book's save_params (on NumPy or CuPy) writes it.
 
-    ValueError for anything else, of which nothing has been run then: no name in the file leads
-    to a function or class but to stand-ins that make arrays of real numbers.
+    ValueError for anything else, of which nothing has been run then; see rnnfast.pickles.
     """
+    from rnnfast import pickles
+
     path = os.fspath(path)
     with open(path, "rb") as file:
         content = file.read()
     try:
-        arrays = _ArrayUnpickler(io.BytesIO(content)).load()
-        if not isinstance(arrays, (list, tuple)):
-            raise pickle.UnpicklingError("not a list")
-        return [_finished(array) for array in arrays]
+        return pickles.read(content)
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(f"{path}: not a pickled list of arrays ({reason})") from None
-
-
-class _ArrayUnpickler(pickle._Unpickler):
-    """The one in Python: its memory is bounded by the file, and REDUCE calls what we return."""
-
-    def find_class(self, module, name):
-        try:
-            return _STAND_INS[module.replace("_core", "core"), name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
-
-    def persistent_load(self, pid):
-        raise pickle.UnpicklingError("it refers to something outside")
-
-    def get_extension(self, code):
-        raise pickle.UnpicklingError("it refers to something outside")
-
-
-class _Name:
-    """What a name in a pickle leads to. It can be called; it cannot be changed (BUILD)."""
-
-    __slots__ = ("_make",)
-
-    def __init__(self, make):
-        self._make = make
-
-    def __call__(self, *args):
-        return self._make(*args)
-
-    def __setstate__(self, state):
-        raise pickle.UnpicklingError("it changes a name")
-
-
-class _DType:
-    """numpy.dtype("f2", ...), whose state says the order of its bytes."""
-
-    __slots__ = ("code", "order")
-
-    def __init__(self, code, align=0, copy=1):
-        if not isinstance(code, str) or code not in ("f2", "f4", "f8"):
-            raise pickle.UnpicklingError(f"arrays must be of floating point numbers, got {code!r}")
-        self.code = code
-        self.order = "<"
-
-    def __setstate__(self, state):
-        if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "="):
-            raise pickle.UnpicklingError("a dtype that is no number's")
-        self.order = state[1]
-
-
-class _Array:
-    """An array that waits for its state: (version, shape, dtype, is_fortran, bytes)."""
-
-    __slots__ = ("array",)
-
-    def __init__(self, *ignored):
-        self.array = None
-
-    def __setstate__(self, state):
-        if not isinstance(state, tuple) or len(state) != 5:
-            raise pickle.UnpicklingError("an array without a state")
-        _, shape, dtype, fortran, content = state
-        self.array = _array(content, dtype, shape, "F" if fortran else "C").array
-
-
-def _array(content, dtype, shape, order="C"):
-    """numpy.core.numeric._frombuffer, of protocol 5."""
-    if not isinstance(dtype, _DType) or not isinstance(content, (bytes, bytearray)):
-        raise pickle.UnpicklingError("an array that is not one of numbers")
-    values = np.frombuffer(content, dtype.order + dtype.code)
-    made = _Array()
-    made.array = values.reshape(shape, order="F" if order == "F" else "C")
-    return made
-
-
-def _finished(made):
-    if not isinstance(made, _Array) or made.array is None:
-        raise pickle.UnpicklingError("something else than arrays is in it")
-    return made.array
-
-
-def _latin1(text, encoding):
-    """_codecs.encode, which is how protocol 2 writes bytes."""
-    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError("it encodes text")
-    return text.encode("latin-1")
-
-
-_NDARRAY = _Name(_Array)
-_STAND_INS = {
-    ("numpy", "ndarray"): _NDARRAY,
-    ("numpy", "dtype"): _Name(_DType),
-    ("numpy.core.multiarray", "_reconstruct"): _NDARRAY,
-    ("numpy.core.numeric", "_frombuffer"): _Name(_array),
-    ("cupy.core.core", "array"): _Name(lambda made, *ignored: made),
-    ("_codecs", "encode"): _Name(_latin1),
-    ("builtins", "bytearray"): _Name(lambda content=b"": bytes(content)),
-}
 
 
 def _named(path, arrays, names, params):
