@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rnnfast import checks
+from rnnfast import checks, headers
 
 FORMAT = 1
 
@@ -59,7 +59,11 @@ def write_atomically(path, data):
 
 
 def save_weights(path, weights):
-    """Write `Weights` to `path`, in full precision. ValueError if that is to be a .pkl."""
+    """Write `Weights` to `path`, in full precision.
+
+    ValueError if that is to be a .pkl, or for what could not be read again: a vocabulary that is
+    no list of distinct strings.
+    """
     path = os.fspath(path)
     if path.lower().endswith((".pkl", ".pickle")):
         raise ValueError(f"{path}: weights are saved as .safetensors, pickles are only read")
@@ -71,6 +75,10 @@ def save_weights(path, weights):
         "level": getattr(vocabulary, "level", weights.level),
         "unknown": getattr(vocabulary, "unknown", weights.unknown),
     }
+    try:
+        headers.weights("", json.loads(json.dumps(header)))
+    except headers.Wrong as error:
+        raise ValueError(f"{path}: weights that could not be read again ({error})") from None
     save_arrays(path, weights.params, header)
 
 
@@ -79,8 +87,7 @@ def load_weights(path):
 
     OSError if it cannot be read, ValueError if it is damaged or was not written by rnnfast.
     """
-    params, header = load_arrays(path)
-    return _weights(path, params, header)
+    return _weights(path, *load_arrays(path))
 
 
 def load_header(path):
@@ -89,19 +96,14 @@ def load_header(path):
 
 
 def _weights(path, params, header):
-    try:
-        if header.get("checkpoint") is not None:
-            raise ValueError(
-                f"{path}: a checkpoint, which `rnnfast train --resume` reads; the weights are "
-                "in the file beside it"
-            )
-        tokens, level = header["vocabulary"], header.get("level", "char")
-        weights = Weights(
-            params, header["model"], dict(header["sizes"]), tokens, level, header.get("unknown")
+    if "checkpoint" in header:
+        raise ValueError(
+            f"{path}: a checkpoint, which `rnnfast train --resume` reads; the weights are in the "
+            "file beside it"
         )
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"{path}: damaged rnnfast header ({error!r})") from None
-    return weights
+    names = ("model", "sizes", "vocabulary")
+    level, unknown = header.get("level", "char"), header.get("unknown")
+    return Weights(params, *(header[name] for name in names), level, unknown)
 
 
 def save_arrays(path, arrays, header):
@@ -119,25 +121,48 @@ def load_arrays(path, *, only_header=False):
     from safetensors import SafetensorError, safe_open
 
     path = os.fspath(path)
-    with open(path, "rb"):  # an OSError that names the file, whatever safetensors would say
-        pass
+    with open(path, "rb") as file:  # an OSError that names the file, whatever safetensors would say
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        head = file.read(length) if 8 + length <= size else b""
     try:
+        headers.weigh(head, headers.room(size))
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
+            if "rnnfast" not in metadata:
+                raise ValueError(f"{path}: a safetensors file, but not one that rnnfast wrote")
             names = () if only_header else file.keys()
-            arrays = {name: file.get_tensor(name) for name in names}
-    except SafetensorError as error:
+            arrays = {name: _tensor(path, file, name) for name in names}
+    except (SafetensorError, headers.Wrong) as error:
         raise ValueError(f"{path}: not a complete safetensors file ({error})") from None
-    if "rnnfast" not in metadata:
-        raise ValueError(f"{path}: a safetensors file, but not one that rnnfast wrote")
+    return arrays, _checked_header(path, metadata["rnnfast"], size)
+
+
+def _tensor(path, file, name):
     try:
-        header = json.loads(metadata["rnnfast"])
-        version = header["format"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path}: damaged rnnfast header ({error!r})") from None
-    if version != FORMAT:
-        raise ValueError(f"{path}: weight format {version}, this version reads {FORMAT}")
-    return arrays, header
+        return file.get_tensor(name)
+    except Exception as error:  # of a type that NumPy does not have, of more than it can address
+        raise ValueError(f"{path}: {name} cannot be read ({error!r})") from None
+
+
+def _checked_header(path, source, size):
+    """The header in a file of so many bytes."""
+    what = "damaged rnnfast header"
+    try:
+        header = headers.parse(source, headers.room(size))
+        headers.record(format=headers.integer(0))("", header)
+        if header["format"] != FORMAT:
+            version = header["format"]
+            raise ValueError(f"{path}: weight format {version}, this version reads {FORMAT}")
+        if header.get("checkpoint") is None:
+            header.pop("checkpoint", None)
+            headers.weights("", header)
+        else:
+            what = "damaged checkpoint"
+            headers.checkpoint("", header)
+    except headers.Wrong as error:
+        raise ValueError(f"{path}: {what} ({error})") from None
+    return header
 
 
 def load_into(path, names, params):
@@ -156,10 +181,17 @@ def load_into(path, names, params):
 
 
 def copy_into(params, loaded, path):
-    """Copy loaded arrays into a model's: both name -> array, checked before anything is written.
+    """Copy loaded arrays into a model's: both name -> array, checked before anything is written."""
+    check_fits(params, loaded, path)
+    for name, param in params.items():
+        if checks.is_numpy(param):
+            param[...] = loaded[name]
+        else:
+            param.set(np.ascontiguousarray(loaded[name]))
 
-    ValueError for a missing or foreign name, a wrong shape or a wrong dtype; it names `path`.
-    """
+
+def check_fits(params, loaded, path):
+    """ValueError for a missing or foreign name, a wrong shape or a wrong dtype; it names `path`."""
     if params.keys() != loaded.keys():
         raise ValueError(f"{path}: expected arrays {sorted(params)}, found {sorted(loaded)}")
     for name, param in params.items():
@@ -170,11 +202,6 @@ def copy_into(params, loaded, path):
             )
         if not checks.writeable(param):
             raise ValueError(f"{path}: {name} is read-only; unfreeze() the model's layers first")
-    for name, param in params.items():
-        if checks.is_numpy(param):
-            param[...] = loaded[name]
-        else:
-            param.set(np.ascontiguousarray(loaded[name]))
 
 
 def to_numpy(array):
