@@ -120,6 +120,8 @@ class Known:
         onnx = self._onnx
         if tensor.data_type == onnx.TensorProto.STRING:
             raise ValueError("it is of strings")
+        if any(size < 0 for size in tensor.dims):
+            raise ValueError(f"its dims are {list(tensor.dims)[:8]}")
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             return np.asarray(onnx.numpy_helper.to_array(tensor))
         if self._folder is None:
