@@ -177,6 +177,80 @@ def test_a_learned_state_needs_a_batch_size_and_a_stateful_layer(tmp_path):
         convert.from_onnx(given)
 
 
+STARTS = {
+    "a vector": lambda m, x: m.row.expand(2, x.size(0), H),
+    "repeated": lambda m, x: m.two.unsqueeze(1).repeat(1, x.shape[0], 1),
+    "stacked": lambda m, x: torch.stack(
+        [m.row.expand(x.size(0), H), m.two[1].expand(x.size(0), H)]
+    ),
+    "joined": lambda m, x: torch.cat([m.two[:1], m.two[1:]])[:, None].expand(2, x.size(0), H),
+    "bounded": lambda m, x: torch.sigmoid(m.two[:, None]).expand(2, x.size(0), H),
+    "through a layer": lambda m, x: m.linear(m.two[:, None]).expand(2, x.size(0), H),
+    "a number": lambda m, x: torch.full((2, x.size(0), H), 0.3),
+    "zeros beside x": lambda m, x: x.new_zeros(2, x.size(0), H),
+}
+RUNNING = {
+    "of the input": lambda m, x: m.first(x[:, 0]).expand(2, -1, -1),
+    "of its mean": lambda m, x: x.mean((1, 2))[None, :, None].expand(2, -1, H),
+    "drawn": lambda m, x: torch.randn(2, x.size(0), H),
+}
+
+
+class Started(torch.nn.Module):
+    """A GRU behind a convolution, of whose output a file tells no shape."""
+
+    def __init__(self, start):
+        super().__init__()
+        torch.manual_seed(0)
+        self.rnn, self.conv = torch.nn.GRU(D, H, 2), torch.nn.Conv1d(D, D, 3, padding=1)
+        self.linear, self.first = torch.nn.Linear(H, H), torch.nn.Linear(D, H)
+        self.row = torch.nn.Parameter(torch.randn(H))
+        self.two = torch.nn.Parameter(torch.randn(2, H))
+        self.start = start
+
+    def below(self, x):
+        return self.conv(x.transpose(1, 2)).permute(2, 0, 1)
+
+    def forward(self, x):
+        return self.rnn(self.below(x), self.start(self, x).contiguous())[0]
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
+def test_starts_that_follow_from_parameters(start, dynamic):
+    module = Started(start)
+    content = exported(module, (3, 4, D), dynamic)
+    for n, t in [(3, 4), (5, 7)] if dynamic else [(3, 4)]:
+        xs = np.random.default_rng(1).normal(size=(n, t, D)).astype("f4")
+        (expected,) = ort.InferenceSession(content).run(None, {"x": xs})
+        model = onnx.load_from_string(content)
+        layer = convert.from_onnx(model, stateful=True, batch_size=n)
+        below = module.below(torch.from_numpy(xs)).detach().numpy().swapaxes(0, 1)
+        got = layer.forward(np.ascontiguousarray(below)).swapaxes(0, 1)
+        np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("start", RUNNING.values(), ids=RUNNING)
+def test_starts_that_do_not(start, dynamic):
+    model = onnx.load_from_string(exported(Started(start), (3, 4, D), dynamic))
+    match = "GRU node '/rnn/GRU': initial_h must be a constant, or an input of the model or rows"
+    with pytest.raises(ValueError, match=match):
+        convert.from_onnx(model, stateful=True, batch_size=3)
+
+
+def test_zero_states_behind_a_convolution_need_no_batch_size():
+    """As every module has that is given none."""
+
+    class Plain(Started):
+        def forward(self, x):
+            return self.rnn(self.below(x))[0]
+
+    for dynamic in (False, True):
+        content = exported(Plain(None), (3, 4, D), dynamic)
+        assert not convert.from_onnx(onnx.load_from_string(content)).stateful
+
+
 class Between(torch.nn.Module):
     """Two levels with something in between."""
 
@@ -207,6 +281,7 @@ KEPT = {
     "view with a rest": lambda y: y.view(y.shape[0], y.shape[1], -1),
     "there and back": lambda y: y.transpose(0, 2).transpose(2, 0),
     "another axis and back": lambda y: y.unsqueeze(1).squeeze(1),
+    "in its own type": lambda y: y.float(),
     "all of it": lambda y: y[:, :],
 }
 LOST = {
@@ -214,6 +289,7 @@ LOST = {
     "samples as steps": lambda y: y.transpose(0, 1),
     "all samples in one": lambda y: y.reshape(1, -1, H),
     "the other way": lambda y: y.flip(1),
+    "in another type and back": lambda y: y.half().float(),
     "doubled": lambda y: y * 2,
     "normed": lambda y: torch.nn.functional.layer_norm(y, (H,)),
     "from the second step on": lambda y: y[:, 1:],

@@ -34,6 +34,9 @@ class Graph:
             for info in (*graph.input, *graph.value_info)
             if info.type.tensor_type.HasField("shape")
         }
+        self.types = {  # of elements; only where a Cast may change nothing
+            info.name: info.type.tensor_type.elem_type for info in (*graph.input, *graph.value_info)
+        }
         self.inputs = {info.name for info in graph.input}
         needed, names = set(), [name for node in graph.node if wanted(node) for name in node.input]
         while names:
@@ -97,7 +100,7 @@ class Graph:
                 inputs = [self.tensor(name) for name in node.input]
                 found = operator(Call(self, node, attributes), *inputs)
                 found = found if isinstance(found, list) else [found]
-        except (Unknown, TypeError, ValueError, IndexError, OverflowError, AttributeError):
+        except (Unknown, TypeError, ValueError, IndexError, ArithmeticError, AttributeError):
             pass  # too few inputs, wrong types: it is a damaged node, of which nothing is known
         found = dict(zip(node.output, found, strict=False))
         for name in filter(None, node.output):

@@ -14,6 +14,7 @@ from rnnfast.convert.onnx_tensors import (
     Atom,
     Constant,
     Running,
+    ShapeOf,
     Size,
     Unknown,
     integers,
@@ -48,9 +49,18 @@ def _axis(axis, count):
 
 
 def _shape(call, x):
-    found = x.shape
     start, end = call.attributes.int("start", 0), call.attributes.int("end", None)
-    return of_numbers(found[slice(start, end)])
+    if isinstance(x, Running) and x.axes is None:
+        found = ShapeOf(x.origin)
+        return found if (start, end) == (0, None) else _sizes_of(call, found, start, end)
+    return of_numbers(x.shape[slice(start, end)])
+
+
+def _sizes_of(call, x, start, end):
+    """Some sizes out of a ShapeOf: new ones, of which no more is known."""
+    if end is None or not 0 <= start <= end <= 32:
+        raise Unknown
+    return of_numbers([call.graph.fresh(x.tensor, k) for k in range(start, end)])
 
 
 def _identity(call, x, *rest):
@@ -170,9 +180,25 @@ def _share(atoms, sizes):
 def _slice(call, x, starts=None, ends=None, axes=None, steps=None):
     starts, ends = call.ints("starts", starts), call.ints("ends", ends)
     axes, steps = call.ints("axes", axes), None if steps is None else integers(steps)
+    if isinstance(x, ShapeOf) and steps in (None, [1]):
+        (start,), (end,) = starts, ends
+        return _sizes_of(call, x, start, end)
     axes = range(len(starts)) if axes is None else axes
-    if len(starts) != len(ends) or any(step != 1 for step in steps or ()):
+    if len(starts) != len(ends):
         raise Unknown
+    try:
+        if any(step != 1 for step in steps or ()):
+            raise Unknown
+        return _cuts(x, starts, ends, axes)
+    except Unknown:
+        if isinstance(x, Constant):
+            raise
+    name, cut_axes = call.node.output[0], {_axis(axis, len(x.shape)) for axis in axes}
+    sizes = enumerate(x.shape)
+    return running(name, [call.graph.fresh(name, k) if k in cut_axes else s for k, s in sizes])
+
+
+def _cuts(x, starts, ends, axes):
     for start, end, axis in zip(starts, ends, axes, strict=True):
         axis = _axis(axis, len(x.shape))
         size = x.shape[axis]
@@ -217,6 +243,10 @@ def _split(call, x, sizes=None):
 
 def _gather(call, x, places):
     axis = call.attributes.int("axis", 0)
+    if isinstance(x, ShapeOf):
+        (k,) = integers(places)
+        found = _sizes_of(call, x, k, k + 1)
+        return found if places.shape else Constant(found.data.squeeze(0), ())
     shape = x.shape
     axis = _axis(axis, len(shape))
     if isinstance(places, Running) or places.data.ndim > 1:
@@ -275,9 +305,17 @@ def _stretched(x, shape):
 def _broadcast(a, b):
     count = max(len(a), len(b))
     a, b = ((1,) * (count - len(shape)) + shape for shape in (a, b))
-    if any(p != q and 1 not in (p, q) for p, q in zip(a, b, strict=True)):
+    return tuple(map(_common, a, b))
+
+
+def _common(p, q):
+    if p == q or q == 1:
+        return p
+    if p == 1:
+        return q
+    if isinstance(p, Size) == isinstance(q, Size):
         raise Unknown
-    return tuple(q if p == 1 else p for p, q in zip(a, b, strict=True))
+    return q if isinstance(p, Size) else p  # the model can only run where the other is that, or 1
 
 
 def _tile(call, x, repeats):
@@ -318,10 +356,13 @@ def _constant(call):
 
 
 def _cast(call, x):
-    if isinstance(x, Running):
+    to = call.attributes.int("to", None)
+    if isinstance(x, Running) and call.graph.types.get(x.origin) == to:
+        return x
+    if not isinstance(x, Constant):
         raise Unknown
-    to = {getattr(call.graph.onnx.TensorProto, name): name.lower() for name in NUMBERS}
-    name = to.get(call.attributes.int("to", None))
+    types = {getattr(call.graph.onnx.TensorProto, name): name.lower() for name in NUMBERS}
+    name = types.get(to)
     if name is None:
         raise Unknown
     if x.data.dtype == object and any(isinstance(value, Size) for value in x.data.flat):
@@ -361,6 +402,37 @@ def _elementwise(function, exact):
         return Constant(found, shape)
 
     return operator
+
+
+def _relu(x):
+    return np.maximum(x, 0)
+
+
+def _sigmoid(x):
+    return (1 / (1 + np.exp(-x.astype(np.float64)))).astype(x.dtype)
+
+
+def _matmul(call, a, b):
+    a, b = a.full(call.graph), b.full(call.graph)
+    if not a.dtype.kind == b.dtype.kind == "f" or not a.ndim or not b.ndim:
+        raise Unknown
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    call.graph.spend(math.prod(batch) * (a.size // a.shape[-1]) * b.shape[-1] * a.itemsize)
+    found = a @ b
+    return Constant(found, found.shape)
+
+
+def _gemm(call, a, b, c=None):
+    transposed = [call.attributes.int(name, 0) for name in ("transA", "transB")]
+    a, b = (
+        x.full(call.graph).T if turned else x.full(call.graph)
+        for x, turned in zip((a, b), transposed, strict=True)
+    )
+    ab = _matmul(call, Constant(a, a.shape), Constant(b, b.shape)).data
+    found = ab if c is None else ab + c.full(call.graph)
+    if found.shape != ab.shape:
+        raise Unknown
+    return Constant(found, found.shape)
 
 
 def _equal(a, b):
@@ -411,6 +483,11 @@ OPERATORS = {
     "Div": (_elementwise(np.divide, None), ""),
     "Neg": (_elementwise(np.negative, _only_known(lambda a: -a)), ""),
     "Tanh": (_elementwise(np.tanh, None), ""),
+    "Sigmoid": (_elementwise(_sigmoid, None), ""),
+    "Relu": (_elementwise(_relu, None), ""),
+    "Exp": (_elementwise(np.exp, None), ""),
+    "MatMul": (_matmul, ""),
+    "Gemm": (_gemm, "transA transB"),
     "Equal": (_elementwise(np.equal, _equal), ""),
     "Where": (_elementwise(np.where, _where), ""),
 }

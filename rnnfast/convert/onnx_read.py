@@ -100,6 +100,8 @@ def _outputs(graph, proto):
     shape = x.shape if getattr(x, "axes", None) is not None else (None,) * 3
     sizes = [graph.fresh(proto.output[0], k) if s is None else s for k, s in enumerate(shape[:2])]
     d, H = Atom("d", R.shape[0]), Atom("H", R.shape[2])
+    if R.data.dtype == np.float32:
+        graph.types[proto.output[0]] = graph.onnx.TensorProto.FLOAT
     if Attributes(graph.onnx, proto).int("layout", 0):
         axes = Atom("N", sizes[0]), Atom("T", sizes[1]), d, H
     else:
@@ -126,18 +128,24 @@ def _check_between(graph, below, above):
 
 
 def _culprit(graph, above, Y):
-    """What stands in between, for the message."""
-    behind, name = None, above.names.get("X", "")
-    for _ in range(len(graph.producers) + 1):  # a damaged graph may run in circles
+    """What stands in between, for the message: the first node that reads a moved Y."""
+
+    def is_moved(name):
         found = graph.tensors.get(name)
-        if isinstance(found, Running) and found.origin == Y:
-            return (
-                f" ({title(behind)} is)" if behind is not None else " (the axes are not in place)"
-            )
-        behind = graph.producers.get(name)
-        if behind is None or not behind.input:
-            break
-        name = behind.input[0]
+        return isinstance(found, Running) and found.origin == Y
+
+    names, seen = [above.names.get("X", "")], set()
+    if is_moved(names[0]):
+        return " (the axes are not in place)"
+    while names:
+        node = graph.producers.get(names.pop())
+        if node is None or seen.issuperset(node.output):  # a damaged graph may run in circles
+            continue
+        seen.update(node.output)
+        if any(map(is_moved, node.input)):
+            return f" ({title(node)} is)"
+        if not is_recurrent(node):
+            names += node.input
     return ""
 
 

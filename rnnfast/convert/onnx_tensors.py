@@ -95,6 +95,13 @@ class Running:
         return tuple(math.prod([atom.size for atom in axis]) for axis in self.axes)
 
 
+@dataclass(frozen=True)
+class ShapeOf:
+    """The shape of a tensor of which not even the number of axes is known."""
+
+    tensor: str
+
+
 def running(origin, shape):
     """A tensor that begins here; shape may be None."""
     if shape is None:
