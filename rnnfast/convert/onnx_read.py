@@ -72,10 +72,11 @@ def _recurrent_nodes(model):
     message = "from_onnx: the model has no RNN, LSTM or GRU node"
     if others:
         message += f", but {', '.join(others[:12])}"
-    if {"MatMul", "Gemm"} & set(others) and {"Tanh", "Relu", "Sigmoid"} & set(others):
+    steps = [n for n in model.graph.node if n.op_type in ("Tanh", "Relu", "Sigmoid")]
+    if {"MatMul", "Gemm"} & set(others) and steps:
         message += (
-            ". Some exporters write each step of a recurrent layer by itself, as torch.onnx.export "
-            "does with an RNN unless dynamo=False; from_torch takes the module"
+            f". {title(steps[0])} may be a step of one: some exporters write each by itself, as "
+            "torch.onnx.export does with an RNN unless dynamo=False; from_torch takes the module"
         )
     raise ValueError(message)
 
