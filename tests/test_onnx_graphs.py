@@ -153,6 +153,14 @@ def test_tiled_and_split_starts(rng):
     same(model.made(), rng, stateful=True, batch_size=N)
 
 
+def test_a_node_that_is_damaged_is_not_folded(rng):
+    for op, axes in (("Unsqueeze", [0, 0]), ("Squeeze", [0, 7]), ("Unsqueeze", [9])):
+        model = Model(rng)
+        h = model.constant("h", rng.normal(size=(1, N, H)))
+        model.recurrent(initial_h=model.add(op, h, model.constant("axes", axes, "i8")))
+        refused(model, f"initial_h must be a constant, .* what {op} node 'the", stateful=True)
+
+
 def test_a_start_computed_from_an_input_is_refused(rng):
     for op in ("Tanh", "Softmax"):
         model = Model(rng)

@@ -100,8 +100,10 @@ class Graph:
                 inputs = [self.tensor(name) for name in node.input]
                 found = operator(Call(self, node, attributes), *inputs)
                 found = found if isinstance(found, list) else [found]
-        except (Unknown, TypeError, ValueError, IndexError, ArithmeticError, AttributeError):
-            pass  # too few inputs, wrong types: it is a damaged node, of which nothing is known
+        except (
+            Exception
+        ):  # Unknown, or of a damaged node, of which nothing is known: there are many
+            pass
         found = dict(zip(node.output, found, strict=False))
         for name in filter(None, node.output):
             self.tensors[name] = self.known(name) or found.get(name) or self._begin(name)

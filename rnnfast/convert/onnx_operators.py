@@ -106,6 +106,8 @@ def _unsqueeze(call, x, axes=None):
     axes = call.ints("axes", axes)
     count = len(x.shape) + len(axes)
     axes = {_axis(axis, count) for axis in axes}
+    if count != len(x.shape) + len(axes):
+        raise Unknown
 
     def widened(values, filler):
         values = iter(values)
