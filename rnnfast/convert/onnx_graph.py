@@ -100,9 +100,7 @@ class Graph:
                 inputs = [self.tensor(name) for name in node.input]
                 found = operator(Call(self, node, attributes), *inputs)
                 found = found if isinstance(found, list) else [found]
-        except (
-            Exception
-        ):  # Unknown, or of a damaged node, of which nothing is known: there are many
+        except Exception:  # Unknown, or one of the many of a damaged node
             pass
         found = dict(zip(node.output, found, strict=False))
         for name in filter(None, node.output):
