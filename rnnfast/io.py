@@ -10,16 +10,14 @@ the book's save_params pickles are read too, by a reader that can make arrays an
 """
 
 import contextlib
-import io
 import json
 import os
-import pickle
 import sys
 from typing import NamedTuple
 
 import numpy as np
 
-from rnnfast import checks
+from rnnfast import checks, headers
 
 FORMAT = 1
 
@@ -61,7 +59,11 @@ def write_atomically(path, data):
 
 
 def save_weights(path, weights):
-    """Write `Weights` to `path`, in full precision. ValueError if that is to be a .pkl."""
+    """Write `Weights` to `path`, in full precision.
+
+    ValueError if that is to be a .pkl, or for what could not be read again: a vocabulary that is
+    no list of distinct strings.
+    """
     path = os.fspath(path)
     if path.lower().endswith((".pkl", ".pickle")):
         raise ValueError(f"{path}: weights are saved as .safetensors, pickles are only read")
@@ -73,6 +75,10 @@ def save_weights(path, weights):
         "level": getattr(vocabulary, "level", weights.level),
         "unknown": getattr(vocabulary, "unknown", weights.unknown),
     }
+    try:
+        headers.weights("", json.loads(json.dumps(header)))
+    except headers.Wrong as error:
+        raise ValueError(f"{path}: weights that could not be read again ({error})") from None
     save_arrays(path, weights.params, header)
 
 
@@ -81,8 +87,7 @@ def load_weights(path):
 
     OSError if it cannot be read, ValueError if it is damaged or was not written by rnnfast.
     """
-    params, header = load_arrays(path)
-    return _weights(path, params, header)
+    return _weights(path, *load_arrays(path))
 
 
 def load_header(path):
@@ -91,19 +96,14 @@ def load_header(path):
 
 
 def _weights(path, params, header):
-    try:
-        if header.get("checkpoint") is not None:
-            raise ValueError(
-                f"{path}: a checkpoint, which `rnnfast train --resume` reads; the weights are "
-                "in the file beside it"
-            )
-        tokens, level = header["vocabulary"], header.get("level", "char")
-        weights = Weights(
-            params, header["model"], dict(header["sizes"]), tokens, level, header.get("unknown")
+    if "checkpoint" in header:
+        raise ValueError(
+            f"{path}: a checkpoint, which `rnnfast train --resume` reads; the weights are in the "
+            "file beside it"
         )
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"{path}: damaged rnnfast header ({error!r})") from None
-    return weights
+    names = ("model", "sizes", "vocabulary")
+    level, unknown = header.get("level", "char"), header.get("unknown")
+    return Weights(params, *(header[name] for name in names), level, unknown)
 
 
 def save_arrays(path, arrays, header):
@@ -121,25 +121,48 @@ def load_arrays(path, *, only_header=False):
     from safetensors import SafetensorError, safe_open
 
     path = os.fspath(path)
-    with open(path, "rb"):  # an OSError that names the file, whatever safetensors would say
-        pass
+    with open(path, "rb") as file:  # an OSError that names the file, whatever safetensors would say
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        head = file.read(length) if 8 + length <= size else b""
     try:
+        headers.weigh(head, headers.room(size))
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
+            if "rnnfast" not in metadata:
+                raise ValueError(f"{path}: a safetensors file, but not one that rnnfast wrote")
             names = () if only_header else file.keys()
-            arrays = {name: file.get_tensor(name) for name in names}
-    except SafetensorError as error:
+            arrays = {name: _tensor(path, file, name) for name in names}
+    except (SafetensorError, headers.Wrong) as error:
         raise ValueError(f"{path}: not a complete safetensors file ({error})") from None
-    if "rnnfast" not in metadata:
-        raise ValueError(f"{path}: a safetensors file, but not one that rnnfast wrote")
+    return arrays, _checked_header(path, metadata["rnnfast"], size)
+
+
+def _tensor(path, file, name):
     try:
-        header = json.loads(metadata["rnnfast"])
-        version = header["format"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path}: damaged rnnfast header ({error!r})") from None
-    if version != FORMAT:
-        raise ValueError(f"{path}: weight format {version}, this version reads {FORMAT}")
-    return arrays, header
+        return file.get_tensor(name)
+    except Exception as error:  # of a type that NumPy does not have, of more than it can address
+        raise ValueError(f"{path}: {name} cannot be read ({error!r})") from None
+
+
+def _checked_header(path, source, size):
+    """The header in a file of so many bytes."""
+    what = "damaged rnnfast header"
+    try:
+        header = headers.parse(source, headers.room(size))
+        headers.record(format=headers.integer(0))("", header)
+        if header["format"] != FORMAT:
+            version = header["format"]
+            raise ValueError(f"{path}: weight format {version}, this version reads {FORMAT}")
+        if header.get("checkpoint") is None:
+            header.pop("checkpoint", None)
+            headers.weights("", header)
+        else:
+            what = "damaged checkpoint"
+            headers.checkpoint("", header)
+    except headers.Wrong as error:
+        raise ValueError(f"{path}: {what} ({error})") from None
+    return header
 
 
 def load_into(path, names, params):
@@ -158,10 +181,17 @@ def load_into(path, names, params):
 
 
 def copy_into(params, loaded, path):
-    """Copy loaded arrays into a model's: both name -> array, checked before anything is written.
+    """Copy loaded arrays into a model's: both name -> array, checked before anything is written."""
+    check_fits(params, loaded, path)
+    for name, param in params.items():
+        if checks.is_numpy(param):
+            param[...] = loaded[name]
+        else:
+            param.set(np.ascontiguousarray(loaded[name]))
 
-    ValueError for a missing or foreign name, a wrong shape or a wrong dtype; it names `path`.
-    """
+
+def check_fits(params, loaded, path):
+    """ValueError for a missing or foreign name, a wrong shape or a wrong dtype; it names `path`."""
     if params.keys() != loaded.keys():
         raise ValueError(f"{path}: expected arrays {sorted(params)}, found {sorted(loaded)}")
     for name, param in params.items():
@@ -172,11 +202,6 @@ def copy_into(params, loaded, path):
             )
         if not checks.writeable(param):
             raise ValueError(f"{path}: {name} is read-only; unfreeze() the model's layers first")
-    for name, param in params.items():
-        if checks.is_numpy(param):
-            param[...] = loaded[name]
-        else:
-            param.set(np.ascontiguousarray(loaded[name]))
 
 
 def to_numpy(array):
@@ -209,118 +234,18 @@ def is_pickle(path):
 def load_pickle(path):
     """The list of arrays in a pickle as the book's save_params (on NumPy or CuPy) writes it.
 
-    ValueError for anything else, of which nothing has been run then: no name in the file leads
-    to a function or class but to stand-ins that make arrays of real numbers.
+    ValueError for anything else, of which nothing has been run then; see rnnfast.pickles.
     """
+    from rnnfast import pickles
+
     path = os.fspath(path)
     with open(path, "rb") as file:
         content = file.read()
     try:
-        arrays = _ArrayUnpickler(io.BytesIO(content)).load()
-        if not isinstance(arrays, (list, tuple)):
-            raise pickle.UnpicklingError("not a list")
-        return [_finished(array) for array in arrays]
+        return pickles.read(content)
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(f"{path}: not a pickled list of arrays ({reason})") from None
-
-
-class _ArrayUnpickler(pickle._Unpickler):
-    """The one in Python: its memory is bounded by the file, and REDUCE calls what we return."""
-
-    def find_class(self, module, name):
-        try:
-            return _STAND_INS[module.replace("_core", "core"), name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
-
-    def persistent_load(self, pid):
-        raise pickle.UnpicklingError("it refers to something outside")
-
-    def get_extension(self, code):
-        raise pickle.UnpicklingError("it refers to something outside")
-
-
-class _Name:
-    """What a name in a pickle leads to. It can be called; it cannot be changed (BUILD)."""
-
-    __slots__ = ("_make",)
-
-    def __init__(self, make):
-        self._make = make
-
-    def __call__(self, *args):
-        return self._make(*args)
-
-    def __setstate__(self, state):
-        raise pickle.UnpicklingError("it changes a name")
-
-
-class _DType:
-    """numpy.dtype("f2", ...), whose state says the order of its bytes."""
-
-    __slots__ = ("code", "order")
-
-    def __init__(self, code, align=0, copy=1):
-        if not isinstance(code, str) or code not in ("f2", "f4", "f8"):
-            raise pickle.UnpicklingError(f"arrays must be of floating point numbers, got {code!r}")
-        self.code = code
-        self.order = "<"
-
-    def __setstate__(self, state):
-        if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "="):
-            raise pickle.UnpicklingError("a dtype that is no number's")
-        self.order = state[1]
-
-
-class _Array:
-    """An array that waits for its state: (version, shape, dtype, is_fortran, bytes)."""
-
-    __slots__ = ("array",)
-
-    def __init__(self, *ignored):
-        self.array = None
-
-    def __setstate__(self, state):
-        if not isinstance(state, tuple) or len(state) != 5:
-            raise pickle.UnpicklingError("an array without a state")
-        _, shape, dtype, fortran, content = state
-        self.array = _array(content, dtype, shape, "F" if fortran else "C").array
-
-
-def _array(content, dtype, shape, order="C"):
-    """numpy.core.numeric._frombuffer, of protocol 5."""
-    if not isinstance(dtype, _DType) or not isinstance(content, (bytes, bytearray)):
-        raise pickle.UnpicklingError("an array that is not one of numbers")
-    values = np.frombuffer(content, dtype.order + dtype.code)
-    made = _Array()
-    made.array = values.reshape(shape, order="F" if order == "F" else "C")
-    return made
-
-
-def _finished(made):
-    if not isinstance(made, _Array) or made.array is None:
-        raise pickle.UnpicklingError("something else than arrays is in it")
-    return made.array
-
-
-def _latin1(text, encoding):
-    """_codecs.encode, which is how protocol 2 writes bytes."""
-    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError("it encodes text")
-    return text.encode("latin-1")
-
-
-_NDARRAY = _Name(_Array)
-_STAND_INS = {
-    ("numpy", "ndarray"): _NDARRAY,
-    ("numpy", "dtype"): _Name(_DType),
-    ("numpy.core.multiarray", "_reconstruct"): _NDARRAY,
-    ("numpy.core.numeric", "_frombuffer"): _Name(_array),
-    ("cupy.core.core", "array"): _Name(lambda made, *ignored: made),
-    ("_codecs", "encode"): _Name(_latin1),
-    ("builtins", "bytearray"): _Name(lambda content=b"": bytes(content)),
-}
 
 
 def _named(path, arrays, names, params):

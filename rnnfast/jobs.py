@@ -8,7 +8,7 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 
-from rnnfast import data, io, kernels, models, plot, sampling
+from rnnfast import data, headers, io, kernels, models, plot, sampling
 from rnnfast.optim import OPTIMIZERS
 from rnnfast.trainer import (
     Checkpoint,
@@ -75,6 +75,18 @@ class Settings:
     sample: int = 400
 
 
+# What a checkpoint's settings have to be, beside their types
+CHECKS = {
+    "level": headers.one_of(*data.VOCABULARIES),
+    "model": headers.one_of(*MODELS),
+    "cell": headers.one_of(*CELLS),
+    "optimizer": headers.one_of(*RULES),
+    **dict.fromkeys(("epochs", "seed", "sample"), headers.integer(0)),
+    **dict.fromkeys(
+        ("min_count", "layers", "hidden", "batch_size", "time_size", "eval_interval"),
+        headers.integer(1),
+    ),
+}
 FREE = ("file", "epochs", "sample", "save_every")  # may change on --resume
 
 
@@ -226,14 +238,18 @@ def _stored(path, options):
     """The settings and the progress in a checkpoint; ValueError where options contradict them."""
     extra = io.load_arrays(path, only_header=True)[1].get("extra")
     try:
-        stored = asdict(Settings(**extra["settings"]))
-        if not {"text", "best", "curve", "log_bytes"} <= extra.keys():
-            raise KeyError("progress")
-        for field in fields(Settings):
-            if not isinstance(stored[field.name], field.type):
-                raise TypeError(field.name)
-    except (TypeError, KeyError, ValueError):
-        raise ValueError(f"{path}: not a checkpoint of `rnnfast train`") from None
+        headers.training("extra", extra)
+        checks = {
+            field.name: CHECKS.get(field.name) or headers.any_of_type(field.type)
+            for field in fields(Settings)
+        }
+        if foreign := extra["settings"].keys() - checks.keys():
+            raise headers.Wrong(f"extra.settings has {min(foreign)[:60]!r}")
+        for name, value in extra["settings"].items():
+            checks[name](f"extra.settings.{name}", value)
+    except headers.Wrong as error:
+        raise ValueError(f"{path}: not a checkpoint of `rnnfast train` ({error})") from None
+    stored = asdict(Settings(**extra["settings"]))
     for name, value in options.items():
         if name not in FREE and stored[name] != value:
             raise ValueError(

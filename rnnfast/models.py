@@ -4,6 +4,7 @@ LanguageModel is all of them; SimpleRnnlm, Rnnlm and BetterRnnlm are the book's,
 """
 
 import os
+import reprlib
 from contextlib import closing
 from itertools import islice
 
@@ -55,6 +56,22 @@ class Model:
         return type(self).__name__ + ".safetensors"
 
 
+class Blank:
+    """As rng: the matrices will be read from a file, which has `size` numbers.
+
+    They are zeros until then, and seeds are as for rng=0. ValueError for many more than there are;
+    for a few, whoever reads them names the array.
+    """
+
+    def __init__(self, size):
+        self.size, self.left = size, max(size, 2**20)
+
+    def take(self, count):
+        self.left -= count
+        if self.left < 0:
+            raise ValueError(f"{self.size:,} numbers are too few")
+
+
 class Weights:
     """Draws the weights of a model's layers as the book does, in the order they are asked for.
 
@@ -63,16 +80,21 @@ class Weights:
     """
 
     def __init__(self, owner, rng, dtype, device):
+        self.blank = isinstance(rng, Blank)
         self.dtype = np.dtype(dtype)
         if self.dtype not in checks.FLOATS:
             raise TypeError(f"{owner}: dtype must be float32 or float64, got {self.dtype}")
-        self.source = sampling.generator(owner, rng)
+        self.source = sampling.generator(owner, 0 if self.blank else rng)
         self.device = kernels.home(device)
-        self.rng = rng if rng is None else self.source  # for another one that is to go on from here
+        # for another one that is to go on from here
+        self.rng = rng if rng is None or self.blank else self.source
         self._rng = rng
 
     def normal(self, rows, columns, divisor=None):
         """(rows, columns), normal, divided by the square root of the rows if by nothing else."""
+        if self.blank:
+            self._rng.take(rows * columns)
+            return self.zeros((rows, columns))
         W = self.source.standard_normal((rows, columns))
         W = (W / (np.sqrt(rows) if divisor is None else divisor)).astype(self.dtype)
         return kernels.move(W, self.device)
@@ -87,7 +109,7 @@ class Weights:
 
     def seed(self):
         """A seed for dropout: `rng` where that is one, else drawn as the weights are."""
-        return sampling.seed(self._rng, self.source)
+        return sampling.seed(0 if self.blank else self._rng, self.source)
 
 
 class BaseModel(Model):
@@ -373,15 +395,18 @@ def load_model(file_name, device=None):
     weights = io.load_weights(file_name)
     if weights.model not in models:
         known = ", ".join(models)
-        raise ValueError(f"{file_name}: model {weights.model!r} is not known (known: {known})")
+        raise ValueError(f"{file_name}: model {weights.model[:60]!r} is not known (known: {known})")
     dtypes = {array.dtype for array in weights.params.values()}
     if len(dtypes) != 1 or not dtypes <= {np.dtype(np.float32), np.dtype(np.float64)}:
         raise ValueError(f"{file_name}: arrays must be all float32 or all float64, got {dtypes}")
     try:
         _check_sizes(weights)
-        model = models[weights.model](**weights.sizes, rng=0, dtype=dtypes.pop(), device=device)
+        rng = Blank(sum(array.size for array in weights.params.values()))
+        model = models[weights.model](**weights.sizes, rng=rng, dtype=dtypes.pop(), device=device)
     except (TypeError, ValueError, MemoryError) as error:
-        raise ValueError(f"{file_name}: sizes {weights.sizes} do not fit ({error})") from None
+        raise ValueError(
+            f"{file_name}: sizes {reprlib.repr(weights.sizes)} do not fit ({error})"
+        ) from None
     io.copy_into(model._named_params(), weights.params, os.fspath(file_name))
     if weights.vocabulary is not None and len(weights.vocabulary) != model.sizes.get("vocab_size"):
         raise ValueError(f"{file_name}: the vocabulary does not have the model's size")
@@ -389,10 +414,7 @@ def load_model(file_name, device=None):
 
 
 def _check_sizes(weights):
-    """ValueError before a damaged header makes a model that is larger than what the file holds."""
-    sizes = {name: size for name, size in weights.sizes.items() if type(size) is int}
-    layers, H = sizes.pop("layers", 1), sizes.get("hidden_size", 1)
-    VD = sizes.get("vocab_size", 1) * sizes.get("wordvec_size", 1)
-    there = sum(array.size for array in weights.params.values())
-    if max(VD, *(H * size for size in sizes.values()), 1) > there or layers > len(weights.params):
-        raise ValueError(f"{len(weights.params)} arrays with {there} numbers are too few")
+    """ValueError before a damaged header makes more layers than the file has arrays for."""
+    layers, there = weights.sizes.get("layers", 1), len(weights.params)
+    if type(layers) is int and 3 * layers > there:  # each has Wx, Wh and b
+        raise ValueError(f"{there} arrays are too few")

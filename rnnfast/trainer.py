@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rnnfast import checks, data, io, plot
-from rnnfast.optim import clip_grads, remove_duplicate
+from rnnfast import checks, data, headers, io, plot
+from rnnfast.optim import _address, clip_grads, remove_duplicate
 from rnnfast.sampling import frozen
 
 
@@ -175,13 +175,12 @@ class _Trainer:
         OSError if the file cannot be read; ValueError, and nothing changed, if it does not fit.
         """
         arrays, whole = io.load_arrays(path)
-        header = whole.get("checkpoint")
-        if not isinstance(header, dict):
+        if "checkpoint" not in whole:
             raise ValueError(f"{path}: not a checkpoint")
         try:
-            self._take_over(path, arrays, header)
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
-            raise ValueError(f"{path}: damaged checkpoint ({error!r})") from None
+            self._take_over(path, arrays, whole["checkpoint"])
+        except headers.Wrong as error:
+            raise ValueError(f"{path}: damaged checkpoint ({error})") from None
         return whole.get("extra")
 
     def _take_over(self, path, arrays, header):
@@ -196,18 +195,29 @@ class _Trainer:
         for name, array in arrays.items():
             group, _, rest = name.partition("/")
             groups.setdefault(group, {})[rest] = array
-        places = groups.get("optimizer", {})
-        for name in self.optimizer.arrays:
-            one = [array for place, array in places.items() if place.startswith(f"{name}/")]
-            state[name] = [places[f"{name}/{i}"] for i in range(len(one))] or None
-        copy.copy(self.optimizer).load_state_dict(state)  # raises where it does not fit
-        random = ("MT19937", arrays["random"], *header["random"])
-        np.random.RandomState().set_state(random)
-        kept = {name: header[name] for name in self.kept}
+        if foreign := groups.keys() - {"params", "optimizer", "state", "random", "order"}:
+            raise headers.Wrong(f"there are arrays for {', '.join(sorted(foreign))[:60]}")
+        keys = arrays.get("random")
+        if keys is None or (keys.dtype, keys.shape) != (np.uint32, (624,)):
+            raise headers.Wrong("the array random must be uint32 (624,)")
+        random = ("MT19937", keys, *header["random"])
         progress = header["progress"]
+        for name in self.kept:
+            unset = name in header and header[name] is None and name not in _Trainer.kept
+            if name not in header or (unset and progress is not None):
+                raise headers.Wrong(f"checkpoint.{name} is missing")
+        self._check_order(progress, arrays.get("order"))
+        kept = {name: header[name] for name in self.kept}
         states, dropout = self._checked_model_state(path, groups.get("state", {}), header)
+        params = self._named_params(), groups.get("params", {}), path
+        io.check_fits(*params)
+        state |= self._optimizer_arrays(groups.get("optimizer", {}))
+        try:
+            copy.copy(self.optimizer).load_state_dict(state)
+        except ValueError as error:
+            raise headers.Wrong(f"checkpoint.optimizer: {error}") from None
 
-        io.copy_into(self._named_params(), groups["params"], path)  # the first to change anything
+        io.copy_into(*params)  # the first to change anything
         self.optimizer.load_state_dict(state)
         self._set_model_state(states, dropout)
         np.random.set_state(random)
@@ -217,6 +227,28 @@ class _Trainer:
         self._progress, self._restored = progress, progress is not None
 
     _order = None  # of the samples of an epoch; Trainer's
+
+    def _check_order(self, progress, order):
+        """Wrong unless a checkpoint's order of samples is this trainer's."""
+        if order is not None:
+            raise headers.Wrong("there is an array order")
+
+    def _optimizer_arrays(self, places):
+        """The optimiser's arrays of a checkpoint as its state has them, one for each parameter."""
+        params = {}  # each once, as the optimiser knows them
+        for param in self.model.params:
+            params.setdefault((_address(param), *sorted(param.shape)), param)
+        expected = [(param.shape, param.dtype) for param in params.values()]
+        state, names = {}, self.optimizer.arrays
+        for name in names:
+            found = [places.pop(f"{name}/{i}", None) for i in range(len(params))]
+            there = [(array.shape, array.dtype) for array in found if array is not None]
+            if there not in ([], expected):
+                raise headers.Wrong(f"the optimiser's {name} must be arrays like the parameters")
+            state[name] = found if there else None
+        if places or len({value is None for value in state.values()}) > 1:
+            raise headers.Wrong(f"the optimiser's arrays must be {', '.join(names) or 'none'}")
+        return state
 
     def _named_params(self):
         params = self.model.params
@@ -256,22 +288,32 @@ class _Trainer:
         ]:
             if saved != found:
                 raise ValueError(f"{path}: {saved} {what} layers, the model has {found}")
-        states = [[] for _ in range(mine["recurrent"])]
-        for name in sorted(arrays):
-            i, layer = int(name.partition("/")[0]), arrays[name]
-            H = self.model.recurrent_layers[i].Wh.shape[0]
-            if layer.ndim != 2 or layer.shape[1] != H:
-                raise ValueError(f"{path}: a state must be (N, {H}), found {layer.shape}")
-            states[i].append(layer)
-        dropout = [(int(step), key and tuple(map(int, key))) for step, key in header["dropout"]]
-        return states, dropout
+        states, sizes = [], set()
+        for i in range(mine["recurrent"]):
+            layer = self.model.recurrent_layers[i]
+            H, names = layer.Wh.shape[0], [f"{i}/{k}" for k in range(len(layer.states))]
+            state = [arrays.pop(name, None) for name in names]
+            for array in state:
+                if array is None:
+                    continue
+                if array.ndim != 2 or array.shape[1] != H:
+                    raise ValueError(f"{path}: a state must be (N, {H}), found {array.shape}")
+                if array.dtype != layer.Wh.dtype:
+                    raise headers.Wrong(f"state/{i} must be {layer.Wh.dtype}, found {array.dtype}")
+                sizes.add(len(array))
+            states.append(state)
+        if arrays or len(sizes) > 1:
+            what = f"no {min(arrays)[:60]!r}" if arrays else f"of one N, found {sorted(sizes)}"
+            raise headers.Wrong(f"states must be {what}")
+        return states, [(step, key and tuple(key)) for step, key in header["dropout"]]
 
     def _set_model_state(self, states, dropout):
         if hasattr(self.model, "reset_state"):
             self.model.reset_state()
         for i, state in enumerate(states):
-            if state:
-                there = [io.to_device(array, self.model.params[0]) for array in state]
+            if any(array is not None for array in state):
+                like = self.model.params[0]
+                there = [None if array is None else io.to_device(array, like) for array in state]
                 self.model.recurrent_layers[i].set_state(*there)
         for layer, (step, key) in zip(self._counting(), dropout, strict=True):
             layer.step = step
@@ -322,6 +364,14 @@ class Trainer(_Trainer):
     def plot(self, ylim=None):
         """Show the curve of the loss in a window; needs the `plot` extra."""
         plot.show_curve(self.loss_list, self.eval_interval, ylim, "loss")
+
+    def _check_order(self, progress, order):
+        if progress is None and order is None:
+            return
+        count = len(order) if progress is None else progress["size"].get("samples", 0)
+        fits = order is not None and order.dtype == np.intp and order.shape == (count,)
+        if not fits or not np.array_equal(np.sort(order), np.arange(count)):
+            raise headers.Wrong("the array order must be an order of the samples")
 
     def _begin_epoch(self):
         if self._progress["iter"] == 0:

@@ -63,7 +63,7 @@ def _pickled_model(path):
     (V, D), (H, width) = shapes[0], shapes[2]
     name = "BetterRnnlm" if len(shapes) > 6 else "Rnnlm" if width == 4 * H else "SimpleRnnlm"
     try:
-        model = getattr(models, name)(V, D, H, rng=0)
+        model = getattr(models, name)(V, D, H, rng=models.Blank(sum(map(math.prod, shapes))))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
     model.load_params(path)

@@ -204,7 +204,7 @@ def test_a_node_alone_and_a_file(tmp_path, rng):
     path = tmp_path / "gru.onnx"
     path.write_bytes(model.SerializeToString())
     for source, more in ((path, {}), (str(path), {}), (model.graph.node[0], {"weights": weights})):
-        same_bits(convert.from_onnx(source, **more), convert.from_onnx(model))
+        same_bits(*(convert.from_onnx(s, stateful=True, **more) for s in (source, model)))
 
 
 def test_constants_may_be_nodes(rng):
@@ -215,7 +215,7 @@ def test_constants_may_be_nodes(rng):
     for name, array in weights.items():
         value = onnx.numpy_helper.from_array(array)
         other.graph.node.insert(0, onnx.helper.make_node("Constant", [], [name], value=value))
-    same_bits(convert.from_onnx(other), convert.from_onnx(model))
+    same_bits(*(convert.from_onnx(source, stateful=True) for source in (other, model)))
 
 
 @pytest.mark.parametrize("direction", ["forward", "bidirectional"])

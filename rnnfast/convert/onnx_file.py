@@ -1,0 +1,142 @@
+"""ONNX files: read within bounds of memory, and the constants that they hold."""
+
+import math
+import os
+from functools import cache
+
+import numpy as np
+
+from rnnfast.convert.onnx_tensors import Constant
+
+# What a field takes when it is read, roughly, in bytes: a message, another one, and each byte of
+# packed numbers (https://protobuf.dev/programming-guides/encoding). The file itself is 1 of 10.
+MESSAGE, FIELD, PACKED = 300, 40, 20
+SHARE, EXTRA = 8, 2**25
+
+
+def load(onnx, path):
+    """The ModelProto in a file. ValueError if it is damaged, or would fill the memory."""
+    from google.protobuf.message import DecodeError
+
+    with open(path, "rb") as file:
+        content = file.read()
+    room = SHARE * len(content) + EXTRA
+    if _weight(content, onnx.ModelProto.DESCRIPTOR, room) > room:
+        raise ValueError(f"{path}: not a complete ONNX model (too many parts for its size)")
+    try:
+        return onnx.ModelProto.FromString(content)
+    except DecodeError as error:
+        raise ValueError(f"{path}: not a complete ONNX model ({error})") from None
+
+
+@cache
+def _fields(message):
+    """number -> (the type of its messages or None, whether it is of numbers of any length)."""
+    return {
+        field.number: (field.message_type, field.cpp_type not in (5, 6, 9, 10))
+        for field in message.fields
+    }
+
+
+def _weight(data, message, room):
+    """How much memory a message would take. Stops at `room`, or where the rest is damaged."""
+    total, stack = 0, [(0, len(data), message)]
+    while stack and total <= room:
+        at, end, message = stack.pop()
+        fields = _fields(message)
+        while at < end and total <= room:
+            key, at = _varint(data, at, end)
+            inner, packable = fields.get(key >> 3, (None, False))
+            total += FIELD if inner is None else MESSAGE
+            kind = key & 7
+            if kind == 0:
+                _, at = _varint(data, at, end)
+            elif kind == 2:
+                size, at = _varint(data, at, end)
+                if size > end - at:
+                    break
+                if inner is not None:
+                    stack.append((at, at + size, inner))
+                elif packable:
+                    total += PACKED * size
+                at += size
+            elif kind in (1, 5):
+                at += 8 if kind == 1 else 4
+            else:
+                break
+    return total
+
+
+def _varint(data, at, end):
+    value = shift = 0
+    while at < end and shift < 64:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at += 1
+        if byte < 128:
+            break
+        shift += 7
+    return value, at
+
+
+class Known:
+    """name -> Constant or None: the initializers of a model, or what `weights` says instead.
+
+    folder: where files with the data of initializers lie; None where that is not known.
+    """
+
+    def __init__(self, onnx, model, weights, folder=None):
+        self.given = dict(weights or {})
+        self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.sparse = {tensor.values.name for tensor in model.graph.sparse_initializer}
+        self.errors = {}  # name -> why an initializer cannot be read
+        self._onnx, self._folder = onnx, folder
+        self._read, self._outside, self._sizes = {}, 0, {}
+
+    def __call__(self, name):
+        if name not in self._read:
+            self._read[name] = self._find(name)
+        return self._read[name]
+
+    def _find(self, name):
+        if name in self.given:
+            value = self.given[name]
+            value = value.detach().cpu().numpy() if hasattr(value, "detach") else value
+            try:
+                data = np.asarray(value)
+            except (TypeError, ValueError):
+                return None
+        elif name in self.initializers:
+            try:
+                data = self.array(self.initializers[name])
+            except Exception as error:  # a damaged tensor has many
+                self.errors[name] = str(error) or repr(error)
+                return None
+        else:
+            return None
+        return Constant(data, data.shape)
+
+    def array(self, tensor):
+        onnx = self._onnx
+        if tensor.data_type == onnx.TensorProto.STRING:
+            raise ValueError("it is of strings")
+        if any(size < 0 for size in tensor.dims):
+            raise ValueError(f"its dims are {list(tensor.dims)[:8]}")
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            return np.asarray(onnx.numpy_helper.to_array(tensor))
+        if self._folder is None:
+            raise ValueError("its data is in another file; give the path of the model")
+        places = {entry.key: entry.value for entry in tensor.external_data}
+        file = os.path.join(self._folder, places.get("location", ""))
+        self._sizes[file] = os.path.getsize(file)
+        size = (
+            math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        )
+        if places.get("length", str(size)) != str(size):
+            raise ValueError(f"it is of {size} bytes, its data of {places['length']}")
+        if "length" not in places:  # up to the file's end
+            size = self._sizes[file]
+        self._outside += size
+        if self._outside > 2 * sum(self._sizes.values()):
+            raise ValueError("more is read of other files than they hold")
+        return np.asarray(onnx.numpy_helper.to_array(tensor, self._folder))

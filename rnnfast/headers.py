@@ -1,0 +1,271 @@
+"""The JSON in weight files and checkpoints: one schema, checked when it is read and written.
+
+A check is a function of a field's name and its value that raises Wrong, which names the field.
+Fields that a schema does not know are left alone.
+"""
+
+import json
+import math
+import re
+
+DEPTH = 64  # of brackets in brackets
+# What JSON takes when it is read, roughly, in bytes, beside its own length
+STRING, NUMBER, LIST, OBJECT = 150, 40, 100, 300
+SHARE, EXTRA = 8, 2**25
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]|[^\s\[\]{},:"]++', re.DOTALL)
+
+
+class Wrong(ValueError):
+    """A field that is not as it has to be."""
+
+
+# Checks
+
+
+def wrong(name, expected, value):
+    kind = type(value).__name__
+    got = {"NoneType": "null", "dict": "an object", "list": "a list"}.get(kind)
+    if got is None:
+        text = value if isinstance(value, str) else str(value)[:60]
+        got = repr(text[:60]) if isinstance(value, str) else f"{kind} {text}"
+    return Wrong(f"{name} must be {expected}, got {got}")
+
+
+def text(name, value):
+    if not isinstance(value, str):
+        raise wrong(name, "a string", value)
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise Wrong(f"{name} must be a string of Unicode, got half a surrogate pair") from None
+
+
+def integer(low, high=2**63 - 1):
+    def check(name, value):
+        if type(value) is not int or not low <= value <= high:
+            raise wrong(name, f"an integer from {low} to {high}", value)
+
+    return check
+
+
+def number(name, value):
+    """NaN and infinity are numbers, too: a run may have diverged."""
+    if type(value) not in (int, float) or (type(value) is int and abs(value) >= 2**63):
+        raise wrong(name, "a number", value)
+
+
+def boolean(name, value):
+    if type(value) is not bool:
+        raise wrong(name, "true or false", value)
+
+
+def anything(name, value):
+    pass
+
+
+def one_of(*values):
+    def check(name, value):
+        if type(value) not in map(type, values) or value not in values:
+            raise wrong(name, f"one of {', '.join(map(repr, values))}", value)
+
+    return check
+
+
+def maybe(inner):
+    def check(name, value):
+        if value is not None:
+            inner(name, value)
+
+    return check
+
+
+def list_of(inner):
+    def check(name, value):
+        if not isinstance(value, list):
+            raise wrong(name, "a list", value)
+        for k, one in enumerate(value):
+            inner(f"{name}[{k}]", one)
+
+    return check
+
+
+def row(*inners):
+    """A list of so many, each with a check of its own."""
+
+    def check(name, value):
+        if not isinstance(value, list) or len(value) != len(inners):
+            raise wrong(name, f"a list of {len(inners)}", value)
+        for k, (inner, one) in enumerate(zip(inners, value, strict=True)):
+            inner(f"{name}[{k}]", one)
+
+    return check
+
+
+def mapping(inner):
+    def check(name, value):
+        if not isinstance(value, dict):
+            raise wrong(name, "an object", value)
+        for key, one in value.items():
+            text(f"a key of {name}", key)
+            inner(f"{name}.{key[:60]}", one)
+
+    return check
+
+
+def record(optional=(), **fields):
+    """An object with these fields; those named in `optional` may be missing."""
+
+    def check(name, value):
+        if not isinstance(value, dict):
+            raise wrong(name, "an object", value)
+        for key, inner in fields.items():
+            if key in value:
+                inner(f"{name}.{key}".removeprefix("."), value[key])
+            elif key not in optional:
+                raise Wrong(f"{name}.{key} is missing".removeprefix("."))
+
+    return check
+
+
+def any_of_type(kind):
+    """The check of a value of a type, as an annotation says it: int, str | None, ..."""
+    kinds = getattr(kind, "__args__", (kind,))
+    names = " or ".join("null" if one is type(None) else one.__name__ for one in kinds)
+
+    def check(name, value):
+        found = type(value)
+        if found not in kinds and not (found is int and float in kinds):
+            raise wrong(name, f"of type {names}", value)  # a path may be no Unicode
+
+    return check
+
+
+# What there is
+
+
+def _scalar(name, value):
+    if type(value) is bool:
+        return
+    if isinstance(value, str):
+        text(name, value)
+    elif type(value) not in (int, float) or not math.isfinite(value):
+        raise wrong(name, "a string, a finite number, true or false", value)
+
+
+def _token(name, value):
+    text(name, value)
+    if not value:
+        raise Wrong(f"{name} must not be empty")
+
+
+def _vocabulary(name, value):
+    list_of(_token)(name, value)
+    if len(set(value)) < len(value):
+        raise Wrong(f"{name} must be of distinct tokens")
+
+
+_weights = record(
+    ("level", "unknown"),
+    model=text,
+    sizes=mapping(_scalar),
+    vocabulary=maybe(_vocabulary),
+    level=one_of("char", "word"),
+    unknown=maybe(text),
+)
+
+
+def weights(name, header):
+    """Of a weight file; see rnnfast.io."""
+    _weights(name, header)
+    unknown, tokens = header.get("unknown"), header["vocabulary"]
+    if unknown is not None and tokens is not None and unknown not in tokens:
+        raise wrong("unknown", "one of the vocabulary", unknown)
+
+
+def _optimizer_number(name, value):
+    if name.endswith(".iter"):
+        integer(0)(name, value)
+    number(name, value)
+
+
+_progress = record(
+    epoch=integer(0),
+    iter=integer(0),
+    total=number,
+    count=integer(0),
+    seconds=number,
+    size=mapping(integer(0)),
+)
+# RnnlmTrainer has time_idx and ppl_list, Trainer loss_list
+_checkpoint = record(
+    ("time_idx", "ppl_list", "loss_list"),
+    trainer=text,
+    optimizer=row(text, mapping(_optimizer_number)),
+    random=row(integer(0, 624), integer(0, 1), number),
+    progress=maybe(_progress),
+    current_epoch=integer(0),
+    eval_interval=maybe(integer(1)),
+    recurrent=integer(0),
+    dropout=list_of(row(integer(0), maybe(row(integer(0, 2**64 - 1), integer(0, 2**64 - 1))))),
+    time_idx=maybe(integer(0)),
+    ppl_list=maybe(list_of(number)),
+    loss_list=list_of(number),
+)
+checkpoint = record(("extra",), checkpoint=_checkpoint, extra=anything)  # of a trainer
+# What `rnnfast train` adds to its checkpoints
+training = record(
+    settings=mapping(anything),
+    text=text,
+    best=number,
+    curve=list_of(number),
+    log_bytes=integer(0),
+)
+
+
+# Reading
+
+
+def weigh(data, room):
+    """Wrong if JSON, bytes, would take more than `room` bytes, or is nested too deeply."""
+    total, depth = len(data), 0
+    for match in _TOKEN.finditer(data):
+        first = data[match.start()]
+        if first in b"[{":
+            depth += 1
+            total += LIST if first == 91 else OBJECT
+            if depth > DEPTH:
+                raise Wrong("its brackets are nested too deeply")
+        elif first in b"]}":
+            depth -= 1
+        else:
+            total += STRING if first == 34 else NUMBER
+        if total > room:
+            raise Wrong("it has too many parts for the size of the file")
+
+
+def parse(source, room):
+    """JSON text of which no field is given twice -> its value; Wrong for all else."""
+    try:
+        weigh(source.encode(), room)
+        return json.loads(source, object_pairs_hook=_once)
+    except Wrong:
+        raise
+    except (ValueError, RecursionError) as error:  # surrogates, digits without end, no JSON
+        raise Wrong(" ".join(str(error).split())[:200]) from None
+
+
+def _once(pairs):
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise Wrong(f"{key[:60]} is given twice")
+            seen.add(key)
+    return found
+
+
+def room(size):
+    """How many bytes what is read from a file of `size` may take."""
+    return SHARE * size + EXTRA
