@@ -1,5 +1,6 @@
 """What all layers share: params and grads, the column they compute with, copying."""
 
+from itertools import combinations
 from operator import is_
 
 import numpy as np
@@ -37,8 +38,10 @@ class Layer:
         self._name = type(self).__name__
         self._specs = specs
         self.dtype = params[0].dtype if params else None
-        for p, (name, shape, label) in zip(params, specs, strict=True):
+        params = [
             checks.exactly(self._name, name, p, self.dtype, shape, label)
+            for p, (name, shape, label) in zip(params, specs, strict=True)
+        ]
         if params:
             self.device = resolve(device, *params)
             if self.device != "cuda" and any(map(checks.is_cupy, params)):
@@ -49,9 +52,10 @@ class Layer:
         else:  # with "auto" the arrays that come will decide
             self.device = get_device() if device is None else device
         self._bind()
-        self.params = list(params)
+        self.params = params
         self._checked = self.params[:]
         self.grads = [np.zeros_like(p) for p in params]
+        self._apart = None  # grads that were found not to overlap
         self.cache = None
 
     def _bind(self):
@@ -63,16 +67,15 @@ class Layer:
 
     def _replace(self, i, W):
         name, shape, label = self._specs[i]
-        checks.exactly(self._name, name, W, self.dtype, shape, label)
-        self.params[i] = W
+        self.params[i] = checks.exactly(self._name, name, W, self.dtype, shape, label)
 
     def _checked_params(self):
         """params, after a cheap look: the caller may have put other arrays into the list."""
         params = self.params
         if len(params) != len(self._checked) or not all(map(is_, params, self._checked)):
             self._check_count("params", params)
-            for p, (name, shape, label) in zip(params, self._specs, strict=True):
-                checks.exactly(self._name, name, p, self.dtype, shape, label)
+            for i, (name, shape, label) in enumerate(self._specs):
+                params[i] = checks.exactly(self._name, name, params[i], self.dtype, shape, label)
             self._checked = params[:]
         return params
 
@@ -80,12 +83,25 @@ class Layer:
         """grads, once it is sure that backward can write all of them."""
         grads, dtype, usual = self.grads, self.dtype, self.params[0].__class__
         self._check_count("grads", grads)
-        for g, (name, shape, label) in zip(grads, self._specs, strict=True):
+        for i, (g, (name, shape, label)) in enumerate(zip(grads, self._specs, strict=True)):
             if g.__class__ is not usual or g.dtype != dtype or g.shape != shape:
-                checks.exactly(self._name, f"grads (d{name})", g, dtype, shape, label)
+                g = checks.exactly(self._name, f"grads (d{name})", g, dtype, shape, label)
+                grads[i] = g
             if checks.is_numpy(g) and not g.flags.writeable:
                 raise ValueError(f"{self._name}: grads (d{name}) must be writeable, got read-only")
+        if self._apart is None or not all(map(is_, grads, self._apart)):
+            self._check_apart(grads)
+            self._apart = grads[:]
         return grads
+
+    def _check_apart(self, grads):
+        """Every one of grads has memory of its own: what is written into one stays."""
+        for (i, a), (j, b) in combinations(enumerate(grads), 2):
+            if checks.shares(a, b):
+                a, b = self._specs[i][0], self._specs[j][0]
+                raise ValueError(
+                    f"{self._name}: grads (d{b}) must have memory of its own, got that of d{a}"
+                )
 
     def _check_count(self, which, arrays):
         if len(arrays) != len(self._specs):
@@ -109,8 +125,10 @@ class Layer:
         state = self.__dict__.copy()
         del state["_kernel"]  # a module
         state["cache"] = None
+        state["_apart"] = None
         if "_packed" in state:  # a frozen layer's copy is not frozen
             state["_packed"] = state["_weights_of"] = None
+            state.pop("_thaw", None)
         return state
 
     def __setstate__(self, state):

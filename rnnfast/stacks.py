@@ -30,9 +30,15 @@ class _Parts:
         return tuple(value for part in self.parts for value in part.dstate)
 
     def set_state(self, *values):
-        """Start from these, None for zeros; for stateful=True. As many as `state` has."""
-        for part, own in self._shared("set_state: the states", values):
+        """Start from these, None for zeros; as TimeLSTM.set_state. As many as `state` has."""
+        shares = self._shared("set_state: the states", values)
+        self._adopted_states(*values)
+        for part, own in shares:
             part.set_state(*own)
+
+    def _adopted_states(self, *values):
+        for part, own in self._shared("set_state: the states", values):
+            part._adopted_states(*own)
 
     def _shared(self, what, values):
         """(part, its share of values) of all parts; ValueError unless each state has one."""
