@@ -1,6 +1,6 @@
 """What all layers share: params and grads, the column they compute with, copying."""
 
-from itertools import combinations
+from itertools import combinations, product
 from operator import is_
 
 import numpy as np
@@ -24,7 +24,8 @@ class Layer:
 
     params and grads are lists in the same order. backward writes into the arrays of grads and
     never replaces them; an array put into params has to have the old one's shape and dtype.
-    `cache` is what forward left for backward. A layer can be deep-copied and pickled; the copy
+    `cache` is what forward left for backward; what may be changed meanwhile is said in
+    rnnfast.kernels. A layer can be deep-copied and pickled; the copy
     has no cache, so it needs a forward before its backward.
 
     device: "auto", "cpu", "cuda" or "reference", and by default what `rnnfast.get_device()`
@@ -95,12 +96,19 @@ class Layer:
         return grads
 
     def _check_apart(self, grads):
-        """Every one of grads has memory of its own: what is written into one stays."""
-        for (i, a), (j, b) in combinations(enumerate(grads), 2):
+        """Every one of grads has memory of its own: what is written into one stays.
+
+        On a GPU it is written where the params may still be read.
+        """
+        named = [(f"d{spec[0]}", g) for spec, g in zip(self._specs, grads, strict=True)]
+        pairs = list(combinations(named, 2))
+        if checks.is_cupy(grads[0]):
+            params = [(spec[0], p) for spec, p in zip(self._specs, self.params, strict=True)]
+            pairs += product(params, named)
+        for (name, a), (other, b) in pairs:
             if checks.shares(a, b):
-                a, b = self._specs[i][0], self._specs[j][0]
                 raise ValueError(
-                    f"{self._name}: grads (d{b}) must have memory of its own, got that of d{a}"
+                    f"{self._name}: grads ({other}) must have memory of its own, got that of {name}"
                 )
 
     def _check_count(self, which, arrays):

@@ -177,11 +177,13 @@ class _Recurrent(Layer):
         return hs, state
 
     def _run_back(self, dhs, dstate, grads):
-        (cache, weights, _), self.cache = self.cache, None
+        cache, weights, _ = self.cache
         if len(grads) < len(weights):  # a None for each of the weights that is not there
             given = iter(grads)
             grads = [next(given) if there else None for there in self._there]
-        return self._kernel.backward(dhs, dstate, weights, cache, grads)
+        given = self._kernel.backward(dhs, dstate, weights, cache, grads)
+        self.cache = None
+        return given
 
 
 class _Step(_Recurrent):
@@ -280,6 +282,7 @@ class _Time(_Recurrent):
     def __init__(self, weights, stateful, device, **options):
         super().__init__(weights, device, **options)
         self.stateful = stateful
+        self._Wh_mask = None
         self.reset_state()
         for name in self.states:
             setattr(self, f"d{name}", None)
@@ -313,6 +316,14 @@ class _Time(_Recurrent):
         hs = self._forward((xs, state, weights), train, lengths, h_mask=h_mask)
         self._Wh_mask = Wh_mask if train else None
         return hs
+
+    def _before(self):
+        """All that a forward changes."""
+        return self.cache, self._Wh_mask, self.state
+
+    def _restore(self, before):
+        self.cache, self._Wh_mask, state = before
+        self._keep(*state)
 
     def _checked_mask(self, name, mask, label, shape):
         mask = checks.real(self._name, name, mask)

@@ -140,10 +140,13 @@ cdef struct span:
 cdef span span_of(cnp.ndarray x) noexcept
 cdef bint meets(span a, span b) noexcept
 
-# Operations from which on a gradient is computed beside the caller's array, so that the call can be stopped at any time:
-# below, in the 0.2 s or so that it takes, it cannot while it writes there.
-cdef enum:
-    LONG_CALL = 20_000_000_000
+# Operations from which on gradients are computed beside the caller's arrays, so that the call can be stopped at any time.
+# In a shorter one, of some 0.2 s, it cannot while they are written.
+cdef extern from *:
+    """
+    #define LONG_CALL 5e10
+    """
+    const double LONG_CALL
 
 cdef strided view(cnp.ndarray x) noexcept
 cdef void *memory(size_t size) noexcept
