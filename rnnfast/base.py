@@ -82,17 +82,18 @@ class Layer:
 
     def _checked_grads(self):
         """grads, once it is sure that backward can write all of them."""
-        grads, dtype, usual = self.grads, self.dtype, self.params[0].__class__
-        self._check_count("grads", grads)
-        for i, (g, (name, shape, label)) in enumerate(zip(grads, self._specs, strict=True)):
-            if g.__class__ is not usual or g.dtype != dtype or g.shape != shape:
-                g = checks.exactly(self._name, f"grads (d{name})", g, dtype, shape, label)
-                grads[i] = g
-            if checks.is_numpy(g) and not g.flags.writeable:
-                raise ValueError(f"{self._name}: grads (d{name}) must be writeable, got read-only")
-        if self._apart is None or not all(map(is_, grads, self._apart)):
+        grads, known = self.grads, self._apart
+        if known is None or len(grads) != len(known) or not all(map(is_, grads, known)):
+            self._check_count("grads", grads)
+            for i, (name, shape, label) in enumerate(self._specs):
+                name = f"grads (d{name})"
+                grads[i] = checks.exactly(self._name, name, grads[i], self.dtype, shape, label)
             self._check_apart(grads)
             self._apart = grads[:]
+        for g in grads:
+            if g.__class__ is np.ndarray and not g.flags.writeable:
+                name = next(spec[0] for spec, x in zip(self._specs, grads, strict=True) if x is g)
+                raise ValueError(f"{self._name}: grads (d{name}) must be writeable, got read-only")
         return grads
 
     def _check_apart(self, grads):
