@@ -6,7 +6,6 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 enum { N = 16, T = 6, D = 24, H = 40, G = 4 };
@@ -26,7 +25,7 @@ static float *numbers(size_t n)
 static double call(int cell, int threads)
 {
     const kernel_set *k = &kernels->f32;
-    const ptrdiff_t gates = cell == 0 ? 1 : cell == 1 ? 4 : 3, kept = cell == 0 ? 1 : cell == 1 ? 5 : 3;
+    const ptrdiff_t gates = cell == 0 ? 1 : cell == 1 ? 4 : 3;
     enum { ARRAYS = 20 };
     float *a[ARRAYS];
     const size_t sizes[ARRAYS] = {N * T * D, D * G * H, H * G * H, G * H, N * H, N * H, N * T * H, N * H, N * H, 5 * N * T * H + 64,
@@ -39,7 +38,6 @@ static double call(int cell, int threads)
     job.hT = a[7], job.cT = cell == 1 ? a[8] : NULL, job.panels = a[9], job.h = job.seen = a[10], job.rh = a[11];
     job.dhs = rows3(a[12], T, H), job.dxs = rows3(a[13], T, D), job.dh0 = a[14], job.dc0 = cell == 1 ? a[15] : NULL;
     job.dWx = a[16], job.dWh = a[17], job.db = a[18];
-    (void)kept;
     const cell_kernel forward[] = {k->rnn_forward, k->lstm_forward, k->gru_forward};
     const cell_kernel backward[] = {k->rnn_backward, k->lstm_backward, k->gru_backward};
     double sum = 0;
