@@ -5,6 +5,7 @@ themselves, so one build runs on every processor of its architecture.
 """
 
 import glob
+import os
 import sys
 
 import numpy
@@ -21,6 +22,10 @@ COMPILE = [
     "-pthread",
     "-ffp-contract=fast",  # ISO modes would keep the compiler from fusing multiply and add
 ]
+LINK = ["-pthread"]
+if sanitizers := os.environ.get("RNNFAST_SANITIZE"):  # .ci/sanitize
+    COMPILE += ["-O1", "-g", f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"]
+    LINK += [f"-fsanitize={sanitizers}"]
 KERNELS = ["avx512.c", "avx2.c", "portable.c", "dispatch.c", "team.c"]
 HEADERS = sorted(glob.glob("src/kernels/*.h"))
 
@@ -39,7 +44,7 @@ def extension(name, *more, **options):
         include_dirs=["src", numpy.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
         extra_compile_args=COMPILE,
-        extra_link_args=["-pthread"],
+        extra_link_args=LINK,
         depends=[*HEADERS, "rnnfast/cpu/_runtime.pxd", "rnnfast/cpu/_cell.pxd"],
         **options,
     )

@@ -1,5 +1,6 @@
 """What all layers share: params and grads, the column they compute with, copying."""
 
+from itertools import combinations, product
 from operator import is_
 
 import numpy as np
@@ -23,7 +24,8 @@ class Layer:
 
     params and grads are lists in the same order. backward writes into the arrays of grads and
     never replaces them; an array put into params has to have the old one's shape and dtype.
-    `cache` is what forward left for backward. A layer can be deep-copied and pickled; the copy
+    `cache` is what forward left for backward; what may be changed meanwhile is said in
+    rnnfast.kernels. A layer can be deep-copied and pickled; the copy
     has no cache, so it needs a forward before its backward.
 
     device: "auto", "cpu", "cuda" or "reference", and by default what `rnnfast.get_device()`
@@ -37,8 +39,10 @@ class Layer:
         self._name = type(self).__name__
         self._specs = specs
         self.dtype = params[0].dtype if params else None
-        for p, (name, shape, label) in zip(params, specs, strict=True):
+        params = [
             checks.exactly(self._name, name, p, self.dtype, shape, label)
+            for p, (name, shape, label) in zip(params, specs, strict=True)
+        ]
         if params:
             self.device = resolve(device, *params)
             if self.device != "cuda" and any(map(checks.is_cupy, params)):
@@ -49,9 +53,10 @@ class Layer:
         else:  # with "auto" the arrays that come will decide
             self.device = get_device() if device is None else device
         self._bind()
-        self.params = list(params)
+        self.params = params
         self._checked = self.params[:]
         self.grads = [np.zeros_like(p) for p in params]
+        self._apart = None  # grads that were found not to overlap
         self.cache = None
 
     def _bind(self):
@@ -63,29 +68,49 @@ class Layer:
 
     def _replace(self, i, W):
         name, shape, label = self._specs[i]
-        checks.exactly(self._name, name, W, self.dtype, shape, label)
-        self.params[i] = W
+        self.params[i] = checks.exactly(self._name, name, W, self.dtype, shape, label)
 
     def _checked_params(self):
         """params, after a cheap look: the caller may have put other arrays into the list."""
         params = self.params
         if len(params) != len(self._checked) or not all(map(is_, params, self._checked)):
             self._check_count("params", params)
-            for p, (name, shape, label) in zip(params, self._specs, strict=True):
-                checks.exactly(self._name, name, p, self.dtype, shape, label)
+            for i, (name, shape, label) in enumerate(self._specs):
+                params[i] = checks.exactly(self._name, name, params[i], self.dtype, shape, label)
             self._checked = params[:]
         return params
 
     def _checked_grads(self):
         """grads, once it is sure that backward can write all of them."""
-        grads, dtype, usual = self.grads, self.dtype, self.params[0].__class__
-        self._check_count("grads", grads)
-        for g, (name, shape, label) in zip(grads, self._specs, strict=True):
-            if g.__class__ is not usual or g.dtype != dtype or g.shape != shape:
-                checks.exactly(self._name, f"grads (d{name})", g, dtype, shape, label)
-            if checks.is_numpy(g) and not g.flags.writeable:
+        grads, known = self.grads, self._apart
+        if known is None or len(grads) != len(known) or not all(map(is_, grads, known)):
+            self._check_count("grads", grads)
+            for i, (name, shape, label) in enumerate(self._specs):
+                name = f"grads (d{name})"
+                grads[i] = checks.exactly(self._name, name, grads[i], self.dtype, shape, label)
+            self._check_apart(grads)
+            self._apart = grads[:]
+        for g in grads:
+            if g.__class__ is np.ndarray and not g.flags.writeable:
+                name = next(spec[0] for spec, x in zip(self._specs, grads, strict=True) if x is g)
                 raise ValueError(f"{self._name}: grads (d{name}) must be writeable, got read-only")
         return grads
+
+    def _check_apart(self, grads):
+        """Every one of grads has memory of its own: what is written into one stays.
+
+        On a GPU it is written where the params may still be read.
+        """
+        named = [(f"d{spec[0]}", g) for spec, g in zip(self._specs, grads, strict=True)]
+        pairs = list(combinations(named, 2))
+        if checks.is_cupy(grads[0]):
+            params = [(spec[0], p) for spec, p in zip(self._specs, self.params, strict=True)]
+            pairs += product(params, named)
+        for (name, a), (other, b) in pairs:
+            if checks.shares(a, b):
+                raise ValueError(
+                    f"{self._name}: grads ({other}) must have memory of its own, got that of {name}"
+                )
 
     def _check_count(self, which, arrays):
         if len(arrays) != len(self._specs):
@@ -109,8 +134,10 @@ class Layer:
         state = self.__dict__.copy()
         del state["_kernel"]  # a module
         state["cache"] = None
+        state["_apart"] = None
         if "_packed" in state:  # a frozen layer's copy is not frozen
             state["_packed"] = state["_weights_of"] = None
+            state.pop("_thaw", None)
         return state
 
     def __setstate__(self, state):

@@ -15,6 +15,7 @@ import numpy as np
 CUDA_MEMORY = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _read_only = weakref.WeakValueDictionary()  # id -> a CuPy array, which has no flag for that
+_frozen = {}  # id -> (an array, weak, who froze it, whether it was writeable before)
 
 
 def is_cupy(x):
@@ -30,14 +31,30 @@ def is_array(x):
     return isinstance(x, np.ndarray) or is_cupy(x)
 
 
+def plain(owner, name, x):
+    """x, or NumPy's own array of the same memory where x is of a subclass of it.
+
+    What a subclass says of its shape and how it multiplies (np.matrix) is its own. One that hides
+    some of its numbers is a TypeError.
+    """
+    if type(x) is np.ndarray or not is_numpy(x):
+        return x
+    if hasattr(x, "mask") and hasattr(x, "filled"):
+        kind = type(x).__name__
+        raise TypeError(f"{owner}: {name} must not be masked, got a {kind}; give {name}.filled()")
+    return np.asarray(x)
+
+
 def adopt(owner, name, x):
-    """x, or a CuPy array of the same memory where x is another library's array on a GPU.
+    """x as it is worked with: see `plain`; another library's array on a GPU as a CuPy array.
+
+    That is the same memory.
 
     CuPy's current stream then waits for what the other library has queued on its own. The CUDA
     array interface knows of that stream from version 3 on alone, so DLPack goes before it.
     """
     if is_array(x):
-        return x
+        return plain(owner, name, x)
     dlpack = hasattr(x, "__dlpack_device__")
     if dlpack and x.__dlpack_device__()[0] not in CUDA_MEMORY:
         return x
@@ -70,6 +87,46 @@ def set_writeable(x, value):
         _read_only.pop(id(x), None)
     else:
         _read_only[id(x)] = x
+
+
+def freeze(x, owner):
+    """Makes x read-only until all who froze it have thawed it, or are gone."""
+    _release()
+    if id(x) not in _frozen:
+        _frozen[id(x)] = weakref.ref(x), weakref.WeakSet(), writeable(x)
+        set_writeable(x, False)
+    _frozen[id(x)][1].add(owner)
+
+
+def thaw(x, owner):
+    """Takes back a freeze. What was writeable before is so again, once it is nobody's any more.
+
+    A view of an array that is frozen itself waits for that one.
+    """
+    if id(x) in _frozen:
+        _frozen[id(x)][1].discard(owner)
+    _release()
+
+
+def _release():
+    found = [(key, x(), before) for key, (x, owners, before) in _frozen.items() if not owners]
+    for key, x, before in sorted(found, key=lambda entry: _depth(entry[1])):
+        if before and is_numpy(x) and is_numpy(x.base) and not writeable(x.base):
+            continue
+        if x is not None:
+            set_writeable(x, before)
+        del _frozen[key]
+
+
+def _depth(x):
+    """How many arrays x is a view of, one of the next."""
+    return 0 if x is None else 1 + _depth(getattr(x, "base", None))
+
+
+def place(x):
+    """Where an array lies: its address, shape and strides."""
+    interface = getattr(x, "__cuda_array_interface__", None) or x.__array_interface__
+    return interface["data"][0], x.shape, x.strides
 
 
 def shape_error(owner, name, expected, x):
@@ -111,13 +168,15 @@ def matrix(owner, name, W, label):
 
 
 def exactly(owner, name, x, dtype, shape, label):
-    """x is an array of just this dtype and shape, as a weight or a gradient has to be."""
+    """x (see plain), an array of just this dtype and shape, as a weight or a gradient has to be."""
+    x = plain(owner, name, x)
     if not is_array(x) or x.dtype != dtype:
         raise TypeError(f"{owner}: {name} must be a {dtype} array, got {_kind(x)}")
     if x.shape != shape:
         raise shape_error(owner, name, f"{label} = {shape}", x)
     if is_numpy(x) and not x.flags.aligned:
         raise ValueError(f"{owner}: {name} must be an aligned array, got an unaligned one")
+    return x
 
 
 def fits(owner, what, *sizes):
@@ -127,6 +186,20 @@ def fits(owner, what, *sizes):
         count *= size or 1
     if count > sys.maxsize:
         raise ValueError(f"{owner}: an array {what} = {sizes} would be too large to address")
+
+
+def shares(a, b):
+    """Whether two arrays have an element in common; on a GPU by their ends alone."""
+    if is_cupy(a) != is_cupy(b):
+        return False
+    if is_cupy(a):
+        return bool(namespace(a).may_share_memory(a, b))
+    return np.may_share_memory(a, b, max_work=10**6)
+
+
+def own(x, given):
+    """x, or a copy where x shares memory with what the caller gave, who may change that."""
+    return x.copy() if x is given or is_cupy(x) or np.may_share_memory(x, given) else x
 
 
 def cast(x, dtype):

@@ -30,18 +30,25 @@ float32 or float64; arrays of any strides, which live on the column's device.
   lengths, reverse and h_mask; pack is given the options that forward will be.
 - One call runs the whole sequence; a single step is T = 1. With N = 0 or T = 0 hs is empty, the
   states come out as they went in (a copy) and grads are zero.
-- Inputs are referenced by `cache`, never written. What is returned is fresh and never rewritten
-  by a later call; the caller may change hs and the state before backward.
+- Between forward and backward the caller may change what was returned, lengths, and the scores and
+  targets of a loss. xs, ids, the state, h_mask and the params are referenced by `cache`, never
+  written, and read again by backward: they have to stay as they are. So it is for the layers, too.
+- What is returned is fresh and never rewritten by a later call.
 - pack lays the weights out once for many calls: forward takes what it returns, which is opaque and
   holds copies, in the place of params where train=False, and gives the same bits. With train=True
   it is a TypeError.
-- backward overwrites grads (dWx, dWh, db, with Wp also dWp) in place, whatever was in them; without
-  b there is no db (None, or left out at the end). It consumes `cache`: a second backward, or one
-  with the None that train=False gives, is a RuntimeError.
+- backward overwrites grads (dWx, dWh, db, with Wp also dWp) in place, whatever was in them. NumPy's
+  may lie over what is read, CuPy's must not; none may lie over another. Without b there is no db
+  (None, or left out at the end). backward consumes `cache`: a second one, or one with the None that
+  train=False gives, is a RuntimeError.
 - NaN in one sample stays in that sample (grads are sums over all of them).
 - The same input gives the same bits, from run to run and for every number of threads.
+- The cpu column looks for signals every 0.2 s. Where a handler raises (Ctrl-C), forward has changed
+  nothing; backward has written no grads, but may have spent the cache. Its threads compute in the
+  floating-point mode of who calls.
 - Wrong sizes, types or read-only grads are a ValueError or a TypeError before anything is
-  written, and leave `cache` as it was. The contract alone cannot crash the process.
+  written or copied, and leave `cache` as it was. Sizes are asked from the arrays themselves, not
+  from what a subclass says. The contract alone cannot crash the process.
 
 The squares of `ops` have the functions of rnnfast/reference/ops.py, whose docstrings are their
 contract; what is said above of inputs, outputs, gradients and errors holds for them too.

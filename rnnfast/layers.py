@@ -223,7 +223,7 @@ class Softmax(Layer):
     def forward(self, x, *, train=True):
         x = checks.real(self._name, "x", x)
         out = softmax(checks.floating(x))
-        self.cache = out if train else None
+        self.cache = out.copy() if train else None  # the caller may change what was returned
         return out
 
     def backward(self, dout):
@@ -243,7 +243,7 @@ class Sigmoid(Layer):
     def forward(self, x, *, train=True):
         x = checks.real(self._name, "x", x)
         out = sigmoid(checks.floating(x))
-        self.cache = out if train else None
+        self.cache = out.copy() if train else None
         return out
 
     def backward(self, dout):

@@ -2,7 +2,8 @@
 
 The loss is a Python float, summed in float64; an empty batch, or one in which every target is
 ignored, has loss 0.0 and zero gradients. Scores are float32 or float64, which is also the dtype
-of the gradient; other real ones are cast. N batch, T time, V classes.
+of the gradient; other real ones are cast. What is handed to a forward may be changed before the
+backward (but the xs of TimeAffineSoftmaxWithLoss). N batch, T time, V classes.
 
 Deep Learning from Scratch 2, chapters 1, 4 and 5. The cross entropies are computed from the
 scores by log-sum-exp, not from probabilities with 1e-7 added, so they stay right where a
@@ -42,10 +43,13 @@ class SoftmaxWithLoss(_Loss):
         return ops.softmax_loss_backward(cache, dout).reshape(shape)
 
     def _forward(self, x_name, x, t_name, t, train):
+        x = checks.real(self._name, x_name, x)
         ts = self._targets(x_name, x, t_name, t)
         ignored = self._ignore(t_name, ts, x.shape[-1])
         ops = self._kernel or load("ops", resolve(self.device, x))
         xs = checks.floating(x).reshape(ts.size, x.shape[-1])
+        if train:
+            xs, ts = checks.own(xs, x), checks.own(ts, t)
         loss, cache = ops.softmax_loss_forward(xs, ts, ignore_label=ignored)
         self.cache = (ops, cache, x.shape) if train else None
         return loss
@@ -53,7 +57,6 @@ class SoftmaxWithLoss(_Loss):
     def _targets(self, x_name, x, t_name, t):
         """The targets as ids in one row."""
         axes = self.axes
-        x = checks.real(self._name, x_name, x)
         if x.ndim != axes.count(",") + 1 or x.shape[-1] == 0:
             raise checks.shape_error(self._name, x_name, f"({axes}), V from 1 up", x)
         t = checks.real(self._name, t_name, t)
@@ -102,7 +105,8 @@ class TimeAffineSoftmaxWithLoss(TimeSoftmaxWithLoss):
 
     affine: the layer whose weights are read and whose grads backward writes. The scores are kept
     once, between forward and backward, in memory that the next iteration uses again; their
-    gradient is never stored. Inference stores none. For models that own both layers.
+    gradient is never stored. Inference stores none. For models that own both layers. xs and the
+    weights have to stay as they are until backward.
     """
 
     def __init__(self, affine, *, device=None):
@@ -119,7 +123,7 @@ class TimeAffineSoftmaxWithLoss(TimeSoftmaxWithLoss):
         affine._check_shape(xs, H)
         N, T, _ = xs.shape
         checks.fits(self._name, "(N, T, max(H, V))", N, T, max(H, V))
-        ts = checks.real(self._name, "ts", ts)
+        given = ts = checks.real(self._name, "ts", ts)
         if ts.shape == (N, T, V):
             ts = ts.argmax(axis=2)
         if ts.shape != (N, T):
@@ -127,9 +131,8 @@ class TimeAffineSoftmaxWithLoss(TimeSoftmaxWithLoss):
             raise checks.shape_error(self._name, "ts", expected, ts)
         ts = checks.integers(self._name, "ts", ts)
         ignored = self._ignore("ts", ts, V)
-        xs = checks.cast(xs, affine.dtype)
-        self.cache, spent = None, self._spent
-        self._spent = None
+        xs, ts = checks.cast(xs, affine.dtype), checks.own(ts, given)
+        spent, self._spent = self._spent, None
         loss, cache = affine._kernel.affine_softmax_loss_forward(
             _rows(xs), W, b, ts.reshape(-1), ignore_label=ignored, train=train, spent=spent
         )
@@ -162,9 +165,8 @@ class SigmoidWithLoss(_Loss):
 
     def backward(self, dout=1):
         """dout (sigmoid(x) - t) / size; may be called again."""
-        x, t = self._pending()
-        dout = checks.number(self._name, "dout", dout)
-        return ((sigmoid(x) - t) * (dout / max(x.size, 1))).astype(x.dtype, copy=False)
+        error = self._pending()
+        return error * (checks.number(self._name, "dout", dout) / max(error.size, 1))
 
     def _forward(self, x_name, x, t_name, t, train):
         x = checks.real(self._name, x_name, x)
@@ -175,7 +177,7 @@ class SigmoidWithLoss(_Loss):
             raise checks.shape_error(self._name, t_name, x.shape, t)
         checks.in_range(self._name, t_name, t, 2)
         x = checks.floating(x)
-        self.cache = (x, t) if train else None
+        self.cache = (sigmoid(x) - t).astype(x.dtype, copy=False) if train else None
         x = x.astype(np.float64)
         # -log sigmoid(x) = log(1 + exp(-x)) for t = 1, and the same of -x for t = 0
         xp = checks.namespace(x)

@@ -20,17 +20,47 @@ RECURRENT = {"rnn": TimeRNN, "lstm": TimeLSTM, "gru": TimeGRU}
 
 
 class Model:
-    """`params` and `grads` list the layers' arrays in order, `param_names` their names in weight
-    files (None for one that is another's view), `sizes` the constructor's arguments that rebuild
-    the model.
+    """`params` and `grads` list the layers' arrays in order, `sizes` the constructor's arguments
+    that rebuild the model. Copies and pickles keep what is tied: see __getstate__.
     """
 
     def __init__(self, layers, param_names, sizes):
         self.layers = layers
         self.params = [param for layer in layers for param in layer.params]
         self.grads = [grad for layer in layers for grad in layer.grads]
-        self.param_names = param_names
+        self._names = param_names
         self.sizes = sizes
+
+    @property
+    def param_names(self):
+        """The names of params in weight files; None for one that is another's view.
+
+        One that was tied to another and is not any more has a name of its own: none is left out.
+        """
+        named = [param for name, param in zip(self._names, self.params, strict=True) if name]
+        return [
+            f"untied_{i}" if name is None and _whose(param, named) is None else name
+            for i, (name, param) in enumerate(zip(self._names, self.params, strict=True))
+        ]
+
+    def __getstate__(self):
+        """What is copied and pickled, with who is tied to whom: NumPy makes every view an array."""
+        ties = {i: _whose(param, self.params[:i]) for i, param in enumerate(self.params)}
+        return self.__dict__ | {"_ties": {i: tie for i, tie in ties.items() if tie is not None}}
+
+    def __setstate__(self, state):
+        ties = state.pop("_ties")
+        self.__dict__.update(state)
+        for i, (j, turned) in ties.items():
+            view = self.params[j].T if turned else self.params[j]
+            if checks.place(self.params[i]) != checks.place(view):
+                self._put(i, view)
+
+    def _put(self, i, array):
+        """array in the place of params[i], in every layer that has it."""
+        old = self.params[i]
+        for params in (self.params, *(part.params for part in _all_parts(self.layers))):
+            params[:] = [array if param is old else param for param in params]
 
     def save_params(self, file_name=None, vocabulary=None):
         """Write the weights, by default to `<Class>.safetensors`; see rnnfast.io."""
@@ -70,6 +100,22 @@ class Blank:
         self.left -= count
         if self.left < 0:
             raise ValueError(f"{self.size:,} numbers are too few")
+
+
+def _whose(param, others):
+    """(j, turned): param is others[j] itself, or turned its transpose, by memory; else None."""
+    where, turned = checks.place(param), checks.place(param.T)
+    for j, other in enumerate(map(checks.place, others)):
+        if other in (where, turned):
+            return j, other != where
+    return None
+
+
+def _all_parts(layers):
+    """The layers, and all that they are made of."""
+    for layer in layers:
+        yield layer
+        yield from _all_parts(getattr(layer, "parts", ()))
 
 
 class Weights:
@@ -190,7 +236,10 @@ class BaseModel(Model):
         if len(states) != len(self.recurrent_layers):
             count = len(self.recurrent_layers)
             raise ValueError(f"set_state: states must be one a layer, {count}, got {len(states)}")
-        for layer, state in zip(self.recurrent_layers, states, strict=True):
+        pairs = list(zip(self.recurrent_layers, states, strict=True))
+        for layer, state in pairs:
+            layer._adopted_states(*state)
+        for layer, state in pairs:
             layer.set_state(*state)
 
     def generate(self, start_id, skip_ids=None, sample_size=100):

@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from rnnfast.checks import FLOATS, is_array, is_cupy, is_numpy, writeable
+from rnnfast.checks import FLOATS, is_array, is_cupy, is_numpy, place, plain, writeable
 from rnnfast.kernels import load, resolve
 from rnnfast.reference import ops as numpy_ops
 
@@ -188,15 +188,15 @@ def remove_duplicate(params, grads):
     """
     if len(params) != len(grads):
         raise ValueError(f"expected one gradient a parameter, got {len(grads)} for {len(params)}")
-    unique_params, unique_grads, place = [], [], {}
+    unique_params, unique_grads, known = [], [], {}
     for param, grad in zip(params, grads, strict=True):
-        address = _address(param)
-        if (same := (address, param.shape, param.strides)) in place:
-            _add(unique_grads[place[same]], grad)
-        elif (tied := (address, param.shape[::-1], param.strides[::-1])) in place:
-            _add(unique_grads[place[tied]], grad.T)
+        param, grad = plain("update", "param", param), plain("update", "grad", grad)
+        if (same := place(param)) in known:
+            _add(unique_grads[known[same]], grad)
+        elif (tied := place(param.T)) in known:
+            _add(unique_grads[known[tied]], grad.T)
         else:
-            place[same] = len(unique_params)
+            known[same] = len(unique_params)
             unique_params.append(param)
             unique_grads.append(grad)
     return unique_params, unique_grads
@@ -233,8 +233,3 @@ def _at_home(array, param):
         moved.set(array)
         return moved
     return array
-
-
-def _address(array):
-    interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
-    return interface["data"][0]

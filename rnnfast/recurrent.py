@@ -30,14 +30,15 @@ def adopted(owner, weights, suffix=""):
 
 
 def specs(owner, gates, weights, suffix="", two_biases=False):
-    """name, shape and label of the weights that are there, with H as Wh says and D as Wx says.
+    """name, shape and label of the weights that are there, with H as _width and D as Wx says.
 
     weights: (Wx, Wh, b) or (Wx, Wh, b, Wp). two_biases: b is (2, G*H).
     """
     GH = "H" if gates == 1 else f"{gates}H"
     Wx, Wh, *_ = weights
-    H, _ = checks.matrix(owner, f"Wh{suffix}", Wh, f"(H, {GH})")
-    D, _ = checks.matrix(owner, f"Wx{suffix}", Wx, f"(D, {GH})")
+    checks.matrix(owner, f"Wh{suffix}", Wh, f"(H, {GH})")
+    D, columns = checks.matrix(owner, f"Wx{suffix}", Wx, f"(D, {GH})")
+    H = _width(gates, columns, Wh, weights[2], two_biases)
     bias = ((2, gates * H), f"(2, {GH})") if two_biases else ((gates * H,), f"({GH},)")
     full = getattr(weights[-1], "ndim", 2) == 3  # a Wp of matrices
     known = (
@@ -47,6 +48,18 @@ def specs(owner, gates, weights, suffix="", two_biases=False):
         (f"Wp{suffix}", (3, H, H), "(3, H, H)") if full else (f"Wp{suffix}", (3, H), "(3, H)"),
     )
     return tuple(spec for spec, W in zip(known, weights, strict=False) if W is not None)
+
+
+def _width(gates, columns, Wh, b, two_biases):
+    """H, as two of Wx, Wh and b say, so that the third is to blame; else as Wh says.
+
+    columns: of Wx, whose number has to be gates * H. Wh alone tells whether it is right by itself.
+    """
+    H, wide = Wh.shape
+    of_b = getattr(b, "shape", (None,))[-1] if b is not None else None
+    if columns == gates * H or columns % gates:
+        return H
+    return columns // gates if wide != gates * H or of_b == columns else H
 
 
 class _Recurrent(Layer):
@@ -81,9 +94,9 @@ class _Recurrent(Layer):
         if self._packed is None:
             weights = self._checked_weights(True)
             self._packed = self._kernel.pack(weights, **self._options)
-            self._thaw = [p for p in self.params if checks.writeable(p)]
+            self._thaw = self.params[:]
             for p in self._thaw:
-                checks.set_writeable(p, False)
+                checks.freeze(p, self)
 
     @property
     def frozen(self):
@@ -91,11 +104,15 @@ class _Recurrent(Layer):
         return self._packed is not None
 
     def unfreeze(self):
-        """Make params writable again, those that were so before `freeze`."""
+        """Make params writable again, those that were so before `freeze`.
+
+        One that another frozen layer has too stays read-only until that is unfrozen.
+        """
         if self._packed is not None:
             self._packed = None
             for p in self._thaw:
-                checks.set_writeable(p, True)
+                checks.thaw(p, self)
+            self._thaw = []
 
     def _checked_weights(self, train):
         """What the column takes as params, or the packed ones of a frozen layer."""
@@ -131,7 +148,11 @@ class _Recurrent(Layer):
                 continue
             value = checks.real(self._name, name, value)
             if value.shape != shape:
-                raise checks.shape_error(self._name, name, f"(N, H) = {shape}", value)
+                error = checks.shape_error(self._name, name, f"(N, H) = {shape}", value)
+                if names is self.states and value.shape[1:] == shape[1:]:
+                    kept = f"a state of batch {len(value)} is kept; call reset_state()"
+                    error = ValueError(f"{error}: {kept}")
+                raise error
             states.append(checks.cast(value, dtype))
         if zeros == len(states):
             return None
@@ -142,7 +163,6 @@ class _Recurrent(Layer):
 
     def _run(self, xs, state, weights, train, lengths=None, reverse=False, h_mask=None):
         """Checked arguments through the column; the cache of the forward before is dropped."""
-        self.cache = None
         hs, state, cache = self._kernel.forward(
             xs,
             state,
@@ -153,16 +173,17 @@ class _Recurrent(Layer):
             h_mask=h_mask,
             **self._options,
         )
-        if cache is not None:
-            self.cache = cache, weights, hs.shape
+        self.cache = None if cache is None else (cache, weights, hs.shape)
         return hs, state
 
     def _run_back(self, dhs, dstate, grads):
-        (cache, weights, _), self.cache = self.cache, None
+        cache, weights, _ = self.cache
         if len(grads) < len(weights):  # a None for each of the weights that is not there
             given = iter(grads)
             grads = [next(given) if there else None for there in self._there]
-        return self._kernel.backward(dhs, dstate, weights, cache, grads)
+        given = self._kernel.backward(dhs, dstate, weights, cache, grads)
+        self.cache = None
+        return given
 
 
 class _Step(_Recurrent):
@@ -261,6 +282,7 @@ class _Time(_Recurrent):
     def __init__(self, weights, stateful, device, **options):
         super().__init__(weights, device, **options)
         self.stateful = stateful
+        self._Wh_mask = None
         self.reset_state()
         for name in self.states:
             setattr(self, f"d{name}", None)
@@ -294,6 +316,14 @@ class _Time(_Recurrent):
         hs = self._forward((xs, state, weights), train, lengths, h_mask=h_mask)
         self._Wh_mask = Wh_mask if train else None
         return hs
+
+    def _before(self):
+        """All that a forward changes."""
+        return self.cache, self._Wh_mask, self.state
+
+    def _restore(self, before):
+        self.cache, self._Wh_mask, state = before
+        self._keep(*state)
 
     def _checked_mask(self, name, mask, label, shape):
         mask = checks.real(self._name, name, mask)
@@ -346,7 +376,16 @@ class _Time(_Recurrent):
         return dxs
 
     def _set_state(self, *values):
+        for name, value in zip(self.states, self._adopted_states(*values), strict=True):
+            setattr(self, name, value)
+
+    def _adopted_states(self, *values):
         adopted = []
+        if not self.stateful and any(value is not None for value in values):
+            raise ValueError(
+                f"{self._name}: stateful must be True for set_state, got False, with which every "
+                "forward starts from zeros"
+            )
         for name, value in zip(self.states, values, strict=True):
             if value is not None:
                 value = checks.real(self._name, name, value)
@@ -354,8 +393,7 @@ class _Time(_Recurrent):
                     label = f"(N, H) = (N, {self._H})"
                     raise checks.shape_error(self._name, name, label, value)
             adopted.append(value)
-        for name, value in zip(self.states, adopted, strict=True):
-            setattr(self, name, value)
+        return adopted
 
     def reset_state(self):
         """The next forward starts from zeros."""
@@ -385,7 +423,7 @@ class _TimeOneState(_Time):
         return self._backward(self._checked_backward(dhs, dh))
 
     def set_state(self, h):
-        """Start from h (N, H), or from zeros if it is None; for stateful=True."""
+        """Start from h (N, H), or from zeros if it is None. ValueError unless stateful=True."""
         self._set_state(h)
 
 
@@ -464,7 +502,7 @@ class TimeLSTM(_Time):
         return self._backward(self._checked_backward(dhs, dh, dc))
 
     def set_state(self, h, c=None):
-        """Start from h and c (N, H), zeros for one that is None; for stateful=True."""
+        """Start from h and c (N, H), zeros for one that is None. ValueError unless stateful."""
         self._set_state(h, c)
 
 

@@ -30,9 +30,15 @@ class _Parts:
         return tuple(value for part in self.parts for value in part.dstate)
 
     def set_state(self, *values):
-        """Start from these, None for zeros; for stateful=True. As many as `state` has."""
-        for part, own in self._shared("set_state: the states", values):
+        """Start from these, None for zeros; as TimeLSTM.set_state. As many as `state` has."""
+        shares = self._shared("set_state: the states", values)
+        self._adopted_states(*values)
+        for part, own in shares:
             part.set_state(*own)
+
+    def _adopted_states(self, *values):
+        for part, own in self._shared("set_state: the states", values):
+            part._adopted_states(*own)
 
     def _shared(self, what, values):
         """(part, its share of values) of all parts; ValueError unless each state has one."""
@@ -48,6 +54,15 @@ class _Parts:
     @property
     def stateful(self):
         return all(part.stateful for part in self.parts)
+
+    def _before(self):
+        """All that a forward changes."""
+        return [part._before() for part in self.parts]
+
+    def _restore(self, before):
+        """As if there had been no forward: it failed, or a signal ended it, in one of the parts."""
+        for part, own in zip(self.parts, before, strict=True):
+            part._restore(own)
 
     def reset_state(self):
         """The next forward starts from zeros."""
@@ -113,9 +128,14 @@ class _TimeBi(_Parts):
         checked = ahead._checked_forward(xs, train), back._checked_forward(xs, train)
         if lengths is not None:
             lengths = checked_lengths(self._name, lengths, *xs.shape[:2])
-        hs1 = ahead._forward(checked[0], train=train, lengths=lengths)
-        hs2 = back._forward(checked[1], train=train, lengths=lengths, reverse=True)
-        return checks.namespace(hs1).concatenate((hs1, hs2), axis=2)
+        before = self._before()
+        try:
+            hs1 = ahead._forward(checked[0], train=train, lengths=lengths)
+            hs2 = back._forward(checked[1], train=train, lengths=lengths, reverse=True)
+            return checks.namespace(hs1).concatenate((hs1, hs2), axis=2)
+        except BaseException:
+            self._restore(before)
+            raise
 
     def backward(self, dhs, *dstate):
         """dhs (N, T, 2H) -> dxs (N, T, D); None is zeros.
@@ -259,13 +279,20 @@ class TimeStack(_Parts):
 
     def forward(self, xs, *, train=True, lengths=None):
         """xs (N, T, D) -> (N, T, H of the last layer). train and lengths as in TimeLSTM."""
-        drops = iter(self.drop_layers)
-        for layer in self.layers:
-            xs = layer.forward(xs, train=train, lengths=lengths)
-            drop = next(drops, None)
-            if drop is not None:
-                xs = drop.forward(xs, train=train)
-        return xs
+        drops, before = iter(self.drop_layers), self._before()
+        of_drops = [(drop, drop.cache, drop.step) for drop in self.drop_layers]
+        try:
+            for layer in self.layers:
+                xs = layer.forward(xs, train=train, lengths=lengths)
+                drop = next(drops, None)
+                if drop is not None:
+                    xs = drop.forward(xs, train=train)
+            return xs
+        except BaseException:
+            self._restore(before)
+            for drop, cache, step in of_drops:
+                drop.cache, drop.step = cache, step
+            raise
 
     def backward(self, dhs, *dstate):
         """dhs of the last layer -> dxs (N, T, D); None is zeros.

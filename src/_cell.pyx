@@ -7,8 +7,8 @@ cimport numpy as cnp
 import numpy as np
 
 from rnnfast.cpu._runtime cimport (
-    cell_job, cell_kernel, kernel_set, kernels_for, pack_kernel, readable, real_type, row_step, scratch_for, strided, threads_for, view,
-    writable,
+    LONG_CALL, behaved, cell_job, cell_kernel, checked, finished, kernel_set, kernels_for, meets, pack_kernel, real_type, row_step,
+    span, span_of, strided, threads_for, view, writable,
 )
 
 cnp.import_array()
@@ -149,41 +149,49 @@ cdef class Cell:
         b = params[2] if len(params) > 2 else None
         Wp = params[3] if len(params) > 3 else None
         p.type_num = real_type(Wx, f"{self.name}: Wx")
-        p.Wx = readable(Wx, 2, p.type_num, f"{self.name}: Wx", False)
-        p.Wh = readable(Wh, 2, p.type_num, f"{self.name}: Wh", False)
+        p.Wx = checked(Wx, 2, p.type_num, f"{self.name}: Wx")
+        p.Wh = checked(Wh, 2, p.type_num, f"{self.name}: Wh")
         p.D, p.H = cnp.PyArray_DIM(p.Wx, 0), cnp.PyArray_DIM(p.Wh, 0)
         cdef ptrdiff_t columns = self.gates * p.H
         if p.H < 1 or cnp.PyArray_DIM(p.Wh, 1) != columns:
-            raise ValueError(f"{self.name}: Wh must be (H, {self.gates}H), got {Wh.shape}")
+            raise ValueError(f"{self.name}: Wh must be (H, {self.gates}H), got {np.shape(p.Wh)}")
         if p.D < 1 or cnp.PyArray_DIM(p.Wx, 1) != columns:
-            raise ValueError(f"{self.name}: Wx must be (D, {self.gates}H) = (D, {columns}), got {Wx.shape}")
+            raise ValueError(f"{self.name}: Wx must be (D, {self.gates}H) = (D, {columns}), got {np.shape(p.Wx)}")
         p.reset_after = reset_after
         if b is not None and reset_after:
-            p.b = np.ascontiguousarray(readable(b, 2, p.type_num, f"{self.name}: b", True))
-            if b.shape != (2, columns):
-                raise ValueError(f"{self.name}: b must be (2, {self.gates}H) = (2, {columns}), got {b.shape}")
+            p.b = checked(b, 2, p.type_num, f"{self.name}: b")
+            if cnp.PyArray_DIM(p.b, 0) != 2 or cnp.PyArray_DIM(p.b, 1) != columns:
+                raise ValueError(f"{self.name}: b must be (2, {self.gates}H) = (2, {columns}), got {np.shape(p.b)}")
+            p.b = np.ascontiguousarray(behaved(p.b, True))
         elif b is not None:
-            p.b = readable(b, 1, p.type_num, f"{self.name}: b", True)
+            p.b = checked(b, 1, p.type_num, f"{self.name}: b")
             if cnp.PyArray_DIM(p.b, 0) != columns:
-                raise ValueError(f"{self.name}: b must be ({self.gates}H,) = ({columns},), got {b.shape}")
+                raise ValueError(f"{self.name}: b must be ({self.gates}H,) = ({columns},), got {np.shape(p.b)}")
+            p.b = behaved(p.b, True)
         if Wp is not None:
-            p.full = getattr(Wp, "ndim", 2) == 3
-            p.Wp = np.ascontiguousarray(readable(Wp, 3 if p.full else 2, p.type_num, f"{self.name}: Wp", False))
-            if Wp.shape != (3, *[p.H] * (Wp.ndim - 1)):
-                raise ValueError(f"{self.name}: Wp must be (3, H) or (3, H, H) with H = {p.H}, got {Wp.shape}")
+            p.full = isinstance(Wp, np.ndarray) and cnp.PyArray_NDIM(Wp) == 3
+            p.Wp = checked(Wp, 3 if p.full else 2, p.type_num, f"{self.name}: Wp")
+            if cnp.PyArray_DIM(p.Wp, 0) != 3 or cnp.PyArray_DIM(p.Wp, 1) != p.H or (
+                p.full and cnp.PyArray_DIM(p.Wp, 2) != p.H
+            ):
+                raise ValueError(f"{self.name}: Wp must be (3, H) or (3, H, H) with H = {p.H}, got {np.shape(p.Wp)}")
+            p.Wp = np.ascontiguousarray(behaved(p.Wp, False))
+        p.Wx, p.Wh = behaved(p.Wx, False), behaved(p.Wh, False)
         return p
 
     cdef cnp.ndarray check_lengths(self, lengths, ptrdiff_t N, ptrdiff_t T):
-        if not isinstance(lengths, np.ndarray) or lengths.dtype != np.intp:
+        if not isinstance(lengths, np.ndarray) or np.asarray(lengths).dtype != np.intp:
             raise TypeError(f"{self.name}: lengths must be an intp array, got {type(lengths).__name__}")
+        lengths = np.asarray(lengths)
         if lengths.shape != (N,):
             raise ValueError(f"{self.name}: lengths must be (N,) = ({N},), got {lengths.shape}")
+        lengths = lengths.copy()  # what is checked is what is used
         if N and (lengths.min() < 0 or lengths.max() > T):
             raise ValueError(f"{self.name}: lengths must be in [0, T] = [0, {T}]")
         return lengths
 
     cdef list check_grads(self, grads, Params p):
-        """Where to compute dWx, dWh, db and dWp, None as the params; after everything that can be wrong."""
+        """dWx, dWh, db and dWp, None as the params."""
         if not isinstance(grads, (tuple, list)):
             raise TypeError(f"{self.name}: grads must be (dWx, dWh, db), got {type(grads).__name__}")
         if len(grads) > self.most:
@@ -195,14 +203,41 @@ cdef class Cell:
             if weights[i] is not None and i >= len(grads):
                 raise ValueError(f"{self.name}: grads must be one for each parameter, got {len(grads)}")
             if weights[i] is not None:
-                writable(given[i], weights[i], f"{self.name}: grads[{i}]")
-        return [None if g is None else scratch_for(g) for g in given]
+                given[i] = writable(given[i], weights[i], f"{self.name}: grads[{i}]")
+        return given
+
+    cdef list places(self, list grads, list inputs, bint beside):
+        """Where to compute them: in them, where the kernels can write them and nothing that is read lies there; else beside
+        them, or if `beside` in any case. After everything that can be wrong."""
+        cdef span read[16]
+        cdef span own[4]
+        cdef int i, j, count = len(inputs)
+        cdef bint direct
+        cdef list places = []
+        for i in range(count):
+            read[i] = span_of(inputs[i])
+        for i in range(4):
+            own[i] = span_of(grads[i])
+            for j in range(i):
+                if meets(own[i], own[j]) and np.may_share_memory(grads[i], grads[j], 10**6):
+                    raise ValueError(f"{self.name}: grads[{i}] must have memory of its own, got that of grads[{j}]")
+            if grads[i] is None:
+                places.append(None)
+                continue
+            direct = cnp.PyArray_ISCARRAY(grads[i]) and not beside
+            for j in range(count):
+                direct = direct and not meets(own[i], read[j])
+            if direct:
+                places.append(grads[i])
+            else:
+                places.append(np.empty(np.shape(grads[i]), dtype=cnp.PyArray_DescrFromType(cnp.PyArray_TYPE(grads[i]))))
+        return places
 
     cdef cnp.ndarray check_state(self, x, Params p, ptrdiff_t N, str name):
-        cdef cnp.ndarray a = readable(x, 2, p.type_num, f"{self.name}: {name}", True)
+        cdef cnp.ndarray a = checked(x, 2, p.type_num, f"{self.name}: {name}")
         if cnp.PyArray_DIM(a, 0) != N or cnp.PyArray_DIM(a, 1) != p.H:
-            raise ValueError(f"{self.name}: {name} must be (N, H) = ({N}, {p.H}), got {x.shape}")
-        return a
+            raise ValueError(f"{self.name}: {name} must be (N, H) = ({N}, {p.H}), got {np.shape(a)}")
+        return behaved(a, True)
 
     cdef tuple check_states(self, state, Params p, ptrdiff_t N, tuple names):
         """(h, c) or (h, None), each None where the state is None."""
@@ -231,18 +266,18 @@ cdef class Cell:
             p = self.check_packed(params, train, options.reset_after)
         else:
             p = self.check_params(params, options.reset_after)
-        if isinstance(xs, np.ndarray) and cnp.PyArray_NDIM(xs) == 3: # before it is perhaps copied
-            self.check_size(cnp.PyArray_DIM(xs, 0), cnp.PyArray_DIM(xs, 1), p)
-        cdef cnp.ndarray x = readable(xs, 3, p.type_num, f"{self.name}: xs", True)
+        cdef cnp.ndarray x = checked(xs, 3, p.type_num, f"{self.name}: xs")
         cdef ptrdiff_t N = cnp.PyArray_DIM(x, 0), T = cnp.PyArray_DIM(x, 1), D = p.D, H = p.H
         if cnp.PyArray_DIM(x, 2) != D:
-            raise ValueError(f"{self.name}: xs must be (N, T, D) with D = {D}, got {xs.shape}")
+            raise ValueError(f"{self.name}: xs must be (N, T, D) with D = {D}, got {np.shape(x)}")
+        self.check_size(N, T, p)
         h0, c0 = self.check_states(state, p, N, ("h", "c", "state"))
         cdef cnp.ndarray steps = None, mask = None if h_mask is None else self.check_state(h_mask, p, N, "h_mask")
         if lengths is not None:
             lengths = self.check_lengths(lengths, N, T)
             steps = np.stack((T - lengths, np.full(N, T)) if reverse else (np.zeros_like(lengths), lengths))
             x = np.where((np.arange(T) < lengths[:, np.newaxis])[:, :, np.newaxis], x, np.zeros(1, x.dtype))
+        x = behaved(x, True)
         seen0 = h0
         if h0 is not None and mask is not None:
             with np.errstate(all="ignore"):  # as quiet as the C that does it for the later steps
@@ -317,18 +352,22 @@ cdef class Cell:
             raise ValueError(f"{self.name}: params must be those of forward, with D = {D} and H = {H}")
         if (p.Wp is not None) != k.peepholes or p.full != k.full:
             raise ValueError(f"{self.name}: params must be those of forward, with the same Wp or none")
-        cdef cnp.ndarray g = readable(dhs, 3, p.type_num, f"{self.name}: dhs", True)
+        cdef cnp.ndarray g = checked(dhs, 3, p.type_num, f"{self.name}: dhs")
         if cnp.PyArray_DIM(g, 0) != N or cnp.PyArray_DIM(g, 1) != T or cnp.PyArray_DIM(g, 2) != H:
-            raise ValueError(f"{self.name}: dhs must be (N, T, H) = ({N}, {T}, {H}), got {dhs.shape}")
+            raise ValueError(f"{self.name}: dhs must be (N, T, H) = ({N}, {T}, {H}), got {np.shape(g)}")
+        g = behaved(g, True)
         dhT, dcT = self.check_states(dstate, p, N, ("dh", "dc", "dstate"))
-        cdef list targets = self.check_grads(grads, p)
+        cdef list own = self.check_grads(grads, p)
+        cdef bint beside = 6.0 * N * T * (D + H) * self.gates * H > LONG_CALL
+        cdef list inputs = [k.xs, k.h0, k.c0, k.h_mask, k.seen0, p.Wx, p.Wh, p.Wp, g, dhT, dcT]
+        cdef list targets = self.places(own, inputs, beside)
 
         cdef cnp.ndarray dxs = empty3(N, T, D, p.type_num)
         cdef cnp.ndarray dh0 = empty2(N, H, p.type_num)
         cdef cnp.ndarray dc0 = empty2(N, H, p.type_num) if self.has_c else None
         if N == 0 or T == 0:
             k.used = True
-            for grad in grads:
+            for grad in own:
                 if grad is not None:
                     grad[...] = 0
             (<object>dh0)[...] = 0 if dhT is None else dhT
@@ -356,6 +395,7 @@ cdef class Cell:
         job.dhs, job.dxs = view(g), view(dxs)
         job.dhT, job.dcT = optional(dhT), optional(dcT)
         job.dh0, job.dc0 = data(dh0), data(dc0)
+        job.whole = not beside
         job.dWx, job.dWh, job.db, job.dWp = data(targets[0]), data(targets[1]), data(targets[2]), data(targets[3])
         if k.reverse:
             backwards(&job.xs, T, p.type_num)
@@ -367,8 +407,8 @@ cdef class Cell:
             k.used = False  # nothing was written
             raise
         k.panels = k.h = k.rh = k.seen = k.xs = k.h0 = k.c0 = k.h_mask = k.seen0 = k.c = k.steps = None
-        for scratch, grad in zip(targets, grads):
-            if scratch is not grad and grad is not None:
+        for scratch, grad in zip(targets, own):
+            if scratch is not grad:
                 grad[...] = scratch
         return dxs, (dh0, dc0) if self.has_c else (dh0,)
 
@@ -376,6 +416,4 @@ cdef class Cell:
         cdef int failed
         with nogil:
             failed = kernel(job)
-        if failed:
-            raise MemoryError(f"{self.name}: no memory for the packed weights and one step's state")
-        return 0
+        return finished(failed, self.name)

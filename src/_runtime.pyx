@@ -19,6 +19,10 @@ cdef extern from "kernels/team.h" nogil:
     void team_set_threads(int n)
     void team_init(int default_threads)
     void *new_room(size_t size)
+    void team_set_asks(int (*asks)() noexcept nogil)
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() noexcept  # its exception is left set: `finished` finds it
 
 
 # ---- instruction sets and threads
@@ -122,6 +126,25 @@ def _start():
 
 _start()
 
+
+cdef int signals() noexcept nogil:
+    """Run the handlers of signals that have come during a long call: other than 0 where one raised."""
+    with gil:
+        return PyErr_CheckSignals()
+
+
+team_set_asks(signals)
+
+
+cdef int finished(int failed, str name) except -1:
+    """What a kernel returned, as an exception."""
+    if failed == 0:
+        return 0
+    if failed > 0:
+        return -1  # the exception of a signal's handler is set
+    raise MemoryError(f"{name}: no memory for packing and a call's own arrays")
+
+
 cdef const kernel_set *kernels_for(int type_num) noexcept nogil:
     return &kernels.f32 if type_num == cnp.NPY_FLOAT else &kernels.f64
 
@@ -150,49 +173,82 @@ cdef int real_type(x, str name) except -1:
     return type_num
 
 
-cdef cnp.ndarray readable(object x, int ndim, int type_num, str name, bint rows_contiguous):
-    """x as an array that the kernels can read: right rank and type (else an exception), aligned, in native
-    byte order, and with unit stride in its last axis where asked; a copy is made only where that is not so."""
+cdef cnp.ndarray plain(cnp.ndarray x):
+    """x, or NumPy's own array of the same memory where x is of a subclass, which may say anything of itself."""
+    return x if cnp.PyArray_CheckExact(x) else np.asarray(x)
+
+
+cdef cnp.ndarray checked(object x, int ndim, int type_num, str name):
+    """x (see plain), of the right rank and type, else an exception; nothing is copied yet."""
     if not isinstance(x, np.ndarray):
         raise TypeError(f"{name} must be a numpy.ndarray, got {type(x).__name__}")
     cdef cnp.ndarray a = x
     if cnp.PyArray_TYPE(a) != type_num:
         raise TypeError(f"{name} must be {cnp.PyArray_DescrFromType(type_num)}, got {a.dtype}")
     if cnp.PyArray_NDIM(a) != ndim:
-        raise ValueError(f"{name} must have {ndim} dimensions, got shape {x.shape}")
-    cdef int last = ndim - 1
+        raise ValueError(f"{name} must have {ndim} dimensions, got shape {np.shape(a)}")
+    return plain(a)
+
+
+cdef cnp.ndarray behaved(cnp.ndarray a, bint rows_contiguous):
+    """a as the kernels can read it: aligned, in native byte order, and with unit stride in its last axis where asked; a
+    copy only where that is not so."""
+    cdef int last = cnp.PyArray_NDIM(a) - 1
     if not cnp.PyArray_ISBEHAVED_RO(a) or (
         rows_contiguous
         and cnp.PyArray_DIM(a, last) > 1
         and cnp.PyArray_STRIDE(a, last) != cnp.PyArray_ITEMSIZE(a)
     ):
-        return np.array(a, dtype=cnp.PyArray_DescrFromType(type_num), order="C")
+        return np.array(a, dtype=cnp.PyArray_DescrFromType(cnp.PyArray_TYPE(a)), order="C")
     return a
 
 
-cdef int writable(object x, cnp.ndarray like, str name) except -1:
-    """Raise unless x is an array of like's shape and dtype that can be written."""
+cdef bint same_shape(cnp.ndarray a, cnp.ndarray b) noexcept:
+    """Asked in C: a subclass may say anything about its shape."""
+    cdef int i, ndim = cnp.PyArray_NDIM(a)
+    if ndim != cnp.PyArray_NDIM(b):
+        return False
+    for i in range(ndim):
+        if cnp.PyArray_DIM(a, i) != cnp.PyArray_DIM(b, i):
+            return False
+    return True
+
+
+cdef cnp.ndarray writable(object x, cnp.ndarray like, str name):
+    """x (see plain), an array of like's shape and dtype that can be written, else an exception."""
     if not isinstance(x, np.ndarray):
         raise TypeError(f"{name} must be a numpy.ndarray, got {type(x).__name__}")
     cdef cnp.ndarray a = x
     if cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(like):
         raise TypeError(f"{name} must be {like.dtype}, got {a.dtype}")
-    cdef int i
-    cdef bint same = cnp.PyArray_NDIM(a) == cnp.PyArray_NDIM(like)
-    for i in range(cnp.PyArray_NDIM(like) if same else 0):
-        same = same and cnp.PyArray_DIM(a, i) == cnp.PyArray_DIM(like, i)
-    if not same:  # asked in C: a subclass may say anything about its shape
-        raise ValueError(f"{name} must have shape {np.shape(like)}, got {np.shape(x)}")
+    if not same_shape(a, like):
+        raise ValueError(f"{name} must have shape {np.shape(plain(like))}, got {np.shape(plain(a))}")
     if not cnp.PyArray_ISWRITEABLE(a):
         raise ValueError(f"{name} must be writable, got a read-only array")
-    return 0
+    return plain(a)
 
 
-cdef cnp.ndarray scratch_for(cnp.ndarray target):
-    """target itself where the kernels can write it as C-contiguous memory, else a new array to copy from."""
-    if cnp.PyArray_ISCARRAY(target):
-        return target
-    return np.empty((<object>target).shape, dtype=cnp.PyArray_DescrFromType(cnp.PyArray_TYPE(target)))
+cdef span span_of(cnp.ndarray x) noexcept:
+    """From the first to behind the last byte of x, whichever way its strides run; nothing, where x is None or empty."""
+    cdef span s
+    cdef ptrdiff_t reach
+    cdef int i
+    s.first = s.end = 0
+    if x is None or cnp.PyArray_SIZE(x) == 0:
+        return s
+    s.first = <size_t>cnp.PyArray_DATA(x)
+    s.end = s.first + cnp.PyArray_ITEMSIZE(x)
+    for i in range(cnp.PyArray_NDIM(x)):
+        reach = (cnp.PyArray_DIM(x, i) - 1) * cnp.PyArray_STRIDE(x, i)
+        if reach < 0:
+            s.first += <size_t>reach  # wraps round
+        else:
+            s.end += <size_t>reach
+    return s
+
+
+cdef bint meets(span a, span b) noexcept:
+    return a.first < b.end and b.first < a.end
 
 
 cdef strided view(cnp.ndarray x) noexcept:

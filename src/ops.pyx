@@ -6,8 +6,8 @@ import numpy as np
 from libc.stdlib cimport free
 
 from rnnfast.cpu._runtime cimport (
-    SCORES, SQUARES, affine_softmax_job, dropout_job, gemm_job, kernels_for, memory, readable, real_type, scatter_job,
-    softmax_job, strided, threads_for, update_job, view, writable,
+    LONG_CALL, SCORES, SQUARES, affine_softmax_job, behaved, checked, dropout_job, finished, gemm_job, kernels_for, meets, memory,
+    plain, real_type, same_shape, scatter_job, softmax_job, span, span_of, strided, threads_for, update_job, view, writable,
 )
 
 cnp.import_array()
@@ -16,9 +16,10 @@ cdef extern from "<stdint.h>":
     const ptrdiff_t PTRDIFF_MAX
 
 
-cdef int multiply(cnp.ndarray a, cnp.ndarray b, cnp.ndarray bias, cnp.ndarray c) except -1:
-    """c = a b + bias; one of c's strides is unit, and bias is given only where the last one is."""
+cdef int multiply(cnp.ndarray a, cnp.ndarray b, cnp.ndarray bias, cnp.ndarray c, bint whole=False) except -1:
+    """c = a b + bias; one of c's strides is unit, and bias is given only where the last one is. whole: c is the caller's."""
     cdef gemm_job job
+    job.whole = whole
     job.M, job.N, job.K = cnp.PyArray_DIM(c, 0), cnp.PyArray_DIM(c, 1), cnp.PyArray_DIM(a, 1)
     if job.M == 0 or job.N == 0:
         return 0
@@ -28,21 +29,39 @@ cdef int multiply(cnp.ndarray a, cnp.ndarray b, cnp.ndarray bias, cnp.ndarray c)
     cdef int type_num = cnp.PyArray_TYPE(c), failed
     with nogil:
         failed = kernels_for(type_num).gemm(&job)
-    if failed:
-        raise MemoryError("affine: no memory for packing")
+    return finished(failed, "affine")
+
+
+cdef cnp.ndarray place(cnp.ndarray grad, list inputs, bint beside):
+    """Where to compute a gradient: in grad, where its rows or its columns are contiguous and nothing that is read lies
+    there; else beside it, or if `beside` in any case."""
+    cdef span own = span_of(grad)
+    cdef bint direct = not beside and (cnp.PyArray_ISCARRAY(grad) or cnp.PyArray_ISFARRAY(grad))
+    for x in inputs:
+        direct = direct and not meets(own, span_of(x))
+    if direct:
+        return grad
+    return np.empty(np.shape(grad), dtype=cnp.PyArray_DescrFromType(cnp.PyArray_TYPE(grad)))
+
+
+cdef int apart(cnp.ndarray dW, cnp.ndarray db, str name) except -1:
+    """Raise where db has memory of dW."""
+    if db is not None and meets(span_of(dW), span_of(db)) and np.may_share_memory(dW, db, 10**6):
+        raise ValueError(f"{name}: db must have memory of its own, got that of dW")
     return 0
 
 
 def affine_forward(x, W, b):
     """y (M, N) = x (M, K) W (K, N) + b (N,); b may be None. W may be any view, as in embed_W.T."""
     cdef int type_num = real_type(W, "affine: W")
-    cdef cnp.ndarray right = readable(W, 2, type_num, "affine: W", False)
-    cdef cnp.ndarray left = readable(x, 2, type_num, "affine: x", False)
-    cdef cnp.ndarray bias = None if b is None else readable(b, 1, type_num, "affine: b", True)
+    cdef cnp.ndarray right = checked(W, 2, type_num, "affine: W"), left = checked(x, 2, type_num, "affine: x")
+    cdef cnp.ndarray bias = None if b is None else checked(b, 1, type_num, "affine: b")
     if left.shape[1] != right.shape[0]:
-        raise ValueError(f"affine: x must be (M, K) with K = {right.shape[0]}, got {x.shape}")
+        raise ValueError(f"affine: x must be (M, K) with K = {right.shape[0]}, got {np.shape(left)}")
     if b is not None and bias.shape[0] != right.shape[1]:
-        raise ValueError(f"affine: b must be ({right.shape[1]},), got {b.shape}")
+        raise ValueError(f"affine: b must be ({right.shape[1]},), got {np.shape(bias)}")
+    left, right = behaved(left, False), behaved(right, False)
+    bias = None if b is None else behaved(bias, True)
     cdef cnp.npy_intp[2] dims = [left.shape[0], right.shape[1]]
     cdef cnp.ndarray y = cnp.PyArray_EMPTY(2, dims, type_num, 0)
     multiply(left, right, bias, y)
@@ -52,32 +71,32 @@ def affine_forward(x, W, b):
 def affine_backward(dy, x, W, dW, db):
     """dx = dy W^T; dW = x^T dy and db = column sums of dy are written in place (db may be None)."""
     cdef int type_num = real_type(W, "affine: W")
-    cdef cnp.ndarray right = readable(W, 2, type_num, "affine: W", False)
-    cdef cnp.ndarray left = readable(x, 2, type_num, "affine: x", False)
-    cdef cnp.ndarray dout = readable(dy, 2, type_num, "affine: dy", True)
+    cdef cnp.ndarray right = checked(W, 2, type_num, "affine: W"), left = checked(x, 2, type_num, "affine: x")
+    cdef cnp.ndarray dout = checked(dy, 2, type_num, "affine: dy")
     cdef ptrdiff_t M = left.shape[0], K = right.shape[0], N = right.shape[1]
     if left.shape[1] != K:
-        raise ValueError(f"affine: x must be (M, K) with K = {K}, got {x.shape}")
+        raise ValueError(f"affine: x must be (M, K) with K = {K}, got {np.shape(left)}")
     if dout.shape[0] != M or dout.shape[1] != N:
-        raise ValueError(f"affine: dy must be (M, N) = ({M}, {N}), got {dy.shape}")
-    writable(dW, right, "affine: dW")
-    cdef cnp.ndarray total = None
+        raise ValueError(f"affine: dy must be (M, N) = ({M}, {N}), got {np.shape(dout)}")
+    cdef cnp.ndarray of_W = writable(dW, right, "affine: dW"), of_b = None, total = None
     if db is not None:
         total = np.empty(N, dtype=cnp.PyArray_DescrFromType(type_num))
-        writable(db, total, "affine: db")
+        of_b = writable(db, total, "affine: db")
+    apart(of_W, of_b, "affine")
+    left, right, dout = behaved(left, False), behaved(right, False), behaved(dout, True)
 
     cdef cnp.npy_intp[2] dims = [M, K]
     cdef cnp.ndarray dx = cnp.PyArray_EMPTY(2, dims, type_num, 0)
-    cdef cnp.ndarray grad = dW
-    if not (cnp.PyArray_ISCARRAY(grad) or cnp.PyArray_ISFARRAY(grad)):
-        grad = np.empty((K, N), dtype=cnp.PyArray_DescrFromType(type_num))
+    cdef bint beside = 2.0 * M * K * N > LONG_CALL
+    cdef cnp.ndarray grad = place(of_W, [left, right, dout], beside)
     multiply(dout, right.T, None, dx)
-    multiply(left.T, dout, None, grad)
-    if grad is not dW:
-        dW[...] = grad
-    if db is not None:
+    if total is not None:
         column_sums(dout, total)
-        db[...] = total
+    multiply(left.T, dout, None, grad, not beside)
+    if grad is not of_W:
+        (<object>of_W)[...] = grad
+    if total is not None:
+        (<object>of_b)[...] = total
     return dx
 
 
@@ -107,7 +126,7 @@ cdef cnp.ndarray checked_ids(ids, ptrdiff_t V, str name, str meaning):
 def embedding_forward(ids, W):
     """Rows of W (V, D) for ids of any shape: ids.shape + (D,)."""
     real_type(W, "embedding: W")
-    W = W.view(np.ndarray)
+    W = plain(W)
     if W.ndim != 2:
         raise ValueError(f"embedding: W must be (V, D), got {W.shape}")
     checked = checked_ids(ids, W.shape[0], "embedding: ids", "V")
@@ -117,17 +136,20 @@ def embedding_forward(ids, W):
 def embedding_backward(dout, ids, dW):
     """dW (V, D) = 0, then dW[id] += its row of dout for every id, in order: repeated ids add up."""
     cdef int type_num = real_type(dW, "embedding: dW")
-    dW = dW.view(np.ndarray)
+    dW = plain(dW)
     if dW.ndim != 2 or not dW.flags.writeable:
         raise ValueError(f"embedding: dW must be a writable (V, D) array, got shape {dW.shape}")
+    if isinstance(ids, np.ndarray) and isinstance(dout, np.ndarray):
+        ids, dout = plain(ids), plain(dout)
+        if dout.shape != (*ids.shape, dW.shape[1]):
+            raise ValueError(f"embedding: dout must have shape {(*ids.shape, dW.shape[1])}, got {dout.shape}")
+    checked(dout, ids.ndim + 1 if isinstance(ids, np.ndarray) else 1, type_num, "embedding: dout")
     cdef cnp.ndarray at = checked_ids(ids, dW.shape[0], "embedding: ids", "V")
-    dout = dout.view(np.ndarray) if isinstance(dout, np.ndarray) else dout
-    if not isinstance(dout, np.ndarray) or dout.shape != (<object>at).shape + (dW.shape[1],):
-        raise ValueError(f"embedding: dout must have shape {(<object>at).shape + (dW.shape[1],)}, got {np.shape(dout)}")
-    cdef cnp.ndarray dy = readable(dout.reshape(-1, dW.shape[1]) if dout.size else dout.reshape(0, dW.shape[1]),
-                                   2, type_num, "embedding: dout", True)
+    cdef cnp.ndarray dy = behaved(dout.reshape(-1, dW.shape[1]) if dout.size else dout.reshape(0, dW.shape[1]), True)
     cdef cnp.ndarray grad = dW
-    if not cnp.PyArray_ISBEHAVED(grad) or (dW.shape[1] > 1 and dW.strides[1] != dW.itemsize):
+    if not cnp.PyArray_ISBEHAVED(grad) or (dW.shape[1] > 1 and dW.strides[1] != dW.itemsize) or (
+        meets(span_of(grad), span_of(dy))
+    ):
         grad = np.empty(dW.shape, dtype=cnp.PyArray_DescrFromType(type_num))
     cdef scatter_job job
     job.M, job.V, job.D = at.size, grad.shape[0], grad.shape[1]
@@ -145,9 +167,10 @@ cdef tuple checked_targets(ts, ignore_label, ptrdiff_t M, ptrdiff_t V, str name)
     beyond the classes."""
     if not isinstance(ts, np.ndarray) or ts.dtype.kind not in "iu":
         raise TypeError(f"{name} must be an integer array, got {getattr(ts, 'dtype', type(ts).__name__)}")
-    own = np.array(ts, subok=False)
+    own = plain(ts)
     if own.shape != (M,):
         raise ValueError(f"{name} must have shape (M,) = ({M},), got {own.shape}")
+    own = own.copy()
     counted = own != ignore_label
     targets = np.full(M, -1, dtype=np.intp)
     targets[counted] = checked_ids(own[counted], V, name, "V")
@@ -184,16 +207,19 @@ def softmax_loss_forward(xs, ts, *, ignore_label=-1):
     """
     cdef SoftmaxCache k = SoftmaxCache()
     k.type_num = real_type(xs, "softmax_loss: xs")
-    k.x = readable(xs, 2, k.type_num, "softmax_loss: xs", True)
-    k.x_view = view(k.x)
+    k.x = checked(xs, 2, k.type_num, "softmax_loss: xs")
     k.M, k.V = cnp.PyArray_DIM(k.x, 0), cnp.PyArray_DIM(k.x, 1)
     k.targets, k.count = checked_targets(ts, ignore_label, k.M, k.V, "softmax_loss: ts")
+    k.x = behaved(k.x, True)
+    k.x_view = view(k.x)
     k.lse = np.empty(k.M)
     cdef cnp.ndarray loss = np.empty(k.M)
     cdef softmax_job job = k.job()
     job.loss = <double *>cnp.PyArray_DATA(loss)
+    cdef int failed
     with nogil:
-        kernels_for(k.type_num).softmax_forward(&job)
+        failed = kernels_for(k.type_num).softmax_forward(&job)
+    finished(failed, "softmax_loss")
     return (float(loss.sum()) / k.count if k.count else 0.0), k
 
 
@@ -204,8 +230,10 @@ def softmax_loss_backward(SoftmaxCache cache not None, dout=1.0):
     cdef softmax_job job = cache.job()
     job.scale = float(dout) / cache.count if cache.count else 0.0
     job.dx = cnp.PyArray_DATA(dx)
+    cdef int failed
     with nogil:
-        kernels_for(cache.type_num).softmax_backward(&job)
+        failed = kernels_for(cache.type_num).softmax_backward(&job)
+    finished(failed, "softmax_loss")
     return dx
 
 
@@ -247,17 +275,19 @@ def affine_softmax_loss_forward(x, W, b, ts, *, ignore_label=-1, train=True, spe
     """
     cdef ScoreCache k = ScoreCache(), old
     k.type_num = real_type(W, "affine_softmax_loss: W")
-    k.W = readable(W, 2, k.type_num, "affine_softmax_loss: W", False)
-    k.x = readable(x, 2, k.type_num, "affine_softmax_loss: x", True)
-    cdef cnp.ndarray bias = None if b is None else readable(b, 1, k.type_num, "affine_softmax_loss: b", True)
+    k.W = checked(W, 2, k.type_num, "affine_softmax_loss: W")
+    k.x = checked(x, 2, k.type_num, "affine_softmax_loss: x")
+    cdef cnp.ndarray bias = None if b is None else checked(b, 1, k.type_num, "affine_softmax_loss: b")
     k.M, k.K, k.V = cnp.PyArray_DIM(k.x, 0), cnp.PyArray_DIM(k.W, 0), cnp.PyArray_DIM(k.W, 1)
     if cnp.PyArray_DIM(k.x, 1) != k.K:
-        raise ValueError(f"affine_softmax_loss: x must be (M, K) with K = {k.K}, got {np.shape(x)}")
+        raise ValueError(f"affine_softmax_loss: x must be (M, K) with K = {k.K}, got {np.shape(k.x)}")
     if bias is not None and cnp.PyArray_DIM(bias, 0) != k.V:
-        raise ValueError(f"affine_softmax_loss: b must be ({k.V},), got {np.shape(b)}")
+        raise ValueError(f"affine_softmax_loss: b must be ({k.V},), got {np.shape(bias)}")
     if spent is not None and not isinstance(spent, ScoreCache):
         raise TypeError(f"affine_softmax_loss: spent must be a cache or None, got {type(spent).__name__}")
     k.targets, k.count = checked_targets(ts, ignore_label, k.M, k.V, "affine_softmax_loss: ts")
+    k.x, k.W = behaved(k.x, True), behaved(k.W, False)
+    bias = None if b is None else behaved(bias, True)
     k.x_view, k.W_view = view(k.x), view(k.W)
     cdef cnp.ndarray loss = np.empty(k.M)
     cdef size_t size
@@ -280,8 +310,7 @@ def affine_softmax_loss_forward(x, W, b, ts, *, ignore_label=-1, train=True, spe
     if k.M and k.V:
         with nogil:
             failed = kernels_for(k.type_num).affine_softmax_forward(&job)
-    if failed:
-        raise MemoryError("affine_softmax_loss: no memory for packing")
+    finished(failed, "affine_softmax_loss")
     k.pending = train
     return (float(loss.sum()) / k.count if k.count else 0.0), (k if train else None)
 
@@ -293,20 +322,18 @@ def affine_softmax_loss_backward(cache, dW, db, dout=1.0):
     cdef ScoreCache k = cache
     if not k.pending:
         raise RuntimeError("affine_softmax_loss: backward has consumed this cache")
-    writable(dW, k.W, "affine_softmax_loss: dW")
-    cdef cnp.ndarray total = None
+    cdef cnp.ndarray of_W = writable(dW, k.W, "affine_softmax_loss: dW"), of_b = None, total = None
     if db is not None:
         total = np.empty(k.V, dtype=cnp.PyArray_DescrFromType(k.type_num))
-        writable(db, total, "affine_softmax_loss: db")
+        of_b = writable(db, total, "affine_softmax_loss: db")
+    apart(of_W, of_b, "affine_softmax_loss")
     cdef double scale = float(dout) / k.count if k.count else 0.0
     cdef cnp.npy_intp[2] dims = [k.M, k.K]
     cdef cnp.ndarray dx = cnp.PyArray_EMPTY(2, dims, k.type_num, 0)
-    cdef cnp.ndarray grad = dW
-    if not (cnp.PyArray_ISCARRAY(grad) or cnp.PyArray_ISFARRAY(grad)) or np.may_share_memory(dW, k.x) or (
-        np.may_share_memory(dW, k.W)
-    ):
-        grad = np.empty((k.K, k.V), dtype=cnp.PyArray_DescrFromType(k.type_num))
+    cdef bint beside = 4.0 * k.M * k.K * k.V > LONG_CALL
+    cdef cnp.ndarray grad = place(of_W, [k.x, k.W], beside)
     cdef affine_softmax_job job = k.job()
+    job.whole = not beside
     job.scale = scale
     job.dx, job.dW = cnp.PyArray_DATA(dx), view(grad)
     job.db = NULL if total is None else cnp.PyArray_DATA(total)
@@ -319,14 +346,13 @@ def affine_softmax_loss_backward(cache, dW, db, dout=1.0):
         grad[...] = 0
         if total is not None:
             total[...] = 0
-    if failed:
-        raise MemoryError("affine_softmax_loss: no memory for packing")
+    finished(failed, "affine_softmax_loss")
     k.pending = False
     k.x = k.W = None  # only the scores' memory is left
-    if grad is not dW:
-        dW[...] = grad
+    if grad is not of_W:
+        (<object>of_W)[...] = grad
     if total is not None:
-        db[...] = total
+        (<object>of_b)[...] = total
     return dx
 
 
@@ -349,11 +375,9 @@ cdef cnp.ndarray gradient(grad, cnp.ndarray param, str name):
 
     Where both overlap in another way than being one array, it is a copy.
     """
-    if not isinstance(grad, np.ndarray):
-        raise TypeError(f"{name} must be a numpy.ndarray, got {type(grad).__name__}")
-    cdef cnp.ndarray g = readable(grad, cnp.PyArray_NDIM(param), cnp.PyArray_TYPE(param), name, False)
-    if np.shape(g) != np.shape(param):
-        raise ValueError(f"{name} must have shape {np.shape(param)}, got {np.shape(grad)}")
+    cdef cnp.ndarray g = checked(grad, cnp.PyArray_NDIM(param), cnp.PyArray_TYPE(param), name)
+    if not same_shape(g, param):
+        raise ValueError(f"{name} must have shape {np.shape(plain(param))}, got {np.shape(g)}")
     g = in_order(g, reads_fortran(param))
     if cnp.PyArray_DATA(g) != cnp.PyArray_DATA(param) and np.may_share_memory(g, param):
         g = np.array(g, order="K")
@@ -363,7 +387,7 @@ cdef cnp.ndarray gradient(grad, cnp.ndarray param, str name):
 def sum_of_squares(x):
     """Sum of the squares of x, float32 or float64 of any shape and strides, in float64: a Python float."""
     cdef int type_num = real_type(x, "sum_of_squares: x")
-    cdef cnp.ndarray a = in_order(x, reads_fortran(x))
+    cdef cnp.ndarray a = in_order(plain(x), reads_fortran(x))
     cdef update_job job
     job.n = cnp.PyArray_SIZE(a)
     job.threads = threads_for(4.0 * job.n, job.n // SQUARES)
@@ -378,7 +402,7 @@ def sum_of_squares(x):
 def scale(x, factor):
     """x *= factor, in place; x as in sum_of_squares."""
     cdef int type_num = real_type(x, "scale: x")
-    writable(x, x, "scale: x")
+    x = writable(x, x, "scale: x")
     cdef update_job job
     job.rate = factor
     cdef cnp.ndarray a = in_order(x, reads_fortran(x))
@@ -394,7 +418,7 @@ def scale(x, factor):
 def sgd(param, grad, lr):
     """param -= lr grad, in place; float32 or float64 of any shape and strides, both alike."""
     cdef int type_num = real_type(param, "sgd: param")
-    writable(param, param, "sgd: param")
+    param = writable(param, param, "sgd: param")
     cdef update_job job
     job.rate = lr
     cdef cnp.ndarray p = in_order(param, reads_fortran(param))
@@ -411,9 +435,9 @@ def sgd(param, grad, lr):
 def adam(param, grad, m, v, rate, beta1, beta2):
     """One step of Adam with epsilon 1e-7, in place: m and v move towards grad and grad^2, param by -rate m / sqrt(v)."""
     cdef int type_num = real_type(param, "adam: param")
-    writable(param, param, "adam: param")
-    writable(m, param, "adam: m")
-    writable(v, param, "adam: v")
+    param = writable(param, param, "adam: param")
+    m = writable(m, param, "adam: m")
+    v = writable(v, param, "adam: v")
     for name, a, b in (("m", m, param), ("v", v, param), ("v", v, m)):
         if np.may_share_memory(a, b):
             raise ValueError(f"adam: {name} must not share memory with param or m")

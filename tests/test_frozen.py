@@ -116,3 +116,60 @@ def test_a_frozen_layer_keeps_its_state(device):
             frozen.forward(xs, train=False), plain.forward(xs, train=False)
         )
     np.testing.assert_array_equal(frozen.c, plain.c)
+
+
+def shared(kind="the same"):
+    """Two layers with the same weights."""
+    arrays = weights("TimeLSTM")
+    second = [W if kind == "the same" else W[...] for W in arrays]
+    return rnnfast.TimeLSTM(*arrays), rnnfast.TimeLSTM(*second)
+
+
+@pytest.mark.parametrize("kind", ["the same", "views"])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_layers_that_share_weights(device, kind, order):
+    layers, xs = shared(kind), normal(3, 4, 7)
+    first, second = (layers[k] for k in order)
+    expected = second.forward(xs, train=False)
+    for layer in layers:
+        layer.freeze()
+    first.unfreeze()
+    first.unfreeze()  # twice is once
+    if kind == "the same":
+        with pytest.raises(ValueError, match="read-only"):
+            second.params[0][...] = 0
+    np.testing.assert_array_equal(second.forward(xs, train=False), expected)
+    second.unfreeze()
+    for layer in layers:
+        for p in layer.params:
+            assert p.flags.writeable
+        layer.forward(xs)
+
+
+def test_a_view_thawed_before_its_array(device):
+    owner, view = shared("views")
+    view.freeze()
+    owner.freeze()
+    view.unfreeze()
+    view.forward(normal(3, 4, 7))
+    assert not any(p.flags.writeable for p in (*view.params, *owner.params))
+    owner.unfreeze()
+    assert all(p.flags.writeable for p in (*view.params, *owner.params))
+
+
+def test_a_frozen_layer_that_is_gone_freezes_nothing(device):
+    gone, layer = shared()
+    gone.freeze()
+    del gone
+    layer.freeze()
+    layer.unfreeze()
+    assert all(p.flags.writeable for p in layer.params)
+    layer.params[0][...] = 0
+
+
+def test_both_directions_with_the_same_weights(device):
+    one = weights("TimeGRU")
+    layer = rnnfast.TimeBiGRU(*one, *one)
+    layer.freeze()
+    layer.unfreeze()
+    assert all(p.flags.writeable for p in layer.params)

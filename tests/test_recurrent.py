@@ -118,12 +118,16 @@ def test_truncated_bptt_goes_on_from_the_last_state(cell, rng):
 
 @each_cell
 def test_state_starts_from_zeros(cell, rng):
-    """Without stateful always, whatever set_state says; with it, after reset_state."""
+    """Without stateful always, whatever the state is; with it, after reset_state."""
     p, xs = weights(rng, cell), rng.normal(size=(N, T, D))
     from_zeros = naive.TIME[cell](*p, True).forward(xs)
     layer = TIME[cell](*p)
     assert state_of(layer) == (None,) * naive.TIME[cell].n_states
-    layer.set_state(*states(rng, cell))
+    layer.set_state(*[None] * len(layer.state))
+    with pytest.raises(
+        ValueError, match=r"^Time\w+: stateful must be True for set_state, got False"
+    ):
+        layer.set_state(*states(rng, cell))
     for _ in range(2):
         assert_close(layer.forward(xs), from_zeros)
         np.testing.assert_array_equal(layer.h, layer.forward(xs)[:, -1])
@@ -436,3 +440,46 @@ def test_params_may_be_replaced(cell, rng):
     layer.Wx = q[0]
     assert layer.params[0] is q[0]
     assert_close(layer.forward(xs), naive.TIME[cell](*q).forward(xs))
+
+
+def test_a_kept_state_of_another_batch(rng):
+    layer = rnnfast.TimeLSTM(*weights(rng, "lstm"), stateful=True)
+    layer.forward(rng.normal(size=(20, T, D)))
+    with pytest.raises(ValueError, match=r"a state of batch 20 is kept; call reset_state\(\)"):
+        layer.forward(rng.normal(size=(3, T, D)))
+    assert layer.h.shape == (20, H)
+    layer.reset_state()
+    layer.forward(rng.normal(size=(3, T, D)))
+
+
+def test_the_states_of_a_stack_are_set_all_or_none(rng):
+    p = weights(rng, "gru")
+    square = (p[1], *p[1:])
+    stack = rnnfast.TimeStack([rnnfast.TimeGRU(*p, stateful=True), rnnfast.TimeGRU(*square)])
+    with pytest.raises(ValueError, match="stateful must be True for set_state"):
+        stack.set_state(*rng.normal(size=(2, N, H)))
+    stack.layers[1].stateful = True
+    with pytest.raises(ValueError, match=r"h must be \(N, H\)"):
+        stack.set_state(rng.normal(size=(N, H)), rng.normal(size=(N, H + 1)))
+    assert stack.state == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("Wx", "Wh", "b", "message"),
+    [
+        ((3, 20), (6, 24), 20, r"Wh must be \(H, 4H\) = \(5, 20\), got \(6, 24\)"),
+        ((3, 20), (5, 24), 20, r"Wh must be \(H, 4H\) = \(5, 20\), got \(5, 24\)"),
+        ((3, 20), (6, 20), 20, r"Wh must be \(H, 4H\) = \(5, 20\), got \(6, 20\)"),
+        ((3, 20), (5, 19), None, r"Wh must be \(H, 4H\) = \(5, 20\), got \(5, 19\)"),
+        ((3, 24), (5, 20), 20, r"Wx must be \(D, 4H\) = \(3, 20\), got \(3, 24\)"),
+        ((3, 21), (5, 20), 20, r"Wx must be \(D, 4H\) = \(3, 20\), got \(3, 21\)"),
+        ((3, 20), (5, 20), 24, r"b must be \(4H,\) = \(20,\), got \(24,\)"),
+    ],
+)
+def test_the_weight_that_is_wrong_is_named(Wx, Wh, b, message):
+    arrays = np.zeros(Wx), np.zeros(Wh), None if b is None else np.zeros(b)
+    for make in rnnfast.TimeLSTM, rnnfast.LSTM:
+        with pytest.raises(ValueError, match=f"^{make.__name__}: {message}"):
+            make(*arrays)
+    with pytest.raises(ValueError, match=r"^TimeBiLSTM: W[hx]1|^TimeBiLSTM: b1"):
+        rnnfast.TimeBiLSTM(*arrays, *arrays)

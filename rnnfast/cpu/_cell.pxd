@@ -34,6 +34,7 @@ cdef class Cell:
     cdef Packed pack(self, params, bint reset_after)
     cdef cnp.ndarray check_lengths(self, lengths, ptrdiff_t N, ptrdiff_t T)
     cdef list check_grads(self, grads, Params p)
+    cdef list places(self, list grads, list inputs, bint beside)
     cdef cnp.ndarray check_state(self, x, Params p, ptrdiff_t N, str name)
     cdef tuple check_states(self, state, Params p, ptrdiff_t N, tuple names)
     cdef int check_size(self, ptrdiff_t N, ptrdiff_t T, Params p) except -1

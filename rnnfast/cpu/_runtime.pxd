@@ -34,6 +34,7 @@ cdef extern from "kernels/kernels.h" nogil:
         void *dWh
         void *db
         void *dWp
+        int whole
 
     ctypedef struct gemm_job:
         ptrdiff_t M, N, K
@@ -41,6 +42,7 @@ cdef extern from "kernels/kernels.h" nogil:
         strided a, b
         const void *bias
         strided c
+        int whole
 
     ctypedef struct softmax_job:
         ptrdiff_t M, V
@@ -80,6 +82,7 @@ cdef extern from "kernels/kernels.h" nogil:
         void *dx
         strided dW
         void *db
+        int whole
 
     ctypedef struct dropout_job:
         ptrdiff_t n
@@ -123,9 +126,28 @@ cdef extern from "kernels/kernels.h" nogil:
 cdef const kernel_set *kernels_for(int type_num) noexcept nogil
 cdef int threads_for(double flops_between_barriers, ptrdiff_t parts) noexcept nogil
 cdef int real_type(x, str name) except -1
-cdef cnp.ndarray readable(object x, int ndim, int type_num, str name, bint rows_contiguous)
-cdef int writable(object x, cnp.ndarray like, str name) except -1
-cdef cnp.ndarray scratch_for(cnp.ndarray target)
+cdef int finished(int failed, str name) except -1
+cdef cnp.ndarray plain(cnp.ndarray x)
+cdef cnp.ndarray checked(object x, int ndim, int type_num, str name)
+cdef cnp.ndarray behaved(cnp.ndarray a, bint rows_contiguous)
+cdef bint same_shape(cnp.ndarray a, cnp.ndarray b) noexcept
+cdef cnp.ndarray writable(object x, cnp.ndarray like, str name)
+
+# The memory in which an array lies.
+cdef struct span:
+    size_t first, end
+
+cdef span span_of(cnp.ndarray x) noexcept
+cdef bint meets(span a, span b) noexcept
+
+# Operations from which on gradients are computed beside the caller's arrays, so that the call can be stopped at any time.
+# In a shorter one, of some 0.2 s, it cannot while they are written.
+cdef extern from *:
+    """
+    #define LONG_CALL 5e10
+    """
+    const double LONG_CALL
+
 cdef strided view(cnp.ndarray x) noexcept
 cdef void *memory(size_t size) noexcept
 

@@ -18,6 +18,8 @@ def array(owner, x, dtype, ndim):
     if (found not in FLOATS) if dtype is None else (found != dtype):
         expected = "float32 or float64" if dtype is None else dtype
         raise TypeError(f"{owner} must be {expected}, got {found}")
+    if type(x) is not np.ndarray and is_numpy(x) and x.shape != np.asarray(x).shape:
+        raise ValueError(f"{owner} must be a plain array, got one of {np.asarray(x).shape}")
     if len(x.shape) != ndim:
         raise ValueError(f"{owner} must have {ndim} axes, got {x.shape}")
     return x
@@ -102,6 +104,7 @@ class Arguments:
         if not is_numpy(lengths) or lengths.dtype != np.intp:
             kind = type(lengths).__name__
             raise TypeError(f"{self.cell}: lengths must be an intp array, got {kind}")
+        lengths = np.asarray(lengths)
         if lengths.shape != (self.N,):
             expected = f"(N,) = ({self.N},)"
             raise ValueError(f"{self.cell}: lengths must be {expected}, got {lengths.shape}")

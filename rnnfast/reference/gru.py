@@ -120,7 +120,7 @@ def backward(dhs, dstate, params, cache, grads):
         dA_c = only(on, dh * z * (1 - h_hat**2))
         dA_z = only(on, sign * dh * (h_hat - h_prev) * z * (1 - z))
         drs = None if reset_after else dA_c @ Wh_c.T
-        dA_r = (dA_c * q if reset_after else drs * seen) * r * (1 - r)
+        dA_r = only(on, (dA_c * q if reset_after else drs * seen) * r * (1 - r))
         dA_zr = np.hstack((dA_z, dA_r))
         dA = np.hstack((dA_zr, dA_c))
         if reset_after:

@@ -21,10 +21,11 @@ def affine_forward(x, W, b):
 
 def affine_backward(dy, x, W, dW, db):
     """Writes dW (K, N) and db (N,), unless it is None; returns dx (M, K) for dy (M, N)."""
-    dW[...] = x.T @ dy
+    dx, of_W, of_b = dy @ W.T, x.T @ dy, dy.sum(axis=0)
+    dW[...] = of_W
     if db is not None:
-        db[...] = dy.sum(axis=0)
-    return dy @ W.T
+        db[...] = of_b
+    return dx
 
 
 def embedding_forward(ids, W):
@@ -39,8 +40,9 @@ def embedding_forward(ids, W):
 def embedding_backward(dout, ids, dW):
     """Writes all of dW (V, D): row v is the sum of dout over the places where ids == v."""
     _check_ids("embedding: ids", ids, len(dW))
-    dW[...] = 0
-    np.add.at(dW, ids, dout)  # unlike dW[ids] += dout, this adds a repeated id every time
+    total = np.zeros_like(dW)
+    np.add.at(total, ids, dout)  # unlike dW[ids] += dout, this adds a repeated id every time
+    dW[...] = total
 
 
 def softmax_loss_forward(xs, ts, *, ignore_label=-1):
@@ -53,10 +55,11 @@ def softmax_loss_forward(xs, ts, *, ignore_label=-1):
     _check_ids("softmax_loss: ts", ts[counts], xs.shape[1])
     rows = np.flatnonzero(counts)
     log_p = _log_softmax(xs[rows])
+    ts = ts[rows]
     cache = xs, ts, rows
     if len(rows) == 0:
         return 0.0, cache
-    return float(-log_p[np.arange(len(rows)), ts[rows]].mean()), cache
+    return float(-log_p[np.arange(len(rows)), ts].mean()), cache
 
 
 def softmax_loss_backward(cache, dout=1.0):
@@ -65,7 +68,7 @@ def softmax_loss_backward(cache, dout=1.0):
     dxs = np.zeros_like(xs)
     if len(rows):
         dx = np.exp(_log_softmax(xs[rows]))
-        dx[np.arange(len(rows)), ts[rows]] -= 1
+        dx[np.arange(len(rows)), ts] -= 1
         dxs[rows] = dx * (dout / len(rows))
     return dxs
 
@@ -107,8 +110,9 @@ def sgd(param, grad, lr):
 
 def adam(param, grad, m, v, rate, beta1, beta2):
     """m and v move towards grad and grad^2, param by -rate m / (sqrt(v) + 1e-7), all in place."""
+    squares = grad * grad
     m += (1.0 - beta1) * (grad - m)
-    v += (1.0 - beta2) * (grad * grad - v)
+    v += (1.0 - beta2) * (squares - v)
     param -= rate * m / (np.sqrt(v) + 1e-7)
 
 

@@ -261,7 +261,7 @@ static void NAME(gemm_block)(ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t columns, ptrd
     const ptrdiff_t width = 2 * W, M = m1 - m0, tiles = tile_count(M, ROWS_2);
     ptrdiff_t stream = 2 * tiles * tile_count(columns, width);
 
-    for (ptrdiff_t i = 0; i < tiles; i++) { /* tile by tile, so that rows of c are written from left to right */
+    for (ptrdiff_t i = 0; i < tiles && !team_stopped(); i++) { /* tile by tile, so that rows of c are written from left to right */
         ptrdiff_t from = tile_start(M, tiles, i), rows = tile_start(M, tiles, i + 1) - from;
         const REAL *tile = a.p ? a.p + (m0 + from) * a.r : NULL;
         if (a.p && a.c != 1) /* columns of memory: gathered once for all columns of c */
@@ -305,7 +305,7 @@ static void NAME(gemm_part)(team *tm, int rank, ptrdiff_t M, ptrdiff_t N, ptrdif
     const ptrdiff_t n1 = q1 * width < N ? q1 * width : N;
     const ptrdiff_t m0 = tile_start(M, tiles, i0), m1 = tile_start(M, tiles, i1);
 
-    for (ptrdiff_t j0 = q0 * width; j0 < n1; j0 += GEMM_N) {
+    for (ptrdiff_t j0 = q0 * width; j0 < n1 && !team_stopped(); j0 += GEMM_N) {
         ptrdiff_t columns = n1 - j0 < GEMM_N ? n1 - j0 : GEMM_N;
         for (ptrdiff_t k0 = 0; k0 < K || k0 == 0; k0 += depth) {
             ptrdiff_t k = K - k0 < depth ? K - k0 : depth;

@@ -211,7 +211,7 @@ static void NAME(gru_forward_body)(team *tm, int rank, void *work)
         NAME(copy_step)(job, tm, rank, 0, k->x);
     team_wait(tm);
 
-    for (ptrdiff_t t = 0; t < T; t++) {
+    for (ptrdiff_t t = 0; t < T && !team_stopped(); t++) {
         const ptrdiff_t slot = t % k->chunk, steps = T - t < k->chunk ? T - t : k->chunk;
         const ptrdiff_t x_n = NAME(step_of)(D);
         const REAL *xs = (const REAL *)job->xs.p + t * job->xs.s1, *x = k->x + t % 2 * N * x_n;
@@ -299,6 +299,7 @@ static int NAME(gru_forward)(const cell_job *job)
     const int masked = job->h_mask.p != NULL;
     REAL *room = NAME(new_room)(x_zr + x_a + h_zr + h_a + 2 * few + x + gates + (3 + 2 * masked) * state);
     right_side *sides = malloc(4 * P * sizeof(right_side));
+    int stopped = 0;
     if (room && sides) {
         k.Wx_zr = sides, k.Wx_a = sides + P, k.Wh_zr = sides + 2 * P, k.Wh_a = sides + 3 * P;
         k.Wx_zr_room = room, k.Wx_a_room = room + x_zr, k.Wh_zr_room = k.Wx_a_room + x_a, k.Wh_a_room = k.Wh_zr_room + h_zr;
@@ -306,12 +307,12 @@ static int NAME(gru_forward)(const cell_job *job)
         k.x = k.few_h + few, k.rh = k.x + x, k.h = k.rh + state, k.seen = k.h + 2 * masked * state;
         if (!job->train)
             k.panels.p = k.seen + 2 * state;
-        team_run(job->threads, NAME(gru_forward_body), &k);
+        stopped = team_run(job->threads, NAME(gru_forward_body), &k);
     }
     int failed = !room || !sides;
     free(room);
     free(sides);
-    return failed ? -1 : 0;
+    return failed ? -1 : stopped;
 }
 
 /* First half of a step back: dA of z and the candidate for one tile of units q 2W.. (two panels); with reset_after all
@@ -477,7 +478,7 @@ static void NAME(gru_backward_body)(team *tm, int rank, void *work)
 
     team_wait(tm);
 
-    for (ptrdiff_t t = T - 1; t >= 0; t--) {
+    for (ptrdiff_t t = T - 1; t >= 0 && !team_stopped(); t--) {
         if (t < T - 1)
             NAME(gru_hidden_grads)(k, tm, rank, t + 1, own_rows);
         for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_panel(&w);)
@@ -493,6 +494,8 @@ static void NAME(gru_backward_body)(team *tm, int rank, void *work)
     NAME(gru_hidden_grads)(k, tm, rank, 0, own_rows);
     NAME(panel_state_grads)(&k->panels, tm, rank, job, k->sums, 1, k->dh, job->dh0, own_rows);
 
+    if (!team_goes_on(tm, job->whole))
+        return;
     rows_of x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
     rows_of h_rows = {seen0, job->seen, job->seen0.s0, N * h_n, h_n};
     rows_of rh_rows = {seen0 ? rh : NULL, job->reset_after ? NULL : rh + N * h_n, h_n, N * h_n, h_n};
@@ -519,7 +522,7 @@ static int NAME(gru_backward)(const cell_job *job)
     k.WxT_room = room, k.WhT_zr_room = room + weights, k.WhT_a_room = k.WhT_zr_room + zr;
     k.dh = k.WhT_a_room + a, k.sums = k.dh + state;
     k.few_x = k.sums + sums, k.few_h = k.few_x + few, k.room = k.few_h + few;
-    team_run(job->threads, NAME(gru_backward_body), &k);
+    const int stopped = team_run(job->threads, NAME(gru_backward_body), &k);
     free(room);
-    return 0;
+    return stopped;
 }

@@ -2,7 +2,8 @@
  *
  * Shapes: N batch, T time, D input, H hidden, G gates of a cell. All strides are counted in elements.
  * Callers have checked every size, dtype and pointer; nothing here can fail but the allocation of room,
- * which happens before anything is written (a function then returns -1).
+ * which happens before anything is written (a function then returns -1). A call that is stopped (team.h) returns STOPPED; it
+ * has then written nothing to the gradients where they are to be `whole`.
  */
 #ifndef RNNFAST_KERNELS_H
 #define RNNFAST_KERNELS_H
@@ -50,6 +51,7 @@ typedef struct {
     strided dxs;               /* (N, T, D), last stride 1 */
     void *dh0, *dc0;           /* (N, H) */
     void *dWx, *dWh, *db, *dWp; /* contiguous, as Wx, Wh, b, Wp; NULL as these */
+    int whole;                 /* these are the caller's: not to be left half written */
 } cell_job;
 
 typedef struct {
@@ -58,6 +60,7 @@ typedef struct {
     strided a, b;              /* (M, K), (K, N), any strides */
     const void *bias;          /* (N) or NULL */
     strided c;                 /* (M, N), one of the strides 1 */
+    int whole;                 /* c is the caller's, as cell_job.whole */
 } gemm_job;
 
 typedef struct {
@@ -100,6 +103,7 @@ typedef struct {
     void *dx;                  /* (M, K) contiguous */
     strided dW;                /* (K, V), one of the strides 1 */
     void *db;                  /* (V) or NULL */
+    int whole;                 /* dW is the caller's, as cell_job.whole */
 } affine_softmax_job;
 
 #define SCORES(V) ((V) + (V) / 256 + 2) /* reals of one row of affine_softmax_job.scores */

@@ -105,12 +105,14 @@ static inline __attribute__((always_inline)) void NAME(lstm_tile)(const int plai
             if (sums)
                 A[g] += NAME(load)(sums + r * step + g * w);
         }
-        if (!plain)
+        if (!plain && job->Wp) /* without, 0 times an infinite c would be NaN */
             A[0] += peephole[0] * c_prev, A[2] += peephole[1] * c_prev;
         vec f = NAME(vsigmoid)(A[0]), g = NAME(vtanh)(A[1]), i = NAME(vsigmoid)(A[2]), c = f * c_prev + g * i;
         if (!plain && job->clip)
             c = NAME(clamp)(c, -(REAL)job->clip, (REAL)job->clip);
-        vec o = NAME(vsigmoid)(plain ? A[3] : A[3] + peephole[2] * c), h = o * NAME(vtanh)(c);
+        if (!plain && job->Wp)
+            A[3] += peephole[2] * c;
+        vec o = NAME(vsigmoid)(A[3]), h = o * NAME(vtanh)(c);
 
         if (job->train) {
             NAME(store_n)(row, f, w);
@@ -182,7 +184,7 @@ static void NAME(lstm_forward_body)(team *tm, int rank, void *work)
         NAME(copy_step)(job, tm, rank, 0, k->x);
     team_wait(tm);
 
-    for (ptrdiff_t t = 0; t < T; t++) {
+    for (ptrdiff_t t = 0; t < T && !team_stopped(); t++) {
         const ptrdiff_t slot = t % k->chunk;
         const REAL *x = (const REAL *)job->xs.p + t * job->xs.s1;
         if (slot == 0 && k->ahead && !k->few)
@@ -220,6 +222,7 @@ static int NAME(lstm_forward)(const cell_job *job)
     ptrdiff_t x = k.ahead ? 0 : NAME(lines)(2 * N * NAME(step_of)(D));
     REAL *room = NAME(new_room)(weights + recurrent + 2 * few + x + gates + 3 * state);
     right_side *sides = malloc(2 * P * sizeof(right_side));
+    int stopped = 0;
     if (room && sides) {
         k.Wx = sides, k.Wh = sides + P;
         k.Wx_room = room, k.Wh_room = room + weights;
@@ -227,12 +230,12 @@ static int NAME(lstm_forward)(const cell_job *job)
         k.x = k.few_h + few, k.c = k.x + x, k.h = k.c + state;
         if (!job->train)
             k.panels.p = k.h + 2 * state;
-        team_run(job->threads, NAME(lstm_forward_body), &k);
+        stopped = team_run(job->threads, NAME(lstm_forward_body), &k);
     }
     int failed = !room || !sides;
     free(room);
     free(sides);
-    return failed ? -1 : 0;
+    return failed ? -1 : stopped;
 }
 
 /* dh of one row of a tile: `back` (W values) holds dA_next Wh^T, where a step comes after this one. */
@@ -395,7 +398,7 @@ static void NAME(lstm_backward_body)(team *tm, int rank, void *work)
     NAME(lstm_pack_back)(k, tm, rank);
     team_wait(tm);
 
-    for (ptrdiff_t t = T - 1; t >= 0; t--) {
+    for (ptrdiff_t t = T - 1; t >= 0 && !team_stopped(); t--) {
         if (t < T - 1)
             NAME(panel_hidden_grads)(&k->panels, tm, rank, t + 1, 0, 4, k->Wh_room, k->sums, 0, own_rows);
         for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_panel(&w);)
@@ -405,6 +408,8 @@ static void NAME(lstm_backward_body)(team *tm, int rank, void *work)
     NAME(panel_hidden_grads)(&k->panels, tm, rank, 0, 0, 4, k->Wh_room, k->sums, 0, own_rows);
     NAME(panel_state_grads)(&k->panels, tm, rank, job, k->sums, 1, NULL, job->dh0, own_rows);
 
+    if (!team_goes_on(tm, job->whole))
+        return;
     NAME(lstm_weight_grads)(k, tm, rank);
     if (job->Wp)
         NAME(lstm_peephole_grads)(k, p0, p1);
@@ -424,7 +429,7 @@ static int NAME(lstm_backward)(const cell_job *job)
         return -1;
     k.Wx_room = room, k.Wh_room = room + weights;
     k.c = k.Wh_room + recurrent, k.sums = k.c + state, k.few_x = k.sums + sums, k.room = k.few_x + few;
-    team_run(job->threads, NAME(lstm_backward_body), &k);
+    const int stopped = team_run(job->threads, NAME(lstm_backward_body), &k);
     free(room);
-    return 0;
+    return stopped;
 }

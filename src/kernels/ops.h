@@ -36,6 +36,8 @@ static void NAME(gemm_body)(team *tm, int rank, void *work)
 {
     const NAME(gemm_work) *k = work;
     const gemm_job *g = k->job;
+    if (g->whole)
+        team_finish();
     if (NAME(gemm_is_few)(g)) {
         NAME(gemm_few)(tm, rank, g);
         return;
@@ -54,9 +56,9 @@ static int NAME(gemm)(const gemm_job *job)
     NAME(gemm_work) k = {job, NAME(new_room)(NAME(gemm_is_few)(job) ? 0 : job->threads * GEMM_ROOM)};
     if (!k.room)
         return -1;
-    team_run(job->threads, NAME(gemm_body), &k);
+    const int stopped = team_run(job->threads, NAME(gemm_body), &k);
     free(k.room);
-    return 0;
+    return stopped;
 }
 
 static void NAME(column_sums_body)(team *tm, int rank, void *work)
@@ -154,7 +156,7 @@ static void NAME(softmax_forward_body)(team *tm, int rank, void *work)
     const softmax_job *s = work;
     ptrdiff_t m0, m1;
     team_share(tm, rank, s->M, &m0, &m1);
-    for (ptrdiff_t m = m0; m < m1; m++) {
+    for (ptrdiff_t m = m0; m < m1 && !team_stopped(); m++) {
         s->lse[m] = s->loss[m] = 0;
         if (s->ts[m] == s->ignore)
             continue;
@@ -168,8 +170,7 @@ static void NAME(softmax_forward_body)(team *tm, int rank, void *work)
 
 static int NAME(softmax_forward)(const softmax_job *job)
 {
-    team_run(job->threads, NAME(softmax_forward_body), (void *)job);
-    return 0;
+    return team_run(job->threads, NAME(softmax_forward_body), (void *)job);
 }
 
 /* dx (V) = (softmax(x) - onehot(t)) scale */
@@ -187,7 +188,7 @@ static void NAME(softmax_backward_body)(team *tm, int rank, void *work)
     const softmax_job *s = work;
     ptrdiff_t m0, m1;
     team_share(tm, rank, s->M, &m0, &m1);
-    for (ptrdiff_t m = m0; m < m1; m++) {
+    for (ptrdiff_t m = m0; m < m1 && !team_stopped(); m++) {
         REAL *dx = (REAL *)s->dx + m * s->V;
         if (s->ts[m] == s->ignore)
             memset(dx, 0, s->V * sizeof(REAL));
@@ -198,8 +199,7 @@ static void NAME(softmax_backward_body)(team *tm, int rank, void *work)
 
 static int NAME(softmax_backward)(const softmax_job *job)
 {
-    team_run(job->threads, NAME(softmax_backward_body), (void *)job);
-    return 0;
+    return team_run(job->threads, NAME(softmax_backward_body), (void *)job);
 }
 
 /* Affine and softmax loss in one: the log-sum-exp is taken while the scores are in L1.
@@ -243,7 +243,7 @@ static void NAME(score_body)(team *tm, int rank, void *work)
         for (ptrdiff_t k0 = 0; k0 < s->K || k0 == 0; k0 += k->depth) {
             const ptrdiff_t depth = s->K - k0 < k->depth ? s->K - k0 : k->depth;
             NAME(gemm_pack)(room, (matrix){(const REAL *)s->weights.p + k0 * s->weights.s0 + j0 * s->weights.s1, s->weights.s0, s->weights.s1}, depth, columns);
-            for (ptrdiff_t i = 0; i < tiles; i++) {
+            for (ptrdiff_t i = 0; i < tiles && !team_stopped(); i++) {
                 const ptrdiff_t m0 = tile_start(s->M, tiles, i), m1 = tile_start(s->M, tiles, i + 1);
                 REAL *c = tile ? own : all + m0 * cr;
                 NAME(gemm_block)(0, m1 - m0, columns, depth, (matrix){(const REAL *)s->x.p + m0 * s->x.s0 + k0, s->x.s0, 1},
@@ -304,14 +304,15 @@ static int NAME(affine_softmax_forward)(const affine_softmax_job *job)
     const ptrdiff_t cells = job->M * k.blocks;
     k.sums = new_room((cells + job->M) * sizeof(double) + cells * sizeof(REAL));
     k.room = NAME(new_room)(job->threads * k.each);
+    int stopped = 0;
     if (k.sums && k.room) {
         k.targets = k.sums + cells;
         k.tops = job->scores ? (REAL *)job->scores + job->M * job->V : (REAL *)(k.targets + job->M);
-        team_run(job->threads, NAME(score_body), &k);
+        stopped = team_run(job->threads, NAME(score_body), &k);
     }
     const int failed = !k.sums || !k.room;
     free(k.sums), free(k.room);
-    return failed ? -1 : 0;
+    return failed ? -1 : stopped;
 }
 
 /* dy of row m, columns v0 to v1, = (softmax - onehot(t)) scale from the stored exps, in pairs of vectors `apart` reals
@@ -352,7 +353,7 @@ static void NAME(score_dx)(const NAME(score_work) *k, team *tm, int rank, REAL *
     for (ptrdiff_t v = 0; v < s->V && i0 < i1; v += k->depth) {
         const ptrdiff_t depth = s->V - v < k->depth ? s->V - v : k->depth;
         NAME(gemm_pack)(room, (matrix){(const REAL *)s->weights.p + v * s->weights.s1, s->weights.s1, s->weights.s0}, depth, s->K);
-        for (ptrdiff_t i = i0; i < i1; i++) {
+        for (ptrdiff_t i = i0; i < i1 && !team_stopped(); i++) {
             const ptrdiff_t m0 = tile_start(s->M, tiles, i), m1 = tile_start(s->M, tiles, i + 1);
             for (ptrdiff_t m = m0; m < m1; m++)
                 NAME(score_gradient)(k, m, v, v + depth, dy + (m - m0) * step, 2 * W);
@@ -410,7 +411,7 @@ static void NAME(score_dW)(const NAME(score_work) *k, team *tm, int rank, REAL *
         const ptrdiff_t columns = (j1 < s->V ? j1 : s->V) - j0;
         REAL *c = rows ? (REAL *)s->dW.p + j0 : own, *db = s->db ? (REAL *)s->db + j0 : NULL;
         const ptrdiff_t cr = rows ? s->dW.s0 : SCORE_COLUMNS;
-        for (ptrdiff_t m = 0; m < s->M; m += most) {
+        for (ptrdiff_t m = 0; m < s->M && !team_stopped(); m += most) {
             const ptrdiff_t depth = s->M - m < most ? s->M - m : most;
             const ptrdiff_t next = tile_start(panels, blocks, block + tm->size) * 2 * W;
             NAME(later) next_columns = {(const REAL *)s->scores + m * s->V + next, 64 / sizeof(REAL), s->V, 0};
@@ -443,8 +444,8 @@ static void NAME(score_gradient_body)(team *tm, int rank, void *work)
     const NAME(score_work) *k = work;
     NAME(turn_x)(k, tm, rank);
     NAME(score_dx)(k, tm, rank, k->room + rank * k->each);
-    team_wait(tm);
-    NAME(score_dW)(k, tm, rank, k->room + rank * k->each);
+    if (team_goes_on(tm, k->job->whole))
+        NAME(score_dW)(k, tm, rank, k->room + rank * k->each);
 }
 
 static int NAME(affine_softmax_backward)(const affine_softmax_job *job)
@@ -462,9 +463,9 @@ static int NAME(affine_softmax_backward)(const affine_softmax_job *job)
     if (!k.room)
         return -1;
     k.turned_x = k.room + job->threads * k.each;
-    team_run(job->threads, NAME(score_gradient_body), &k);
+    const int stopped = team_run(job->threads, NAME(score_gradient_body), &k);
     free(k.room);
-    return 0;
+    return stopped;
 }
 
 /* dW = 0, then dW[ids[m]] += dy[m] in the order of m. Rows are cleared one after another, as memory likes it;

@@ -198,7 +198,7 @@ static void NAME(panel_input)(const panels_of *P, panel_strip strip, int first, 
     const ptrdiff_t cv = G == 1 ? W * P->S * P->N * P->T : W;
 
     for (ptrdiff_t o = 0; o < outer; o++)
-        for (ptrdiff_t i = 0; i < tiles; i++) {
+        for (ptrdiff_t i = 0; i < tiles && !team_stopped(); i++) {
             ptrdiff_t from = tile_start(inner, tiles, i), rows = tile_start(inner, tiles, i + 1) - from;
             ptrdiff_t n = n0 + (over_time ? o : from), t = over_time ? from : o;
             product m = {.K = D, .a = xs + n * xn + t * xt, .ar = over_time ? xt : xn, .ak = 1,
@@ -233,7 +233,7 @@ static void NAME(strip_weight_grads)(const panels_of *P, panel_strip strip, int 
     const ptrdiff_t blocks = tile_count(r1 - r0, GRAD_DEPTH);
     const int NV = strip.panels * NAME(panel_vectors)(H, G, strip.p), narrow = w < W;
 
-    for (ptrdiff_t block = 0; block < blocks; block++) {
+    for (ptrdiff_t block = 0; block < blocks && !team_stopped(); block++) {
         const ptrdiff_t from = tile_start(r1 - r0, blocks, block), K = tile_start(r1 - r0, blocks, block + 1) - from;
         const REAL *dA = P->p + strip.p * panel + ((r0 + from) * P->S + first) * w, *later = dA + K * P->S * w;
         if (block + 1 == blocks)
@@ -446,7 +446,7 @@ static void NAME(panel_input_grads)(const panels_of *P, const team *tm, int rank
         q1 = q0 > 0 || whole < 1 ? (Q < q0 + to - job ? Q : q0 + to - job) : Q;
         for (ptrdiff_t p = 0, count; p * W < P->H; p += count) {
             count = NAME(panels_at_once)(P->H, P->G, p);
-            for (ptrdiff_t q = q0; q < q1; q++)
+            for (ptrdiff_t q = q0; q < q1 && !team_stopped(); q++)
                 for (ptrdiff_t o = o0; o < o1; o++) {
                     const REAL *b = packed + q * pair + p * W * P->G * 2 * W;
                     NAME(times_transposed)(P, p, count, over_time ? 0 : o, over_time ? o : 0, inner, over_time ? N : 1, 0,

@@ -157,7 +157,7 @@ static void NAME(peephole_forward_body)(team *tm, int rank, void *for_all)
         NAME(copy_step)(job, tm, rank, 0, k->x);
     team_wait(tm);
 
-    for (ptrdiff_t t = 0; t < T; t++) {
+    for (ptrdiff_t t = 0; t < T && !team_stopped(); t++) {
         const ptrdiff_t slot = t % k->chunk;
         const REAL *x = (const REAL *)job->xs.p + t * job->xs.s1;
         if (slot == 0 && k->ahead)
@@ -210,6 +210,7 @@ static int NAME(peephole_forward)(const cell_job *job)
     ptrdiff_t gates = job->train ? 0 : NAME(lines)(k->chunk * N * 4 * H + W);
     REAL *room = NAME(new_room)(weights + recurrent + P_fi + P_o + x + gates + 4 * state);
     right_side *sides = malloc(4 * P * sizeof(right_side));
+    int stopped = 0;
     if (room && sides) {
         k->Wx = sides, k->Wh = sides + P, work.P_fi = sides + 2 * P, work.P_o = sides + 3 * P;
         k->Wx_room = room, k->Wh_room = room + weights;
@@ -217,12 +218,12 @@ static int NAME(peephole_forward)(const cell_job *job)
         k->x = work.P_o_room + P_o, k->h = k->x + x, work.cells = k->h + 2 * state;
         if (!job->train)
             k->panels.p = work.cells + 2 * state;
-        team_run(job->threads, NAME(peephole_forward_body), &work);
+        stopped = team_run(job->threads, NAME(peephole_forward_body), &work);
     }
     int failed = !room || !sides;
     free(room);
     free(sides);
-    return failed ? -1 : 0;
+    return failed ? -1 : stopped;
 }
 
 /* First half of a step back, one tile of units q 2W..: dA of o, and into c (N, H) what is known of ds. `sums` and sums_c
@@ -309,7 +310,7 @@ static void NAME(peephole_backward_body)(team *tm, int rank, void *for_all)
             NAME(pack_transposed)(work->PT_room[g] + q * 2 * W * H, (matrix){(const REAL *)job->Wp + g * H * H, H, 1}, H, q, H, 0, 1);
     team_wait(tm);
 
-    for (ptrdiff_t t = T - 1; t >= 0; t--) {
+    for (ptrdiff_t t = T - 1; t >= 0 && !team_stopped(); t--) {
         if (t < T - 1)
             NAME(peephole_hidden_grads)(work, tm, rank, t + 1, own_rows);
         for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_panel(&w);) {
@@ -326,6 +327,8 @@ static void NAME(peephole_backward_body)(team *tm, int rank, void *for_all)
     NAME(panel_state_grads)(&k->panels, tm, rank, job, k->sums, 1, NULL, job->dh0, own_rows);
     NAME(panel_state_grads)(&k->panels, tm, rank, job, work->sums_c, 0, k->c, job->dc0, own_rows);
 
+    if (!team_goes_on(tm, job->whole))
+        return;
     NAME(lstm_weight_grads)(k, tm, rank);
     const ptrdiff_t c_n = NAME(step_of)(H);
     rows_of before = {job->c0.p, c, job->c0.s0, N * c_n, c_n}, after = {c, c + N * c_n, c_n, N * c_n, c_n};
@@ -350,7 +353,7 @@ static int NAME(peephole_backward)(const cell_job *job)
     for (int g = 0; g < 3; g++)
         work.PT_room[g] = k->Wh_room + recurrent + g * peephole;
     k->c = work.PT_room[2] + peephole, k->sums = k->c + state, work.sums_c = k->sums + sums, k->room = work.sums_c + sums;
-    team_run(job->threads, NAME(peephole_backward_body), &work);
+    const int stopped = team_run(job->threads, NAME(peephole_backward_body), &work);
     free(room);
-    return 0;
+    return stopped;
 }

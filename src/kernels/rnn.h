@@ -87,7 +87,7 @@ static void NAME(rnn_forward_body)(team *tm, int rank, void *work)
         NAME(copy_step)(job, tm, rank, 0, k->x);
     team_wait(tm);
 
-    for (ptrdiff_t t = 0; t < T; t++) {
+    for (ptrdiff_t t = 0; t < T && !team_stopped(); t++) {
         const ptrdiff_t slot = t % k->chunk;
         if (slot == 0 && k->ahead && !k->few)
             for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_panel(&w);) {
@@ -135,18 +135,19 @@ static int NAME(rnn_forward)(const cell_job *job)
     ptrdiff_t state = job->train ? 0 : NAME(lines)(N * NAME(step_of)(H));
     REAL *room = NAME(new_room)(weights + recurrent + 2 * few + x + gates + 2 * state);
     right_side *sides = malloc(2 * P * sizeof(right_side));
+    int stopped = 0;
     if (room && sides) {
         k.Wx = sides, k.Wh = sides + P;
         k.Wx_room = room, k.Wh_room = room + weights;
         k.few_x = k.Wh_room + recurrent, k.few_h = k.few_x + few, k.x = k.few_h + few, k.h = k.x + x;
         if (!job->train)
             k.panels.p = k.h + 2 * state;
-        team_run(job->threads, NAME(rnn_forward_body), &k);
+        stopped = team_run(job->threads, NAME(rnn_forward_body), &k);
     }
     int failed = !room || !sides;
     free(room);
     free(sides);
-    return failed ? -1 : 0;
+    return failed ? -1 : stopped;
 }
 
 /* dA of one tile: rows n0.. of step t, units q 2W.. (two panels). `sums` (rows, 2 W) holds dA_next Wh^T,
@@ -207,7 +208,7 @@ static void NAME(rnn_backward_body)(team *tm, int rank, void *work)
 
     team_wait(tm);
 
-    for (ptrdiff_t t = T - 1; t >= 0; t--) {
+    for (ptrdiff_t t = T - 1; t >= 0 && !team_stopped(); t--) {
         if (t < T - 1)
             NAME(panel_hidden_grads)(&k->panels, tm, rank, t + 1, 0, 1, k->Wh_room, k->sums, 0, own_rows);
         for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_panel(&w);)
@@ -217,6 +218,8 @@ static void NAME(rnn_backward_body)(team *tm, int rank, void *work)
     NAME(panel_hidden_grads)(&k->panels, tm, rank, 0, 0, 1, k->Wh_room, k->sums, 0, own_rows);
     NAME(panel_state_grads)(&k->panels, tm, rank, job, k->sums, 1, NULL, job->dh0, own_rows);
 
+    if (!team_goes_on(tm, job->whole))
+        return;
     rows_of x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
     rows_of h_rows = {job->seen0.p, job->seen, job->seen0.s0, N * NAME(step_of)(H), NAME(step_of)(H)};
     NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 1, &x_rows, D, job->dWx, 1, k->room);
@@ -239,7 +242,7 @@ static int NAME(rnn_backward)(const cell_job *job)
         return -1;
     k.Wx_room = room, k.Wh_room = room + weights;
     k.sums = k.Wh_room + recurrent, k.few_x = k.sums + sums, k.room = k.few_x + few;
-    team_run(job->threads, NAME(rnn_backward_body), &k);
+    const int stopped = team_run(job->threads, NAME(rnn_backward_body), &k);
     free(room);
-    return 0;
+    return stopped;
 }

@@ -29,6 +29,7 @@ static struct {
     atomic_int cpu;              /* the caller's, which its team leaves to it; -1: unknown */
     team_body body;
     void *job;
+    unsigned mode;               /* of the caller's arithmetic */
     team team;
     _Alignas(64) atomic_uint_fast64_t door; /* number of the call, then threads that may still come in, then came in */
     _Alignas(64) atomic_uint go;            /* number of the call whose team is complete */
@@ -113,6 +114,72 @@ static int this_cpu(void)
 #endif
 }
 
+/* How a thread rounds, flushes and traps: the control bits of its arithmetic. */
+#if defined(__x86_64__)
+#define MODE 0xffc0u /* the others say what has happened */
+static unsigned get_mode(void) { return __builtin_ia32_stmxcsr() & MODE; }
+static void set_mode(unsigned mode) { __builtin_ia32_ldmxcsr(mode); }
+#elif defined(__aarch64__)
+static unsigned get_mode(void)
+{
+    unsigned long mode;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+    return mode;
+}
+static void set_mode(unsigned mode) { __asm__ volatile("msr fpcr, %0" : : "r"((unsigned long)mode)); }
+#else
+static unsigned get_mode(void) { return 0; }
+static void set_mode(unsigned mode) { (void)mode; }
+#endif
+
+/* A call looks at the clock some 200 times a second, and asks 5 times whether to go on. */
+#define LOOK_NS 5000000
+#define ASK_NS 200000000
+#define FIRST_LOOK 16 /* tiles, as all counts of looks */
+#define SELDOM (1 << 20)
+
+static team nobody = {.size = 1};
+_Thread_local team_call this_call = {&nobody, LONG_MAX};
+static _Thread_local struct {
+    int64_t looked, asked; /* 0: not yet */
+    long every;
+} looks;
+static int (*asks)(void);
+
+void team_set_asks(int (*f)(void)) { asks = f; }
+
+void team_look(void)
+{
+    team *team = this_call.team;
+    const int64_t now = now_ns(), passed = now - looks.looked;
+    if (looks.asked == 0)
+        looks.asked = now;
+    else if (passed > 2 * LOOK_NS)
+        looks.every = looks.every * LOOK_NS / passed;
+    else if (passed < LOOK_NS / 2 && looks.every < SELDOM)
+        looks.every *= 2;
+    looks.looked = now;
+    if (now - looks.asked >= ASK_NS && asks) {
+        const long every = looks.every;
+        const int stop = asks(); /* runs Python, which may come with calls of its own */
+        if (stop)
+            atomic_store_explicit(&team->stop, 1, memory_order_relaxed);
+        looks.every = every;
+        looks.looked = looks.asked = now_ns();
+    }
+    this_call.left = looks.every;
+}
+
+/* The body on the call's own thread. */
+static void run_own(team *team, team_body body, void *job)
+{
+    const team_call outer = this_call;
+    this_call = (team_call){team, FIRST_LOOK};
+    looks.every = FIRST_LOOK, looks.asked = 0;
+    body(team, 0, job);
+    this_call = outer;
+}
+
 static void *work(void *unused)
 {
     unsigned call = CALL(atomic_load(&pool.door));
@@ -125,6 +192,8 @@ static void *work(void *unused)
             continue;
         for (int spins = 0; atomic_load_explicit(&pool.go, memory_order_acquire) != call; spins++)
             team_pause(spins);
+        set_mode(pool.mode);
+        this_call = (team_call){&pool.team, LONG_MAX};
         pool.body(&pool.team, rank, pool.job);
         atomic_fetch_sub_explicit(&pool.running, 1, memory_order_release);
     }
@@ -172,23 +241,25 @@ static void start_threads(int n)
         sched_yield();
 }
 
-void team_run(int threads, team_body body, void *job)
+int team_run(int threads, team_body body, void *job)
 {
     if (threads < 2 || atomic_load_explicit(&forked, memory_order_relaxed) || pthread_mutex_trylock(&pool.owner)) {
         team alone = {.size = 1};
-        body(&alone, 0, job);
-        return;
+        run_own(&alone, body, job);
+        return atomic_load(&alone.stop) ? STOPPED : 0;
     }
     start_threads(threads - 1);
     const unsigned call = CALL(atomic_load(&pool.door)) + 1;
     const int came = gather(call, pool.threads < threads - 1 ? pool.threads : threads - 1);
-    pool.body = body, pool.job = job, pool.team = (team){.size = came + 1};
+    pool.body = body, pool.job = job, pool.mode = get_mode(), pool.team = (team){.size = came + 1};
     atomic_store_explicit(&pool.running, came, memory_order_relaxed);
     atomic_store_explicit(&pool.go, call, memory_order_release);
-    body(&pool.team, 0, job);
+    run_own(&pool.team, body, job);
     for (int spins = 0; atomic_load_explicit(&pool.running, memory_order_acquire) > 0; spins++)
         team_pause(spins);
+    const int stopped = atomic_load(&pool.team.stop) ? STOPPED : 0;
     pthread_mutex_unlock(&pool.owner);
+    return stopped;
 }
 
 typedef struct {

@@ -6,12 +6,14 @@
 #ifndef RNNFAST_TEAM_H
 #define RNNFAST_TEAM_H
 
+#include <limits.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stddef.h>
 
 typedef struct {
     int size;
+    atomic_int stop;           /* the call is to end, whatever it has done: see team_stopped */
     _Alignas(64) atomic_int arrived;
     _Alignas(64) atomic_int phase;
 } team;
@@ -19,8 +21,13 @@ typedef struct {
 typedef void (*team_body)(team *, int rank, void *job);
 
 /* Runs body on `threads` threads at most: fewer where the system grants fewer, one after a fork and while another
- * thread of the program is in a call. */
-void team_run(int threads, team_body body, void *job);
+ * thread of the program is in a call. Returns 0, or STOPPED where the call was stopped: what it should have written is then
+ * of no use. The threads compute in the caller's floating-point mode. */
+int team_run(int threads, team_body body, void *job);
+#define STOPPED 1
+
+/* While a call runs, its own thread asks every 0.2 s: other than 0 stops the call. */
+void team_set_asks(int (*asks)(void));
 
 double team_meet(int threads, long n); /* ns of each of n barriers with nothing between them; 0 for one thread */
 
@@ -50,6 +57,31 @@ static inline void team_pause(int spins)
         sched_yield();
 }
 
+/* The call in which a thread is. `left`: how often it is asked before the next look at the clock, which only the call's
+ * own thread takes. */
+typedef struct {
+    team *team;
+    long left;
+} team_call;
+#ifdef __linux__
+extern _Thread_local team_call this_call __attribute__((tls_model("initial-exec")));
+#else
+extern _Thread_local team_call this_call;
+#endif
+void team_look(void);
+
+/* Whether the call is to end. Asked by all loops that may take long, for each tile; barriers then keep nobody, so that
+ * all threads soon come to the end, in whatever order. */
+static inline int team_stopped(void)
+{
+    if (--this_call.left < 0)
+        team_look();
+    return atomic_load_explicit(&this_call.team->stop, memory_order_relaxed);
+}
+
+/* From here on the call is not stopped: it writes what the caller sees. */
+static inline void team_finish(void) { this_call.left = LONG_MAX; }
+
 static inline void team_wait(team *t)
 {
     if (t->size == 1)
@@ -60,8 +92,22 @@ static inline void team_wait(team *t)
         atomic_store_explicit(&t->phase, phase + 1, memory_order_release);
         return;
     }
-    for (int spins = 0; atomic_load_explicit(&t->phase, memory_order_acquire) == phase; spins++)
+    for (int spins = 0; atomic_load_explicit(&t->phase, memory_order_acquire) == phase; spins++) {
+        if (atomic_load_explicit(&t->stop, memory_order_relaxed))
+            return;
         team_pause(spins);
+    }
+}
+
+/* A barrier before what the caller sees is written: 0 where the call was stopped. `whole`: it is not stopped any more. */
+static inline int team_goes_on(team *t, int whole)
+{
+    team_wait(t);
+    if (atomic_load_explicit(&t->stop, memory_order_relaxed))
+        return 0;
+    if (whole)
+        team_finish();
+    return 1;
 }
 
 /* The barrier of a step, which nobody needs who works on own rows. */
@@ -120,7 +166,7 @@ static inline tile_walk team_tiles(const team *t, int rank, ptrdiff_t panels, pt
     return w;
 }
 
-static inline int next_tile(tile_walk *w)
+static inline int walk_on(tile_walk *w)
 {
     if (w->left-- == 0)
         return 0;
@@ -131,6 +177,8 @@ static inline int next_tile(tile_walk *w)
     return 1;
 }
 
+static inline int next_tile(tile_walk *w) { return !team_stopped() && walk_on(w); }
+
 /* All rows of the next panel that belong to this walk, as one piece. */
 static inline int next_panel(tile_walk *w)
 {
@@ -138,7 +186,7 @@ static inline int next_panel(tile_walk *w)
         return 0;
     ptrdiff_t n = w->n;
     while (w->left > 0 && w->i + 1 < w->end)
-        next_tile(w);
+        walk_on(w);
     w->rows += w->n - n;
     w->n = n;
     return 1;

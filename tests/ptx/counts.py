@@ -32,7 +32,7 @@ from .parse import LOOK
 
 MULTIPROCESSORS, SCHEDULERS = 132, 4  # of an H100
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
-SHAPES = ((20, 650), (64, 512), (32, 256), (1, 256), (20, 100), (128, 1024))
+SHAPES = ((20, 650), (64, 512), (32, 256), (1, 256), (20, 100), (20, 1000))
 PRECISIONS = {"float32": "highest", "tf32": "high"}
 VARIANTS = (("rnn", {}), ("lstm", {}), ("gru", {}), ("gru", {"reset_after": True}))
 D = 8

@@ -1,0 +1,146 @@
+"""Signals that come during a long call of the cpu column."""
+
+import signal
+import threading
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+import rnnfast
+from rnnfast.cpu import _runtime, rnn
+
+pytestmark = pytest.mark.skipif(
+    threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"),
+    reason="signals come to the main thread",
+)
+GATES = {"TimeRNN": 1, "TimeLSTM": 4, "TimeGRU": 3}
+
+
+class Stop(BaseException):
+    """What the handler raises."""
+
+
+@contextmanager
+def alarm(seconds, handler=None):
+    def stop(number, frame):
+        raise Stop
+
+    before = signal.signal(signal.SIGALRM, handler or stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(params=[1, 2], autouse=True)
+def threads(request):
+    rnnfast.set_num_threads(request.param)
+    yield request.param
+    _runtime.set_num_threads(0)
+
+
+def weights(gates, D=512, H=512):
+    rng = np.random.default_rng(0)
+    shapes = (D, gates * H), (H, gates * H), (gates * H,)
+    return [(rng.standard_normal(s) * 0.03).astype("f") for s in shapes]
+
+
+def long_input(T=4000):
+    """Some five seconds of work, which takes no memory."""
+    return np.broadcast_to(np.full(512, 0.1, "f"), (64, T, 512))
+
+
+@pytest.mark.parametrize("name", GATES)
+@pytest.mark.parametrize(
+    "options", [{}, {"Wp": np.full((3, 512, 512), 0.001, "f")}], ids=["", "Wp"]
+)
+def test_a_long_forward(name, options):
+    if options and name != "TimeLSTM":
+        return
+    layer = getattr(rnnfast, name)(*weights(GATES[name]), stateful=True, **options)
+    short = np.random.default_rng(1).standard_normal((64, 2, 512)).astype("f")
+    layer.forward(short)
+    cache, state, values = layer.cache, layer.state, [a.copy() for a in layer.state]
+    start = time.monotonic()
+    with pytest.raises(Stop), alarm(0.05):
+        layer.forward(long_input(8000 if name == "TimeRNN" else 4000), train=False)
+    assert time.monotonic() - start < 2.5
+    assert layer.cache is cache and all(a is b for a, b in zip(layer.state, state, strict=True))
+    for a, b in zip(layer.state, values, strict=True):
+        np.testing.assert_array_equal(a, b)
+    layer.backward(np.ones((64, 2, 512), "f"))
+    again = layer.forward(short)
+    layer.set_state(*values)
+    np.testing.assert_array_equal(layer.forward(short), again)
+
+
+def test_the_second_half_of_a_layer():
+    """Both directions, and stacks, are as before, too."""
+    one = weights(1)
+    both = rnnfast.TimeBiRNN(*one, *one, stateful=True)
+    stack = rnnfast.TimeStack([rnnfast.TimeRNN(*one, stateful=True), both], 0.5, rng=1)
+    xs = np.ones((4, 2, 512), "f")
+    for layer, last in (both, both.parts[1]), (stack, both.parts[0]):
+        layer.forward(xs)
+        before, calls = layer._before(), []
+        run, last._run = last._run, lambda *args, calls=calls, **kw: calls.append(1) or 1 / 0
+        steps = [drop.step for drop in stack.drop_layers]
+        with pytest.raises(ZeroDivisionError):
+            layer.forward(xs + 1)
+        assert calls and str(layer._before()) == str(before)
+        assert steps == [drop.step for drop in stack.drop_layers]
+        last._run = run
+        layer.backward(np.ones((4, 2, 1024), "f"))
+
+
+@pytest.mark.parametrize("when", [0.02, 0.5])
+def test_a_long_backward_leaves_the_gradients(when):
+    layer = rnnfast.TimeLSTM(*weights(4))
+    xs = np.random.default_rng(1).standard_normal((64, 130, 512)).astype("f")
+    layer.forward(xs)
+    for g in layer.grads:
+        g[...] = 7
+    with pytest.raises(Stop), alarm(when):
+        layer.backward(np.ones((64, 130, 512), "f"))
+    if all((g == 7).all() for g in layer.grads):
+        with pytest.raises(RuntimeError, match="call forward again"):
+            layer.backward(np.ones((64, 130, 512), "f"))
+    else:  # it had been ready before
+        assert when > 0.1 and not any((g == 7).any() for g in layer.grads)
+
+
+def test_long_products():
+    x, W = long_input(1500).reshape(-1, 512), np.full((512, 4096), 0.01, "f")
+    affine = rnnfast.Affine(W, np.zeros(4096, "f"))
+    loss = rnnfast.losses.TimeAffineSoftmaxWithLoss(affine)
+    ts = np.zeros((64, 1500), int)
+    for call in (
+        lambda: affine.forward(x),
+        lambda: loss.forward(long_input(1500), ts, train=False),
+    ):
+        start = time.monotonic()
+        with pytest.raises(Stop), alarm(0.05):
+            call()
+        assert time.monotonic() - start < 2.5
+        assert affine.cache is None and loss.cache is None
+
+
+def test_a_handler_that_calls_the_layer_and_goes_on():
+    """Its call runs within the long one; the long one ends as if nothing had been."""
+    params = weights(1)
+    xs, small, seen = long_input(400), np.ones((2, 3, 512), "f"), []
+    expected = rnn.forward(xs, None, params, train=False)[0]
+    of_small = rnn.forward(small, None, params, train=False)[0]
+
+    def handler(number, frame):
+        seen.append(rnn.forward(small, None, params, train=False)[0])
+
+    with alarm(0.02, handler):
+        for _ in range(2):
+            got = rnn.forward(xs, None, params, train=False)[0]
+            np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(seen[0], of_small)
