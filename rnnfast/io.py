@@ -10,11 +10,13 @@ the book's save_params pickles are read too, by a reader that can make arrays an
 """
 
 import contextlib
+import errno
 import io
 import json
 import os
 import pickle
 import sys
+import tempfile
 from typing import NamedTuple
 
 import numpy as np
@@ -52,12 +54,25 @@ def write_atomically(path, data):
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = path  # that the disk is full is said without a name
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = path, None  # not the temporary one, or none
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
     _sync_folder(os.path.dirname(path) or ".")
+
+
+def check_writable(path):
+    """OSError, naming `path`, where a file cannot be written there; what is there stays."""
+    path = os.fspath(path)
+    folder = os.path.dirname(path) or "."
+    if not path or os.path.isdir(path) or not os.path.isdir(folder):
+        code = errno.EISDIR if path and os.path.isdir(path) else errno.ENOENT
+        raise OSError(code, os.strerror(code), path)
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, path) from None
 
 
 def save_weights(path, weights):
@@ -65,19 +80,22 @@ def save_weights(path, weights):
     path = os.fspath(path)
     if path.lower().endswith((".pkl", ".pickle")):
         raise ValueError(f"{path}: weights are saved as .safetensors, pickles are only read")
-    vocabulary = weights.vocabulary
-    header = {
-        "model": weights.model,
-        "sizes": weights.sizes,
+    save_arrays(path, weights.params, model_header(*weights[1:]))
+
+
+def model_header(model, sizes, vocabulary, level="char", unknown=None):
+    """What a file says of a model: the fields of `Weights` without the arrays."""
+    return {
+        "model": model,
+        "sizes": sizes,
         "vocabulary": getattr(vocabulary, "tokens", vocabulary),
-        "level": getattr(vocabulary, "level", weights.level),
-        "unknown": getattr(vocabulary, "unknown", weights.unknown),
+        "level": getattr(vocabulary, "level", level),
+        "unknown": getattr(vocabulary, "unknown", unknown),
     }
-    save_arrays(path, weights.params, header)
 
 
 def load_weights(path):
-    """Read `Weights` from `path`.
+    """Read `Weights` from `path`, a weight file or a checkpoint of one of rnnfast's models.
 
     OSError if it cannot be read, ValueError if it is damaged or was not written by rnnfast.
     """
@@ -93,10 +111,14 @@ def load_header(path):
 def _weights(path, params, header):
     try:
         if header.get("checkpoint") is not None:
-            raise ValueError(
-                f"{path}: a checkpoint, which `rnnfast train --resume` reads; the weights are "
-                "in the file beside it"
-            )
+            if "model" not in header:
+                raise ValueError(f"{path}: a checkpoint of a model that is not one of rnnfast's")
+            inside = "params/"  # beside the optimiser's and the state
+            params = {
+                name.removeprefix(inside): array
+                for name, array in params.items()
+                if name.startswith(inside)
+            }
         tokens, level = header["vocabulary"], header.get("level", "char")
         weights = Weights(
             params, header["model"], dict(header["sizes"]), tokens, level, header.get("unknown")

@@ -268,9 +268,11 @@ def _id_set(owner, name, ids, V):
 def frozen(model):
     """Within the block every layer's weights are laid out once; then it is as frozen as before.
 
-    A model whose layers cannot be frozen is left alone.
+    Only rnnfast's own models tell their layers that nothing is trained; all others, such as the
+    book's, whose predict calls forward(xs) of their layers, are left alone.
     """
-    layers = [layer for layer in getattr(model, "layers", ()) if hasattr(layer, "freeze")]
+    own = model.layers if hasattr(model, "next_scores") else ()
+    layers = [layer for layer in own if hasattr(layer, "freeze")]
     thawed = [layer for layer in layers if not layer.frozen]
     try:
         for layer in thawed:

@@ -11,10 +11,11 @@ import numpy as np
 
 from rnnfast import corpora, data, inside, io, kernels, models, sampling
 from rnnfast.sampling import frozen
-from rnnfast.trainer import eval_accuracy, eval_perplexity
+from rnnfast.trainer import eval_accuracy, eval_perplexity, perplexity, warn_if_blind
 
 EVAL_BATCH, EVAL_TIME = 10, 35  # the book's
 SCORE_STEPS = 1024  # tokens whose scores are in memory at a time
+PRIME = 1024  # tokens at the end of a text that are read before another
 UNITS = {"char": "characters", "word": "words"}
 TEMPERATURE = 0.8
 
@@ -70,31 +71,75 @@ def _pickled_model(path):
     return model
 
 
-def evaluate_file(model, file, batch_size=None, time_size=None, vocabulary=None, level=None):
-    """Print loss, perplexity (bits per character) and accuracy of a model on a text."""
+def evaluate_file(
+    model,
+    file,
+    batch_size=None,
+    time_size=None,
+    *,
+    prime=None,
+    unknown=None,
+    vocabulary=None,
+    level=None,
+):
+    """Print loss, perplexity (bits per character) and accuracy of a model on a text.
+
+    prime: a text that stands before it, "@FILE" the end of a file's; see eval_perplexity. unknown:
+    what becomes of tokens that the model does not know, "skip" or "map".
+    """
     model, vocabulary = open_model(model, vocabulary, level)
-    ids = load_ids(file, vocabulary)
-    ppl = evaluate(model, ids, batch_size, time_size)
-    accuracy = evaluate(model, ids, batch_size, time_size, eval_accuracy)
+    text = data.read_text(file)
+    ids = load_ids(file, vocabulary, unknown, text)
+    prime = None if prime is None else prime_ids(prime, vocabulary, unknown)
+    ppl = evaluate(model, ids, batch_size, time_size, prime=prime)
+    accuracy = evaluate(model, ids, batch_size, time_size, eval_accuracy, prime=prime)
     unit = UNITS[vocabulary.level]
-    print(f"{file}: {len(ids):,} {unit}{_unknowns(vocabulary, ids)}")
+    print(f"{file}: {len(ids):,} {unit}{_unknowns(vocabulary, ids, text, unknown)}")
     print(f"loss: {math.log(ppl):.4f}, accuracy: {accuracy:.2%}")
     print(f"perplexity: {ppl:.2f}{bits(vocabulary.level, ppl)}")
 
 
-def _unknowns(vocabulary, ids):
+def _unknowns(vocabulary, ids, text, unknown):
+    """What became of the tokens that are not known, if there are any."""
+    if unknown is not None:
+        count = vocabulary.count_unknown(text)
+        done = "left out" if unknown == "skip" else f"read as {vocabulary.stand_in!r}"
+        return f", {count:,} unknown ones {done}" if count else ""
     if vocabulary.unknown is None:
         return ""
     count = int((ids == vocabulary.token_to_id[vocabulary.unknown]).sum())
     return f", {count:,} of them {vocabulary.unknown}" if count else ""
 
 
-def log_probabilities(model, ids):
-    """log P(ids[i] | ids[0] ... ids[i-1]) for i from 1 on, natural logarithms: float64 (n - 1,).
+def encode(vocabulary, text, unknown=None, where=""):
+    """vocabulary.encode whose error, after `where`, says which option helps."""
+    try:
+        return vocabulary.encode(text, unknown)
+    except ValueError as error:
+        unit, stand_in = UNITS[vocabulary.level], vocabulary.stand_in
+        remedy = f"--unknown skip leaves unknown {unit} out"
+        if stand_in is not None:
+            remedy += f", --unknown map reads them as {stand_in!r}"
+        remedy += "; `rnnfast train --min-count 2` teaches a model a token for them"
+        raise ValueError(f"{where}{error}: {remedy}") from None
 
-    The model's state is zero before and after.
+
+def prime_ids(prime, vocabulary, unknown=None):
+    """The ids that a model reads before a text: those of `prime`, "@FILE" the last of a file's."""
+    if prime.startswith("@"):
+        file = prime[1:]
+        return encode(vocabulary, data.read_text(file), unknown, f"{file}: ")[-PRIME:]
+    return encode(vocabulary, prime, unknown, "--prime: ")
+
+
+def log_probabilities(model, ids, last=None):
+    """log P(ids[i] | ids[0] ... ids[i-1]), natural logarithms, for the `last` i -> them, accuracy.
+
+    last: a number, None for all from 1 on. The logarithms are float64 (last,); the accuracy is how
+    often the likeliest id was the right one. The model's state is zero before and after.
     """
-    found = []
+    found, right = [], []
+    last = len(ids) - 1 if last is None else last
     model.reset_state()
     try:
         with frozen(model):
@@ -104,9 +149,13 @@ def log_probabilities(model, ids):
                 scores -= scores.max(axis=1, keepdims=True)
                 scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
                 found.append(scores[np.arange(len(ts)), ts])
+                right.append(scores.argmax(axis=1) == ts)
     finally:
         model.reset_state()
-    return np.concatenate([np.empty(0), *found])
+    logs = np.concatenate([np.empty(0), *found])
+    hits = np.concatenate([np.empty(0), *right])
+    first = len(logs) - last
+    return logs[first:], float(hits[first:].mean()) if last else math.nan
 
 
 def _beginning(vocabulary):
@@ -115,32 +164,48 @@ def _beginning(vocabulary):
     return [vocabulary.token_to_id[token]] if token in vocabulary.token_to_id else []
 
 
-def score(model, text, vocabulary=None, level=None):
+def _given(text):
+    """TEXT itself, or what stdin has for "-"."""
+    if text != "-":
+        return text
+    if sys.stdin is None:
+        raise ValueError("TEXT is - but stdin is closed")
+    return sys.stdin.read()
+
+
+def score(model, text, *, prime=None, unknown=None, vocabulary=None, level=None):
     """Print each token's log-probability given those before it, and the text's in total.
 
-    text: "-" reads it from stdin. The text is taken to follow the end of a line; where the
-    vocabulary does not have that, its first token is not scored.
+    text: "-" reads it from stdin. The text is taken to follow `prime` ("@FILE" the end of a
+    file's), without that the end of a line; where the vocabulary does not have that, its first
+    token is not scored. unknown: as in evaluate_file.
     """
     model, vocabulary = open_model(model, vocabulary, level)
-    if text == "-":
-        text = sys.stdin.read()
-    ids = vocabulary.encode(text)
-    beginning = _beginning(vocabulary)
-    whole = np.concatenate([np.array(beginning, np.int32), ids])
-    if len(ids) == 0 or len(whole) < 2:
-        raise ValueError(f"TEXT has {len(ids)} {UNITS[vocabulary.level]}: too few to score")
-    logs = log_probabilities(model, whole)
-    for i, value in zip(whole[1:].tolist(), logs.tolist(), strict=True):
+    text = _given(text)
+    ids = encode(vocabulary, text, unknown, "TEXT: ")
+    before = prime_ids(prime, vocabulary, unknown) if prime else _beginning(vocabulary)
+    whole = np.concatenate([np.array(before, np.int32), ids])
+    unit, scored = UNITS[vocabulary.level], len(whole) - max(len(before), 1)
+    if len(ids) == 0 or scored < 1:
+        raise ValueError(f"TEXT has {len(ids)} {unit}: too few to score")
+    logs, accuracy = log_probabilities(model, whole, scored)
+    for i, value in zip(whole[-scored:].tolist(), logs.tolist(), strict=True):
         print(f"{value:10.4f}  {json.dumps(vocabulary.tokens[i], ensure_ascii=False)}")
-    total, mean = logs.sum(), logs.mean()
-    print(f"log-probability: {total:.4f} (natural; {len(logs)} {UNITS[vocabulary.level]})")
-    print(f"perplexity: {math.exp(-mean):.2f}{bits(vocabulary.level, math.exp(-mean))}")
+    print(
+        f"log-probability: {logs.sum():.4f} (natural; {scored} {unit}"
+        f"{_unknowns(vocabulary, ids, text, unknown)})"
+    )
+    ppl = perplexity(-logs.mean())
+    print(f"perplexity: {ppl:.2f}{bits(vocabulary.level, ppl)}, accuracy: {accuracy:.2%}")
+    warn_if_blind(ppl, len(vocabulary), bool(prime))
 
 
 def generate(
     model,
     *,
     prompt="",
+    prime=None,
+    unknown=None,
     length=400,
     temperature=TEMPERATURE,
     top_k=None,
@@ -153,10 +218,14 @@ def generate(
 ):
     """Print `prompt` and text that continues it, as it is drawn; the unknown token never is.
 
-    stop: text at whose end generation ends; skip: more tokens that are not drawn.
+    The prompt is taken to follow `prime`, which is not printed ("@FILE": the end of a file's),
+    without that the end of a line. unknown: as in evaluate_file. stop: text at whose end
+    generation ends; skip: more tokens that are not drawn.
     """
     model, vocabulary = open_model(model, vocabulary, level)
-    start = [*_beginning(vocabulary), *vocabulary.encode(prompt).tolist()] or [0]
+    prompt_ids = encode(vocabulary, prompt, unknown, "--prompt: ").tolist()
+    before = prime_ids(prime, vocabulary, unknown) if prime else _beginning(vocabulary)
+    start = [*map(int, before), *prompt_ids] or [0]
     skipped = {*skip, *([vocabulary.unknown] if vocabulary.unknown is not None else [])}
     for token in skipped:
         if token not in vocabulary.token_to_id:
@@ -166,16 +235,19 @@ def generate(
     options = {name: value for name, value in options.items() if value is not None}
     if seed is None:
         options["rng"] = np.random.default_rng()
-    prompt_ids = vocabulary.encode(prompt).tolist()
 
     def ids():
         yield from prompt_ids
         with closing(sampling.stream(model, start, **options)) as drawn:
             yield from islice(drawn, length)
 
-    tail = ""
+    print(prompt, end="", flush=True)  # as it was typed, whatever the model makes of it
+    spaced, tail = prompt[-1:].isspace(), ""
     for i, piece in enumerate(vocabulary.pieces(ids())):
-        print(piece, end="", flush=True)
+        if i >= len(prompt_ids):
+            if i == len(prompt_ids) and spaced and vocabulary.level == "word":
+                piece = piece.removeprefix(" ")
+            print(piece, end="", flush=True)
         tail = (tail + piece)[-len(stop) :] if stop else ""
         if stop and i >= len(prompt_ids) and tail == stop:
             break
@@ -220,6 +292,7 @@ def fetch(name, folder=None, url=None, sha256=None):
 
 def gradients(out="gradients.png"):
     """Draw how gradients explode and vanish over time; see rnnfast.inside."""
+    io.check_writable(out)
     inside.plot_gradients(out)
     print(f"picture: {out}")
 
@@ -233,6 +306,7 @@ def cells(
     unit=None,
     top=5,
     html=None,
+    unknown=None,
     vocabulary=None,
     level=None,
 ):
@@ -240,18 +314,28 @@ def cells(
 
     unit, of `layer` (the first): which; None takes, of all units, the one that follows `property`
     best, and prints the `top` of them with their correlation. text: "-" reads it from stdin.
+    unknown: as in evaluate_file.
     """
+    if html is not None:
+        io.check_writable(html)
     model, vocabulary = open_model(model, vocabulary, level)
-    if text == "-":
-        text = sys.stdin.read()
-    ids = vocabulary.encode(text)
+    text = _given(text)
+    ids = encode(vocabulary, text, unknown, "TEXT: ")
     if len(ids) == 0:
         raise ValueError("TEXT must not be empty")
     layers = inside.activations(model, ids)
     if unit is None:
         if vocabulary.level != "char":
             raise ValueError("--property is about characters; name a --unit of this word model")
-        units = inside.rank_units(layers, inside.PROPERTIES[property](text), top=top)
+        values = inside.PROPERTIES[property](text)
+        if unknown == "skip":
+            values = values[[token in vocabulary.token_to_id for token in text]]
+        if (values == values[:1]).all():
+            raise ValueError(
+                f"--property {property}: it is the same at each of the {len(ids)} characters of "
+                "TEXT, so that no unit can follow it; give a longer TEXT, or a --unit"
+            )
+        units = inside.rank_units(layers, values, top=top)
         for found in units:
             place = f"layer {found.layer}, unit {found.unit}"
             print(f"{place:<24}correlation with {property}: {found.correlation:+.3f}")
@@ -275,16 +359,17 @@ def cells(
 # What training uses, too
 
 
-def evaluate(model, ids, batch_size=None, time_size=None, measure=eval_perplexity):
+def evaluate(model, ids, batch_size=None, time_size=None, measure=eval_perplexity, *, prime=None):
     """measure with the book's batches, or one sample where the text is too short."""
     short = len(ids) - 1 < (batch_size or EVAL_BATCH) * (time_size or EVAL_TIME)
     batch_size = batch_size or (1 if short else EVAL_BATCH)
     time_size = time_size or (min(EVAL_TIME, len(ids) - 1) if short else EVAL_TIME)
-    return measure(model, ids, batch_size, time_size)
+    return measure(model, ids, batch_size, time_size, prime=prime)
 
 
-def load_ids(path, vocabulary):
-    ids, _ = data.load_text(path, vocabulary)
+def load_ids(path, vocabulary, unknown=None, text=None):
+    """The ids of a text file, of which `text` is there already if it is not None."""
+    ids = encode(vocabulary, data.read_text(path) if text is None else text, unknown, f"{path}: ")
     if len(ids) < 2:
         raise ValueError(f"{path}: needs at least 2 {UNITS[vocabulary.level]}, got {len(ids)}")
     return ids
