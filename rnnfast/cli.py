@@ -181,8 +181,8 @@ def _eval(commands):
         using.evaluate_file,
         "print a model's perplexity on a text",
         "Print the perplexity of a text under a trained model (for characters, bits per character "
-        "too) and its accuracy. As in the book, samples begin with a zero state if there is no "
-        "--prime, batch losses are averaged and a tail that fills none is dropped.",
+        "too) and its accuracy. As in the book, batch losses are averaged and a tail that fills "
+        "none is dropped.",
     )
     _model(command)
     command.add_argument("file", metavar="FILE", help="UTF-8 text")
@@ -192,7 +192,7 @@ def _eval(commands):
     command.add_argument(
         "--time-size", type=_count, metavar="N", help=f"steps at a time (default: {time})"
     )
-    _prime(command, "nothing")
+    _prime(command)
     _unknown(command)
     _vocabulary(command)
 
@@ -208,7 +208,7 @@ def _score(commands):
     )
     _model(command)
     command.add_argument("text", metavar="TEXT", help="the text itself; - reads it from stdin")
-    _prime(command, "the end of a line")
+    _prime(command)
     _unknown(command)
     _vocabulary(command)
 
@@ -224,7 +224,7 @@ def _generate(commands):
     _model(command)
     option = command.add_argument
     option("--prompt", metavar="TEXT", help="text to go on from (default: the start of a line)")
-    _prime(command, "the end of a line")
+    _prime(command)
     option("--length", type=_count, metavar="N", help="tokens to draw (default: 400)")
     what = "below 1 the likely becomes likelier; 0 takes the likeliest (default: "
     temperature = f"{what}{using.TEMPERATURE})"
@@ -312,9 +312,10 @@ def _model(command, **more):
     command.add_argument("model", metavar="MODEL", help="weight file (.safetensors)", **more)
 
 
-def _prime(command, default):
+def _prime(command):
     what = "text that stands before, which the model reads first; @FILE: the last "
-    what += f"{using.PRIME} tokens of a file (default: {default})"
+    what += f"{using.PRIME} tokens of a file, '' nothing (default: the end of the training text, "
+    what += "if the weight file has it from `rnnfast train`)"
     command.add_argument("--prime", metavar="TEXT", help=what)
 
 

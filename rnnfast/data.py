@@ -21,6 +21,8 @@ class Vocabulary:
     """The distinct tokens of a text, numbered; `tokens` lists them, `token_to_id` finds them.
 
     unknown: the token, one of them, that stands for all others; None makes those a ValueError.
+    prime: a list of ids, of a text that a model of this vocabulary may read before any other, where
+    a zero state is none that it knows; weight files keep it.
     """
 
     level = ""  # what a token is: "char" or "word"
@@ -37,6 +39,7 @@ class Vocabulary:
         if unknown is not None and unknown not in self.token_to_id:
             raise ValueError(f"{name}: unknown must be one of the tokens, got {unknown!r}")
         self.unknown = unknown
+        self.prime = []
 
     @classmethod
     def from_text(cls, text, *, unknown=None, min_count=1):

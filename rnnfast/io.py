@@ -3,10 +3,11 @@
 The header is one JSON object under the metadata key `rnnfast`:
 
     {"format": 1, "model": "Rnnlm", "sizes": {"vocab_size": 103, ...},
-     "vocabulary": ["a", ...], "level": "char", "unknown": null}
+     "vocabulary": ["a", ...], "level": "char", "unknown": null, "prime": [17, ...]}
 
-`vocabulary` is null where a model has none. Files are recognised by what is in them: those that
-the book's save_params pickles are read too, by a reader that can make arrays and nothing else.
+`vocabulary` is null where a model has none, `prime` ids of a text that it may read before others,
+or null. Files are recognised by what is in them: those that the book's save_params pickles are read
+too, by a reader that can make arrays and nothing else.
 """
 
 import contextlib
@@ -33,6 +34,7 @@ class Weights(NamedTuple):
     vocabulary: list | None  # its tokens; when saving also a rnnfast.data vocabulary
     level: str = "char"  # what a token is, "char" or "word"
     unknown: str | None = None  # the token that stands for all others
+    prime: list | None = None  # ids of a text that the model may read before others
 
 
 def cache_folder():
@@ -83,7 +85,7 @@ def save_weights(path, weights):
     save_arrays(path, weights.params, model_header(*weights[1:]))
 
 
-def model_header(model, sizes, vocabulary, level="char", unknown=None):
+def model_header(model, sizes, vocabulary, level="char", unknown=None, prime=None):
     """What a file says of a model: the fields of `Weights` without the arrays."""
     return {
         "model": model,
@@ -91,6 +93,7 @@ def model_header(model, sizes, vocabulary, level="char", unknown=None):
         "vocabulary": getattr(vocabulary, "tokens", vocabulary),
         "level": getattr(vocabulary, "level", level),
         "unknown": getattr(vocabulary, "unknown", unknown),
+        "prime": list(map(int, getattr(vocabulary, "prime", prime) or ())) or None,
     }
 
 
@@ -120,9 +123,8 @@ def _weights(path, params, header):
                 if name.startswith(inside)
             }
         tokens, level = header["vocabulary"], header.get("level", "char")
-        weights = Weights(
-            params, header["model"], dict(header["sizes"]), tokens, level, header.get("unknown")
-        )
+        rest = header.get("unknown"), header.get("prime")
+        weights = Weights(params, header["model"], dict(header["sizes"]), tokens, level, *rest)
     except (TypeError, KeyError) as error:
         raise ValueError(f"{path}: damaged rnnfast header ({error!r})") from None
     return weights

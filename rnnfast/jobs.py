@@ -12,6 +12,8 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields, replace
 from typing import NamedTuple
 
+import numpy as np
+
 from rnnfast import data, io, kernels, models, plot, sampling
 from rnnfast.optim import OPTIMIZERS
 from rnnfast.trainer import (
@@ -27,7 +29,7 @@ from rnnfast.trainer import (
     eval_perplexity,
     stop_on_interrupt,
 )
-from rnnfast.using import TEMPERATURE, UNITS, bits, evaluate, load_ids
+from rnnfast.using import TEMPERATURE, UNITS, bits, ending, evaluate, load_ids
 
 # --optimizer: class, learning rate
 RULES = {
@@ -47,7 +49,7 @@ MODELS = {
 CELLS = kernels.CELLS
 CHECKPOINT = "checkpoint.safetensors"  # the last one of a run
 BEST = "best.safetensors"  # that of the lowest perplexity
-PROMPT = 64  # tokens, at most, that the sample at the end goes on from
+PROMPT = 64  # tokens that the sample at the end goes on from
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,7 @@ def train(out="rnnfast-out", *, resume=False, force=False, plot_curve=None, **op
                 run.stopped(received)
             if settings.valid is not None and run.plateau.best < math.inf:
                 model.load_params(run.best.path)
+            texts.prime_with(model)
             model.save_params(weights_file, texts.vocabulary)
             if trainer.stopped:
                 run.stopped(received)
@@ -289,6 +292,7 @@ class _Run:
         """
         if self.watch.risen and not best:
             return
+        self.texts.prime_with(self.trainer.model)
         self.saved = self.watch.loss
         if best is None:
             best = self.settings.valid is None and not self.watch.loss > self.lowest
@@ -367,7 +371,7 @@ def _fit_and_validate(run, log):
         if trainer.stopped:
             return
         lr, epoch = optimizer.lr, trainer.current_epoch
-        result = _Result(run.settings.level, *_measured(model, texts.valid))
+        result = texts.measured(model, texts.valid)
         best = run.plateau.update(result.ppl)
         run.valid.append([epoch, result.ppl])
         rate = "" if optimizer.lr == lr else f" | lr {optimizer.lr:g}"
@@ -393,10 +397,6 @@ class _Result(NamedTuple):
         """For the log, which is JSON."""
         ppl = self.ppl if math.isfinite(self.ppl) else None
         return {"perplexity": ppl, "accuracy": self.accuracy}
-
-
-def _measured(model, ids):
-    return evaluate(model, ids), evaluate(model, ids, measure=eval_accuracy)
 
 
 def _stored(path, options):
@@ -434,7 +434,7 @@ def _stored(path, options):
 
 
 class _Texts:
-    """The texts of a run as ids, checked: corpus, xs, ts; valid or before and held_out; test."""
+    """The texts of a run as ids, checked: corpus, xs and ts; valid or held_out; test."""
 
     def __init__(self, settings):
         file = settings.file
@@ -451,7 +451,6 @@ class _Texts:
         self.held_out = None
         if settings.valid is None:
             self.held_out = corpus[-max(2, len(corpus) // 20) :]
-            self.before = corpus[: -len(self.held_out)][-settings.time_size :]
             self.xs = corpus[: -len(self.held_out) - 1]
             self.ts = corpus[1 : -len(self.held_out)]
         else:
@@ -475,6 +474,20 @@ class _Texts:
             for one in (text, *others)
         ]
         self._paths = self.name, settings.valid, settings.test
+
+    def prime_with(self, model):
+        """Let the vocabulary, and so weight files, have the end of the training text as prime."""
+        self.vocabulary.prime = ending(model, self.ts)
+
+    def measured(self, model, ids, *sizes):
+        """What a model makes of ids that follow the training text: a _Result."""
+        self.prime_with(model)
+        prime = np.array(self.vocabulary.prime)
+        found = (
+            evaluate(model, ids, *sizes, measure=measure, prime=prime)
+            for measure in (eval_perplexity, eval_accuracy)
+        )
+        return _Result(self.vocabulary.level, *found)
 
     def check_same(self, digests, checkpoint):
         """ValueError unless these are the texts of the run."""
@@ -529,15 +542,12 @@ def _report(settings, model, texts, log, run):
     unit = UNITS[settings.level]
     if texts.held_out is not None:
         ids = texts.held_out
-        sizes = 1, min(settings.time_size, len(ids) - 1)
-        measures = (eval_perplexity, eval_accuracy)
-        found = (measure(model, ids, *sizes, prime=texts.before) for measure in measures)
-        result = _Result(settings.level, *found)
+        result = texts.measured(model, ids, 1, min(settings.time_size, len(ids) - 1))
         log.write(event="held_out", **{unit: len(ids)}, **result.fields)
         print(f"held-out perplexity (last {len(ids):,} {unit}): {result}")
         run.valid[:] = [[run.trainer.current_epoch, result.ppl]]  # for the picture
     if texts.test is not None:
-        result = _Result(settings.level, *_measured(model, texts.test))
+        result = texts.measured(model, texts.test)
         log.write(event="test", **{unit: len(texts.test)}, **result.fields)
         print(f"test perplexity: {result}")
 
@@ -558,7 +568,7 @@ def _curve(out, run, wanted):
 
 def _sample(settings, model, texts):
     """Print some text that goes on from the beginning of the training text."""
-    start = texts.corpus[: min(PROMPT, settings.time_size)]
+    start = texts.corpus[:PROMPT]
     ids = sampling.generate(
         model, start, settings.sample, temperature=TEMPERATURE, rng=settings.seed
     )

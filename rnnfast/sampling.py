@@ -56,7 +56,7 @@ def generate(
     else:
         prompts = [_ids("generate", "start_ids", start_ids, V)]
         rngs = [generator("generate", rng)]
-    with _own_state(model), frozen(model):
+    with own_state(model), frozen(model):
         drawn = _draw_batch(model, prompts, sample_size, choose, stop, rngs)
     return drawn if _is_batch(start_ids) else drawn[0]
 
@@ -284,8 +284,8 @@ def frozen(model):
 
 
 @contextmanager
-def _own_state(model):
-    """The model's state is put aside."""
+def own_state(model):
+    """Within the block a model's state may be anything; then it is as it was before."""
     state = model.get_state()
     try:
         yield

@@ -545,9 +545,10 @@ def eval_perplexity(model, corpus, batch_size=10, time_size=35, *, prime=None):
     that does not fill a batch is dropped. The model's state is zero before and after; the weights
     of rnnfast's own models are frozen meanwhile. ValueError if not even one batch fits.
 
-    prime: ids (n,) that stand before the corpus. Each sample then begins with the state after the
-    n ids before it, which do not count, instead of zero. A PerplexityWarning where the result is
-    above the number of ids: a model that was always trained from state to state may need that.
+    prime: ids (n,) that stand before the corpus. Each sample then begins with the state after them
+    and the n ids right before it, which do not count, instead of zero. A PerplexityWarning where
+    the result is above the number of ids: a model that was always trained from state to state may
+    need that.
     """
     # The book's own Rnnlm does not know the flag.
     flag = "train_flg" in inspect.signature(model.forward).parameters
@@ -614,11 +615,12 @@ def _mean_of_batches(owner, model, corpus, batch_size, time_size, measure, prime
 
 
 def _read_before(model, xs, prime, batch_size, time_size):
-    """Let the model read what stands before each sample of sequence_batch, len(prime) ids."""
+    """Let the model read `prime`, then what stands before each sample of sequence_batch."""
     whole = np.concatenate((prime, xs))
-    starts = np.arange(batch_size)[:, np.newaxis] * (len(xs) // batch_size)
-    for i in range(0, len(prime), time_size):
-        model.predict(whole[starts + np.arange(i, min(i + time_size, len(prime)))])
+    offsets = np.arange(batch_size)[:, np.newaxis] * (len(xs) // batch_size)
+    for starts in (0 * offsets, offsets):
+        for i in range(0, len(prime), time_size):
+            model.predict(whole[starts + np.arange(i, min(i + time_size, len(prime)))])
 
 
 def eval_exact(model, xs, ts, batch_size=500, *, lengths=None):

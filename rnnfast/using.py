@@ -15,7 +15,8 @@ from rnnfast.trainer import eval_accuracy, eval_perplexity, perplexity, warn_if_
 
 EVAL_BATCH, EVAL_TIME = 10, 35  # the book's
 SCORE_STEPS = 1024  # tokens whose scores are in memory at a time
-PRIME = 1024  # tokens at the end of a text that are read before another
+PRIME = 1024  # tokens at the end of a file that are read before another text
+LEAST = 64  # the same of a training text
 UNITS = {"char": "characters", "word": "words"}
 TEMPERATURE = 0.8
 
@@ -47,12 +48,20 @@ def open_model(path, vocabulary=None, level=None):
         if header.level not in data.VOCABULARIES:
             raise ValueError(f"{path}: damaged rnnfast header (level {header.level!r})")
         found = data.VOCABULARIES[header.level](stored, header.unknown)
+        found.prime = _checked_prime(path, header.prime, len(found))
     size = model.sizes["vocab_size"]
     if len(found) != size:
         raise ValueError(
             f"{vocabulary or path}: the vocabulary has {len(found):,} tokens, the model {size:,}"
         )
     return model, found
+
+
+def _checked_prime(path, prime, size):
+    prime = [] if prime is None else prime
+    if not isinstance(prime, list) or not all(type(i) is int and 0 <= i < size for i in prime):
+        raise ValueError(f"{path}: damaged rnnfast header (prime)")
+    return prime
 
 
 def _pickled_model(path):
@@ -84,13 +93,15 @@ def evaluate_file(
 ):
     """Print loss, perplexity (bits per character) and accuracy of a model on a text.
 
-    prime: a text that stands before it, "@FILE" the end of a file's; see eval_perplexity. unknown:
-    what becomes of tokens that the model does not know, "skip" or "map".
+    prime: a text that stands before it, see eval_perplexity; "@FILE" the end of a file's, "" none,
+    None what the weight file has. unknown: what becomes of tokens that the model does not know,
+    "skip" or "map".
     """
     model, vocabulary = open_model(model, vocabulary, level)
     text = data.read_text(file)
     ids = load_ids(file, vocabulary, unknown, text)
-    prime = None if prime is None else prime_ids(prime, vocabulary, unknown)
+    prime = prime_ids(prime, vocabulary, unknown)
+    prime = prime if len(prime) else None
     ppl = evaluate(model, ids, batch_size, time_size, prime=prime)
     accuracy = evaluate(model, ids, batch_size, time_size, eval_accuracy, prime=prime)
     unit = UNITS[vocabulary.level]
@@ -125,11 +136,28 @@ def encode(vocabulary, text, unknown=None, where=""):
 
 
 def prime_ids(prime, vocabulary, unknown=None):
-    """The ids that a model reads before a text: those of `prime`, "@FILE" the last of a file's."""
+    """The ids that a model reads before a text: those of `prime`, "@FILE" the last of a file's.
+
+    None: those that its weight file has, as `rnnfast train` leaves them there.
+    """
+    if prime is None:
+        return np.array(vocabulary.prime, np.int32)
     if prime.startswith("@"):
         file = prime[1:]
         return encode(vocabulary, data.read_text(file), unknown, f"{file}: ")[-PRIME:]
     return encode(vocabulary, prime, unknown, "--prime: ")
+
+
+def ending(model, ids):
+    """The end of ids, a text, for a model to read before another: a list of LEAST to 2 LEAST.
+
+    A model of few iterations may run off at some token if its state is zero, and not come back. So
+    the beginning is taken after which the rest surprises it least. The model's state stays.
+    """
+    ends = [ids[-n:] for n in range(LEAST, 2 * LEAST + 1, LEAST // 8)]
+    last = min(LEAST // 2, len(ids) - 1)
+    with sampling.own_state(model):
+        return min(ends, key=lambda end: -log_probabilities(model, end, last)[0].sum()).tolist()
 
 
 def log_probabilities(model, ids, last=None):
@@ -158,10 +186,16 @@ def log_probabilities(model, ids, last=None):
     return logs[first:], float(hits[first:].mean()) if last else math.nan
 
 
-def _beginning(vocabulary):
-    """What a text is taken to follow: the end of a line, if the vocabulary has that."""
+def _before(prime, vocabulary, unknown):
+    """The ids that a text is taken to follow, if the vocabulary has some.
+
+    A prime of the caller's; else that of the weight file, and the end of a line.
+    """
+    ids = prime_ids(prime, vocabulary, unknown)
     token = {"char": "\n", "word": data.EOS}[vocabulary.level]
-    return [vocabulary.token_to_id[token]] if token in vocabulary.token_to_id else []
+    if prime or token not in vocabulary.token_to_id:
+        return ids
+    return np.append(ids, np.int32(vocabulary.token_to_id[token]))
 
 
 def _given(text):
@@ -176,15 +210,15 @@ def _given(text):
 def score(model, text, *, prime=None, unknown=None, vocabulary=None, level=None):
     """Print each token's log-probability given those before it, and the text's in total.
 
-    text: "-" reads it from stdin. The text is taken to follow `prime` ("@FILE" the end of a
-    file's), without that the end of a line; where the vocabulary does not have that, its first
-    token is not scored. unknown: as in evaluate_file.
+    text: "-" reads it from stdin. prime and unknown: as in evaluate_file. Without a prime of the
+    caller's the text is taken to follow the end of a line, too; if nothing is before it, its first
+    token is not scored.
     """
     model, vocabulary = open_model(model, vocabulary, level)
     text = _given(text)
     ids = encode(vocabulary, text, unknown, "TEXT: ")
-    before = prime_ids(prime, vocabulary, unknown) if prime else _beginning(vocabulary)
-    whole = np.concatenate([np.array(before, np.int32), ids])
+    before = _before(prime, vocabulary, unknown)
+    whole = np.concatenate([before, ids])
     unit, scored = UNITS[vocabulary.level], len(whole) - max(len(before), 1)
     if len(ids) == 0 or scored < 1:
         raise ValueError(f"TEXT has {len(ids)} {unit}: too few to score")
@@ -197,7 +231,7 @@ def score(model, text, *, prime=None, unknown=None, vocabulary=None, level=None)
     )
     ppl = perplexity(-logs.mean())
     print(f"perplexity: {ppl:.2f}{bits(vocabulary.level, ppl)}, accuracy: {accuracy:.2%}")
-    warn_if_blind(ppl, len(vocabulary), bool(prime))
+    warn_if_blind(ppl, len(vocabulary), len(before) > 1)
 
 
 def generate(
@@ -218,14 +252,12 @@ def generate(
 ):
     """Print `prompt` and text that continues it, as it is drawn; the unknown token never is.
 
-    The prompt is taken to follow `prime`, which is not printed ("@FILE": the end of a file's),
-    without that the end of a line. unknown: as in evaluate_file. stop: text at whose end
+    prime, which is not printed, and unknown: as in `score`. stop: text at whose end
     generation ends; skip: more tokens that are not drawn.
     """
     model, vocabulary = open_model(model, vocabulary, level)
     prompt_ids = encode(vocabulary, prompt, unknown, "--prompt: ").tolist()
-    before = prime_ids(prime, vocabulary, unknown) if prime else _beginning(vocabulary)
-    start = [*map(int, before), *prompt_ids] or [0]
+    start = [*_before(prime, vocabulary, unknown).tolist(), *prompt_ids] or [0]
     skipped = {*skip, *([vocabulary.unknown] if vocabulary.unknown is not None else [])}
     for token in skipped:
         if token not in vocabulary.token_to_id:

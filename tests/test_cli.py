@@ -85,7 +85,7 @@ def test_train_end_to_end(tmp_path, text):
     model, vocabulary = load_model(out / "Rnnlm.safetensors")
     assert model.sizes == {"vocab_size": 13, "wordvec_size": 6, "hidden_size": 12}
     assert "".join(vocabulary) == "she labytor.\n"
-    prompt = "she sells "  # as long as a step of training
+    prompt = ("she sells sea shells by the sea shore.\n" * 2)[:64]
     assert f"prompt, the beginning of the text: {prompt!r}" in lines
     generated = done.stdout.partition("generated text (temperature 0.8):\n")[2]
     assert len(generated) == 41

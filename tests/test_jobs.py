@@ -96,9 +96,12 @@ def test_words_with_validation_and_test(tmp_path, text, other, capsys):
     assert vocabulary.unknown == "<unk>"
     ids = vocabulary.encode("the cat sat on the dog\nthe yak sang\n" * 4)
     # The weights are the best epoch's, and the test is made with them.
+    prime = np.array(vocabulary.prime)  # the training text's end
+    assert 64 <= len(prime) <= 128
+    np.testing.assert_array_equal(prime, vocabulary.encode(LINES * 40)[-len(prime) :])
     with pytest.warns(PerplexityWarning):
-        assert eval_perplexity(model, ids, 1, 35) == best
-    accuracy = eval_accuracy(model, ids, 1, 35)
+        assert eval_perplexity(model, ids, 1, 35, prime=prime) == best
+    accuracy = eval_accuracy(model, ids, 1, 35, prime=prime)
     found = {"perplexity": best, "accuracy": accuracy}
     assert log[-1] == {"event": "test", "words": len(ids), **found}
     assert f"test perplexity: {best:.2f}, accuracy {accuracy:.2%}" in lines
