@@ -5,10 +5,11 @@ import hashlib
 import math
 import os
 import shlex
+import shutil
 import signal
 import tempfile
 import warnings
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from typing import NamedTuple
 
@@ -48,7 +49,8 @@ MODELS = {
 }
 CELLS = kernels.CELLS
 CHECKPOINT = "checkpoint.safetensors"  # the last one of a run
-BEST = "best.safetensors"  # that of the lowest perplexity
+GOOD = "good.safetensors"  # the last one whose weights have shown that they are good
+BEST = "best.safetensors"  # that of the lowest validation perplexity
 PROMPT = 64  # tokens that the sample at the end goes on from
 
 
@@ -98,9 +100,10 @@ def train(out="rnnfast-out", *, resume=False, force=False, plot_curve=None, **op
     """Train a language model on a text, evaluate it, and let it write some text.
 
     options: fields of `Settings`. Into the folder `out` go the weights, when training has ended
-    (with `valid` those of the best epoch, else the last), two checkpoints, the last one and the
-    best, which are weight files, too, a log with one JSON object a line, and the perplexity curve
-    (plot_curve: None draws it if matplotlib is there, True requires that).
+    (with `valid` those of the best epoch, else the last), the last checkpoint, the last good one
+    and with `valid` the best, all of which are weight files, too, a log with one JSON object a
+    line, and the perplexity curve (plot_curve: None draws it if matplotlib is there, True requires
+    that).
 
     resume: go on from the checkpoint in `out`, with its settings but for those given that do not
     change the model. force: start anew in a folder that holds a run, which is a ValueError else.
@@ -168,6 +171,7 @@ def train(out="rnnfast-out", *, resume=False, force=False, plot_curve=None, **op
         log = JsonlLog(stack.enter_context(open(log_file, mode, buffering=0)))
         bar = ProgressBar(settings.epochs * max_iter, trainer.iterations(max_iter))
         stack.callback(bar.close)
+        stack.callback(run.drop_candidate)
         stack.enter_context(warnings.catch_warnings())
         warnings.showwarning = bar.warn
         trainer.write = run.write = _Lines(bar, trainer)
@@ -176,6 +180,7 @@ def train(out="rnnfast-out", *, resume=False, force=False, plot_curve=None, **op
         if resume:
             log.write(event="resume", epoch=trainer.current_epoch + 1)
             run.write(f"resumed in epoch {trainer.current_epoch + 1}: {checkpoint_file}")
+            _copy(checkpoint_file, run.candidate)
             for name, (old, new) in changes.items():
                 run.write(f"  --{_option(name)}: {old} before, {new} now")
             if "optimizer" in changes:
@@ -193,7 +198,8 @@ def train(out="rnnfast-out", *, resume=False, force=False, plot_curve=None, **op
                 time_size=settings.time_size,
                 seed=settings.seed,
             )
-            run.save(best=True)  # a run that is killed at once can be resumed, too
+            run.save()  # a run that is killed at once can be resumed, too
+            _copy(run.checkpoint.path, run.good)
         with stop_on_interrupt(trainer) as received:
             try:
                 if settings.valid is None:
@@ -222,6 +228,18 @@ def train(out="rnnfast-out", *, resume=False, force=False, plot_curve=None, **op
 
 def _absolute(path):
     return None if path is None else os.path.abspath(path)
+
+
+def _copy(path, new):
+    """Let `new` be what `path` is now; both are only ever replaced."""
+    temporary = f"{new}.tmp"
+    with suppress(FileNotFoundError):
+        os.unlink(temporary)
+    try:
+        os.link(path, temporary)
+    except OSError:  # not every file system has links
+        shutil.copyfile(path, temporary)
+    os.replace(temporary, new)
 
 
 def _option(name):
@@ -271,35 +289,34 @@ class _Run:
         self.kept = {**asdict(settings), **files}
         self.write = print
         self.curve, self.valid = [], []  # [epochs, perplexity] of the training and validation text
-        self.lowest = self.saved = math.inf  # the watch's loss in the best and the last checkpoint
         if extra is not None:
             self.plateau.best = extra["best"]
             self.curve += extra["curve"]
             self.valid += extra["valid"]
-            self.lowest = self.saved = self.watch.lowest = extra["lowest"]
-        paths = (os.path.join(out, name) for name in (CHECKPOINT, BEST))
+            self.watch.lowest = extra["lowest"]
+        last, self.good, best = (os.path.join(out, name) for name in (CHECKPOINT, GOOD, BEST))
+        self.candidate = f"{self.good}.next.tmp"  # good if the next loss is
         options = settings.save_every, self.progress
         self.checkpoint, self.best = (
-            Checkpoint(trainer, path, *options, vocabulary=texts.vocabulary) for path in paths
+            Checkpoint(trainer, path, *options, vocabulary=texts.vocabulary)
+            for path in (last, best)
         )
         self.checkpoint.every_epoch = settings.valid is None
         self.checkpoint.save, self._save = self.save, self.checkpoint.save
 
-    def save(self, *, best=None):
-        """Save the last checkpoint, and if it is one the best, unless the loss has risen.
-
-        best: what validation says of that; None goes by the loss.
-        """
+    def save(self, *, best=False):
+        """Save the last checkpoint, unless the loss has risen, and the best one if this is it."""
         if self.watch.risen and not best:
             return
         self.texts.prime_with(self.trainer.model)
-        self.saved = self.watch.loss
-        if best is None:
-            best = self.settings.valid is None and not self.watch.loss > self.lowest
         if best:
-            self.lowest = self.watch.loss
             self.best.save()
         self._save()
+        _copy(self.checkpoint.path, self.candidate)
+
+    def drop_candidate(self):
+        with suppress(FileNotFoundError):
+            os.unlink(self.candidate)
 
     def progress(self):
         """What a checkpoint keeps of the run beside the trainer's own."""
@@ -309,11 +326,16 @@ class _Run:
             "best": self.plateau.best,
             "curve": self.curve,
             "valid": self.valid,
-            "lowest": self.lowest,
+            "lowest": self.watch.lowest,
             "log_bytes": os.path.getsize(os.path.join(self.out, "log.jsonl")),
         }
 
     def step(self, step):
+        if os.path.exists(self.candidate):  # this loss is that of its weights
+            if step.loss <= min(self.watch.lowest, self.watch.blind) + self.watch.RISE:
+                os.replace(self.candidate, self.good)
+            else:
+                self.drop_candidate()
         if step.perplexity is not None:
             self.curve.append([step.epoch - 1 + step.iter / step.max_iter, step.perplexity])
 
@@ -326,11 +348,14 @@ class _Run:
             loss = self.watch.loss
             raise Diverged(f"training diverged: the loss has risen to {loss:.4g} at its end")
 
+    def go_back(self):
+        """The checkpoint is the last good one again."""
+        if os.path.exists(self.good):
+            _copy(self.good, self.checkpoint.path)
+
     def after_divergence(self):
-        """The checkpoint goes back to before it; says how to go on from there."""
-        if self.saved > self.lowest + Watch.RISE and os.path.exists(self.best.path):
-            with open(self.best.path, "rb") as file:
-                io.write_atomically(self.checkpoint.path, file.read())
+        """Go back to before it; says how to go on from there."""
+        self.go_back()
         command = self.resume_command("--lr", f"{self.trainer.optimizer.lr / 4:g}")
         return f"{command} goes on from before that"
 
@@ -339,6 +364,7 @@ class _Run:
         if self.trainer.current_epoch < self.settings.epochs:
             self.save()  # a finished run has saved its last one
         if self.watch.risen:
+            self.go_back()
             self.write("the loss has risen: the checkpoint is of before that")
         self.write(f"checkpoint: {self.checkpoint.path}")
         if received:

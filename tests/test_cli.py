@@ -91,7 +91,7 @@ def test_train_end_to_end(tmp_path, text):
     assert len(generated) == 41
     assert set(generated) <= set(vocabulary)
 
-    files = {"Rnnlm.safetensors", "checkpoint.safetensors", "best.safetensors", "log.jsonl"}
+    files = {"Rnnlm.safetensors", "checkpoint.safetensors", "good.safetensors", "log.jsonl"}
     if importlib.util.find_spec("matplotlib"):
         files.add("perplexity.png")
         assert (out / "perplexity.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
@@ -110,7 +110,7 @@ def test_same_seed_same_files_with_or_without_matplotlib(tmp_path, text):
         assert set(os.listdir(folder)) == {
             "Rnnlm.safetensors",
             "checkpoint.safetensors",
-            "best.safetensors",
+            "good.safetensors",
             "log.jsonl",
         }
     weights = [(folder / "Rnnlm.safetensors").read_bytes() for folder in folders]

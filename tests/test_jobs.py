@@ -365,9 +365,9 @@ def test_a_full_disk_loses_nothing(tmp_path, text, capsys):
     resume = ["train", *arguments, "--out", str(out), "--epochs", "4", "--resume"]
     done = run(*resume, before=limit)
     assert done.returncode == 1
-    assert done.stderr == f"rnnfast: {out / 'best.safetensors'}: File too large\n"
+    assert done.stderr == f"rnnfast: {out / 'checkpoint.safetensors'}: File too large\n"
     assert set(os.listdir(out)) == set(kept)
-    for name in ("checkpoint.safetensors", "best.safetensors", "Rnnlm.safetensors"):
+    for name in ("checkpoint.safetensors", "Rnnlm.safetensors"):
         assert (out / name).read_bytes() == kept[name]
     ok(capsys, *resume)
     same_files(whole, out)
