@@ -294,9 +294,8 @@ def test_a_diverged_run_goes_on_from_before(tmp_path, text, lr, validated, capsy
     assert found < 1.5 * good
     lines = ok(capsys, *resume, "--lr", "0.5", "--epochs", "4")
     assert "  --lr: 1.0 before, 0.5 now" in lines
-    assert [line for line in lines if line.startswith("| epoch")][0].startswith(
-        "| epoch 4 | iter 1 "
-    )
+    first = next(line for line in lines if line.startswith("| epoch"))
+    assert first.startswith("| epoch 4 | iter 1 ")
     log = read_log(out)
     assert max(e["perplexity"] for e in log if e["event"] == "train" and e["epoch"] > 3) < 20
 
