@@ -166,14 +166,17 @@ def ending(model, ids):
     return ids[starts[losses.sum(axis=1).argmin()] :].tolist()
 
 
-def log_probabilities(model, ids, last=None):
-    """log P(ids[i] | ids[0] ... ids[i-1]), natural logarithms, for the `last` i -> them, accuracy.
+def log_probabilities(model, ids):
+    """log P(ids[i] | ids[0] ... ids[i-1]) for i from 1 on, natural logarithms: float64 (n - 1,).
 
-    last: a number, None for all from 1 on. The logarithms are float64 (last,); the accuracy is how
-    often the likeliest id was the right one. The model's state is zero before and after.
+    The model's state is zero before and after.
     """
-    found, right = [], []
-    last = len(ids) - 1 if last is None else last
+    return _scored(model, ids)[0]
+
+
+def _scored(model, ids):
+    """The same, and whether each of these ids was the likeliest: bool (n - 1,)."""
+    found, right = [np.empty(0)], [np.empty(0, bool)]
     model.reset_state()
     try:
         with frozen(model):
@@ -186,10 +189,7 @@ def log_probabilities(model, ids, last=None):
                 right.append(scores.argmax(axis=1) == ts)
     finally:
         model.reset_state()
-    logs = np.concatenate([np.empty(0), *found])
-    hits = np.concatenate([np.empty(0), *right])
-    first = len(logs) - last
-    return logs[first:], float(hits[first:].mean()) if last else math.nan
+    return np.concatenate(found), np.concatenate(right)
 
 
 def _before(prime, vocabulary, unknown):
@@ -228,7 +228,7 @@ def score(model, text, *, prime=None, unknown=None, vocabulary=None, level=None)
     unit, scored = UNITS[vocabulary.level], len(whole) - max(len(before), 1)
     if len(ids) == 0 or scored < 1:
         raise ValueError(f"TEXT has {len(ids)} {unit}: too few to score")
-    logs, accuracy = log_probabilities(model, whole, scored)
+    logs, right = (values[-scored:] for values in _scored(model, whole))
     for i, value in zip(whole[-scored:].tolist(), logs.tolist(), strict=True):
         print(f"{value:10.4f}  {json.dumps(vocabulary.tokens[i], ensure_ascii=False)}")
     print(
@@ -236,7 +236,7 @@ def score(model, text, *, prime=None, unknown=None, vocabulary=None, level=None)
         f"{_unknowns(vocabulary, ids, text, unknown)})"
     )
     ppl = perplexity(-logs.mean())
-    print(f"perplexity: {ppl:.2f}{bits(vocabulary.level, ppl)}, accuracy: {accuracy:.2%}")
+    print(f"perplexity: {ppl:.2f}{bits(vocabulary.level, ppl)}, accuracy: {right.mean():.2%}")
     warn_if_blind(ppl, len(vocabulary), len(before) > 1)
 
 

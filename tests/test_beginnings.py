@@ -201,7 +201,7 @@ def test_a_weight_file_has_what_to_read_first(weights, text, capsys):
     prime = vocabulary.prime = using.ending(model, training)
     assert model.get_state()[0][1] == 2
     assert 64 <= len(prime) <= 128 and prime == training[-len(prime) :].tolist()
-    assert prime[0] != 0 and using.log_probabilities(model, np.array(prime))[0].mean() > -2
+    assert prime[0] != 0 and using.log_probabilities(model, np.array(prime)).mean() > -2
     model.save_params(weights, vocabulary)
     assert using.open_model(weights)[1].prime == prime
     assert perplexity_in(ok(capsys, "eval", weights, text)) < 5
