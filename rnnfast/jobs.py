@@ -371,7 +371,7 @@ class _Run:
             signum = received[0]
             why = "interrupted" if signum == signal.SIGINT else "terminated"
         else:
-            signum, why = None, f"stdout is gone ({self.write.gone})"
+            signum, why = None, f"stdout is gone ({self.write.gone.strerror})"
         raise Stop(f"{why}; to go on: {self.resume_command()}", signum)
 
 
