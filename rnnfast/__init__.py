@@ -4,17 +4,25 @@
 scripts. Every layer is also here by name; rnnfast.kernels explains devices.
 """
 
+try:
+    from rnnfast.kernels import (
+        device,
+        devices,
+        get_device,
+        get_num_threads,
+        set_device,
+        set_float32_matmul_precision,
+        set_num_threads,
+        show_config,
+    )
+except ValueError as error:  # RNNFAST_NUM_THREADS or RNNFAST_SIMD, read when the kernels load
+    import os
+    import sys
+
+    if os.path.basename(sys.argv[0]) == "rnnfast" or sys.orig_argv[1:3] == ["-m", "rnnfast"]:
+        sys.exit(f"rnnfast: {error}")  # the command: one line instead of a traceback
+    raise
 from rnnfast.functions import cross_entropy_error, relu, sigmoid, softmax
-from rnnfast.kernels import (
-    device,
-    devices,
-    get_device,
-    get_num_threads,
-    set_device,
-    set_float32_matmul_precision,
-    set_num_threads,
-    show_config,
-)
 from rnnfast.layers import (
     Affine,
     Dropout,

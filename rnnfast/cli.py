@@ -1,31 +1,53 @@
 """The command line: arguments and exit codes; the work is done in jobs.py and using.py.
 
-0 done, 1 failed (one line on stderr says why), 2 wrong usage, 130 interrupted by Ctrl-C.
+0 done, 1 failed (one line on stderr says why), 2 wrong usage, 130 interrupted by Ctrl-C, 143 by
+SIGTERM.
 """
 
 import argparse
+import io
 import math
 import os
+import signal
 import sys
+import warnings
 
 from rnnfast import __version__, inside, jobs, using
 from rnnfast.corpora import CORPORA
+from rnnfast.trainer import PerplexityWarning
 
 
 def main(argv=None):
     """Run one command and return its exit code."""
+    if sys.stderr is None:
+        sys.stderr = io.StringIO()  # closed: there is nobody to tell
+    if sys.stdout is None:
+        print("rnnfast: stdout is closed; /dev/null takes what nobody reads", file=sys.stderr)
+        return 1
     options = vars(_parser().parse_args(argv))
     run = options.pop("run")
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # generated text may not fit the terminal
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        warnings.simplefilter("always", PerplexityWarning)
+        code = _run(run, options)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the last flush is quiet
+    return code
+
+
+def _run(run, options):
     try:
         run(**options)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        print("rnnfast: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the last flush is quiet
+    except KeyboardInterrupt as error:
+        print(f"rnnfast: {_one_line(error) if str(error) else 'interrupted'}", file=sys.stderr)
+        signum = getattr(error, "signum", signal.SIGINT)
+        return 1 if signum is None else 128 + signum
+    except BrokenPipeError:  # whoever read has seen enough
         return 1
     except (OSError, ValueError, RuntimeError, ModuleNotFoundError, MemoryError) as error:
         print(f"rnnfast: {_one_line(error)}", file=sys.stderr)
@@ -35,8 +57,12 @@ def main(argv=None):
 
 def _one_line(error):
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+        return f"{os.fsdecode(error.filename) or 'the empty name'}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _warn(message, *where):
+    print(f"rnnfast: warning: {_one_line(message)}", file=sys.stderr)
 
 
 def _parser():
@@ -75,7 +101,8 @@ def _train(commands):
         jobs.train,
         "train a language model on a text",
         "Train a recurrent language model on a text by truncated BPTT, report its perplexity on "
-        "text it has not seen, and print some text that it generates. Ctrl-C stops and saves.",
+        "text it has not seen, and print some text that it generates. Ctrl-C and SIGTERM save a "
+        "checkpoint and print the command that goes on; generate, eval and score read it, too.",
     )
     usual = jobs.Settings()
 
@@ -92,13 +119,20 @@ def _train(commands):
     what = "UTF-8 text; without it: Python's own documentation"
     group.add_argument("file", nargs="?", metavar="FILE", help=what)
     choice(group, "level", tuple(using.UNITS), "what a token is")
-    option(group, "min-count", _count, "N", "rarer tokens count as unknown")
+    what = "rarer tokens count as unknown, so that the model learns a token for what it never saw"
+    option(group, "min-count", _count, "N", what)
     what = "text to measure progress on: the weights of the best epoch are kept"
     option(group, "valid", str, "FILE", what, "the last 5%% of the text are held out")
     option(group, "test", str, "FILE", "text to evaluate the trained model on", "none")
     option(group, "out", str, "DIR", "folder for weights, checkpoint, log, curve", "rnnfast-out")
-    what = "go on from the checkpoint in DIR, with its settings; more --epochs may be given"
-    group.add_argument("--resume", action="store_true", help=what)
+    free = ", ".join(f"--{name.replace('_', '-')}" for name in jobs.FREE)
+    batch = " and ".join(f"--{name.replace('_', '-')}" for name in jobs.BATCH)
+    what = "go on from the checkpoint in DIR, with its settings but for those of "
+    what += f"{free} that are given, and between two epochs those of {batch}"
+    again = group.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help=what)
+    what = "start anew in a DIR that holds a run; its weights stay until there are new ones"
+    again.add_argument("--force", action="store_true", help=what)
     group.add_argument(
         "--plot",
         action=argparse.BooleanOptionalAction,
@@ -127,6 +161,8 @@ def _train(commands):
     option(group, "epochs", _count, "N", "times through the text")
     option(group, "batch-size", _count, "N", "samples in parallel")
     option(group, "time-size", _count, "N", "steps of BPTT")
+    what = "each sample starts from a zero state once in N iterations; 0, the book's way: never"
+    option(group, "restart-every", _natural, "N", what)
     choice(group, "optimizer", tuple(jobs.RULES), "update rule")
     rates = ", ".join(f"{name} {rate}" for name, (_, rate) in jobs.RULES.items())
     option(group, "lr", _positive, "X", "learning rate", rates)
@@ -145,7 +181,8 @@ def _eval(commands):
         using.evaluate_file,
         "print a model's perplexity on a text",
         "Print the perplexity of a text under a trained model (for characters, bits per character "
-        "too). As in the book, batch losses are averaged and a tail that fills none is dropped.",
+        "too) and its accuracy. As in the book, batch losses are averaged and a tail that fills "
+        "none is dropped.",
     )
     _model(command)
     command.add_argument("file", metavar="FILE", help="UTF-8 text")
@@ -155,6 +192,8 @@ def _eval(commands):
     command.add_argument(
         "--time-size", type=_count, metavar="N", help=f"steps at a time (default: {time})"
     )
+    _prime(command)
+    _unknown(command)
     _vocabulary(command)
 
 
@@ -169,6 +208,8 @@ def _score(commands):
     )
     _model(command)
     command.add_argument("text", metavar="TEXT", help="the text itself; - reads it from stdin")
+    _prime(command)
+    _unknown(command)
     _vocabulary(command)
 
 
@@ -183,6 +224,7 @@ def _generate(commands):
     _model(command)
     option = command.add_argument
     option("--prompt", metavar="TEXT", help="text to go on from (default: the start of a line)")
+    _prime(command)
     option("--length", type=_count, metavar="N", help="tokens to draw (default: 400)")
     what = "below 1 the likely becomes likelier; 0 takes the likeliest (default: "
     temperature = f"{what}{using.TEMPERATURE})"
@@ -194,6 +236,7 @@ def _generate(commands):
     option("--stop", type=_text, metavar="TEXT", help="end after this text")
     what = "token that is never drawn, as the unknown one; may be repeated"
     option("--skip", action="append", metavar="TOKEN", help=what)
+    _unknown(command)
     _vocabulary(command)
 
 
@@ -261,11 +304,25 @@ def _cells(commands):
     option("--unit", type=_natural, metavar="N", help="this unit, whatever it follows")
     option("--layer", type=_natural, metavar="N", help="of this recurrent layer (default: 0)")
     option("--html", metavar="FILE", help="page to write")
+    _unknown(command)
     _vocabulary(command)
 
 
 def _model(command, **more):
     command.add_argument("model", metavar="MODEL", help="weight file (.safetensors)", **more)
+
+
+def _prime(command):
+    what = "text that stands before, which the model reads first; @FILE: the last "
+    what += f"{using.PRIME} tokens of a file, '' nothing (default: the end of the training text, "
+    what += "if the weight file has it from `rnnfast train`)"
+    command.add_argument("--prime", metavar="TEXT", help=what)
+
+
+def _unknown(command):
+    what = "leave characters and words that the model does not know out, or map them to its token "
+    what += "for the unknown, else to a space (default: that token, if it has one)"
+    command.add_argument("--unknown", choices=("skip", "map"), help=what)
 
 
 def _vocabulary(command):

@@ -21,6 +21,8 @@ class Vocabulary:
     """The distinct tokens of a text, numbered; `tokens` lists them, `token_to_id` finds them.
 
     unknown: the token, one of them, that stands for all others; None makes those a ValueError.
+    prime: a list of ids, of a text that a model of this vocabulary may read before any other, where
+    a zero state is none that it knows; weight files keep it.
     """
 
     level = ""  # what a token is: "char" or "word"
@@ -37,6 +39,7 @@ class Vocabulary:
         if unknown is not None and unknown not in self.token_to_id:
             raise ValueError(f"{name}: unknown must be one of the tokens, got {unknown!r}")
         self.unknown = unknown
+        self.prime = []
 
     @classmethod
     def from_text(cls, text, *, unknown=None, min_count=1):
@@ -68,18 +71,43 @@ class Vocabulary:
     def __len__(self):
         return len(self.tokens)
 
-    def encode(self, text):
-        """Text -> int32 ids. ValueError names a token that is not known, unless `unknown` is."""
+    @property
+    def stand_in(self):
+        """The token as which encode(text, "map") reads what is not known, None if there is none.
+
+        `unknown`; where that is None <unk> or U+FFFD if the text had it, else for characters a
+        space.
+        """
+        for token in (self.unknown, self.default_unknown, " "):
+            if token in self.token_to_id:
+                return token
+        return None
+
+    def encode(self, text, unknown=None):
+        """Text -> int32 ids. ValueError names a token that is not known, unless `unknown` is.
+
+        unknown: what becomes of such tokens whatever the vocabulary says: "skip" leaves them out,
+        "map" reads them as the vocabulary's `stand_in`.
+        """
         if not isinstance(text, str):
             raise TypeError(f"encode: text must be a str, got {type(text).__name__}")
+        if unknown not in (None, "skip", "map"):
+            raise ValueError(f"encode: unknown must be None, 'skip' or 'map', got {unknown!r}")
         tokens = self.split(text)
-        if self.unknown is not None:
-            get, unknown = self.token_to_id.get, self.token_to_id[self.unknown]
-            return np.fromiter((get(token, unknown) for token in tokens), np.int32, len(tokens))
+        if unknown == "skip":
+            tokens = [token for token in tokens if token in self.token_to_id]
+        token = self.unknown if unknown is None else self.stand_in
+        if token is not None:
+            get, stand_in = self.token_to_id.get, self.token_to_id[token]
+            return np.fromiter((get(token, stand_in) for token in tokens), np.int32, len(tokens))
         try:
             return np.fromiter(map(self.token_to_id.__getitem__, tokens), np.int32, len(tokens))
         except KeyError as error:
             raise ValueError(self._not_known(error.args[0], tokens)) from None
+
+    def count_unknown(self, text):
+        """How many of a text's tokens are not known."""
+        return sum(token not in self.token_to_id for token in self.split(text))
 
     def _not_known(self, token, tokens):
         what = {"char": "character"}.get(self.level, self.level)

@@ -166,12 +166,13 @@ def _vocabulary(name, value):
 
 
 _weights = record(
-    ("level", "unknown"),
+    ("level", "unknown", "prime"),
     model=text,
     sizes=mapping(_scalar),
     vocabulary=maybe(_vocabulary),
     level=one_of("char", "word"),
     unknown=maybe(text),
+    prime=maybe(list_of(integer(0))),
 )
 
 
@@ -181,6 +182,9 @@ def weights(name, header):
     unknown, tokens = header.get("unknown"), header["vocabulary"]
     if unknown is not None and tokens is not None and unknown not in tokens:
         raise wrong("unknown", "one of the vocabulary", unknown)
+    prime = header.get("prime") or [-1]
+    if tokens is not None and max(prime) >= len(tokens):
+        raise wrong("prime", f"ids of a vocabulary of {len(tokens)}", max(prime))
 
 
 def _optimizer_number(name, value):
@@ -194,7 +198,6 @@ _progress = record(
     iter=integer(0),
     total=number,
     count=integer(0),
-    seconds=number,
     size=mapping(integer(0)),
 )
 # RnnlmTrainer has time_idx and ppl_list, Trainer loss_list
@@ -206,6 +209,8 @@ _checkpoint = record(
     progress=maybe(_progress),
     current_epoch=integer(0),
     eval_interval=maybe(integer(1)),
+    max_iter=maybe(integer(1)),
+    seconds=number,
     recurrent=integer(0),
     dropout=list_of(row(integer(0), maybe(row(integer(0, 2**64 - 1), integer(0, 2**64 - 1))))),
     time_idx=maybe(integer(0)),
@@ -216,9 +221,11 @@ checkpoint = record(("extra",), checkpoint=_checkpoint, extra=anything)  # of a 
 # What `rnnfast train` adds to its checkpoints
 training = record(
     settings=mapping(anything),
-    text=text,
+    texts=row(*[maybe(text)] * 3),  # digests
     best=number,
-    curve=list_of(number),
+    curve=list_of(row(number, number)),
+    valid=list_of(row(number, number)),
+    lowest=number,
     log_bytes=integer(0),
 )
 

@@ -3,16 +3,19 @@
 The header is one JSON object under the metadata key `rnnfast`:
 
     {"format": 1, "model": "Rnnlm", "sizes": {"vocab_size": 103, ...},
-     "vocabulary": ["a", ...], "level": "char", "unknown": null}
+     "vocabulary": ["a", ...], "level": "char", "unknown": null, "prime": [17, ...]}
 
-`vocabulary` is null where a model has none. Files are recognised by what is in them: those that
-the book's save_params pickles are read too, by a reader that can make arrays and nothing else.
+`vocabulary` is null where a model has none, `prime` ids of a text that it may read before others,
+or null. Files are recognised by what is in them: those that the book's save_params pickles are read
+too, by a reader that can make arrays and nothing else.
 """
 
 import contextlib
+import errno
 import json
 import os
 import sys
+import tempfile
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +32,7 @@ class Weights(NamedTuple):
     vocabulary: list | None  # its tokens; when saving also a rnnfast.data vocabulary
     level: str = "char"  # what a token is, "char" or "word"
     unknown: str | None = None  # the token that stands for all others
+    prime: list | None = None  # ids of a text that the model may read before others
 
 
 def cache_folder():
@@ -50,12 +54,25 @@ def write_atomically(path, data):
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = path  # that the disk is full is said without a name
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = path, None  # not the temporary one, or none
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
     _sync_folder(os.path.dirname(path) or ".")
+
+
+def check_writable(path):
+    """OSError, naming `path`, where a file cannot be written there; what is there stays."""
+    path = os.fspath(path)
+    folder = os.path.dirname(path) or "."
+    if not path or os.path.isdir(path) or not os.path.isdir(folder):
+        code = errno.EISDIR if path and os.path.isdir(path) else errno.ENOENT
+        raise OSError(code, os.strerror(code), path)
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, path) from None
 
 
 def save_weights(path, weights):
@@ -67,23 +84,31 @@ def save_weights(path, weights):
     path = os.fspath(path)
     if path.lower().endswith((".pkl", ".pickle")):
         raise ValueError(f"{path}: weights are saved as .safetensors, pickles are only read")
-    vocabulary = weights.vocabulary
+    save_arrays(path, weights.params, model_header(path, *weights[1:]))
+
+
+def model_header(path, model, sizes, vocabulary, level="char", unknown=None, prime=None):
+    """What a file says of a model: the fields of `Weights` without the arrays.
+
+    ValueError, naming `path`, for what could not be read again.
+    """
     header = {
-        "model": weights.model,
-        "sizes": weights.sizes,
+        "model": model,
+        "sizes": sizes,
         "vocabulary": getattr(vocabulary, "tokens", vocabulary),
-        "level": getattr(vocabulary, "level", weights.level),
-        "unknown": getattr(vocabulary, "unknown", weights.unknown),
+        "level": getattr(vocabulary, "level", level),
+        "unknown": getattr(vocabulary, "unknown", unknown),
+        "prime": list(map(int, getattr(vocabulary, "prime", prime) or ())) or None,
     }
     try:
         headers.weights("", json.loads(json.dumps(header)))
     except headers.Wrong as error:
         raise ValueError(f"{path}: weights that could not be read again ({error})") from None
-    save_arrays(path, weights.params, header)
+    return header
 
 
 def load_weights(path):
-    """Read `Weights` from `path`.
+    """Read `Weights` from `path`, a weight file or a checkpoint of one of rnnfast's models.
 
     OSError if it cannot be read, ValueError if it is damaged or was not written by rnnfast.
     """
@@ -97,13 +122,17 @@ def load_header(path):
 
 def _weights(path, params, header):
     if "checkpoint" in header:
-        raise ValueError(
-            f"{path}: a checkpoint, which `rnnfast train --resume` reads; the weights are in the "
-            "file beside it"
-        )
+        if "model" not in header:
+            raise ValueError(f"{path}: a checkpoint of a model that is not one of rnnfast's")
+        inside = "params/"  # beside the optimiser's and the state
+        params = {
+            name.removeprefix(inside): array
+            for name, array in params.items()
+            if name.startswith(inside)
+        }
     names = ("model", "sizes", "vocabulary")
-    level, unknown = header.get("level", "char"), header.get("unknown")
-    return Weights(params, *(header[name] for name in names), level, unknown)
+    rest = header.get("level", "char"), header.get("unknown"), header.get("prime")
+    return Weights(params, *(header[name] for name in names), *rest)
 
 
 def save_arrays(path, arrays, header):
@@ -160,6 +189,8 @@ def _checked_header(path, source, size):
         else:
             what = "damaged checkpoint"
             headers.checkpoint("", header)
+            if "model" in header:  # one of rnnfast's
+                headers.weights("", header)
     except headers.Wrong as error:
         raise ValueError(f"{path}: {what} ({error})") from None
     return header

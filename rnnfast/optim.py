@@ -7,12 +7,17 @@ by NumPy.
 
 Every optimiser has `update(params, grads)`, both lists in the same order, and `state_dict()`, a
 plain dict of numbers and lists of arrays from which `load_state_dict` goes on exactly.
+
+A learning rate is a finite number from 0 up, what a running mean keeps of itself (momentum,
+decay_rate, beta1, beta2) one in [0, 1); others are a TypeError or a ValueError, when an optimiser
+is made, in `load_state_dict` and in `update`.
 """
 
 import math
 
 import numpy as np
 
+from rnnfast import checks
 from rnnfast.checks import FLOATS, is_array, is_cupy, is_numpy, place, plain, writeable
 from rnnfast.kernels import load, resolve
 from rnnfast.reference import ops as numpy_ops
@@ -26,6 +31,25 @@ class _Optimizer:
 
     numbers = ("lr",)
     arrays = ()
+
+    def __init__(self, **numbers):
+        for name in self.numbers:
+            setattr(self, name, self._checked(name, numbers.get(name, 0)))
+        for name in self.arrays:
+            setattr(self, name, None)
+
+    def _checked(self, name, value):
+        """value as one of `numbers`, a Python float (iter: an int)."""
+        owner = type(self).__name__
+        if name == "iter":
+            if (value := checks.integer(owner, name, value)) < 0:
+                raise ValueError(f"{owner}: iter must be from 0 up, got {value}")
+            return value
+        value = checks.number(owner, name, value)
+        limit, wanted = (math.inf, "finite, from 0 up") if name == "lr" else (1, "in [0, 1)")
+        if not 0 <= value < limit:
+            raise ValueError(f"{owner}: {name} must be {wanted}, got {value}")
+        return value
 
     def state_dict(self):
         """The numbers and copies of the arrays (lists of NumPy arrays, or None), by name."""
@@ -42,9 +66,10 @@ class _Optimizer:
         if not isinstance(state, dict) or state.keys() != expected:
             found = sorted(state) if isinstance(state, dict) else type(state).__name__
             raise ValueError(f"{name}: state must have {sorted(expected)}, got {found}")
-        for key in self.numbers:
-            if isinstance(state[key], bool) or not isinstance(state[key], (int, float)):
-                raise ValueError(f"{name}: {key} must be a number, got {state[key]!r}")
+        try:
+            numbers = {key: self._checked(key, state[key]) for key in self.numbers}
+        except TypeError as error:
+            raise ValueError(str(error)) from None
         lists = [state[key] for key in self.arrays]
         if any(arrays is None for arrays in lists):
             fits = all(arrays is None for arrays in lists)
@@ -53,13 +78,15 @@ class _Optimizer:
             fits = all(row == shapes[0] and None not in row for row in shapes)
         if not fits:
             raise ValueError(f"{name}: {', '.join(self.arrays)} must be equal lists of arrays")
-        for key in self.numbers:
-            setattr(self, key, state[key])
+        for key, value in numbers.items():
+            setattr(self, key, value)
         for key, arrays in zip(self.arrays, lists, strict=True):
             setattr(self, key, None if arrays is None else [array.copy() for array in arrays])
 
     def _each(self, params, grads):
         """(param, grad, its arrays ...) of every parameter, checked; the arrays start at zero."""
+        for name in self.numbers:
+            self._checked(name, getattr(self, name))  # they may have been assigned to
         params, grads = remove_duplicate(params, grads)
         for param in params:
             if is_array(param) and not writeable(param):
@@ -81,7 +108,7 @@ class SGD(_Optimizer):
     """p -= lr * g"""
 
     def __init__(self, lr=0.01):
-        self.lr = lr
+        super().__init__(lr=lr)
 
     def update(self, params, grads):
         for param, grad in self._each(params, grads):
@@ -95,9 +122,7 @@ class Momentum(_Optimizer):
     arrays = ("v",)
 
     def __init__(self, lr=0.01, momentum=0.9):
-        self.lr = lr
-        self.momentum = momentum
-        self.v = None
+        super().__init__(lr=lr, momentum=momentum)
 
     def update(self, params, grads):
         for param, grad, v in self._each(params, grads):
@@ -112,8 +137,7 @@ class AdaGrad(_Optimizer):
     arrays = ("h",)
 
     def __init__(self, lr=0.01):
-        self.lr = lr
-        self.h = None
+        super().__init__(lr=lr)
 
     def update(self, params, grads):
         for param, grad, h in self._each(params, grads):
@@ -128,9 +152,7 @@ class RMSprop(_Optimizer):
     arrays = ("h",)
 
     def __init__(self, lr=0.01, decay_rate=0.99):
-        self.lr = lr
-        self.decay_rate = decay_rate
-        self.h = None
+        super().__init__(lr=lr, decay_rate=decay_rate)
 
     def update(self, params, grads):
         for param, grad, h in self._each(params, grads):
@@ -146,12 +168,7 @@ class Adam(_Optimizer):
     arrays = ("m", "v")
 
     def __init__(self, lr=0.001, beta1=0.9, beta2=0.999):
-        self.lr = lr
-        self.beta1 = beta1
-        self.beta2 = beta2
-        self.iter = 0
-        self.m = None
-        self.v = None
+        super().__init__(lr=lr, beta1=beta1, beta2=beta2)
 
     def update(self, params, grads):
         each = self._each(params, grads)
@@ -168,8 +185,10 @@ OPTIMIZERS = {cls.__name__: cls for cls in (SGD, Momentum, AdaGrad, RMSprop, Ada
 def clip_grads(grads, max_norm):
     """Scale all gradients in place so that their common 2-norm is at most `max_norm`.
 
-    Returns the norm before clipping, summed in float64.
+    Returns the norm before clipping, summed in float64. ValueError unless max_norm is above 0.
     """
+    if not checks.number("clip_grads", "max_norm", max_norm) > 0:
+        raise ValueError(f"clip_grads: max_norm must be positive, got {max_norm}")
     total = sum(_column(grad).sum_of_squares(grad) for grad in grads) ** 0.5
     rate = max_norm / (total + 1e-6)
     if is_cupy(rate):

@@ -16,8 +16,18 @@ def save_perplexity(path, perplexities, eval_interval, ylim=None):
 
     ModuleNotFoundError, naming the extra, without matplotlib.
     """
+    xs = [1 + k * eval_interval for k in range(len(perplexities))]
+    curves = {"training": (xs, [float(ppl) for ppl in perplexities])}
+    save_curves(path, curves, "Perplexity", ylim=ylim, xlabel="iteration")
+
+
+def save_curves(path, curves, title, measure="perplexity", *, ylim=None, xlabel="epoch"):
+    """Write a PNG of curves over epochs: name -> (epochs, values), those without values left out.
+
+    An epoch's end is a whole number. ModuleNotFoundError, naming the extra, without matplotlib.
+    """
     picture = figure(7, 4)
-    _draw_curve(picture.add_subplot(), perplexities, eval_interval, ylim, "perplexity")
+    _draw_curves(picture.add_subplot(), curves, title, measure, ylim, xlabel)
     save(picture, path)
 
 
@@ -33,23 +43,32 @@ def save(figure, path, dpi=120):
     write_atomically(path, png.getvalue())
 
 
-def show_curve(values, eval_interval, ylim=None, measure="perplexity"):
+def show_curve(epochs, values, ylim=None, measure="perplexity"):
     """Show the curve of a "perplexity" or a "loss" in a window, as the book's trainers do."""
     pyplot = _matplotlib("matplotlib.pyplot")
-    _draw_curve(pyplot.gca(), values, eval_interval, ylim, measure)
+    curves = {"training": (epochs, values)}
+    _draw_curves(pyplot.gca(), curves, measure.capitalize(), measure, ylim, "epoch")
     pyplot.show()
 
 
-def _draw_curve(axes, values, eval_interval, ylim, measure):
-    axes.plot(list(map(float, values)))  # losses may lie on a GPU
-    axes.set_xlabel(f"evaluation (every {eval_interval} iterations)")
-    axes.set_ylabel(measure)
+MARKED = 30  # values up to which each is marked: a line of a single one could not be seen
+
+
+def _draw_curves(axes, curves, title, measure, ylim, xlabel):
+    for name, (xs, values) in curves.items():
+        if len(values):
+            axes.plot(xs, values, marker="o" if len(values) <= MARKED else "", ms=4, label=name)
+    axes.set(title=title, xlabel=xlabel, ylabel=measure)
+    axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
+    if len(axes.lines) > 1:
+        axes.legend()
+    if not axes.lines:
+        axes.text(0.5, 0.5, "no evaluation yet", transform=axes.transAxes, ha="center")
     if ylim is not None:
         axes.set_ylim(*ylim)
-    elif (
-        measure == "perplexity"
-    ):  # from the vocabulary's size down to a few: a logarithm shows both
+    elif measure == "perplexity":
+        # from the vocabulary's size down to a few: a logarithm shows both
         axes.set_yscale("log", base=2)
         axes.yaxis.set_major_formatter("{x:g}")
 

@@ -56,7 +56,7 @@ def generate(
     else:
         prompts = [_ids("generate", "start_ids", start_ids, V)]
         rngs = [generator("generate", rng)]
-    with _own_state(model), frozen(model):
+    with own_state(model), frozen(model):
         drawn = _draw_batch(model, prompts, sample_size, choose, stop, rngs)
     return drawn if _is_batch(start_ids) else drawn[0]
 
@@ -268,9 +268,11 @@ def _id_set(owner, name, ids, V):
 def frozen(model):
     """Within the block every layer's weights are laid out once; then it is as frozen as before.
 
-    A model whose layers cannot be frozen is left alone.
+    Only rnnfast's own models tell their layers that nothing is trained; all others, such as the
+    book's, whose predict calls forward(xs) of their layers, are left alone.
     """
-    layers = [layer for layer in getattr(model, "layers", ()) if hasattr(layer, "freeze")]
+    own = model.layers if hasattr(model, "next_scores") else ()
+    layers = [layer for layer in own if hasattr(layer, "freeze")]
     thawed = [layer for layer in layers if not layer.frozen]
     try:
         for layer in thawed:
@@ -282,8 +284,8 @@ def frozen(model):
 
 
 @contextmanager
-def _own_state(model):
-    """The model's state is put aside."""
+def own_state(model):
+    """Within the block a model's state may be anything; then it is as it was before."""
     state = model.get_state()
     try:
         yield

@@ -12,14 +12,15 @@ import signal
 import sys
 import threading
 import time
-from contextlib import contextmanager, nullcontext
+import warnings
+from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from rnnfast import checks, data, headers, io, plot
-from rnnfast.optim import _address, clip_grads, remove_duplicate
+from rnnfast.optim import clip_grads, remove_duplicate
 from rnnfast.sampling import frozen
 
 
@@ -32,7 +33,7 @@ class Step(NamedTuple):
     loss: float  # mean cross entropy of this batch, nats
     grad_norm: float | None  # before clipping; None without max_grad
     perplexity: float | None  # over the iterations since the last one; None between evaluations
-    seconds: float  # since fit began
+    seconds: float  # of training so far, over all fits and resumed runs
 
 
 class _Trainer:
@@ -51,6 +52,8 @@ class _Trainer:
         self.write = write or partial(print, flush=True)
         self.eval_interval = None
         self.current_epoch = 0
+        self.max_iter = None  # iterations of an epoch
+        self.seconds = 0.0
         self.stopped = False
         self._progress = None  # where the present or last fit is
         self._restored = False  # the next fit goes on from there
@@ -63,10 +66,16 @@ class _Trainer:
         """How many iterations of `max_iter` an epoch are done, over all fits."""
         return self.current_epoch * max_iter + (self._progress or {"iter": 0})["iter"]
 
-    def _begin(self, size, max_epoch, max_grad, eval_interval):
+    @property
+    def between_epochs(self):
+        """Whether no epoch is under way, so that a resumed fit may take batches of other sizes."""
+        now = self._progress
+        return now is None or now["iter"] in (0, self.max_iter)
+
+    def _begin(self, size, max_iter, max_epoch, max_grad, eval_interval):
         """Check what both fits take; size names what a resumed fit has to agree on.
 
-        -> whether this fit starts anew rather than from a checkpoint.
+        -> whether this fit starts with its first batch rather than where a checkpoint is.
         """
         count("fit", "max_epoch", max_epoch, least=0)
         if eval_interval is not None:
@@ -74,23 +83,38 @@ class _Trainer:
         if max_grad is not None and not checks.number("fit", "max_grad", max_grad) > 0:
             raise ValueError(f"fit: max_grad must be positive or None, got {max_grad}")
         if self._restored:
-            if self._progress["size"] != size:
-                wanted = self._progress["size"]
-                raise ValueError(f"fit: the checkpoint was made with {wanted}, got {size}")
+            now = self._progress
+            fresh = now["size"] != size
+            if fresh:
+                self._resize(now["size"], size)
+                if now["iter"]:  # the epoch has ended
+                    now["epoch"] += 1
+                    now["iter"] = 0
+                    self.current_epoch += 1
             self._restored = False
-            fresh = False
         else:
-            self._progress = {"epoch": 0, "iter": 0, "total": 0.0, "count": 0, "seconds": 0.0}
-            self._progress["size"] = size
+            self._progress = {"epoch": 0, "iter": 0, "total": 0.0, "count": 0}
             fresh = True
+        self._progress["size"] = size
+        self.max_iter = max_iter
         self.eval_interval = eval_interval
         self.stopped = False
         return fresh
 
-    def _loop(self, batch, max_epoch, max_iter, max_grad, values):
+    def _resize(self, old, new):
+        """A resumed fit has batches of other sizes: ValueError unless an epoch begins."""
+        batches = ("batch_size", "time_size")
+        same = all(new[name] == old[name] for name in new if name not in batches)
+        if not (same and self.between_epochs):
+            raise ValueError(
+                f"fit: the checkpoint was made with {old}, got {new}; the sizes of a batch may "
+                f"change where an epoch begins, it is after iteration {self._progress['iter']}"
+            )
+
+    def _loop(self, batch, max_epoch, max_grad, values):
         """Train on batch(i); `values` collects what is evaluated."""
-        now = self._progress
-        start = time.monotonic() - now["seconds"]
+        now, max_iter = self._progress, self.max_iter
+        start = time.monotonic() - self.seconds
         while now["epoch"] < max_epoch:
             self._begin_epoch()
             while now["iter"] < max_iter:
@@ -99,7 +123,7 @@ class _Trainer:
                 now["iter"] += 1
                 now["total"] += loss
                 now["count"] += 1
-                now["seconds"] = time.monotonic() - start
+                self.seconds = time.monotonic() - start
                 ppl = None
                 if self.eval_interval is not None and i % self.eval_interval == 0:
                     value = self._value(now["total"] / now["count"])
@@ -108,11 +132,9 @@ class _Trainer:
                     ppl = value if self.measure == "perplexity" else None
                     self.write(
                         f"| epoch {self.current_epoch + 1} | iter {i + 1} / {max_iter} "
-                        f"| time {int(now['seconds'])}[s] | {self.measure} {value:.2f}"
+                        f"| time {int(self.seconds)}[s] | {self.measure} {value:.2f}"
                     )
-                step = Step(
-                    self.current_epoch + 1, i + 1, max_iter, loss, norm, ppl, now["seconds"]
-                )
+                step = Step(self.current_epoch + 1, i + 1, max_iter, loss, norm, ppl, self.seconds)
                 for callback in self.callbacks:
                     callback(step)
                 if self.stopped:
@@ -125,28 +147,57 @@ class _Trainer:
     def _begin_epoch(self):
         pass
 
+    def _curve(self, values):
+        """Epochs, for the x axis, and the values of their evaluations; floats of the host."""
+        if not values:
+            return [], []
+        at = [(i + 1) / self.max_iter for i in range(0, self.max_iter, self.eval_interval)]
+        xs = [k // len(at) + at[k % len(at)] for k in range(len(values))]
+        return xs, [float(value) for value in values]
+
     def _value(self, loss):
         return loss
 
     def _update(self, max_grad, xs, ts, lengths=None):
+        """One iteration -> its loss and gradient norm; RuntimeError where one is not finite.
+
+        On the CPU that is found before anything is updated; a GPU would have to be waited for.
+        """
         loss = self.model.forward(xs, ts, **_given(lengths))
+        if not checks.is_cupy(loss):
+            self._check_finite(loss, None)
         self.model.backward()
         params, grads = remove_duplicate(self.model.params, self.model.grads)
         norm = None if max_grad is None else clip_grads(grads, max_grad)
+        if not checks.is_cupy(norm):
+            self._check_finite(loss, norm)
         self.optimizer.update(params, grads)
-        return float(loss), None if norm is None else float(norm)  # both of the host
+        loss, norm = float(loss), None if norm is None else float(norm)  # both of the host
+        self._check_finite(loss, norm)
+        return loss, norm
+
+    def _check_finite(self, loss, norm):
+        if not (math.isfinite(loss) and math.isfinite(norm or 0.0)):
+            raise diverged(self.current_epoch + 1, self._progress["iter"] + 1, loss, norm)
 
     # Checkpoints
 
-    kept = ("current_epoch", "eval_interval")  # attributes that JSON can hold
+    kept = (
+        "current_epoch",
+        "eval_interval",
+        "max_iter",
+        "seconds",
+    )  # attributes that JSON can hold
 
-    def save_checkpoint(self, path, extra=None):
+    def save_checkpoint(self, path, extra=None, *, vocabulary=None):
         """Write all that further training depends on to `path`, a safetensors file.
 
         Weights, the optimiser's state, the recurrent state, dropout's counters, np.random's
         state, and where `fit` is; a callback may call it. extra: a JSON object of the caller's.
-        The file is replaced at once when it is complete: at any moment there is a whole one.
-        OSError, with the old file untouched, if it cannot be written.
+        A checkpoint of one of rnnfast's models is a weight file, too: models.load_model reads it,
+        with its vocabulary (one of rnnfast.data). The file is replaced at once when it is complete:
+        at any moment there is a whole one. OSError, with the old file untouched, if it cannot be
+        written.
         """
         arrays, header = self._model_state()
         arrays |= {f"params/{name}": param for name, param in self._named_params().items()}
@@ -165,30 +216,35 @@ class _Trainer:
             "progress": self._progress,
             **{name: getattr(self, name) for name in self.kept},
         }
-        io.save_arrays(path, arrays, {"checkpoint": header, "extra": extra})
+        whole = {"checkpoint": header, "extra": extra}
+        if hasattr(self.model, "sizes"):
+            whole |= io.model_header(path, type(self.model).__name__, self.model.sizes, vocabulary)
+        io.save_arrays(path, arrays, whole)
 
-    def load_checkpoint(self, path):
+    def load_checkpoint(self, path, *, optimizer=True):
         """Take over what `save_checkpoint` wrote -> its `extra`.
 
-        Model and optimiser have to be like those that were saved, by class and sizes. If a fit
-        was under way, the next `fit`, called with the same arguments, goes on where that was.
-        OSError if the file cannot be read; ValueError, and nothing changed, if it does not fit.
+        Model and optimiser have to be like those that were saved, by class and sizes. With
+        optimizer=False the trainer's own stays as it is, of whatever class. If a fit was under
+        way, the next `fit`, called with the same arguments, goes on where that was; where an epoch
+        begins it may be given other batches (an RnnlmTrainer's state is zero then). OSError if the
+        file cannot be read; ValueError, and nothing changed, if it does not fit.
         """
         arrays, whole = io.load_arrays(path)
         if "checkpoint" not in whole:
             raise ValueError(f"{path}: not a checkpoint")
         try:
-            self._take_over(path, arrays, whole["checkpoint"])
+            self._take_over(path, arrays, whole["checkpoint"], optimizer)
         except headers.Wrong as error:
             raise ValueError(f"{path}: damaged checkpoint ({error})") from None
         return whole.get("extra")
 
-    def _take_over(self, path, arrays, header):
+    def _take_over(self, path, arrays, header, with_optimizer):
         optimizer, state = header["optimizer"]
-        for what, saved, mine in [
-            ("trainer", header["trainer"], type(self).__name__),
-            ("optimiser", optimizer, type(self.optimizer).__name__),
-        ]:
+        pairs = [("trainer", header["trainer"], type(self).__name__)]
+        if with_optimizer:
+            pairs.append(("optimiser", optimizer, type(self.optimizer).__name__))
+        for what, saved, mine in pairs:
             if saved != mine:
                 raise ValueError(f"{path}: a checkpoint of the {what} {saved}, not {mine}")
         groups = {}
@@ -211,14 +267,16 @@ class _Trainer:
         states, dropout = self._checked_model_state(path, groups.get("state", {}), header)
         params = self._named_params(), groups.get("params", {}), path
         io.check_fits(*params)
-        state |= self._optimizer_arrays(groups.get("optimizer", {}))
-        try:
-            copy.copy(self.optimizer).load_state_dict(state)
-        except ValueError as error:
-            raise headers.Wrong(f"checkpoint.optimizer: {error}") from None
+        if with_optimizer:
+            state |= self._optimizer_arrays(groups.get("optimizer", {}))
+            try:
+                copy.copy(self.optimizer).load_state_dict(state)
+            except ValueError as error:
+                raise headers.Wrong(f"checkpoint.optimizer: {error}") from None
 
         io.copy_into(*params)  # the first to change anything
-        self.optimizer.load_state_dict(state)
+        if with_optimizer:
+            self.optimizer.load_state_dict(state)
         self._set_model_state(states, dropout)
         np.random.set_state(random)
         for name, value in kept.items():
@@ -237,7 +295,7 @@ class _Trainer:
         """The optimiser's arrays of a checkpoint as its state has them, one for each parameter."""
         params = {}  # each once, as the optimiser knows them
         for param in self.model.params:
-            params.setdefault((_address(param), *sorted(param.shape)), param)
+            params.setdefault(frozenset(map(checks.place, (param, param.T))), param)
         expected = [(param.shape, param.dtype) for param in params.values()]
         state, names = {}, self.optimizer.arrays
         for name in names:
@@ -352,18 +410,18 @@ class Trainer(_Trainer):
         max_iter = len(x) // batch_size
         if max_iter == 0:
             raise ValueError(f"fit: a batch of {batch_size} needs as many samples, got {len(x)}")
-        if self._begin(size, max_epoch, max_grad, eval_interval):
+        if self._begin(size, max_iter, max_epoch, max_grad, eval_interval):
             self._order = np.arange(len(x))
 
         def batch(i):
             rows = self._order[i * batch_size : (i + 1) * batch_size]
             return x[rows], t[rows], None if lengths is None else lengths[rows]
 
-        self._loop(batch, max_epoch, max_iter, max_grad, self.loss_list)
+        self._loop(batch, max_epoch, max_grad, self.loss_list)
 
     def plot(self, ylim=None):
         """Show the curve of the loss in a window; needs the `plot` extra."""
-        plot.show_curve(self.loss_list, self.eval_interval, ylim, "loss")
+        plot.show_curve(*self._curve(self.loss_list), ylim, "loss")
 
     def _check_order(self, progress, order):
         if progress is None and order is None:
@@ -410,11 +468,17 @@ class RnnlmTrainer(_Trainer):
         time_size=35,
         max_grad=None,
         eval_interval=20,
+        *,
+        restart_every=None,
     ):
         """Train on ids `xs` with targets `ts`, both (length,).
 
         Every `eval_interval` iterations (None: never) the perplexity since the last time goes
-        into `ppl_list` and is printed. ValueError if not even one batch fits into the text.
+        into `ppl_list` and is printed. restart_every: each sample begins again from a zero state
+        once in so many iterations, one sample after the other, so that the model learns to begin
+        a text; None, the book's way, never does that, and a model of few iterations may then be
+        far off where its state is zero. RuntimeError if the loss or the norm of the gradient is
+        not finite; ValueError if not even one batch fits into the text.
         """
         xs, ts = ids("fit", "xs", xs), ids("fit", "ts", ts)
         if len(xs) != len(ts):
@@ -430,18 +494,35 @@ class RnnlmTrainer(_Trainer):
                 f"fit: a batch of {batch_size} x {time_size} needs at least "
                 f"{batch_size * time_size} ids, got {len(xs)}"
             )
-        if self._begin(size, max_epoch, max_grad, eval_interval):
+        if restart_every is not None:
+            count("fit", "restart_every", restart_every)
+        resumed = self._restored
+        if self._begin(size, max_iter, max_epoch, max_grad, eval_interval):
             self.time_idx = 0
-            self.ppl_list = []
+            if not resumed:
+                self.ppl_list = []
+            else:
+                self.model.reset_state()  # that of samples which were cut elsewhere
 
         def batch(i):
+            if restart_every is not None:
+                self._restart(self.time_idx // time_size, restart_every)
             return self.get_batch(xs, ts, batch_size, time_size)
 
-        self._loop(batch, max_epoch, max_iter, max_grad, self.ppl_list)
+        self._loop(batch, max_epoch, max_grad, self.ppl_list)
+
+    def _restart(self, iteration, every):
+        """Set the state of each `every`th sample to zero, of other ones in each iteration."""
+        for layer in self.model.layers:
+            if getattr(layer, "stateful", False) and any(a is not None for a in layer.state):
+                state = [array.copy() for array in layer.state]
+                for array in state:
+                    array[-iteration % every :: every] = 0
+                layer.set_state(*state)
 
     def plot(self, ylim=None):
         """Show the perplexity curve in a window; needs the `plot` extra."""
-        plot.show_curve(self.ppl_list, self.eval_interval, ylim)
+        plot.show_curve(*self._curve(self.ppl_list), ylim)
 
     def _value(self, loss):
         return perplexity(loss)
@@ -472,20 +553,21 @@ class Plateau:
 class Checkpoint:
     """A callback that saves a trainer's checkpoint every `seconds` and at the end of an epoch.
 
-    extra: called at every save, gives the `extra` of save_checkpoint. every_epoch: whether it
-    saves at the last iteration of each epoch.
+    extra: called at every save, gives the `extra` of save_checkpoint; vocabulary: see there.
+    every_epoch: whether it saves at the last iteration of each epoch.
     """
 
-    def __init__(self, trainer, path, seconds=300.0, extra=lambda: None):
+    def __init__(self, trainer, path, seconds=300.0, extra=lambda: None, *, vocabulary=None):
         self.trainer = trainer
         self.path = path
         self.seconds = seconds
         self.extra = extra
+        self.vocabulary = vocabulary
         self.every_epoch = True
         self._last = time.monotonic()
 
     def save(self):
-        self.trainer.save_checkpoint(self.path, self.extra())
+        self.trainer.save_checkpoint(self.path, self.extra(), vocabulary=self.vocabulary)
         self._last = time.monotonic()
 
     def step(self, step):
@@ -502,12 +584,21 @@ def perplexity(loss):
         return math.inf
 
 
-def eval_perplexity(model, corpus, batch_size=10, time_size=35):
+class PerplexityWarning(UserWarning):
+    """A perplexity above the vocabulary's size: worse than taking every token to be as likely."""
+
+
+def eval_perplexity(model, corpus, batch_size=10, time_size=35, *, prime=None):
     """Perplexity on ids (length,): the state is carried, no activations are kept.
 
     As in the book, samples start at their own offsets, batch losses are averaged and a tail
-    that does not fill a batch is dropped. The model's state is zero before and after; its weights
-    are frozen meanwhile. ValueError if not even one batch fits.
+    that does not fill a batch is dropped. The model's state is zero before and after; the weights
+    of rnnfast's own models are frozen meanwhile. ValueError if not even one batch fits.
+
+    prime: ids (n,) that stand before the corpus. Each sample then begins with the state after them
+    and the n ids right before it, which do not count, instead of zero. A PerplexityWarning where
+    the result is above the number of ids: a model that was always trained from state to state may
+    need that.
     """
     # The book's own Rnnlm does not know the flag.
     flag = "train_flg" in inspect.signature(model.forward).parameters
@@ -516,23 +607,41 @@ def eval_perplexity(model, corpus, batch_size=10, time_size=35):
     def loss(xs, ts):
         return float(model.forward(xs, ts, **options))
 
-    with frozen(model) if flag else nullcontext():
-        return perplexity(
-            _mean_of_batches("eval_perplexity", model, corpus, batch_size, time_size, loss)
+    with frozen(model):
+        mean = _mean_of_batches(
+            "eval_perplexity", model, corpus, batch_size, time_size, loss, prime
+        )
+    ppl = perplexity(mean)
+    warn_if_blind(ppl, getattr(model, "vocab_size", math.inf), prime is not None)
+    return ppl
+
+
+def warn_if_blind(ppl, vocab_size, primed):
+    """A PerplexityWarning where a perplexity is above the vocabulary's size.
+
+    By more than a hundredth, which is what untrained models differ from it by.
+    """
+    if ppl > 1.01 * vocab_size:
+        begun = "" if primed else " (from a zero state; prime= and --prime give a text before it)"
+        warnings.warn(
+            f"perplexity {ppl:,.2f} is above the vocabulary's {vocab_size:,}: worse than a blind "
+            f"guess{begun}",
+            PerplexityWarning,
+            stacklevel=3,
         )
 
 
-def eval_accuracy(model, corpus, batch_size=10, time_size=35):
+def eval_accuracy(model, corpus, batch_size=10, time_size=35, *, prime=None):
     """How often the likeliest next id is the right one, from 0 to 1; else as eval_perplexity."""
 
     def share(xs, ts):
         return float((io.to_numpy(model.predict(xs)).argmax(axis=2) == ts).mean())
 
     with frozen(model):
-        return _mean_of_batches("eval_accuracy", model, corpus, batch_size, time_size, share)
+        return _mean_of_batches("eval_accuracy", model, corpus, batch_size, time_size, share, prime)
 
 
-def _mean_of_batches(owner, model, corpus, batch_size, time_size, measure):
+def _mean_of_batches(owner, model, corpus, batch_size, time_size, measure, prime):
     corpus = ids(owner, "corpus", corpus)
     xs, ts = corpus[:-1], corpus[1:]
     count(owner, "batch_size", batch_size)
@@ -546,11 +655,22 @@ def _mean_of_batches(owner, model, corpus, batch_size, time_size, measure):
     model.reset_state()
     total = 0.0
     try:
+        if prime is not None:
+            _read_before(model, xs, ids(owner, "prime", prime), batch_size, time_size)
         for i in range(max_iter):
             total += measure(*data.sequence_batch(xs, ts, batch_size, time_size, i * time_size))
     finally:
         model.reset_state()
     return total / max_iter
+
+
+def _read_before(model, xs, prime, batch_size, time_size):
+    """Let the model read `prime`, then what stands before each sample of sequence_batch."""
+    whole = np.concatenate((prime, xs))
+    offsets = np.arange(batch_size)[:, np.newaxis] * (len(xs) // batch_size)
+    for starts in (0 * offsets, offsets):
+        for i in range(0, len(prime), time_size):
+            model.predict(whole[starts + np.arange(i, min(i + time_size, len(prime)))])
 
 
 def eval_exact(model, xs, ts, batch_size=500, *, lengths=None):
@@ -650,9 +770,15 @@ class ProgressBar:
             self.bar.set_postfix(perplexity=f"{step.perplexity:.2f}", refresh=False)
         self.bar.update()
 
-    def write(self, line):
-        self.bar.write(line, file=sys.stdout)
-        sys.stdout.flush()
+    def write(self, line, file=None):
+        """Print a line, on stdout if no other file is named."""
+        file = file or sys.stdout
+        self.bar.write(line, file=file)
+        file.flush()
+
+    def warn(self, message, *where):
+        """A `warnings.showwarning`."""
+        self.write(f"rnnfast: warning: {message}", sys.stderr)
 
     def close(self):
         self.bar.close()
@@ -682,27 +808,84 @@ class JsonlLog:
 def check_divergence(step):
     """RuntimeError as soon as the perplexity or the gradient is no finite number."""
     if not (math.isfinite(perplexity(step.loss)) and math.isfinite(step.grad_norm or 0.0)):
-        raise RuntimeError(
-            f"training diverged at epoch {step.epoch}, iter {step.iter} (loss {step.loss}, "
-            f"gradient norm {step.grad_norm}); try a smaller learning rate"
-        )
+        raise diverged(step.epoch, step.iter, step.loss, step.grad_norm)
+
+
+class Diverged(RuntimeError):
+    """Training has left all bounds."""
+
+
+def diverged(epoch, iter, loss, norm):
+    """The error that says where training diverged."""
+    return Diverged(
+        f"training diverged at epoch {epoch}, iter {iter} (loss {loss}, gradient norm {norm}); "
+        "try a smaller learning rate"
+    )
+
+
+class Watch:
+    """A callback that knows how the loss of a language model of `vocab_size` tokens goes.
+
+    `loss` is its running mean over some ten iterations, `lowest` the lowest of these. It has
+    `risen` where it is half a nat above the lowest and above that of a blind guess, which no text
+    explains. RuntimeError after `patience` such iterations, and where check_divergence has one.
+    """
+
+    RISE = 0.5
+
+    def __init__(self, vocab_size, patience=100):
+        self.blind = math.log(vocab_size)
+        self.patience = patience
+        self.loss = self.lowest = math.inf
+        self._iterations = 0  # since it has risen
+
+    @property
+    def risen(self):
+        return self._iterations > 0
+
+    def step(self, step):
+        check_divergence(step)
+        self.loss = step.loss if self.loss == math.inf else 0.9 * self.loss + 0.1 * step.loss
+        self.lowest = min(self.lowest, self.loss)
+        high = self.loss > max(self.blind, self.lowest + self.RISE)
+        self._iterations = self._iterations + 1 if high else 0
+        if self._iterations >= self.patience:
+            raise diverged(step.epoch, step.iter, step.loss, step.grad_norm)
+
+
+class Stop(KeyboardInterrupt):
+    """A run that a signal ended, after all was saved; `signum` is its number, None for none."""
+
+    def __init__(self, message, signum):
+        super().__init__(message)
+        self.signum = signum
 
 
 @contextmanager
 def stop_on_interrupt(trainer):
-    """Within the block the first Ctrl-C is trainer.stop(); a second one interrupts at once."""
-    usual = signal.default_int_handler
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if not in_main_thread or signal.getsignal(signal.SIGINT) is not usual:
-        yield  # signals belong to somebody else
+    """Within the block the first Ctrl-C or SIGTERM is trainer.stop(); a second one ends at once.
+
+    Gives a list, into which the signal's number goes. A signal that has another handler keeps it.
+    """
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    received = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received  # signals are another thread's
         return
+    ours = {signum for signum, handler in usual.items() if signal.getsignal(signum) is handler}
+
+    def restore():
+        for signum in ours:
+            signal.signal(signum, usual[signum])
 
     def stop(signum, frame):
-        signal.signal(signal.SIGINT, usual)
+        restore()
+        received.append(signum)
         trainer.stop()
 
-    signal.signal(signal.SIGINT, stop)
+    for signum in ours:
+        signal.signal(signum, stop)
     try:
-        yield
+        yield received
     finally:
-        signal.signal(signal.SIGINT, usual)
+        restore()

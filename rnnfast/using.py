@@ -11,10 +11,12 @@ import numpy as np
 
 from rnnfast import corpora, data, inside, io, kernels, models, sampling
 from rnnfast.sampling import frozen
-from rnnfast.trainer import eval_accuracy, eval_perplexity
+from rnnfast.trainer import eval_accuracy, eval_perplexity, perplexity, warn_if_blind
 
 EVAL_BATCH, EVAL_TIME = 10, 35  # the book's
 SCORE_STEPS = 1024  # tokens whose scores are in memory at a time
+PRIME = 1024  # tokens at the end of a file that are read before another text
+LEAST = 64  # the same of a training text
 UNITS = {"char": "characters", "word": "words"}
 TEMPERATURE = 0.8
 
@@ -43,9 +45,8 @@ def open_model(path, vocabulary=None, level=None):
         )
     else:
         header = io.load_header(path)
-        if header.level not in data.VOCABULARIES:
-            raise ValueError(f"{path}: damaged rnnfast header (level {header.level!r})")
         found = data.VOCABULARIES[header.level](stored, header.unknown)
+        found.prime = header.prime or []
     size = model.sizes["vocab_size"]
     if len(found) != size:
         raise ValueError(
@@ -70,23 +71,90 @@ def _pickled_model(path):
     return model
 
 
-def evaluate_file(model, file, batch_size=None, time_size=None, vocabulary=None, level=None):
-    """Print loss, perplexity (bits per character) and accuracy of a model on a text."""
+def evaluate_file(
+    model,
+    file,
+    batch_size=None,
+    time_size=None,
+    *,
+    prime=None,
+    unknown=None,
+    vocabulary=None,
+    level=None,
+):
+    """Print loss, perplexity (bits per character) and accuracy of a model on a text.
+
+    prime: a text that stands before it, see eval_perplexity; "@FILE" the end of a file's, "" none,
+    None what the weight file has. unknown: what becomes of tokens that the model does not know,
+    "skip" or "map".
+    """
     model, vocabulary = open_model(model, vocabulary, level)
-    ids = load_ids(file, vocabulary)
-    ppl = evaluate(model, ids, batch_size, time_size)
-    accuracy = evaluate(model, ids, batch_size, time_size, eval_accuracy)
+    text = data.read_text(file)
+    ids = load_ids(file, vocabulary, unknown, text)
+    prime = prime_ids(prime, vocabulary, unknown)
+    prime = prime if len(prime) else None
+    ppl = evaluate(model, ids, batch_size, time_size, prime=prime)
+    accuracy = evaluate(model, ids, batch_size, time_size, eval_accuracy, prime=prime)
     unit = UNITS[vocabulary.level]
-    print(f"{file}: {len(ids):,} {unit}{_unknowns(vocabulary, ids)}")
+    print(f"{file}: {len(ids):,} {unit}{_unknowns(vocabulary, ids, text, unknown)}")
     print(f"loss: {math.log(ppl):.4f}, accuracy: {accuracy:.2%}")
     print(f"perplexity: {ppl:.2f}{bits(vocabulary.level, ppl)}")
 
 
-def _unknowns(vocabulary, ids):
+def _unknowns(vocabulary, ids, text, unknown):
+    """What became of the tokens that are not known, if there are any."""
+    if unknown is not None:
+        count = vocabulary.count_unknown(text)
+        done = "left out" if unknown == "skip" else f"read as {vocabulary.stand_in!r}"
+        return f", {count:,} unknown ones {done}" if count else ""
     if vocabulary.unknown is None:
         return ""
     count = int((ids == vocabulary.token_to_id[vocabulary.unknown]).sum())
     return f", {count:,} of them {vocabulary.unknown}" if count else ""
+
+
+def encode(vocabulary, text, unknown=None, where=""):
+    """vocabulary.encode whose error, after `where`, says which option helps."""
+    try:
+        return vocabulary.encode(text, unknown)
+    except ValueError as error:
+        unit, stand_in = UNITS[vocabulary.level], vocabulary.stand_in
+        remedy = f"--unknown skip leaves unknown {unit} out"
+        if stand_in is not None:
+            remedy += f", --unknown map reads them as {stand_in!r}"
+        remedy += "; `rnnfast train --min-count 2` teaches a model a token for them"
+        raise ValueError(f"{where}{error}: {remedy}") from None
+
+
+def prime_ids(prime, vocabulary, unknown=None):
+    """The ids that a model reads before a text: those of `prime`, "@FILE" the last of a file's.
+
+    None: those that its weight file has, as `rnnfast train` leaves them there.
+    """
+    if prime is None:
+        return np.array(vocabulary.prime, np.int32)
+    if prime.startswith("@"):
+        file = prime[1:]
+        return encode(vocabulary, data.read_text(file), unknown, f"{file}: ")[-PRIME:]
+    return encode(vocabulary, prime, unknown, "--prime: ")
+
+
+def ending(model, ids):
+    """The end of ids (length,), a text, for a model to read before another: a list of 64 to 128.
+
+    A model of few iterations may run off at some token if its state is zero, and not come back. So
+    that beginning is taken after which the next 64 ids surprise it least. The model's state stays.
+    """
+    T = min(LEAST, len(ids))
+    starts = list(range(len(ids) - T, max(len(ids) - 2 * LEAST, 0) - 1, -(LEAST // 8)))
+    rows = np.stack([ids[start : start + T] for start in starts])
+    with sampling.own_state(model):
+        model.reset_state()
+        scores = model.predict(rows[:, :-1]).astype(np.float64)[:, T // 2 :]
+    scores -= scores.max(axis=2, keepdims=True)
+    right = np.take_along_axis(scores, rows[:, 1 + T // 2 :, np.newaxis], axis=2)[:, :, 0]
+    losses = np.log(np.exp(scores).sum(axis=2)) - right
+    return ids[starts[losses.sum(axis=1).argmin()] :].tolist()
 
 
 def log_probabilities(model, ids):
@@ -94,7 +162,12 @@ def log_probabilities(model, ids):
 
     The model's state is zero before and after.
     """
-    found = []
+    return _scored(model, ids)[0]
+
+
+def _scored(model, ids):
+    """The same, and whether each of these ids was the likeliest: bool (n - 1,)."""
+    found, right = [np.empty(0)], [np.empty(0, bool)]
     model.reset_state()
     try:
         with frozen(model):
@@ -104,43 +177,66 @@ def log_probabilities(model, ids):
                 scores -= scores.max(axis=1, keepdims=True)
                 scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
                 found.append(scores[np.arange(len(ts)), ts])
+                right.append(scores.argmax(axis=1) == ts)
     finally:
         model.reset_state()
-    return np.concatenate([np.empty(0), *found])
+    return np.concatenate(found), np.concatenate(right)
 
 
-def _beginning(vocabulary):
-    """What a text is taken to follow: the end of a line, if the vocabulary has that."""
+def _before(prime, vocabulary, unknown):
+    """The ids that a text is taken to follow, if the vocabulary has some.
+
+    A prime of the caller's; else that of the weight file, and the end of a line.
+    """
+    ids = prime_ids(prime, vocabulary, unknown)
     token = {"char": "\n", "word": data.EOS}[vocabulary.level]
-    return [vocabulary.token_to_id[token]] if token in vocabulary.token_to_id else []
+    if prime or token not in vocabulary.token_to_id:
+        return ids
+    return np.append(ids, np.int32(vocabulary.token_to_id[token]))
 
 
-def score(model, text, vocabulary=None, level=None):
+def _given(text):
+    """TEXT itself, or what stdin has for "-"."""
+    if text != "-":
+        return text
+    if sys.stdin is None:
+        raise ValueError("TEXT is - but stdin is closed")
+    return sys.stdin.read()
+
+
+def score(model, text, *, prime=None, unknown=None, vocabulary=None, level=None):
     """Print each token's log-probability given those before it, and the text's in total.
 
-    text: "-" reads it from stdin. The text is taken to follow the end of a line; where the
-    vocabulary does not have that, its first token is not scored.
+    text: "-" reads it from stdin. prime and unknown: as in evaluate_file. Without a prime of the
+    caller's the text is taken to follow the end of a line, too; if nothing is before it, its first
+    token is not scored.
     """
     model, vocabulary = open_model(model, vocabulary, level)
-    if text == "-":
-        text = sys.stdin.read()
-    ids = vocabulary.encode(text)
-    beginning = _beginning(vocabulary)
-    whole = np.concatenate([np.array(beginning, np.int32), ids])
-    if len(ids) == 0 or len(whole) < 2:
-        raise ValueError(f"TEXT has {len(ids)} {UNITS[vocabulary.level]}: too few to score")
-    logs = log_probabilities(model, whole)
-    for i, value in zip(whole[1:].tolist(), logs.tolist(), strict=True):
+    text = _given(text)
+    ids = encode(vocabulary, text, unknown, "TEXT: ")
+    before = _before(prime, vocabulary, unknown)
+    whole = np.concatenate([before, ids])
+    unit, scored = UNITS[vocabulary.level], len(whole) - max(len(before), 1)
+    if len(ids) == 0 or scored < 1:
+        raise ValueError(f"TEXT has {len(ids)} {unit}: too few to score")
+    logs, right = (values[-scored:] for values in _scored(model, whole))
+    for i, value in zip(whole[-scored:].tolist(), logs.tolist(), strict=True):
         print(f"{value:10.4f}  {json.dumps(vocabulary.tokens[i], ensure_ascii=False)}")
-    total, mean = logs.sum(), logs.mean()
-    print(f"log-probability: {total:.4f} (natural; {len(logs)} {UNITS[vocabulary.level]})")
-    print(f"perplexity: {math.exp(-mean):.2f}{bits(vocabulary.level, math.exp(-mean))}")
+    print(
+        f"log-probability: {logs.sum():.4f} (natural; {scored} {unit}"
+        f"{_unknowns(vocabulary, ids, text, unknown)})"
+    )
+    ppl = perplexity(-logs.mean())
+    print(f"perplexity: {ppl:.2f}{bits(vocabulary.level, ppl)}, accuracy: {right.mean():.2%}")
+    warn_if_blind(ppl, len(vocabulary), len(before) > 1)
 
 
 def generate(
     model,
     *,
     prompt="",
+    prime=None,
+    unknown=None,
     length=400,
     temperature=TEMPERATURE,
     top_k=None,
@@ -153,10 +249,12 @@ def generate(
 ):
     """Print `prompt` and text that continues it, as it is drawn; the unknown token never is.
 
-    stop: text at whose end generation ends; skip: more tokens that are not drawn.
+    prime, which is not printed, and unknown: as in `score`. stop: text at whose end
+    generation ends; skip: more tokens that are not drawn.
     """
     model, vocabulary = open_model(model, vocabulary, level)
-    start = [*_beginning(vocabulary), *vocabulary.encode(prompt).tolist()] or [0]
+    prompt_ids = encode(vocabulary, prompt, unknown, "--prompt: ").tolist()
+    start = [*_before(prime, vocabulary, unknown).tolist(), *prompt_ids] or [0]
     skipped = {*skip, *([vocabulary.unknown] if vocabulary.unknown is not None else [])}
     for token in skipped:
         if token not in vocabulary.token_to_id:
@@ -166,16 +264,19 @@ def generate(
     options = {name: value for name, value in options.items() if value is not None}
     if seed is None:
         options["rng"] = np.random.default_rng()
-    prompt_ids = vocabulary.encode(prompt).tolist()
 
     def ids():
         yield from prompt_ids
         with closing(sampling.stream(model, start, **options)) as drawn:
             yield from islice(drawn, length)
 
-    tail = ""
+    print(prompt, end="", flush=True)  # as it was typed, whatever the model makes of it
+    spaced, tail = prompt[-1:].isspace(), ""
     for i, piece in enumerate(vocabulary.pieces(ids())):
-        print(piece, end="", flush=True)
+        if i >= len(prompt_ids):
+            if i == len(prompt_ids) and spaced and vocabulary.level == "word":
+                piece = piece.removeprefix(" ")
+            print(piece, end="", flush=True)
         tail = (tail + piece)[-len(stop) :] if stop else ""
         if stop and i >= len(prompt_ids) and tail == stop:
             break
@@ -220,6 +321,7 @@ def fetch(name, folder=None, url=None, sha256=None):
 
 def gradients(out="gradients.png"):
     """Draw how gradients explode and vanish over time; see rnnfast.inside."""
+    io.check_writable(out)
     inside.plot_gradients(out)
     print(f"picture: {out}")
 
@@ -233,6 +335,7 @@ def cells(
     unit=None,
     top=5,
     html=None,
+    unknown=None,
     vocabulary=None,
     level=None,
 ):
@@ -240,18 +343,28 @@ def cells(
 
     unit, of `layer` (the first): which; None takes, of all units, the one that follows `property`
     best, and prints the `top` of them with their correlation. text: "-" reads it from stdin.
+    unknown: as in evaluate_file.
     """
+    if html is not None:
+        io.check_writable(html)
     model, vocabulary = open_model(model, vocabulary, level)
-    if text == "-":
-        text = sys.stdin.read()
-    ids = vocabulary.encode(text)
+    text = _given(text)
+    ids = encode(vocabulary, text, unknown, "TEXT: ")
     if len(ids) == 0:
         raise ValueError("TEXT must not be empty")
     layers = inside.activations(model, ids)
     if unit is None:
         if vocabulary.level != "char":
             raise ValueError("--property is about characters; name a --unit of this word model")
-        units = inside.rank_units(layers, inside.PROPERTIES[property](text), top=top)
+        values = inside.PROPERTIES[property](text)
+        if unknown == "skip":
+            values = values[[token in vocabulary.token_to_id for token in text]]
+        if (values == values[:1]).all():
+            raise ValueError(
+                f"--property {property}: it is the same at each of the {len(ids)} characters of "
+                "TEXT, so that no unit can follow it; give a longer TEXT, or a --unit"
+            )
+        units = inside.rank_units(layers, values, top=top)
         for found in units:
             place = f"layer {found.layer}, unit {found.unit}"
             print(f"{place:<24}correlation with {property}: {found.correlation:+.3f}")
@@ -275,16 +388,17 @@ def cells(
 # What training uses, too
 
 
-def evaluate(model, ids, batch_size=None, time_size=None, measure=eval_perplexity):
+def evaluate(model, ids, batch_size=None, time_size=None, measure=eval_perplexity, *, prime=None):
     """measure with the book's batches, or one sample where the text is too short."""
     short = len(ids) - 1 < (batch_size or EVAL_BATCH) * (time_size or EVAL_TIME)
     batch_size = batch_size or (1 if short else EVAL_BATCH)
     time_size = time_size or (min(EVAL_TIME, len(ids) - 1) if short else EVAL_TIME)
-    return measure(model, ids, batch_size, time_size)
+    return measure(model, ids, batch_size, time_size, prime=prime)
 
 
-def load_ids(path, vocabulary):
-    ids, _ = data.load_text(path, vocabulary)
+def load_ids(path, vocabulary, unknown=None, text=None):
+    """The ids of a text file, of which `text` is there already if it is not None."""
+    ids = encode(vocabulary, data.read_text(path) if text is None else text, unknown, f"{path}: ")
     if len(ids) < 2:
         raise ValueError(f"{path}: needs at least 2 {UNITS[vocabulary.level]}, got {len(ids)}")
     return ids

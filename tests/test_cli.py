@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import re
 import signal
@@ -76,17 +77,21 @@ def test_train_end_to_end(tmp_path, text):
     assert perplexities[-1] < 2
     assert log[-1]["characters"] == 97
     assert log[-1]["perplexity"] < 2
-    held_out = f"held-out perplexity (last 97 characters): {log[-1]['perplexity']:.2f}"
-    assert held_out in lines
+    ppl = log[-1]["perplexity"]
+    shown = f"{ppl:.2f} ({math.log2(ppl):.3f} bits per character)"
+    shown += f", accuracy {log[-1]['accuracy']:.2%}"
+    assert f"held-out perplexity (last 97 characters): {shown}" in lines
 
     model, vocabulary = load_model(out / "Rnnlm.safetensors")
     assert model.sizes == {"vocab_size": 13, "wordvec_size": 6, "hidden_size": 12}
     assert "".join(vocabulary) == "she labytor.\n"
+    prompt = ("she sells sea shells by the sea shore.\n" * 2)[:64]
+    assert f"prompt, the beginning of the text: {prompt!r}" in lines
     generated = done.stdout.partition("generated text (temperature 0.8):\n")[2]
     assert len(generated) == 41
     assert set(generated) <= set(vocabulary)
 
-    files = {"Rnnlm.safetensors", "checkpoint.safetensors", "log.jsonl"}
+    files = {"Rnnlm.safetensors", "checkpoint.safetensors", "good.safetensors", "log.jsonl"}
     if importlib.util.find_spec("matplotlib"):
         files.add("perplexity.png")
         assert (out / "perplexity.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
@@ -105,6 +110,7 @@ def test_same_seed_same_files_with_or_without_matplotlib(tmp_path, text):
         assert set(os.listdir(folder)) == {
             "Rnnlm.safetensors",
             "checkpoint.safetensors",
+            "good.safetensors",
             "log.jsonl",
         }
     weights = [(folder / "Rnnlm.safetensors").read_bytes() for folder in folders]
@@ -161,9 +167,10 @@ def test_ctrl_c_saves_first(tmp_path, text):
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert stderr == "rnnfast: interrupted\n"
-    assert stdout.splitlines()[-1] == f"weights: {out / 'Rnnlm.safetensors'}"
-    model, vocabulary = load_model(out / "Rnnlm.safetensors")
+    assert stderr == f"rnnfast: interrupted; to go on: rnnfast train --out {out} --resume\n"
+    assert stdout.splitlines()[-1] == f"checkpoint: {out / 'checkpoint.safetensors'}"
+    assert not (out / "Rnnlm.safetensors").exists()  # it has not ended
+    model, vocabulary = load_model(out / "checkpoint.safetensors")
     assert len(vocabulary) == 13
     assert all(np.isfinite(param).all() for param in model.params)
     assert [entry["event"] for entry in read_log(out)][:2] == ["start", "train"]

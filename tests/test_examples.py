@@ -1,13 +1,18 @@
 """The examples do what they say, and the code in README.md runs."""
 
+import os
+import pickle
 import re
+import shlex
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rnnfast import data
+import rnnfast
+from rnnfast import cli, data, models
 from rnnfast.examples import (
     addition,
     common,
@@ -80,10 +85,72 @@ def test_bad_options(argv, capsys):
     assert "error: " in capsys.readouterr().err
 
 
+def blocks(language, section=""):
+    """The blocks of code in README.md, or in one section of it."""
+    text = README.read_text(encoding="utf-8")
+    if section:
+        text = text.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
 def code_of(section):
-    """The blocks of Python in a section of README.md."""
-    text = README.read_text(encoding="utf-8").split(f"\n## {section}\n")[1].split("\n## ")[0]
-    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    return blocks("python", section)
+
+
+OTHERS = ("torch", "keras", "cupy", "convert")  # packages and files that have tests of their own
+
+
+def test_the_python_of_the_readme(capsys):
+    """Every block as it stands, one after the other, but for those of other packages."""
+    names, run, threads = {}, 0, rnnfast.get_num_threads()
+    try:
+        for code in blocks("python"):
+            if not any(re.search(rf"\b{other}\b", code) for other in OTHERS):
+                exec(compile(code, str(README), "exec"), names)
+                run += 1
+    finally:
+        rnnfast.set_num_threads(threads)
+    assert run == len(blocks("python")) - 4
+    out = capsys.readouterr().out
+    assert "ello\n" in out and "instruction set" in out
+    assert names["dxs"].shape == (20, 35, 100)
+
+
+def test_a_gpu_of_the_readme():
+    pytest.importorskip("cupy")
+    names = {}
+    for code in (code_of("One line of a book script")[1], *code_of("On a GPU")):
+        exec(compile(code, str(README), "exec"), names)
+
+
+# A command of a shell block -> what it is run with besides, so that it takes a moment
+QUICKLY = {"train": ["--no-plot", "--hidden", "8", "--epochs", "2"], "generate": ["--length", "9"]}
+NOT_RUN = ("python3 -m venv", ".venv/bin/", "for stage", "done", "rnnfast data")  # installs, loads
+
+
+def test_the_commands_of_the_readme(tmp_path, monkeypatch, capsys):
+    """Every line of the shell blocks that begins with rnnfast, on texts of the names it has."""
+    monkeypatch.chdir(tmp_path)
+    text = "to be or not to be , that is the question\n" * 75
+    for name in ("my_text", "other_text", "ptb.train", "ptb.valid", "ptb.test"):
+        Path(f"{name}.txt").write_text(text, encoding="utf-8")
+    words = len(set(text.split())) + 1
+    with open("Rnnlm.pkl", "wb") as file:
+        pickle.dump([p.astype("f2") for p in models.Rnnlm(words, 4, 4, rng=0).params], file)
+    run = 0
+    for block in blocks("sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            argv = shlex.split(line, comments=True)
+            if not argv or line.startswith(NOT_RUN):
+                continue
+            assert argv.pop(0) == "rnnfast", line
+            more = QUICKLY.get(argv[0], [])
+            with warnings.catch_warnings():
+                assert cli.main([*argv, *more]) == 0, line
+            run += 1
+    assert run == 6
+    assert "generated text" in capsys.readouterr().out
+    assert {"my_model", "rnnfast-out"} <= set(os.listdir())
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't:DeprecationWarning")  # Keras
@@ -169,15 +236,6 @@ def test_addition_from_a_shell(tmp_path, capsys, monkeypatch):
     out = run_main(addition, argv, tmp_path, capsys)
     assert re.search(r"exactly right on 200 held-out sums: \d+\.\d\d%", out)
     assert "| epoch 1 / 1 | time 0[s] | loss 2." in out
-
-
-def test_seq2seq_of_the_readme():
-    (code,) = code_of("Sequence tasks")
-    xs, ts = addition.make_data(300, seed=0)
-    names = {"vocabulary": addition.VOCABULARY, "start_id": int(ts[0, 0])}
-    names |= {"x_train": xs[:256], "t_train": ts[:256], "x_test": xs[256:], "t_test": ts[256:]}
-    exec(compile(code, str(README), "exec"), names)
-    assert len(names["model"].generate(xs[:1], names["start_id"], 4)) == 4
 
 
 TOKENS = [
@@ -340,7 +398,10 @@ def test_a_curve_without_matplotlib(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("example", [addition, digits, digit_names, forecast, python_tokens])
-@pytest.mark.parametrize("argv", [["--epochs", "0"], ["--hidden", "x"], ["--seed", "-1"], ["more"]])
+@pytest.mark.parametrize(
+    "argv",
+    [["--epochs", "0"], ["--hidden", "x"], ["--seed", "-1"], ["more"], ["--picture", "no/x.png"]],
+)
 def test_bad_options_of_sequence_tasks(example, argv, capsys):
     with pytest.raises(SystemExit) as caught:
         example.main(argv)

@@ -59,7 +59,7 @@ def test_a_vocabulary_and_what_its_tokens_are(path, model):
         assert (weights.level, weights.unknown) == ("word", "<unk>")
     assert io.load_header(path).params == {}
     model.save_params(path, list("abcde"))  # tokens alone are characters
-    assert io.load_weights(path)[3:] == (list("abcde"), "char", None)
+    assert io.load_weights(path)[3:] == (list("abcde"), "char", None, None)
 
 
 def test_frozen_weights_are_not_written(path, model):

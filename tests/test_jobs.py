@@ -17,7 +17,7 @@ from rnnfast import inside, io, jobs, using
 from rnnfast.cli import main
 from rnnfast.data import CharVocabulary, WordVocabulary
 from rnnfast.models import BetterRnnlm, Rnnlm, load_model
-from rnnfast.trainer import eval_accuracy, eval_perplexity
+from rnnfast.trainer import PerplexityWarning, eval_accuracy, eval_perplexity
 
 LINES = "the cat sat on the mat\nthe dog sat on the rug\na bird sang\n"
 KOREAN = "나 보기가 역겨워 가실 때에는\n말없이 고이 보내 드리우리다\n"
@@ -38,11 +38,15 @@ def other(tmp_path):
     return str(path)
 
 
-def ok(capsys, *arguments):
-    """The lines that a command prints that does what it should."""
+def ok(capsys, *arguments, warning=None):
+    """The lines that a command prints that does what it should, but for a `warning` on stderr."""
     code = main(list(arguments))
     captured = capsys.readouterr()
-    assert (code, captured.err) == (0, "")
+    assert code == 0
+    if warning is None:
+        assert captured.err == ""
+    else:
+        assert captured.err.startswith("rnnfast: warning: ") and warning in captured.err
     return captured.out.splitlines()
 
 
@@ -66,7 +70,8 @@ def test_words_with_validation_and_test(tmp_path, text, other, capsys):
     out = tmp_path / "out"
     arguments = ["train", text, "--level", "word", "--valid", other, "--test", other]
     arguments += ["--optimizer", "sgd", "--lr", "60", "--lr-decay", "4", "--epochs", "6"]
-    lines = ok(capsys, *arguments, "--out", str(out), *SMALL, "--sample", "5", "--no-plot")
+    arguments += ["--out", str(out), *SMALL, "--sample", "5", "--no-plot"]
+    lines = ok(capsys, *arguments, warning="is above the vocabulary's 12: worse than a blind guess")
     assert lines[0] == f"{text}: 720 words, 12 different"  # eleven, and <unk>
     log = read_log(out)
     assert (log[0]["words"], log[0]["vocab_size"]) == (720, 12)
@@ -76,6 +81,7 @@ def test_words_with_validation_and_test(tmp_path, text, other, capsys):
     for entry in valid:
         assert entry["lr"] == lr
         shown = f"| epoch {entry['epoch']} | validation perplexity {entry['perplexity']:.2f}"
+        shown += f", accuracy {entry['accuracy']:.2%}"
         if entry["perplexity"] < best:
             best = entry["perplexity"]
         else:
@@ -90,9 +96,15 @@ def test_words_with_validation_and_test(tmp_path, text, other, capsys):
     assert vocabulary.unknown == "<unk>"
     ids = vocabulary.encode("the cat sat on the dog\nthe yak sang\n" * 4)
     # The weights are the best epoch's, and the test is made with them.
-    assert eval_perplexity(model, ids, 1, 35) == best
-    assert log[-1] == {"event": "test", "words": len(ids), "perplexity": best}
-    assert f"test perplexity: {best:.2f}" in lines
+    prime = np.array(vocabulary.prime)  # the training text's end
+    assert 64 <= len(prime) <= 128
+    np.testing.assert_array_equal(prime, vocabulary.encode(LINES * 40)[-len(prime) :])
+    with pytest.warns(PerplexityWarning):
+        assert eval_perplexity(model, ids, 1, 35, prime=prime) == best
+    accuracy = eval_accuracy(model, ids, 1, 35, prime=prime)
+    found = {"perplexity": best, "accuracy": accuracy}
+    assert log[-1] == {"event": "test", "words": len(ids), **found}
+    assert f"test perplexity: {best:.2f}, accuracy {accuracy:.2%}" in lines
     assert len(lines[-1].split()) <= 5
 
 
@@ -262,9 +274,11 @@ def test_ctrl_c_and_resume_equals_uninterrupted(tmp_path, text, other, mode, cap
             break
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=30)
-    assert (process.returncode, stderr) == (130, "rnnfast: interrupted\n")
-    assert stdout.splitlines()[-1] == f"weights: {stopped / 'Rnnlm.safetensors'}"
-    load_model(stopped / "Rnnlm.safetensors")
+    command_line = f"rnnfast train --out {stopped} --resume"
+    assert process.returncode == 130
+    assert stderr == f"rnnfast: interrupted; to go on: {command_line}\n"
+    assert stdout.splitlines()[-1] == f"checkpoint: {stopped / 'checkpoint.safetensors'}"
+    load_model(stopped / "checkpoint.safetensors")
     ok(capsys, "train", text, "--resume", "--out", str(stopped), *QUIET)
     same_files(whole, stopped)
 
@@ -309,7 +323,7 @@ def test_a_log_on_a_full_disk_is_named(tmp_path, text, capsys, monkeypatch):
     out = tmp_path / "out"
     out.mkdir()
     os.symlink("/dev/full", out / "log.jsonl")
-    assert main(["train", text, "--out", str(out), *SMALL, *QUIET]) == 1
+    assert main(["train", text, "--out", str(out), *SMALL, *QUIET, "--force"]) == 1
     error = capsys.readouterr().err
     assert error == f"rnnfast: {out / 'log.jsonl'}: No space left on device\n"
 
@@ -324,12 +338,12 @@ def test_what_cannot_be_resumed(tmp_path, text, other, capsys):
     error = failing(capsys, *resume, "--valid", other)
     assert "valid is None in" in error
     error = failing(capsys, *resume[:1], other, *resume[1:])
-    assert "other.txt: not the text that" in error
+    assert f"other.txt: not the text that {out / 'checkpoint.safetensors'} was made with" in error
     (out / "checkpoint.safetensors").write_bytes(before[:-9])
     assert "not a complete safetensors file" in failing(capsys, *resume)
     (out / "checkpoint.safetensors").write_bytes(before)
     arrays, header = io.load_arrays(out / "checkpoint.safetensors")
-    for change in ({"batch_size": "4"}, {"colour": "red"}, {"seed": None}):
+    for change in ({"batch_size": "4"}, {"colour": "red"}, {"seed": None}, {"restart_every": "1"}):
         extra = {**header["extra"], "settings": header["extra"]["settings"] | change}
         io.save_arrays(out / "checkpoint.safetensors", arrays, {**header, "extra": extra})
         assert "not a checkpoint of `rnnfast train`" in failing(capsys, *resume)
@@ -387,6 +401,14 @@ def naive_logs(model, ids):
     return [logs[i, ids[i + 1]] for i in range(len(ids) - 1)]
 
 
+def naive_right(model, ids):
+    """Whether each id but the first is the likeliest."""
+    model.reset_state()
+    guesses = model.predict(np.array([ids]))[0].argmax(axis=1)
+    model.reset_state()
+    return [guesses[i] == ids[i + 1] for i in range(len(ids) - 1)]
+
+
 def test_score_of_words(words, capsys):
     path, model = words
     logs = naive_logs(model, [0, 1, 3, 0, 2])
@@ -394,8 +416,9 @@ def test_score_of_words(words, capsys):
     tokens = ["hi", "<unk>", "<eos>", "there"]
     expected = [f'{v:10.4f}  "{t}"' for v, t in zip(logs, tokens, strict=True)]
     assert lines[:4] == expected
-    assert lines[4] == f"log-probability: {sum(logs):.4f} (natural; 4 words)"
-    assert lines[5] == f"perplexity: {math.exp(-sum(logs) / 4):.2f}"
+    assert lines[4] == f"log-probability: {sum(logs):.4f} (natural; 4 words, 1 of them <unk>)"
+    accuracy = sum(naive_right(model, [0, 1, 3, 0, 2])) / 4
+    assert lines[5] == f"perplexity: {math.exp(-sum(logs) / 4):.2f}, accuracy: {accuracy:.2%}"
 
 
 def test_score_of_characters_from_stdin(characters, capsys, monkeypatch):
@@ -411,7 +434,8 @@ def test_score_of_characters_from_stdin(characters, capsys, monkeypatch):
     assert lines[2] == f'{logs[2]:10.4f}  "\\n"'
     mean = -sum(logs) / 3
     bits = f"({mean / math.log(2):.3f} bits per character)"
-    assert lines[4] == f"perplexity: {math.exp(mean):.2f} {bits}"
+    accuracy = sum(naive_right(model, [3, 0, 1, 3])) / 3
+    assert lines[4] == f"perplexity: {math.exp(mean):.2f} {bits}, accuracy: {accuracy:.2%}"
     error = failing(capsys, "score", path, "abx")
     assert "character 'x' at position 2 is not among the vocabulary's 5 characters" in error
     assert "too few to score" in failing(capsys, "score", path, "")
@@ -589,12 +613,13 @@ def test_help_explains_every_argument(name, capsys):
 def test_the_checkpoint_says_what_was_asked_for(tmp_path, text, capsys):
     out = tmp_path / "out"
     ok(capsys, "train", text, "--out", str(out), *SMALL, *QUIET, "--epochs", "1")
-    settings, extra = jobs._stored(str(out / "checkpoint.safetensors"), {})
+    settings, changes, extra = jobs._stored(str(out / "checkpoint.safetensors"), {})
+    assert changes == {}
     assert settings == jobs.Settings(
         file=text, hidden=12, embedding=6, batch_size=4, time_size=10, epochs=1, sample=0
     )
     assert json.dumps(extra["curve"]) == json.dumps(
-        [entry["perplexity"] for entry in read_log(out) if entry["event"] == "train"]
+        [[e["iter"] / 55, e["perplexity"]] for e in read_log(out) if e["event"] == "train"]
     )
 
 
@@ -606,7 +631,7 @@ CUSTOM = ["--model", "custom", "--variational"]
 
 def test_custom_and_simple_models(tmp_path, text, capsys):
     sizes = ["--hidden", "8", "--embedding", "8", "--batch-size", "4", "--time-size", "10"]
-    for arguments, name, expected in [
+    cases = [
         (["--model", "simple"], "SimpleRnnlm", {}),
         (CUSTOM[:2], "LanguageModel", {"cell": "lstm", "layers": 1, "dropout": 0.0}),
         (
@@ -634,8 +659,9 @@ def test_custom_and_simple_models(tmp_path, text, capsys):
                 "tie_weights": True,
             },
         ),
-    ]:
-        whole, out = tmp_path / "whole", tmp_path / "out"
+    ]
+    for k, (arguments, name, expected) in enumerate(cases):
+        whole, out = tmp_path / f"whole {k}", tmp_path / f"out {k}"
         arguments = [*arguments, *sizes, *QUIET]
         ok(capsys, "train", text, *arguments, "--out", str(whole), "--epochs", "2")
         ok(capsys, "train", text, *arguments, "--out", str(out), "--epochs", "1")
@@ -646,7 +672,6 @@ def test_custom_and_simple_models(tmp_path, text, capsys):
         model, _ = load_model(out / f"{name}.safetensors")
         assert type(model).__name__ == name
         assert expected.items() <= model.sizes.items()
-        (out / "checkpoint.safetensors").unlink()
 
 
 def test_generate_top_k_and_top_p(characters, capsys):

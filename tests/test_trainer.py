@@ -213,6 +213,8 @@ def test_plot_shows_the_curve(monkeypatch):
     trainer.plot(ylim=(0, 20))
     (line,) = pyplot.gca().lines
     assert line.get_ydata().tolist() == trainer.ppl_list
+    assert line.get_xdata().tolist() == pytest.approx([0.1, 0.5, 0.9])  # iterations 1, 5, 9 of 10
+    assert pyplot.gca().get_xlabel() == "epoch" and pyplot.gca().get_title() == "Perplexity"
     assert pyplot.gca().get_ylim() == (0, 20)
     pyplot.close()
 

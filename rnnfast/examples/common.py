@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from rnnfast import plot
+from rnnfast import io, plot
 from rnnfast.optim import Adam
 from rnnfast.trainer import ProgressBar, Trainer
 
@@ -19,7 +19,7 @@ def parser(name, doc, *, epochs):
     option("--epochs", type=count, default=epochs, metavar="N", help=f"default: {epochs}")
     option("--seed", type=natural, default=0, metavar="N", help="of data, weights and batches")
     what = f"PNG to write (default: {name}.png)"
-    option("--picture", default=f"{name}.png", metavar="FILE", help=what)
+    option("--picture", type=writable, default=f"{name}.png", metavar="FILE", help=what)
     return made
 
 
@@ -36,6 +36,15 @@ def natural(text):
     if not (text.isascii() and text.isdecimal()):
         raise argparse.ArgumentTypeError(f"expected an integer from 0 up, got {text!r}")
     return int(text)
+
+
+def writable(path):
+    """An option's file, which is to be written when all is done."""
+    try:
+        io.check_writable(path)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path!r}: {error.strerror}") from None
+    return path
 
 
 def train(model, xs, ts, evaluate, *, epochs, batch_size, lr, seed, max_grad=5.0):
