@@ -1,4 +1,4 @@
-"""Builds the compiled CPU column: Cython modules in src/ over the C kernels in src/kernels/.
+"""Builds what is compiled: Cython modules in src/, those of the CPU column over src/kernels/.
 
 Everything else about the package is in pyproject.toml. The C files choose their instruction sets
 themselves, so one build runs on every processor of its architecture.
@@ -37,9 +37,9 @@ headers of Python:
 """
 
 
-def extension(name, *more, **options):
+def extension(name, *more, column="cpu", **options):
     return Extension(
-        f"rnnfast.cpu.{name}",
+        f"rnnfast.{column}.{name}",
         [f"src/{name}.pyx", *more],
         include_dirs=["src", numpy.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
@@ -71,6 +71,7 @@ setup(
             extension("lstm"),
             extension("gru"),
             extension("ops"),
+            extension("_bound", column="cuda"),
         ],
         compiler_directives={"language_level": 3, "boundscheck": False, "wraparound": False},
         build_dir="build/cython",

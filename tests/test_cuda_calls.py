@@ -1,13 +1,15 @@
 """Calls of one signature are checked once, and no other call passes for one of them."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from fake_cuda import Array
 
-from rnnfast import cuda
+from rnnfast import cuda, kernels
 from rnnfast.cuda import call as calls
+from rnnfast.cuda import planner
 from rnnfast.cuda.arguments import Arguments
 from rnnfast.cuda.cells import Cell
 
@@ -25,8 +27,20 @@ def array(*shape, dtype="f4"):
     return np.ones(shape, dtype).view(Array)
 
 
+def of_array(function):
+    return lambda *args: function(*args).view(Array)
+
+
+def contiguous(x):
+    assert type(x) is Array  # CuPy's takes no other
+    return x
+
+
 class Runtime:
-    xp = SimpleNamespace(empty=lambda shape, dtype: np.empty(shape, dtype).view(Array))
+    xp = SimpleNamespace(arange=of_array(np.arange), where=of_array(np.where))
+    to_device = staticmethod(of_array(np.array))
+    kept_zeros, nothing = staticmethod(of_array(np.zeros)), staticmethod(lambda dtype: 0)
+    xp.ascontiguousarray = contiguous
     array_type = Array
 
 
@@ -60,7 +74,7 @@ def start(train=True, **others):
     a = arguments(**others)
     return calls.start_forward(
         CELL, a["xs"], a["state"], a["params"], train, a["h_mask"], a["lengths"]
-    )
+    )[0]
 
 
 def test_the_same_signature_is_checked_once(checked):
@@ -68,12 +82,8 @@ def test_the_same_signature_is_checked_once(checked):
     for way in ({}, {"state": states}, {"h_mask": array(N, H)}, {"state": (None, array(N, H))}):
         first, params = start(**way), arguments()["params"]
         checked.clear()
-        again = start(params=params, **way)
+        assert start(params=params, **way) is first
         assert not checked
-        assert again.params == (*params, None)
-        sizes = "N", "T", "D", "H", "dtype", "masked", "ragged", "host", "peepholes"
-        assert [getattr(again, x) for x in sizes] == [getattr(first, x) for x in sizes]
-        assert first.once("plan", object) is again.once("plan", object)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +111,22 @@ def test_what_is_wrong_is_wrong_after_a_right_call(others):
             start(**others)
 
 
+def test_lengths_are_looked_at_each_time(checked):
+    """They are NumPy's, and do not keep the other arguments from being checked once."""
+    xs = array(N, T, D)
+    for lengths in ([1, 3], [0, 2], [3, 3]):
+        call = start(lengths=np.array(lengths))
+        ends, seen = call.until(xs, np.array(lengths))
+        assert type(ends) is Array
+        assert (ends.dtype, ends.tolist()) == ("int32", lengths)
+        assert seen.sum(axis=(1, 2)).tolist() == [D * length for length in lengths]
+    assert len(checked) == 1
+    assert start() is not call
+    for wrong in ([1, T + 1], [-1, 0], [1]):
+        with pytest.raises(ValueError, match="lengths must be"):
+            start(lengths=np.array(wrong))
+
+
 def test_what_has_to_be_brought_to_the_gpu_is_checked_each_time(checked):
     for _ in range(3):
         start(xs=np.ones((N, T, D), "f4"))
@@ -115,26 +141,58 @@ def test_another_runtime_is_another_signature(monkeypatch):
     first = start()
     monkeypatch.setattr(cuda, "_runtime", Runtime())
     second = start()
+    assert first is not second
     assert first.gpu is not second.gpu
-    assert first.once("kernel", object) is not second.once("kernel", object)
+
+
+def test_precision_and_planner_are_of_the_signature(monkeypatch):
+    """Plan, kernel and products follow from them, too."""
+    found = [start()]
+    monkeypatch.setattr(kernels, "_precision", "high")
+    found.append(start())
+    monkeypatch.setattr(planner, "make_plan", lambda *_: None)
+    found.append(start())
+    assert len(set(map(id, found))) == 3
+
+
+def test_what_stands_for_arrays_that_are_not_there(monkeypatch):
+    """Each in its place, whichever are missing: zeros for a bias and for states."""
+    params, state = arguments()["params"], (array(N, H), array(N, H))
+    mask, Wp, xs = array(N, H), array(3, H), array(N, T, D)
+    monkeypatch.setattr(calls, "CHECKED", {})
+
+    def arrays(params, state=None, h_mask=None):
+        call = start(params=params, state=state, h_mask=h_mask)
+        return call, call.arrays(xs, params, h_mask, state)
+
+    for _ in range(2):
+        call, found = arrays((*params, Wp), state, mask)
+        assert list(map(id, found)) == list(map(id, (xs, *params, Wp, mask, *state)))
+        call, found = arrays(params[:2], (None, state[1]))
+        assert found[0] is xs
+        assert found[3].shape == (4 * H,) and not found[3].any()
+        assert found[4] is found[5] is call.nothing
+        assert found[6].shape == (N, H) and not found[6].any()
+        assert found[7] is state[1]
+        _, found = arrays(params)
+        assert found[3] is params[2] and found[6] is found[7]
+        assert not found[6].any()
 
 
 def test_packed_params_are_of_their_cell_each_time():
-    packed = calls.Packed(arguments()["params"])
-    packed.cell, packed.host, packed.two_biases = "lstm", False, False
+    packed = calls.Packed(arguments()["params"], "lstm", False, False, "shapes")
     for _ in range(2):
         assert start(params=packed, train=False).N == N
         with pytest.raises(TypeError, match="packed params are for train=False"):
             start(params=packed)
-    packed.cell = "gru"
     with pytest.raises(TypeError, match=r"packed by gru\.pack"):
-        start(params=packed, train=False)
+        start(params=replace(packed, cell="gru", signature="gru"), train=False)
 
 
 def back(dhs=None, dstate=None, grads=None, **way):
     params = arguments()["params"]
     made = start(params=params, **way)
-    cache = made.keep(array(N, T, D), cell=CELL)
+    cache = calls.Cache(CELL, made.of_forward, object())
     grads = params if grads is None else grads
     dhs = array(N, T, H) if dhs is None else dhs
     return calls.start_backward(Lstm, dhs, dstate, params, cache, grads)[0]

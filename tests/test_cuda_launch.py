@@ -5,43 +5,66 @@ Both are stand-ins that read the arguments from memory as the real ones do; no G
 
 import ctypes
 import math
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from rnnfast.cuda import cublas, launch
+from rnnfast.cuda._bound import multiply as multiply_all
 from rnnfast.cuda.runtime import Gpu, tokens
 
 # Launches
 
 
+KINDS = {"p": ctypes.c_void_p, "i": ctypes.c_int, "u": ctypes.c_uint}
+C_FUNCTIONS = []  # as long as the process
+
+
+def c_function(arguments, function):
+    """The address of a C function that gives an int, of these KINDS of arguments."""
+    C_FUNCTIONS.append(ctypes.CFUNCTYPE(ctypes.c_int, *map(KINDS.get, arguments))(function))
+    return ctypes.cast(C_FUNCTIONS[-1], ctypes.c_void_p).value
+
+
 class Driver:
     """Reads a kernel's arguments as their letters say; `seconds` is how long it takes to begin."""
+
+    status = 0
 
     def __init__(self, letters, seconds=0.0, blocks=2):
         self.letters, self.seconds, self.blocks = letters, seconds, blocks
         self.calls, self.attributes = [], []
+        numbers = "p" + 7 * "u"
+        self.functions = {
+            "cuLaunchKernel": c_function(numbers + "ppp", self.plain),
+            "cuLaunchCooperativeKernel": c_function(numbers + "pp", self.cooperative),
+        }
 
-    def launchKernel(self, kernel, *rest):
-        *where, arguments, extra = rest
-        assert extra == 0
-        self.launch("plain", kernel, where, arguments)
+    def plain(self, kernel, *rest):
+        *where, stream, arguments, extra = rest
+        assert extra is None
+        return self.launch("plain", kernel, (*where, stream), arguments)
 
-    def launchCooperativeKernel(self, kernel, *rest):
+    def cooperative(self, kernel, *rest):
         *where, arguments = rest
-        self.launch("cooperative", kernel, where, arguments)
+        return self.launch("cooperative", kernel, where, arguments)
 
     def launch(self, how, kernel, where, arguments):
         time.sleep(self.seconds)
         types = {"i": "i4", "f": "f4", "d": "f8", "q": "i8", "Q": "u8"}
-        values, places = [], (ctypes.c_void_p * len(self.letters)).from_address(arguments)
+        values, places = [], []
+        if self.letters:
+            places = (ctypes.c_void_p * len(self.letters)).from_address(arguments)
         for letter, place in zip(self.letters, places, strict=True):
             dtype = np.dtype(types.get(letter, "u8"))
             values.append(np.frombuffer(ctypes.string_at(place, dtype.itemsize), dtype)[0])
         self.calls.append((how, kernel, tuple(where), values))
+        return self.status
 
     def funcSetAttribute(self, *arguments):
         self.attributes.append(arguments)
@@ -49,6 +72,9 @@ class Driver:
     def occupancyMaxActiveBlocksPerMultiprocessor(self, kernel, threads, shared):
         self.asked = kernel, threads, shared
         return self.blocks
+
+    def CUDADriverError(self, status):
+        return RuntimeError(f"the driver says {status}")
 
 
 def array(address):
@@ -78,7 +104,10 @@ def made(signature, driver, threads=128, shared=0, cooperative=False, cooperates
     )
     cupy = SimpleNamespace(cuda=namespace)
     of = tokens(signature)
-    return launch.Launch(cupy, "mangled", "a_kernel", b"cubin", of, threads, shared, cooperative)
+    with mock.patch.object(launch, "function", lambda library, name: driver.functions[name]):
+        return launch.Launch(
+            cupy, "mangled", "a_kernel", b"cubin", of, threads, shared, cooperative
+        )
 
 
 def test_arguments_of_a_launch():
@@ -104,25 +133,44 @@ def test_arguments_of_a_launch():
     assert driver.attributes == []
 
 
+def test_an_address_stands_for_an_array():
+    driver = Driver("***")
+    made("*f 2*f", driver)(1, 2**63 + 4, (array(8), 0))
+    assert driver.calls[0][3] == [2**63 + 4, 8, 0]
+
+
 def test_a_number_beyond_float32_is_infinite():
     driver = Driver("ff")
     made("f f", driver)(1, 1e39, np.float64(-1e300))
     assert driver.calls[0][3] == [math.inf, -math.inf]
 
 
-@pytest.mark.parametrize("arguments", [(array(1),), (array(1), 2, 3), ((array(1),), 2)])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *((array(1),), (array(1), 2, 3), ((array(1),), 2)),
+        *((array(1), 2.0), (array(1), None), (array(1), 2**31), (2.0, 1), (-1, 1), (None, 1)),
+    ],
+)
 def test_arguments_that_a_kernel_does_not_have(arguments):
     driver = Driver("*i")
-    with pytest.raises((TypeError, AttributeError)):
+    with pytest.raises((TypeError, AttributeError, OverflowError)):
         made("*f i", driver)(1, *arguments)
     assert not driver.calls
+
+
+def test_more_parameters_than_there_is_room_for():
+    made("i 63*f", Driver(""))
+    with pytest.raises(ValueError, match="a_kernel: a kernel may have 64 parameters"):
+        made("i 64*f", Driver(""))
 
 
 def test_tuples_of_another_length():
     driver = Driver("***")
     run = made("3*f", driver)
-    with pytest.raises(Exception, match="pack_into expected 3 items"):
-        run(1, (array(1), array(2)))
+    for count in (2, 4):
+        with pytest.raises(TypeError, match=f"a tuple of 3 expected, got {count}"):
+            run(1, (array(1),) * count)
     assert not driver.calls
 
 
@@ -155,7 +203,7 @@ def test_a_device_on_which_no_block_may_wait(options):
 
 
 def test_threads_that_launch_at_once():
-    """The room for arguments is one, and the driver reads it while others run."""
+    """The driver reads the arguments while others run."""
     driver = Driver("*i", seconds=0.005)
     run = made("*f i", driver)
     with ThreadPoolExecutor(4) as pool:
@@ -168,8 +216,7 @@ def test_threads_that_launch_at_once():
 class Lost(Driver):
     """A driver after a kernel has failed: every call says so."""
 
-    def launch(self, *_):
-        raise RuntimeError("CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure")
+    status = 719
 
 
 def test_an_error_of_an_earlier_kernel_names_those_that_ran(monkeypatch):
@@ -180,9 +227,7 @@ def test_an_error_of_an_earlier_kernel_names_those_that_ran(monkeypatch):
         earlier(1, 1)
     with pytest.raises(RuntimeError) as found:
         made("i", Lost("i"))(7, 1)
-    assert str(found.value).startswith(
-        "a_kernel, 7 blocks of 128: CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure"
-    )
+    assert str(found.value).startswith("a_kernel, 7 blocks of 128: the driver says 719")
     assert str(found.value).endswith("are grid, step, loss")
     gpu = Gpu.__new__(Gpu)
 
@@ -210,6 +255,9 @@ class Matrix:
     def T(self):
         return Matrix(self.plain.T)
 
+    def __getitem__(self, key):
+        return Matrix(self.plain[key])
+
     def __setitem__(self, key, value):
         self.plain[key] = value.plain
 
@@ -219,12 +267,41 @@ class Blas:
 
     def __init__(self):
         self.copies, self.computed, self.waited = 0, [], []
-        stream = SimpleNamespace(synchronize=lambda: self.waited.append(self.made))
+        self.status, self.streams, self.handles = 0, [], []
+        stream = SimpleNamespace(ptr=77, synchronize=lambda: self.waited.append(self.made))
         self.cuda = SimpleNamespace(
-            cublas=SimpleNamespace(gemmEx=self.gemm),
-            device=SimpleNamespace(get_cublas_handle=lambda: "handle"),
+            cublas=SimpleNamespace(getVersion=lambda handle: 130100, CUBLASError=self.error),
+            device=SimpleNamespace(get_cublas_handle=self.handle),
             get_current_stream=lambda: stream,
         )
+
+    def products(self):
+        """Products by this cuBLAS."""
+        functions = {
+            "cublasGemmEx": c_function("piiiiippiipiippiiii", self.gemm),
+            "cublasSetStream_v2": c_function("pp", self.set_stream),
+        }
+
+        def function(library, name):
+            assert library == "libcublas.so.13"
+            return functions[name]
+
+        found = cublas.Products(self)
+        with mock.patch.object(cublas, "function", function):
+            assert found._blas
+        self.handles.clear()
+        return found
+
+    def handle(self):
+        self.handles.append(threading.get_ident())
+        return self.handles[-1]
+
+    def error(self, status):
+        return RuntimeError(f"cuBLAS says {status}")
+
+    def set_stream(self, handle, stream):
+        self.streams.append((handle, stream))
+        return 0
 
     def ones(self, count, dtype):
         self.made = count
@@ -240,7 +317,8 @@ class Blas:
     def gemm(
         self, handle, ta, tb, m, n, k, alpha, A, at, lda, B, bt, ldb, beta, C, ct, ldc, how, algo
     ):
-        assert (handle, algo) == ("handle", -1)
+        assert (handle, algo) == (threading.get_ident(), -1)
+        assert self.streams[-1] == (handle, 77)
         assert at == bt == ct
         dtype = np.dtype(("f4", "f8")[at])
         self.computed.append(how)
@@ -259,6 +337,7 @@ class Blas:
         a = columns(A, *((k, m) if ta else (m, k)), lda)
         b = columns(B, *((n, k) if tb else (k, n)), ldb)
         columns(C, m, n, ldc)[...] = (a.T if ta else a) @ (b.T if tb else b)
+        return self.status
 
 
 def laid_out(way, rows, columns, dtype, rng):
@@ -294,7 +373,7 @@ def test_products_of_matrices_as_they_lie(shape, dtype):
                 b, reads_b = laid_out(of_b, K, N, dtype, rng)
                 out = None if of_out is None else laid_out(of_out, M, N, dtype, rng)[0]
                 given = None if out is None else Matrix(out)
-                found = cublas.Products(blas)(Matrix(a), Matrix(b), given, False)
+                found = blas.products()(Matrix(a), Matrix(b), given, False)
                 assert given is None or found is given
                 np.testing.assert_allclose(found.plain, a @ b, rtol=1e-5, atol=1e-5)
                 assert blas.copies == (not reads_a) + (not reads_b), (of_a, of_b, of_out)
@@ -313,7 +392,7 @@ def test_products_of_sequences(dtype):
         for out in (None, np.empty((3, T, 2), dtype), np.empty((T, 3, 2), dtype).swapaxes(0, 1)):
             blas = Blas()
             given = None if out is None else Matrix(out)
-            found = cublas.Products(blas)(Matrix(a), Matrix(b), given, False)
+            found = blas.products()(Matrix(a), Matrix(b), given, False)
             np.testing.assert_allclose(found.plain, a @ b, rtol=1e-5, atol=1e-5)
             assert blas.copies == copies
 
@@ -325,7 +404,7 @@ def test_products_over_all_rows(dtype):
     a, whole = (rng.standard_normal(s).astype(dtype) for s in ((3, 4, 5), (3, 4, 6)))
     out = np.full((5, 6), np.nan, dtype)
     blas = Blas()
-    multiply = cublas.Products(blas)
+    multiply = blas.products()
     for part in (slice(0, 4), slice(4, 6)):
         multiply.over_rows(Matrix(a), Matrix(whole[:, :, part]), Matrix(out[:, part]), False)
     expected = np.einsum("ntk,ntm->km", a, whole)
@@ -350,7 +429,7 @@ def test_products_over_all_rows(dtype):
 def test_sums_are_never_in_tf32():
     blas = Blas()
     x, total = Matrix(np.ones((2, 3, 2), "f4")), Matrix(np.empty(2, "f4"))
-    cublas.Products(blas).sum_of_rows(x, total)
+    blas.products().sum_of_rows(x, total)
     assert blas.computed == [68]
 
 
@@ -358,7 +437,7 @@ def test_products_with_nothing_in_them():
     blas = Blas()
     for M, N in ((0, 4), (3, 0)):
         a, b = Matrix(np.ones((M, 2), "f4")), Matrix(np.ones((2, N), "f4"))
-        assert cublas.Products(blas)(a, b, None, False).shape == (M, N)
+        assert blas.products()(a, b, None, False).shape == (M, N)
     assert not blas.computed
 
 
@@ -369,5 +448,68 @@ def test_products_with_nothing_in_them():
 def test_the_precision_of_a_product(dtype, low, how):
     """It is said with the call: CuPy's setting is one for all threads."""
     blas = Blas()
-    cublas.Products(blas)(*(Matrix(np.ones((2, 2), dtype)) for _ in range(2)), None, low)
+    blas.products()(*(Matrix(np.ones((2, 2), dtype)) for _ in range(2)), None, low)
     assert blas.computed == [how]
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_products_that_are_bound(dtype):
+    """What lies as it did is multiplied without another look; an address stands for an array."""
+    blas, rng = Blas(), np.random.default_rng(0)
+    products = blas.products()
+    a, b, wide = (rng.standard_normal(s).astype(dtype) for s in ((2, 3, 5), (4, 5), (2, 3, 6)))
+    turned, parts = np.empty((2, 3, 4), dtype), np.full((5, 6), np.nan, dtype)
+    first, second = slice(0, 4), slice(4, 6)
+    multiply = products.bind(*map(Matrix, (a, b, turned)), False, turned=True)
+    of_part = [
+        products.bind(*map(Matrix, (a, wide, parts)), False, over_rows=True, columns=part)
+        for part in (first, second)
+    ]
+    total, said = np.empty(6, dtype), []
+    add_up, ones = products.bind_sum(Matrix(wide), Matrix(total))
+    for _ in range(2):
+        multiply(Matrix(a), Matrix(b), turned.ctypes.data)
+        np.testing.assert_allclose(turned, a @ b.T, rtol=1e-5, atol=1e-5)
+        work = [(run, Matrix(a), wide.ctypes.data, Matrix(parts)) for run in of_part]
+        work += (add_up, ones, Matrix(wide), Matrix(total)), (lambda *_: said.append(_), 1, 2, 3)
+        multiply_all(work)
+        expected = np.einsum("ntk,ntm->km", a, wide)
+        np.testing.assert_allclose(parts, expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(total, wide.sum(axis=(0, 1)), rtol=1e-5, atol=1e-5)
+        for x in (a, b, wide):
+            x[...] = rng.standard_normal(x.shape)
+    assert blas.copies == 0
+    assert said == [(1, 2, 3)] * 2  # of a runtime whose products are no cuBLAS's
+    assert len(blas.streams) == 4  # set for each call, not for each product of many
+
+
+def test_a_thread_has_a_handle_of_its_own():
+    blas = Blas()
+    products = blas.products()
+    a, b = (Matrix(np.ones((2, 2), "f4")) for _ in range(2))
+    for _ in range(2):
+        products(a, b, None, False)
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(products, a, b, None, False).result()
+    assert len(blas.handles) == 3
+    assert blas.handles.count(threading.get_ident()) == 1
+
+
+def test_an_error_of_cublas():
+    blas = Blas()
+    blas.status = 13
+    a, b = (Matrix(np.ones((2, 2), "f4")) for _ in range(2))
+    with pytest.raises(RuntimeError, match="cuBLAS says 13"):
+        blas.products()(a, b, None, False)
+
+
+def test_what_is_filled_is_made_once_and_kept():
+    """Another stream may be reading it; a larger one is made beside it."""
+    blas = Blas()
+    products, blas.waited = blas.products(), []
+    small = products.filled(1, 5, np.dtype("f4"))
+    assert small.shape == (8,) and small.plain.all()
+    assert products.filled(1, 8, np.dtype("f4")) is small
+    assert products.filled(1, 9, np.dtype("f4")).shape == (16,)
+    assert products.filled(1, 1, np.dtype("f8")).dtype == "f8"
+    assert blas.waited == [8, 16, 1]

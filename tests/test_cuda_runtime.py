@@ -75,6 +75,7 @@ def machine(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr("rnnfast.cuda.runtime.Gpu", make)
     monkeypatch.setattr(cuda, "_gpus", {})
+    monkeypatch.setattr(cuda, "_get_device", None)
     return found
 
 

@@ -65,8 +65,8 @@ def pack():
     with tarfile.open(part, "w:xz") as tar:
         for path in sorted(KERNELS.iterdir()):
             tar.add(path, f"{KERNELS.name}/{path.name}")
-        for path in sorted((ROOT / "rnnfast" / "cpu").glob("*.so")):
-            tar.add(path, f"{MODULES.name}/{path.name}")
+        for path in sorted((ROOT / "rnnfast").glob("*/*.so")):
+            tar.add(path, f"{MODULES.name}/{path.parent.name}/{path.name}")
     os.replace(part, ARCHIVE)
     print(f"{ARCHIVE.relative_to(ROOT)}: {ARCHIVE.stat().st_size / 2**20:.1f} MB")
 
@@ -82,13 +82,13 @@ def build(say, environment, seconds):
     """Makes `import rnnfast` work: as it is, with the carried modules, or by compiling them."""
 
     def works():
-        words = [sys.executable, "-c", "import rnnfast"]
+        words = [sys.executable, "-c", "import rnnfast, rnnfast.cuda._bound"]
         return not subprocess.run(words, cwd=ROOT, env=environment, capture_output=True).returncode
 
     if works():
         return say("rnnfast: already built")
-    for path in MODULES.glob("*.so"):
-        shutil.copy(path, ROOT / "rnnfast" / "cpu")
+    for path in MODULES.glob("*/*.so"):
+        shutil.copy(path, ROOT / "rnnfast" / path.parent.name)
     if works():
         return say("rnnfast: the carried modules work here")
     words = [sys.executable, "setup.py", "-q", "build_ext", "--inplace", "-j", str(os.cpu_count())]

@@ -3,11 +3,13 @@
     python -m benchmarks.cuda.host_cost
 
 A call of the contract with CuPy arrays, of a shape that was called before: Python, the driver's
-launch and cuBLAS's. Sequences are short, so that nobody waits for the GPU, which is idle when a
-call begins; the shortest of many calls is told, and how much of it are CuPy's allocations.
+launch and cuBLAS's; in training forward and backward each on its own. Sequences are short, so that
+nobody waits for the GPU, which is idle when a call begins; the shortest of many calls is told, and
+how much of it are CuPy's allocations.
 """
 
 import argparse
+import contextlib
 import time
 from unittest import mock
 
@@ -20,7 +22,6 @@ from rnnfast.kernels import CELLS, load
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 SHAPES = ((20, 3, 100, 100), (20, 3, 650, 650))  # N, T, D, H
 CALLS = 3000
-MAKERS = ("empty", "zeros")
 
 
 def settle():
@@ -30,49 +31,55 @@ def settle():
     cupy.cuda.runtime.deviceSynchronize()
 
 
-def shortest(run, calls):
-    """us of the shortest of so many calls."""
+def shortest(run, calls, prepare=lambda: ()):
+    """us of the shortest of so many calls run(*prepare())."""
     clock, best = time.perf_counter_ns, float("inf")
     for _ in range(calls):
+        arguments = prepare()
         start = clock()
-        run()
+        run(*arguments)
         best = min(best, clock() - start)
         settle()
     return best / 1e3
 
 
-def allocations(run):
-    """The arguments of every allocation in a call: [(function's name, shape, dtype)]."""
-    import cupy
+def makers():
+    """Where arrays are made: (object, name of its function)."""
+    gpu = cuda.what_runs()
+    return (gpu, "empty"), (gpu, "zeros")
 
-    made = []
 
-    def watched(name):
-        make = getattr(cupy, name)
+def allocations(run, prepare):
+    """Every allocation in a call: [(where, name, shape, dtype)]."""
+    made, arguments = [], prepare()
+
+    def watched(where, name):
+        make = getattr(where, name)
 
         def of(*args):
-            made.append((name, *args))
+            made.append((where, name, *args))
             return make(*args)
 
-        return mock.patch.object(cupy, name, of)
+        return mock.patch.object(where, name, of)
 
-    with watched(MAKERS[0]), watched(MAKERS[1]):
-        run()
+    with contextlib.ExitStack() as stack:
+        for maker in makers():
+            stack.enter_context(watched(*maker))
+        run(*arguments)
     return made
 
 
 def of_allocations(made, calls):
     """us that CuPy takes for these, each on its own."""
-    import cupy
-
     return sum(
-        made.count(one) * shortest(lambda one=one: getattr(cupy, one[0])(*one[1:]), calls)
+        made.count(one) * shortest(lambda make, *args: make(*args), calls, lambda a=arguments: a)
         for one in set(made)
+        if (arguments := (getattr(*one[:2]), *one[2:]))
     )
 
 
 def ways(cell, shape):
-    """{name: a function that is one call}."""
+    """{name: (a function that is one call, what prepares its arguments)}."""
     import cupy
 
     (N, T, D, H), rng = shape, np.random.default_rng(0)
@@ -88,11 +95,20 @@ def ways(cell, shape):
     def inference():
         module.forward(xs, None, packed, train=False)
 
-    def training():
-        kept = module.forward(xs, None, params)[2]
-        module.backward(dhs, None, params, kept, grads)
+    def forward():
+        return module.forward(xs, None, params)
 
-    return {"inference": inference, "training": training}
+    def backward(hs, state, cache):
+        module.backward(dhs, None, params, cache, grads)
+
+    def nothing():
+        return ()
+
+    return {
+        "inference": (inference, nothing),
+        "forward": (forward, nothing),
+        "backward": (backward, forward),
+    }
 
 
 def measure(calls):
@@ -100,12 +116,13 @@ def measure(calls):
     prepared = []
     for shape in SHAPES:
         for cell in CELLS:
-            for way, run in ways(cell, shape).items():
-                run()  # compiles
-                prepared.append((cell, shape, way, run, allocations(run)))
+            for way, (run, prepare) in ways(cell, shape).items():
+                run(*prepare())  # compiles
+                prepared.append((cell, shape, way, run, prepare, allocations(run, prepare)))
     settle()
-    for cell, shape, way, run, made in prepared:
-        yield cell, shape, way, shortest(run, calls), len(made), of_allocations(made, calls)
+    for cell, shape, way, run, prepare, made in prepared:
+        us = shortest(run, calls, prepare)
+        yield cell, shape, way, us, len(made), of_allocations(made, calls)
 
 
 def table(rows):

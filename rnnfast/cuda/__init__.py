@@ -10,6 +10,7 @@ import threading
 MINIMUM = (8, 0)  # compute capability
 _runtime = None  # a runtime that `use` put in the place of the GPU's
 _gpus = {}  # the runtime of each device that was asked for
+_get_device = None  # CuPy's, once it was imported
 _making = threading.Lock()  # of such a runtime
 
 
@@ -26,7 +27,10 @@ def use(runtime):
 
 def what_runs():
     """The runtime of this column; see rnnfast.cuda.runtime."""
-    return _runtime if _runtime is not None else _gpu(_current_device())
+    if _runtime is not None:
+        return _runtime
+    device = _current_device()
+    return _gpus.get(device) or _gpu(device)
 
 
 def _why_missing():
@@ -52,9 +56,12 @@ def _why_missing():
 
 
 def _current_device():
-    import cupy
+    global _get_device
+    if _get_device is None:
+        import cupy
 
-    return cupy.cuda.runtime.getDevice()
+        _get_device = cupy.cuda.runtime.getDevice
+    return _get_device()
 
 
 class TooOld(RuntimeError):

@@ -67,7 +67,7 @@ class Arguments:
                     f"{cell}: Wp must be (3, H) or (3, H, H) with H = {self.H}, got {Wp.shape}"
                 )
         self.peepholes = None if Wp is None else "diagonal" if axes == 2 else "full"
-        self.params = Wx, Wh, b, Wp
+        self.biased = b is not None
 
     def sequence(self, name, x, width):
         """x (N, T, width) as it has to be; N and T, on the way."""
@@ -111,15 +111,15 @@ class Arguments:
         if self.N and (lengths.min() < 0 or lengths.max() > self.T):
             raise ValueError(f"{self.cell}: lengths must be in [0, T] = [0, {self.T}]")
 
-    def check_grads(self, grads):
+    def check_grads(self, grads, params):
         cell = self.cell
         if not isinstance(grads, (tuple, list)):
             names = ", ".join(f"d{name}" for name in self.names)
             raise TypeError(f"{cell}: grads must be ({names}), got {type(grads).__name__}")
-        wanted = [i for i, p in enumerate(self.params) if p is not None]
+        wanted = [i for i, p in enumerate(params) if p is not None]
         if not wanted[-1] < len(grads) <= len(self.names):
             raise ValueError(f"{cell}: grads must be one for each parameter, got {len(grads)}")
-        for i, (g, p) in enumerate(zip(grads, self.params, strict=False)):
+        for i, (g, p) in enumerate(zip(grads, params, strict=False)):
             if p is None:
                 if g is not None:
                     raise ValueError(f"{cell}: grads[{i}] must be None, as {self.names[i]} is")

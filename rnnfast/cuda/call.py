@@ -1,165 +1,177 @@
 """What the cells' calls share: the arguments, checked and on the GPU, the products outside."""
 
-from functools import cache
-from operator import attrgetter
+from dataclasses import dataclass
 
 import numpy as np
 
 from rnnfast.checks import is_numpy
-from rnnfast.cuda import what_runs
+from rnnfast.cuda import planner, what_runs
+from rnnfast.cuda._bound import multiply, present
+from rnnfast.cuda._bound import signature as shapes
 from rnnfast.cuda.arguments import Arguments
 from rnnfast.kernels import get_float32_matmul_precision
 
 
-class Packed(tuple):
-    """Copies of the params on the GPU, which forward takes where train=False."""
+@dataclass(frozen=True)
+class Packed:
+    """Copies of the params on the GPU, which forward takes where train=False. Opaque."""
 
+    params: tuple
     cell: str  # whose
     host: bool  # whether they came as NumPy arrays
     two_biases: bool
+    signature: str  # of all that, as nobody changes the arrays
+
+    def check(self, cell, train):
+        if self.cell != cell.name:
+            raise TypeError(f"{cell.name}: params were packed by {self.cell}.pack")
+        if train:
+            raise TypeError(f"{cell.name}: packed params are for train=False")
+        if self.two_biases != cell.two_biases:
+            raise TypeError(f"{cell.name}: params were packed with reset_after={self.two_biases}")
 
 
-class Cache(dict):
-    """What forward keeps for backward. Opaque; empty once backward has consumed it."""
+@dataclass(slots=True)
+class Arrays:
+    """What the kernels of one call work on; shapes in frame.py and steps.py."""
+
+    A: object
+    b: object
+    Wp: object  # without peepholes any array, which no kernel reads; so m and ends
+    m: object
+    ends: object
+    kept: tuple
+    xs: object
+    hs: object
+    reverse: bool
+    dhs: object = None
+    B: object = None
+    final: tuple | None = None  # the states, for cells that need them in backward
+
+
+@dataclass(slots=True)
+class Cache:
+    """What forward keeps for backward. Opaque; without arrays once backward has consumed it."""
+
+    cell: object
+    of_forward: tuple
+    arrays: Arrays | None
 
 
 class Call(Arguments):
-    """The checked arguments of one call, on the GPU.
+    """What all calls of one signature share: sizes, checked, and once they are known plan, kernel
+    and products. It holds none of a call's arrays.
 
-    Wx, Wh, b and the states are contiguous CuPy arrays (b of zeros where there is none), `host`
-    is true where the caller works with NumPy arrays and wants such back, `masked` where there is
-    an h_mask, `ragged` where there are lengths.
+    `host` is true where the caller works with NumPy arrays and wants such back, `masked` where
+    there is an h_mask, `ragged` where there are lengths.
     """
 
-    def __init__(self, cell, params, two_biases):
+    way = None  # see recurrence.planned
+    host = False
+
+    def __init__(self, cell, params, two_biases, masked, ragged):
         self.gpu = what_runs()
-        self.xp, self.array_type = self.gpu.xp, getattr(self.gpu, "array_type", None)
-        self.known = {}
+        self.xp, self.masked, self.ragged = self.gpu.xp, masked, ragged
         super().__init__(cell, params, two_biases)
-        # Any arrays, for what a kernel does not read
-        self.nothing, self.no_ends = nothing(self.gpu, self.dtype), nothing(self.gpu, "int32")
+        # For what no kernel reads
+        self.nothing, self.no_ends = self.gpu.nothing(self.dtype), self.gpu.nothing("int32")
+        self.bound = {}  # products, by name
 
-    @classmethod
-    def again(cls, checked, params):
-        """A call like one that was checked: see `signature`."""
-        call = cls.__new__(cls)
-        call.__dict__.update(checked)
-        call.params = (*params, None, None)[:4]
-        return call
+    def complete(self, state):
+        """The arguments have passed: what is taken in the place of those that are not there."""
+        zeros, absent = self.gpu.kept_zeros, state is None or any(x is None for x in state)
+        no_bias = None if self.biased else zeros(self.bias_shape, self.dtype)
+        no_state = zeros((self.N, self.H), self.dtype) if absent else None
+        # xs or dhs, Wx, Wh, b, Wp, h_mask, states
+        missing = None, None, None, no_bias, self.nothing, self.nothing
+        self.missing = *missing, *(no_state,) * self.states
+        sizes = self.N, self.T, self.D, self.H, self.dtype, self.peepholes
+        self.of_forward = *sizes, self.two_biases, self.masked, self.ragged
 
-    def once(self, key, make):
-        """make(), once for all calls with this signature and key."""
-        found = self.known.get(key)
-        if found is None:
-            found = self.known[key] = make()
-        return found
+    def here(self, cell):
+        """Of more than one call, whose arrays are the runtime's own. The cell is one by its id."""
+        self.host, self.of = False, cell
+        self.move = self.target = self.xp.ascontiguousarray
 
     # To the GPU
 
     def move(self, x):
-        if type(x) is not self.array_type:
-            x = self.gpu.to_device(x)
-        return self.xp.ascontiguousarray(x)
+        """x on the GPU, contiguous."""
+        return self.xp.ascontiguousarray(self.gpu.to_device(x))
 
-    def inputs(self, xs, ends):
-        """xs on the GPU; with zeros where a sample has ended, as 0 * NaN would reach dWx."""
-        xs = self.move(xs)
-        if not self.ragged:
-            return xs
+    def arrays(self, x, params, h_mask, state):
+        """x, Wx, Wh, b, Wp, h_mask and the states on the GPU, contiguous, all that there can be."""
+        groups = (x,), params, (h_mask,), state
+        return present(groups, (0, 1, 5, 6), self.missing, self.move)
+
+    def until(self, xs, lengths):
+        """lengths on the GPU, int32, and xs with zeros where a sample has ended.
+
+        Since 0 * NaN would reach dWx.
+        """
+        ends = self.gpu.to_device(lengths.astype("int32"))
         on = self.xp.arange(self.T) < ends[:, np.newaxis]
-        return self.xp.where(on[:, :, np.newaxis], xs, self.dtype.type(0))
-
-    def weights(self):
-        """Wx, Wh and b on the GPU, contiguous."""
-        Wx, Wh, b, _ = self.params
-        if b is None:
-            b = self.zeros(*self.bias_shape)
-        return self.move(Wx), self.move(Wh), self.move(b)
-
-    def cell_weights(self):
-        """Wp on the GPU; without it any array, which the kernels do not read."""
-        Wp = self.params[3]
-        return self.nothing if Wp is None else self.move(Wp)
-
-    def mask(self, h_mask):
-        """h_mask on the GPU; without it any array, which the kernels do not read."""
-        return self.nothing if h_mask is None else self.move(h_mask)
-
-    def ends(self, lengths):
-        """lengths on the GPU, int32; without them any array, which the kernels do not read."""
-        if lengths is None:
-            return self.no_ends
-        return self.move(lengths.astype("int32"))
-
-    def state(self, state):
-        """The states on the GPU; the same zeros for each that is None."""
-        if state is None:
-            return (self.zeros(self.N, self.H),) * self.states
-        zeros = self.zeros(self.N, self.H) if any(x is None for x in state) else None
-        return tuple(zeros if x is None else self.move(x) for x in state)
+        return ends, self.xp.where(on[:, :, np.newaxis], xs, self.dtype.type(0))
 
     # What runs outside the recurrence
 
-    def projection(self, xs, Wx):
-        """x Wx of all steps, (N, T, G*H)."""
-        A = self.empty(self.N, self.T, Wx.shape[1])
-        if self.N * self.T:
-            self.multiply("A", xs, Wx, A)
-        return A
+    def bind(self, name, a, b, out, over_rows=False, turned=False, columns=None):
+        """A product of contiguous arrays, see runtime.bind, kept in `bound`.
 
-    def multiply(self, name, a, b, out, over_rows=False):
-        """a b into out, or a^T b over all rows; all of them contiguous, or fixed parts of such.
-
-        So how they lie follows from the call's signature, and is looked at once for each `name`.
+        How they lie follows from the call's signature.
         """
-        key = name, get_float32_matmul_precision()
-        self.once(key, lambda: self.gpu.bind(a, b, out, over_rows))(a, b, out)
+        product = self.bound[name] = self.gpu.bind(a, b, out, over_rows, turned, columns)
+        return product
 
-    def keep(self, xs, **of_call):
-        """The cache for backward."""
-        shape = self.N, self.T, self.D, self.H, self.dtype, self.peepholes
-        ways = {"two_biases": self.two_biases, "masked": self.masked, "ragged": self.ragged}
-        return Cache(shape=shape, xs=xs, **ways, **of_call)
+    def sum_of_rows(self, x, out):
+        """A product that is the sum of all rows of x, as `multiply` takes it; both contiguous."""
+        if "sum" not in self.bound:
+            self.bound["sum"] = self.gpu.bind_sum(x, out)
+        return *self.bound["sum"], x, out
 
-    def finish(self, kept, dA, Wx, grads, recurrent, *, db=None, dWp=None):
-        """Writes the gradients, returns dxs; dA (N, T, G*H).
+    def finish(self, arrays, Wx, grads, columns, *, db=None, dWp=None):
+        """Writes the gradients, returns dxs; of arrays A is dA by now.
 
-        kept: the cache. recurrent: (left, right, columns), where dWh[:, columns] is left^T right
-        over all N*T rows, dWh itself for columns None; left is what met Wh, still without h_mask.
-        db is the sum of dA unless the cell has its own.
+        dWh[:, part] is left^T B[:, :, part] over all N*T rows, for the parts of `columns`; left,
+        one of arrays.kept, is what met Wh, still without h_mask. db is the sum of dA unless the
+        cell has its own.
         """
+        dxs = self.gpu.empty((self.N, self.T, self.D), self.dtype)
         if not self.N * self.T:
             for grad in grads:
                 if grad is not None:
                     grad[...] = 0
-            return self.give(self.empty(self.N, self.T, self.D))
-        dWh = self.target(grads[1])
-        for k, (left, right, columns) in enumerate(recurrent):
+            return dxs
+        xs, dA, B, bound, work = arrays.xs, arrays.A, arrays.B, self.bound, []
+        dWx, dWh = self.target(grads[0]), self.target(grads[1])
+        for name, left in enumerate(arrays.kept[: len(columns)]):
             if self.masked:
-                left = left * kept["arrays"].m[:, np.newaxis]
-            part = dWh if columns is None else dWh[:, columns]
-            self.multiply(("dWh", k), left, right, part, over_rows=True)
-        dWx = self.target(grads[0])
-        self.multiply("dWx", kept["xs"], dA, dWx, over_rows=True)
-        if self.params[2] is not None and db is None:
+                left = left * arrays.m[:, np.newaxis]
+            product = bound.get(name) or self.bind(name, left, B, dWh, True, False, columns[name])
+            work.append((product, left, B, dWh))
+        product = bound.get("dWx") or self.bind("dWx", xs, dA, dWx, over_rows=True)
+        work.append((product, xs, dA, dWx))
+        if self.biased and db is None:
             db = self.target(grads[2])
-            self.gpu.sum_of_rows(dA, db)
+            work.append(self.sum_of_rows(dA, db))
+        product = bound.get("dxs") or self.bind("dxs", dA, Wx, dxs, turned=True)
+        work.append((product, dA, Wx, dxs))
+        multiply(work)
         for grad, value in zip(grads, (dWx, dWh, db, dWp), strict=False):
-            if grad is not None and value is not grad:
+            if value is not grad:
                 self.write(grad, value)
-        dxs = self.empty(self.N, self.T, self.D)
-        self.multiply("dxs", dA, Wx.T, dxs)
-        return self.give(dxs)
+        return dxs
 
     def zeros(self, *shape):
-        return self.xp.zeros(shape, self.dtype)
+        return self.gpu.zeros(shape, self.dtype)
 
     def empty(self, *shape):
-        return self.xp.empty(shape, self.dtype)
+        return self.gpu.empty(shape, self.dtype)
 
-    def give(self, x):
-        """A result to the caller."""
-        return self.gpu.to_host(x) if self.host else x
+    def give(self, x, states, *cache):
+        """Results to a caller who works with NumPy arrays."""
+        to_host = self.gpu.to_host
+        return to_host(x), tuple(map(to_host, states)), *cache
 
     def target(self, grad):
         """Where to compute a gradient: in the caller's array, if a product can write it."""
@@ -176,119 +188,98 @@ def rows(x):
     return x.reshape(x.shape[0] * x.shape[1], x.shape[2])
 
 
-@cache
-def nothing(gpu, dtype):
-    return gpu.xp.empty(1, dtype)
-
-
-# Calls that were checked, by what was: {signature: attributes of the Call}
+# Calls that were checked, by what was
 CHECKED = {}
 MOST = 1000  # of them are remembered
-of_array = attrgetter("shape", "dtype")
 
 
-def signature(*groups):
-    """All that the checks of these arrays look at; None where one is not the GPU's already.
+def signature(cell, way, *groups):
+    """All that the checks of these arrays look at, and that a Call follows from.
 
-    So calls of one signature are checked once. NumPy arrays, and others that have to be brought to
-    the GPU, are checked each time.
+    None where an array is not the GPU's already: NumPy arrays, and others that have to be brought
+    there, are checked each time.
     """
-    gpu, found = what_runs(), []
+    gpu = what_runs()
     kind = getattr(gpu, "array_type", None)
-    for group in groups:
-        if group is None:
-            found.append(-1)
-            continue
-        if not isinstance(group, (tuple, list)):
-            return None
-        for x in group:
-            if type(x) is kind:
-                found.append(of_array(x))
-            elif x is None:
-                found.append(None)
-            else:
-                return None
-        found.append(len(group))
-    return gpu, *found
+    what = id(cell), way, gpu, get_float32_matmul_precision(), planner.make_plan
+    return kind and shapes(what, kind, groups)
 
 
-def remembered(key, call):
-    """The checked call, which is remembered for others of this signature."""
+def remember(key, call, cell):
+    """A call that was checked, for others of this signature too; without one for itself alone."""
     if key is not None:
         if len(CHECKED) >= MOST:
             CHECKED.clear()
-        CHECKED[key] = {name: x for name, x in vars(call).items() if name != "params"}
-    return call
+        call.here(cell)
+        CHECKED[key] = call
 
 
 def start_forward(cell, xs, state, params, train, h_mask, lengths):
-    """A Call with everything that a forward has to check; xs as it came."""
+    """The Call of a forward, which has passed every check by then, and the params as arrays."""
+    way, arrays, packed = lengths is not None, params, None
     if isinstance(params, Packed):
-        if params.cell != cell.name:
-            raise TypeError(f"{cell.name}: params were packed by {params.cell}.pack")
-        if train:
-            raise TypeError(f"{cell.name}: packed params are for train=False")
-        if params.two_biases != cell.two_biases:
-            packed = params.two_biases
-            raise TypeError(f"{cell.name}: params were packed with reset_after={packed}")
-    key = None
-    if lengths is None and (arrays := signature((xs,), params, state, (h_mask,))):
-        key = cell, *arrays
-        if (checked := CHECKED.get(key)) is not None:
-            return Call.again(checked, params)
-    call = Call(cell, params, cell.two_biases)
+        packed, params, arrays = params, None, params.params
+        way = way, train, packed.signature
+    key = signature(cell, way, (xs,), params, state, (h_mask,))
+    call = CHECKED.get(key)
+    if call is None:
+        if packed:
+            packed.check(cell, train)
+        call = _checked_forward(cell, xs, state, arrays, h_mask, lengths)
+        call.host = is_numpy(xs) and (packed.host if packed else is_numpy(arrays[0]))
+        remember(key, call, cell)
+    elif call.ragged:
+        call.check_lengths(lengths)
+    return call, arrays
+
+
+def _checked_forward(cell, xs, state, params, h_mask, lengths):
+    call = Call(cell, params, cell.two_biases, h_mask is not None, lengths is not None)
     call.sequence("xs", xs, call.D)
     call.check_state("state", cell.states, state)
     if h_mask is not None:
         call.check_state("h_mask", ("h_mask",), (h_mask,))
     call.check_lengths(lengths)
-    call.masked, call.ragged = h_mask is not None, lengths is not None
-    own = params.host if isinstance(params, Packed) else is_numpy(params[0])
-    call.host = own and is_numpy(xs)
-    return remembered(key, call)
+    call.complete(state)
+    return call
 
 
 def start_backward(kind, dhs, dstate, params, cache, grads):
-    """A Call with everything that a backward has to check, and the cache, taken.
+    """The Call of a backward, which so has passed every check, and the cache's arrays, taken.
 
     kind: the class of cells of which the cache may be.
     """
     name = kind.name
     if cache is None:
         raise RuntimeError(f"{name}: backward needs the cache of a forward with train=True")
-    if not isinstance(cache, Cache) or (cache and cache["cell"].name != name):
+    if not isinstance(cache, Cache) or cache.cell.name != name:
         raise TypeError(f"{name}: cache must come from {name}.forward, got {type(cache).__name__}")
-    if not cache:
+    if cache.arrays is None:
         raise RuntimeError(f"{name}: this cache was used by an earlier backward")
     if isinstance(params, Packed):
         raise TypeError(f"{name}: backward needs params as they are, got packed ones")
-    key, checked = None, None
-    if arrays := signature((dhs,), params, dstate, grads):
-        of_cache = (cache[x] for x in ("cell", "shape", "two_biases", "masked", "ragged"))
-        key = "back", *of_cache, *arrays
-        checked = CHECKED.get(key)
-    if checked is not None:
-        call = Call.again(checked, params)
-    else:
-        call = remembered(key, _checked_backward(kind, dhs, dstate, params, cache, grads))
-    kept = dict(cache)
-    cache.clear()
-    return call, kept
+    key = signature(cache.cell, cache.of_forward, (dhs,), params, dstate, grads)
+    call = CHECKED.get(key)
+    if call is None:
+        call = _checked_backward(kind, dhs, dstate, params, cache, grads)
+        remember(key, call, cache.cell)
+    arrays, cache.arrays = cache.arrays, None
+    return call, arrays
 
 
 def _checked_backward(kind, dhs, dstate, params, cache, grads):
     name = kind.name
-    call = Call(kind, params, cache["two_biases"])
-    call.masked, call.ragged = cache["masked"], cache["ragged"]
-    N, T, D, H, *of_forward = cache["shape"]
-    if (call.D, call.H, call.dtype, call.peepholes) != (D, H, *of_forward):
+    N, T, D, H, dtype, peepholes, *ways = cache.of_forward
+    call = Call(kind, params, *ways)
+    if (call.D, call.H, call.dtype, call.peepholes) != (D, H, dtype, peepholes):
         raise ValueError(f"{name}: params must be those of forward, with D = {D} and H = {H}")
     call.sequence("dhs", dhs, H)
     if (call.N, call.T) != (N, T):
         raise ValueError(f"{name}: dhs must be (N, T, H) = ({N}, {T}, {H}), got {dhs.shape}")
     call.check_state("dstate", [f"d{state}" for state in kind.states], dstate)
-    call.check_grads(grads)
+    call.check_grads(grads, params)
     call.host = is_numpy(dhs) and is_numpy(params[0])
+    call.complete(dstate)
     return call
 
 
@@ -296,9 +287,8 @@ def pack(cell, params):
     """Copies of params on the GPU; see rnnfast.kernels."""
     if isinstance(params, Packed):
         raise TypeError(f"{cell.name}: params must be arrays, got packed ones")
-    call = Call(cell, params, cell.two_biases)
-    gpu, given = call.gpu, call.params[: len(call.names)]
-    packed = Packed(None if p is None else gpu.to_device(p).copy() for p in given)
-    packed.cell, packed.host = cell.name, is_numpy(params[0])
-    packed.two_biases = cell.two_biases
-    return packed
+    gpu, _ = what_runs(), Arguments(cell, params, cell.two_biases)
+    copies = tuple([None if p is None else gpu.to_device(p).copy() for p in params])
+    shapes = [None if p is None else (p.shape, p.dtype.name) for p in copies]
+    of = cell.name, is_numpy(params[0]), cell.two_biases
+    return Packed(copies, *of, str((of, shapes)))

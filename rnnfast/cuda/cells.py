@@ -72,7 +72,7 @@ class Cell:
 
     # What a call has beside dWx, dWh and db
 
-    def other_grads(self, call, kept, grads):
+    def other_grads(self, call, arrays, grads):
         """db and dWp for `call.finish`, where they are the cell's own."""
         return {}
 

@@ -4,12 +4,15 @@ cupy.matmul takes several times as long before it gets there, and computes in TF
 of all threads says so; here each call says it for itself.
 """
 
+from functools import cached_property
 from threading import Lock
 
 import numpy as np
 
+from rnnfast.cuda._bound import Blas, Product
+from rnnfast.cuda.launch import function
+
 NO, YES = 0, 1  # CUBLAS_OP_N, CUBLAS_OP_T
-ALGORITHM = -1  # CUBLAS_GEMM_DEFAULT
 REAL_32F, REAL_64F = 0, 1  # CUDA_R_32F, CUDA_R_64F
 COMPUTE_32F, COMPUTE_TF32, COMPUTE_64F = 68, 77, 70  # cublasComputeType_t
 
@@ -21,8 +24,7 @@ class Products:
     """
 
     def __init__(self, cupy):
-        self._cupy, self._gemm = cupy, cupy.cuda.cublas.gemmEx
-        self._handle = cupy.cuda.device.get_cublas_handle  # of this thread
+        self._cupy, self._filled, self._room = cupy, {}, Lock()
         self._one_and_zero = np.array([1, 0], "f4"), np.array([1, 0], "f8")
         single, double = map(places, self._one_and_zero)
         self._scalars = {  # where 1 and 0 are, and how operands and sums are called
@@ -31,7 +33,14 @@ class Products:
             (np.dtype("f8"), False): (*double, REAL_64F, COMPUTE_64F),
             (np.dtype("f8"), True): (*double, REAL_64F, COMPUTE_64F),
         }
-        self._ones, self._room = {}, Lock()
+
+    @cached_property
+    def _blas(self):
+        cuda = self._cupy.cuda
+        handle = cuda.device.get_cublas_handle  # of a thread
+        library = f"libcublas.so.{cuda.cublas.getVersion(handle()) // 10000}"
+        functions = [function(library, f"cublas{name}") for name in ("GemmEx", "SetStream_v2")]
+        return Blas(*functions, handle, cuda.get_current_stream, cuda.cublas.CUBLASError)
 
     def __call__(self, a, b, out, low):
         """a b into out (None: a new array), which is returned."""
@@ -60,69 +69,63 @@ class Products:
         a, b = self._readable(a, size), self._readable(b, size)
         return self.bind(a, b, out, low, over_rows=True)(a, b, out)
 
-    def bind(self, a, b, out, low, over_rows=False):
-        """multiply(a, b, out) for arrays that lie as these, which cuBLAS can read and write."""
-        size, gemm, handle = out.itemsize, self._gemm, self._handle
-        one, zero, kind, compute = self._scalars[out.dtype, low]
-        (rows, K, way_a, step_a), (_, _, way_b, step_b) = layout(a, size), layout(b, size)
-        M, N, _, step = layout(out, size)
+    def bind(self, a, b, out, low, over_rows=False, turned=False, columns=None):
+        """multiply(a, b, out) for arrays that lie as these, which cuBLAS can read and write.
+
+        over_rows: a^T b. turned: a b^T. columns: of b and out these alone, a slice.
+        """
+        size, starts = out.itemsize, (0, 0, 0)
+        if columns is not None:
+            b, out, start = b[..., columns], out[..., columns], columns.start * size
+            starts = start, 0, start
+        (rows, K, way_a, step_a), of_b, of_out = (layout(x, size) for x in (a, b, out))
+        (_, _, way_b, step_b), (M, N, _, step) = of_b, of_out
         if over_rows:
-            K, way_a = rows, NO if way_a == YES else YES
+            K, way_a = rows, other(way_a)
+        if turned:
+            way_b = other(way_b)
+        # Rows of ours are columns to cuBLAS, which so makes out^T = b^T a^T
+        ways, steps = (way_b, way_a), (step_b, step_a, step)
+        return Product(self._blas, ways, (N, M, K), steps, self._scalars[out.dtype, low], starts)
 
-        def multiply(a, b, out):
-            # Rows of ours are columns to cuBLAS, which so makes out^T = b^T a^T
-            gemm(
-                handle(),
-                way_b,
-                way_a,
-                N,
-                M,
-                K,
-                one,
-                b.data.ptr,
-                kind,
-                step_b,
-                a.data.ptr,
-                kind,
-                step_a,
-                zero,
-                out.data.ptr,
-                kind,
-                step,
-                compute,
-                ALGORITHM,
-            )
-            return out
+    def bind_sum(self, x, out):
+        """(product, left), where product(left, x, out) is the sum of all rows of x into out.
 
-        return multiply
+        For arrays that lie as these; never in TF32.
+        """
+        rows, columns, way, step = layout(x, x.itemsize)
+        ones = self.filled(1, rows, x.dtype).data.ptr
+        shape, steps = (columns, 1, rows), (step, rows, columns)
+        scalars = self._scalars[x.dtype, False]
+        return Product(self._blas, (way, NO), shape, steps, scalars, (0, 0, 0)), ones
 
     def sum_of_rows(self, x, out):
         """The sum of all rows of x, in its own precision, into a contiguous out."""
-        size = x.itemsize
-        x = self._readable(x, size)
-        rows, columns, way, step = layout(x, size)
-        one, zero, kind, compute = self._scalars[x.dtype, False]
-        self._gemm(
-            *(self._handle(), way, NO, columns, 1, rows, one, x.data.ptr, kind, step),
-            *(self._some_ones(rows, x.dtype), kind, rows),
-            *(zero, out.data.ptr, kind, columns, compute, ALGORITHM),
-        )
-        return out
+        x = self._readable(x, x.itemsize)
+        product, ones = self.bind_sum(x, out)
+        return product(ones, x, out)
 
     def _readable(self, x, size):
         """x, or a copy where cuBLAS cannot read it as it lies."""
         return x if layout(x, size) is not None else self._cupy.ascontiguousarray(x)
 
-    def _some_ones(self, count, dtype):
-        """Where so many ones are. Those that were are kept: another stream may be reading them."""
-        made = self._ones.setdefault(dtype, [])
+    def filled(self, value, count, dtype):
+        """At least so many zeros or ones, which nobody may write: the same for all who ask.
+
+        Those that were are kept: another stream may be reading them.
+        """
+        made = self._filled.setdefault((value, dtype), [])
         if not made or made[-1].size < count:
             with self._room:
                 if not made or made[-1].size < count:
-                    ones = self._cupy.ones(1 << (count - 1).bit_length(), dtype)
+                    make = self._cupy.ones if value else self._cupy.zeros
+                    made.append(make(1 << (count - 1).bit_length(), dtype))
                     self._cupy.cuda.get_current_stream().synchronize()
-                    made.append(ones)
-        return made[-1].data.ptr
+        return made[-1]
+
+
+def other(way):
+    return NO if way == YES else YES
 
 
 def places(one_and_zero):

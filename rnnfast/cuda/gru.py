@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from rnnfast.cuda import recurrence
+from rnnfast.cuda._bound import multiply
 from rnnfast.cuda.activations import activations
 from rnnfast.cuda.cells import Cell
 
@@ -136,12 +137,11 @@ class GruAfter(Gru):
 
         return None, step_back
 
-    def other_grads(self, call, kept, grads):
-        if call.params[2] is None:
+    def other_grads(self, call, arrays, grads):
+        if not call.biased:
             return {}
-        db, arrays = call.target(grads[2]), kept["arrays"]
-        call.gpu.sum_of_rows(arrays.A, db[0])
-        call.gpu.sum_of_rows(arrays.B, db[1])
+        db = call.target(grads[2])
+        multiply([call.sum_of_rows(x, db[k]) for k, x in enumerate((arrays.A, arrays.B))])
         return {"db": db}
 
 

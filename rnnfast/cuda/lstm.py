@@ -114,15 +114,15 @@ class Lstm(Cell):
     def of(self, peepholes):
         if peepholes == "full":
             return WholeLstm(self.clip)
-        return replace(self, peephole=peepholes == "diagonal")
+        return replace(self, peephole=True) if peepholes else self
 
-    def other_grads(self, call, kept, grads):
+    def other_grads(self, call, arrays, grads):
         """dWp, from dA and c before each step; c after a step is c before the one that follows."""
         if not call.peepholes:
             return {}
-        arrays, (_, cT) = kept["arrays"], kept["final"]
+        _, cT = arrays.final
         dA, cp, c = arrays.A, arrays.kept[1], call.empty(call.N, call.T, call.H)
-        if kept["reverse"]:
+        if arrays.reverse:
             c[:, 1:], c[:, 0] = cp[:, :-1], cT
         else:
             c[:, :-1], c[:, -1] = cp[:, 1:], cT

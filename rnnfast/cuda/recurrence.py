@@ -11,137 +11,134 @@ from rnnfast.cuda.frame_forward import make_frame_forward
 from rnnfast.kernels import get_float32_matmul_precision
 
 
-@dataclass
-class Arrays:
-    """What the kernels of one call work on; shapes in frame.py and steps.py."""
+@dataclass(slots=True)
+class Way:
+    """How the steps of a call run; plan and kernel are None where there is none."""
 
-    A: object
-    b: object
-    Wp: object  # without peepholes any array, which no kernel reads; so m and ends
-    m: object
-    ends: object
-    kept: tuple
-    hs: object = None
-    dhs: object = None
-    B: object = None
+    cell: object  # with its peepholes
+    no_kept: tuple  # what the kernel takes for them without training
+    columns: tuple  # of A, a slice for each product of a step
+    orders: tuple  # (first step, which way on) of the usual direction and of the other
+    plan: object = None
+    kernel: object = None  # of all steps
+    starts: tuple = ()  # of what the blocks exchange, counters first, and where it ends
+    alone: tuple = ()  # what the kernel takes in its place where they exchange nothing
 
 
 def planned(call, cell, forward):
-    """How the steps run, and the kernel of all of them; each None where there is none.
+    """The Way of all calls of a signature, which that precision and planner are part of."""
+    if call.way is None:
+        call.way = find_way(call, cell.of(call.peepholes), forward)
+    return call.way
 
-    Found once for all calls of this signature, and that precision and planner.
-    """
+
+def find_way(call, cell, forward):
+    gpu, dtype = call.gpu, call.dtype.name
+    columns = tuple([slice(g[0] * call.H, (g[-1] + 1) * call.H) for g in cell.products])
+    orders = (0, 1), (call.T - 1, -1)
+    if not forward:
+        orders = orders[::-1]
+    way = Way(cell, (call.nothing,) * len(cell.kept), columns, orders)
+    if call.N * call.T == 0:
+        return way
     precision = "tf32" if get_float32_matmul_precision() == "high" else "float32"
-
-    def find():
-        if call.N * call.T == 0:
-            return None, None
-        gpu, dtype = call.gpu, call.dtype.name
-        plan = planner.make_plan(gpu, cell, forward, call.N, call.H, dtype, precision)
-        make = make_frame_forward if forward else make_frame_back
-        kernel = None
-        if plan.kind != "steps":
-            kernel = make(gpu, cell, call.masked, call.ragged, plan)
-        return plan, kernel
-
-    return call.once((forward, precision, planner.make_plan), find)
+    way.plan = plan = planner.make_plan(gpu, cell, forward, call.N, call.H, dtype, precision)
+    if plan.kind == "steps":
+        return way
+    make = make_frame_forward if forward else make_frame_back
+    way.kernel = make(gpu, cell, call.masked, call.ragged, plan)
+    way.alone = None, call.no_ends, call.nothing, call.nothing
+    if not plan.local:
+        slots = 2 if len(plan.tiles) == 1 else 1
+        sizes = [slots * plan.groups * plan.passes * tile.exchanged for tile in plan.tiles]
+        way.starts = tuple(itertools.accumulate([0, COUNTER * plan.groups, *sizes]))
+    return way
 
 
-def exchange(call, plan):
-    """Counters, and for each product what the blocks exchange: zeros, in one allocation."""
-    if plan.local:
-        return call.no_ends, call.nothing, call.nothing
-    slots = 2 if len(plan.tiles) == 1 else 1
-    sizes = [slots * plan.groups * plan.passes * tile.exchanged for tile in plan.tiles]
-    starts = [COUNTER * plan.groups]
-    for size in sizes:
-        starts.append(starts[-1] + size)
-    room = call.xp.zeros(starts[-1], "float32")
-    rooms = [room[a:b] for a, b in itertools.pairwise(starts)]
-    return room[: starts[0]].view("int32"), rooms[0], rooms[-1]
+def exchange(call, starts):
+    """Zeros, and what of them is for counters and for each product, as kernels take it.
+
+    Two products, of which the last stands twice where it is alone. First the array, which has to
+    live until the launch.
+    """
+    room = call.gpu.zeros(starts[-1], "float32")
+    counters, *rooms = call.gpu.parts(room, starts)
+    return room, counters, rooms[0], rooms[-1]
 
 
 def states_at_the_end(call, kernel, states):
     """Arrays for the final states: the kernel's to write, in steps a copy to begin with."""
     if kernel is None:
         return tuple([x.copy() for x in states])
-    return tuple([call.empty(call.N, call.H) for _ in states])
-
-
-def start_and_way(T, backwards):
-    return (T - 1, -1) if backwards else (0, 1)
+    empty, shape, dtype = call.gpu.empty, (call.N, call.H), call.dtype
+    return tuple([empty(shape, dtype) for _ in states])
 
 
 def forward(cell, xs, state, params, train, lengths, reverse, h_mask):
     """See rnnfast.kernels; cell: sizes, equations and options."""
-    call = calls.start_forward(cell, xs, state, params, train, h_mask, lengths)
-    if call.peepholes:
-        cell = cell.of(call.peepholes)
-    N, T, H = call.N, call.T, call.H
-    m, ends = call.mask(h_mask), call.ends(lengths)
-    xs, (Wx, Wh, b), Wp = call.inputs(xs, ends), call.weights(), call.cell_weights()
-    initial, (plan, kernel) = call.state(state), planned(call, cell, True)
-    new = call.zeros if call.ragged else call.empty  # no kernel writes beyond all ends of a group
-    hs = new(N, T, H)
-    kept = tuple(new(N, T, H) if train else hs for _ in cell.kept)
-    arrays = Arrays(call.projection(xs, Wx), b, Wp, m, ends, kept, hs=hs)
+    call, params = calls.start_forward(cell, xs, state, params, train, h_mask, lengths)
+    way = call.way or planned(call, cell, True)
+    cell, kernel, N, T, dtype = way.cell, way.kernel, call.N, call.T, call.dtype
+    xs, Wx, Wh, b, Wp, m, *initial = call.arrays(xs, params, h_mask, state)
+    initial, ends, empty = tuple(initial), call.no_ends, call.gpu.empty
+    new = empty
+    if call.ragged:
+        ends, xs = call.until(xs, lengths)
+        new = call.gpu.zeros  # no kernel writes beyond all ends of a group
+    shape = N, T, call.H
+    A, hs = empty((N, T, way.columns[-1].stop), dtype), new(shape, dtype)
+    kept = tuple([new(shape, dtype) for _ in cell.kept]) if train else way.no_kept
     final = states_at_the_end(call, kernel, initial)
 
-    start, ahead = start_and_way(T, reverse)
-    if plan is None:
-        pass
-    elif kernel is None:
-        steps.forward(call, cell, arrays, Wh, final, start, ahead, train)
-    else:
-        counters, x, x2 = exchange(call, plan)
+    start, ahead = way.orders[1 if reverse else 0]
+    if N * T:
+        product = call.bound.get("A") or call.bind("A", xs, Wx, A)
+        product(xs, Wx, A)
+    if kernel is not None:
+        _room, counters, x, x2 = exchange(call, way.starts) if way.starts else way.alone
         kernel(
-            *(plan.grid, arrays.A, Wh, b, Wp, initial, m, hs, kept, final, x, x2, counters, ends),
+            *(way.plan.grid, A, Wh, b, Wp, initial, m, hs, kept, final, x, x2, counters, ends),
             *(N, T, start, ahead, train),
         )
+        if not train:
+            return call.give(hs, final, None) if call.host else (hs, final, None)
+    arrays = calls.Arrays(A, b, Wp, m, ends, kept, xs, hs, reverse)
+    if kernel is None and N * T:
+        steps.forward(call, cell, arrays, Wh, final, start, ahead, train)
 
-    cache = None
+    cache, arrays.hs = None, None
     if train:
-        last = {"final": tuple(x.copy() for x in final)} if call.peepholes else {}
-        arrays.hs = None
-        cache = call.keep(xs, reverse=reverse, cell=cell, arrays=arrays, **last)
-    return call.give(hs), tuple(map(call.give, final)), cache
+        if call.peepholes:
+            arrays.final = tuple([x.copy() for x in final])
+        cache = calls.Cache(cell, call.of_forward, arrays)
+    return call.give(hs, final, cache) if call.host else (hs, final, cache)
 
 
 def backward(kind, dhs, dstate, params, cache, grads):
     """See rnnfast.kernels; kind: the class of the cells of which the cache may be."""
-    call, kept = calls.start_backward(kind, dhs, dstate, params, cache, grads)
-    cell, arrays = kept["cell"], kept["arrays"]
-    N, T, H = call.N, call.T, call.H
-    arrays.dhs, (Wx, Wh, b), arrays.Wp = call.move(dhs), call.weights(), call.cell_weights()
-    arrays.b, arrays.B = b, arrays.A
+    call, arrays = calls.start_backward(kind, dhs, dstate, params, cache, grads)
+    way = call.way or planned(call, cache.cell, False)
+    cell, plan, kernel, A, m = way.cell, way.plan, way.kernel, arrays.A, arrays.m
+    dhs, Wx, Wh, b, Wp, _, *initial = call.arrays(dhs, params, None, dstate)
+    arrays.dhs, arrays.b, arrays.Wp, B = dhs, b, Wp, A
     if cell.separate:
-        arrays.B = (call.zeros if call.ragged else call.empty)(*arrays.A.shape)
-    initial, (plan, kernel) = call.state(dstate), planned(call, cell, False)
+        B = (call.gpu.zeros if call.ragged else call.gpu.empty)(A.shape, call.dtype)
+    arrays.B, initial = B, tuple(initial)
     final = states_at_the_end(call, kernel, initial)
 
-    start, ahead = start_and_way(T, not kept["reverse"])
-    if plan is None:
-        pass
-    elif kernel is None:
-        steps.back(call, cell, arrays, Wh, final, start, ahead)
-    else:
-        counters, *rooms = exchange(call, plan)
+    start, ahead = way.orders[1 if arrays.reverse else 0]
+    if kernel is not None:
+        _room, counters, x, x2 = exchange(call, way.starts) if way.starts else way.alone
         kernel(
-            *(plan.grid, arrays.dhs, arrays.A, arrays.B, Wh, b, arrays.Wp, initial, arrays.m),
-            *(arrays.kept, final, rooms[-1], rooms[0], counters, arrays.ends),
-            *(N, T, start, ahead),
+            *(plan.grid, dhs, A, B, Wh, b, Wp, initial, m, arrays.kept, final, x2, x),
+            *(counters, arrays.ends, call.N, call.T, start, ahead),
         )
+    elif plan is not None:
+        steps.back(call, cell, arrays, Wh, final, start, ahead)
 
-    met = [(arrays.kept[0], arrays.B, None)]
-    if len(cell.products) > 1:
-        parts = [slice(gates[0] * H, (gates[-1] + 1) * H) for gates in cell.products]
-        met = [
-            (left, arrays.B[:, :, part], part)
-            for left, part in zip(arrays.kept, parts, strict=True)
-        ]
-    more = cell.other_grads(call, kept, grads) if plan is not None else {}
-    dxs = call.finish(kept, arrays.A, Wx, grads, met, **more)
-    return dxs, tuple(map(call.give, final))
+    more = cell.other_grads(call, arrays, grads) if plan is not None else {}
+    dxs = call.finish(arrays, Wx, grads, way.columns, **more)
+    return call.give(dxs, final) if call.host else (dxs, final)
 
 
 def pack(cell, params):

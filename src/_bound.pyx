@@ -1,0 +1,274 @@
+"""Launches and products, with everything bound that is the same from call to call.
+
+What the CUDA column does again and again: the driver and cuBLAS are called as the C functions that
+they are. Nothing is compiled against CUDA: where the functions lie is said by who makes an object,
+and arrays are whatever has `data.ptr`.
+"""
+cimport cython
+from libc.stdint cimport int32_t, int64_t, uint64_t, uintptr_t
+
+from operator import index
+from threading import local
+
+cdef enum:
+    MOST = 64  # parameters of a kernel
+
+ctypedef unsigned int uint
+ctypedef int (*launch_function)(
+    void *, uint, uint, uint, uint, uint, uint, uint, void *, void **, void **
+) noexcept nogil
+ctypedef int (*cooperative_function)(
+    void *, uint, uint, uint, uint, uint, uint, uint, void *, void **
+) noexcept nogil
+ctypedef int (*stream_function)(void *, void *) noexcept nogil
+ctypedef int (*gemm_function)(
+    void *, int, int, int, int, int, const void *, const void *, int, int,
+    const void *, int, int, const void *, void *, int, int, int, int
+) noexcept nogil
+
+cdef union number:
+    int32_t i
+    int64_t q
+    uint64_t Q
+    float f
+    double d
+
+
+cdef uintptr_t place(x) except? 0:
+    """Where an array begins in the GPU's memory; an int says so itself."""
+    if type(x) is int:
+        return x
+    return x.data.ptr
+
+
+def signature(tuple what, type kind, tuple groups):
+    """`what`, and shapes and dtypes of arrays of this very type, in groups: tuples, lists, or None.
+
+    None where anything else is among them.
+    """
+    cdef list found = list(what)
+    cdef Py_ssize_t count
+    for group in groups:
+        if group is None:
+            found.append(-1)
+            continue
+        if not isinstance(group, (tuple, list)):
+            return None
+        count = 0
+        for x in group:
+            count += 1
+            if x is None:
+                found.append(None)
+            elif type(x) is kind:
+                found.append(x.shape)
+                found.append(x.dtype)
+            else:
+                return None
+        found.append(count)
+    return tuple(found)
+
+
+@cython.boundscheck(True)
+def present(tuple groups, tuple starts, tuple instead, move):
+    """`instead`, and in it, from each group's start on, its arrays, as `move` gives them.
+
+    Where an array is None, or its group, what `instead` has there stays.
+    """
+    cdef list found = list(instead)
+    cdef Py_ssize_t n, k
+    for n in range(len(groups)):
+        group = groups[n]
+        if group is not None:
+            k = starts[n]
+            for x in group:
+                if x is not None:
+                    found[k] = move(x)
+                k += 1
+    return found
+
+
+@cython.auto_pickle(False)
+cdef class Kernel:
+    """Launches of a kernel, in one dimension, on the current stream.
+
+    function: where cuLaunchKernel is, or where `cooperative` cuLaunchCooperativeKernel. kernel: the
+    driver's. parameters: [(how many, letter)], see rnnfast.cuda.runtime.tokens. stream() has the
+    current stream's address as `ptr`; done(label) is called after each launch. At most `most`
+    blocks are launched. Any number of threads may launch at once.
+    """
+
+    cdef void *function
+    cdef void *kernel
+    cdef bint cooperative
+    cdef int tokens
+    cdef int many[MOST]
+    cdef char letters[MOST]
+    cdef object stream, done
+    cdef readonly uint threads, shared
+    cdef public uint most
+    cdef public object label
+
+    def __init__(
+        self, uintptr_t function, uintptr_t kernel, bint cooperative, parameters, uint threads,
+        uint shared, stream, done, label,
+    ):
+        self.function, self.kernel, self.cooperative = <void *>function, <void *>kernel, cooperative
+        self.threads, self.shared = threads, shared
+        self.stream, self.done, self.label = stream, done, label
+        self.most = <uint>-1
+        if sum(count or 1 for count, _ in parameters) > MOST:
+            raise ValueError(f"{label}: a kernel may have {MOST} parameters")
+        self.tokens = len(parameters)
+        for k, (count, letter) in enumerate(parameters):
+            self.many[k], self.letters[k] = count, ord(letter[0])
+
+    def refuse(self, blocks):
+        """Raises that these are more than `most`."""
+        raise NotImplementedError
+
+    def fail(self, blocks, status):
+        """Raises what the driver's status means."""
+        raise NotImplementedError
+
+    cdef int put(self, tuple args, number *values) except -1:
+        """The arguments into values, those of tuples one by one."""
+        cdef int k, many, n = 0
+        if len(args) != self.tokens:
+            raise TypeError(f"{self.label}: {self.tokens} arguments expected, got {len(args)}")
+        for k in range(self.tokens):
+            x, letter, many = args[k], self.letters[k], self.many[k]
+            if many:
+                if len(x) != many:
+                    raise TypeError(f"{self.label}: a tuple of {many} expected, got {len(x)}")
+                for part in x:
+                    values[n].Q = place(part)
+                    n += 1
+                continue
+            if letter == b"*":
+                values[n].Q = place(x)
+            elif letter == b"i":
+                values[n].i = x if isinstance(x, int) else index(x)
+            elif letter == b"f":
+                values[n].f = <float><double>x  # beyond float32: inf, as NumPy has it
+            elif letter == b"d":
+                values[n].d = x
+            elif letter == b"q":
+                values[n].q = index(x)
+            else:
+                values[n].Q = index(x)
+            n += 1
+        return n
+
+    def __call__(self, uint blocks, *args):
+        cdef number values[MOST]
+        cdef void *places[MOST]
+        cdef void *stream = <void *><uintptr_t>self.stream().ptr
+        cdef int k, status, count = self.put(args, values)
+        if blocks > self.most:
+            self.refuse(blocks)
+        for k in range(count):
+            places[k] = &values[k]
+        with nogil:
+            if self.cooperative:
+                status = (<cooperative_function>self.function)(
+                    self.kernel, blocks, 1, 1, self.threads, 1, 1, self.shared, stream, places
+                )
+            else:
+                status = (<launch_function>self.function)(
+                    self.kernel, blocks, 1, 1, self.threads, 1, 1, self.shared, stream, places, NULL
+                )
+        if status:
+            self.fail(blocks, status)
+        self.done(self.label)
+
+
+@cython.auto_pickle(False)
+@cython.final
+cdef class Blas:
+    """Where cublasGemmEx and cublasSetStream are; handle() of a thread, stream() as above.
+
+    error(status) is what a status means.
+    """
+
+    cdef gemm_function gemm
+    cdef stream_function set_stream
+    cdef object handle, of_thread, stream, error
+
+    def __init__(self, uintptr_t gemm, uintptr_t set_stream, handle, stream, error):
+        self.gemm, self.set_stream = <gemm_function>gemm, <stream_function>set_stream
+        self.handle, self.stream, self.error = handle, stream, error
+        self.of_thread = local()
+
+    cdef void *begin(self) except NULL:
+        """The handle of this thread, which keeps it, on the current stream."""
+        cdef void *found
+        cdef void *stream = <void *><uintptr_t>self.stream().ptr
+        cdef int status
+        handle = getattr(self.of_thread, "handle", None)
+        if handle is None:
+            handle = self.of_thread.handle = self.handle()
+        found = <void *><uintptr_t>handle
+        with nogil:
+            status = self.set_stream(found, stream)
+        if status:
+            raise self.error(status)
+        return found
+
+
+@cython.auto_pickle(False)
+@cython.final
+cdef class Product:
+    """product(a, b, out): c = b a as cuBLAS has it, of matrices that all lie as they did once.
+
+    ways and steps of b and a, shape (rows, columns, those between) as cuBLAS takes them, where 1
+    and 0 are, what elements and sums are; offsets: bytes from where b, a and out begin.
+    """
+
+    cdef Blas blas
+    cdef int way_b, way_a, M, N, K, step_b, step_a, step, kind, compute
+    cdef const void *one
+    cdef const void *zero
+    cdef uintptr_t from_b, from_a, from_out
+
+    def __init__(self, Blas blas, ways, shape, steps, scalars, offsets):
+        cdef uintptr_t one, zero
+        self.blas = blas
+        self.way_b, self.way_a = ways
+        self.M, self.N, self.K = shape
+        self.step_b, self.step_a, self.step = steps
+        one, zero, self.kind, self.compute = scalars
+        self.one, self.zero = <const void *>one, <const void *>zero
+        self.from_b, self.from_a, self.from_out = offsets
+
+    cdef int run(self, void *handle, a, b, out) except -1:
+        cdef const void *first = <const void *>(place(b) + self.from_b)
+        cdef const void *second = <const void *>(place(a) + self.from_a)
+        cdef void *result = <void *>(place(out) + self.from_out)
+        cdef int status
+        with nogil:
+            status = self.blas.gemm(
+                handle, self.way_b, self.way_a, self.M, self.N, self.K, self.one,
+                first, self.kind, self.step_b, second, self.kind, self.step_a,
+                self.zero, result, self.kind, self.step, self.compute, -1,
+            )
+        if status:
+            raise self.blas.error(status)
+        return 0
+
+    def __call__(self, a, b, out):
+        self.run(self.blas.begin(), a, b, out)
+        return out
+
+
+def multiply(list work):
+    """product(a, b, out) for each (product, a, b, out); products of any kind, of one device."""
+    cdef Product product
+    cdef void *handle = NULL
+    for run, a, b, out in work:
+        if type(run) is Product:
+            product = run
+            if handle == NULL:
+                handle = product.blas.begin()
+            product.run(handle, a, b, out)
+        else:
+            run(a, b, out)
