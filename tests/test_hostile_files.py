@@ -224,6 +224,8 @@ WRONG_WEIGHTS = [
     ("level", None, "level must be one of 'char', 'word', got null"),
     ("unknown", 3, "unknown must be a string, got int 3"),
     ("unknown", "x", "unknown must be one of the vocabulary, got 'x'"),
+    ("prime", "x", "prime must be a list, got 'x'"),
+    ("prime", [0, 1000], "prime must be ids of a vocabulary of [0-9]+, got int 1000"),
     ("checkpoint", [], "checkpoint must be an object, got a list"),
 ]
 
