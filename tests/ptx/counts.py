@@ -1,6 +1,6 @@
 """What a step of each kernel costs an H100, counted from the compiled code.
 
-    PYTHONPATH=tests:. python -m ptx.counts > benchmarks/results/cuda-counts.md
+    PYTHONPATH=tests:. python -m ptx.counts    the first table of benchmarks/results/cuda-counts.md
 
 Forward and backward run for T = 2 and T = 4 with the column's own plan for 132 multiprocessors: the
 difference is two steps, the rest comes before the first one. Of each multiprocessor, in cycles at
