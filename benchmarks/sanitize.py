@@ -28,7 +28,7 @@ from rnnfast.kernels import CELLS, load
 
 N, T, D, H = 5, 3, 4, 37
 TOLERANCES = {"float32": 1e-5, "tf32": tf32_tolerance(N, T, D, H)}
-SAMPLES, UNITS, THREADS = 3, 7, 64  # of a block of the grid: 2 groups, each of several blocks
+SAMPLES, UNITS, THREADS = 3, 13, 64  # of a block of the grid: 2 groups, each of several blocks
 OPTIONS = {
     "rnn": ({}, {"nonlinearity": "relu"}),
     "lstm": ({}, {"peepholes": "diagonal", "cell_clip": 0.5}, {"peepholes": "full"}),
@@ -41,13 +41,13 @@ def make_plan(kind, gpu, cell, forward, N, H, dtype, precision):
     if kind == "steps":
         return planner.steps_plan(cell, N, H, precision)
     sizes = cell, forward, N, H, precision
+    units = 16 if precision == "tf32" else UNITS
     if kind == "row":
         return planner.frame_plan(*sizes, H, 1, THREADS, slices=2)
     if kind == "aside":  # weights in shared memory; and passes, where the cell has them
-        units, passes = (16 if precision == "tf32" else 10), 3 - len(cell.products)
+        passes = 3 - len(cell.products)
         more = {"passes": passes, "slices": 2, "own": 1, "aside": 1}
-        return planner.frame_plan(*sizes, units, 2, 64 if precision == "tf32" else 32, **more)
-    units = 16 if precision == "tf32" else UNITS
+        return planner.frame_plan(*sizes, units, 4 - passes, THREADS, **more)
     return planner.frame_plan(*sizes, units, SAMPLES, THREADS, slices=2)
 
 

@@ -1,6 +1,7 @@
 """Fixtures: the columns that a test of one square of the grid runs on, and devices of layers."""
 
 import math
+import signal
 import sys
 from dataclasses import dataclass
 
@@ -12,6 +13,9 @@ from ptx.gpu import PtxGpu
 import rnnfast
 from rnnfast import cuda, kernels
 from rnnfast.cpu import _runtime
+
+# Tests interrupt themselves; a shell lets what it runs in the background ignore that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DTYPES = ("float32", "float64")
 

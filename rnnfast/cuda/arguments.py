@@ -116,6 +116,7 @@ class Arguments:
         if not isinstance(grads, (tuple, list)):
             names = ", ".join(f"d{name}" for name in self.names)
             raise TypeError(f"{cell}: grads must be ({names}), got {type(grads).__name__}")
+        params = (*params, None, None)[: len(self.names)]
         wanted = [i for i, p in enumerate(params) if p is not None]
         if not wanted[-1] < len(grads) <= len(self.names):
             raise ValueError(f"{cell}: grads must be one for each parameter, got {len(grads)}")
