@@ -125,8 +125,8 @@ def _train(commands):
     option(group, "valid", str, "FILE", what, "the last 5%% of the text are held out")
     option(group, "test", str, "FILE", "text to evaluate the trained model on", "none")
     option(group, "out", str, "DIR", "folder for weights, checkpoint, log, curve", "rnnfast-out")
-    free = ", ".join(f"--{name.replace('_', '-')}" for name in jobs.FREE)
-    batch = " and ".join(f"--{name.replace('_', '-')}" for name in jobs.BATCH)
+    free = ", ".join(f"--{jobs.option(name)}" for name in jobs.FREE)
+    batch = " and ".join(f"--{jobs.option(name)}" for name in jobs.BATCH)
     what = "go on from the checkpoint in DIR, with its settings but for those of "
     what += f"{free} that are given, and between two epochs those of {batch}"
     again = group.add_mutually_exclusive_group()

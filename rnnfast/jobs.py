@@ -162,7 +162,7 @@ def train(out="rnnfast-out", *, resume=False, force=False, plot_curve=None, **op
         for name in BATCH:
             if name in changes and not trainer.between_epochs:
                 raise ValueError(
-                    f"--resume: --{_option(name)} may change where an epoch begins, but the "
+                    f"--resume: --{option(name)} may change where an epoch begins, but the "
                     f"checkpoint is after iteration {trainer.iterations(0)} of "
                     f"{trainer.max_iter} of epoch {trainer.current_epoch + 1}"
                 )
@@ -194,7 +194,7 @@ def train(out="rnnfast-out", *, resume=False, force=False, plot_curve=None, **op
             run.write(f"resumed in epoch {trainer.current_epoch + 1}: {checkpoint_file}")
             _copy(checkpoint_file, run.candidate)
             for name, (old, new) in changes.items():
-                run.write(f"  --{_option(name)}: {old} before, {new} now")
+                run.write(f"  --{option(name)}: {old} before, {new} now")
             if "optimizer" in changes:
                 run.write("  the new optimizer starts with a state of its own")
         else:
@@ -210,7 +210,7 @@ def train(out="rnnfast-out", *, resume=False, force=False, plot_curve=None, **op
                 time_size=settings.time_size,
                 seed=settings.seed,
             )
-            run.save()  # a run that is killed at once can be resumed, too
+            run.checkpoint.save()  # a run that is killed at once can be resumed, too
             _copy(run.checkpoint.path, run.good)
         with stop_on_interrupt(trainer) as received:
             try:
@@ -254,7 +254,8 @@ def _copy(path, new):
     os.replace(temporary, new)
 
 
-def _option(name):
+def option(name):
+    """How the command line calls a field of `Settings`, after its dashes."""
     return name.replace("_", "-")
 
 
@@ -286,6 +287,26 @@ class _Lines:
             self.trainer.stop()
 
 
+class _Last(Checkpoint):
+    """The last checkpoint of a run, and with it the best one."""
+
+    def __init__(self, run, path, seconds, extra):
+        super().__init__(run.trainer, path, seconds, extra, vocabulary=run.texts.vocabulary)
+        self.run = run
+        self.every_epoch = run.settings.valid is None
+
+    def save(self, *, best=False):
+        """Unless the loss has risen; best: this is the best one, too."""
+        run = self.run
+        if run.watch.risen and not best:
+            return
+        run.texts.prime_with(run.trainer.model)
+        if best:
+            run.best.save()
+        super().save()
+        _copy(self.path, run.candidate)
+
+
 class _Run:
     """Where a run is: what it has measured, its checkpoints, and what becomes of it at an end."""
 
@@ -309,22 +330,8 @@ class _Run:
         last, self.good, best = (os.path.join(out, name) for name in (CHECKPOINT, GOOD, BEST))
         self.candidate = f"{self.good}.next.tmp"  # good if the next loss is
         options = settings.save_every, self.progress
-        self.checkpoint, self.best = (
-            Checkpoint(trainer, path, *options, vocabulary=texts.vocabulary)
-            for path in (last, best)
-        )
-        self.checkpoint.every_epoch = settings.valid is None
-        self.checkpoint.save, self._save = self.save, self.checkpoint.save
-
-    def save(self, *, best=False):
-        """Save the last checkpoint, unless the loss has risen, and the best one if this is it."""
-        if self.watch.risen and not best:
-            return
-        self.texts.prime_with(self.trainer.model)
-        if best:
-            self.best.save()
-        self._save()
-        _copy(self.checkpoint.path, self.candidate)
+        self.best = Checkpoint(trainer, best, *options, vocabulary=texts.vocabulary)
+        self.checkpoint = _Last(self, last, *options)
 
     def drop_candidate(self):
         with suppress(FileNotFoundError):
@@ -374,7 +381,7 @@ class _Run:
     def stopped(self, received):
         """Save, and raise what says so."""
         if self.trainer.current_epoch < self.settings.epochs:
-            self.save()  # a finished run has saved its last one
+            self.checkpoint.save()  # a finished run has saved its last one
         if self.watch.risen:
             self.go_back()
             self.write("the loss has risen: the checkpoint is of before that")
@@ -415,7 +422,7 @@ def _fit_and_validate(run, log):
         rate = "" if optimizer.lr == lr else f" | lr {optimizer.lr:g}"
         run.write(f"| epoch {epoch} | validation perplexity {result}{rate}")
         log.write(event="valid", epoch=epoch, **result.fields, lr=lr)
-        run.save(best=best)
+        run.checkpoint.save(best=best)
         if trainer.stopped:
             return
 
@@ -462,9 +469,9 @@ def _stored(path, options):
             continue
         moved = name in FILES and old is not None and value is not None
         if not (moved or name in FREE or name in BATCH):
-            free = ", ".join(f"--{_option(other)}" for other in FREE + BATCH)
+            free = ", ".join(f"--{option(other)}" for other in FREE + BATCH)
             raise ValueError(
-                f"--resume: {_option(name)} is {old} in {path}, got {value}; leave it out, or "
+                f"--resume: {option(name)} is {old} in {path}, got {value}; leave it out, or "
                 f"start anew with another --out (what may change: {free})"
             )
         if name not in ("lr", "sample", "save_every"):

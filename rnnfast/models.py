@@ -126,20 +126,22 @@ class Weights:
     """
 
     def __init__(self, owner, rng, dtype, device):
-        self.blank = isinstance(rng, Blank)
+        self.blank = rng if isinstance(rng, Blank) else None
+        if self.blank:
+            rng = 0
         self.dtype = np.dtype(dtype)
         if self.dtype not in checks.FLOATS:
             raise TypeError(f"{owner}: dtype must be float32 or float64, got {self.dtype}")
-        self.source = sampling.generator(owner, 0 if self.blank else rng)
+        self.source = sampling.generator(owner, rng)
         self.device = kernels.home(device)
         # for another one that is to go on from here
-        self.rng = rng if rng is None or self.blank else self.source
+        self.rng = self.blank or (rng if rng is None else self.source)
         self._rng = rng
 
     def normal(self, rows, columns, divisor=None):
         """(rows, columns), normal, divided by the square root of the rows if by nothing else."""
         if self.blank:
-            self._rng.take(rows * columns)
+            self.blank.take(rows * columns)
             return self.zeros((rows, columns))
         W = self.source.standard_normal((rows, columns))
         W = (W / (np.sqrt(rows) if divisor is None else divisor)).astype(self.dtype)
@@ -155,7 +157,7 @@ class Weights:
 
     def seed(self):
         """A seed for dropout: `rng` where that is one, else drawn as the weights are."""
-        return sampling.seed(0 if self.blank else self._rng, self.source)
+        return sampling.seed(self._rng, self.source)
 
 
 class BaseModel(Model):

@@ -182,12 +182,7 @@ class _Trainer:
 
     # Checkpoints
 
-    kept = (
-        "current_epoch",
-        "eval_interval",
-        "max_iter",
-        "seconds",
-    )  # attributes that JSON can hold
+    kept = ("current_epoch", "eval_interval", "max_iter", "seconds")  # attributes for JSON
 
     def save_checkpoint(self, path, extra=None, *, vocabulary=None):
         """Write all that further training depends on to `path`, a safetensors file.

@@ -90,7 +90,7 @@ def evaluate_file(
     """
     model, vocabulary = open_model(model, vocabulary, level)
     text = data.read_text(file)
-    ids = load_ids(file, vocabulary, unknown, text)
+    ids = load_ids(file, vocabulary, unknown, text=text)
     prime = prime_ids(prime, vocabulary, unknown)
     prime = prime if len(prime) else None
     ppl = evaluate(model, ids, batch_size, time_size, prime=prime)
@@ -150,11 +150,17 @@ def ending(model, ids):
     rows = np.stack([ids[start : start + T] for start in starts])
     with sampling.own_state(model):
         model.reset_state()
-        scores = model.predict(rows[:, :-1]).astype(np.float64)[:, T // 2 :]
-    scores -= scores.max(axis=2, keepdims=True)
-    right = np.take_along_axis(scores, rows[:, 1 + T // 2 :, np.newaxis], axis=2)[:, :, 0]
-    losses = np.log(np.exp(scores).sum(axis=2)) - right
-    return ids[starts[losses.sum(axis=1).argmin()] :].tolist()
+        scores = _log_softmax(model.predict(rows[:, :-1])[:, T // 2 :])
+    right = np.take_along_axis(scores, rows[:, 1 + T // 2 :, np.newaxis], axis=2)
+    return ids[starts[right[:, :, 0].sum(axis=1).argmax()] :].tolist()
+
+
+def _log_softmax(scores):
+    """Over the last axis, in float64."""
+    scores = scores.astype(np.float64)
+    scores -= scores.max(axis=-1, keepdims=True)
+    scores -= np.log(np.exp(scores).sum(axis=-1, keepdims=True))
+    return scores
 
 
 def log_probabilities(model, ids):
@@ -173,9 +179,7 @@ def _scored(model, ids):
         with frozen(model):
             for i in range(0, len(ids) - 1, SCORE_STEPS):
                 xs, ts = ids[i : i + SCORE_STEPS], ids[i + 1 : i + 1 + SCORE_STEPS]
-                scores = model.predict(xs[np.newaxis, : len(ts)])[0].astype(np.float64)
-                scores -= scores.max(axis=1, keepdims=True)
-                scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
+                scores = _log_softmax(model.predict(xs[np.newaxis, : len(ts)])[0])
                 found.append(scores[np.arange(len(ts)), ts])
                 right.append(scores.argmax(axis=1) == ts)
     finally:

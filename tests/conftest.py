@@ -133,3 +133,13 @@ def high():
     rnnfast.set_float32_matmul_precision("high")
     yield
     rnnfast.set_float32_matmul_precision("highest")
+
+
+@pytest.fixture(scope="module")
+def one_torch_thread():
+    """PyTorch's threads spin after each call, which slows ours down."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -9,12 +9,12 @@ from cases import assert_close
 import rnnfast
 from rnnfast import convert
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 os.environ.setdefault("KERAS_BACKEND", "torch")
 keras = pytest.importorskip("keras")
 
 pytestmark = [
-    pytest.mark.usefixtures("device"),
+    pytest.mark.usefixtures("device", "one_torch_thread"),
     # Keras: np.array(tensor), with NumPy 2
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't:DeprecationWarning"),
 ]
@@ -33,15 +33,6 @@ KINDS = {
 }
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """PyTorch's threads spin after each call, which slows ours down."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from rnnfast.io import to_numpy
 
 torch = pytest.importorskip("torch")
 
-pytestmark = pytest.mark.usefixtures("device")
+pytestmark = pytest.mark.usefixtures("device", "one_torch_thread")
 
 N, T, D, H = 4, 6, 3, 5
 LENGTHS = np.array([3, 6, 1, 4])
@@ -27,15 +27,6 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 both_ways = pytest.mark.parametrize("both", [False, True], ids=["one way", "both ways"])
 depths = pytest.mark.parametrize("depth", [1, 2])
 dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """PyTorch's threads spin after each call, which slows ours down."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_module(kind, both=False, depth=1, dtype="float64", **options):

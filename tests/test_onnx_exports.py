@@ -18,14 +18,7 @@ N, T, D, H = 3, 4, 5, 6
 TOLERANCE = 1e-5
 STATES = ("none", "zeros", "learned", "given")
 BIASES = ("random", "zero", "tied", "none")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 class Module(torch.nn.Module):

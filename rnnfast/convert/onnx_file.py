@@ -6,12 +6,12 @@ from functools import cache
 
 import numpy as np
 
+from rnnfast import headers
 from rnnfast.convert.onnx_tensors import Constant
 
 # What a field takes when it is read, roughly, in bytes: a message, another one, and each byte of
 # packed numbers (https://protobuf.dev/programming-guides/encoding). The file itself is 1 of 10.
 MESSAGE, FIELD, PACKED = 300, 40, 20
-SHARE, EXTRA = 8, 2**25
 
 
 def load(onnx, path):
@@ -20,7 +20,7 @@ def load(onnx, path):
 
     with open(path, "rb") as file:
         content = file.read()
-    room = SHARE * len(content) + EXTRA
+    room = headers.room(len(content))
     if _weight(content, onnx.ModelProto.DESCRIPTOR, room) > room:
         raise ValueError(f"{path}: not a complete ONNX model (too many parts for its size)")
     try:

@@ -51,8 +51,8 @@ def load_weights(tile):
                         w = load_weight(builder, p)
                         yield w if there is None else builder.select(there, w, ZERO)
 
-            first = shared_address(context, builder, signature, args, 3)
-            return set_aside(builder, tile, first, numbers())
+            others = shared_address(context, builder, signature, args, 3)
+            return set_aside(builder, tile, others, numbers())
 
         return floats(tile.weights)(Wh, part, j, s, i), generate
 

@@ -60,8 +60,8 @@ def load_weights(tile):
                             yield load_weight(builder, beyond(builder, p, gate * H))
                     yield from padding
 
-            first = shared_address(context, builder, signature, args, 3)
-            return set_aside(builder, tile, first, numbers())
+            others = shared_address(context, builder, signature, args, 3)
+            return set_aside(builder, tile, others, numbers())
 
         return floats(tile.weights)(Wh, k, j, s, i), generate
 

@@ -92,6 +92,22 @@ def make_own_steps(gpu, ragged, rows):
     return own_steps
 
 
+def make_common(gpu, cell, ragged, plan):
+    """What both kernels of a plan are made of, for a block and each of its threads.
+
+    signal, wait, own_steps, who, clear; keep_constants, constants_again: of a unit; remember,
+    recall: the states of a pass.
+    """
+    return (
+        *make_meeting(gpu, not plan.local),
+        make_own_steps(gpu, ragged, plan.rows * plan.passes),
+        make_who(gpu, plan),
+        make_clear(gpu, plan),
+        *make_memory(gpu, plan, plan.constants, cell.constants),
+        *make_memory(gpu, plan, plan.memory, len(cell.states)),
+    )
+
+
 def make_memory(gpu, plan, start, count):
     """remember(s, r, values), recall(s, r): `count` numbers of a thread for pass r."""
     cuda, threads = gpu.cuda, plan.threads

@@ -5,15 +5,7 @@ from functools import cache
 import numpy as np
 
 from rnnfast.cuda.cells import equations
-from rnnfast.cuda.frame import (
-    COUNTER,
-    make_clear,
-    make_meeting,
-    make_memory,
-    make_own_steps,
-    make_product,
-    make_who,
-)
+from rnnfast.cuda.frame import COUNTER, make_common, make_product
 from rnnfast.cuda.tuples import columns, constants, put, put_columns, take
 
 
@@ -41,11 +33,8 @@ def make_frame_forward(gpu, cell, masked, ragged, plan):
     H, G, ROWS, PASSES = plan.H, cell.gates, plan.rows, plan.passes
     BLOCKS, LOCAL, TWO, MANY = plan.blocks, plan.local, len(plan.tiles) > 1, PASSES > 1
     BETWEEN = MANY and plan.tf32  # passes of tensor cores have no other barrier between
-    signal, wait = make_meeting(gpu, not LOCAL)
-    own_steps = make_own_steps(gpu, ragged, ROWS * PASSES)
-    who, clear = make_who(gpu, plan), make_clear(gpu, plan)
-    keep_constants, constants_again = make_memory(gpu, plan, plan.constants, cell.constants)
-    remember, recall = make_memory(gpu, plan, plan.memory, len(cell.states))
+    signal, wait, own_steps, who, clear, *memory = make_common(gpu, cell, ragged, plan)
+    keep_constants, constants_again, remember, recall = memory
     first, step = equations(gpu, cell, "float32")
     place, begin, run, total, seen = make_product(gpu, plan.tiles[0], 0)
     publish, SIZE = make_publish(gpu, plan.tiles[0], 0), plan.tiles[0].exchanged

@@ -1,6 +1,6 @@
 """What the kernels need and Numba does not offer, as inline PTX: instructions, and intrinsics.
 
-The first half is for intrinsics (tuples.py, ffma.py, tensor_cores.py): each function emits one
+The first half is for intrinsics (tuples.py, straight.py, ffma.py, mma.py): each function emits one
 instruction through the builder of llvmlite. The second half is for kernels:
 
     publish(p, i, x)   store a float for other blocks: past L1, into L2

@@ -27,9 +27,8 @@ class Way:
 
 def planned(call, cell, forward):
     """The Way of all calls of a signature, which that precision and planner are part of."""
-    if call.way is None:
-        call.way = find_way(call, cell.of(call.peepholes), forward)
-    return call.way
+    way = call.way = find_way(call, cell.of(call.peepholes), forward)
+    return way
 
 
 def find_way(call, cell, forward):
