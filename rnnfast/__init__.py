@@ -22,20 +22,13 @@ except ValueError as error:  # RNNFAST_NUM_THREADS or RNNFAST_SIMD, read when th
     if os.path.basename(sys.argv[0]) == "rnnfast" or sys.orig_argv[1:3] == ["-m", "rnnfast"]:
         sys.exit(f"rnnfast: {error}")  # the command: one line instead of a traceback
     raise
-from rnnfast.functions import cross_entropy_error, relu, sigmoid, softmax
-from rnnfast.layers import (
-    Affine,
-    Dropout,
-    Embedding,
-    MatMul,
-    Sigmoid,
-    Simple_TimeAffine,
-    Softmax,
-    TimeAffine,
-    TimeDropout,
-    TimeEmbedding,
-)
-from rnnfast.losses import (
+from rnnfast.layers.activations import Sigmoid, Softmax
+from rnnfast.layers.affine import Affine, MatMul, Simple_TimeAffine, TimeAffine
+from rnnfast.layers.bidirectional import TimeBiGRU, TimeBiLSTM, TimeBiRNN
+from rnnfast.layers.dropout import Dropout, TimeDropout
+from rnnfast.layers.embedding import Embedding, TimeEmbedding
+from rnnfast.layers.functions import cross_entropy_error, relu, sigmoid, softmax
+from rnnfast.layers.losses import (
     SigmoidWithLoss,
     Simple_TimeSoftmaxWithLoss,
     SoftmaxWithLoss,
@@ -43,11 +36,11 @@ from rnnfast.losses import (
     TimeSoftmaxWithLoss,
     TimeSquaredLoss,
 )
-from rnnfast.recurrent import GRU, LSTM, RNN, TimeGRU, TimeLSTM, TimeRNN
-from rnnfast.stacks import TimeBiGRU, TimeBiLSTM, TimeBiRNN, TimeReverse, TimeStack
+from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
+from rnnfast.layers.stacks import TimeReverse, TimeStack
+from rnnfast.layers.steps import GRU, LSTM, RNN
 from rnnfast.time_layers import GPU, np
-
-__version__ = "0.1.0"
+from rnnfast.version import __version__ as __version__
 
 __all__ = [
     "GPU",

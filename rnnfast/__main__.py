@@ -2,6 +2,6 @@
 
 import sys
 
-from rnnfast.cli import main
+from rnnfast.commands.main import main
 
 sys.exit(main())

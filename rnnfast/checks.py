@@ -247,6 +247,14 @@ def integer(owner, name, value):
         raise TypeError(f"{owner}: {name} must be an integer, got {kind}") from None
 
 
+def count(owner, name, value, least=1):
+    """value as an int from `least` up."""
+    value = integer(owner, name, value)
+    if value < least:
+        raise ValueError(f"{owner}: {name} must be from {least} up, got {value}")
+    return value
+
+
 def flag(owner, name, value):
     """value as a bool."""
     if not isinstance(value, (bool, np.bool_)):

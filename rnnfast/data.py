@@ -1,245 +1,27 @@
-"""Text in, arrays of ids out: vocabularies, corpora, and batches for truncated BPTT.
+"""Text in, arrays of ids out: vocabularies and corpora. What is here lives in rnnfast.text."""
 
-A corpus is an int32 array (length,) of ids. Ids are given in the order in which tokens first
-appear in the text that a vocabulary is made from, as in the book (chapters 2 and 6).
-"""
+from rnnfast.text.corpora import load_ptb, load_text, python_docs, read_text, sequence_batch
+from rnnfast.text.vocabulary import (
+    EOS,
+    UNKNOWN_CHARACTER,
+    UNKNOWN_WORD,
+    VOCABULARIES,
+    CharVocabulary,
+    Vocabulary,
+    WordVocabulary,
+)
 
-import os
-from collections import Counter
-
-import numpy as np
-
-from rnnfast.io import cache_folder
-
-EOS = "<eos>"  # the word that a newline becomes
-UNKNOWN_WORD = "<unk>"
-UNKNOWN_CHARACTER = "\ufffd"  # Unicode's replacement character
-PTB_SPLITS = ("train", "valid", "test")
-
-
-class Vocabulary:
-    """The distinct tokens of a text, numbered; `tokens` lists them, `token_to_id` finds them.
-
-    unknown: the token, one of them, that stands for all others; None makes those a ValueError.
-    prime: a list of ids, of a text that a model of this vocabulary may read before any other, where
-    a zero state is none that it knows; weight files keep it.
-    """
-
-    level = ""  # what a token is: "char" or "word"
-    default_unknown = ""
-
-    def __init__(self, tokens, unknown=None):
-        name = type(self).__name__
-        self.tokens = list(tokens)
-        if not all(isinstance(token, str) and token for token in self.tokens):
-            raise ValueError(f"{name}: tokens must be strings that are not empty")
-        self.token_to_id = {token: i for i, token in enumerate(self.tokens)}
-        if len(self.token_to_id) != len(self.tokens):
-            raise ValueError(f"{name}: tokens must be distinct")
-        if unknown is not None and unknown not in self.token_to_id:
-            raise ValueError(f"{name}: unknown must be one of the tokens, got {unknown!r}")
-        self.unknown = unknown
-        self.prime = []
-
-    @classmethod
-    def from_text(cls, text, *, unknown=None, min_count=1):
-        """The vocabulary of a text (str).
-
-        unknown: the token for what is not in the vocabulary, added at the end if the text does
-        not have it. min_count: rarer tokens count as unknown; above 1 that needs `unknown`.
-        """
-        if not isinstance(text, str):
-            raise TypeError(f"{cls.__name__}: text must be a str, got {type(text).__name__}")
-        if isinstance(min_count, bool) or not isinstance(min_count, int) or min_count < 1:
-            raise ValueError(f"{cls.__name__}: min_count must be from 1 up, got {min_count!r}")
-        counts = Counter(cls.split(text))  # a dict: in order of first appearance
-        if min_count > 1:
-            if unknown is None:
-                raise ValueError(f"{cls.__name__}: min_count {min_count} needs a token as unknown")
-            kept = [token for token, count in counts.items() if count >= min_count]
-        else:
-            kept = list(counts)
-        if unknown is not None and unknown not in kept:
-            kept.append(unknown)
-        return cls(kept, unknown)
-
-    @staticmethod
-    def split(text):
-        """The tokens of a text, one after the other."""
-        raise NotImplementedError
-
-    def __len__(self):
-        return len(self.tokens)
-
-    @property
-    def stand_in(self):
-        """The token as which encode(text, "map") reads what is not known, None if there is none.
-
-        `unknown`; where that is None <unk> or U+FFFD if the text had it, else for characters a
-        space.
-        """
-        for token in (self.unknown, self.default_unknown, " "):
-            if token in self.token_to_id:
-                return token
-        return None
-
-    def encode(self, text, unknown=None):
-        """Text -> int32 ids. ValueError names a token that is not known, unless `unknown` is.
-
-        unknown: what becomes of such tokens whatever the vocabulary says: "skip" leaves them out,
-        "map" reads them as the vocabulary's `stand_in`.
-        """
-        if not isinstance(text, str):
-            raise TypeError(f"encode: text must be a str, got {type(text).__name__}")
-        if unknown not in (None, "skip", "map"):
-            raise ValueError(f"encode: unknown must be None, 'skip' or 'map', got {unknown!r}")
-        tokens = self.split(text)
-        if unknown == "skip":
-            tokens = [token for token in tokens if token in self.token_to_id]
-        token = self.unknown if unknown is None else self.stand_in
-        if token is not None:
-            get, stand_in = self.token_to_id.get, self.token_to_id[token]
-            return np.fromiter((get(token, stand_in) for token in tokens), np.int32, len(tokens))
-        try:
-            return np.fromiter(map(self.token_to_id.__getitem__, tokens), np.int32, len(tokens))
-        except KeyError as error:
-            raise ValueError(self._not_known(error.args[0], tokens)) from None
-
-    def count_unknown(self, text):
-        """How many of a text's tokens are not known."""
-        return sum(token not in self.token_to_id for token in self.split(text))
-
-    def _not_known(self, token, tokens):
-        what = {"char": "character"}.get(self.level, self.level)
-        return (
-            f"{what} {token!r} at position {tokens.index(token)} "
-            f"is not among the vocabulary's {len(self)} {what}s"
-        )
-
-    def decode(self, ids):
-        """Ids -> text. ValueError for an id outside 0 .. len(self) - 1."""
-        return "".join(self.pieces(np.asarray(ids).ravel().tolist()))
-
-    def pieces(self, ids):
-        """The text of each of the ids (any iterable) as soon as it comes; `decode` joins them."""
-        for i in ids:
-            if not 0 <= i < len(self):
-                raise ValueError(f"id {i} is outside 0 .. {len(self) - 1}")
-            yield self.tokens[i]
-
-
-class CharVocabulary(Vocabulary):
-    """A token is a character (a Unicode code point)."""
-
-    level = "char"
-    default_unknown = UNKNOWN_CHARACTER
-
-    @staticmethod
-    def split(text):
-        return text
-
-
-class WordVocabulary(Vocabulary):
-    """A token is what stands between white space; the end of a line is the word <eos>."""
-
-    level = "word"
-    default_unknown = UNKNOWN_WORD
-
-    @staticmethod
-    def split(text):
-        return text.replace("\n", f" {EOS} ").split()
-
-    def pieces(self, ids):
-        """Words with a space between them, <eos> as the end of a line."""
-        between = ""
-        for token in super().pieces(ids):
-            if token == EOS:
-                yield "\n"
-                between = ""
-            else:
-                yield between + token
-                between = " "
-
-
-VOCABULARIES = {cls.level: cls for cls in (CharVocabulary, WordVocabulary)}
-
-
-def load_text(path, vocabulary=None, *, level="word", unknown=None, min_count=1):
-    """The corpus of a UTF-8 file -> (ids, vocabulary).
-
-    vocabulary: as it is, for validation and test texts; None makes one of `level`, "word" or
-    "char", with the other arguments as `Vocabulary.from_text` takes them. Errors: `read_text`,
-    `encode`; ValueError for a text without a token.
-    """
-    if vocabulary is None and level not in VOCABULARIES:
-        raise ValueError(f"load_text: level must be one of {tuple(VOCABULARIES)}, got {level!r}")
-    text = read_text(path)
-    if vocabulary is None:
-        cls = VOCABULARIES[level]
-        vocabulary = cls.from_text(text, unknown=unknown, min_count=min_count)
-    try:
-        ids = vocabulary.encode(text)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    if len(ids) == 0:
-        raise ValueError(f"{path}: there is no {vocabulary.level} in it")
-    return ids, vocabulary
-
-
-def load_ptb(split="train", folder=None):
-    """Penn Treebank as the book's ptb.load_data -> (corpus, word_to_id, id_to_word).
-
-    split: "train", "valid" (or "val") or "test". Ids are those of ptb.train.txt in any case.
-    folder: where ptb.train.txt and so on lie; None is where `rnnfast data ptb` puts them. OSError
-    where they are not, ValueError for a word that the training text does not have.
-    """
-    split = {"val": "valid"}.get(split, split)
-    if split not in PTB_SPLITS:
-        raise ValueError(f"load_ptb: split must be one of {PTB_SPLITS}, got {split!r}")
-    if folder is None:
-        folder = os.path.join(cache_folder(), "ptb")
-        if not os.path.isfile(os.path.join(folder, "ptb.train.txt")):
-            raise FileNotFoundError(f"{folder}: no ptb.train.txt there; `rnnfast data ptb` gets it")
-    corpus, vocabulary = load_text(os.path.join(folder, "ptb.train.txt"))
-    if split != "train":
-        corpus, _ = load_text(os.path.join(folder, f"ptb.{split}.txt"), vocabulary)
-    return corpus, vocabulary.token_to_id, dict(enumerate(vocabulary.tokens))
-
-
-def read_text(path):
-    """The text of a UTF-8 file (a leading byte order mark is dropped).
-
-    OSError if it cannot be read, ValueError if it is empty or not UTF-8.
-    """
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            text = file.read()
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: not UTF-8 text (byte 0x{error.object[error.start]:02x}: {error.reason})"
-        ) from None
-    if not text:
-        raise ValueError(f"{path}: the file is empty")
-    return text
-
-
-def python_docs():
-    """CPython's own language reference, about 465,000 characters that every install carries."""
-    try:
-        from pydoc_data.topics import topics
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "this Python comes without its documentation (pydoc_data.topics): name a text file"
-        ) from error
-    return "\n".join(topics[name] for name in sorted(topics))
-
-
-def sequence_batch(xs, ts, batch_size, time_size, time_idx):
-    """Slice one (N, T) batch of inputs and targets out of two long sequences of ids.
-
-    Sample i reads from its own offset i * (len(xs) // N), advanced by `time_idx` steps, and
-    wraps at the end: successive batches continue each sample where the last one stopped.
-    """
-    offsets = np.arange(batch_size) * (len(xs) // batch_size) + time_idx
-    positions = offsets[:, np.newaxis] + np.arange(time_size)
-    return np.take(xs, positions, mode="wrap"), np.take(ts, positions, mode="wrap")
+__all__ = [
+    "EOS",
+    "UNKNOWN_CHARACTER",
+    "UNKNOWN_WORD",
+    "VOCABULARIES",
+    "CharVocabulary",
+    "Vocabulary",
+    "WordVocabulary",
+    "load_ptb",
+    "load_text",
+    "python_docs",
+    "read_text",
+    "sequence_batch",
+]

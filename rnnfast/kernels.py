@@ -65,6 +65,7 @@ import numpy as np
 
 from rnnfast.checks import is_cupy
 from rnnfast.cpu import _runtime
+from rnnfast.version import __version__
 
 CELLS = ("rnn", "lstm", "gru")
 DEVICES = ("cuda", "cpu", "reference")  # the best first
@@ -225,9 +226,7 @@ def show_config(plan=None):
         for name, size in (("N", N), ("H", H)):
             if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
                 raise ValueError(f"show_config: {name} must be an int from 1 up, got {size!r}")
-    import rnnfast  # here: it imports this module
-
-    print(f"rnnfast {rnnfast.__version__}")
+    print(f"rnnfast {__version__}")
     print(f"  Python            {platform.python_version()} on {sys.platform} {platform.machine()}")
     print(f"  NumPy             {np.__version__}")
     print(f"  instruction set   {_runtime.simd()} (usable: {', '.join(_runtime.simds())})")

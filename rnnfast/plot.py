@@ -3,7 +3,7 @@
 import importlib.util
 from io import BytesIO
 
-from rnnfast.io import write_atomically
+from rnnfast.io.files import write_atomically
 
 
 def available():

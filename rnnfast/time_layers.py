@@ -9,33 +9,26 @@ layers that the book does not have can be imported from here too, by name.
 
 import numpy as np
 
-from rnnfast.functions import cross_entropy_error, relu, sigmoid, softmax
-from rnnfast.layers import (
-    Affine,
-    Dropout,
-    Embedding,
-    MatMul,
-    Sigmoid,
-    Simple_TimeAffine,
-    Softmax,
-    TimeAffine,
-    TimeDropout,
-    TimeEmbedding,
-)
-from rnnfast.losses import (
+from rnnfast.layers.activations import Sigmoid, Softmax
+from rnnfast.layers.affine import Affine, MatMul, Simple_TimeAffine, TimeAffine
+from rnnfast.layers.bidirectional import TimeBiGRU as TimeBiGRU
+from rnnfast.layers.bidirectional import TimeBiLSTM
+from rnnfast.layers.bidirectional import TimeBiRNN as TimeBiRNN
+from rnnfast.layers.dropout import Dropout, TimeDropout
+from rnnfast.layers.embedding import Embedding, TimeEmbedding
+from rnnfast.layers.functions import cross_entropy_error, relu, sigmoid, softmax
+from rnnfast.layers.losses import (
     SigmoidWithLoss,
     Simple_TimeSoftmaxWithLoss,
     SoftmaxWithLoss,
     TimeSigmoidWithLoss,
     TimeSoftmaxWithLoss,
 )
-from rnnfast.losses import TimeSquaredLoss as TimeSquaredLoss
-from rnnfast.recurrent import GRU, LSTM, RNN, TimeGRU, TimeLSTM, TimeRNN
-from rnnfast.stacks import TimeBiGRU as TimeBiGRU
-from rnnfast.stacks import TimeBiLSTM
-from rnnfast.stacks import TimeBiRNN as TimeBiRNN
-from rnnfast.stacks import TimeReverse as TimeReverse
-from rnnfast.stacks import TimeStack as TimeStack
+from rnnfast.layers.losses import TimeSquaredLoss as TimeSquaredLoss
+from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
+from rnnfast.layers.stacks import TimeReverse as TimeReverse
+from rnnfast.layers.stacks import TimeStack as TimeStack
+from rnnfast.layers.steps import GRU, LSTM, RNN
 
 GPU = False  # the book's switch from NumPy to CuPy; here the device decides (rnnfast.kernels)
 

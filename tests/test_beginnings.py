@@ -14,11 +14,13 @@ from test_cli import SMALL, read_log
 from test_jobs import QUIET, failing, naive_logs, ok
 from test_trainer import TEXT, TS, XS, N, T, V, train
 
-from rnnfast import data, using
+from rnnfast import data
+from rnnfast.commands import inputs
 from rnnfast.data import CharVocabulary
 from rnnfast.models import Rnnlm, load_model
 from rnnfast.optim import SGD
 from rnnfast.trainer import PerplexityWarning, eval_accuracy, eval_perplexity
+from rnnfast.training import scoring
 
 LETTERS = "nab\nz"
 
@@ -169,10 +171,10 @@ def test_eval_score_and_generate_take_a_prime(weights, text, tmp_path, capsys):
     assert perplexity_in(ok(capsys, "eval", weights, text, warning=wrong)) > 1e6
     assert perplexity_in(ok(capsys, "eval", weights, text, "--prime", "a")) < 5
     before = tmp_path / "before.txt"
-    before.write_text("a" + "b" * (using.PRIME - 1), encoding="utf-8")
+    before.write_text("a" + "b" * (inputs.PRIME - 1), encoding="utf-8")
     lines = ok(capsys, "eval", weights, text, "--prime", f"@{before}")
     assert perplexity_in(lines) < 5
-    before.write_text("na" + "b" * (using.PRIME - 1), encoding="utf-8")  # its end, without the n
+    before.write_text("na" + "b" * (inputs.PRIME - 1), encoding="utf-8")  # its end, without the n
     assert ok(capsys, "eval", weights, text, "--prime", f"@{before}") == lines
 
     ids = [0, 1, 2, 3]
@@ -198,12 +200,12 @@ def test_a_weight_file_has_what_to_read_first(weights, text, capsys):
     model, vocabulary = runs_off(), CharVocabulary(LETTERS)
     training = vocabulary.encode("nab\nb" * 40)
     model.set_state([(np.full((1, 1), 0.5, "f"), np.full((1, 1), 2, "f"))])
-    prime = vocabulary.prime = using.ending(model, training)
+    prime = vocabulary.prime = scoring.ending(model, training)
     assert model.get_state()[0][1] == 2
     assert 64 <= len(prime) <= 128 and prime == training[-len(prime) :].tolist()
-    assert prime[0] != 0 and using.log_probabilities(model, np.array(prime)).mean() > -2
+    assert prime[0] != 0 and scoring.log_probabilities(model, np.array(prime)).mean() > -2
     model.save_params(weights, vocabulary)
-    assert using.open_model(weights)[1].prime == prime
+    assert inputs.open_model(weights)[1].prime == prime
     assert perplexity_in(ok(capsys, "eval", weights, text)) < 5
     assert perplexity_in(ok(capsys, "score", weights, "nab\n")) < 5
     generated = "\n".join(ok(capsys, "generate", weights, "--seed", "1", "--prompt", "nnn"))
@@ -221,7 +223,7 @@ def test_training_measures_with_the_text_before(tmp_path, capsys):
     path.write_text(text, encoding="utf-8")
     ok(capsys, "train", str(path), "--out", str(out), *SMALL, "--epochs", "2", *QUIET)
     model, _ = load_model(out / "Rnnlm.safetensors")
-    _, vocabulary = using.open_model(out / "Rnnlm.safetensors")
+    _, vocabulary = inputs.open_model(out / "Rnnlm.safetensors")
     ids, prime = vocabulary.encode(text), np.array(vocabulary.prime)
     held_out = ids[-97:]
     np.testing.assert_array_equal(prime, ids[:-97][-len(prime) :])

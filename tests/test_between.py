@@ -53,7 +53,7 @@ def test_one_hot_targets():
 def test_targets_of_the_fused_loss():
     xs, ts = normal(2, 3, 4), np.arange(6).reshape(2, 3) % 5
     affine = rnnfast.TimeAffine(normal(4, 5), normal(5))
-    layer = rnnfast.losses.TimeAffineSoftmaxWithLoss(affine)
+    layer = rnnfast.layers.TimeAffineSoftmaxWithLoss(affine)
     layer.forward(xs, ts)
     expected = layer.backward(), affine.grads[0].copy()
     layer.forward(xs, targets := ts.copy())

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import rnnfast
-from rnnfast.cli import main
+from rnnfast.commands.main import main
 from rnnfast.models import Rnnlm, load_model
 
 LINE = re.compile(r"\| epoch \d+ \| iter \d+ / \d+ \| time \d+\[s\] \| perplexity \d+\.\d\d")
@@ -31,7 +31,7 @@ def text(tmp_path):
 
 def command(*arguments, before=""):
     """argv that runs the CLI in a new Python, after the statements `before`."""
-    run = f"{before}\nimport sys\nfrom rnnfast.cli import main\nsys.exit(main(sys.argv[1:]))"
+    run = f"{before}\nfrom rnnfast.commands.main import main\nraise SystemExit(main())"
     return [sys.executable, "-c", run, *arguments]
 
 
@@ -279,6 +279,6 @@ def test_no_documentation_text(tmp_path, capsys, monkeypatch):
 
 def test_import_is_light():
     heavy = "tqdm", "matplotlib", "safetensors", "numba", "cupy"
-    code = f"import sys, rnnfast.cli; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, rnnfast.commands.main; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -9,9 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from rnnfast import corpora
-from rnnfast.corpora import download, fetch, parse_checksums
 from rnnfast.io import cache_folder
+from rnnfast.text.download import CORPORA, download, fetch, parse_checksums
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 SUM = hashlib.sha256(CONTENT).hexdigest()
@@ -163,7 +162,7 @@ def test_fetch(tmp_path, monkeypatch):
         sums = ",".join(f"ptb.{split}.txt={SUM}" for split in ("train", "valid", "test"))
         monkeypatch.setenv("RNNFAST_DATA_SHA256", sums)
         paths = fetch("ptb", tmp_path / "other", write=lines.append)
-        assert [os.path.basename(p) for p in paths] == list(corpora.CORPORA["ptb"].files)
+        assert [os.path.basename(p) for p in paths] == list(CORPORA["ptb"].files)
         assert server.requests[1] == ("/base/ptb.train.txt", None)
 
 
@@ -201,8 +200,8 @@ def test_the_checksums_are_those_of_the_texts_known():
     folder = os.environ.get("RNNFAST_TEST_DATA")
     if not folder:
         pytest.skip("RNNFAST_TEST_DATA is not set")
-    known = {f"ptb/{file}": s for file, s in corpora.CORPORA["ptb"].files.items()}
-    known["tinyshakespeare.txt"] = corpora.CORPORA["tinyshakespeare"].files["input.txt"]
+    known = {f"ptb/{file}": s for file, s in CORPORA["ptb"].files.items()}
+    known["tinyshakespeare.txt"] = CORPORA["tinyshakespeare"].files["input.txt"]
     for file, checksum in known.items():
         with open(os.path.join(folder, file), "rb") as text:
             assert hashlib.file_digest(text, "sha256").hexdigest() == checksum

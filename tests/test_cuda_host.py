@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import rnnfast
-from rnnfast import checks, inside, io, kernels, models, optim, plot, sequences, trainer, using
+from rnnfast import checks, inspection, io, kernels, models, optim, plot, sequences, trainer
 from rnnfast.examples import digits, forecast, python_tokens
+from rnnfast.training import scoring
 
 IDS = np.random.default_rng(0).integers(0, 11, (4, 6))
 XS = np.random.default_rng(1).standard_normal((4, 6, 3)).astype("f")
@@ -76,7 +77,7 @@ def test_evaluation_reads_what_models_on_a_gpu_say(on_gpu):
                     trainer.eval_labels(classifier, XS, IDS[:, 0] % 4),
                     trainer.eval_accuracy(language_model, IDS.ravel(), 2, 5),
                     trainer.eval_perplexity(language_model, IDS.ravel(), 2, 5),
-                    *using.log_probabilities(language_model, IDS[0]),
+                    *scoring.log_probabilities(language_model, IDS[0]),
                 ]
             )
     assert all(type(x) in (float, np.float64) for x in found[0])
@@ -119,22 +120,24 @@ def test_looking_inside_a_model_on_a_gpu(on_gpu):
     model = models.Rnnlm(11, 5, 5, rng=0)
     values = np.arange(6.0)
     here, there = (
-        [put(x) for x in inside.activations(model, IDS[0])] for put in (np.asarray, on_gpu)
+        [put(x) for x in inspection.activations(model, IDS[0])] for put in (np.asarray, on_gpu)
     )
     assert all(map(checks.is_numpy, here))
-    assert inside.rank_units(there, on_gpu(values)) == inside.rank_units(here, values)
-    assert inside.to_html("abcdef", on_gpu(values / 6)) == inside.to_html("abcdef", values / 6)
-    assert np.array_equal(inside.activations(model, on_gpu(IDS[0]))[0], here[0])
+    assert inspection.rank_units(there, on_gpu(values)) == inspection.rank_units(here, values)
+    assert inspection.to_html("abcdef", on_gpu(values / 6)) == inspection.to_html(
+        "abcdef", values / 6
+    )
+    assert np.array_equal(inspection.activations(model, on_gpu(IDS[0]))[0], here[0])
     words = [f"w{k}" for k in range(11)]
     ids, W = dict(zip(words, range(11), strict=True)), model.params[0]
     for matrix in (W, W.get()):
-        assert inside.most_similar("w3", ids, words, matrix, top=2) == inside.most_similar(
+        assert inspection.most_similar("w3", ids, words, matrix, top=2) == inspection.most_similar(
             "w3", ids, words, W.get(), top=2
         )
     Wh = np.random.default_rng(0).standard_normal((3, 3))
-    assert inside.gradient_norms(on_gpu(Wh)) == inside.gradient_norms(Wh)
-    norms = inside.gradient_norms(on_gpu(Wh), cell="rnn", b=on_gpu(np.ones(3)), time_size=4)
-    assert norms == inside.gradient_norms(Wh, cell="rnn", b=np.ones(3), time_size=4)
+    assert inspection.gradient_norms(on_gpu(Wh)) == inspection.gradient_norms(Wh)
+    norms = inspection.gradient_norms(on_gpu(Wh), cell="rnn", b=on_gpu(np.ones(3)), time_size=4)
+    assert norms == inspection.gradient_norms(Wh, cell="rnn", b=np.ones(3), time_size=4)
 
 
 def test_a_curve_of_losses_on_a_gpu(on_gpu, tmp_path):

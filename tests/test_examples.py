@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import rnnfast
-from rnnfast import cli, data, models
+from rnnfast import data, models
+from rnnfast.commands import main
 from rnnfast.examples import (
     addition,
     common,
@@ -146,7 +147,7 @@ def test_the_commands_of_the_readme(tmp_path, monkeypatch, capsys):
             assert argv.pop(0) == "rnnfast", line
             more = QUICKLY.get(argv[0], [])
             with warnings.catch_warnings():
-                assert cli.main([*argv, *more]) == 0, line
+                assert main.main([*argv, *more]) == 0, line
             run += 1
     assert run == 6
     assert "generated text" in capsys.readouterr().out

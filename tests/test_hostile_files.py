@@ -14,7 +14,9 @@ import pytest
 from safetensors.numpy import save
 from test_trainer import TS, XS, N, T, TwoLayerNet, V
 
-from rnnfast import headers, io, jobs
+from rnnfast import io
+from rnnfast.commands import settings
+from rnnfast.io import headers
 from rnnfast.models import LanguageModel, Rnnlm, load_model
 from rnnfast.optim import SGD, Adam
 from rnnfast.trainer import RnnlmTrainer, Trainer
@@ -25,16 +27,18 @@ TWO_BYTES = "é" * 5_000_000  # two in a pickle, one in a bytes object
 # Reads one file in a process of its own -> what came of it, and how much memory that took.
 READ = """
 import resource, sys
-from rnnfast import headers, io, models, using
+from rnnfast import io, models
+from rnnfast.commands import inputs
+from rnnfast.io import headers, pickles
 from safetensors import safe_open
-import json, numpy, pickletools, rnnfast.pickles
+import json, numpy, pickletools
 reader, path = sys.argv[1:]
 if reader == "onnx":
     import onnx, google.protobuf.message
     from rnnfast import convert
     read = lambda: convert.from_onnx(path, stateful=True, batch_size=2)
 elif reader == "pickle":
-    read = lambda: using.open_model(path, path)
+    read = lambda: inputs.open_model(path, path)
 else:
     read = lambda: models.load_model(path)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -438,10 +442,10 @@ def test_what_train_adds_to_checkpoints(place, value, message, saved, tmp_path):
         "log_bytes": 10,
     }
     io.save_arrays(tmp_path / "other", arrays, header)
-    assert jobs._stored(tmp_path / "other", {})[0].lr == 1
+    assert settings.stored_settings(tmp_path / "other", {})[0].lr == 1
     io.save_arrays(tmp_path / "other", arrays, put(header, place, value))
     with pytest.raises(ValueError, match=rf"not a checkpoint of `rnnfast train` \({message}"):
-        jobs._stored(tmp_path / "other", {})
+        settings.stored_settings(tmp_path / "other", {})
 
 
 # Damage at random

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from rnnfast import inside
+from rnnfast import inspection
 from rnnfast.kernels import load
 from rnnfast.models import LanguageModel
 
@@ -22,7 +22,7 @@ def test_the_books_case():
     Wh = np.random.randn(3, 3)
     np.random.seed(1)
     before = np.random.get_state()[1].tobytes()
-    curves = inside.gradient_cases(hidden_size=4, time_size=3)["dh Wh^T alone, the book's Wh"]
+    curves = inspection.gradient_cases(hidden_size=4, time_size=3)["dh Wh^T alone, the book's Wh"]
     assert np.random.get_state()[1].tobytes() == before
     assert [curve.label for curve in curves] == ["Wh", "0.5 Wh"]
     for curve, W in zip(curves, (Wh, 0.5 * Wh), strict=True):
@@ -43,7 +43,7 @@ def test_norms_are_those_of_the_whole_sequence(cell, gates):
     N, T, D, H = 3, 6, 4, 5
     xs, Wx = rng.normal(size=(N, T, D)), rng.normal(size=(D, gates * H))
     Wh, b = rng.normal(size=(H, gates * H)), rng.normal(size=gates * H)
-    norms = inside.gradient_norms(Wh, cell=cell, Wx=Wx, b=b, xs=xs)
+    norms = inspection.gradient_norms(Wh, cell=cell, Wx=Wx, b=b, xs=xs)
     assert len(norms) == T
     module = load(cell, "reference")
     for k in range(1, T + 1):
@@ -58,13 +58,13 @@ def test_norms_are_those_of_the_whole_sequence(cell, gates):
 
 def test_without_inputs_an_rnn_is_the_product():
     Wh = rng.normal(size=(4, 4))
-    got = inside.gradient_norms(Wh, cell="rnn", batch_size=3, time_size=5)
-    expected = inside.gradient_norms(Wh, batch_size=3, time_size=5)
+    got = inspection.gradient_norms(Wh, cell="rnn", batch_size=3, time_size=5)
+    expected = inspection.gradient_norms(Wh, batch_size=3, time_size=5)
     np.testing.assert_allclose(got, expected, rtol=1e-13)
 
 
 def test_explosion_and_vanishing():
-    cases = inside.gradient_cases(rng=1)
+    cases = inspection.gradient_cases(rng=1)
     up, orthogonal, down = cases["RNN"]
     values = up.singular_value, orthogonal.singular_value, down.singular_value
     np.testing.assert_allclose(values, (2, 1, 0.5), rtol=1e-12)
@@ -75,15 +75,15 @@ def test_explosion_and_vanishing():
     rnn, _, _, lstm = cases["RNN and LSTM"]
     assert rnn.norms[-1] < 0.01 * rnn.norms[0]
     assert 0.1 < lstm.norms[-1] / lstm.norms[0] < 100
-    again = inside.gradient_cases(rng=1)
+    again = inspection.gradient_cases(rng=1)
     assert again == cases
-    assert inside.gradient_cases(rng=np.random.default_rng(1)) == cases
-    assert inside.gradient_cases(rng=2)["RNN"] != cases["RNN"]
+    assert inspection.gradient_cases(rng=np.random.default_rng(1)) == cases
+    assert inspection.gradient_cases(rng=2)["RNN"] != cases["RNN"]
 
 
 def test_the_picture(tmp_path):
     path = tmp_path / "gradients.png"
-    inside.plot_gradients(path, hidden_size=5, time_size=6)
+    inspection.plot_gradients(path, hidden_size=5, time_size=6)
     assert list(tmp_path.iterdir()) == [path]
     data = path.read_bytes()
     assert data.startswith(b"\x89PNG\r\n\x1a\n")
@@ -94,7 +94,7 @@ def test_the_picture(tmp_path):
 def test_the_picture_without_matplotlib(tmp_path, monkeypatch):
     monkeypatch.setattr("rnnfast.plot.available", lambda: False)
     with pytest.raises(ModuleNotFoundError, match=r"rnnfast\[plot\]"):
-        inside.plot_gradients(tmp_path / "gradients.png")
+        inspection.plot_gradients(tmp_path / "gradients.png")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -128,13 +128,13 @@ Wh = np.ones((3, 3))
 )
 def test_bad_arguments_of_gradient_norms(arguments, error, message):
     with pytest.raises(error, match=f"^gradient_norms: {message}"):
-        inside.gradient_norms(**arguments)
+        inspection.gradient_norms(**arguments)
 
 
 def test_bad_arguments_of_gradient_cases(tmp_path):
     for call in (
-        inside.gradient_cases,
-        lambda **options: inside.plot_gradients(tmp_path / "x.png", **options),
+        inspection.gradient_cases,
+        lambda **options: inspection.plot_gradients(tmp_path / "x.png", **options),
     ):
         with pytest.raises(ValueError, match="hidden_size must be from 1 up, got 0"):
             call(hidden_size=0)
@@ -160,12 +160,12 @@ def test_activations(model):
     ids = rng.integers(0, 6, 17)
     model.predict(np.array([[1, 2], [3, 4]]))
     before = model.get_state()
-    found = inside.activations(model, ids)
+    found = inspection.activations(model, ids)
     for a, b in zip(model.get_state(), before, strict=True):
         np.testing.assert_array_equal(a[0], b[0])
     model.reset_state()
     assert [hs.shape for hs in found] == [(17, 5), (17, 5)]
-    assert inside.activations(model, ids.tolist())[1].tolist() == found[1].tolist()
+    assert inspection.activations(model, ids.tolist())[1].tolist() == found[1].tolist()
     for t in range(17):
         model.next_scores(ids[np.newaxis, t : t + 1])
         for hs, (h,) in zip(found, model.get_state(), strict=True):
@@ -184,9 +184,9 @@ def test_activations(model):
 )
 def test_bad_ids_of_activations(model, ids, message):
     with pytest.raises(TypeError, match=r"activations: model must be one of rnnfast.models, got"):
-        inside.activations(np.ones(3), ids)
+        inspection.activations(np.ones(3), ids)
     with pytest.raises(ValueError, match=f"activations: {message}"):
-        inside.activations(model, ids)
+        inspection.activations(model, ids)
 
 
 def test_units_are_ranked_by_absolute_correlation():
@@ -195,7 +195,7 @@ def test_units_are_ranked_by_absolute_correlation():
     first[:, 1] = 3 - 2 * values  # follows it, the other way round
     second[:, 0] += values
     second[:, 1] = 0.25  # never changes
-    units = inside.rank_units([first, second], values)
+    units = inspection.rank_units([first, second], values)
     assert units[0][:2] == (0, 1)
     assert units[0].correlation == pytest.approx(-1, abs=1e-6)
     assert units[1][:2] == (1, 0)
@@ -204,8 +204,8 @@ def test_units_are_ranked_by_absolute_correlation():
     for layer, unit, correlation in units[:-1]:
         hs = (first, second)[layer][:, unit].astype("f8")
         assert correlation == pytest.approx(np.corrcoef(hs, values)[0, 1], abs=1e-12)
-    assert inside.rank_units([first, second], values, top=2) == units[:2]
-    assert inside.rank_units([second], values > 0)[0].unit == 0
+    assert inspection.rank_units([first, second], values, top=2) == units[:2]
+    assert inspection.rank_units([second], values > 0)[0].unit == 0
 
 
 @pytest.mark.parametrize(
@@ -223,9 +223,9 @@ def test_units_are_ranked_by_absolute_correlation():
 )
 def test_bad_arguments_of_rank_units(activations, values, error, message):
     with pytest.raises(error, match=f"^rank_units: {message}"):
-        inside.rank_units(activations, values)
+        inspection.rank_units(activations, values)
     with pytest.raises(ValueError, match="top must be from 1 up, got 0"):
-        inside.rank_units([np.ones((2, 1))], [1, 2], top=0)
+        inspection.rank_units([np.ones((2, 1))], [1, 2], top=0)
 
 
 def test_properties_of_a_text():
@@ -238,21 +238,21 @@ def test_properties_of_a_text():
         "upper": "100000001100000000",
         "digit": "000000000000000100",
     }
-    assert expected.keys() == inside.PROPERTIES.keys()
+    assert expected.keys() == inspection.PROPERTIES.keys()
     for name, wanted in expected.items():
-        got = inside.PROPERTIES[name](text)
+        got = inspection.PROPERTIES[name](text)
         assert got.dtype == np.float64
         assert got.tolist() == [float(k) for k in wanted], name
-        assert inside.PROPERTIES[name]("").shape == (0,)
-    assert inside.inside_quotes("a\u201cb\u201dc").tolist() == [0, 0, 1, 1, 0]
-    assert inside.inside_brackets(")a(").tolist() == [0, 0, 0]
+        assert inspection.PROPERTIES[name]("").shape == (0,)
+    assert inspection.inside_quotes("a\u201cb\u201dc").tolist() == [0, 0, 1, 1, 0]
+    assert inspection.inside_brackets(")a(").tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize("name", inside.PROPERTIES)
+@pytest.mark.parametrize("name", inspection.PROPERTIES)
 def test_properties_of_what_is_no_text(name):
     for wrong in (3, None, ["a", "b"], b"ab"):
         with pytest.raises(TypeError, match="text must be a str, got"):
-            inside.PROPERTIES[name](wrong)
+            inspection.PROPERTIES[name](wrong)
 
 
 def test_a_unit_that_follows_a_property_is_found():
@@ -266,7 +266,9 @@ def test_a_unit_that_follows_a_property_is_found():
     embed_W[...] = np.eye(V)
     Wx[:, 2] = [1 if c.isupper() else -1 for c in letters]
     Wh[:, 2] = 0
-    ranked = inside.rank_units(inside.activations(model, ids), inside.upper_case(text), top=2)
+    ranked = inspection.rank_units(
+        inspection.activations(model, ids), inspection.upper_case(text), top=2
+    )
     assert ranked[0] == (0, 2, pytest.approx(1.0, rel=1e-12))
     assert abs(ranked[1].correlation) < 0.9
 
@@ -275,7 +277,7 @@ def test_a_unit_that_follows_a_property_is_found():
 
 
 def test_html():
-    page = inside.to_html('a<b>&"\n', [-1, -0.5, 0, 0.5, 1, 2, -3], "x < y")
+    page = inspection.to_html('a<b>&"\n', [-1, -0.5, 0, 0.5, 1, 2, -3], "x < y")
     assert page.startswith("<!DOCTYPE html>")
     assert "<title>x &lt; y</title>" in page
     spans = re.findall(r'<span style="background:(#\w{6})(;color:#fff)?" title="([^"]*)">', page)
@@ -293,23 +295,23 @@ def test_html():
     body = page[page.index("<pre>") : page.index("</pre>")]
     assert html.unescape(re.sub("<[^>]*>", "", body)) == 'a<b>&"\n'
     assert re.search("(src|href)=", page) is None  # nothing is fetched
-    words = inside.to_html(["<script>", "\ud55c\uad6d"], np.array([0.1, 0.2], "f"))
+    words = inspection.to_html(["<script>", "\ud55c\uad6d"], np.array([0.1, 0.2], "f"))
     assert "<script>" not in words and "\ud55c\uad6d</span>" in words
-    assert "<pre></pre>" in inside.to_html("", [])
+    assert "<pre></pre>" in inspection.to_html("", [])
 
 
 def test_terminal():
-    text = inside.to_terminal("a\nb", [1, 0, -0.5])
+    text = inspection.to_terminal("a\nb", [1, 0, -0.5])
     assert text == (
         "\x1b[48;2;178;24;43;38;2;255;255;255ma\x1b[0m\n\x1b[48;2;144;178;214;38;2;0;0;0mb\x1b[0m"
     )
-    hostile = inside.to_terminal(["\x1b[2J", "x\r"], [0, 0])
+    hostile = inspection.to_terminal(["\x1b[2J", "x\r"], [0, 0])
     assert hostile.count("\x1b") == 4  # ours
     assert "\ufffd[2J" in hostile and "x\ufffd" in hostile
-    assert inside.to_terminal([], []) == ""
+    assert inspection.to_terminal([], []) == ""
 
 
-@pytest.mark.parametrize("paint", [inside.to_html, inside.to_terminal])
+@pytest.mark.parametrize("paint", [inspection.to_html, inspection.to_terminal])
 def test_bad_arguments_of_coloured_text(paint):
     name = paint.__name__
     for tokens in 3, None, [1, 2], b"ab":
@@ -322,7 +324,7 @@ def test_bad_arguments_of_coloured_text(paint):
     with pytest.raises(TypeError, match=f"{name}: values must be real numbers"):
         paint("ab", "ab")
     with pytest.raises(TypeError, match="title must be a str, got NoneType"):
-        inside.to_html("a", [0], None)
+        inspection.to_html("a", [0], None)
 
 
 # Word vectors
@@ -337,7 +339,7 @@ MATRIX = np.array(
 
 
 def test_most_similar(capsys):
-    ranked = inside.most_similar("apple", WORD_TO_ID, ID_TO_WORD, MATRIX, top=3)
+    ranked = inspection.most_similar("apple", WORD_TO_ID, ID_TO_WORD, MATRIX, top=3)
     unit = MATRIX / (np.linalg.norm(MATRIX, axis=1, keepdims=True) + 1e-8)
     cosines = unit @ unit[4]
     order = [k for k in np.argsort(-cosines) if k != 4][:3]
@@ -347,7 +349,7 @@ def test_most_similar(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["", "[query] apple"]
     assert lines[2:] == [f" {word}: {cosine}" for word, cosine in ranked]
-    everything = inside.most_similar("apple", WORD_TO_ID, WORDS, MATRIX.astype("f"), top=100)
+    everything = inspection.most_similar("apple", WORD_TO_ID, WORDS, MATRIX.astype("f"), top=100)
     assert len(everything) == 5
     assert everything[0][1] == pytest.approx(cosines[5], rel=1e-6)
 
@@ -355,7 +357,7 @@ def test_most_similar(capsys):
 def test_analogy(capsys):
     """man : king = woman : ?, by the book's measure, the product with the unit vector."""
     names = WORD_TO_ID, ID_TO_WORD, MATRIX
-    ranked = inside.analogy("man", "king", "woman", *names, top=2, answer="queen")
+    ranked = inspection.analogy("man", "king", "woman", *names, top=2, answer="queen")
     query = MATRIX[0] - MATRIX[2] + MATRIX[3]
     measure = MATRIX @ (query / np.linalg.norm(query))
     assert ranked[0][0] == "queen"
@@ -367,7 +369,7 @@ def test_analogy(capsys):
     assert float(lines[2].removeprefix("==>queen:")) == ranked[0][1]
     assert lines[3:] == [f" {word}: {m}" for word, m in ranked]
     before = MATRIX.copy()
-    inside.analogy("man", "man", "king", *names)
+    inspection.analogy("man", "man", "king", *names)
     np.testing.assert_array_equal(MATRIX, before)
 
 
@@ -375,22 +377,22 @@ def test_bad_words(capsys):
     names = WORD_TO_ID, ID_TO_WORD, MATRIX
     for word in "plum", None, 3, ["king"]:
         with pytest.raises(ValueError, match="most_similar: word must be in the vocabulary, got"):
-            inside.most_similar(word, *names)
+            inspection.most_similar(word, *names)
         for k, name in enumerate("abc"):
             words = ["man", "king", "woman"]
             words[k] = word
             with pytest.raises(ValueError, match=f"analogy: {name} must be in the vocabulary, got"):
-                inside.analogy(*words, *names)
+                inspection.analogy(*words, *names)
     with pytest.raises(ValueError, match="analogy: answer must be in the vocabulary, got 'plum'"):
-        inside.analogy("man", "king", "woman", *names, answer="plum")
+        inspection.analogy("man", "king", "woman", *names, answer="plum")
     for wrong, error in ((0, ValueError), (1.5, TypeError)):
         with pytest.raises(error, match="most_similar: top must be"):
-            inside.most_similar("man", *names, top=wrong)
+            inspection.most_similar("man", *names, top=wrong)
     for matrix, error in ((MATRIX[:5], ValueError), (MATRIX[0], ValueError), ([[1]], TypeError)):
         with pytest.raises(error, match="most_similar: word_matrix must be"):
-            inside.most_similar("man", WORD_TO_ID, ID_TO_WORD, matrix)
+            inspection.most_similar("man", WORD_TO_ID, ID_TO_WORD, matrix)
     with pytest.raises(TypeError, match="word_to_id must be a dict, got NoneType"):
-        inside.most_similar("man", None, ID_TO_WORD, MATRIX)
+        inspection.most_similar("man", None, ID_TO_WORD, MATRIX)
     with pytest.raises(ValueError, match=r"the id of 'man' must be in \[0, 6\), got 9"):
-        inside.most_similar("man", WORD_TO_ID | {"man": 9}, ID_TO_WORD, MATRIX)
+        inspection.most_similar("man", WORD_TO_ID | {"man": 9}, ID_TO_WORD, MATRIX)
     assert capsys.readouterr().out == ""

@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 from test_cli import LINE, SMALL, command, read_log, run
 
-from rnnfast import inside, io, jobs, using
-from rnnfast.cli import main
+from rnnfast import io
+from rnnfast.commands import inputs, settings
+from rnnfast.commands.main import main
 from rnnfast.data import CharVocabulary, WordVocabulary
+from rnnfast.inspection import colours, units
 from rnnfast.models import BetterRnnlm, Rnnlm, load_model
 from rnnfast.trainer import PerplexityWarning, eval_accuracy, eval_perplexity
+from rnnfast.training import evaluation, scoring
 
 LINES = "the cat sat on the mat\nthe dog sat on the rug\na bird sang\n"
 KOREAN = "나 보기가 역겨워 가실 때에는\n말없이 고이 보내 드리우리다\n"
@@ -90,7 +93,7 @@ def test_words_with_validation_and_test(tmp_path, text, other, capsys):
         assert shown in lines
     assert lr < 60  # it happened
 
-    model, vocabulary = using.open_model(out / "Rnnlm.safetensors")
+    model, vocabulary = inputs.open_model(out / "Rnnlm.safetensors")
     assert isinstance(vocabulary, WordVocabulary)
     assert vocabulary.tokens[:6] == ["the", "cat", "sat", "on", "mat", "<eos>"]
     assert vocabulary.unknown == "<unk>"
@@ -152,13 +155,13 @@ def test_better_and_its_sizes(tmp_path, text, capsys):
     assert lines[1].endswith(f"embedding 8, hidden 8, {count:,} parameters")
 
 
-@pytest.mark.parametrize("optimizer", jobs.RULES)
+@pytest.mark.parametrize("optimizer", settings.RULES)
 def test_optimizers_learn_with_their_usual_rate(tmp_path, text, optimizer, capsys):
     out = tmp_path / "out"
     arguments = ["--optimizer", optimizer, "--out", str(out), *SMALL, *QUIET, "--epochs", "5"]
     ok(capsys, "train", text, *arguments)
     log = read_log(out)
-    assert log[0]["lr"] == jobs.RULES[optimizer][1]
+    assert log[0]["lr"] == settings.RULES[optimizer][1]
     assert log[-1]["perplexity"] < 9  # of 17
 
 
@@ -444,10 +447,10 @@ def test_score_of_characters_from_stdin(characters, capsys, monkeypatch):
 def test_score_of_a_long_text_in_pieces(characters, monkeypatch):
     _, model = characters
     ids = np.random.default_rng(0).integers(0, 5, 50)
-    whole = using.log_probabilities(model, ids)
+    whole = scoring.log_probabilities(model, ids)
     np.testing.assert_allclose(whole, naive_logs(model, ids.tolist()), rtol=0, atol=1e-6)
-    monkeypatch.setattr(using, "SCORE_STEPS", 7)
-    np.testing.assert_allclose(using.log_probabilities(model, ids), whole, rtol=0, atol=1e-6)
+    monkeypatch.setattr(scoring, "SCORE_STEPS", 7)
+    np.testing.assert_allclose(scoring.log_probabilities(model, ids), whole, rtol=0, atol=1e-6)
     assert model.get_state()[0][0] is None
     assert model.params[1].flags.writeable
 
@@ -499,8 +502,8 @@ def test_eval_of_the_books_pickle(tmp_path, capsys):
             pickle.dump([param.astype(np.float16) for param in model.params], stream)
         model.load_params(pickled)
         ppl, accuracy = (
-            using.evaluate(model, ids),
-            using.evaluate(model, ids, measure=eval_accuracy),
+            evaluation.evaluate(model, ids),
+            evaluation.evaluate(model, ids, measure=eval_accuracy),
         )
         expected = [f"loss: {math.log(ppl):.4f}, accuracy: {accuracy:.2%}"]
         expected += [f"perplexity: {ppl:.2f}"]
@@ -613,9 +616,9 @@ def test_help_explains_every_argument(name, capsys):
 def test_the_checkpoint_says_what_was_asked_for(tmp_path, text, capsys):
     out = tmp_path / "out"
     ok(capsys, "train", text, "--out", str(out), *SMALL, *QUIET, "--epochs", "1")
-    settings, changes, extra = jobs._stored(str(out / "checkpoint.safetensors"), {})
+    stored, changes, extra = settings.stored_settings(str(out / "checkpoint.safetensors"), {})
     assert changes == {}
-    assert settings == jobs.Settings(
+    assert stored == settings.Settings(
         file=text, hidden=12, embedding=6, batch_size=4, time_size=10, epochs=1, sample=0
     )
     assert json.dumps(extra["curve"]) == json.dumps(
@@ -693,17 +696,17 @@ def test_gradients(tmp_path, capsys):
 def test_cells(characters, words, tmp_path, capsys):
     path, model = characters
     text = "ab a\ncab\nb"
-    hs = inside.activations(model, CharVocabulary("ab \nc").encode(text))
-    best = inside.rank_units(hs, inside.position_in_line(text))
+    hs = units.activations(model, CharVocabulary("ab \nc").encode(text))
+    best = units.rank_units(hs, units.position_in_line(text))
     lines = ok(capsys, "cells", path, text, "--top", "2")
     for line, unit in zip(lines[:2], best, strict=False):
         place = f"layer 0, unit {unit.unit}"
         assert line == f"{place:<24}correlation with line: {unit.correlation:+.3f}"
-    coloured = inside.to_terminal(text, hs[0][:, best[0].unit])
+    coloured = colours.to_terminal(text, hs[0][:, best[0].unit])
     assert "\n".join(lines[2:]) == coloured
     page = tmp_path / "page.html"
     assert ok(capsys, "cells", path, text, "--unit", "3", "--html", str(page)) == [f"page: {page}"]
-    expected = inside.to_html(text, hs[0][:, 3], "Rnnlm: layer 0, unit 3")
+    expected = colours.to_html(text, hs[0][:, 3], "Rnnlm: layer 0, unit 3")
     assert page.read_text(encoding="utf-8") == expected
     error = failing(capsys, "cells", path, text, "--unit", "6")
     assert "--layer must be below 1 and --unit below 6, got 0 and 6" in error

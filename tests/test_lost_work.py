@@ -12,11 +12,20 @@ from test_cli import LINE, SMALL, command, read_log, run
 from test_jobs import LINES, QUIET, failing, losses, ok
 from test_trainer import CLASSES, POINTS, TS, XS, N, T, TwoLayerNet, V
 
-from rnnfast import io, jobs, using
-from rnnfast.cli import main
+from rnnfast import io
+from rnnfast.commands import inputs, settings, train
+from rnnfast.commands.main import main
 from rnnfast.models import Rnnlm, load_model
 from rnnfast.optim import SGD, Adam
-from rnnfast.trainer import Diverged, RnnlmTrainer, Step, Trainer, Watch, eval_perplexity
+from rnnfast.trainer import (
+    Diverged,
+    ProgressBar,
+    RnnlmTrainer,
+    Step,
+    Trainer,
+    Watch,
+    eval_perplexity,
+)
 
 CHECKPOINT, GOOD, WEIGHTS = "checkpoint.safetensors", "good.safetensors", "Rnnlm.safetensors"
 
@@ -60,7 +69,7 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path, text, capsys):
     assert exit.value.code == 2
     assert "not allowed with" in capsys.readouterr().err
     with pytest.raises(ValueError, match="--resume and --force exclude each other"):
-        jobs.train(str(out), resume=True, force=True)
+        train.train(str(out), resume=True, force=True)
     ok(capsys, *arguments(text, out, "--epochs", "1", "--force", "--seed", "5"))
     assert read_log(out)[0]["seed"] == 5
     assert files(out)[WEIGHTS] != before[WEIGHTS]
@@ -80,7 +89,7 @@ def test_old_weights_stay_until_there_are_new_ones(tmp_path, text, capsys, monke
         if len(seen) == 120:  # of an epoch of 55 or 58
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(jobs.ProgressBar, "step", lambda self, step: stop(step))
+    monkeypatch.setattr(ProgressBar, "step", lambda self, step: stop(step))
     assert main(arguments(text, out, "--epochs", "9", "--force", "--seed", "5", *more)) == 130
     capsys.readouterr()
     after = files(out)
@@ -108,8 +117,8 @@ def test_another_rate_optimizer_and_batch(tmp_path, text, capsys):
     assert "  --batch-size: 4 before, 8 now" in lines
     assert any(line.startswith("| epoch 4 | iter 1 / 55 |") for line in lines)
     ok(capsys, *resume, "--epochs", "5")  # and all of that is kept
-    settings, _, _ = jobs._stored(str(out / CHECKPOINT), {})
-    assert (settings.optimizer, settings.batch_size, settings.time_size) == ("sgd", 8, 5)
+    stored, _, _ = settings.stored_settings(str(out / CHECKPOINT), {})
+    assert (stored.optimizer, stored.batch_size, stored.time_size) == ("sgd", 8, 5)
     assert [epoch for epoch, i, _ in losses(out) if i == 1] == [1, 2, 3, 4, 5]
     assert "--resume: hidden is 12" in failing(capsys, *resume, "--hidden", "3")
     assert "what may change: --epochs, --optimizer, --lr" in failing(capsys, *resume, "--seed", "3")
@@ -130,7 +139,7 @@ def stopped_within_an_epoch(text, out, monkeypatch, *more):
     """A run that Ctrl-C ended after 20 iterations of 55."""
     with monkeypatch.context() as patch:
         patch.setattr(
-            jobs.ProgressBar,
+            ProgressBar,
             "step",
             lambda self, step: step.iter == 20 and os.kill(os.getpid(), signal.SIGINT),
         )
@@ -301,7 +310,7 @@ def test_a_diverged_run_goes_on_from_before(tmp_path, text, lr, validated, capsy
 
 
 def load_ids(out, text):
-    return using.load_ids(text, using.open_model(out / CHECKPOINT)[1])
+    return inputs.load_ids(text, inputs.open_model(out / CHECKPOINT)[1])
 
 
 def test_a_run_that_never_learned_leaves_no_weights(tmp_path, text, capsys):
@@ -416,7 +425,7 @@ def test_a_full_disk_under_stdout_is_one_line(tmp_path, text, arguments):
 def test_a_wrong_environment_is_one_line(variable, way, monkeypatch):
     start = [sys.executable, "-m", "rnnfast"]
     if way == "script":  # as an installed one begins
-        code = "import sys; sys.argv[0] = '/bin/rnnfast'; from rnnfast.cli import main; "
+        code = "import sys; sys.argv[0] = '/bin/rnnfast'; from rnnfast.commands.main import main; "
         start = [sys.executable, "-c", code + "sys.exit(main())"]
     monkeypatch.setenv(variable, "0")
     done = subprocess.run([*start, "info"], capture_output=True, encoding="utf-8")

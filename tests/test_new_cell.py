@@ -9,7 +9,7 @@ from cases import Cell, assert_close, make_problem
 from test_reference import NUMERIC_TOLERANCE, numeric_grad
 
 from rnnfast import TimeStack, kernels
-from rnnfast.recurrent import _TimeOneState
+from rnnfast.layers.sequence import _TimeOneState
 
 MGU = Cell("mgu", gates=2, states=1)  # the row of tests/cases.py
 

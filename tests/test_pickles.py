@@ -8,7 +8,8 @@ import struct
 import numpy as np
 import pytest
 
-from rnnfast import io, pickles
+from rnnfast import io
+from rnnfast.io import pickles
 from rnnfast.models import BetterRnnlm, Rnnlm
 
 SIZES = (5, 3, 4)

@@ -6,10 +6,10 @@ import pickle
 import numpy as np
 import pytest
 
-from rnnfast import optim, using
+from rnnfast import optim
+from rnnfast.commands import info, inputs
 from rnnfast.models import load_model
 from rnnfast.sequences import (
-    MODELS,
     Decoder,
     Encoder,
     PeekyDecoder,
@@ -393,8 +393,8 @@ def test_the_commands_know_a_language_model_from_others(tmp_path, capsys):
     path = tmp_path / "model.safetensors"
     make(Seq2seq, {}).save_params(path, list("abcdef"))
     with pytest.raises(ValueError, match="a Seq2seq, which is no language model"):
-        using.open_model(path)
-    using.info(path)
+        inputs.open_model(path)
+    info.info(path)
     assert "encoder_lstm_Wx float64 (2, 12)" in capsys.readouterr().out
     assert load_model(path)[1] == list("abcdef")
 
@@ -528,7 +528,7 @@ def test_evaluation_of_nothing(evaluate):
 # What is wrong
 
 
-@pytest.mark.parametrize("kind", MODELS.values(), ids=MODELS.keys())
+@pytest.mark.parametrize("kind", SIZES, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [

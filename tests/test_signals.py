@@ -116,7 +116,7 @@ def test_a_long_backward_leaves_the_gradients(when):
 def test_long_products():
     x, W = long_input(1500).reshape(-1, 512), np.full((512, 4096), 0.01, "f")
     affine = rnnfast.Affine(W, np.zeros(4096, "f"))
-    loss = rnnfast.losses.TimeAffineSoftmaxWithLoss(affine)
+    loss = rnnfast.layers.TimeAffineSoftmaxWithLoss(affine)
     ts = np.zeros((64, 1500), int)
     for call in (
         lambda: affine.forward(x),

@@ -9,10 +9,10 @@ import pytest
 
 from rnnfast.data import load_ptb
 from rnnfast.layers import Affine, Sigmoid
-from rnnfast.losses import SoftmaxWithLoss
+from rnnfast.layers.freezing import frozen
+from rnnfast.layers.losses import SoftmaxWithLoss
 from rnnfast.models import Rnnlm
 from rnnfast.optim import SGD, Adam
-from rnnfast.sampling import frozen
 from rnnfast.trainer import (
     Plateau,
     RnnlmTrainer,

@@ -6,10 +6,11 @@ the format; only their blocks are in its order.
 
 import numpy as np
 
-from rnnfast.io import to_numpy
+from rnnfast.io.weights import to_numpy
 from rnnfast.kernels import move, resolve
-from rnnfast.recurrent import TimeGRU, TimeLSTM, TimeRNN
-from rnnfast.stacks import TimeBiGRU, TimeBiLSTM, TimeBiRNN, TimeReverse, TimeStack
+from rnnfast.layers.bidirectional import TimeBiGRU, TimeBiLSTM, TimeBiRNN
+from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
+from rnnfast.layers.stacks import TimeReverse, TimeStack
 
 # The order of the gates' blocks, by the letters of the equations: h all there is in an RNN, n the
 # candidate of a GRU. And the order of an LSTM's peepholes.

@@ -10,12 +10,12 @@ import os
 
 import numpy as np
 
-import rnnfast
 from rnnfast import checks
 from rnnfast.convert.common import ONNX, levels, take_apart
 from rnnfast.convert.onnx_file import Known, load
 from rnnfast.convert.onnx_read import INPUTS, STATES, is_recurrent, read
-from rnnfast.io import write_atomically
+from rnnfast.io.files import write_atomically
+from rnnfast.version import __version__
 
 OPSET, IR_VERSION = 14, 8  # what is written: of 2021, so that an ONNX Runtime of 2022 reads it
 
@@ -207,7 +207,7 @@ class _Graph:
             opset_imports=[self.helper.make_opsetid("", OPSET)],
             ir_version=IR_VERSION,
             producer_name="rnnfast",
-            producer_version=rnnfast.__version__,
+            producer_version=__version__,
         )
 
 

@@ -6,8 +6,8 @@ from functools import cache
 
 import numpy as np
 
-from rnnfast import headers
 from rnnfast.convert.onnx_tensors import Constant
+from rnnfast.io import headers
 
 # What a field takes when it is read, roughly, in bytes: a message, another one, and each byte of
 # packed numbers (https://protobuf.dev/programming-guides/encoding). The file itself is 1 of 10.

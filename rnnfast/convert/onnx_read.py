@@ -11,7 +11,7 @@ from rnnfast.convert.onnx_attributes import Attributes, title
 from rnnfast.convert.onnx_graph import DOMAINS, Graph
 from rnnfast.convert.onnx_tensors import Atom, Constant, Running, Size, Unknown
 from rnnfast.kernels import move
-from rnnfast.stacks import TimeReverse, TimeStack
+from rnnfast.layers.stacks import TimeReverse, TimeStack
 
 KINDS = {"RNN": "rnn", "LSTM": "lstm", "GRU": "gru"}
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")

@@ -22,7 +22,7 @@ from rnnfast.convert.common import (
     one_bias,
     take_apart,
 )
-from rnnfast.stacks import TimeStack
+from rnnfast.layers.stacks import TimeStack
 
 LABELS = "(G*H, D)", "(G*H, H)", "(G*H,)", "(G*H,)"
 MODES = {"RNN_TANH": "tanh", "RNN_RELU": "relu", "LSTM": None, "GRU": None}  # of modules

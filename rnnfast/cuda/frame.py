@@ -32,8 +32,6 @@ from rnnfast.cuda.tuples import columns, put_columns
 
 COUNTER = 32  # ints between counters: a cache line each
 PATIENCE = 1 << 25  # looks at a counter before a kernel gives up: some ten seconds
-
-
 PRODUCTS = {
     FfmaForward: ffma.make_forward,
     FfmaBack: ffma_back.make_back,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rnnfast.io import cache_folder, write_atomically
+from rnnfast.io.files import cache_folder, write_atomically
 
 
 def fingerprint(value, inside=()):

@@ -14,8 +14,9 @@ import time
 
 import numpy as np
 
-from rnnfast import data, models, sequences, trainer
+from rnnfast import data, sequences, trainer
 from rnnfast.examples import common
+from rnnfast.layers.cells import RECURRENT
 
 VOCABULARY = data.CharVocabulary("0123456789+ _")
 QUESTION, ANSWER = 7, 5  # characters, the "_" at the beginning of an answer included
@@ -84,7 +85,7 @@ def main(argv=None):
     option, flag = parser.add_argument, argparse.BooleanOptionalAction
     option("--reverse", action=flag, default=True, help="read questions backwards (default)")
     option("--peeky", action=flag, default=True, help="a decoder that peeks (default)")
-    option("--cell", choices=tuple(models.RECURRENT), default="gru")
+    option("--cell", choices=tuple(RECURRENT), default="gru")
     option("--hidden", type=common.count, default=128, metavar="N", help="units (default: 128)")
     options = vars(parser.parse_args(argv))
     picture, start = options.pop("picture"), time.monotonic()

@@ -11,8 +11,9 @@ import time
 
 import numpy as np
 
-from rnnfast import data, models, sequences, trainer
+from rnnfast import data, sequences, trainer
 from rnnfast.examples import common, digits
+from rnnfast.layers.cells import RECURRENT
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LETTERS = 6  # of the longest name, and the "_" that ends it
@@ -67,7 +68,7 @@ def main(argv=None):
     """The command line; returns the exit code."""
     parser = common.parser("digit_names", __doc__, epochs=40)
     option = parser.add_argument
-    option("--cell", choices=tuple(models.RECURRENT), default="gru")
+    option("--cell", choices=tuple(RECURRENT), default="gru")
     option("--hidden", type=common.count, default=64, metavar="N", help="units (default: 64)")
     options = vars(parser.parse_args(argv))
     picture, start = options.pop("picture"), time.monotonic()

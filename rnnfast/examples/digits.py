@@ -11,8 +11,9 @@ import time
 
 import numpy as np
 
-from rnnfast import models, sequences, trainer
+from rnnfast import sequences, trainer
 from rnnfast.examples import common
+from rnnfast.layers.cells import RECURRENT
 
 TESTED = 0.2
 
@@ -69,7 +70,7 @@ def main(argv=None):
     """The command line; returns the exit code."""
     parser = common.parser("digits", __doc__, epochs=40)
     option = parser.add_argument
-    option("--cell", choices=tuple(models.RECURRENT), default="gru")
+    option("--cell", choices=tuple(RECURRENT), default="gru")
     option("--hidden", type=common.count, default=64, metavar="N", help="units (default: 64)")
     options = vars(parser.parse_args(argv))
     picture, start = options.pop("picture"), time.monotonic()

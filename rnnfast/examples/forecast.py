@@ -16,8 +16,9 @@ import time
 
 import numpy as np
 
-from rnnfast import models, sequences
+from rnnfast import sequences
 from rnnfast.examples import common
+from rnnfast.layers.cells import RECURRENT
 
 LENGTH = 6000  # measurements
 TESTED = 0.2
@@ -96,7 +97,7 @@ def main(argv=None):
     """The command line; returns the exit code."""
     parser = common.parser("forecast", __doc__, epochs=100)
     option = parser.add_argument
-    option("--cell", choices=tuple(models.RECURRENT), default="gru")
+    option("--cell", choices=tuple(RECURRENT), default="gru")
     option("--hidden", type=common.count, default=64, metavar="N", help="units (default: 64)")
     options = vars(parser.parse_args(argv))
     picture, start = options.pop("picture"), time.monotonic()

@@ -13,10 +13,10 @@ probability underflows.
 import numpy as np
 
 from rnnfast import checks
-from rnnfast.base import Layer
-from rnnfast.functions import sigmoid
 from rnnfast.kernels import load, resolve
-from rnnfast.layers import _rows
+from rnnfast.layers.affine import rows
+from rnnfast.layers.base import Layer
+from rnnfast.layers.functions import sigmoid
 
 
 class _Loss(Layer):
@@ -134,7 +134,7 @@ class TimeAffineSoftmaxWithLoss(TimeSoftmaxWithLoss):
         xs, ts = checks.cast(xs, affine.dtype), checks.own(ts, given)
         spent, self._spent = self._spent, None
         loss, cache = affine._kernel.affine_softmax_loss_forward(
-            _rows(xs), W, b, ts.reshape(-1), ignore_label=ignored, train=train, spent=spent
+            rows(xs), W, b, ts.reshape(-1), ignore_label=ignored, train=train, spent=spent
         )
         self.cache = (cache, xs.shape) if train else None
         return loss

@@ -13,7 +13,7 @@ import urllib.parse
 import urllib.request
 from typing import NamedTuple
 
-from rnnfast.io import cache_folder
+from rnnfast.io.files import cache_folder
 
 CHUNK = 1 << 16
 TIMEOUT = 30.0  # seconds without a byte

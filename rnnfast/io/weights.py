@@ -10,17 +10,16 @@ or null. Files are recognised by what is in them: those that the book's save_par
 too, by a reader that can make arrays and nothing else.
 """
 
-import contextlib
-import errno
 import json
 import os
-import sys
-import tempfile
 from typing import NamedTuple
 
 import numpy as np
 
-from rnnfast import checks, headers
+from rnnfast import checks
+from rnnfast.io import headers
+from rnnfast.io.book import by_name, is_pickle, load_pickle
+from rnnfast.io.files import write_atomically
 
 FORMAT = 1
 
@@ -33,46 +32,6 @@ class Weights(NamedTuple):
     level: str = "char"  # what a token is, "char" or "word"
     unknown: str | None = None  # the token that stands for all others
     prime: list | None = None  # ids of a text that the model may read before others
-
-
-def cache_folder():
-    """RNNFAST_CACHE, else `rnnfast` in the user's cache folder (XDG_CACHE_HOME, ~/.cache)."""
-    if folder := os.environ.get("RNNFAST_CACHE"):
-        return folder
-    usual = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
-    return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser(usual), "rnnfast")
-
-
-def write_atomically(path, data):
-    """Write bytes so that `path` is at any moment either the old file or the complete new one."""
-    path = os.fspath(path)
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        if isinstance(error, OSError):
-            error.filename, error.filename2 = path, None  # not the temporary one, or none
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-    _sync_folder(os.path.dirname(path) or ".")
-
-
-def check_writable(path):
-    """OSError, naming `path`, where a file cannot be written there; what is there stays."""
-    path = os.fspath(path)
-    folder = os.path.dirname(path) or "."
-    if not path or os.path.isdir(path) or not os.path.isdir(folder):
-        code = errno.EISDIR if path and os.path.isdir(path) else errno.ENOENT
-        raise OSError(code, os.strerror(code), path)
-    try:
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise type(error)(error.errno, error.strerror, path) from None
 
 
 def save_weights(path, weights):
@@ -206,7 +165,7 @@ def load_into(path, names, params):
     path = os.fspath(path)
     named = {name: param for name, param in zip(names, params, strict=True) if name is not None}
     if is_pickle(path):
-        copy_into(named, _named(path, load_pickle(path), names, params), path)
+        copy_into(named, by_name(path, load_pickle(path), names, params), path)
     else:
         copy_into(named, load_weights(path).params, path)
 
@@ -247,69 +206,3 @@ def to_device(array, like):
     moved = np.empty_like(like, shape=array.shape, dtype=array.dtype)
     moved.set(np.ascontiguousarray(array))
     return moved
-
-
-# The book's pickles
-
-
-def is_pickle(path):
-    """True if a file begins as a pickle does. OSError if it cannot be read."""
-    with open(path, "rb") as file:
-        start = file.read(9)
-    if start[8:] == b"{":  # safetensors: eight bytes with the header's length, then JSON
-        return False
-    # Protocol 2 and later; before that a list began with a mark.
-    return start[:2] in (b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5", b"(l", b"]q", b"](")
-
-
-def load_pickle(path):
-    """The list of arrays in a pickle as the book's save_params (on NumPy or CuPy) writes it.
-
-    ValueError for anything else, of which nothing has been run then; see rnnfast.pickles.
-    """
-    from rnnfast import pickles
-
-    path = os.fspath(path)
-    with open(path, "rb") as file:
-        content = file.read()
-    try:
-        return pickles.read(content)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"{path}: not a pickled list of arrays ({reason})") from None
-
-
-def _named(path, arrays, names, params):
-    """A pickled list by name, in the model's types.
-
-    The book lists a tied matrix at both ends, which has to be the same then; its view may be
-    left out, too.
-    """
-    if len(arrays) == sum(name is not None for name in names):
-        places = [i for i, name in enumerate(names) if name is not None]
-    else:
-        places = range(len(names))
-    if len(arrays) != len(places):
-        raise ValueError(f"{path}: expected {len(names)} arrays, found {len(arrays)}")
-    loaded = {}
-    for i, array in zip(places, arrays, strict=True):
-        name, param = names[i], params[i]
-        if array.shape != param.shape:
-            what = name or f"array {i + 1}"
-            raise ValueError(f"{path}: {what} must be {param.shape}, found {array.shape}")
-        array = array.astype(param.dtype)
-        if name is not None:
-            loaded[name] = array
-        elif not any(np.array_equal(array.T, other) for other in loaded.values()):
-            raise ValueError(f"{path}: array {i + 1} must be tied to another, but differs from all")
-    return loaded
-
-
-def _sync_folder(folder):
-    """Make the rename itself durable; Windows cannot open a folder and does not need it."""
-    if os.name == "posix":
-        fd = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)

@@ -1,0 +1,1 @@
+"""The `rnnfast` command: one module a subcommand."""

@@ -1,0 +1,167 @@
+"""The settings of `rnnfast train`, which its checkpoints keep, and the model they ask for."""
+
+import os
+from dataclasses import dataclass, fields, replace
+
+from rnnfast import kernels, models
+from rnnfast.io import headers
+from rnnfast.io.weights import load_arrays
+from rnnfast.text.vocabulary import VOCABULARIES
+
+# --optimizer: class, learning rate
+RULES = {
+    "adam": ("Adam", 0.005),
+    "sgd": ("SGD", 20.0),
+    "momentum": ("Momentum", 2.0),
+    "adagrad": ("AdaGrad", 0.05),
+    "rmsprop": ("RMSprop", 0.002),
+}
+# --model: class in rnnfast.models
+MODELS = {
+    "simple": "SimpleRnnlm",
+    "rnnlm": "Rnnlm",
+    "better": "BetterRnnlm",
+    "custom": "LanguageModel",
+}
+CELLS = kernels.CELLS
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a training run is told; its checkpoint keeps it.
+
+    The defaults take one minute on two cores with the built-in text.
+    """
+
+    file: str | None = None  # None: Python's documentation
+    valid: str | None = None  # None: the last 5% of the text are held out
+    test: str | None = None
+    level: str = "char"
+    min_count: int = 1
+    model: str = "rnnlm"
+    cell: str = "lstm"
+    layers: int = 1
+    hidden: int = 256
+    embedding: int | None = None  # None: 64, or hidden where both ends share a matrix
+    dropout: float | None = None  # None: 0.5 for better, 0 for custom
+    variational: bool = False
+    weight_drop: float = 0.0
+    tie: bool = False
+    epochs: int = 8
+    batch_size: int = 32
+    time_size: int = 64
+    restart_every: int = 8  # 0: never
+    optimizer: str = "adam"
+    lr: float | None = None  # None: the optimiser's in RULES
+    lr_decay: float | None = None
+    max_grad: float = 0.25
+    eval_interval: int = 20
+    save_every: float = 300.0
+    seed: int = 0
+    sample: int = 400
+
+
+# What a checkpoint's settings have to be, beside their types
+CHECKS = {
+    "level": headers.one_of(*VOCABULARIES),
+    "model": headers.one_of(*MODELS),
+    "cell": headers.one_of(*CELLS),
+    "optimizer": headers.one_of(*RULES),
+    **dict.fromkeys(("epochs", "seed", "sample", "restart_every"), headers.integer(0)),
+    **dict.fromkeys(
+        ("min_count", "layers", "hidden", "batch_size", "time_size", "eval_interval"),
+        headers.integer(1),
+    ),
+}
+# What may change on --resume: all that does not change the model, or what its loss is measured on
+FREE = ("epochs", "optimizer", "lr", "lr_decay", "max_grad", "restart_every")
+FREE += ("eval_interval", "save_every", "sample")
+BATCH = ("batch_size", "time_size")  # where an epoch begins
+FILES = ("file", "valid", "test")  # to where the same text is now
+
+
+def absolute(path):
+    return None if path is None else os.path.abspath(path)
+
+
+def option_name(name):
+    """How the command line calls a field of `Settings`, after its dashes."""
+    return name.replace("_", "-")
+
+
+def stored_settings(path, options):
+    """What --resume goes by -> settings, name -> (old, new) of what changes, all the run keeps.
+
+    ValueError where options contradict what cannot change.
+    """
+    extra = load_arrays(path, only_header=True)[1].get("extra")
+    try:
+        headers.training("extra", extra)
+        checks = {
+            field.name: CHECKS.get(field.name) or headers.any_of_type(field.type)
+            for field in fields(Settings)
+        }
+        if foreign := extra["settings"].keys() - checks.keys():
+            raise headers.Wrong(f"extra.settings has {min(foreign)[:60]!r}")
+        for name, value in extra["settings"].items():
+            checks[name](f"extra.settings.{name}", value)
+    except headers.Wrong as error:
+        raise ValueError(f"{path}: not a checkpoint of `rnnfast train` ({error})") from None
+    stored, changes = Settings(**extra["settings"]), {}
+    for name, value in options.items():
+        old = getattr(stored, name)
+        if old == (absolute(value) if name in FILES else value):
+            continue
+        moved = name in FILES and old is not None and value is not None
+        if not (moved or name in FREE or name in BATCH):
+            free = ", ".join(f"--{option_name(other)}" for other in FREE + BATCH)
+            raise ValueError(
+                f"--resume: {option_name(name)} is {old} in {path}, got {value}; leave it out, or "
+                f"start anew with another --out (what may change: {free})"
+            )
+        if name not in ("lr", "sample", "save_every"):
+            changes[name] = old, value
+    if "optimizer" in changes and "lr" not in options:
+        options = {**options, "lr": None}  # the new one's usual
+    return replace(stored, **options), changes, extra
+
+
+def build_model(settings, vocab_size):
+    """The model that --model and the options beside it ask for."""
+    name = settings.model
+    ties = name == "better" or settings.tie
+    embedding = settings.embedding or (settings.hidden if ties else 64)
+    options = {"rng": settings.seed}
+    given = {"cell": settings.cell != "lstm", "layers": settings.layers != 1}
+    given |= {"variational": settings.variational, "tie": settings.tie}
+    given["weight-drop"] = settings.weight_drop
+    given["dropout"] = settings.dropout is not None and name != "better"
+    if name == "better":
+        options["dropout_ratio"] = 0.5 if settings.dropout is None else settings.dropout
+    if name == "custom":
+        options |= {
+            "cell": settings.cell,
+            "layers": settings.layers,
+            "dropout": settings.dropout or 0.0,
+            "variational_dropout": settings.variational,
+            "weight_drop": settings.weight_drop,
+            "tie_weights": settings.tie,
+        }
+    elif any(given.values()):
+        wrong = next(option for option, is_given in given.items() if is_given)
+        raise ValueError(f"--{wrong} goes with --model custom, not with --model {name}")
+    return getattr(models, MODELS[name])(vocab_size, embedding, settings.hidden, **options)
+
+
+def describe_model(model):
+    """One line: the class, where it runs and its sizes."""
+    sizes = model.sizes
+    device = model.recurrent_layers[0].device
+    shared = (name is None for name in model.param_names)  # another's view
+    parameters = sum(
+        param.size for param, view in zip(model.params, shared, strict=True) if not view
+    )
+    return (
+        f"{type(model).__name__} on {device}: embedding {sizes['wordvec_size']}, "
+        f"hidden {sizes['hidden_size']}, {parameters:,} parameters"
+    )

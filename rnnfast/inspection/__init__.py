@@ -1,0 +1,38 @@
+"""Looking inside: gradients through time, units of a model, word vectors."""
+
+from rnnfast.inspection.colours import to_html, to_terminal
+from rnnfast.inspection.gradients import Curve, gradient_cases, gradient_norms, plot_gradients
+from rnnfast.inspection.units import (
+    PROPERTIES,
+    Unit,
+    activations,
+    digit,
+    inside_brackets,
+    inside_quotes,
+    position_in_line,
+    position_in_word,
+    rank_units,
+    upper_case,
+)
+from rnnfast.inspection.words import analogy, most_similar
+
+__all__ = [
+    "PROPERTIES",
+    "Curve",
+    "Unit",
+    "activations",
+    "analogy",
+    "digit",
+    "gradient_cases",
+    "gradient_norms",
+    "inside_brackets",
+    "inside_quotes",
+    "most_similar",
+    "plot_gradients",
+    "position_in_line",
+    "position_in_word",
+    "rank_units",
+    "to_html",
+    "to_terminal",
+    "upper_case",
+]

@@ -1,0 +1,50 @@
+"""The layers: what the book's scripts import. Each is also rnnfast.<Name>."""
+
+from rnnfast.layers.activations import Sigmoid, Softmax
+from rnnfast.layers.affine import Affine, MatMul, Simple_TimeAffine, TimeAffine
+from rnnfast.layers.bidirectional import TimeBiGRU, TimeBiLSTM, TimeBiRNN
+from rnnfast.layers.dropout import Dropout, TimeDropout
+from rnnfast.layers.embedding import Embedding, TimeEmbedding
+from rnnfast.layers.losses import (
+    SigmoidWithLoss,
+    Simple_TimeSoftmaxWithLoss,
+    SoftmaxWithLoss,
+    TimeAffineSoftmaxWithLoss,
+    TimeSigmoidWithLoss,
+    TimeSoftmaxWithLoss,
+    TimeSquaredLoss,
+)
+from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
+from rnnfast.layers.stacks import TimeReverse, TimeStack
+from rnnfast.layers.steps import GRU, LSTM, RNN
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Affine",
+    "Dropout",
+    "Embedding",
+    "MatMul",
+    "Sigmoid",
+    "SigmoidWithLoss",
+    "Simple_TimeAffine",
+    "Simple_TimeSoftmaxWithLoss",
+    "Softmax",
+    "SoftmaxWithLoss",
+    "TimeAffine",
+    "TimeAffineSoftmaxWithLoss",
+    "TimeBiGRU",
+    "TimeBiLSTM",
+    "TimeBiRNN",
+    "TimeDropout",
+    "TimeEmbedding",
+    "TimeGRU",
+    "TimeLSTM",
+    "TimeRNN",
+    "TimeReverse",
+    "TimeSigmoidWithLoss",
+    "TimeSoftmaxWithLoss",
+    "TimeSquaredLoss",
+    "TimeStack",
+]

@@ -1,0 +1,1 @@
+"""Text: vocabularies, corpora, downloads, and sampling from a language model."""
