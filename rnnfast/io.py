@@ -14,6 +14,7 @@ import contextlib
 import errno
 import json
 import os
+import stat
 import sys
 import tempfile
 from typing import NamedTuple
@@ -41,6 +42,17 @@ def cache_folder():
         return folder
     usual = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
     return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser(usual), "rnnfast")
+
+
+def open_regular(path):
+    """open(path, "rb"). ValueError for a pipe or a device, which may keep us waiting or never end.
+
+    OSError if it cannot be read.
+    """
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a folder open says that it is one
+        raise ValueError(f"{path}: must be a regular file, got a pipe or a device")
+    return open(path, "rb")
 
 
 def write_atomically(path, data):
@@ -150,7 +162,7 @@ def load_arrays(path, *, only_header=False):
     from safetensors import SafetensorError, safe_open
 
     path = os.fspath(path)
-    with open(path, "rb") as file:  # an OSError that names the file, whatever safetensors would say
+    with open_regular(path) as file:  # what names the file, whatever safetensors would say
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
         head = file.read(length) if 8 + length <= size else b""
@@ -253,8 +265,8 @@ def to_device(array, like):
 
 
 def is_pickle(path):
-    """True if a file begins as a pickle does. OSError if it cannot be read."""
-    with open(path, "rb") as file:
+    """True if a file begins as a pickle does. Errors as `open_regular`."""
+    with open_regular(path) as file:
         start = file.read(9)
     if start[8:] == b"{":  # safetensors: eight bytes with the header's length, then JSON
         return False
@@ -270,7 +282,7 @@ def load_pickle(path):
     from rnnfast import pickles
 
     path = os.fspath(path)
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         content = file.read()
     try:
         return pickles.read(content)

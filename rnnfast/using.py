@@ -168,23 +168,20 @@ def log_probabilities(model, ids):
 
     The model's state is zero before and after.
     """
-    return _scored(model, ids)[0]
+    return np.concatenate([np.empty(0), *(logs for logs, _ in _scored(model, ids))])
 
 
 def _scored(model, ids):
-    """The same, and whether each of these ids was the likeliest: bool (n - 1,)."""
-    found, right = [np.empty(0)], [np.empty(0, bool)]
+    """The same by SCORE_STEPS, each with whether these ids were the likeliest."""
     model.reset_state()
     try:
         with frozen(model):
             for i in range(0, len(ids) - 1, SCORE_STEPS):
                 xs, ts = ids[i : i + SCORE_STEPS], ids[i + 1 : i + 1 + SCORE_STEPS]
                 scores = _log_softmax(model.predict(xs[np.newaxis, : len(ts)])[0])
-                found.append(scores[np.arange(len(ts)), ts])
-                right.append(scores.argmax(axis=1) == ts)
+                yield scores[np.arange(len(ts)), ts], scores.argmax(axis=1) == ts
     finally:
         model.reset_state()
-    return np.concatenate(found), np.concatenate(right)
 
 
 def _before(prime, vocabulary, unknown):
@@ -223,15 +220,20 @@ def score(model, text, *, prime=None, unknown=None, vocabulary=None, level=None)
     unit, scored = UNITS[vocabulary.level], len(whole) - max(len(before), 1)
     if len(ids) == 0 or scored < 1:
         raise ValueError(f"TEXT has {len(ids)} {unit}: too few to score")
-    logs, right = (values[-scored:] for values in _scored(model, whole))
-    for i, value in zip(whole[-scored:].tolist(), logs.tolist(), strict=True):
-        print(f"{value:10.4f}  {json.dumps(vocabulary.tokens[i], ensure_ascii=False)}")
+    total, hits, left = 0.0, 0, len(whole) - 1
+    with closing(_scored(model, whole)) as found:
+        for logs, right in found:  # printed as they come: a text may be long
+            first = max(left - scored, 0)  # of the prime
+            at, logs, right = len(whole) - left + first, logs[first:], right[first:]
+            for i, value in zip(whole[at : at + len(logs)].tolist(), logs.tolist(), strict=True):
+                print(f"{value:10.4f}  {json.dumps(vocabulary.tokens[i], ensure_ascii=False)}")
+            total, hits, left = total + logs.sum(), hits + right.sum(), left - SCORE_STEPS
     print(
-        f"log-probability: {logs.sum():.4f} (natural; {scored} {unit}"
+        f"log-probability: {total:.4f} (natural; {scored} {unit}"
         f"{_unknowns(vocabulary, ids, text, unknown)})"
     )
-    ppl = perplexity(-logs.mean())
-    print(f"perplexity: {ppl:.2f}{bits(vocabulary.level, ppl)}, accuracy: {right.mean():.2%}")
+    ppl = perplexity(-total / scored)
+    print(f"perplexity: {ppl:.2f}{bits(vocabulary.level, ppl)}, accuracy: {hits / scored:.2%}")
     warn_if_blind(ppl, len(vocabulary), len(before) > 1)
 
 
