@@ -69,6 +69,41 @@ def signature(tuple what, type kind, tuple groups):
 
 
 @cython.boundscheck(True)
+def overlap(grads, tuple reads):
+    """Whether one of grads may lie over another, or over one of reads: by their ends alone.
+
+    A None lies nowhere.
+    """
+    cdef uintptr_t first[MOST]
+    cdef uintptr_t end[MOST]
+    cdef Py_ssize_t reach
+    cdef int k, count = 0
+    cdef bint of_grads
+    if len(grads) + len(reads) > MOST:
+        raise ValueError(f"overlap: {MOST} arrays at most")
+    for of_grads, group in ((True, grads), (False, reads)):
+        for x in group:
+            if x is None:
+                continue
+            first[count] = x.data.ptr
+            end[count] = first[count] + <uintptr_t>x.nbytes
+            if not x.flags.c_contiguous:
+                end[count] = first[count] + <uintptr_t>x.dtype.itemsize
+                for n, step in zip(x.shape, x.strides):
+                    reach = (n - 1) * step
+                    if reach < 0:
+                        first[count] += <uintptr_t>reach  # wraps round
+                    else:
+                        end[count] += <uintptr_t>reach
+            for k in range(count):
+                if first[k] < end[count] and first[count] < end[k]:
+                    return True
+            if of_grads:
+                count += 1
+    return False
+
+
+@cython.boundscheck(True)
 def present(tuple groups, tuple starts, tuple instead, move):
     """`instead`, and in it, from each group's start on, its arrays, as `move` gives them.
 

@@ -62,14 +62,6 @@ cdef class Cache:
     """What forward keeps for backward. Opaque: its layout is written in the cell's header in src/kernels.
 
     Of the caller's arrays it keeps the place and strides as they were: their shape may be assigned to."""
-    cdef Cell cell
-    cdef const kernel_set *kernels  # of the instruction set that laid out the panels
-    cdef cnp.ndarray xs, h0, c0, h_mask, seen0, steps, panels, h, rh, seen, c
-    cdef strided xs_view, h0_view, c0_view, mask_view, seen0_view
-    cdef ptrdiff_t N, T, D, H
-    cdef int type_num
-    cdef bint reverse, peepholes, full, used
-    cdef Options options
 
 
 @cython.auto_pickle(False)
@@ -286,57 +278,57 @@ cdef class Cell:
         cdef cnp.ndarray hs = empty3(N, T, H, p.type_num)
         cdef cnp.ndarray hT = empty2(N, H, p.type_num)
         cdef cnp.ndarray cT = empty2(N, H, p.type_num) if self.has_c else None
-        cdef const kernel_set *kernels = kernels_for(p.type_num) if p.packed is None else p.packed.kernels
-        cdef Cache cache = None
-        if train:
-            cache = Cache()
-            cache.cell, cache.kernels = self, kernels
-            cache.xs, cache.h0, cache.c0, cache.h_mask, cache.seen0 = x, h0, c0, mask, seen0
-            cache.xs_view, cache.h0_view, cache.c0_view = view(x), optional(h0), optional(c0)
-            cache.mask_view, cache.seen0_view = optional(mask), optional(seen0)
-            cache.N, cache.T, cache.D, cache.H = N, T, D, H
-            cache.type_num, cache.reverse, cache.options, cache.steps = p.type_num, reverse, options, steps
-            cache.peepholes, cache.full = p.Wp is not None, p.full
+        cdef Cache k = Cache()
+        k.cell, k.kernels = self, kernels_for(p.type_num) if p.packed is None else p.packed.kernels
+        k.xs, k.h0, k.c0, k.h_mask, k.seen0 = x, h0, c0, mask, seen0
+        k.xs_view, k.h0_view, k.c0_view = view(x), optional(h0), optional(c0)
+        k.mask_view, k.seen0_view = optional(mask), optional(seen0)
+        k.N, k.T, k.D, k.H = N, T, D, H
+        k.type_num, k.reverse, k.options, k.steps = p.type_num, reverse, options, steps
+        k.peepholes, k.full = p.Wp is not None, p.full
+        cdef int kept = self.kept + options.reset_after
+        cdef ptrdiff_t step = row_step(H, hs.itemsize)
         if N == 0 or T == 0:
             (<object>hT)[...] = 0 if h0 is None else h0
             if self.has_c:
                 (<object>cT)[...] = 0 if c0 is None else c0
-            return hs, (hT, cT) if self.has_c else (hT,), cache
+        else:
+            if train:
+                # 32 more: room to align, and a vector that may be read beyond the end
+                k.panels = empty2(1, kept * N * T * H + 32, p.type_num)
+                k.h = empty3(T, N, step, p.type_num)
+                k.seen = k.h if mask is None or self.has_c else empty3(T, N, step, p.type_num)  # an LSTM reads only that
+                if self.index == 2 and not options.reset_after:
+                    k.rh = empty3(T, N, step, p.type_num)
+                if p.full:
+                    k.c = empty3(T, N, step, p.type_num)
+            self.run_forward(k, p, train, hs, hT, cT)
+        return hs, (hT, cT) if self.has_c else (hT,), (k if train else None)
 
+    cdef int run_forward(self, Cache k, Params p, bint train, cnp.ndarray hs, cnp.ndarray hT, cnp.ndarray cT) except -1:
+        """From what is in the cache into hs, the final states and, with train, into the arrays that it keeps."""
         cdef cell_job job
-        job.N, job.T, job.D, job.H = N, T, D, H
+        self.describe(&job, k, p)
         job.train = train
-        take_options(&job, options, steps)
-        job.threads = threads_for(2.0 * N * H * self.gates * H, (H + 15) // 16)
-        job.xs, job.hs = view(x), view(hs)
-        job.Wx, job.Wh = optional(p.Wx), optional(p.Wh)
+        job.hs, job.hT, job.cT = view(hs), data(hT), data(cT)
         job.packed = NULL if p.packed is None else aligned(p.packed.weights)
-        job.h0 = optional(h0)
-        job.c0 = optional(c0)
-        job.h_mask, job.seen0 = optional(mask), optional(seen0)
-        job.b, job.Wp, job.full = data(p.b), data(p.Wp), p.full
-        job.hT, job.cT = data(hT), data(cT)
-        job.panels = job.h = job.rh = job.seen = job.c = NULL
-        cdef int kept = self.kept + options.reset_after
-        cdef ptrdiff_t step
-        if train:
-            # 32 more: room to align, and a vector that may be read beyond the end
-            cache.panels = empty2(1, kept * N * T * H + 32, p.type_num)
-            step = row_step(H, hs.itemsize)
-            cache.h = empty3(T, N, step, p.type_num)
-            cache.seen = cache.h if mask is None or self.has_c else empty3(T, N, step, p.type_num)  # an LSTM reads only that
-            job.panels, job.h, job.seen = aligned(cache.panels), cnp.PyArray_DATA(cache.h), cnp.PyArray_DATA(cache.seen)
-            if self.index == 2 and not options.reset_after:
-                cache.rh = empty3(T, N, step, p.type_num)
-                job.rh = cnp.PyArray_DATA(cache.rh)
-            if p.full:
-                cache.c = empty3(T, N, step, p.type_num)
-                job.c = cnp.PyArray_DATA(cache.c)
-        if reverse:
-            backwards(&job.xs, T, p.type_num)
-            backwards(&job.hs, T, p.type_num)
-        self.run(find_kernel(kernels, self.index, False, p.full), &job)
-        return hs, (hT, cT) if self.has_c else (hT,), cache
+        if k.reverse:
+            backwards(&job.hs, k.T, k.type_num)
+        return self.run(find_kernel(k.kernels, self.index, False, k.full), &job)
+
+    cdef void describe(self, cell_job *job, Cache k, Params p) noexcept:
+        """What is the same for forward and backward: sizes, options, inputs, weights and what is kept."""
+        job.N, job.T, job.D, job.H = k.N, k.T, k.D, k.H
+        take_options(job, k.options, k.steps)
+        job.threads = threads_for(2.0 * k.N * k.H * self.gates * k.H, (k.H + 15) // 16)
+        job.xs, job.h0, job.c0 = k.xs_view, k.h0_view, k.c0_view
+        job.h_mask, job.seen0 = k.mask_view, k.seen0_view
+        job.Wx, job.Wh, job.packed = optional(p.Wx), optional(p.Wh), NULL
+        job.b, job.Wp, job.full = data(p.b), data(p.Wp), k.full
+        job.panels = NULL if k.panels is None else aligned(k.panels)
+        job.h, job.seen, job.rh, job.c = data(k.h), data(k.seen), data(k.rh), data(k.c)
+        if k.reverse:
+            backwards(&job.xs, k.T, k.type_num)
 
     cdef tuple backward(self, dhs, dstate, params, cache, grads):
         if cache is None:
@@ -376,35 +368,31 @@ cdef class Cell:
             return dxs, (dh0, dc0) if self.has_c else (dh0,)
 
         # From here on the cache is taken: another thread that comes with it finds it used.
-        cdef cnp.ndarray panels = k.panels, h = k.h, rh = k.rh, seen = k.seen, xs = k.xs, h0 = k.h0, c0 = k.c0
-        cdef cnp.ndarray mask = k.h_mask, seen0 = k.seen0, c = k.c, steps = k.steps
         if k.used:
             raise RuntimeError(f"{self.name}: this cache was used by an earlier backward; call forward again")
         k.used = True
         cdef cell_job job
-        job.N, job.T, job.D, job.H = N, T, D, H
+        try:
+            if k.spoilt:
+                self.run_forward(k, p, True, empty3(N, T, H, p.type_num), empty2(N, H, p.type_num), empty2(N, H, p.type_num))
+                k.spoilt = False
+        except BaseException:
+            k.used = False
+            raise
+        self.describe(&job, k, p)
         job.train = True
-        take_options(&job, k.options, steps)
-        job.threads = threads_for(2.0 * N * H * self.gates * H, (H + 15) // 16)
-        job.xs, job.h0, job.c0 = k.xs_view, k.h0_view, k.c0_view
-        job.h_mask, job.seen0 = k.mask_view, k.seen0_view
-        job.Wx, job.Wh, job.packed = view(p.Wx), view(p.Wh), NULL
-        job.Wp, job.full = data(p.Wp), p.full
-        job.panels, job.h, job.seen = aligned(panels), cnp.PyArray_DATA(h), cnp.PyArray_DATA(seen)
-        job.rh, job.c = data(rh), data(c)
         job.dhs, job.dxs = view(g), view(dxs)
         job.dhT, job.dcT = optional(dhT), optional(dcT)
         job.dh0, job.dc0 = data(dh0), data(dc0)
         job.whole = not beside
         job.dWx, job.dWh, job.db, job.dWp = data(targets[0]), data(targets[1]), data(targets[2]), data(targets[3])
         if k.reverse:
-            backwards(&job.xs, T, p.type_num)
             backwards(&job.dhs, T, p.type_num)
             backwards(&job.dxs, T, p.type_num)
         try:
             self.run(find_kernel(k.kernels, self.index, True, p.full), &job)
-        except MemoryError:
-            k.used = False  # nothing was written
+        except BaseException:  # what the handler of a signal raised, or no memory
+            k.used, k.spoilt = False, True
             raise
         k.panels = k.h = k.rh = k.seen = k.xs = k.h0 = k.c0 = k.h_mask = k.seen0 = k.c = k.steps = None
         for scratch, grad in zip(targets, own):

@@ -105,10 +105,10 @@ cdef int column_sums(cnp.ndarray a, cnp.ndarray out) except -1:
     job.M, job.N, job.K = cnp.PyArray_DIM(a, 0), cnp.PyArray_DIM(a, 1), 0
     job.threads = threads_for(1.0 * job.M * job.N, job.N // 16)
     job.a, job.c = view(a), view(out)
-    cdef int type_num = cnp.PyArray_TYPE(a)
+    cdef int type_num = cnp.PyArray_TYPE(a), failed
     with nogil:
-        kernels_for(type_num).column_sums(&job)
-    return 0
+        failed = kernels_for(type_num).column_sums(&job)
+    return finished(failed, "affine")
 
 
 cdef cnp.ndarray checked_ids(ids, ptrdiff_t V, str name, str meaning):

@@ -13,6 +13,7 @@ from cases import CELLS, assert_close, assert_grad_close, cells, make_problem
 from on_cuda import PLANS, frame, in_software, on_gpu, plan_as
 from ptx.arrays import Counter
 from ptx.gpu import PtxGpu
+from test_aliasing import liar
 
 import rnnfast
 from rnnfast import io, kernels, sampling
@@ -316,3 +317,74 @@ def test_ids_on_the_gpu_that_name_no_row(gpu):
     np.testing.assert_array_equal(io.to_numpy(dW), [[1] * 3, [0] * 3, [0] * 3, [1] * 3])
     loss, _ = ops.softmax_loss_forward(gpu.to_device(np.ones((4, 4), "f")), ids, ignore_label=-1)
     assert np.isnan(float(loss))
+
+
+# Arrays that lie over one another, or that lie
+
+
+@cells
+def test_gradients_over_what_is_read(gpu, cell):
+    """As in the other columns: the right values, or an error before anything is written."""
+    module = kernels.load(cell.name, "cuda")
+    p = make_problem(cell, (2, 3, 4, 5), mask=True)
+    arrays = {"xs": p.xs, "h_mask": p.keywords["h_mask"], "Wx": p.params[0], "dhs": p.dhs}
+    expected = p.run(module)
+    for name in arrays:
+        for k, weight in enumerate(p.params):
+            room = gpu.zeros((400,), "float32")
+            given = room[: arrays[name].size].reshape(arrays[name].shape)
+            given.set(arrays[name])
+            at = {key: given if key == name else on_gpu(gpu, a)[0] for key, a in arrays.items()}
+            params = [at["Wx"], *on_gpu(gpu, *p.params[1:])]
+            state, dstate = on_gpu(gpu, *p.state), on_gpu(gpu, *p.dstate)
+            grads = on_gpu(gpu, *p.poisoned_grads())
+            grads[k] = room[: weight.size].reshape(weight.shape)
+            *_, cache = module.forward(at["xs"], state, params, h_mask=at["h_mask"])
+            dxs, dstate = module.backward(at["dhs"], dstate, params, cache, grads)
+            found = zip((dxs, *grads), (expected.dxs, *expected.grads), strict=True)
+            for one, other in found:
+                np.testing.assert_array_equal(one.get(), other, f"grads[{k}] over {name}")
+
+
+@cells
+@pytest.mark.parametrize("there", [False, True])
+def test_gradients_over_each_other_are_refused(gpu, cell, there):
+    module = kernels.load(cell.name, "cuda")
+    p = make_problem(cell, (2, 3, 5, 5))
+    place = (lambda a: on_gpu(gpu, a)[0]) if there else np.copy
+    params = list(map(place, p.params))
+    *_, cache = module.forward(place(p.xs), None, params)
+    grads = list(map(place, p.poisoned_grads()))
+    both = grads[0], grads[0], grads[2]
+    with pytest.raises(ValueError, match=r"grads\[1\] must have memory of its own, got that of gr"):
+        module.backward(place(p.dhs), None, params, cache, both)
+    assert np.isnan(grads[0].get() if there else grads[0]).all()
+    module.backward(place(p.dhs), None, params, cache, grads)  # the cache is still there
+
+
+@cells
+def test_arrays_that_lie_about_their_shape_are_refused(gpu, cell):
+    """NumPy's, as CuPy's have no subclasses that do; whether they say that they fit or not."""
+    module = kernels.load(cell.name, "cuda")
+    p = make_problem(cell, (3, 4, 5, 7), mask=True)
+    *_, cache = module.forward(p.xs, p.state, p.params, **p.keywords)
+    grads = p.poisoned_grads()
+
+    def call(n, lie):
+        given = [p.xs, *p.state, p.keywords["h_mask"], *p.params, p.dhs, *p.dstate, *grads]
+        says = given[n].shape
+        given[n] = liar(given[n][..., :1].copy(), says) if lie else liar(given[n], (1, 1))
+        given, states, weights = iter(given), len(p.state), len(p.params)
+        xs, state = next(given), tuple(next(given) for _ in range(states))
+        mask, params = next(given), tuple(next(given) for _ in range(weights))
+        dhs, dstate = next(given), tuple(next(given) for _ in range(states))
+        module.forward(xs, state, params, h_mask=mask)
+        module.backward(dhs, dstate, params, cache, tuple(given))
+
+    count = 3 + 2 * (len(p.state) + len(p.params))
+    for n in range(count):
+        for lie in False, True:
+            with pytest.raises(ValueError, match=f"{cell.name}: .* must be a plain array, got one"):
+                call(n, lie)
+    assert all(np.isnan(g).all() for g in grads)
+    module.backward(p.dhs, p.dstate, p.params, cache, grads)

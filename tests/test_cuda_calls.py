@@ -23,16 +23,25 @@ class Lstm(Cell):
 CELL = Lstm()
 
 
+class Placed(Array):
+    @property
+    def data(self):
+        return SimpleNamespace(ptr=self.ctypes.data)
+
+
+Placed.__module__ = "cupy"
+
+
 def array(*shape, dtype="f4"):
-    return np.ones(shape, dtype).view(Array)
+    return np.ones(shape, dtype).view(Placed)
 
 
 def of_array(function):
-    return lambda *args: function(*args).view(Array)
+    return lambda *args: function(*args).view(Placed)
 
 
 def contiguous(x):
-    assert type(x) is Array  # CuPy's takes no other
+    assert type(x) is Placed  # CuPy's takes no other
     return x
 
 
@@ -41,7 +50,7 @@ class Runtime:
     to_device = staticmethod(of_array(np.array))
     kept_zeros, nothing = staticmethod(of_array(np.zeros)), staticmethod(lambda dtype: 0)
     xp.ascontiguousarray = contiguous
-    array_type = Array
+    array_type = Placed
 
 
 @pytest.fixture(autouse=True)
@@ -117,7 +126,7 @@ def test_lengths_are_looked_at_each_time(checked):
     for lengths in ([1, 3], [0, 2], [3, 3]):
         call = start(lengths=np.array(lengths))
         ends, seen = call.until(xs, np.array(lengths))
-        assert type(ends) is Array
+        assert type(ends) is Placed
         assert (ends.dtype, ends.tolist()) == ("int32", lengths)
         assert seen.sum(axis=(1, 2)).tolist() == [D * length for length in lengths]
     assert len(checked) == 1
@@ -189,11 +198,12 @@ def test_packed_params_are_of_their_cell_each_time():
         start(params=replace(packed, cell="gru", signature="gru"), train=False)
 
 
-def back(dhs=None, dstate=None, grads=None, **way):
-    params = arguments()["params"]
+def back(dhs=None, dstate=None, grads=None, *, arrays=None, params=None, **way):
+    params = arguments()["params"] if params is None else params
     made = start(params=params, **way)
-    cache = calls.Cache(CELL, made.of_forward, object())
-    grads = params if grads is None else grads
+    arrays = arrays or SimpleNamespace(xs=array(N, T, D), m=array(N, H))
+    cache = calls.Cache(CELL, made.of_forward, arrays)
+    grads = arguments()["params"] if grads is None else grads
     dhs = array(N, T, H) if dhs is None else dhs
     return calls.start_backward(Lstm, dhs, dstate, params, cache, grads)[0]
 
@@ -213,6 +223,38 @@ def test_backward_is_checked_once_for_each_forward(checked):
     ):
         with pytest.raises((TypeError, ValueError), match=error):
             back(**others)
+
+
+def test_where_gradients_lie_is_looked_at_each_time(checked):
+    """With the same words as on the CPU; what a gradient would be written over is kept."""
+    room, mask = array(4 * H * D + N * T * D), array(N, H)
+    dWx, dWh, db = arguments()["params"]
+    over_xs = room[: dWx.size].reshape(dWx.shape), dWh, db
+    over_db = dWx, dWh, dWh.reshape(-1)[2 : 2 + 4 * H]
+    at, apart = dWx.size - 1, dWx.size
+    arrays = [
+        SimpleNamespace(xs=room[k : k + N * T * D].reshape(N, T, D), m=mask) for k in (at, apart)
+    ]
+    for _ in range(2):  # the first call of a signature, and another one
+        back(grads=over_xs, arrays=arrays[0])
+        assert arrays[0].beside
+        back(grads=over_xs, arrays=arrays[1])
+        assert not arrays[1].beside
+        back(grads=over_xs, arrays=arrays[1], h_mask=mask)
+        assert not arrays[1].beside
+        back(grads=(dWx, dWh, array(99)[: 4 * H]), params=(dWx, dWh.copy(), db), arrays=arrays[1])
+        assert arrays[1].beside
+        with pytest.raises(ValueError, match=r"lstm: grads\[2\] must have memory of its own, got"):
+            back(grads=over_db, arrays=arrays[1])
+    over_mask = dWx, dWh, room[: 4 * H]
+    arrays[1].m = room[4 * H - 1 :][: N * H].reshape(N, H)
+    for h_mask, beside in ((mask, True), (None, False)):
+        back(grads=over_mask, arrays=arrays[1], h_mask=h_mask)
+        assert bool(arrays[1].beside) is beside
+    steps = array(D, 8 * H)[:, ::-2], dWh, db
+    back(grads=steps, arrays=SimpleNamespace(xs=array(N, T, D), m=mask))
+    back(grads=steps, arrays=(held := SimpleNamespace(xs=steps[0].base, m=mask)))
+    assert held.beside
 
 
 def test_not_more_than_some_signatures_are_remembered(monkeypatch):

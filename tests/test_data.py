@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from rnnfast import data
 from rnnfast.data import (
     CharVocabulary,
     WordVocabulary,
@@ -178,3 +179,34 @@ def test_batches_against_a_naive_loop(length, N, T):
         np.testing.assert_array_equal(batch_x, expected)
         np.testing.assert_array_equal(batch_t, expected + 1000)
         assert batch_x.dtype == np.int32
+
+
+@pytest.mark.parametrize("cls", data.VOCABULARIES.values())
+def test_parts_are_the_whole(cls, monkeypatch):
+    """Wherever a text is cut to be read: ids, counts and the position of what is not known."""
+    text = "one  two\r\n\nthree\u2003four\n one\n"
+    known, ids = cls.from_text(text), cls.from_text(text).encode(text)
+    for part in 1, 2, 5:
+        monkeypatch.setattr(data, "PART", part)
+        assert cls.from_text(text).tokens == known.tokens
+        np.testing.assert_array_equal(known.encode(text), ids)
+        assert known.count_unknown(text + " x y x") == 3
+        np.testing.assert_array_equal(known.encode(f"x {text}", "skip")[-len(ids) :], ids)
+        with pytest.raises(ValueError, match=f"'x' at position {len(ids)} is not among"):
+            known.encode(text + "x")
+
+
+def test_tokens_shorter_than_a_character():
+    """A vocabulary of one's own may have more tokens than characters."""
+
+    class Bytes(data.Vocabulary):
+        level = "byte"
+
+        @staticmethod
+        def split(text):
+            return [f"{byte:02x}" for byte in text.encode()]
+
+    text = "a\u20ac\U0001f600"
+    vocabulary = Bytes.from_text(text)
+    assert vocabulary.tokens == Bytes.split(text)
+    assert vocabulary.encode(text).tolist() == list(range(8))

@@ -3,8 +3,12 @@ file's size and 64 MB; every field of a header that is not as it should be is a 
 """
 
 import copy
+import importlib.util
+import itertools
 import json
+import os
 import pickle
+import re
 import struct
 import subprocess
 import sys
@@ -14,8 +18,8 @@ import pytest
 from safetensors.numpy import save
 from test_trainer import TS, XS, N, T, TwoLayerNet, V
 
-from rnnfast import io
-from rnnfast.commands import settings
+from rnnfast import convert, data, io
+from rnnfast.commands import inputs, settings
 from rnnfast.io import headers
 from rnnfast.models import LanguageModel, Rnnlm, load_model
 from rnnfast.optim import SGD, Adam
@@ -37,6 +41,16 @@ if reader == "onnx":
     import onnx, google.protobuf.message
     from rnnfast import convert
     read = lambda: convert.from_onnx(path, stateful=True, batch_size=2)
+elif reader in ("char", "word"):
+    from rnnfast.commands import settings, texts
+    told = settings.Settings(file=path, level=reader, batch_size=1, time_size=1)
+    read = lambda: texts.Texts(told)
+elif reader == "valid":
+    from rnnfast.commands import settings, texts
+    small = path + ".train"
+    open(small, "w").write("a b\\n" * 9)
+    told = settings.Settings(file=small, valid=path, level="word", batch_size=1, time_size=1)
+    read = lambda: texts.Texts(told)
 elif reader == "pickle":
     read = lambda: inputs.open_model(path, path)
 else:
@@ -64,6 +78,54 @@ def read(reader, path):
     scale = 1 if sys.platform == "darwin" else 1024
     assert int(used) * scale <= 10 * path.stat().st_size + 64 * 2**20
     return outcome
+
+
+# Texts
+
+
+def words(length):
+    return " ".join(map("".join, itertools.product("abcdefghij", repeat=length)))
+
+
+TEXTS = {
+    "ends of lines": ("\n" * 3_000_000, "read"),
+    "short words": ("ab " * 2_000_000, "read"),
+    "one character of four bytes": ("\U0001f600" + "a\r\n" * 2_000_000, "read"),
+    "words that all differ": (words(6), "a vocabulary of more than .* words is too large for a"),
+    "a word": (" a" + "b" * 2_000_000, "a word of more than 1,048,576 characters at position"),
+    "a long word": ("b" * 1_000_000 + " a a a a", "read"),
+}
+
+
+@pytest.mark.parametrize("reader", ["word", "valid"])
+@pytest.mark.parametrize("name", TEXTS)
+def test_texts_stay_within_the_file(name, reader, tmp_path):
+    content, message = TEXTS[name]
+    path = tmp_path / "text.txt"
+    path.write_text(content, newline="")
+    of_vocabulary = "vocabulary" in message and reader != "word"
+    assert re.search("read" if of_vocabulary else message, read(reader, path))
+
+
+def test_characters_that_all_differ(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("".join(map(chr, [*range(32, 0xD800), *range(0xE000, 0x110000)])))
+    assert "characters is too large for a text of 1,112,032 characters" in read("char", path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Unix has pipes with a name")
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_has_no_end_is_not_opened(kind, tmp_path):
+    """A pipe waits for who writes into it, and a device gives zeros for ever."""
+    path = "/dev/zero"
+    if kind == "pipe":
+        os.mkfifo(path := str(tmp_path / "pipe"))
+    readers = [data.read_text, io.load_weights, io.load_pickle, load_model, inputs.open_model]
+    if importlib.util.find_spec("onnx"):
+        readers.append(convert.from_onnx)
+    for reader in readers:
+        with pytest.raises(ValueError, match=f"{path}: must be a regular file, got a pipe or a de"):
+            reader(path)
 
 
 # Pickles

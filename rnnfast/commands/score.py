@@ -1,6 +1,7 @@
 """`rnnfast score`: the probability of a text, token by token."""
 
 import json
+from contextlib import closing
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from rnnfast.commands.arguments import (
 from rnnfast.commands.inputs import bits, encode, given_text, ids_before, open_model, unknowns
 from rnnfast.text.vocabulary import UNITS
 from rnnfast.training.evaluation import perplexity, warn_if_blind
-from rnnfast.training.scoring import token_scores
+from rnnfast.training.scoring import SCORE_STEPS, token_scores
 
 
 def add(commands):
@@ -48,13 +49,18 @@ def score(model, text, *, prime=None, unknown=None, vocabulary=None, level=None)
     unit, scored = UNITS[vocabulary.level], len(whole) - max(len(before), 1)
     if len(ids) == 0 or scored < 1:
         raise ValueError(f"TEXT has {len(ids)} {unit}: too few to score")
-    logs, right = (values[-scored:] for values in token_scores(model, whole))
-    for i, value in zip(whole[-scored:].tolist(), logs.tolist(), strict=True):
-        print(f"{value:10.4f}  {json.dumps(vocabulary.tokens[i], ensure_ascii=False)}")
+    total, hits, left = 0.0, 0, len(whole) - 1
+    with closing(token_scores(model, whole)) as found:
+        for logs, right in found:  # printed as they come: a text may be long
+            first = max(left - scored, 0)  # of the prime
+            at, logs, right = len(whole) - left + first, logs[first:], right[first:]
+            for i, value in zip(whole[at : at + len(logs)].tolist(), logs.tolist(), strict=True):
+                print(f"{value:10.4f}  {json.dumps(vocabulary.tokens[i], ensure_ascii=False)}")
+            total, hits, left = total + logs.sum(), hits + right.sum(), left - SCORE_STEPS
     print(
-        f"log-probability: {logs.sum():.4f} (natural; {scored} {unit}"
+        f"log-probability: {total:.4f} (natural; {scored} {unit}"
         f"{unknowns(vocabulary, ids, text, unknown)})"
     )
-    ppl = perplexity(-logs.mean())
-    print(f"perplexity: {ppl:.2f}{bits(vocabulary.level, ppl)}, accuracy: {right.mean():.2%}")
+    ppl = perplexity(-total / scored)
+    print(f"perplexity: {ppl:.2f}{bits(vocabulary.level, ppl)}, accuracy: {hits / scored:.2%}")
     warn_if_blind(ppl, len(vocabulary), len(before) > 1)

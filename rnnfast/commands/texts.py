@@ -13,6 +13,10 @@ from rnnfast.training.evaluation import eval_accuracy, eval_perplexity, evaluate
 from rnnfast.training.scoring import ending
 
 
+def _digest(text):
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 class Texts:
     """The texts of a run as ids, checked: corpus, xs and ts; valid or held_out; test."""
 
@@ -26,8 +30,14 @@ class Texts:
         unknown = vocabulary.default_unknown
         if settings.level == "char" and not open_ended:
             unknown = None
-        self.vocabulary = vocabulary.from_text(text, unknown=unknown, min_count=settings.min_count)
-        self.corpus = corpus = self.vocabulary.encode(text)
+        try:
+            options = {"unknown": unknown, "min_count": settings.min_count}
+            self.vocabulary = vocabulary.from_text(text, **options)
+            self.corpus = corpus = self.vocabulary.encode(text)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from None
+        self.digests = [_digest(text)]
+        del text  # the next one's turn
         self.held_out = None
         if settings.valid is None:
             self.held_out = corpus[-max(2, len(corpus) // 20) :]
@@ -41,18 +51,14 @@ class Texts:
                 f"{self.name}: {len(corpus):,} {UNITS[settings.level]} are too few for batches of "
                 f"{N} x {T}; try a longer text or a smaller --batch-size or --time-size"
             )
-        others = [
-            None if path is None else read_text(path) for path in (settings.valid, settings.test)
-        ]
-        self.valid, self.test = (
-            None if other is None else load_ids(path, self.vocabulary, text=other)
-            for path, other in zip((settings.valid, settings.test), others, strict=True)
-        )
-        self.digests = [
-            None if one is None else hashlib.sha256(one.encode()).hexdigest()
-            for one in (text, *others)
-        ]
+        self.valid, self.test = map(self._other, (settings.valid, settings.test))
         self._paths = self.name, settings.valid, settings.test
+
+    def _other(self, path):
+        """The ids of a validation or test text."""
+        text = None if path is None else read_text(path)
+        self.digests.append(None if text is None else _digest(text))
+        return None if text is None else load_ids(path, self.vocabulary, text=text)
 
     def prime_with(self, model):
         """Let the vocabulary, and so weight files, have the end of the training text as prime."""

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 from rnnfast.convert.onnx_tensors import Constant
-from rnnfast.io import headers
+from rnnfast.io import headers, open_regular
 
 # What a field takes when it is read, roughly, in bytes: a message, another one, and each byte of
 # packed numbers (https://protobuf.dev/programming-guides/encoding). The file itself is 1 of 10.
@@ -18,7 +18,7 @@ def load(onnx, path):
     """The ModelProto in a file. ValueError if it is damaged, or would fill the memory."""
     from google.protobuf.message import DecodeError
 
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         content = file.read()
     room = headers.room(len(content))
     if _weight(content, onnx.ModelProto.DESCRIPTOR, room) > room:

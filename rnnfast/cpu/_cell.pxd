@@ -1,7 +1,7 @@
 # What the cells' modules share: the contract of rnnfast.kernels over one native call.
 cimport numpy as cnp
 
-from rnnfast.cpu._runtime cimport cell_job, cell_kernel, kernel_set
+from rnnfast.cpu._runtime cimport cell_job, cell_kernel, kernel_set, strided
 
 
 cdef struct Options:
@@ -24,6 +24,18 @@ cdef class Packed:
     cdef Params params
 
 
+cdef class Cache:
+    cdef Cell cell
+    cdef const kernel_set *kernels  # of the instruction set that laid out the panels
+    cdef cnp.ndarray xs, h0, c0, h_mask, seen0, steps, panels, h, rh, seen, c
+    cdef strided xs_view, h0_view, c0_view, mask_view, seen0_view
+    cdef ptrdiff_t N, T, D, H
+    cdef int type_num
+    cdef bint reverse, peepholes, full, used
+    cdef bint spoilt  # a backward that was stopped has overwritten what forward kept: it is computed again
+    cdef Options options
+
+
 cdef class Cell:
     cdef str name
     cdef int index, gates, kept, most
@@ -38,6 +50,8 @@ cdef class Cell:
     cdef cnp.ndarray check_state(self, x, Params p, ptrdiff_t N, str name)
     cdef tuple check_states(self, state, Params p, ptrdiff_t N, tuple names)
     cdef int check_size(self, ptrdiff_t N, ptrdiff_t T, Params p) except -1
+    cdef int run_forward(self, Cache k, Params p, bint train, cnp.ndarray hs, cnp.ndarray hT, cnp.ndarray cT) except -1
+    cdef void describe(self, cell_job *job, Cache k, Params p) noexcept
     cdef int run(self, cell_kernel kernel, const cell_job *job) except -1
     cdef tuple forward(self, xs, state, params, bint train, lengths, bint reverse, h_mask, Options options)
     cdef tuple backward(self, dhs, dstate, params, cache, grads)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rnnfast.checks import is_numpy
+from rnnfast.checks import is_numpy, shares
 from rnnfast.cuda import planner, what_runs
-from rnnfast.cuda._bound import multiply, present
+from rnnfast.cuda._bound import multiply, overlap, present
 from rnnfast.cuda._bound import signature as shapes
 from rnnfast.cuda.arguments import Arguments
 from rnnfast.kernels import get_float32_matmul_precision
@@ -47,6 +47,7 @@ class Arrays:
     dhs: object = None
     B: object = None
     final: tuple | None = None  # the states, for cells that need them in backward
+    beside: bool = False  # whether gradients lie over what is read after the first one is written
 
 
 @dataclass(slots=True)
@@ -254,7 +255,8 @@ def start_backward(kind, dhs, dstate, params, cache, grads):
         raise RuntimeError(f"{name}: backward needs the cache of a forward with train=True")
     if not isinstance(cache, Cache) or cache.cell.name != name:
         raise TypeError(f"{name}: cache must come from {name}.forward, got {type(cache).__name__}")
-    if cache.arrays is None:
+    arrays = cache.arrays
+    if arrays is None:
         raise RuntimeError(f"{name}: this cache was used by an earlier backward")
     if isinstance(params, Packed):
         raise TypeError(f"{name}: backward needs params as they are, got packed ones")
@@ -263,8 +265,23 @@ def start_backward(kind, dhs, dstate, params, cache, grads):
     if call is None:
         call = _checked_backward(kind, dhs, dstate, params, cache, grads)
         remember(key, call, cache.cell)
-    arrays, cache.arrays = cache.arrays, None
+    # Where arrays lie is of each call. NumPy's have no place on the GPU.
+    reads = arrays.xs, params[0], arrays.m if call.masked else None
+    arrays.beside = (key is None or overlap(grads, reads)) and _over_reads(name, grads, reads)
+    cache.arrays = None
     return call, arrays
+
+
+def _over_reads(name, grads, reads):
+    """Whether a gradient lies over one of reads; ValueError where one lies over another."""
+    for i, grad in enumerate(grads):
+        for j, other in enumerate(grads[:i]):
+            if grad is not None and other is not None and shares(grad, other):
+                raise ValueError(
+                    f"{name}: grads[{i}] must have memory of its own, got that of grads[{j}]"
+                )
+    pairs = [(grad, x) for grad in grads for x in reads]
+    return any(grad is not None and x is not None and shares(grad, x) for grad, x in pairs)
 
 
 def _checked_backward(kind, dhs, dstate, params, cache, grads):

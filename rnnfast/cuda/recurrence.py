@@ -135,8 +135,15 @@ def backward(kind, dhs, dstate, params, cache, grads):
     elif plan is not None:
         steps.back(call, cell, arrays, Wh, final, start, ahead)
 
-    more = cell.other_grads(call, arrays, grads) if plan is not None else {}
-    dxs = call.finish(arrays, Wx, grads, way.columns, **more)
+    targets = grads
+    if arrays.beside:
+        targets = [None if g is None else call.empty(*g.shape) for g in grads]
+    more = cell.other_grads(call, arrays, targets) if plan is not None else {}
+    dxs = call.finish(arrays, Wx, targets, way.columns, **more)
+    if targets is not grads:
+        for grad, value in zip(grads, targets, strict=True):
+            if grad is not None:
+                call.write(grad, value)
     return call.give(dxs, final) if call.host else (dxs, final)
 
 

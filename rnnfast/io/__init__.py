@@ -1,7 +1,7 @@
 """Weights and checkpoints on disk (rnnfast.io.weights), and files that are never written half."""
 
 from rnnfast.io.book import is_pickle, load_pickle
-from rnnfast.io.files import cache_folder, check_writable, write_atomically
+from rnnfast.io.files import cache_folder, check_writable, open_regular, write_atomically
 from rnnfast.io.weights import (
     FORMAT,
     Weights,
@@ -32,6 +32,7 @@ __all__ = [
     "load_pickle",
     "load_weights",
     "model_header",
+    "open_regular",
     "save_arrays",
     "save_weights",
     "to_device",

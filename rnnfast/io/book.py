@@ -4,10 +4,12 @@ import os
 
 import numpy as np
 
+from rnnfast.io.files import open_regular
+
 
 def is_pickle(path):
-    """True if a file begins as a pickle does. OSError if it cannot be read."""
-    with open(path, "rb") as file:
+    """True if a file begins as a pickle does. Errors as `open_regular`."""
+    with open_regular(path) as file:
         start = file.read(9)
     if start[8:] == b"{":  # safetensors: eight bytes with the header's length, then JSON
         return False
@@ -23,7 +25,7 @@ def load_pickle(path):
     from rnnfast.io import pickles  # with pickletools, which few need
 
     path = os.fspath(path)
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         content = file.read()
     try:
         return pickles.read(content)

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import stat
 import sys
 import tempfile
 
@@ -13,6 +14,17 @@ def cache_folder():
         return folder
     usual = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
     return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser(usual), "rnnfast")
+
+
+def open_regular(path):
+    """open(path, "rb"). ValueError for a pipe or a device, which may keep us waiting or never end.
+
+    OSError if it cannot be read.
+    """
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a folder open says that it is one
+        raise ValueError(f"{path}: must be a regular file, got a pipe or a device")
+    return open(path, "rb")
 
 
 def write_atomically(path, data):

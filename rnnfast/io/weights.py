@@ -19,7 +19,7 @@ import numpy as np
 from rnnfast import checks
 from rnnfast.io import headers
 from rnnfast.io.book import by_name, is_pickle, load_pickle
-from rnnfast.io.files import write_atomically
+from rnnfast.io.files import open_regular, write_atomically
 
 FORMAT = 1
 
@@ -109,7 +109,7 @@ def load_arrays(path, *, only_header=False):
     from safetensors import SafetensorError, safe_open
 
     path = os.fspath(path)
-    with open(path, "rb") as file:  # an OSError that names the file, whatever safetensors would say
+    with open_regular(path) as file:  # what names the file, whatever safetensors would say
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
         head = file.read(length) if 8 + length <= size else b""

@@ -3,11 +3,12 @@
 A corpus is an int32 array (length,) of ids.
 """
 
+import io
 import os
 
 import numpy as np
 
-from rnnfast.io.files import cache_folder
+from rnnfast.io.files import cache_folder, open_regular
 from rnnfast.text.vocabulary import VOCABULARIES
 
 PTB_SPLITS = ("train", "valid", "test")
@@ -18,15 +19,15 @@ def load_text(path, vocabulary=None, *, level="word", unknown=None, min_count=1)
 
     vocabulary: as it is, for validation and test texts; None makes one of `level`, "word" or
     "char", with the other arguments as `Vocabulary.from_text` takes them. Errors: `read_text`,
-    `encode`; ValueError for a text without a token.
+    `from_text`, `encode`; ValueError for a text without a token.
     """
     if vocabulary is None and level not in VOCABULARIES:
         raise ValueError(f"load_text: level must be one of {tuple(VOCABULARIES)}, got {level!r}")
     text = read_text(path)
-    if vocabulary is None:
-        cls = VOCABULARIES[level]
-        vocabulary = cls.from_text(text, unknown=unknown, min_count=min_count)
     try:
+        if vocabulary is None:
+            cls = VOCABULARIES[level]
+            vocabulary = cls.from_text(text, unknown=unknown, min_count=min_count)
         ids = vocabulary.encode(text)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
@@ -58,10 +59,10 @@ def load_ptb(split="train", folder=None):
 def read_text(path):
     """The text of a UTF-8 file (a leading byte order mark is dropped).
 
-    OSError if it cannot be read, ValueError if it is empty or not UTF-8.
+    OSError if it cannot be read, ValueError if it is empty, not UTF-8 or no file with an end.
     """
     try:
-        with open(path, encoding="utf-8-sig") as file:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig") as file:
             text = file.read()
     except UnicodeDecodeError as error:
         raise ValueError(

@@ -4,13 +4,21 @@ Ids are given in the order in which tokens first appear in the text that a vocab
 as in the book.
 """
 
+import re
+import sys
 from collections import Counter
+from itertools import islice
 
 import numpy as np
+
+from rnnfast.io import headers
 
 EOS = "<eos>"  # the word that a newline becomes
 UNKNOWN_WORD = "<unk>"
 UNKNOWN_CHARACTER = "\ufffd"  # Unicode's replacement character
+PART = 1 << 17  # characters of a text that are a list of tokens at a time
+LONGEST = 1 << 20  # characters of a part at whose end no token ends
+TOKEN = 150  # bytes, roughly, that a token of a vocabulary takes beside its text
 
 
 class Vocabulary:
@@ -23,6 +31,7 @@ class Vocabulary:
 
     level = ""  # what a token is: "char" or "word"
     default_unknown = ""
+    between = None  # a pattern: where a text may be cut without cutting a token; None is nowhere
 
     def __init__(self, tokens, unknown=None):
         name = type(self).__name__
@@ -43,18 +52,20 @@ class Vocabulary:
 
         unknown: the token for what is not in the vocabulary, added at the end if the text does
         not have it. min_count: rarer tokens count as unknown; above 1 that needs `unknown`.
+        ValueError for so many tokens that they would take many times the text.
         """
         if not isinstance(text, str):
             raise TypeError(f"{cls.__name__}: text must be a str, got {type(text).__name__}")
         if isinstance(min_count, bool) or not isinstance(min_count, int) or min_count < 1:
             raise ValueError(f"{cls.__name__}: min_count must be from 1 up, got {min_count!r}")
-        counts = Counter(cls.split(text))  # a dict: in order of first appearance
+        counts = cls._counted(text)
         if min_count > 1:
             if unknown is None:
                 raise ValueError(f"{cls.__name__}: min_count {min_count} needs a token as unknown")
             kept = [token for token, count in counts.items() if count >= min_count]
         else:
             kept = list(counts)
+        del counts  # the vocabulary has a dict of its own
         if unknown is not None and unknown not in kept:
             kept.append(unknown)
         return cls(kept, unknown)
@@ -63,6 +74,41 @@ class Vocabulary:
     def split(text):
         """The tokens of a text, one after the other."""
         raise NotImplementedError
+
+    @classmethod
+    def parts(cls, text):
+        """`split` of a text, one part after the other: a list of words takes 80 times the text."""
+        start = 0
+        while start < len(text):
+            end = len(text)
+            if cls.between is not None and end - start > PART:
+                at = start + PART
+                if found := cls.between.search(text, at, at + LONGEST):
+                    end = found.start()
+                elif at + LONGEST < end:
+                    raise ValueError(
+                        f"a {cls.level} of more than {LONGEST:,} characters at position {at}"
+                    )
+            yield cls.split(text[start:end])
+            start = end
+
+    @classmethod
+    def _counted(cls, text):
+        """How often each token comes, in order of first appearance; refused as in from_text."""
+        counts, number = Counter(), 0
+        taken, room = sys.getsizeof(text), headers.room(len(text))
+        for tokens in cls.parts(text):
+            known = len(counts)
+            counts.update(tokens)
+            number += len(tokens)
+            taken += sum(map(sys.getsizeof, islice(counts, known, None)))
+            ids = number * np.dtype(np.int32).itemsize
+            if taken + TOKEN * len(counts) + ids > room:
+                raise ValueError(
+                    f"a vocabulary of more than {len(counts):,} {cls._unit()}s is too large for a "
+                    f"text of {len(text):,} characters"
+                )
+        return counts
 
     def __len__(self):
         return len(self.tokens)
@@ -89,26 +135,42 @@ class Vocabulary:
             raise TypeError(f"encode: text must be a str, got {type(text).__name__}")
         if unknown not in (None, "skip", "map"):
             raise ValueError(f"encode: unknown must be None, 'skip' or 'map', got {unknown!r}")
-        tokens = self.split(text)
-        if unknown == "skip":
-            tokens = [token for token in tokens if token in self.token_to_id]
+        known, skips = self.token_to_id, unknown == "skip"
         token = self.unknown if unknown is None else self.stand_in
-        if token is not None:
-            get, stand_in = self.token_to_id.get, self.token_to_id[token]
-            return np.fromiter((get(token, stand_in) for token in tokens), np.int32, len(tokens))
-        try:
-            return np.fromiter(map(self.token_to_id.__getitem__, tokens), np.int32, len(tokens))
-        except KeyError as error:
-            raise ValueError(self._not_known(error.args[0], tokens)) from None
+        ids, count = np.empty(len(text), np.int32), 0
+        for tokens in self.parts(text):
+            if skips:
+                tokens = [token for token in tokens if token in known]
+            if token is None:
+                found = map(known.__getitem__, tokens)
+            else:
+                get, stand_in = known.get, known[token]
+                found = (get(one, stand_in) for one in tokens)
+            end = count + len(tokens)
+            if end > len(ids):
+                ids.resize(2 * end, refcheck=False)
+            try:
+                ids[count:end] = np.fromiter(found, np.int32, len(tokens))
+            except KeyError as error:
+                missing = error.args[0]
+                raise ValueError(self._not_known(missing, count + tokens.index(missing))) from None
+            count = end
+        ids.resize(count, refcheck=False)  # in place: a copy would be as much again
+        return ids
 
     def count_unknown(self, text):
         """How many of a text's tokens are not known."""
-        return sum(token not in self.token_to_id for token in self.split(text))
+        known = self.token_to_id
+        return sum(token not in known for tokens in self.parts(text) for token in tokens)
 
-    def _not_known(self, token, tokens):
-        what = {"char": "character"}.get(self.level, self.level)
+    @classmethod
+    def _unit(cls):
+        return {"char": "character"}.get(cls.level, cls.level)
+
+    def _not_known(self, token, position):
+        what = self._unit()
         return (
-            f"{what} {token!r} at position {tokens.index(token)} "
+            f"{what} {token!r} at position {position} "
             f"is not among the vocabulary's {len(self)} {what}s"
         )
 
@@ -129,6 +191,7 @@ class CharVocabulary(Vocabulary):
 
     level = "char"
     default_unknown = UNKNOWN_CHARACTER
+    between = re.compile("")
 
     @staticmethod
     def split(text):
@@ -140,6 +203,7 @@ class WordVocabulary(Vocabulary):
 
     level = "word"
     default_unknown = UNKNOWN_WORD
+    between = re.compile(r"\s")  # what str.split splits at
 
     @staticmethod
     def split(text):

@@ -103,11 +103,13 @@ def _mean_of_batches(owner, model, corpus, batch_size, time_size, measure, prime
 
 def _read_before(model, xs, prime, batch_size, time_size):
     """Let the model read `prime`, then what stands before each sample of sequence_batch."""
-    whole = np.concatenate((prime, xs))
+    n = len(prime)
     offsets = np.arange(batch_size)[:, np.newaxis] * (len(xs) // batch_size)
     for starts in (0 * offsets, offsets):
-        for i in range(0, len(prime), time_size):
-            model.predict(whole[starts + np.arange(i, min(i + time_size, len(prime)))])
+        for i in range(0, n, time_size):
+            at = starts + np.arange(i, min(i + time_size, n))  # of both, without a copy of xs
+            before = prime[np.minimum(at, n - 1)]
+            model.predict(np.where(at < n, before, xs[np.maximum(at - n, 0)]))
 
 
 def eval_exact(model, xs, ts, batch_size=500, *, lengths=None):

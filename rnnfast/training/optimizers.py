@@ -3,7 +3,8 @@
 Parameters are updated in place. A parameter that a model lists more than once (the same array,
 or the transposed view that weight tying makes) is recognised by its memory, never by its values.
 float32 and float64 arrays are updated by their device's column, in one pass over each; other types
-by NumPy.
+by NumPy. A signal that comes during an update of the CPU is seen after it, as half an update is
+none.
 
 Every optimiser has `update(params, grads)`, both lists in the same order, and `state_dict()`, a
 plain dict of numbers and lists of arrays from which `load_state_dict` goes on exactly.

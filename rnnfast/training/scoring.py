@@ -37,20 +37,17 @@ def log_probabilities(model, ids):
 
     The model's state is zero before and after.
     """
-    return token_scores(model, ids)[0]
+    return np.concatenate([np.empty(0), *(logs for logs, _ in token_scores(model, ids))])
 
 
 def token_scores(model, ids):
-    """The same, and whether each of these ids was the likeliest: bool (n - 1,)."""
-    found, right = [np.empty(0)], [np.empty(0, bool)]
+    """The same by SCORE_STEPS, each with whether these ids were the likeliest."""
     model.reset_state()
     try:
         with frozen(model):
             for i in range(0, len(ids) - 1, SCORE_STEPS):
                 xs, ts = ids[i : i + SCORE_STEPS], ids[i + 1 : i + 1 + SCORE_STEPS]
                 scores = log_softmax(model.predict(xs[np.newaxis, : len(ts)])[0])
-                found.append(scores[np.arange(len(ts)), ts])
-                right.append(scores.argmax(axis=1) == ts)
+                yield scores[np.arange(len(ts)), ts], scores.argmax(axis=1) == ts
     finally:
         model.reset_state()
-    return np.concatenate(found), np.concatenate(right)

@@ -70,7 +70,7 @@ static void NAME(column_sums_body)(team *tm, int rank, void *work)
     for (; v0 < v1; v0 += SIDE) {
         const ptrdiff_t side = v1 - v0 < SIDE ? v1 - v0 : SIDE, end = g->N - v0 * W; /* columns from v0 on */
         vec total[SIDE] = {{0}};
-        for (ptrdiff_t m0 = 0; m0 < g->M; m0 += 64) { /* in blocks: the error stays that of a block */
+        for (ptrdiff_t m0 = 0; m0 < g->M && !team_stopped(); m0 += 64) { /* in blocks: the error stays that of a block */
             vec sum[SIDE] = {{0}};
             for (ptrdiff_t m = m0; m < m0 + 64 && m < g->M; m++)
                 for (ptrdiff_t v = 0; v < side; v++)
@@ -85,8 +85,7 @@ static void NAME(column_sums_body)(team *tm, int rank, void *work)
 
 static int NAME(column_sums)(const gemm_job *job)
 {
-    team_run(job->threads, NAME(column_sums_body), (void *)job);
-    return 0;
+    return team_run(job->threads, NAME(column_sums_body), (void *)job);
 }
 
 /* Over the lanes of a vector, by halves. */
