@@ -106,6 +106,7 @@ FEW_SHAPES = (
     (420, 8, 3, 5),
     (20, 35, 100, 100),
 )
+PATIENCE = 1000  # seconds after which a process hangs: more than the slowest machine needs
 BOOK_SHAPE = (20, 35, 100, 100)  # chapter 6: batch 20, 35 steps, 100 wide
 
 # Against the reference in float64. For hs, states, dxs and dstate |error| <= tol * (1 + |ref|);
