@@ -13,7 +13,10 @@ from ptx.execute import Fault, why_missing
 sanitize = pytest.importorskip(
     "benchmarks.sanitize", reason="an installed rnnfast has no benchmarks"
 )
-pytestmark = pytest.mark.skipif(bool(why_missing()), reason=str(why_missing()))
+pytestmark = [
+    pytest.mark.skipif(bool(why_missing()), reason=str(why_missing())),
+    pytest.mark.rest,
+]
 
 OTHERS = {"ragged", "relu", "diagonal", "full"}  # the same kernels, or nearly
 CASES = [name for name in sanitize.cases() if not OTHERS & set(name.split("-"))]
