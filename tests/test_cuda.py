@@ -25,7 +25,7 @@ from rnnfast.optim import SGD, Adam, clip_grads, remove_duplicate
 @cells
 @pytest.mark.parametrize("kind", ["row", "grid"])
 @pytest.mark.parametrize("states", [False, True])
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(3)
 def test_launches_of_a_call(monkeypatch, cell, kind, states):
     """Kernels, products, fills and copies of arrays that are on the GPU: at most 8, whatever T."""
     plan_as(monkeypatch, frame(3, 2) if kind == "grid" else PLANS["row"])

@@ -69,9 +69,8 @@ def test_an_lstm_keeps_its_limits(shape):
 @pytest.mark.parametrize(
     ("name", "options"), [("rnn", ()), ("gru", ()), ("gru", (("reset_after", True),))]
 )
-@pytest.mark.parametrize(
-    "shape", of([(20, 650, "float32"), (20, 650, "tf32"), (20, 100, "float32")])
-)
+@pytest.mark.parametrize("shape", [(20, 650, "float32"), (20, 650, "tf32"), (20, 100, "float32")])
+@pytest.mark.rest
 def test_other_cells_in_proportion(name, options, shape):
     """By their gates over the four of an LSTM; what does not shrink with them stands beside."""
     gates, products = CELLS[name].gates, len(CELLS[name].products) if not options else 1

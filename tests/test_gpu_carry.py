@@ -60,6 +60,7 @@ needs_numba = pytest.mark.skipif(
 
 
 @needs_numba
+@pytest.mark.rest
 def test_recording(tmp_path):
     """What a suite asks for is compiled into the library's own cache, once."""
     suite = runner.Suite("sweep", each=120, total=240, dry=True, on="benchmarks.cuda.record")
