@@ -4,7 +4,7 @@ A new cell is one row of CELLS.
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -106,6 +106,7 @@ FEW_SHAPES = (
     (420, 8, 3, 5),
     (20, 35, 100, 100),
 )
+PATIENCE = 1000  # seconds after which a process hangs: more than the slowest machine needs
 BOOK_SHAPE = (20, 35, 100, 100)  # chapter 6: batch 20, 35 steps, 100 wide
 
 # Against the reference in float64. For hs, states, dxs and dstate |error| <= tol * (1 + |ref|);
@@ -220,7 +221,7 @@ def assert_same_bits(got, expected):
         np.testing.assert_array_equal(a, b, err_msg=name)
 
 
-@cache
+@lru_cache(8)  # columns come one after the other; all problems would take gigabytes
 def solved(cell, shape, dtype, **keywords):
     """A problem, and what the reference in float64 says of it; not to be changed."""
     problem = make_problem(cell, shape, dtype, **keywords)

@@ -3,6 +3,7 @@
 import math
 import signal
 import sys
+from collections import defaultdict
 from dataclasses import dataclass
 
 import on_cuda
@@ -18,6 +19,7 @@ from rnnfast.cpu import _runtime
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DTYPES = ("float32", "float64")
+SIMULATED_WIDTH = 15  # of cells on a GPU in software: each width has kernels of its own to compile
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,10 @@ class Column:
     def load(self, name):
         return kernels.load(name, self.device)
 
+    def width(self, H):
+        """H, or the one that a GPU in software has kernels for (test_cuda_frame.py has others)."""
+        return SIMULATED_WIDTH if self.simulated else H
+
     def __str__(self):
         kind = self.simd or ("simulated" if self.simulated else None)
         return "-".join(filter(None, (self.device, kind, self.dtype)))
@@ -41,32 +47,42 @@ FAST = [c for c in FAST if c.simd or c.device not in ("cpu", "reference")]
 if "cuda" not in kernels.devices():
     FAST += [Column("cuda", dtype, simulated=True) for dtype in DTYPES]
 
-# What a GPU in software is given: multiply-adds of each gate, or elements; the width of cells, as
-# each has kernels of its own to compile (tests/test_cuda_frame.py has others)
+REFERENCE = Column("reference", "float32")
+
+# What a GPU in software is given: multiply-adds of each gate, or elements
 SIMULATED_WORK = 40_000
 SIMULATED_ROWS = 100
-SIMULATED_WIDTH = 15
 
 
-def pytest_addoption(parser):
-    parser.addoption(
-        "--large",
-        action="store_true",
-        help="run on a GPU in software also what it takes long for, and all widths",
-    )
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks by which pytest's -m chooses: pyproject.toml leaves out `rest` and `large`."""
+    places = defaultdict(dict)
+    for item in items:
+        mark = item.get_closest_marker("one_in")
+        if _too_large(item):
+            item.add_marker("large")
+        elif mark and _place(item, places) % mark.args[0]:
+            item.add_marker("rest")
 
 
-def pytest_collection_modifyitems(config, items):
-    """Each width of each cell has kernels of its own, which take a second or two to compile."""
-    if config.getoption("large"):
-        return
-    large = [item for item in items if _too_large(item)]
-    if large:
-        config.hook.pytest_deselected(items=large)
-        items[:] = [item for item in items if item not in set(large)]
+def _place(item, places):
+    """The places of its parameters among all of their test, added up.
+
+    Every n-th of them has each value of each parameter; of three or more parameters, each pair.
+    """
+    total, params = 0, item.callspec.params
+    marks = [mark.args[0] for mark in item.iter_markers("parametrize")]
+    groups = [[name] if isinstance(name, str) else name for name in marks]
+    alone = [[name] for name in params if not any(name in group for group in groups)]
+    for group in (*groups, *alone):
+        seen = places[item.function, *group]
+        total += seen.setdefault(tuple(id(params[name]) for name in group), len(seen))
+    return total
 
 
 def _too_large(item):
+    """Whether a GPU in software would take too long; a GPU does not."""
     params = item.callspec.params if hasattr(item, "callspec") else {}
     column = params.get("column") or params.get("fast")
     if not (column and column.simulated):
@@ -77,7 +93,15 @@ def _too_large(item):
         large = work > SIMULATED_WORK or (shape and shape[-1] != SIMULATED_WIDTH)
     else:
         large = math.prod(shape) > SIMULATED_WORK or max(shape, default=0) > SIMULATED_ROWS
-    return large or "large" in item.keywords
+    return large or item.get_closest_marker("for_hardware") is not None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_generate_tests(metafunc):
+    """Columns vary fastest: one problem after the other is solved by the reference, and kept."""
+    for name, columns in (("column", [*FAST, REFERENCE]), ("fast", FAST)):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, columns, ids=str, indirect=True)
 
 
 def _use(column):
@@ -97,13 +121,13 @@ def _use(column):
     _runtime.set_num_threads(0)
 
 
-@pytest.fixture(params=[*FAST, Column("reference", "float32")], ids=str)
+@pytest.fixture
 def column(request):
     """Every column, instruction set and dtype, with the reference itself in float32."""
     yield from _use(request.param)
 
 
-@pytest.fixture(params=FAST, ids=str)
+@pytest.fixture
 def fast(request):
     """The same without the reference, for what is asked of native code alone."""
     yield from _use(request.param)

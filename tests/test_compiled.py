@@ -75,6 +75,7 @@ def assert_clean(found, tf32=False, let_pass=0):
     ("cell", "options", "kind", "precision"),
     [pytest.param(*run, id="-".join((variant_name(*run[:2]), *run[2:]))) for run in RUNS],
 )
+@pytest.mark.one_in(7)
 def test_cells(cell, options, kind, precision):
     found = compile_way(cell, options, kind, precision)
     assert len(found) >= 2
@@ -84,6 +85,7 @@ def test_cells(cell, options, kind, precision):
 
 @pytest.mark.parametrize("way", ["mask", "lengths"])
 @pytest.mark.parametrize("kind", WAYS)
+@pytest.mark.rest
 def test_ways_to_call(kind, way):
     if (kind, way) == ("steps", "mask"):
         pytest.skip("forward it is a product of arrays there")
@@ -202,6 +204,7 @@ def test_spills_are_found():
     assert "bytes of spills" in probe.compiled[0].violations()[0]
 
 
+@pytest.mark.rest
 def test_tensor_cores_are_found():
     lstm = next(cell for cell in CELLS if cell.name == "lstm")
     full = compile_way(lstm, {}, "grid", "float32")

@@ -26,6 +26,7 @@ from rnnfast.optim import SGD, Adam, clip_grads, remove_duplicate
 @cells
 @pytest.mark.parametrize("kind", ["row", "grid"])
 @pytest.mark.parametrize("states", [False, True])
+@pytest.mark.one_in(3)
 def test_launches_of_a_call(monkeypatch, cell, kind, states):
     """Kernels, products, fills and copies of arrays that are on the GPU: at most 8, whatever T."""
     plan_as(monkeypatch, frame(3, 2) if kind == "grid" else PLANS["row"])
@@ -228,6 +229,7 @@ def test_a_language_model_trains_on_the_gpu_as_on_the_cpu(gpu, variational):
 
 
 @pytest.mark.parametrize("case", sequence_tests.CASES)
+@pytest.mark.one_in(3)
 def test_models_of_sequences_on_the_gpu(gpu, case):
     """Loss, gradients and what is written, with padding where the model knows that."""
     kind, options = sequence_tests.CASES[case]

@@ -35,10 +35,18 @@ LIMITS = {
 SECTORS = 240_000  # of 20, 650
 FIXED = 400  # cycles of a step that every product has: meeting, sums, what a unit does
 MOST_CONFLICTS = 1.2  # wavefronts of a loop over those that it needs
-shapes = pytest.mark.parametrize("shape", LIMITS, ids=lambda s: "-".join(map(str, s)))
 
 
-@shapes
+def of(shapes):
+    """Parameters, the large ones for later: their kernels take a while to compile and to run."""
+    marks = {True: pytest.mark.rest, False: ()}
+    return [
+        pytest.param(shape, marks=marks[shape[0] * shape[1] > 2000], id="-".join(map(str, shape)))
+        for shape in shapes
+    ]
+
+
+@pytest.mark.parametrize("shape", of(LIMITS))
 def test_an_lstm_keeps_its_limits(shape):
     """And the formulas by which the planner chooses say what the kernels execute."""
     *limits, start = LIMITS[shape]
@@ -62,6 +70,7 @@ def test_an_lstm_keeps_its_limits(shape):
     ("name", "options"), [("rnn", ()), ("gru", ()), ("gru", (("reset_after", True),))]
 )
 @pytest.mark.parametrize("shape", [(20, 650, "float32"), (20, 650, "tf32"), (20, 100, "float32")])
+@pytest.mark.rest
 def test_other_cells_in_proportion(name, options, shape):
     """By their gates over the four of an LSTM; what does not shrink with them stands beside."""
     gates, products = CELLS[name].gates, len(CELLS[name].products) if not options else 1

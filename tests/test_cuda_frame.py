@@ -51,11 +51,16 @@ def check_lengths(cell, problem, tolerance=1e-5):
             np.testing.assert_array_equal(a[nothing], b[nothing])
 
 
-def named(pairs):
-    return [pytest.param(v, plan, id=f"{ids(v)}-{plan}") for v, plan in pairs]
+def named(first):
+    """All pairs; but for every fourth one from the `first` on they come later."""
+    marks = {True: (), False: pytest.mark.rest}
+    return [
+        pytest.param(v, plan, marks=marks[k % 4 == first], id=f"{ids(v)}-{plan}")
+        for k, (v, plan) in enumerate(EVERY_PLAN + FEW_PLANS)
+    ]
 
 
-@pytest.mark.parametrize(("variant", "plan"), named(EVERY_PLAN + FEW_PLANS))
+@pytest.mark.parametrize(("variant", "plan"), named(0))
 def test_frame(gpu, monkeypatch, variant, plan):
     """Blocks and passes that divide neither units nor samples."""
     plan_as(monkeypatch, PLANS[plan])
@@ -63,7 +68,7 @@ def test_frame(gpu, monkeypatch, variant, plan):
     check(cell, make_problem(cell, (5, 3, 4, H), **options))
 
 
-@pytest.mark.parametrize(("variant", "plan"), named(EVERY_PLAN + FEW_PLANS))
+@pytest.mark.parametrize(("variant", "plan"), named(2))
 def test_frame_in_every_way(gpu, monkeypatch, variant, plan):
     plan_as(monkeypatch, PLANS[plan])
     cell, options = variant
@@ -72,6 +77,7 @@ def test_frame_in_every_way(gpu, monkeypatch, variant, plan):
 
 @pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
 @pytest.mark.parametrize("width", [1, 4, 23])
+@pytest.mark.one_in(3)
 def test_widths_of_a_row(gpu, monkeypatch, variant, width):
     plan_as(monkeypatch, PLANS["row"])
     cell, options = variant
@@ -80,6 +86,7 @@ def test_widths_of_a_row(gpu, monkeypatch, variant, width):
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=ids)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.one_in(3)
 def test_steps(gpu, monkeypatch, variant, dtype):
     """A kernel a step of more than one block, in float32 also in every way."""
     plan_as(monkeypatch, steps)
@@ -92,6 +99,7 @@ def test_steps(gpu, monkeypatch, variant, dtype):
 
 @pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
 @pytest.mark.parametrize(("units", "rows", "passes"), [(16, 9, 1), (32, 3, 1), (16, 3, 2)])
+@pytest.mark.one_in(3)
 def test_tf32(gpu, monkeypatch, high, variant, units, rows, passes):
     """More than eight samples, more than one tile of units; both ways to call."""
     cell, options = variant
@@ -105,6 +113,7 @@ def test_tf32(gpu, monkeypatch, high, variant, units, rows, passes):
 
 @pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
 @pytest.mark.parametrize("sizes", [(10, 3, 32), (99, 1, 64)])
+@pytest.mark.one_in(2)
 def test_weights_in_shared_memory(gpu, monkeypatch, variant, sizes):
     """All but one round of them, where there are two or more."""
     cell, options = variant
@@ -114,6 +123,7 @@ def test_weights_in_shared_memory(gpu, monkeypatch, variant, sizes):
 
 @pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
 @pytest.mark.parametrize("sizes", [(16, 9, 160), (32, 3, 128)])
+@pytest.mark.one_in(2)
 def test_weights_in_shared_memory_in_tf32(gpu, monkeypatch, high, variant, sizes):
     cell, options = variant
     plan_as(monkeypatch, all_but_one_aside(*sizes, "tf32"))
@@ -135,6 +145,7 @@ def all_but_one_aside(*sizes):
 
 @pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
 @pytest.mark.parametrize("plan", ["row", "groups", "steps"])
+@pytest.mark.one_in(3)
 def test_lengths_of_all_steps_or_of_none(gpu, monkeypatch, variant, plan):
     """The first give the bits that no lengths give, the others nothing but the states."""
     plan_as(monkeypatch, PLANS[plan])
@@ -158,6 +169,7 @@ def test_lengths_of_all_steps_or_of_none(gpu, monkeypatch, variant, plan):
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("place", ["xs", "dhs"])
 @pytest.mark.parametrize("plan", ["row of 2 samples", "blocks", "passes"])
+@pytest.mark.one_in(3)
 def test_nan_in_one_sample_stays_there(gpu, monkeypatch, variant, plan, place, bad):
     plan_as(monkeypatch, PLANS[plan])
     cell, options = variant
@@ -174,6 +186,7 @@ def test_nan_in_one_sample_stays_there(gpu, monkeypatch, variant, plan, place, b
 
 @pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
 @pytest.mark.parametrize("precision", ["float32", "tf32"])
+@pytest.mark.one_in(2)
 def test_every_schedule_gives_the_same_bits(monkeypatch, variant, precision):
     """And none has a race: what one thread writes and another reads has a barrier between."""
     cell, options = variant

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from cases import PATIENCE
 
 from rnnfast import cuda
 from rnnfast.cuda import kept
@@ -31,7 +32,9 @@ def python(code, *options, **environment):
     root = str(Path(cuda.__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": root, **environment}
     command = [sys.executable, *options, "-c", code]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from cases import assert_same_bits, cells, make_problem
+from cases import PATIENCE, assert_same_bits, cells, make_problem
 
 import rnnfast
 from rnnfast import kernels
@@ -35,7 +35,7 @@ def python(code, **environment):
     path = [os.path.dirname(os.path.dirname(rnnfast.__file__)), env.get("PYTHONPATH", "")]
     env["PYTHONPATH"] = os.pathsep.join(filter(None, path))
     done = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -305,7 +305,7 @@ def test_fork(cell):
             os._exit(0)
         except BaseException:
             os._exit(1)
-    assert wait(pid, 30) == 0
+    assert wait(pid, PATIENCE) == 0
     assert_same_bits(p.run(module), expected)
 
 
@@ -326,11 +326,11 @@ def test_two_python_threads_at_once(cell):
     start = threading.Barrier(2)
 
     def work(k):
-        start.wait(10)
+        start.wait(PATIENCE)
         for _ in range(10):
             assert_same_bits(problems[k].run(module), expected[k])
 
     for threads in (1, 2, 3):
         kernels.set_num_threads(threads)
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(work, range(2), timeout=60))
+            list(pool.map(work, range(2), timeout=PATIENCE))

@@ -56,6 +56,7 @@ EVERYBODY = {**contenders.CONTENDERS, **contenders.TRANSFERS}
 @pytest.mark.parametrize("cell", GATES)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("T", [1, 2])
+@pytest.mark.one_in(3)
 def test_contenders_are_right(gpu, name, cell, mode, T):
     skip_without_torch(name)
     case = Case(cell, (3, T, 4, 6), mode)
@@ -219,6 +220,7 @@ def test_race_of_somebody_slow_has_fewer_rounds():
 
 
 @pytest.mark.parametrize("name", sanitize.cases())
+@pytest.mark.one_in(5)
 def test_sanitizer_cases(name):
     """Right in two schedules, with races watched."""
     for seed in (None, 1):
@@ -227,6 +229,7 @@ def test_sanitizer_cases(name):
             assert error <= tolerance
 
 
+@pytest.mark.rest
 def test_every_kernel_is_in_the_sanitizers_cases(gpu, capsys):
     assert sanitize.run(sanitize.cases()) == 0
     assert capsys.readouterr().out.count(" ok\n") == len(sanitize.cases())

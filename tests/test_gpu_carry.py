@@ -4,6 +4,7 @@ import shutil
 
 import compiled
 import pytest
+from cases import PATIENCE
 
 pytest.importorskip("benchmarks", reason="an installed rnnfast has no benchmarks")
 
@@ -30,7 +31,7 @@ def test_kernels_and_modules_travel(tmp_path, monkeypatch):
     assert carry.count(carry.KERNELS) == 1
     said, own = [], environment(PYTHONPATH=str(carry.ROOT))
     for _ in range(2):
-        carry.build(said.append, own, seconds=60)
+        carry.build(said.append, own, seconds=PATIENCE)
     assert said == ["rnnfast: the carried modules work here", "rnnfast: already built"]
 
 
@@ -50,7 +51,7 @@ def test_a_build_that_fails_says_why(tmp_path, monkeypatch):
     (tmp_path / "rnnfast" / "__init__.py").write_text("raise ImportError('not built')")
     (tmp_path / "setup.py").write_text("raise SystemExit('no compiler here')")
     with pytest.raises(SystemExit, match="rnnfast cannot be built: no compiler here"):
-        carry.build(print, environment(PYTHONPATH=""), seconds=60)
+        carry.build(print, environment(PYTHONPATH=""), seconds=PATIENCE)
 
 
 needs_numba = pytest.mark.skipif(
@@ -59,6 +60,7 @@ needs_numba = pytest.mark.skipif(
 
 
 @needs_numba
+@pytest.mark.rest
 def test_recording(tmp_path):
     """What a suite asks for is compiled into the library's own cache, once."""
     suite = runner.Suite("sweep", each=120, total=240, dry=True, on="benchmarks.cuda.record")

@@ -55,6 +55,7 @@ def pick(items, *words):
 # Smoke
 
 
+@pytest.mark.rest
 def test_smoke(gpu):
     items = smoke.items(dry=True)
     found = pick(items, "small rnn", "float32")()
@@ -71,6 +72,7 @@ def test_smoke_finds_what_is_wrong(gpu, monkeypatch):
         smoke.small(lambda: (1.0, 0.1))
 
 
+@pytest.mark.rest
 def test_smoke_finds_other_bits(gpu):
     class Wandering(contenders.Rnnfast):
         looks = 0
@@ -142,6 +144,7 @@ def test_candidates(gpu):
     assert every > 2
 
 
+@pytest.mark.rest
 def test_sweep(gpu, small):
     items = sweep.items(dry=True)
     ranks = [items[name].args[2] for name in items]
@@ -222,6 +225,7 @@ def test_kernels_alone(monkeypatch):
 # The others
 
 
+@pytest.mark.rest
 def test_language(gpu):
     items = language.items(dry=True)
     row = pick(items, "epoch rnnfast")()

@@ -15,6 +15,7 @@ import sys
 
 import numpy as np
 import pytest
+from cases import PATIENCE
 from safetensors.numpy import save
 from test_trainer import TS, XS, N, T, TwoLayerNet, V
 
@@ -55,6 +56,7 @@ elif reader == "pickle":
     read = lambda: inputs.open_model(path, path)
 else:
     read = lambda: models.load_model(path)
+resource.setrlimit(resource.RLIMIT_CPU, (60, 60))  # whatever else is run meanwhile
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     read()
@@ -71,7 +73,10 @@ def read(reader, path):
     resource = pytest.importorskip("resource")
     assert resource
     done = subprocess.run(
-        [sys.executable, "-c", READ, reader, str(path)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", READ, reader, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr[-500:]
     used, outcome = done.stdout.split("\n", 1)

@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from cases import PATIENCE
 from test_cli import LINE, SMALL, command, read_log, run
 
 from rnnfast import io
@@ -237,6 +238,7 @@ def test_kill_and_resume_equals_uninterrupted(tmp_path, text, other, mode, capsy
             command(*arguments, *resume),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            pipesize=4096,  # so that it cannot end long before it is read
             encoding="utf-8",
         )
         seen = 0
@@ -246,7 +248,7 @@ def test_kill_and_resume_equals_uninterrupted(tmp_path, text, other, mode, capsy
                 break
         time.sleep(0.01 * attempt)
         process.send_signal(signal.SIGKILL)
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=PATIENCE)
         assert (process.returncode, stderr) == (-signal.SIGKILL, "")
     (killed / "checkpoint.safetensors.1.tmp").touch()  # as one that was cut short leaves it
     lines = ok(capsys, "train", "--out", str(killed), "--resume", *QUIET)
@@ -268,6 +270,7 @@ def test_ctrl_c_and_resume_equals_uninterrupted(tmp_path, text, other, mode, cap
         ),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        pipesize=4096,  # so that it cannot end long before it is read
         encoding="utf-8",
     )
     seen = 0
@@ -276,7 +279,7 @@ def test_ctrl_c_and_resume_equals_uninterrupted(tmp_path, text, other, mode, cap
         if seen == 30:
             break
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=30)
+    stdout, stderr = process.communicate(timeout=PATIENCE)
     command_line = f"rnnfast train --out {stopped} --resume"
     assert process.returncode == 130
     assert stderr == f"rnnfast: interrupted; to go on: {command_line}\n"
@@ -552,7 +555,7 @@ def test_generate_streams(characters):
     )
     assert len(process.stdout.read(100)) == 100
     process.stdout.close()
-    assert process.wait(timeout=30) == 1
+    assert process.wait(timeout=PATIENCE) == 1
     assert process.stderr.read() == b""
     process.stderr.close()
 

@@ -65,6 +65,7 @@ def test_values(column, cell, options, shape):
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("states", [False, True])
 @pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.one_in(3)
 def test_values_of_every_way_to_call(column, cell, options, shape, reverse, bias, states, mask):
     """Backwards in time, without b, without states; without b there may be two grads or three.
 
@@ -85,6 +86,7 @@ def test_values_of_every_way_to_call(column, cell, options, shape, reverse, bias
 
 @variants
 @pytest.mark.parametrize("wide", ["D", "H"])
+@pytest.mark.for_hardware
 def test_values_of_rows_that_fill_pages(column, cell, options, wide):
     """4 KB a row: those that products read are kept further apart."""
     width = 4096 // np.dtype(column.dtype).itemsize
@@ -96,6 +98,7 @@ def test_values_of_rows_that_fill_pages(column, cell, options, wide):
 @variants
 @pytest.mark.parametrize("shape", FEW_SHAPES, ids=str)
 @pytest.mark.parametrize("states", [False, True])
+@pytest.mark.one_in(3)
 def test_values_with_a_mask(column, cell, options, shape, states):
     p, expected = solved(cell, shape, column.dtype, states=states, mask=True, **options)
     module = column.load(cell.name)
@@ -111,6 +114,7 @@ def test_values_with_a_mask(column, cell, options, shape, states):
 @variants
 @pytest.mark.parametrize("shape", FEW_SHAPES, ids=str)
 @pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.one_in(3)
 def test_values_with_lengths(column, cell, options, shape, reverse):
     """All from 0 to T; what stands beyond them, NaN here, changes no bit."""
     problem, expected = solved(cell, shape, column.dtype, lengths=True, reverse=reverse, **options)
@@ -129,7 +133,7 @@ def test_values_with_lengths(column, cell, options, shape, reverse):
 @variants
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("states", [False, True])
-@pytest.mark.large
+@pytest.mark.for_hardware
 def test_lengths_are_calls_of_their_own(column, cell, options, reverse, states):
     """Each sample alone, cut to its length, gives what it gives among the others."""
     shape, ways = (6, 5, 7, 19), {"states": states, "reverse": reverse, **options}
@@ -163,9 +167,10 @@ def test_lengths_are_calls_of_their_own(column, cell, options, reverse, states):
 
 
 @variants
+@pytest.mark.one_in(3)
 def test_lengths_without_training_and_packed(column, cell, options):
     module = column.load(cell.name)
-    for shape in ((2, 1, 5, 7), (9, 4, 6, 17)):
+    for shape in ((2, 1, 5, column.width(7)), (9, 4, 6, column.width(17))):
         p = make_problem(cell, shape, column.dtype, lengths=True, mask=True, **options)
         hs, state, _ = module.forward(p.xs, p.state, p.params, **p.keywords)
         for params in (p.params, module.pack(p.params, **p.options)):
@@ -177,7 +182,7 @@ def test_lengths_without_training_and_packed(column, cell, options):
 @cells
 def test_wrong_lengths(fast, cell):
     module = fast.load(cell.name)
-    p = make_problem(cell, (3, 4, 5, 7), fast.dtype)
+    p = make_problem(cell, (3, 4, 5, fast.width(7)), fast.dtype)
     good = np.array([0, 4, 2])
     for bad in (good[:2], good[None], good - 1, good + 1, good.astype("i4"), good.astype("f8"), 3):
         with pytest.raises(REJECTED, match="lengths"):
@@ -186,8 +191,9 @@ def test_wrong_lengths(fast, cell):
 
 @cells
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.one_in(3)
 def test_any_layout_of_the_mask(column, cell, layout):
-    for shape in ((5, 4, 7, 9), (2, 1, 7, 19)):
+    for shape in ((5, 4, 7, column.width(9)), (2, 1, 7, column.width(19))):
         p = make_problem(cell, shape, column.dtype, mask=True)
         expected, mask = check(column, cell, p), p.keywords["h_mask"].copy()
         p.keywords["h_mask"] = LAYOUTS[layout](mask)
@@ -199,7 +205,9 @@ def test_any_layout_of_the_mask(column, cell, layout):
 def test_a_mask_over_what_is_no_number(fast, cell):
     """Quietly, and in its own sample alone."""
     module = fast.load(cell.name)
-    clean, p = (make_problem(cell, (9, 3, 7, 17), fast.dtype, mask=True) for _ in range(2))
+    clean, p = (
+        make_problem(cell, (9, 3, 7, fast.width(17)), fast.dtype, mask=True) for _ in range(2)
+    )
     p.state[0][1, :3] = np.inf, np.nan, np.finfo(fast.dtype).max
     p.keywords["h_mask"][1, :3] = 0, 0, 4
     got, expected = p.run(module), clean.run(module)
@@ -212,7 +220,7 @@ def test_a_mask_over_what_is_no_number(fast, cell):
 @cells
 def test_a_mask_of_zeros_cuts_the_recurrence(column, cell):
     """Then every step sees its own x alone, Wh has no gradient, and h is not masked itself."""
-    p = make_problem(cell, (5, 4, 7, 9), column.dtype, mask=True)
+    p = make_problem(cell, (5, 4, 7, column.width(9)), column.dtype, mask=True)
     p.keywords["h_mask"][...] = 0
     got = check(column, cell, p)
     assert (got.grads[1] == 0).all()
@@ -225,7 +233,7 @@ def test_a_mask_of_zeros_cuts_the_recurrence(column, cell):
 @cells
 def test_only_one_of_the_states_is_given(column, cell):
     """dstate None with a state, and a state of zeros instead of None."""
-    p = make_problem(cell, (6, 4, 5, 11), column.dtype)
+    p = make_problem(cell, (6, 4, 5, column.width(11)), column.dtype)
     check(column, cell, replace(p, dstate=None))
     check(column, cell, replace(p, state=None))
     zeros = tuple(np.zeros_like(a) for a in p.state)
@@ -235,6 +243,7 @@ def test_only_one_of_the_states_is_given(column, cell):
 @variants
 @pytest.mark.parametrize("shape", [(0, 3, 4, 5), (2, 0, 4, 5), (0, 0, 4, 5)], ids=str)
 @pytest.mark.parametrize("states", [False, True])
+@pytest.mark.one_in(3)
 def test_nothing_to_do(column, cell, options, shape, states):
     """Empty outputs, grads of zero; with T = 0 the states pass through, as copies."""
     p = make_problem(cell, shape, column.dtype, states=states, **options)
@@ -257,9 +266,10 @@ def test_nothing_to_do(column, cell, options, shape, states):
 
 @cells
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.one_in(3)
 def test_any_layout_of_the_inputs(column, cell, layout):
     """Weights may be transposed views, xs and dhs slices: the values do not depend on it."""
-    p = make_problem(cell, (5, 4, 7, 9), column.dtype)
+    p = make_problem(cell, (5, 4, 7, column.width(9)), column.dtype)
     expected = check(column, cell, p)
     view = LAYOUTS[layout]
     p = replace(
@@ -275,7 +285,7 @@ def test_any_layout_of_the_inputs(column, cell, layout):
 
 @variants
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.large
+@pytest.mark.for_hardware
 def test_any_layout_with_every_option(column, cell, options, reverse):
     """Params, inputs and grads of every variant, with lengths and a mask."""
     ways = {"reverse": reverse, "lengths": True, "mask": True, **options}
@@ -294,7 +304,7 @@ def test_any_layout_with_every_option(column, cell, options, reverse):
 @cells
 def test_broadcast_inputs(column, cell):
     """A stride of zero: one row for the whole batch."""
-    p = make_problem(cell, (5, 4, 7, 9), column.dtype)
+    p = make_problem(cell, (5, 4, 7, column.width(9)), column.dtype)
     p.xs = np.broadcast_to(p.xs[:1, :1], p.xs.shape)
     p.dhs = np.broadcast_to(p.dhs[:1], p.dhs.shape)
     p.state = tuple(np.broadcast_to(a[:1], a.shape) for a in p.state)
@@ -303,8 +313,9 @@ def test_broadcast_inputs(column, cell):
 
 @cells
 @pytest.mark.parametrize("layout", WRITABLE_LAYOUTS)
+@pytest.mark.one_in(3)
 def test_any_layout_of_the_grads(column, cell, layout):
-    p = make_problem(cell, (5, 4, 7, 9), column.dtype)
+    p = make_problem(cell, (5, 4, 7, column.width(9)), column.dtype)
     expected = check(column, cell, p)
     module = column.load(cell.name)
     *_, cache = module.forward(p.xs, p.state, p.params)
@@ -319,7 +330,7 @@ def test_any_layout_of_the_grads(column, cell, layout):
 @cells
 def test_grads_are_written_where_they_are(column, cell):
     """Parts of one flat array, as an optimizer may keep them; the rest of it stays."""
-    p = make_problem(cell, (5, 4, 7, 9), column.dtype)
+    p = make_problem(cell, (5, 4, 7, column.width(9)), column.dtype)
     expected = p.run(column.load(cell.name))
     flat = np.full(sum(q.size for q in p.params) + 8, 7, column.dtype)
     grads, at = [], 4
@@ -336,9 +347,11 @@ def test_grads_are_written_where_they_are(column, cell):
 
 @variants
 @pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.one_in(3)
 def test_inputs_are_not_written_and_outputs_are_fresh(column, cell, options, reverse):
     module = column.load(cell.name)
-    p = make_problem(cell, (6, 5, 7, 17), column.dtype, reverse=reverse, **options)
+    shape = 6, 5, 7, column.width(17)
+    p = make_problem(cell, shape, column.dtype, reverse=reverse, **options)
     inputs = [p.xs, *p.state, *p.params, p.dhs, *p.dstate]
     before = [a.copy() for a in inputs]
     first = p.run(module)
@@ -346,7 +359,9 @@ def test_inputs_are_not_written_and_outputs_are_fresh(column, cell, options, rev
     outputs = [a for _, a in first.arrays()]
 
     for other in range(1, 3):
-        make_problem(cell, (6, 5, 7, 17), column.dtype, seed=other, **options).run(module)
+        make_problem(cell, (6, 5, 7, column.width(17)), column.dtype, seed=other, **options).run(
+            module
+        )
     for a, b in zip((*inputs, *outputs), (*before, *kept), strict=True):
         np.testing.assert_array_equal(a, b)
     for k, a in enumerate(outputs):
@@ -356,9 +371,10 @@ def test_inputs_are_not_written_and_outputs_are_fresh(column, cell, options, rev
 
 @variants
 @pytest.mark.parametrize("T", [1, 4])
+@pytest.mark.one_in(3)
 def test_hs_may_be_changed_before_backward(column, cell, options, T):
     module = column.load(cell.name)
-    p = make_problem(cell, (6, T, 7, 9), column.dtype, **options)
+    p = make_problem(cell, (6, T, 7, column.width(9)), column.dtype, **options)
     expected = p.run(module)
     hs, state, cache = module.forward(p.xs, p.state, p.params, **p.keywords)
     hs[...] = np.nan
@@ -374,7 +390,9 @@ def test_hs_may_be_changed_before_backward(column, cell, options, T):
 def test_two_forwards_before_two_backwards(column, cell):
     """Caches do not share anything: a bidirectional layer or a tied one needs that."""
     module = column.load(cell.name)
-    problems = [make_problem(cell, (4, 3, 5, 9), column.dtype, seed=seed) for seed in (0, 1)]
+    problems = [
+        make_problem(cell, (4, 3, 5, column.width(9)), column.dtype, seed=seed) for seed in (0, 1)
+    ]
     expected = [p.run(module) for p in problems]
     calls = [module.forward(p.xs, p.state, p.params) for p in problems]
     for p, (hs, state, cache), e in zip(problems, calls, expected, strict=True):
@@ -389,7 +407,7 @@ def test_two_forwards_before_two_backwards(column, cell):
 @cells
 def test_backward_consumes_the_cache(column, cell):
     module = column.load(cell.name)
-    p = make_problem(cell, (2, 3, 4, 5), column.dtype)
+    p = make_problem(cell, (2, 3, 4, column.width(5)), column.dtype)
     *_, cache = module.forward(p.xs, p.state, p.params)
     module.backward(p.dhs, p.dstate, p.params, cache, p.poisoned_grads())
     grads = p.poisoned_grads()
@@ -403,6 +421,7 @@ def test_backward_consumes_the_cache(column, cell):
 @pytest.mark.parametrize("shape", [(1, 1, 3, 5), (5, 4, 7, 9), (20, 3, 33, 65)], ids=str)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.one_in(3)
 def test_without_training_the_same_bits(column, cell, options, shape, reverse, mask):
     module = column.load(cell.name)
     p = make_problem(cell, shape, column.dtype, reverse=reverse, mask=mask, **options)
@@ -428,6 +447,7 @@ def test_without_training_the_same_bits(column, cell, options, shape, reverse, m
     ids=str,
 )
 @pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.one_in(3)
 def test_packed_weights_give_the_same_bits(column, cell, options, shape, bias):
     """And they are copies: what is written into the weights afterwards is not seen."""
     module = column.load(cell.name)
@@ -450,9 +470,10 @@ def test_packed_weights_give_the_same_bits(column, cell, options, shape, bias):
 
 @cells
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.one_in(3)
 def test_packing_weights_of_any_layout(column, cell, layout):
     module, view = column.load(cell.name), LAYOUTS[layout]
-    p = make_problem(cell, (3, 2, 17, 33), column.dtype)
+    p = make_problem(cell, (3, 2, 17, column.width(33)), column.dtype)
     expected, *_ = module.forward(p.xs, p.state, p.params, train=False)
     packed = module.pack(tuple(map(view, p.params)))
     hs, *_ = module.forward(p.xs, p.state, packed, train=False)
@@ -462,7 +483,7 @@ def test_packing_weights_of_any_layout(column, cell, layout):
 @cells
 def test_packed_weights_are_for_inference(column, cell):
     module = column.load(cell.name)
-    p = make_problem(cell, (2, 3, 4, 5), column.dtype)
+    p = make_problem(cell, (2, 3, 4, column.width(5)), column.dtype)
     with pytest.raises(TypeError, match="train"):
         module.forward(p.xs, p.state, module.pack(p.params))
 
@@ -470,7 +491,7 @@ def test_packed_weights_are_for_inference(column, cell):
 @cells
 def test_packed_weights_are_checked(fast, cell):
     module, other = fast.load(cell.name), fast.load("gru" if cell.name != "gru" else "rnn")
-    p = make_problem(cell, (2, 3, 4, 5), fast.dtype)
+    p = make_problem(cell, (2, 3, 4, fast.width(5)), fast.dtype)
     packed = module.pack(p.params)
     with pytest.raises(TypeError, match="pack"):
         other.forward(p.xs, None, packed, train=False)
@@ -485,7 +506,7 @@ def test_packed_weights_are_checked(fast, cell):
 
 
 @cells
-@pytest.mark.large
+@pytest.mark.for_hardware
 def test_memory(column, cell):
     """Between the passes at most x, h, c and the gates are kept, without training nothing."""
     module = column.load(cell.name)
@@ -513,11 +534,11 @@ def test_memory(column, cell):
 @cells
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("place", ["xs", "state", "dhs", "dstate"])
-@pytest.mark.large
+@pytest.mark.for_hardware
 def test_nan_in_one_sample_stays_there(column, cell, bad, place):
     """The other samples keep their very bits."""
     module = column.load(cell.name)
-    clean, p = (make_problem(cell, (19, 3, 17, 33), column.dtype) for _ in range(2))
+    clean, p = (make_problem(cell, (19, 3, 17, column.width(33)), column.dtype) for _ in range(2))
     n = 1
     given = getattr(p, place)
     for a in given if isinstance(given, tuple) else (given,):
@@ -535,7 +556,7 @@ def test_nan_in_one_sample_stays_there(column, cell, bad, place):
 @cells
 def test_extreme_inputs_saturate(column, cell):
     """sigmoid and tanh far out: 0, 1 and -1, never NaN."""
-    p = make_problem(cell, (6, 3, 5, 9), column.dtype)
+    p = make_problem(cell, (6, 3, 5, column.width(9)), column.dtype)
     p.xs *= 1e4
     p.xs[:2] *= 1e20
     q = p.astype("float64")
@@ -551,6 +572,7 @@ def test_extreme_inputs_saturate(column, cell):
 
 @variants
 @pytest.mark.parametrize("shape", [(1, 2, 3, 5), (7, 5, 33, 65), (20, 9, 100, 100)], ids=str)
+@pytest.mark.one_in(3)
 def test_same_bits_from_run_to_run_and_for_any_number_of_threads(fast, cell, options, shape):
     module = fast.load(cell.name)
     for mask in (False, True):
@@ -564,7 +586,7 @@ def test_same_bits_from_run_to_run_and_for_any_number_of_threads(fast, cell, opt
 @cells
 def test_one_call_is_its_steps(fast, cell):
     """T = 1 in a loop, the state handed on, gives the values of the whole sequence."""
-    p = make_problem(cell, (5, 6, 7, 33), fast.dtype)
+    p = make_problem(cell, (5, 6, 7, fast.width(33)), fast.dtype)
     module = fast.load(cell.name)
     hs, state, _ = module.forward(p.xs, p.state, p.params, train=False)
     step_state = p.state

@@ -23,6 +23,7 @@ AFFINE_CASES += [((9, 17, 33), layout) for layout in (*LAYOUTS, "tied")]
 
 @pytest.mark.parametrize(("shape", "layout"), AFFINE_CASES, ids=str)
 @pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.one_in(3)
 def test_affine(column, shape, layout, bias):
     """W may be a view: `tied` is the transposed embedding, as in the book's chapter 6."""
     M, K, N = shape
@@ -100,6 +101,7 @@ def test_affine_rejects_bad_arrays_and_changes_nothing(fast):
     ],
     ids=str,
 )
+@pytest.mark.one_in(3)
 def test_embedding(column, ids_dtype, shape, V, D):
     """Repeated ids add up, and dW is right in full whatever was in it."""
     rng = np.random.default_rng([V, D])
@@ -120,6 +122,7 @@ def test_embedding(column, ids_dtype, shape, V, D):
 
 
 @pytest.mark.parametrize("layout", WRITABLE_LAYOUTS)
+@pytest.mark.one_in(3)
 def test_embedding_of_any_layout(column, layout):
     rng, view, ops = np.random.default_rng(0), LAYOUTS[layout], column.load("ops")
     W, dout = (rng.standard_normal(s).astype(column.dtype) for s in ((6, 5), (4, 3, 5)))
@@ -167,6 +170,7 @@ def test_embedding_rejects_bad_arrays_and_changes_nothing(fast):
 @pytest.mark.parametrize(
     "shape", [(1, 1), (1, 7), (5, 1), (7, 5), (33, 17), (20, 100), (700, 31), (3, 10001)], ids=str
 )
+@pytest.mark.one_in(3)
 def test_softmax_loss(column, shape, ignore_label):
     M, V = shape
     rng = np.random.default_rng(shape)
@@ -191,6 +195,7 @@ def test_softmax_loss(column, shape, ignore_label):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.one_in(3)
 def test_softmax_loss_of_any_layout(column, layout):
     rng, view, ops = np.random.default_rng(0), LAYOUTS[layout], column.load("ops")
     xs, ts = rng.standard_normal((7, 9)).astype(column.dtype), rng.integers(9, size=7)
@@ -251,7 +256,7 @@ def test_softmax_loss_rejects_bad_arrays(fast):
             forward(xs, bad)
 
 
-@pytest.mark.large
+@pytest.mark.for_hardware
 def test_ops_give_the_same_bits_for_any_number_of_threads(fast):
     ops, rng = fast.load("ops"), np.random.default_rng(0)
     x, W, b, dy = (
@@ -383,6 +388,7 @@ def test_affine_softmax_loss(column, shape, tied):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.one_in(3)
 def test_affine_softmax_loss_of_any_layout(column, layout):
     rng, view, ops = np.random.default_rng(0), LAYOUTS[layout], column.load("ops")
     x, W, b = (rng.standard_normal(s).astype(column.dtype) for s in ((7, 5), (5, 9), 9))
@@ -521,6 +527,7 @@ def test_updates(column, shape):
 
 @pytest.mark.parametrize("layout", WRITABLE_LAYOUTS)
 @pytest.mark.parametrize("which", ["param", "all"])
+@pytest.mark.one_in(3)
 def test_updates_of_any_layout(fast, layout, which):
     ops, view = fast.load("ops"), LAYOUTS[layout]
     expected = run_updates(ops, *updates((6, 5), fast.dtype))

@@ -17,7 +17,16 @@ pytestmark = pytest.mark.skipif(bool(why_missing()), reason=str(why_missing()))
 
 OTHERS = {"ragged", "relu", "diagonal", "full"}  # the same kernels, or nearly
 CASES = [name for name in sanitize.cases() if not OTHERS & set(name.split("-"))]
-own = pytest.mark.parametrize("case", CASES)
+# Barriers and signals are the frame's, not a cell's: an LSTM is for all of one product, the GRU for
+# those of two
+ALIKE = {"rnn", "reset_after"}
+
+
+def later(case):
+    return pytest.mark.large if ALIKE & set(case.split("-")) else pytest.mark.rest
+
+
+own = pytest.mark.parametrize("case", [pytest.param(case, marks=later(case)) for case in CASES])
 
 # Barriers that may go without a race, by the case and the kernel.
 UNNEEDED = {

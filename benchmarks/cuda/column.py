@@ -12,6 +12,7 @@ import pytest
 from benchmarks.cuda.worker import LENGTH, is_broken
 
 WORDS = ("-q", "-W", "default", "--tb=short", "--continue-on-collection-errors")
+WORDS += ("-m", "")  # also what is left out elsewhere: a GPU is fast
 NO_PLUGINS = ("cacheprovider", "benchmark", "xdist", "timeout")  # they may be there or not
 
 
