@@ -346,3 +346,20 @@ def bad_arrays(a):
         yield f"one more in axis {axis}", np.concatenate((a, a.take([0], axis)), axis)
     yield "an int", 3
     yield "a str", "weights"
+
+
+NUMERIC_TOLERANCE = 1e-7  # central differences in float64, step 1e-5
+
+
+def numeric_grad(loss, array, step=1e-5):
+    """d loss() / d array by central differences; the array is put back as it was."""
+    grad = np.empty_like(array)
+    for k in np.ndindex(array.shape):
+        value = array[k]
+        array[k] = value + step
+        above = loss()
+        array[k] = value - step
+        below = loss()
+        array[k] = value
+        grad[k] = (above - below) / (2 * step)
+    return grad

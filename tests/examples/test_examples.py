@@ -24,7 +24,7 @@ from rnnfast.examples import (
     tom_mary,
 )
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 
 
 def test_sentences_of_tom_and_mary():

@@ -187,7 +187,7 @@ def test_parts_are_the_whole(cls, monkeypatch):
     text = "one  two\r\n\nthree\u2003four\n one\n"
     known, ids = cls.from_text(text), cls.from_text(text).encode(text)
     for part in 1, 2, 5:
-        monkeypatch.setattr(data, "PART", part)
+        monkeypatch.setattr("rnnfast.text.vocabulary.PART", part)
         assert cls.from_text(text).tokens == known.tokens
         np.testing.assert_array_equal(known.encode(text), ids)
         assert known.count_unknown(text + " x y x") == 3

@@ -5,8 +5,7 @@ import sys
 import mgu
 import numpy as np
 import pytest
-from cases import Cell, assert_close, make_problem
-from test_reference import NUMERIC_TOLERANCE, numeric_grad
+from cases import NUMERIC_TOLERANCE, Cell, assert_close, make_problem, numeric_grad
 
 from rnnfast import TimeStack, kernels
 from rnnfast.layers.sequence import _TimeOneState

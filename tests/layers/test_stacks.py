@@ -4,8 +4,15 @@ import copy
 
 import numpy as np
 import pytest
-from cases import CELLS, assert_close, assert_grad_close, make_problem, variants
-from test_reference import NUMERIC_TOLERANCE, numeric_grad
+from cases import (
+    CELLS,
+    NUMERIC_TOLERANCE,
+    assert_close,
+    assert_grad_close,
+    make_problem,
+    numeric_grad,
+    variants,
+)
 
 import rnnfast
 

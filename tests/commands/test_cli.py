@@ -1,10 +1,8 @@
 """The command line from outside: files, lines, exit codes."""
 
 import importlib.util
-import json
 import math
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -13,13 +11,12 @@ import time
 import numpy as np
 import pytest
 from cases import PATIENCE
+from shell import LINE, SMALL, command, read_log, run
 
 import rnnfast
 from rnnfast.commands.main import main
 from rnnfast.models import Rnnlm, load_model
 
-LINE = re.compile(r"\| epoch \d+ \| iter \d+ / \d+ \| time \d+\[s\] \| perplexity \d+\.\d\d")
-SMALL = ["--hidden", "12", "--embedding", "6", "--batch-size", "4", "--time-size", "10"]
 NO_MATPLOTLIB = "import sys; sys.modules['matplotlib'] = None"
 
 
@@ -28,26 +25,6 @@ def text(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("she sells sea shells by the sea shore.\n" * 50, encoding="utf-8")
     return str(path)
-
-
-def command(*arguments, before=""):
-    """argv that runs the CLI in a new Python, after the statements `before`."""
-    run = f"{before}\nfrom rnnfast.commands.main import main\nraise SystemExit(main())"
-    return [sys.executable, "-c", run, *arguments]
-
-
-def run(*arguments, before=""):
-    return subprocess.run(
-        command(*arguments, before=before),
-        capture_output=True,
-        encoding="utf-8",
-        timeout=PATIENCE,
-        check=False,
-    )
-
-
-def read_log(folder):
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
 
 
 def test_train_end_to_end(tmp_path, text):

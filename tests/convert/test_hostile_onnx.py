@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from test_hostile_files import read
-from test_onnx_graphs import FLOAT, H, Model
+from onnx_models import FLOAT, H, Model
+from reading import read
 
 from rnnfast import convert
 

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from test_trainer import CLASSES, POINTS, TEXT, TS, XS, N, T, TwoLayerNet, V, train_net
+from tiny import CLASSES, POINTS, TEXT, TS, XS, N, T, TwoLayerNet, V, train_net
 
 from rnnfast import io
 from rnnfast.models import BetterRnnlm, Rnnlm

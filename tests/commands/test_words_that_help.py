@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from test_jobs import failing, ok
-from test_trainer import TEXT, TS, XS, N, T, V
+from shell import failing, ok
+from tiny import TEXT, TS, XS, N, T, V
 
 from rnnfast import plot, time_layers
 from rnnfast.data import CharVocabulary, WordVocabulary

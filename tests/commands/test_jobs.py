@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 from cases import PATIENCE
-from test_cli import LINE, SMALL, command, read_log, run
+from shell import LINE, LINES, QUIET, SMALL, command, failing, losses, naive_logs, ok, read_log, run
 
 from rnnfast import io
 from rnnfast.commands import inputs, settings
@@ -23,9 +23,7 @@ from rnnfast.models import BetterRnnlm, Rnnlm, load_model
 from rnnfast.trainer import PerplexityWarning, eval_accuracy, eval_perplexity
 from rnnfast.training import evaluation, scoring
 
-LINES = "the cat sat on the mat\nthe dog sat on the rug\na bird sang\n"
 KOREAN = "나 보기가 역겨워 가실 때에는\n말없이 고이 보내 드리우리다\n"
-QUIET = ["--sample", "0", "--no-plot"]
 
 
 @pytest.fixture
@@ -40,31 +38,6 @@ def other(tmp_path):
     path = tmp_path / "other.txt"
     path.write_text("the cat sat on the dog\nthe yak sang\n" * 4, encoding="utf-8")
     return str(path)
-
-
-def ok(capsys, *arguments, warning=None):
-    """The lines that a command prints that does what it should, but for a `warning` on stderr."""
-    code = main(list(arguments))
-    captured = capsys.readouterr()
-    assert code == 0
-    if warning is None:
-        assert captured.err == ""
-    else:
-        assert captured.err.startswith("rnnfast: warning: ") and warning in captured.err
-    return captured.out.splitlines()
-
-
-def failing(capsys, *arguments):
-    """The one line on stderr of a command that fails."""
-    assert main(list(arguments)) == 1
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("rnnfast: ") and captured.err.count("\n") == 1
-    return captured.err
-
-
-def losses(folder):
-    return [(e["epoch"], e["iter"], e["loss"]) for e in read_log(folder) if e["event"] == "train"]
 
 
 # Training
@@ -397,14 +370,6 @@ def words(tmp_path):
     model = Rnnlm(4, 4, 6, rng=2)
     model.save_params(path, WordVocabulary(["<eos>", "hi", "there", "<unk>"], "<unk>"))
     return str(path), model
-
-
-def naive_logs(model, ids):
-    model.reset_state()
-    scores = model.predict(np.array([ids]))[0].astype(np.float64)
-    model.reset_state()
-    logs = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
-    return [logs[i, ids[i + 1]] for i in range(len(ids) - 1)]
 
 
 def naive_right(model, ids):

@@ -28,7 +28,7 @@ from benchmarks.cuda import (
     versions,
 )
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from sequence_cases import CASES, SIZES, H, K, N, T, V, batch
 
 from rnnfast import optim
 from rnnfast.commands import info, inputs
@@ -22,37 +23,6 @@ from rnnfast.sequences import (
 )
 from rnnfast.trainer import Trainer, eval_exact, eval_labels
 
-N, T, D, V, H, K = 3, 4, 2, 6, 3, 4
-
-SIZES = {
-    SequenceClassifier: (D, H, K),
-    VectorToSequence: (D, V, 2, H),
-    SequenceTagger: (V, 2, H, K),
-    SequenceRegressor: (D, H, 2),
-    Seq2seq: (V, 2, H),
-    PeekySeq2seq: (V, 2, H),
-}
-CASES = {
-    "classifier": (SequenceClassifier, {}),
-    "classifier, deep, both": (
-        SequenceClassifier,
-        {"cell": "gru", "layers": 2, "bidirectional": True, "dropout": 0.3},
-    ),
-    "classifier, both": (SequenceClassifier, {"bidirectional": True, "dropout": 0.3}),
-    "vector": (VectorToSequence, {}),
-    "vector, deep": (VectorToSequence, {"cell": "lstm", "layers": 2}),
-    "tagger": (SequenceTagger, {}),
-    "tagger, deep": (SequenceTagger, {"cell": "rnn", "layers": 2, "dropout": 0.4}),
-    "tagger, one way": (SequenceTagger, {"cell": "gru", "bidirectional": False}),
-    "regressor": (SequenceRegressor, {}),
-    "regressor, both": (SequenceRegressor, {"bidirectional": True, "dropout": 0.2}),
-    "seq2seq": (Seq2seq, {}),
-    "seq2seq, cells": (Seq2seq, {"pass_cell": True, "layers": 2}),
-    "seq2seq, rnn": (Seq2seq, {"cell": "rnn", "reverse": True}),
-    "peeky": (PeekySeq2seq, {}),
-    "peeky, cells": (PeekySeq2seq, {"pass_cell": True, "layers": 2, "reverse": True}),
-    "peeky, gru": (PeekySeq2seq, {"cell": "gru"}),
-}
 every = pytest.mark.parametrize(("kind", "options"), CASES.values(), ids=CASES.keys())
 reading = {name: case for name, case in CASES.items() if case[0] is not VectorToSequence}
 with_lengths = pytest.mark.parametrize(("kind", "options"), reading.values(), ids=reading.keys())
@@ -65,18 +35,6 @@ def make(kind, options, rng=1, dtype=np.float64, **more):
     for param in model.params:
         param += source.normal(size=param.shape, scale=0.3)
     return model
-
-
-def batch(kind, seed=0, n=N, t=T):
-    rng = np.random.default_rng(seed)
-    reals, ids = rng.normal(size=(n, t, D)), rng.integers(0, V, (n, t))
-    answers = rng.integers(0, V, (n, t + 1))
-    return {
-        SequenceClassifier: (reals, rng.integers(0, K, n)),
-        VectorToSequence: (reals[:, 0], answers),
-        SequenceTagger: (ids, rng.integers(0, K, (n, t))),
-        SequenceRegressor: (reals, rng.normal(size=(n, t, 2))),
-    }.get(kind, (ids, answers))
 
 
 def loss_of(model, xs, ts, **more):

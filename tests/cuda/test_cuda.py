@@ -8,12 +8,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import test_sequences as sequence_tests
+import sequence_cases
 from cases import CELLS, assert_close, assert_grad_close, cells, make_problem
+from liars import liar
 from on_cuda import PLANS, frame, in_software, on_gpu, plan_as
 from ptx.arrays import Counter
 from ptx.gpu import PtxGpu
-from test_aliasing import liar
 
 import rnnfast
 from rnnfast import io, kernels, sampling
@@ -228,15 +228,15 @@ def test_a_language_model_trains_on_the_gpu_as_on_the_cpu(gpu, variational):
     assert text2 == text
 
 
-@pytest.mark.parametrize("case", sequence_tests.CASES)
+@pytest.mark.parametrize("case", sequence_cases.CASES)
 @pytest.mark.one_in(3)
 def test_models_of_sequences_on_the_gpu(gpu, case):
     """Loss, gradients and what is written, with padding where the model knows that."""
-    kind, options = sequence_tests.CASES[case]
-    more = {} if case.startswith("vector") else {"lengths": [2, sequence_tests.T, 1]}
-    xs, ts = sequence_tests.batch(kind)
+    kind, options = sequence_cases.CASES[case]
+    more = {} if case.startswith("vector") else {"lengths": [2, sequence_cases.T, 1]}
+    xs, ts = sequence_cases.batch(kind)
     here, there = (
-        kind(*sequence_tests.SIZES[kind], **options, rng=1, device=device)
+        kind(*sequence_cases.SIZES[kind], **options, rng=1, device=device)
         for device in ("cpu", "cuda")
     )
     loss = here.forward(xs, ts, **more)

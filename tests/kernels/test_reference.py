@@ -5,12 +5,18 @@ import warnings
 
 import numpy as np
 import pytest
-from cases import assert_close, assert_same_bits, cells, make_problem, variants
+from cases import (
+    NUMERIC_TOLERANCE,
+    assert_close,
+    assert_same_bits,
+    cells,
+    make_problem,
+    numeric_grad,
+    variants,
+)
 
 from rnnfast.kernels import load
 from rnnfast.reference import gru, lstm, ops, rnn
-
-NUMERIC_TOLERANCE = 1e-7  # central differences in float64, step 1e-5
 
 
 @pytest.fixture(autouse=True)
@@ -19,20 +25,6 @@ def no_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
-
-
-def numeric_grad(loss, array, step=1e-5):
-    """d loss() / d array by central differences; the array is put back as it was."""
-    grad = np.empty_like(array)
-    for k in np.ndindex(array.shape):
-        value = array[k]
-        array[k] = value + step
-        above = loss()
-        array[k] = value - step
-        below = loss()
-        array[k] = value
-        grad[k] = (above - below) / (2 * step)
-    return grad
 
 
 # Cells: numeric gradients

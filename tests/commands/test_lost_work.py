@@ -10,9 +10,8 @@ import sys
 import numpy as np
 import pytest
 from cases import PATIENCE
-from test_cli import LINE, SMALL, command, read_log, run
-from test_jobs import LINES, QUIET, failing, losses, ok
-from test_trainer import CLASSES, POINTS, TS, XS, N, T, TwoLayerNet, V
+from shell import LINE, LINES, QUIET, SMALL, command, failing, losses, ok, read_log, run
+from tiny import CLASSES, POINTS, TS, XS, N, T, TwoLayerNet, V
 
 from rnnfast import io
 from rnnfast.commands import inputs, settings, train

@@ -10,9 +10,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from test_cli import SMALL, read_log
-from test_jobs import QUIET, failing, naive_logs, ok
-from test_trainer import TEXT, TS, XS, N, T, V, train
+from shell import QUIET, SMALL, failing, naive_logs, ok, read_log
+from tiny import TEXT, TS, XS, N, T, V, train
 
 from rnnfast import data
 from rnnfast.commands import inputs
