@@ -93,6 +93,7 @@ class Compiler:
         """What nvJitLink makes of a kernel, "cubin" or "ptx", and its log."""
         numba, cc = self._numba, self.compute_capability
         with self._device_of_the_compiler():
+            numba.remember_operators()
             library, _ = numba.compile_function(
                 function,
                 self.types(signature),
