@@ -24,7 +24,7 @@ class Whole:
         return self._with(self.builder.sub, other)
 
     def __mul__(self, other):
-        return self._with(self.builder.mul, other)
+        return self._unknown()._with(self.builder.mul, other)
 
     def __floordiv__(self, other):
         return self._unknown()._with(self.builder.udiv, other)
@@ -33,7 +33,7 @@ class Whole:
         return self._unknown()._with(self.builder.urem, other)
 
     def _unknown(self):
-        """The same to NVVM any number: what it knows to be small it divides in 16 bits, longer."""
+        """The same, to NVVM any number: what it knows to be small takes it more work in 16 bits."""
         return self._moved(side_effect=False)
 
     def _moved(self, side_effect):
