@@ -24,7 +24,7 @@ class Whole:
         return self._with(self.builder.sub, other)
 
     def __mul__(self, other):
-        return self._unknown()._with(self.builder.mul, other)
+        return self._with(self.builder.mul, other)
 
     def __floordiv__(self, other):
         return self._unknown()._with(self.builder.udiv, other)
@@ -49,7 +49,7 @@ class Whole:
 
     def limited(self, most):
         """The smaller one of both."""
-        return self._with(lambda a, b: least(self.builder, a, b), most)
+        return self._with(lambda a, b: least(self.builder, a, b), most)._unknown()
 
     def held(self):
         """In a register: nothing in a loop computes it anew; see ptx.hold."""
