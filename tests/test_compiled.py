@@ -3,6 +3,7 @@
 Needs the `cuda-compile` extra; one shape for each kernel, `python tests/compiled.py` has others.
 """
 
+import gc
 import importlib
 import operator
 import re
@@ -132,6 +133,28 @@ def test_operators_are_asked_once(monkeypatch):
     found = add.get_call_type(context, kinds, {})
     monkeypatch.setattr(add, "templates", ())
     assert add.get_call_type(context, kinds, {}) == found
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_no_collections_while_a_kernel_is_compiled(monkeypatch, enabled):
+    """And afterwards as before, also where it fails."""
+    from rnnfast.cuda import numba_cuda
+
+    seen = []
+
+    def compile_function(*args, **how):
+        seen.append(gc.isenabled())
+        raise KeyError
+
+    monkeypatch.setattr(numba_cuda, "compile_function", compile_function)
+    (gc.enable if enabled else gc.disable)()
+    try:
+        with pytest.raises(KeyError):
+            compiled.Probe(GPU).compile(len, "*f", 32)
+        assert seen == [False]
+        assert gc.isenabled() is enabled
+    finally:
+        gc.enable()
 
 
 def test_compiling_remembers_operators():

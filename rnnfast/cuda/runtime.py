@@ -6,6 +6,7 @@ so that a test can put a GPU in software in its place.
 """
 
 import contextlib
+import gc
 import itertools
 import math
 import re
@@ -38,6 +39,18 @@ def flat_letters(signature):
 def flat_arguments(args):
     """The arguments of a kernel one by one, those of its tuples too."""
     return [x for arg in args for x in (arg if isinstance(arg, tuple) else (arg,))]
+
+
+@contextlib.contextmanager
+def no_collections():
+    """Else Python looks through all objects of the process, several times for a kernel."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Compiler:
@@ -92,7 +105,7 @@ class Compiler:
     def link(self, function, signature, threads, kind, **options):
         """What nvJitLink makes of a kernel, "cubin" or "ptx", and its log."""
         numba, cc = self._numba, self.compute_capability
-        with self._device_of_the_compiler():
+        with self._device_of_the_compiler(), no_collections():
             numba.remember_operators()
             library, _ = numba.compile_function(
                 function,
