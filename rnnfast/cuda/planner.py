@@ -133,8 +133,10 @@ def candidates(gpu, cell, forward, N, H, precision):
     for plans in kinds:
         plans = list(plans)
         fitting = [plan for plan in plans if plan.fits(gpu)]
-        if not fitting:  # in registers alone
-            fitting = [plan for plan in map(_with_weights_aside, plans) if plan.fits(gpu)]
+        if not fitting or (len(cell.products) > 1 and not forward):
+            # None in registers alone; or two exchanges a step, which fewer, larger blocks shorten
+            aside = map(_with_weights_aside, plans)
+            fitting += [plan for plan in aside if plan.fits(gpu) and plan not in fitting]
         for plan in (_eased(plan, gpu) for plan in fitting):
             us = cost.of_frame(cell, plan, N, gpu.multiprocessors).us
             found.append(replace(plan, us=us))
