@@ -59,16 +59,6 @@ class Products:
         a, b = self._readable(a, size), self._readable(b, size)
         return self.bind(a, b, out, low)(a, b, out)
 
-    def over_rows(self, a, b, out, low):
-        """a^T b into out: the sum over all rows of a and b of their products."""
-        size = out.itemsize
-        of_out = layout(out, size)
-        if of_out is None or of_out[2] == YES:
-            out[...] = self.over_rows(a, b, self._cupy.empty(out.shape, out.dtype), low)
-            return out
-        a, b = self._readable(a, size), self._readable(b, size)
-        return self.bind(a, b, out, low, over_rows=True)(a, b, out)
-
     def bind(self, a, b, out, low, over_rows=False, turned=False, columns=None):
         """multiply(a, b, out) for arrays that lie as these, which cuBLAS can read and write.
 
@@ -98,12 +88,6 @@ class Products:
         shape, steps = (columns, 1, rows), (step, rows, columns)
         scalars = self._scalars[x.dtype, False]
         return Product(self._blas, (way, NO), shape, steps, scalars, (0, 0, 0)), ones
-
-    def sum_of_rows(self, x, out):
-        """The sum of all rows of x, in its own precision, into a contiguous out."""
-        x = self._readable(x, x.itemsize)
-        product, ones = self.bind_sum(x, out)
-        return product(ones, x, out)
 
     def _readable(self, x, size):
         """x, or a copy where cuBLAS cannot read it as it lies."""

@@ -5,39 +5,40 @@ from itertools import product
 
 from rnnfast.cuda.numba_cuda import cgutils, intrinsic, types
 from rnnfast.cuda.ptx import (
-    I32,
     ZERO,
     address,
     beyond,
-    integer,
     least,
     load,
     load_weight,
     number,
-    shared_address,
+    only,
     store,
 )
 from rnnfast.cuda.straight import floats, gather_sums, multiply_add, set_aside, weights_of
+from rnnfast.cuda.whole import held, held_of, own_aside, shared_place, thread_of, wholes
 
 IN_FLIGHT = 8  # fours that a thread loads before it stores the first
 
 
-def load_weights(tile):
-    """weights(Wh, part, j, s, i): [four][term][unit][gate], 0 for terms beyond H.
+def load_weights(tile, start):
+    """begin(Wh, block, s): a thread's weights [four][term][unit][gate], 0 for terms beyond H.
 
-    j: the first unit; what is set aside lies from s[i] on.
+    What is set aside lies from s[start] on.
     """
     H, G, parts = tile.H, tile.G, tile.parts
 
     @intrinsic
-    def weights(typing_context, Wh, part, j, s, i):
+    def begin(typing_context, Wh, block, s):
         def generate(context, builder, signature, args):
-            part, j = (integer(context, builder, signature, args, k) for k in (1, 2))
+            (block,), thread = wholes(context, builder, signature, args, 1), thread_of(builder)
+            part = (thread // tile.across).limited(parts - 1).long
+            j = (block * tile.units + thread % tile.across * tile.own).limited(H - 1).long
             first_row = builder.mul(part, number(4))
             row = builder.gep(args[0], [builder.mul(first_row, number(G * H))])
             units = [builder.add(j, number(u)) for u in range(tile.own)]
             units = [least(builder, u, number(H - 1)) for u in units]  # beyond: any, never used
-            starts = [builder.gep(row, [u]) for u in units]
+            columns = [builder.gep(row, [u]) for u in units]
 
             def numbers():
                 for k in (4 * parts * i + r for i in range(tile.fours) for r in range(4)):
@@ -45,35 +46,33 @@ def load_weights(tile):
                     if 4 * (parts - 1) + k >= H:  # some threads are beyond the last term
                         inside = builder.add(first_row, number(k))
                         there = builder.icmp_signed("<", inside, number(H))
-                    for start, gate in product(starts, tile.gates):
-                        p = beyond(builder, start, k * G * H + gate * H)
+                    for column, gate in product(columns, tile.gates):
+                        p = beyond(builder, column, k * G * H + gate * H)
                         p = p if there is None else builder.select(there, p, args[0])
                         w = load_weight(builder, p)
                         yield w if there is None else builder.select(there, w, ZERO)
 
-            others = shared_address(context, builder, signature, args, 3)
+            others = own_aside(context, builder, signature, args, start, 2)
             return set_aside(builder, tile, others, numbers())
 
-        return floats(tile.weights)(Wh, part, j, s, i), generate
+        return floats(tile.weights)(Wh, block, s), generate
 
-    return weights
+    return begin
 
 
-def copy_rows(tile):
-    """copy(x, i, s, thread): what the group exchanges, x[i:], to the beginning of s; past L1."""
+def copy_rows(tile, base):
+    """copy(x, i, s): what the group exchanges, x[i:], to s[base:]; past L1."""
     fours, threads = tile.exchanged // 4, tile.threads
     rounds = -(-fours // threads)
 
     @intrinsic
-    def copy(typing_context, x, i, s, j, thread):
+    def copy(typing_context, x, i, s):
         def generate(context, builder, signature, args):
-            thread = integer(context, builder, signature, args, 4)
+            thread = thread_of(builder)
             first = address(context, builder, signature, args, 0)
-            target = shared_address(context, builder, signature, args, 2)
-            mine = builder.mul(thread, number(4))
-            source = builder.gep(first, [mine])
-            target = builder.add(target, builder.trunc(builder.mul(mine, number(4)), I32))
-            left = builder.icmp_signed("<", thread, number(fours - (rounds - 1) * threads))
+            source = builder.gep(first, [(thread * 4).long])
+            target = shared_place(context, builder, signature, args, thread * 4 + base, 2)
+            left = thread < fours - (rounds - 1) * threads
             whole = rounds - (fours % threads != 0)
             for start in range(0, rounds, IN_FLIGHT):
                 some = range(start, min(start + IN_FLIGHT, rounds))
@@ -84,26 +83,23 @@ def copy_rows(tile):
                     found.append(load(builder, "ld.global.cg", p, 4))
                 for r, four in zip(some, found, strict=True):
                     to = beyond(builder, target, 4 * threads * r)
-                    if r < whole:
+                    with only(builder, None if r < whole else left):
                         store(builder, "st.shared", to, four)
-                    else:
-                        with builder.if_then(left):
-                            store(builder, "st.shared", to, four)
             return context.get_dummy_value()
 
-        return types.void(x, i, s, j, thread), generate
+        return types.void(x, i, s), generate
 
     return copy
 
 
-def multiply_rows(tile):
-    """multiply(s, i, W, aside): the sums [row][unit][gate] of this thread's terms, from s[i] on."""
+def multiply_rows(tile, aside):
+    """multiply(s, at, W): the sums [row][unit][gate] of this thread's terms, from s[at[0]] on."""
 
     @intrinsic
-    def multiply(typing_context, s, i, W, aside):
+    def multiply(typing_context, s, at, W):
         def generate(context, builder, signature, args):
-            x = shared_address(context, builder, signature, args, 0)
-            others = shared_address(context, builder, signature, args, 0, 3)
+            x = shared_place(context, builder, signature, args, held_of(builder, args[1], 0))
+            others = own_aside(context, builder, signature, args, aside)
             some = weights_of(builder, tile, args[2], others)
             width = tile.width
             sums = [ZERO] * (tile.rows * width)
@@ -117,88 +113,79 @@ def multiply_rows(tile):
                             sums[k] = multiply_add(builder, v, w, sums[k])
             return cgutils.pack_array(builder, sums)
 
-        return floats(tile.rows * tile.width)(s, i, W, aside), generate
+        return floats(tile.rows * tile.width)(s, at, W), generate
 
     return multiply
 
 
 def spread_sums(tile):
-    """spread(s, i, sums): rows of this thread's sums, `tile.sums` floats apart."""
+    """spread(s, at, sums): rows of a thread's sums, `tile.sums` floats apart, from s[at[1]] on."""
+    used = tile.across * tile.parts  # threads beyond repeat the last part
     apart, width, piece = tile.sums, tile.width, tile.piece
     pieces = [(k // piece * piece * tile.across + k % piece, k) for k in range(width)]
     vector = next(w for w in (4, 2, 1) if piece % w == 0 and apart % w == 0)
 
     @intrinsic
-    def spread(typing_context, s, i, sums):
+    def spread(typing_context, s, at, sums):
         def generate(context, builder, signature, args):
-            out = shared_address(context, builder, signature, args, 0)
+            out = shared_place(context, builder, signature, args, held_of(builder, args[1], 1))
             values = cgutils.unpack_tuple(builder, args[2])
-            for n in range(tile.rows):
-                for at, k in pieces[::vector]:
+            with only(builder, None if used == tile.threads else thread_of(builder) < used):
+                for n, (at, k) in product(range(tile.rows), pieces[::vector]):
                     to = beyond(builder, out, n * apart + at)
                     store(builder, "st.shared", to, values[n * width + k : n * width + k + vector])
             return context.get_dummy_value()
 
-        return types.void(s, i, sums), generate
+        return types.void(s, at, sums), generate
 
     return spread
 
 
-@cache
-def unchanged(gpu):
-    @gpu.device
-    def seen(h):
-        """h as the product reads it."""
-        return h
+@intrinsic
+def unchanged(typing_context, h):
+    """h as the product reads it."""
+    return h(h), lambda context, builder, signature, args: args[0]
 
-    return seen
+
+def find_places(tile, base):
+    """place(row, unit): where the thread's terms and its sums lie in s; those of row and unit."""
+    across, own, piece, columns = tile.across, tile.own, tile.piece, tile.columns
+    start = base + tile.exchanged
+
+    @intrinsic
+    def place(typing_context, row, unit):
+        def generate(context, builder, signature, args):
+            row, unit = wholes(context, builder, signature, args, 0, 1)
+            thread = thread_of(builder)
+            part = (thread // across).limited(tile.parts - 1)
+            sums = part * (tile.rows * tile.sums) + thread % across * piece + start
+            first = unit % own * columns
+            of_unit = first // piece * (piece * across) + unit // own * piece + first % piece
+            of_unit += row.limited(tile.rows - 1) * tile.sums + start
+            return held(builder, part * 4 + base, sums, of_unit)
+
+        return types.UniTuple(types.int32, 3)(row, unit), generate
+
+    return place
 
 
 @cache
 def make_forward(gpu, tile, base):
-    """place, begin, run, total, seen of a forward product; its shared memory begins at s[base]."""
-    cuda, hold = gpu.cuda, gpu.hold
-    own, across, columns, parts = tile.own, tile.across, tile.columns, tile.parts
-    rows, apart, units, last = tile.rows, tile.sums, tile.units, tile.H - 1
-    start, aside, piece = base + tile.exchanged, base + tile.scratch, tile.piece
-    weights, copy, multiply = load_weights(tile), copy_rows(tile), multiply_rows(tile)
-    spread, gather = spread_sums(tile), gather_sums(parts, rows * apart, columns)
-    ALL, LOCAL = tile.threads == across * parts, tile.local
+    """place, begin, run, total, seen of a forward product; its shared memory begins at s[base].
 
-    @gpu.device
-    def place(row, unit):
-        """Where the thread's terms and its sums lie in s, and those of its unit and row."""
-        thread = cuda.threadIdx.x
-        part = min(thread // across, parts - 1)
-        sums = start + part * rows * apart + thread % across * piece
-        first = unit % own * columns
-        of_unit = first // piece * piece * across + unit // own * piece + first % piece
-        of_unit += start + min(row, rows - 1) * apart
-        return hold(base + 4 * part), hold(sums), hold(of_unit)
-
-    @gpu.device
-    def begin(Wh, block, s):
-        """The weights of this thread."""
-        thread = cuda.threadIdx.x
-        part = min(thread // across, parts - 1)
-        j = min(block * units + thread % across * own, last)
-        return weights(Wh, part, j, s, aside + 4 * thread)
+    run(x, i, s, W, at): partial sums for h of the group's rows, from x[i] on; the block meets.
+    total(s, at): the sums of a unit and a row, gate by gate.
+    """
+    cuda, LOCAL, aside = gpu.cuda, tile.local, base + tile.scratch
+    copy, multiply, spread = copy_rows(tile, base), multiply_rows(tile, aside), spread_sums(tile)
 
     @gpu.device
     def run(x, i, s, W, at):
-        """Partial sums for h of the group's rows, from x[i] on; the block meets."""
-        thread = cuda.threadIdx.x
         if not LOCAL:
-            copy(x, i, s, base, thread)
+            copy(x, i, s)
             cuda.syncthreads()
-        sums = multiply(s, at[0], W, aside + 4 * thread)
-        if ALL or thread < across * parts:  # threads beyond the last part repeat it
-            spread(s, at[1], sums)
+        spread(s, at, multiply(s, at, W))
         cuda.syncthreads()
 
-    @gpu.device
-    def total(s, at):
-        """The sums of a unit and a row, gate by gate."""
-        return gather(s, at[2])
-
-    return place, begin, run, total, unchanged(gpu)
+    total = gather_sums(tile.parts, tile.rows * tile.sums, tile.columns)
+    return find_places(tile, base), load_weights(tile, aside), run, total, unchanged

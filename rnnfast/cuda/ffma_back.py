@@ -2,22 +2,18 @@
 
 from functools import cache
 
-from rnnfast.cuda.numba_cuda import cgutils, intrinsic, ir, types
+from rnnfast.cuda.numba_cuda import intrinsic, types
 from rnnfast.cuda.ptx import (
-    I32,
-    I64,
     ZERO,
     add_up,
     address,
     beyond,
     forget,
-    inline,
-    integer,
     least,
     load,
     load_weight,
     number,
-    shared_address,
+    only,
     store,
 )
 from rnnfast.cuda.straight import (
@@ -28,23 +24,27 @@ from rnnfast.cuda.straight import (
     set_aside,
     weights_of,
 )
+from rnnfast.cuda.whole import held, held_of, own_aside, shared_place, thread_of, wholes
 
 
-def load_weights(tile):
-    """weights(Wh, k, j, s, i): [receiver][unit][gate] of rows k, k + across, ..., units from j on.
+def load_weights(tile, start):
+    """begin(Wh, block, s): a thread's weights [receiver][unit][gate].
 
     In the place of rows that lie beyond, the last: nobody receives it. In slices also in the place
-    of such units: their dA is 0. What is set aside lies from s[i] on.
+    of such units: their dA is 0. What is set aside lies from s[start] on.
     """
     H, G = tile.H, tile.G
     whole = tile.slices == 1 or tile.blocks * tile.units <= H
     whole = whole and tile.slices * tile.of_slice <= tile.units
 
     @intrinsic
-    def weights(typing_context, Wh, k, j, s, i):
+    def begin(typing_context, Wh, block, s):
         def generate(context, builder, signature, args):
-            k, j = (integer(context, builder, signature, args, i) for i in (1, 2))
-            last = number(H - 1)
+            (block,), (slice_, k) = wholes(context, builder, signature, args, 1), who(builder, tile)
+            j = block * tile.units + slice_ * tile.of_slice
+            if tile.slices == 1:
+                j = j.limited(max(0, H - tile.units))
+            k, j, last = k.long, j.long, number(H - 1)
             units = [builder.add(j, number(u)) for u in range(tile.of_slice)]
             units = units if whole else [least(builder, u, last) for u in units]
             padding = [ZERO] * (tile.terms - len(units) * tile.columns)
@@ -60,77 +60,90 @@ def load_weights(tile):
                             yield load_weight(builder, beyond(builder, p, gate * H))
                     yield from padding
 
-            others = shared_address(context, builder, signature, args, 3)
+            others = own_aside(context, builder, signature, args, start, 2)
             return set_aside(builder, tile, others, numbers())
 
-        return floats(tile.weights)(Wh, k, j, s, i), generate
+        return floats(tile.weights)(Wh, block, s), generate
 
-    return weights
+    return begin
 
 
-def find_places(tile):
-    """places(k, first): where in the exchange what the thread's receivers get begins.
+def who(builder, tile):
+    """The thread's slice, and its first unit that receives."""
+    thread = thread_of(builder)
+    return (thread // tile.across).limited(tile.slices - 1), thread % tile.across
 
-    first: where what this source sends to the first block of the group begins.
+
+def find_places(tile, base):
+    """place(block, group, row, unit): what the functions below need of a thread; held.
+
+    Its first unit that receives; where its slice of dA begins in s; dA of row and unit; the first
+    four that it fetches from the exchange; and, in the exchange (a local tile's lies in s), where
+    what each of its receivers gets begins.
     """
-    units, apart = tile.units, tile.sources * tile.parcel
+    units, columns, blocks, parcel = tile.units, tile.columns, tile.blocks, tile.parcel
+    sources, of_slice, received = tile.sources, tile.of_slice, base + tile.received
 
     @intrinsic
-    def places(typing_context, k, first):
+    def place(typing_context, block, group, row, unit):
         def generate(context, builder, signature, args):
-            k, first = (integer(context, builder, signature, args, i) for i in (0, 1))
-            found = []
+            block, group, row, unit = wholes(context, builder, signature, args, 0, 1, 2, 3)
+            slice_, k = who(builder, tile)
+            thread, of_unit = thread_of(builder), unit // of_slice
+            adder = thread // (parcel // 4)
+            four = (thread - adder * (parcel // 4)) * 4
+            fetched = ((group * blocks + block) * sources + adder) * parcel + four
+            own = row * tile.row + of_unit * tile.terms + (unit - of_unit * of_slice) * columns
+            if tile.slices == 1:  # the last block begins earlier, and what it has twice stays 0
+                first_unit = block * units
+                own += (first_unit - first_unit.limited(max(0, tile.H - units))) * columns
+            if tile.local:
+                first = slice_ * parcel + received
+            else:
+                first = (group * (blocks * sources) + block * tile.slices + slice_) * parcel
+            places = []
             for i in range(tile.receivers):
-                unit = builder.add(k, number(i * tile.across))
-                block, rest = builder.udiv(unit, number(units)), builder.urem(unit, number(units))
-                at = builder.add(builder.mul(block, number(apart)), builder.add(first, rest))
-                found.append(
-                    inline(builder, I32, "mov.b32 $0, $1;", "=r,r", [builder.trunc(at, I32)])
-                )
-            return cgutils.pack_array(builder, found)
+                to = k + i * tile.across
+                places.append(to // units * (sources * parcel) + to % units + first)
+            return held(builder, k, slice_ * tile.terms + base, own + base, fetched, *places)
 
-        return types.UniTuple(types.int32, tile.receivers)(k, first), generate
+        kind = types.UniTuple(types.int32, 4 + tile.receivers)
+        return kind(block, group, row, unit), generate
 
-    return places
+    return place
 
 
-def send_shares(tile):
-    """send(x, now, places, k, s, i, W, aside): multiplies dA at s[i], hands out what it gives.
+def send_shares(tile, aside):
+    """send(x, i, s, W, at): multiplies dA at s[at[1]], hands out what it gives from x[i] on.
 
-    To x[now + place], in a local tile to s[place].
+    In a local tile into s.
     """
     inside = tile.receivers - tile.aside  # with weights in registers
     chains = max(1, 16 // (inside * max(tile.warps, 4)))  # sums in parallel
     code = "st.shared" if tile.local else "st.global.cg"
 
     @intrinsic
-    def send(typing_context, x, now, places, k, s, i, W, aside):
+    def send(typing_context, x, i, s, W, at):
         def generate(context, builder, signature, args):
-            k = integer(context, builder, signature, args, 3)
+            k, of_slice, _, _, *places = (
+                held_of(builder, args[4], i) for i in range(4 + tile.receivers)
+            )
+            terms = shared_place(context, builder, signature, args, of_slice, 2)
+            others = own_aside(context, builder, signature, args, aside, 2)
+            some = weights_of(builder, tile, args[3], others)
             if tile.local:
-                base = shared_address(context, builder, signature, (*args[:5], number(0)), 4)
+                targets = [shared_place(context, builder, signature, args, p, 2) for p in places]
             else:
                 base = address(context, builder, signature, args, 0)
-            terms = shared_address(context, builder, signature, args, 4)
-            others = shared_address(context, builder, signature, args, 4, 7)
-            some = weights_of(builder, tile, args[6], others)
-            targets = []
-            for place in cgutils.unpack_tuple(builder, args[2]):
-                if tile.local:
-                    targets.append(builder.add(base, builder.shl(place, ir.Constant(I32, 2))))
-                else:
-                    targets.append(builder.gep(base, [builder.sext(place, I64)]))
+                targets = [builder.gep(base, [p.long]) for p in places]
 
             def four_of(n, e):
                 return load(builder, "ld.shared", beyond(builder, terms, n * tile.row + e), 4)
 
             def hand_out(n, r, value):
                 to = beyond(builder, targets[r], n * tile.units)
-                if (r + 1) * tile.across <= tile.H:
-                    store(builder, code, to, [value])
-                    return
-                unit = builder.add(k, number(r * tile.across))
-                with builder.if_then(builder.icmp_signed("<", unit, number(tile.H))):
+                whole = (r + 1) * tile.across <= tile.H
+                with only(builder, None if whole else k + r * tile.across < tile.H):
                     store(builder, code, to, [value])
 
             for n in range(tile.rows):
@@ -155,70 +168,18 @@ def send_shares(tile):
                     hand_out(n, r, value)
             return context.get_dummy_value()
 
-        return types.void(x, now, places, k, s, i, W, aside), generate
+        return types.void(x, i, s, W, at), generate
 
     return send
 
 
 @cache
 def make_back(gpu, tile, base):
-    """place, begin, put, send, receive, total of a product back; shared memory from s[base]."""
-    cuda, hold = gpu.cuda, gpu.hold
-    units, columns, across, terms, row = (
-        *(tile.units, tile.columns, tile.across, tile.terms, tile.row),
-    )
-    of_slice, slices = tile.of_slice, tile.slices
-    received, aside = base + tile.received, base + tile.scratch
-    parcel, sources, blocks, fours = tile.parcel, tile.sources, tile.blocks, tile.parcel // 4
-    LOCAL, WHOLE, last = tile.local, slices == 1, max(0, tile.H - units)
-    weights, places, send_ = load_weights(tile), find_places(tile), send_shares(tile)
-    put_ = put_floats(columns)
-    receive, total = make_receiving(gpu, tile, received, parcel)
+    """place, begin, put, send, receive, total of a product back; shared memory from s[base].
 
-    @gpu.device
-    def place(block, group, row_, unit):
-        """What the functions below need of a thread and of its unit and row."""
-        thread = cuda.threadIdx.x
-        slice_ = min(thread // across, slices - 1)
-        k = thread - thread // across * across
-        if LOCAL:
-            first = received + slice_ * parcel
-        else:
-            first = (group * blocks * sources + block * slices + slice_) * parcel
-        adder = thread // fours
-        four = 4 * (thread - adder * fours)
-        fetched = ((group * blocks + block) * sources + adder) * parcel + four
-        of_unit = unit // of_slice
-        own = row_ * row + of_unit * terms + (unit - of_unit * of_slice) * columns
-        if WHOLE:  # the last block begins earlier, and what it has twice stays 0
-            own += (block * units - min(block * units, last)) * columns
-        return (
-            hold(k),
-            hold(base + slice_ * terms),
-            hold(base + own),
-            hold(fetched),
-            places(k, first),
-        )
-
-    @gpu.device
-    def begin(Wh, block, s):
-        """The weights of this thread."""
-        thread = cuda.threadIdx.x
-        slice_ = min(thread // across, slices - 1)
-        k = thread - thread // across * across
-        j = block * units + slice_ * of_slice
-        if WHOLE:
-            j = min(j, last)
-        return weights(Wh, k, j, s, aside + 4 * thread)
-
-    @gpu.device
-    def put(s, at, values):
-        """dA of the thread's unit and row, to be multiplied."""
-        put_(s, at[2], values)
-
-    @gpu.device
-    def send(x, i, s, W, at):
-        """Multiplies what was put, and hands it out from x[i] on."""
-        send_(x, i, at[4], at[0], s, at[1], W, aside + 4 * cuda.threadIdx.x)
-
-    return place, begin, put, send, receive, total
+    put(s, at, values): dA of the thread's unit and row, to be multiplied.
+    """
+    aside, received = base + tile.scratch, base + tile.received
+    begin, send = load_weights(tile, aside), send_shares(tile, aside)
+    receive, total = make_receiving(gpu, tile, received, tile.parcel)
+    return find_places(tile, base), begin, put_floats(tile.columns), send, receive, total

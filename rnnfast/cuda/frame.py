@@ -26,9 +26,12 @@ from functools import cache
 import numpy as np
 
 from rnnfast.cuda import ffma, ffma_back, mma, mma_back
+from rnnfast.cuda.numba_cuda import cgutils, intrinsic, types
+from rnnfast.cuda.ptx import ZERO, beyond, only
+from rnnfast.cuda.straight import floats
 from rnnfast.cuda.tiles import FfmaBack, FfmaForward
 from rnnfast.cuda.tiles_mma import MmaBack, MmaForward
-from rnnfast.cuda.tuples import columns, put_columns
+from rnnfast.cuda.whole import block_of, shared_element, thread_of, wholes
 
 COUNTER = 32  # ints between counters: a cache line each
 PATIENCE = 1 << 25  # looks at a counter before a kernel gives up: some ten seconds
@@ -93,58 +96,80 @@ def make_own_steps(gpu, ragged, rows):
 def make_common(gpu, cell, ragged, plan):
     """What both kernels of a plan are made of, for a block and each of its threads.
 
-    signal, wait, own_steps, who, clear; keep_constants, constants_again: of a unit; remember,
+    signal, wait, own_steps, who; keep_constants, constants_again: of a unit; remember,
     recall: the states of a pass.
     """
     return (
         *make_meeting(gpu, not plan.local),
         make_own_steps(gpu, ragged, plan.rows * plan.passes),
-        make_who(gpu, plan),
-        make_clear(gpu, plan),
-        *make_memory(gpu, plan, plan.constants, cell.constants),
-        *make_memory(gpu, plan, plan.memory, len(cell.states)),
+        make_who(plan),
+        *make_memory(plan, plan.constants, cell.constants),
+        *make_memory(plan, plan.memory, len(cell.states)),
     )
 
 
-def make_memory(gpu, plan, start, count):
+def make_memory(plan, start, count):
     """remember(s, r, values), recall(s, r): `count` numbers of a thread for pass r."""
-    cuda, threads = gpu.cuda, plan.threads
-    put_, get = put_columns(count, threads), columns(count, threads)
+    threads = plan.threads
 
-    @gpu.device
-    def remember(s, r, values):
-        put_(s, start + r * count * threads + cuda.threadIdx.x, values)
+    def find(context, builder, signature, args):
+        (r,) = wholes(context, builder, signature, args, 1)
+        i = thread_of(builder) + (start + r * (count * threads))
+        return shared_element(context, builder, signature, args, i)
 
-    @gpu.device
-    def recall(s, r):
-        return get(s, start + r * count * threads + cuda.threadIdx.x)
+    @intrinsic
+    def remember(typing_context, s, r, values):
+        def generate(context, builder, signature, args):
+            first = find(context, builder, signature, args)
+            for k, value in enumerate(cgutils.unpack_tuple(builder, args[2])):
+                builder.store(value, beyond(builder, first, k * threads))
+            return context.get_dummy_value()
+
+        return types.void(s, r, floats(count)), generate
+
+    @intrinsic
+    def recall(typing_context, s, r):
+        def generate(context, builder, signature, args):
+            first = find(context, builder, signature, args)
+            found = [builder.load(beyond(builder, first, k * threads)) for k in range(count)]
+            return cgutils.pack_array(builder, found)
+
+        return floats(count)(s, r), generate
 
     return remember, recall
 
 
-def make_who(gpu, plan):
+def make_who(plan):
     """who(): a thread's block of the group, group, row, unit of the block, j of H; n of pass 0."""
-    cuda, blocks, units = gpu.cuda, plan.blocks, plan.units
-    samples = plan.rows * plan.passes
+    blocks, units, samples = plan.blocks, plan.units, plan.rows * plan.passes
 
-    @gpu.device
-    def who():
-        block = cuda.blockIdx.x % blocks
-        group = cuda.blockIdx.x // blocks
-        row = cuda.threadIdx.x // units
-        u = cuda.threadIdx.x % units
-        return block, group, row, u, block * units + u, group * samples + row
+    @intrinsic
+    def who(typing_context):
+        def generate(context, builder, signature, args):
+            thread, grid = thread_of(builder), block_of(builder)
+            block, group = grid % blocks, grid // blocks
+            row, u = thread // units, thread % units
+            found = block, group, row, u, block * units + u, group * samples + row
+            return cgutils.pack_array(builder, [x.long for x in found])
+
+        return types.UniTuple(types.int64, 6)(), generate
 
     return who
 
 
-def make_clear(gpu, plan):
-    """clear(s, start, count): zeros, by all threads."""
-    cuda, zero, threads = gpu.cuda, gpu.zero, plan.threads
+def make_clear(threads, start, count):
+    """clear(s): zeros from s[start] on, by all threads."""
 
-    @gpu.device
-    def clear(s, start, count):
-        for e in range(cuda.threadIdx.x, count, threads):
-            s[start + e] = zero
+    @intrinsic
+    def clear(typing_context, s):
+        def generate(context, builder, signature, args):
+            thread = thread_of(builder)
+            first = shared_element(context, builder, signature, args, thread + start)
+            for k in range(0, count, threads):
+                with only(builder, None if k + threads <= count else thread < count - k):
+                    builder.store(ZERO, beyond(builder, first, k))
+            return context.get_dummy_value()
+
+        return types.void(s), generate
 
     return clear

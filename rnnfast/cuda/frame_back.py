@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 
 from rnnfast.cuda.cells import equations_back
-from rnnfast.cuda.frame import COUNTER, make_common, make_product
+from rnnfast.cuda.frame import COUNTER, make_clear, make_common, make_product
 from rnnfast.cuda.tuples import add_first, columns, constants, put, put_columns, take
 
 
@@ -16,15 +16,17 @@ def make_frame_back(gpu, cell, masked, ragged, plan):
     H, G, ROWS, PASSES = plan.H, cell.gates, plan.rows, plan.passes
     BLOCKS, LOCAL, TWO, MANY = plan.blocks, plan.local, len(plan.tiles) > 1, PASSES > 1
     SEPARATE = cell.separate
-    signal, wait, own_steps, who, clear, *memory = make_common(gpu, cell, ragged, plan)
+    signal, wait, own_steps, who, *memory = make_common(gpu, cell, ragged, plan)
     keep_constants, constants_again, remember, recall = memory
     first_back, step_back = equations_back(gpu, cell, "float32")
     SIZE = plan.tiles[-1].exchanged
     TERMS = plan.tiles[-1].scratch if LOCAL else plan.tiles[-1].received
     place, begin, put_terms, send, receive, total = make_product(gpu, plan.tiles[-1], 0)
-    BASE = TERMS2 = place2 = begin2 = put_terms2 = send2 = receive2 = total2 = None
+    clear = make_clear(plan.threads, 0, TERMS)  # what nobody has written is 0
+    BASE = clear2 = place2 = begin2 = put_terms2 = send2 = receive2 = total2 = None
     if TWO:
-        BASE, TERMS2 = plan.tiles[-1].shared, plan.tiles[0].received
+        BASE = plan.tiles[-1].shared
+        clear2 = make_clear(plan.threads, BASE, plan.tiles[0].received)
         place2, begin2, put_terms2, send2, receive2, total2 = make_product(gpu, plan.tiles[0], BASE)
     SLOTS = 1 if TWO else 2
     constants_of, gates_of = constants(cell.biases, cell.peepholes, H), columns(G, H)
@@ -41,11 +43,11 @@ def make_frame_back(gpu, cell, masked, ragged, plan):
         keep_constants(s, 0, constants_of(b, Wp, min(j, H - 1)))
         W = begin(Wh, block, s)
         own = place(block, group * PASSES, row, u)
-        clear(s, 0, TERMS)  # what nobody has written is 0
+        clear(s)
         if TWO:
             W2 = begin2(Wh, block, s)
             own2 = place2(block, group, row, u)
-            clear(s, BASE, TERMS2)
+            clear2(s)
         for r in range(PASSES):
             n = n0 + r * ROWS
             if mine & (n < N):
@@ -80,7 +82,8 @@ def make_frame_back(gpu, cell, masked, ragged, plan):
                 if LOCAL or k > 0:  # dh comes from the step before
                     if r == 0:
                         wait(counters, counter, goal)
-                    receive(x, now + r * SIZE, s, own)
+                    if not LOCAL:
+                        receive(x, now + r * SIZE, s, own)
                 if live:
                     if MANY:
                         dstates = recall(s, r)
@@ -102,7 +105,8 @@ def make_frame_back(gpu, cell, masked, ragged, plan):
                     signal(counters, counter)
                     goal = np.int32(goal + BLOCKS)
                     wait(counters, counter, goal)
-                    receive2(x2, 0, s, own2)
+                    if not LOCAL:
+                        receive2(x2, 0, s, own2)
                     if live:
                         through = total2(s, own2)
                         if masked:
@@ -141,7 +145,8 @@ def make_frame_back(gpu, cell, masked, ragged, plan):
                     wait(counters, counter, goal)
                 else:
                     cuda.syncthreads()
-                receive(x, now + r * SIZE, s, own)
+                if not LOCAL:
+                    receive(x, now + r * SIZE, s, own)
             if mine & (n < N):
                 if MANY:
                     dstates = recall(s, r)

@@ -5,23 +5,33 @@ from functools import cache
 import numpy as np
 
 from rnnfast.cuda.cells import equations
-from rnnfast.cuda.frame import COUNTER, make_common, make_product
+from rnnfast.cuda.frame import COUNTER, make_clear, make_common, make_product
+from rnnfast.cuda.numba_cuda import intrinsic, types
+from rnnfast.cuda.ptx import address, store
 from rnnfast.cuda.tuples import columns, constants, put, put_columns, take
+from rnnfast.cuda.whole import shared_element, wholes
 
 
-def make_publish(gpu, tile, base):
+def make_publish(tile, base):
     """publish(x, i, s, row, j, value): h of a row and a unit, for all blocks at x[i:].
 
     In a local tile at s[base:].
     """
-    publish_, LOCAL, apart = gpu.publish, tile.local, tile.row
 
-    @gpu.device
-    def publish(x, i, s, row, j, value):
-        if LOCAL:
-            s[base + row * apart + j] = value
-        else:
-            publish_(x, i + row * apart + j, value)
+    @intrinsic
+    def publish(typing_context, x, i, s, row, j, value):
+        def generate(context, builder, signature, args):
+            row, j = wholes(context, builder, signature, args, 3, 4)
+            at = row * tile.row + j
+            if tile.local:
+                to = shared_element(context, builder, signature, args, at + base, 2)
+                builder.store(args[5], to)
+            else:
+                to = address(context, builder, signature, args, 0)
+                store(builder, "st.global.cg", builder.gep(to, [at.long]), [args[5]])
+            return context.get_dummy_value()
+
+        return types.void(x, i, s, row, j, types.float32), generate
 
     return publish
 
@@ -33,16 +43,18 @@ def make_frame_forward(gpu, cell, masked, ragged, plan):
     H, G, ROWS, PASSES = plan.H, cell.gates, plan.rows, plan.passes
     BLOCKS, LOCAL, TWO, MANY = plan.blocks, plan.local, len(plan.tiles) > 1, PASSES > 1
     BETWEEN = MANY and plan.tf32  # passes of tensor cores have no other barrier between
-    signal, wait, own_steps, who, clear, *memory = make_common(gpu, cell, ragged, plan)
+    signal, wait, own_steps, who, *memory = make_common(gpu, cell, ragged, plan)
     keep_constants, constants_again, remember, recall = memory
     first, step = equations(gpu, cell, "float32")
     place, begin, run, total, seen = make_product(gpu, plan.tiles[0], 0)
-    publish, SIZE = make_publish(gpu, plan.tiles[0], 0), plan.tiles[0].exchanged
-    BASE = SIZE2 = place2 = begin2 = run2 = total2 = publish2 = None
+    publish, SIZE = make_publish(plan.tiles[0], 0), plan.tiles[0].exchanged
+    clear = make_clear(plan.threads, 0, SIZE)
+    BASE = SIZE2 = place2 = begin2 = run2 = total2 = publish2 = clear2 = None
     if TWO:
         BASE, SIZE2 = plan.tiles[0].shared, plan.tiles[1].exchanged
         place2, begin2, run2, total2, _ = make_product(gpu, plan.tiles[1], BASE)
-        publish2 = make_publish(gpu, plan.tiles[1], BASE)
+        publish2 = make_publish(plan.tiles[1], BASE)
+        clear2 = make_clear(plan.threads, BASE, SIZE2)
     # Blocks that meet twice a step overwrite nothing that is still read
     SLOTS = 1 if TWO else 2
     constants_of, gates_of = constants(cell.biases, cell.peepholes, H), columns(G, H)
@@ -61,9 +73,9 @@ def make_frame_forward(gpu, cell, masked, ragged, plan):
             W2 = begin2(Wh, block, s)
             own2 = place2(row, u)
         if LOCAL:  # the padding of h
-            clear(s, 0, SIZE)
+            clear(s)
             if TWO:
-                clear(s, BASE, SIZE2)
+                clear2(s)
             cuda.syncthreads()
         now = group * PASSES * SIZE
         then = now + (SLOTS - 1) * (cuda.gridDim.x // BLOCKS) * PASSES * SIZE

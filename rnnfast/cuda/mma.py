@@ -15,34 +15,38 @@ from rnnfast.cuda.ptx import (
     address,
     beyond,
     forget,
-    integer,
     least,
     load,
     load_weight,
     mma,
     number,
     rounded,
-    shared_address,
     store,
 )
 from rnnfast.cuda.straight import floats, gather_sums, set_aside, weights_of
 from rnnfast.cuda.tiles import WARP
+from rnnfast.cuda.whole import held, held_of, own_aside, shared_place, thread_of, wholes
 
 OUT = ((0, 0), (1, 0), (0, 8), (1, 8))  # column and row, after 2 j and g, of what mma gives a lane
 
 
-def load_fragments(tile, rows, columns, most):
-    """fragments(Wh, k, j, s, i): for each of `rows` and of `columns`, Wh[k + row, column], rounded.
+def load_fragments(tile, rows, columns, first_of, most, start):
+    """begin(Wh, block, s): a thread's Wh[k + row, column] of `rows` and `columns`, rounded.
 
-    columns: (gate, unit after j); most: the largest k of a thread. 0 beyond H rows, the last unit
-    in the place of what lies beyond. What is set aside lies from s[i] on.
+    first_of(thread): k, and the first unit of the thread in its block; most: the largest k.
+    columns: (gate, unit after that). 0 beyond H rows, the last unit in the place of what lies
+    beyond. What is set aside lies from s[start] on.
     """
     H, G = tile.H, tile.G
 
     @intrinsic
-    def fragments(typing_context, Wh, k, j, s, i):
+    def begin(typing_context, Wh, block, s):
         def generate(context, builder, signature, args):
-            k, j = (integer(context, builder, signature, args, i) for i in (1, 2))
+            (block,), (k, j) = (
+                wholes(context, builder, signature, args, 1),
+                first_of(thread_of(builder)),
+            )
+            k, j = k.long, (block * tile.units + j).long
             first = builder.gep(args[0], [builder.mul(k, number(G * H))])
             units = {}
             for after in sorted({after for _, after in columns}):
@@ -60,23 +64,23 @@ def load_fragments(tile, rows, columns, most):
                         w = w if there is None else builder.select(there, w, ZERO)
                         yield rounded(builder, w)
 
-            others = shared_address(context, builder, signature, args, 3)
+            others = own_aside(context, builder, signature, args, start, 2)
             return set_aside(builder, tile, others, numbers())
 
-        return types.UniTuple(types.int32, tile.weights)(Wh, k, j, s, i), generate
+        return types.UniTuple(types.int32, tile.weights)(Wh, block, s), generate
 
-    return fragments
+    return begin
 
 
-def multiply_rows(tile):
-    """multiply(x, i, at, W, s, aside): D[tile][eight of samples][4] of terms from x[i + at] on."""
+def multiply_rows(tile, aside):
+    """multiply(x, i, s, W, at): D[tile][eight of samples][4] of terms from x[i + at[0]] on."""
 
     @intrinsic
-    def multiply(typing_context, x, i, at, W, s, aside):
+    def multiply(typing_context, x, i, s, W, at):
         def generate(context, builder, signature, args):
             base = address(context, builder, signature, args, 0)
-            first = builder.gep(base, [integer(context, builder, signature, args, 2)])
-            others = shared_address(context, builder, signature, args, 4)
+            first = builder.gep(base, [held_of(builder, args[4], 0).long])
+            others = own_aside(context, builder, signature, args, aside, 2)
             some = weights_of(builder, tile, args[3], others)
             tiles, eights = tile.tiles, tile.eights
             D = [[ZERO] * 4 for _ in range(tiles * eights)]
@@ -99,18 +103,18 @@ def multiply_rows(tile):
                             D[of] = mma(builder, a, x[2 * k : 2 * k + 2], D[of])
             return cgutils.pack_array(builder, [v for d in D for v in d])
 
-        return floats(4 * tile.tiles * tile.eights)(x, i, at, W, s, aside), generate
+        return floats(4 * tile.tiles * tile.eights)(x, i, s, W, at), generate
 
     return multiply
 
 
 def spread_sums(tile):
-    """spread(s, i, D): each sum to its sample's row and its column."""
+    """spread(s, at, D): each sum to its sample's row and its column, from s[at[1]] on."""
 
     @intrinsic
-    def spread(typing_context, s, i, D):
+    def spread(typing_context, s, at, D):
         def generate(context, builder, signature, args):
-            first = shared_address(context, builder, signature, args, 0)
+            first = shared_place(context, builder, signature, args, held_of(builder, args[1], 1))
             D = iter(cgutils.unpack_tuple(builder, args[2]))
             for m in range(tile.tiles):
                 for eight in range(tile.eights):
@@ -119,60 +123,67 @@ def spread_sums(tile):
                         store(builder, "st.shared", beyond(builder, first, at), [next(D)])
             return context.get_dummy_value()
 
-        return types.void(s, i, D), generate
+        return types.void(s, at, D), generate
 
     return spread
 
 
+def find_places(tile, base):
+    """place(row, unit): where the thread's terms lie in x, its sums in s; those of row and unit."""
+
+    @intrinsic
+    def place(typing_context, row, unit):
+        def generate(context, builder, signature, args):
+            row, unit = wholes(context, builder, signature, args, 0, 1)
+            warp, g, j = lane_of(thread_of(builder))
+            n = row.limited(tile.rows - 1)
+            return held(
+                builder,
+                g * tile.row + warp * 32 + j * 4,
+                warp * tile.sums + j * tile.pair + g + base,
+                n // 2 * tile.pair + n % 2 * tile.second + unit + base,
+            )
+
+        return types.UniTuple(types.int32, 3)(row, unit), generate
+
+    return place
+
+
+def lane_of(thread):
+    """Its warp, and g and j of the lane, which is 4 g + j."""
+    return thread // WARP, thread % WARP // 4, thread % 4
+
+
+def first_of(thread):
+    """The first term and unit of a thread."""
+    warp, g, j = lane_of(thread)
+    return warp * 32 + j * 4, g
+
+
 @cache
 def make_forward(gpu, tile, base):
-    """place, begin, run, total, seen of a forward product; its shared memory begins at s[base]."""
-    cuda, hold, to_tf32 = gpu.cuda, gpu.hold, gpu.to_tf32
-    row, sums, pair, second, rows = tile.row, tile.sums, tile.pair, tile.second, tile.rows
-    units, aside = tile.units, base + tile.scratch
+    """place, begin, run, total, seen of a forward product; its shared memory begins at s[base].
+
+    run(x, i, s, W, at): partial sums for h of the group's rows, from x[i] on; the block meets.
+    total(s, at): the sums of a unit and a row, gate by gate.
+    """
+    cuda, aside = gpu.cuda, base + tile.scratch
     of_lane = [16 * (k // 2) + 2 * (k % 2) + half for k in range(4) for half in (0, 1)]
     of_rows = [32 * tile.warps * group + term for group in range(tile.groups) for term in of_lane]
     of_columns = [
         (gate, 16 * part + after)
         for gate in tile.gates
-        for part in range(units // 16)
+        for part in range(tile.units // 16)
         for after in (0, 8)
     ]
     most = 32 * (tile.warps - 1) + 12  # the largest first term of a thread
-    weights = load_fragments(tile, of_rows, of_columns, most)
-    multiply, spread = multiply_rows(tile), spread_sums(tile)
-    gather = gather_sums(tile.warps, sums, tile.columns, units)
-
-    @gpu.device
-    def place(row_, unit):
-        """Where the thread's terms lie in x, its sums in s, and those of its unit and row."""
-        thread = cuda.threadIdx.x
-        warp = thread // WARP
-        g = thread % WARP // 4
-        j = thread % 4
-        n = min(row_, rows - 1)
-        return (
-            hold(g * row + 32 * warp + 4 * j),
-            hold(base + warp * sums + j * pair + g),
-            hold(base + n // 2 * pair + n % 2 * second + unit),
-        )
-
-    @gpu.device
-    def begin(Wh, block, s):
-        """The weights of this thread."""
-        thread = cuda.threadIdx.x
-        k = thread // WARP * 32 + 4 * (thread % 4)
-        return weights(Wh, k, block * units + thread % WARP // 4, s, aside + 4 * thread)
+    begin = load_fragments(tile, of_rows, of_columns, first_of, most, aside)
+    multiply, spread = multiply_rows(tile, aside), spread_sums(tile)
 
     @gpu.device
     def run(x, i, s, W, at):
-        """Partial sums for h of the group's rows, from x[i] on; the block meets."""
-        spread(s, at[1], multiply(x, i, at[0], W, s, aside + 4 * cuda.threadIdx.x))
+        spread(s, at, multiply(x, i, s, W, at))
         cuda.syncthreads()
 
-    @gpu.device
-    def total(s, at):
-        """The sums of a unit and a row, gate by gate."""
-        return gather(s, at[2])
-
-    return place, begin, run, total, to_tf32
+    total = gather_sums(tile.warps, tile.sums, tile.columns, tile.units)
+    return find_places(tile, base), begin, run, total, gpu.to_tf32

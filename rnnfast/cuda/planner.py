@@ -22,6 +22,7 @@ MOST_SHARED = 58_112  # floats of shared memory of a block on the GPUs that have
 MOST_ROWS = 32  # of a product: sums of so many rows lie in registers
 SPARE, SPARE_TF32, SPARE_AGAIN = 40, 28, 20  # in float32, on tensor cores, of a second product
 LOCAL_UNITS = 256
+CROWDED = 232  # registers by the model with which a forward product was seen to spill
 SIZES = (64, 128, 256, 384, 512, 1024)  # threads of a block
 
 
@@ -132,9 +133,11 @@ def candidates(gpu, cell, forward, N, H, precision):
     for plans in kinds:
         plans = list(plans)
         fitting = [plan for plan in plans if plan.fits(gpu)]
-        if not fitting:  # in registers alone
-            fitting = [plan for plan in map(_with_weights_aside, plans) if plan.fits(gpu)]
-        for plan in fitting:
+        if not fitting or (len(cell.products) > 1 and not forward):
+            # None in registers alone; or two exchanges a step, which fewer, larger blocks shorten
+            aside = map(_with_weights_aside, plans)
+            fitting += [plan for plan in aside if plan.fits(gpu) and plan not in fitting]
+        for plan in (_eased(plan, gpu) for plan in fitting):
             us = cost.of_frame(cell, plan, N, gpu.multiprocessors).us
             found.append(replace(plan, us=us))
     return found
@@ -148,6 +151,16 @@ def _with_weights_aside(plan):
             break
         more = replace(tile, aside=tile.aside + 1)
         plan = replace(plan, tiles=tuple(more if t is tile else t for t in plan.tiles))
+    return plan
+
+
+def _eased(plan, gpu):
+    """With a round of weights in shared memory where masks and lengths find no register left."""
+    tile = plan.tiles[0]
+    alone = len(plan.tiles) == 1 and isinstance(tile, FfmaForward) and not tile.aside
+    if alone and plan.registers > CROWDED and tile.weights > tile.round:
+        eased = replace(plan, tiles=(replace(tile, aside=1),))
+        return eased if eased.fits(gpu) else plan
     return plan
 
 

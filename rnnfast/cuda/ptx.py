@@ -16,6 +16,8 @@ where `p` is a pointer to global memory and `i` the index of an element.
 PTX ISA: https://docs.nvidia.com/cuda/parallel-thread-execution/ (mma.m16n8k8, memory consistency).
 """
 
+import contextlib
+
 from rnnfast.cuda.numba_cuda import intrinsic, ir, types
 
 F32, I32, I64, VOID = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.VoidType()
@@ -117,6 +119,11 @@ def mma(builder, a, b, c):
 
 def least(builder, a, b):
     return builder.select(builder.icmp_signed("<", a, b), a, b)
+
+
+def only(builder, there):
+    """A context whose instructions run where the bit `there` is set; always where it is None."""
+    return contextlib.nullcontext() if there is None else builder.if_then(there)
 
 
 def add_up(builder, terms):

@@ -6,6 +6,7 @@ so that a test can put a GPU in software in its place.
 """
 
 import contextlib
+import gc
 import itertools
 import math
 import re
@@ -38,6 +39,18 @@ def flat_letters(signature):
 def flat_arguments(args):
     """The arguments of a kernel one by one, those of its tuples too."""
     return [x for arg in args for x in (arg if isinstance(arg, tuple) else (arg,))]
+
+
+@contextlib.contextmanager
+def no_collections():
+    """Else Python looks through all objects of the process, several times for a kernel."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Compiler:
@@ -92,7 +105,8 @@ class Compiler:
     def link(self, function, signature, threads, kind, **options):
         """What nvJitLink makes of a kernel, "cubin" or "ptx", and its log."""
         numba, cc = self._numba, self.compute_capability
-        with self._device_of_the_compiler():
+        with self._device_of_the_compiler(), no_collections():
+            numba.remember_operators()
             library, _ = numba.compile_function(
                 function,
                 self.types(signature),
@@ -137,21 +151,18 @@ class Compiler:
 
     # What a runtime's own arrays may do faster
 
-    def over_rows(self, a, b, out):
-        """a^T b into out, (N, T, K) being N*T rows."""
-        rows = (x.reshape(-1, x.shape[-1]) for x in (a, b))
-        return self.matmul(next(rows).T, next(rows), out=out)
-
     def bind(self, a, b, out, over_rows=False, turned=False, columns=None):
         """multiply(a, b, out) for contiguous arrays that lie as these.
 
         over_rows: a^T b. turned: a b^T. columns: of b and out these alone.
         """
-        product = self.over_rows if over_rows else self.matmul
         part = ..., columns or slice(None)
 
         def multiply(a, b, out):
-            product(a, (b.T if turned else b)[part], out=out[part])
+            if over_rows:
+                a, b = (x.reshape(-1, x.shape[-1]) for x in (a, b))
+                a = a.T
+            self.matmul(a, (b.T if turned else b)[part], out=out[part])
 
         return multiply
 
@@ -235,9 +246,6 @@ class Gpu(Compiler):
     def matmul(self, a, b, out=None):
         """a b by cuBLAS; in TF32 where set_float32_matmul_precision says so."""
         return self._products(a, b, out, get_float32_matmul_precision() == "high")
-
-    def over_rows(self, a, b, out):
-        return self._products.over_rows(a, b, out, get_float32_matmul_precision() == "high")
 
     def bind(self, a, b, out, over_rows=False, turned=False, columns=None):
         low = get_float32_matmul_precision() == "high"

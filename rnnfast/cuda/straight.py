@@ -13,12 +13,11 @@ from rnnfast.cuda.ptx import (
     add_up,
     address,
     beyond,
-    integer,
     load,
-    number,
-    shared_address,
+    only,
     store,
 )
+from rnnfast.cuda.whole import held_of, shared_place, thread_of
 
 AT_ONCE = 32  # numbers that a thread loads before it adds them up
 
@@ -76,68 +75,80 @@ def weights_of(builder, tile, W, first):
     return some
 
 
-def gather_sums(count, step, width, apart=1):
-    """total(s, i): `width` sums, `apart` floats apart, each of s[i], s[i + step], ... `count`."""
+def gathered(builder, first, count, step, width, apart=1):
+    """`width` sums, `apart` floats apart, each of `count` floats in shared memory, `step` apart."""
     places = widths(step, width) if apart == 1 else [(c * apart, 1) for c in range(width)]
 
+    def part(k):
+        at = [(beyond(builder, first, k * step + c), w) for c, w in places]
+        return [v for p, w in at for v in load(builder, "ld.shared", p, w)]
+
+    return add_parts(builder, count, part)
+
+
+def gather_sums(*what):
+    """total(s, at): the sums of a unit and a row, gate by gate; `gathered` from s[at[2]] on."""
+    width = what[2]
+
     @intrinsic
-    def gather(typing_context, s, i):
+    def total(typing_context, s, at):
         def generate(context, builder, signature, args):
-            first = shared_address(context, builder, signature, args, 0)
+            first = shared_place(context, builder, signature, args, held_of(builder, args[1], 2))
+            return cgutils.pack_array(builder, gathered(builder, first, *what))
 
-            def part(k):
-                at = [(beyond(builder, first, k * step + c), w) for c, w in places]
-                return [v for p, w in at for v in load(builder, "ld.shared", p, w)]
+        return floats(width)(s, at), generate
 
-            return cgutils.pack_array(builder, add_parts(builder, count, part))
-
-        return floats(width)(s, i), generate
-
-    return gather
+    return total
 
 
 def put_floats(width):
-    """put(s, i, values): floats side by side."""
+    """put(s, at, values): floats side by side, from s[at[2]] on."""
 
     @intrinsic
-    def put(typing_context, s, i, values):
+    def put(typing_context, s, at, values):
         def generate(context, builder, signature, args):
-            first = shared_address(context, builder, signature, args, 0)
+            first = shared_place(context, builder, signature, args, held_of(builder, args[1], 2))
             found = cgutils.unpack_tuple(builder, args[2])
             for k, w in widths(width, width):
                 store(builder, "st.shared", beyond(builder, first, k), found[k : k + w])
             return context.get_dummy_value()
 
-        return types.void(s, i, values), generate
+        return types.void(s, at, values), generate
 
     return put
 
 
-def fetch_shares(tile, apart):
-    """fetch(x, i, at, thread): the sum of the fours at x[i + at], and `adders * apart` on, ..."""
+def fetch_shares(tile, received, apart):
+    """fetch(x, i, s, at): what came from x[i + at[3]] on, summed up, to s[received:].
+
+    The first threads of a block fetch a four each of every `adders` sources, `apart` apart.
+    """
     adders, fetches, sources = tile.adders, tile.fetches, tile.sources
+    adding = adders * (tile.parcel // 4)
 
     @intrinsic
-    def fetch(typing_context, x, i, at, thread):
+    def fetch(typing_context, x, i, s, at):
         def generate(context, builder, signature, args):
+            thread = thread_of(builder)
             base = address(context, builder, signature, args, 0)
-            first = builder.gep(base, [integer(context, builder, signature, args, 2)])
-            thread = integer(context, builder, signature, args, 3)
-            found = []
-            for k in range(fetches):
-                p, there = beyond(builder, first, k * adders * apart), None
-                if (k + 1) * adders > sources:
-                    last = number((sources - k * adders) * (tile.parcel // 4))
-                    there = builder.icmp_signed("<", thread, last)
-                    p = builder.select(there, p, first)
-                four = load(builder, "ld.global.cg", p, 4)
-                if there is not None:
-                    four = [builder.select(there, v, ZERO) for v in four]
-                found.append(four)
-            sums = [add_up(builder, list(terms)) for terms in zip(*found, strict=True)]
-            return cgutils.pack_array(builder, sums)
+            first = builder.gep(base, [held_of(builder, args[3], 3).long])
+            with only(builder, thread < adding):
+                found = []
+                for k in range(fetches):
+                    p, there = beyond(builder, first, k * adders * apart), None
+                    if (k + 1) * adders > sources:
+                        there = thread < (sources - k * adders) * (tile.parcel // 4)
+                        p = builder.select(there, p, first)
+                    four = load(builder, "ld.global.cg", p, 4)
+                    if there is not None:
+                        four = [builder.select(there, v, ZERO) for v in four]
+                    found.append(four)
+                sums = [add_up(builder, list(terms)) for terms in zip(*found, strict=True)]
+                to = shared_place(context, builder, signature, args, thread * 4 + received, 2)
+                store(builder, "st.shared", to, sums)
+            return context.get_dummy_value()
 
-        return floats(4)(x, i, at, thread), generate
+        return types.void(x, i, s, at), generate
 
     return fetch
 
@@ -148,23 +159,24 @@ def make_receiving(gpu, tile, received, apart):
     What came from the sources, `apart` floats apart from x[i] on, is added up from s[received] on,
     where in a local tile it lies already. at[3]: where the thread's first four begins.
     """
-    cuda, LOCAL = gpu.cuda, tile.local
-    ADDING = tile.adders * (tile.parcel // 4)
-    fetch, put_four = fetch_shares(tile, apart), put_floats(4)
-    gather = gather_sums(tile.sources if LOCAL else tile.adders, tile.parcel, 1)
+    cuda, fetch = gpu.cuda, fetch_shares(tile, received, apart)
+    count = tile.sources if tile.local else tile.adders
 
     @gpu.device
     def receive(x, i, s, at):
         """What came, to shared memory; the block meets."""
-        if not LOCAL:
-            thread = cuda.threadIdx.x
-            if thread < ADDING:
-                put_four(s, received + 4 * thread, fetch(x, i, at[3], thread))
-            cuda.syncthreads()
+        fetch(x, i, s, at)
+        cuda.syncthreads()
 
-    @gpu.device
-    def total(s, at):
+    @intrinsic
+    def total(typing_context, s, at):
         """What the thread's unit and row get from all sources."""
-        return gather(s, received + cuda.threadIdx.x)[0]
+
+        def generate(context, builder, signature, args):
+            own = thread_of(builder) + received
+            first = shared_place(context, builder, signature, args, own)
+            return gathered(builder, first, count, tile.parcel, 1)[0]
+
+        return types.float32(s, at), generate
 
     return receive, total

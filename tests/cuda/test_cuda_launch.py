@@ -397,39 +397,11 @@ def test_products_of_sequences(dtype):
             assert blas.copies == copies
 
 
-@pytest.mark.parametrize("dtype", ["f4", "f8"])
-def test_products_over_all_rows(dtype):
-    """What gradients are: a^T b, and sums, over samples and steps; of parts of columns, too."""
-    rng = np.random.default_rng(0)
-    a, whole = (rng.standard_normal(s).astype(dtype) for s in ((3, 4, 5), (3, 4, 6)))
-    out = np.full((5, 6), np.nan, dtype)
-    blas = Blas()
-    multiply = blas.products()
-    for part in (slice(0, 4), slice(4, 6)):
-        multiply.over_rows(Matrix(a), Matrix(whole[:, :, part]), Matrix(out[:, part]), False)
-    expected = np.einsum("ntk,ntm->km", a, whole)
-    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
-    turned = np.empty((6, 5), dtype).T
-    multiply.over_rows(Matrix(a), Matrix(whole), Matrix(turned), False)
-    np.testing.assert_allclose(turned, expected, rtol=1e-5, atol=1e-5)
-    matrices = np.asfortranarray(a[0]), whole[0]
-    multiply.over_rows(*map(Matrix, matrices), Matrix(out), False)
-    np.testing.assert_allclose(out, a[0].T @ whole[0], rtol=1e-5, atol=1e-5)
-    assert blas.copies == 0
-
-    blas.waited = []
-    for x in (whole, whole[:, :, 2:], whole[:2], whole[::2]):
-        total = np.empty(x.shape[2], dtype)
-        multiply.sum_of_rows(Matrix(x), Matrix(total))
-        np.testing.assert_allclose(total, x.sum(axis=(0, 1)), rtol=1e-5, atol=1e-5)
-    assert blas.waited == [16]  # ones are made once, for these rows and fewer
-    assert blas.copies == 1
-
-
 def test_sums_are_never_in_tf32():
     blas = Blas()
     x, total = Matrix(np.ones((2, 3, 2), "f4")), Matrix(np.empty(2, "f4"))
-    blas.products().sum_of_rows(x, total)
+    add_up, ones = blas.products().bind_sum(x, total)
+    add_up(ones, x, total)
     assert blas.computed == [68]
 
 

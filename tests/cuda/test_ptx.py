@@ -117,6 +117,18 @@ def test_divisions(kind):
     check(f"rem.{kind} {{}}, {{}};", k, [k] * 2, rest, [a, b])
 
 
+def test_prmt():
+    """Each half byte names one of the eight bytes of a and b; its highest bit asks for the sign."""
+
+    def expected(a, b, which=0xF104):
+        bytes_ = [(a, b)[k // 4] >> 8 * (k % 4) & 255 for k in range(8)]
+        names = [which >> 4 * k & 15 for k in range(4)]
+        found = [(bytes_[n & 7] >> 7) * 255 if n & 8 else bytes_[n] for n in names]
+        return sum(byte << 8 * k for k, byte in enumerate(found))
+
+    check("prmt.b32 {}, {}, 0xF104;", "u4", ["u4"] * 2, expected)
+
+
 def test_lop3():
     """Its table says which of the eight rows of a, b, c give a one."""
 

@@ -45,6 +45,15 @@ static inline u32 lop3(u32 a, u32 b, u32 c, u32 table) {
     return found;
 }
 
+static inline u32 permuted(u32 a, u32 b, u32 which) { /* prmt: a half byte names one of eight bytes, or its sign */
+    u32 found = 0;
+    for (int k = 0; k < 4; k++) {
+        u32 name = which >> 4 * k & 15, byte = ((u64)b << 32 | a) >> 8 * (name & 7) & 255;
+        found |= (name & 8 ? (byte & 128 ? 255 : 0) : byte) << 8 * k;
+    }
+    return found;
+}
+
 #define AS_IS(x) (x)
 #define FLOATS(OP, T, F, V) \
     OP(add##F##T, T, T, T, T, V(V(a) + V(b))) \
@@ -96,6 +105,7 @@ static inline u32 lop3(u32 a, u32 b, u32 c, u32 table) {
 
 #define WORDS(OP) \
     OP(lop3_u32, u32, u32, u32, u32, lop3(a, b, c, i->number)) \
+    OP(prmt_u32, u32, u32, u32, u32, permuted(a, b, c)) \
     OP(shf_l_wrap_u32, u32, u32, u32, u32, ((u64)b << 32 | a) << (c & 31) >> 32) \
     OP(shf_r_wrap_u32, u32, u32, u32, u32, ((u64)b << 32 | a) >> (c & 31)) \
     OP(pack_u64, u64, u32, u32, u32, (u64)b << 32 | a) \

@@ -1,0 +1,87 @@
+"""Rows of a table by ids, and their gradients."""
+
+import sys
+from functools import cache
+
+import numpy as np
+
+from rnnfast.cuda import what_runs
+from rnnfast.cuda.arguments import array
+from rnnfast.cuda.op_arguments import blocks_of, give, whole_numbers, writable, write
+from rnnfast.cuda.steps import THREADS
+
+
+@cache
+def gather(gpu, letter):
+    cuda, nan = gpu.cuda, np.dtype(letter).type(np.nan)
+
+    def embedding_gather_kernel(W, ids, out, M, V, D):
+        for e in range(
+            cuda.blockIdx.x * THREADS + cuda.threadIdx.x, M * D, cuda.gridDim.x * THREADS
+        ):
+            m = e // D
+            row = ids[m]
+            if row >= 0 and row < V:
+                out[e] = W[row * D + e - m * D]
+            else:
+                out[e] = nan
+
+    return gpu.kernel(embedding_gather_kernel, f"*{letter} *q *{letter} q q q", THREADS)
+
+
+@cache
+def scatter(gpu, letter):
+    cuda = gpu.cuda
+
+    def embedding_scatter_kernel(dout, ids, order, dW, M, V, D):
+        """ids in ascending order; the block of the first of equal ids adds up their rows."""
+        m = cuda.blockIdx.x
+        row = ids[m]
+        first = row >= 0 and row < V
+        if first and m > 0:
+            first = ids[m - 1] != row
+        if first:
+            for d in range(cuda.threadIdx.x, D, THREADS):
+                total = dout[order[m] * D + d]
+                i = m + 1
+                while i < M and ids[i] == row:
+                    total += dout[order[i] * D + d]
+                    i += 1
+                dW[row * D + d] = total
+
+    return gpu.kernel(embedding_scatter_kernel, f"*{letter} *q *q *{letter} q q q", THREADS)
+
+
+def embedding_forward(ids, W):
+    gpu = what_runs()
+    array("embedding: W", W, None, 2)
+    V, D = W.shape
+    own = whole_numbers("embedding: ids", ids, V)
+    if own.size * D > sys.maxsize // 16:
+        raise ValueError(f"embedding: {own.shape} ids of {D} numbers cannot be addressed")
+    out = gpu.xp.empty((*own.shape, D), W.dtype)
+    if out.size:
+        W2 = gpu.xp.ascontiguousarray(gpu.to_device(W))
+        kernel = gather(gpu, out.dtype.char)
+        kernel(blocks_of(out.size), W2, gpu.to_device(own), out, own.size, V, D)
+    return give(gpu, out, ids, W)
+
+
+def embedding_backward(dout, ids, dW):
+    gpu = what_runs()
+    array("embedding: dW", dW, None, 2)
+    V, D = dW.shape
+    own = whole_numbers("embedding: ids", ids, V)
+    array("embedding: dout", dout, dW.dtype, len(own.shape) + 1)
+    if dout.shape != (*own.shape, D):
+        raise ValueError(f"embedding: dout must be {(*own.shape, D)}, got {dout.shape}")
+    writable("embedding: dW", dW, dW.dtype, dW.shape)
+    xp = gpu.xp
+    grad = xp.zeros((V, D), dW.dtype)
+    if own.size and D:
+        flat = gpu.to_device(own).reshape(-1)
+        order = xp.argsort(flat, kind="stable")
+        rows = xp.ascontiguousarray(gpu.to_device(dout)).reshape(-1, D)
+        kernel = scatter(gpu, grad.dtype.char)
+        kernel(flat.size, rows, flat[order], order, grad, flat.size, V, D)
+    write(gpu, dW, grad)
