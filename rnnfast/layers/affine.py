@@ -48,7 +48,7 @@ class _Linear(Layer):
         TypeError, ValueError
             For a wrong argument.
         """
-        params: list[Any] = [*self._checked_params(), None]
+        params: tuple[Any, ...] = (*self._checked_params(), None)
         W, b = params[:2]
         D, M = W.shape
         given = checks.real(self._name, "x", x)
