@@ -1,10 +1,12 @@
 """Layers from sizes: `create` draws the initial weights of the book."""
 
+import fake_cuda
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
 import rnnfast
+from rnnfast import checks, kernels
 
 D, H = 5, 4
 GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
@@ -158,6 +160,19 @@ def test_device():
     with rnnfast.device("reference"):
         for name in ("TimeLSTM", "Affine", "Embedding"):
             assert create(name, D, H, device=None).device == "reference"
+
+
+@pytest.mark.parametrize("name", ["TimeLSTM", "TimeBiGRU", "Affine", "Embedding"])
+def test_the_weights_lie_on_the_gpu(name, monkeypatch):
+    """With the numbers of the CPU; "auto" chooses the GPU, too, where one is usable."""
+    expected = create(name, D, H, rng=3).params
+    if "cuda" not in kernels.devices():
+        fake_cuda.install(monkeypatch)
+    for device in ("cuda", "auto"):
+        params = create(name, D, H, rng=3, device=device).params
+        assert all(map(checks.is_cupy, params))
+        for got, wanted in zip(params, expected, strict=True):
+            assert_array_equal(got.get(), wanted)
 
 
 def test_it_learns():
