@@ -2,8 +2,8 @@
 
 A check takes `owner` (the layer's name, for the message) and `name` (the argument's). It raises
 before anything is written and allocates nothing: TypeError for the kind of an object or its dtype,
-ValueError for a shape or a value. Every message names the argument, what was expected and what
-came instead.
+ValueError for a shape or a value. Every message names the argument, the expectation and the value
+that came instead.
 
 `x: Any` means that a caller may pass any object and the check decides.
 """
@@ -62,9 +62,9 @@ def plain(owner: str, name: str, x: Any) -> Any:
 def adopt(owner: str, name: str, x: Any) -> Any:
     """x as an array to compute with: `plain`, or a CuPy array for another library's GPU array.
 
-    No memory is copied. CuPy's current stream waits for what the other library has queued on its
-    own stream. The CUDA array interface describes that stream only from version 3 on, so DLPack is
-    tried first.
+    No memory is copied. CuPy's current stream waits for the work that the other library has queued
+    on its own stream. The CUDA array interface describes that stream only from version 3 on, so
+    DLPack is tried first.
     """
     if is_array(x):
         return plain(owner, name, x)
@@ -206,7 +206,7 @@ def exactly(
 
 
 def fits(owner: str, what: str, *sizes: int) -> None:
-    """Check that the bytes of an array of these sizes (`what`, "(N, T, 4H)") can be counted."""
+    """Check that an array of these sizes (`what`, "(N, T, 4H)") is small enough to address."""
     count = 8
     for size in sizes:
         count *= size or 1

@@ -61,7 +61,8 @@ Guarantees
 - The threads of the cpu column compute in the floating-point mode of the calling thread.
 - Wrong sizes, wrong types or read-only grads are a ValueError or a TypeError before anything is
   written or copied, and `cache` stays as it was. Sizes come from the arrays themselves, not from
-  the methods of a subclass. No call within this contract or against it can crash the process.
+  the methods of a subclass. No call of these functions can crash the process, whatever its
+  arguments are.
 
 The squares of `ops` have the functions of rnnfast/reference/ops.py; the docstrings there are their
 contract. The rules above for inputs, outputs, gradients and errors hold for them, too.

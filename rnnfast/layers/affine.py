@@ -259,7 +259,14 @@ class TimeAffine(Affine):
 
 
 class Simple_TimeAffine(TimeAffine):
-    """`TimeAffine` with its arrays as attributes: W, b, dW, db."""
+    """`TimeAffine` with its arrays as attributes: W, b, dW, db.
+
+    Examples
+    --------
+    >>> from rnnfast import Simple_TimeAffine
+    >>> Simple_TimeAffine.create(3, 2, rng=0, device="cpu").dW.shape
+    (3, 2)
+    """
 
     W, b = param(0), param(1)
     dW, db = grad(0), grad(1)

@@ -58,7 +58,8 @@ class Layer:
     device : str
         The device. A layer without weights may have "auto": then the input decides.
     cache
-        What forward keeps for backward. `rnnfast.kernels` says which arrays may change meanwhile.
+        The values that forward keeps for backward. `rnnfast.kernels` lists the arrays that may
+        change meanwhile.
 
     Notes
     -----

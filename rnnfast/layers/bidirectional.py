@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 
 from rnnfast import checks
 from rnnfast.layers.initial import Initializer, create_recurrent
-from rnnfast.layers.recurrent import Recurrent, Weights, adopted, checked_lengths, specs
+from rnnfast.layers.recurrent import Lengths, Recurrent, Weights, adopted, checked_lengths, specs
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
 from rnnfast.layers.stacks import Parts
 from rnnfast.typing import A
@@ -98,7 +98,7 @@ class _TimeBi(Parts):
         entries += ["frozen"] if self.frozen else []
         return f"{type(self).__name__}({', '.join(entries)})"
 
-    def forward(self, xs: A, *, train: bool = True, lengths: Any = None) -> A:
+    def forward(self, xs: A, *, train: bool = True, lengths: Lengths = None) -> A:
         """Run both directions over a sequence.
 
         Parameters

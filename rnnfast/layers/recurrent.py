@@ -23,7 +23,9 @@ from numpy.typing import DTypeLike
 from rnnfast import checks
 from rnnfast.layers.base import Layer, Spec, grad, param
 from rnnfast.layers.initial import Initializer, create_recurrent
+from rnnfast.typing import Array
 
+Lengths = Array | Sequence[int] | None  # the lengths of the samples
 Weights = tuple[Any, ...]  # (Wx, Wh, b) or (Wx, Wh, b, Wp), None for an array that is not there
 
 SMALL = 1 << 40  # elements; every array below this size can be addressed

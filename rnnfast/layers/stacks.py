@@ -13,7 +13,7 @@ from typing import Any, overload
 
 from rnnfast import checks
 from rnnfast.layers.dropout import TimeDropout
-from rnnfast.layers.recurrent import checked_lengths
+from rnnfast.layers.recurrent import Lengths, checked_lengths
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
 from rnnfast.typing import A
 
@@ -152,7 +152,7 @@ class TimeReverse(Parts):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.layer!r})"
 
-    def forward(self, xs: A, *, train: bool = True, lengths: Any = None) -> A:
+    def forward(self, xs: A, *, train: bool = True, lengths: Lengths = None) -> A:
         """Run the layer over a sequence, backwards.
 
         Parameters
@@ -272,7 +272,7 @@ class TimeStack(Parts):
             entries += [] if drop._key is None else [f"rng={drop._key[0]}"]
         return f"{type(self).__name__}({', '.join(entries)})"
 
-    def forward(self, xs: A, *, train: bool = True, lengths: Any = None) -> A:
+    def forward(self, xs: A, *, train: bool = True, lengths: Lengths = None) -> A:
         """Run all layers over a sequence.
 
         Parameters

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, overload
 
 from rnnfast import checks
-from rnnfast.layers.recurrent import SMALL, Recurrent, Weights, checked_lengths
+from rnnfast.layers.recurrent import SMALL, Lengths, Recurrent, Weights, checked_lengths
 from rnnfast.typing import A, Array
 
 Checked = tuple[Any, tuple[Any, ...] | None, Any]  # of forward: xs, state, weights
@@ -47,7 +47,7 @@ class _Time(Recurrent):
         xs: A,
         *,
         train: bool = True,
-        lengths: Any = None,
+        lengths: Lengths = None,
         h_mask: Array | None = None,
         Wh_mask: Array | None = None,
     ) -> A:
