@@ -1,7 +1,15 @@
 """rnnfast: the recurrent layers of "Deep Learning from Scratch 2", compiled.
 
 `from rnnfast.time_layers import *` replaces `from common.time_layers import *` in the book's
-scripts. Every layer is also here by name; rnnfast.kernels explains devices.
+scripts. Every layer is also an attribute of this module. rnnfast.kernels describes the devices.
+
+Examples
+--------
+>>> lstm = TimeLSTM.create(100, 200, rng=0, device="cpu")
+>>> lstm
+TimeLSTM(D=100, H=200, float32, cpu)
+>>> lstm.forward(np.ones((20, 35, 100), "f")).shape
+(20, 35, 200)
 """
 
 try:

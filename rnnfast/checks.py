@@ -1,41 +1,55 @@
-"""What every layer asks of its arguments, said once and in the same words.
+"""Checks of arguments, in one wording for all layers, and helpers for NumPy and CuPy arrays.
 
-Each function takes `owner` (the layer, for the message) and `name` (the argument), raises before
-anything is written and allocates nothing: TypeError for a kind of object or a dtype, ValueError
-for a shape or a value, always naming argument, expectation and what came instead.
+A check takes `owner` (the layer's name, for the message) and `name` (the argument's). It raises
+before anything is written and allocates nothing: TypeError for the kind of an object or its dtype,
+ValueError for a shape or a value. Every message names the argument, the expectation and the value
+that came instead.
+
+`x: Any` means that a caller may pass any object and the check decides.
 """
 
 import operator
 import sys
 import weakref
 from numbers import Real
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 CUDA_MEMORY = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-_read_only = weakref.WeakValueDictionary()  # id -> a CuPy array, which has no flag for that
-_frozen = {}  # id -> (an array, weak, who froze it, whether it was writeable before)
+# id -> a read-only CuPy array: CuPy has no flag for that
+_read_only: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+# id -> (weak reference to a frozen array, its owners, whether it was writeable before)
+_frozen: dict[int, tuple[weakref.ref[Any], weakref.WeakSet[Any], bool]] = {}
 
 
-def is_cupy(x):
-    """Whether x is a CuPy array, without importing CuPy."""
+def is_cupy(x: object) -> bool:
+    """Whether x is a CuPy array. Does not import CuPy."""
     return type(x).__module__.partition(".")[0] == "cupy"
 
 
-def is_numpy(x):
+def is_numpy(x: object) -> bool:
+    """Whether x is a NumPy array."""
     return isinstance(x, np.ndarray) and not is_cupy(x)
 
 
-def is_array(x):
+def is_array(x: object) -> bool:
+    """Whether x is a NumPy or a CuPy array."""
     return isinstance(x, np.ndarray) or is_cupy(x)
 
 
-def plain(owner, name, x):
-    """x, or NumPy's own array of the same memory where x is of a subclass of it.
+def is_number(x: object) -> bool:
+    """Whether x is a real number; bool does not count as one."""
+    return isinstance(x, Real) and not isinstance(x, bool)
 
-    What a subclass says of its shape and how it multiplies (np.matrix) is its own. One that hides
-    some of its numbers is a TypeError.
+
+def plain(owner: str, name: str, x: Any) -> Any:
+    """x as a plain NumPy array of the same memory if it is of a subclass, else x itself.
+
+    Subclasses may redefine shapes and products (np.matrix does). A masked array hides some of its
+    numbers and is a TypeError.
     """
     if type(x) is np.ndarray or not is_numpy(x):
         return x
@@ -45,20 +59,19 @@ def plain(owner, name, x):
     return np.asarray(x)
 
 
-def adopt(owner, name, x):
-    """x as it is worked with: see `plain`; another library's array on a GPU as a CuPy array.
+def adopt(owner: str, name: str, x: Any) -> Any:
+    """x as an array to compute with: `plain`, or a CuPy array for another library's GPU array.
 
-    That is the same memory.
-
-    CuPy's current stream then waits for what the other library has queued on its own. The CUDA
-    array interface knows of that stream from version 3 on alone, so DLPack goes before it.
+    No memory is copied. CuPy's current stream waits for the work that the other library has queued
+    on its own stream. The CUDA array interface describes that stream only from version 3 on, so
+    DLPack is tried first.
     """
     if is_array(x):
         return plain(owner, name, x)
     dlpack = hasattr(x, "__dlpack_device__")
     if dlpack and x.__dlpack_device__()[0] not in CUDA_MEMORY:
         return x
-    if getattr(x, "requires_grad", False) is True:  # its interfaces would raise an error of theirs
+    if getattr(x, "requires_grad", False) is True:  # PyTorch would raise an error of its own
         kind = type(x).__name__
         raise TypeError(
             f"{owner}: {name} must not require grad, got a {kind} that does; give {name}.detach()"
@@ -74,13 +87,16 @@ def adopt(owner, name, x):
     return x
 
 
-def writeable(x):
-    """Whether an array may be written; what freezes one of CuPy's says so with set_writeable."""
-    return x.flags.writeable if is_numpy(x) else id(x) not in _read_only
+# Read-only and frozen arrays
 
 
-def set_writeable(x, value):
-    """x.flags.writeable = value, for CuPy's arrays too: whoever writes weights asks `writeable`."""
+def writeable(x: Any) -> bool:
+    """Whether an array may be written. For a CuPy array `set_writeable` decides."""
+    return bool(x.flags.writeable) if is_numpy(x) else id(x) not in _read_only
+
+
+def set_writeable(x: Any, value: bool) -> None:
+    """Set `x.flags.writeable`, for CuPy arrays too: code that writes weights asks `writeable`."""
     if is_numpy(x):
         x.flags.writeable = value
     elif value:
@@ -89,8 +105,8 @@ def set_writeable(x, value):
         _read_only[id(x)] = x
 
 
-def freeze(x, owner):
-    """Makes x read-only until all who froze it have thawed it, or are gone."""
+def freeze(x: Any, owner: object) -> None:
+    """Make x read-only until every owner has thawed it or has been deleted."""
     _release()
     if id(x) not in _frozen:
         _frozen[id(x)] = weakref.ref(x), weakref.WeakSet(), writeable(x)
@@ -98,18 +114,21 @@ def freeze(x, owner):
     _frozen[id(x)][1].add(owner)
 
 
-def thaw(x, owner):
-    """Takes back a freeze. What was writeable before is so again, once it is nobody's any more.
+def thaw(x: Any, owner: object) -> None:
+    """Undo `freeze` for one owner. After the last one, x is writeable if it was so before.
 
-    A view of an array that is frozen itself waits for that one.
+    A view of a frozen array stays read-only as long as that array is frozen.
     """
     if id(x) in _frozen:
         _frozen[id(x)][1].discard(owner)
     _release()
 
 
-def _release():
-    found = [(key, x(), before) for key, (x, owners, before) in _frozen.items() if not owners]
+def _release() -> None:
+    """Thaw the arrays without an owner; a base comes before its views."""
+    found: list[tuple[int, Any, bool]] = [
+        (key, x(), before) for key, (x, owners, before) in _frozen.items() if not owners
+    ]
     for key, x, before in sorted(found, key=lambda entry: _depth(entry[1])):
         if before and is_numpy(x) and is_numpy(x.base) and not writeable(x.base):
             continue
@@ -118,39 +137,43 @@ def _release():
         del _frozen[key]
 
 
-def _depth(x):
-    """How many arrays x is a view of, one of the next."""
+def _depth(x: Any) -> int:
+    """The number of arrays in the chain x, x.base, x.base.base, ..."""
     return 0 if x is None else 1 + _depth(getattr(x, "base", None))
 
 
-def place(x):
-    """Where an array lies: its address, shape and strides."""
+def place(x: Any) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    """The location of an array in memory: its address, shape and strides."""
     interface = getattr(x, "__cuda_array_interface__", None) or x.__array_interface__
     return interface["data"][0], x.shape, x.strides
 
 
-def shape_error(owner, name, expected, x):
+# Checks
+
+
+def shape_error(owner: str, name: str, expected: object, x: Any) -> ValueError:
+    """The error for an array of a wrong shape."""
     return ValueError(f"{owner}: {name} must be {expected}, got {x.shape}")
 
 
-def real(owner, name, x):
-    """x (see adopt), an array of real numbers: floating point, integers or bool."""
+def real(owner: str, name: str, x: Any) -> Any:
+    """x (see `adopt`), an array of real numbers: floating point, integers or bool."""
     x = _array(owner, name, x)
     if x.dtype.kind not in "fiub":
         raise TypeError(f"{owner}: {name} must be real numbers, got {x.dtype}")
     return x
 
 
-def integers(owner, name, x):
-    """x (see adopt), an array of integers; bool does not count as one."""
+def integers(owner: str, name: str, x: Any) -> Any:
+    """x (see `adopt`), an array of integers; bool does not count as one."""
     x = _array(owner, name, x)
     if x.dtype.kind not in "iu":
         raise TypeError(f"{owner}: {name} must be integers, got {x.dtype}")
     return x
 
 
-def in_range(owner, name, ids, size):
-    """Every id is in [0, size). On a GPU that is not looked at: it would have to be waited for."""
+def in_range(owner: str, name: str, ids: Any, size: int) -> None:
+    """Check that every id is in [0, size). Not done on a GPU: it would have to synchronize."""
     if is_cupy(ids):
         return
     if ids.size and (ids.min() < 0 or ids.max() >= size):
@@ -158,17 +181,20 @@ def in_range(owner, name, ids, size):
         raise ValueError(f"{owner}: {name} must be in [0, {size}), got {wrong}")
 
 
-def matrix(owner, name, W, label):
+def matrix(owner: str, name: str, W: Any, label: str) -> tuple[int, int]:
     """The shape of a weight matrix, float32 or float64 and not empty; `label` names its sides."""
     if not is_array(W) or W.dtype not in FLOATS:
         raise TypeError(f"{owner}: {name} must be a float32 or float64 array, got {_kind(W)}")
     if W.ndim != 2 or 0 in W.shape:
         raise shape_error(owner, name, f"{label}, sizes from 1 up", W)
-    return W.shape
+    rows, columns = W.shape
+    return rows, columns
 
 
-def exactly(owner, name, x, dtype, shape, label):
-    """x (see plain), an array of just this dtype and shape, as a weight or a gradient has to be."""
+def exactly(
+    owner: str, name: str, x: Any, dtype: DTypeLike, shape: tuple[int, ...], label: str
+) -> Any:
+    """x (see `plain`), an array of exactly this dtype and shape: a weight or a gradient."""
     x = plain(owner, name, x)
     if not is_array(x) or x.dtype != dtype:
         raise TypeError(f"{owner}: {name} must be a {dtype} array, got {_kind(x)}")
@@ -179,8 +205,8 @@ def exactly(owner, name, x, dtype, shape, label):
     return x
 
 
-def fits(owner, what, *sizes):
-    """An array of these sizes (`what`, "(N, T, 4H)") can exist: its bytes can be counted."""
+def fits(owner: str, what: str, *sizes: int) -> None:
+    """Check that an array of these sizes (`what`, "(N, T, 4H)") is small enough to address."""
     count = 8
     for size in sizes:
         count *= size or 1
@@ -188,18 +214,19 @@ def fits(owner, what, *sizes):
         raise ValueError(f"{owner}: an array {what} = {sizes} would be too large to address")
 
 
-def shares(a, b):
-    """Whether two arrays have an element in common; on a GPU by their ends alone."""
+def shares(a: Any, b: Any) -> bool:
+    """Whether two arrays have an element in common. On a GPU only their ends are compared."""
     if is_cupy(a) != is_cupy(b):
         return False
     if is_cupy(a):
         (start, end), (other_start, other_end) = map(_ends, (a, b))
         return start < other_end and other_start < end
-    return np.may_share_memory(a, b, max_work=10**6)
+    work: Any = 10**6  # NumPy's annotation allows only 0 and -1
+    return np.may_share_memory(a, b, max_work=work)
 
 
-def _ends(x):
-    """The addresses of an array's first byte and of the one after its last."""
+def _ends(x: Any) -> tuple[int, int]:
+    """The addresses of an array's first byte and of the byte after its last."""
     address, shape, strides = place(x)
     if 0 in shape:
         return address, address
@@ -208,35 +235,38 @@ def _ends(x):
     return address + low, address + high + x.dtype.itemsize
 
 
-def own(x, given):
-    """x, or a copy where x shares memory with what the caller gave, who may change that."""
+# Conversions
+
+
+def own(x: Any, given: Any) -> Any:
+    """x, or a copy if x shares memory with `given`, the caller's array, which may change."""
     return x.copy() if x is given or is_cupy(x) or np.may_share_memory(x, given) else x
 
 
-def cast(x, dtype):
-    """x as the columns take it: `dtype`, every element at a multiple of its size."""
+def cast(x: Any, dtype: DTypeLike) -> Any:
+    """x as the columns take it: of `dtype` and aligned, every element at a multiple of its size."""
     if x.dtype != dtype:
         return x.astype(dtype)
     return x if is_cupy(x) or x.flags.aligned else x.copy()
 
 
-def floating(x):
+def floating(x: Any) -> Any:
     """x for a layer without weights: float32 and float64 stay, other types go to the nearest."""
     if x.dtype in FLOATS:
         return cast(x, x.dtype)
     return x.astype(np.float32 if np.can_cast(x.dtype, np.float32) else np.float64)
 
 
-def ratio(owner, name, value):
+def ratio(owner: str, name: str, value: Any) -> float:
     """value as a float: a dropout ratio, in [0, 1)."""
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if not is_number(value):
         raise TypeError(f"{owner}: {name} must be a number, got {type(value).__name__}")
     if not 0 <= value < 1:
         raise ValueError(f"{owner}: {name} must be in [0, 1), got {value}")
     return float(value)
 
 
-def integer(owner, name, value):
+def integer(owner: str, name: str, value: Any) -> int:
     """value as an int."""
     try:
         if isinstance(value, (bool, np.bool_)):
@@ -247,23 +277,23 @@ def integer(owner, name, value):
         raise TypeError(f"{owner}: {name} must be an integer, got {kind}") from None
 
 
-def count(owner, name, value, least=1):
-    """value as an int from `least` up."""
-    value = integer(owner, name, value)
-    if value < least:
-        raise ValueError(f"{owner}: {name} must be from {least} up, got {value}")
-    return value
+def count(owner: str, name: str, value: Any, least: int = 1) -> int:
+    """value as an int, `least` or more."""
+    found = integer(owner, name, value)
+    if found < least:
+        raise ValueError(f"{owner}: {name} must be from {least} up, got {found}")
+    return found
 
 
-def flag(owner, name, value):
+def flag(owner: str, name: str, value: Any) -> bool:
     """value as a bool."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{owner}: {name} must be a bool, got {type(value).__name__}")
     return bool(value)
 
 
-def number(owner, name, value):
-    """value as a float, as a loss's backward takes its dout."""
+def number(owner: str, name: str, value: Any) -> float:
+    """value as a float: the `dout` that a loss's backward takes."""
     try:
         if isinstance(value, str) or np.iscomplexobj(value):
             raise TypeError
@@ -273,29 +303,31 @@ def number(owner, name, value):
         raise TypeError(f"{owner}: {name} must be a real number, got {kind}") from None
 
 
-def namespace(x):
-    """The module whose functions make arrays like x: numpy or cupy."""
+def namespace(x: Any) -> Any:
+    """The module with the functions for arrays like x: numpy or cupy."""
     return sys.modules["cupy"] if is_cupy(x) else np
 
 
-def beside(x, array):
-    """array where x is: both NumPy's or both CuPy's."""
+def beside(x: Any, array: Any) -> Any:
+    """array in the memory where x is: both NumPy arrays or both CuPy arrays."""
     if is_cupy(x) == is_cupy(array):
         return array
     return array.get() if is_cupy(array) else namespace(x).asarray(array)
 
 
-def scalar(x):
-    """A sum as a Python float; on a GPU it stays there, 0-d, so that nothing waits for it."""
+def scalar(x: Any) -> Any:
+    """A sum as a Python float. On a GPU it stays a 0-d array there and does not synchronize."""
     return x if is_cupy(x) else float(x)
 
 
-def _array(owner, name, x):
+def _array(owner: str, name: str, x: Any) -> Any:
+    """x (see `adopt`), an array."""
     x = adopt(owner, name, x)
     if not is_array(x):
         raise TypeError(f"{owner}: {name} must be a NumPy array, got {type(x).__name__}")
     return x
 
 
-def _kind(x):
+def _kind(x: Any) -> str:
+    """The dtype of an array, the type of another object: for messages."""
     return f"{x.dtype}" if is_array(x) else type(x).__name__

@@ -1,65 +1,82 @@
-"""The contract that every square of the grid keeps, and the devices.
+"""The contract of the kernels, and the devices.
 
-Rows are cells (rnn, lstm, gru) and `ops`, columns are devices (reference, cpu, cuda); the square
-of a cell and a device is the module `rnnfast.<device>.<cell>`, got by `load(cell, device)`:
+The kernels form a grid. Rows are cells (rnn, lstm, gru) and `ops`; columns are devices (reference,
+cpu, cuda). The module `rnnfast.<device>.<cell>` is one square of the grid; `load(cell, device)`
+imports it. Every square has the same functions:
 
     forward(xs, state, params, *, train=True, lengths=None, reverse=False, h_mask=None,
             **options) -> hs, state, cache
     backward(dhs, dstate, params, cache, grads) -> dxs, dstate
     pack(params, **options) -> packed
 
-N batch, T time, D input, H hidden, G gates (1 rnn, 4 lstm, 3 gru); one dtype, that of the params,
-float32 or float64; arrays of any strides, which live on the column's device.
+Sizes: N batch, T time, D input, H hidden, G gates (1 rnn, 4 lstm, 3 gru). All arrays have the
+dtype of the params, float32 or float64. They may have any strides, and live on the column's device.
 
-- xs, dxs (N, T, D); hs, dhs (N, T, H). params (Wx, Wh, b): Wx (D, G*H), Wh (H, G*H), b (G*H,)
+Arrays
+
+- xs, dxs (N, T, D); hs, dhs (N, T, H). params is (Wx, Wh, b): Wx (D, G*H), Wh (H, G*H), b (G*H,)
   or None. Gate blocks: lstm f, g, i, o; gru z, r, candidate. An lstm with peepholes has a fourth
-  one, Wp (3, H) or (3, H, H), for f, i and o.
-- state and dstate are tuples, (h,) for rnn and gru, (h, c) for lstm, each (N, H). The tuple that
-  is handed in may be None, which means zeros: the first product with Wh is then skipped.
-- reverse=True runs from t = T-1 down to 0. hs[:, t] still belongs to xs[:, t]; the final state is
-  the one of t = 0.
-- lengths (N,), NumPy's intp on every device, each in [0, T], or None, which costs nothing and means
-  T: sample n takes part in the steps t < lengths[n] alone, whichever the direction. At any other
-  its state stays, hs and dxs are 0, and what stands in xs and dhs is not looked at.
-- h_mask (N, H), or None, which costs nothing: at every step h is multiplied with it before it
-  meets Wh (variational dropout on the recurrent path), on the way back its gradient. hs and the
-  states are not masked, nor is the h that a gru mixes with its candidate: rnnfast/reference has
-  the equations.
-- options: nonlinearity="tanh" or "relu" for rnn; cell_clip=None, or a positive float, for lstm;
-  reset_after=False (if True b is (2, 3H)) and z_keeps=False for gru. `cache` remembers them,
-  lengths, reverse and h_mask; pack is given the options that forward will be.
-- One call runs the whole sequence; a single step is T = 1. With N = 0 or T = 0 hs is empty, the
-  states come out as they went in (a copy) and grads are zero.
-- Between forward and backward the caller may change what was returned, lengths, and the scores and
-  targets of a loss. xs, ids, the state, h_mask and the params are referenced by `cache`, never
-  written, and read again by backward: they have to stay as they are. So it is for the layers, too.
-- What is returned is fresh and never rewritten by a later call.
-- pack lays the weights out once for many calls: forward takes what it returns, which is opaque and
-  holds copies, in the place of params where train=False, and gives the same bits. With train=True
-  it is a TypeError.
-- backward overwrites grads (dWx, dWh, db, with Wp also dWp) in place, whatever was in them. NumPy's
-  may lie over what is read, CuPy's must not; none may lie over another. Without b there is no db
-  (None, or left out at the end). backward consumes `cache`: a second one, or one with the None that
-  train=False gives, is a RuntimeError.
-- NaN in one sample stays in that sample (grads are sums over all of them).
-- The same input gives the same bits, from run to run and for every number of threads.
-- The cpu column looks for signals every 0.2 s. Where a handler raises (Ctrl-C), forward has changed
-  nothing; backward has written no grads, but may have spent the cache. Its threads compute in the
-  floating-point mode of who calls.
-- Wrong sizes, types or read-only grads are a ValueError or a TypeError before anything is
-  written or copied, and leave `cache` as it was. Sizes are asked from the arrays themselves, not
-  from what a subclass says. The contract alone cannot crash the process.
+  array, Wp (3, H) or (3, H, H), for f, i and o.
+- state and dstate are tuples of arrays (N, H): (h,) for rnn and gru, (h, c) for lstm. As an
+  argument either may be None, which means zeros: the first product with Wh is then skipped.
 
-The squares of `ops` have the functions of rnnfast/reference/ops.py, whose docstrings are their
-contract; what is said above of inputs, outputs, gradients and errors holds for them too.
+Options of forward
+
+- reverse=True runs from t = T-1 down to 0. hs[:, t] still belongs to xs[:, t]; the final state is
+  that of t = 0.
+- lengths (N,) are integers in [0, T], NumPy's intp on every device. Sample n takes part only in the
+  steps t < lengths[n], in both directions. At any other step its state stays, hs and dxs are 0, and
+  the values of xs and dhs are not used. None means T for every sample, and costs nothing.
+- h_mask (N, H) multiplies h at every step before the product with Wh (variational dropout on the
+  recurrent path); backward multiplies the gradient of h. It applies neither to hs and the states
+  nor to the h that a gru mixes with its candidate. The equations are in rnnfast/reference. None
+  costs nothing.
+- Options of a cell: nonlinearity="tanh" or "relu" for rnn; cell_clip=None or a positive float for
+  lstm; reset_after=False (if True, b is (2, 3H)) and z_keeps=False for gru. `cache` remembers
+  them, and lengths, reverse and h_mask. pack takes the options that forward will get.
+
+Calls
+
+- One call runs the whole sequence; a single step is T = 1. With N = 0 or T = 0, hs is empty, the
+  final state is a copy of the initial state, and grads are zero.
+- Returned arrays are fresh. No later call writes into them.
+- Between forward and backward the caller may change the returned arrays, lengths, and the scores
+  and targets of a loss. xs, ids, the state, h_mask and the params must not change: `cache` refers
+  to them, and backward reads them again (but never writes them). The same holds for the layers.
+- pack lays the weights out once for many calls. Its result is opaque and holds copies. forward
+  takes it in the place of params if train=False, and gives the same bits; with train=True it is a
+  TypeError.
+- backward overwrites grads (dWx, dWh, db, with Wp also dWp) in place, whatever their values were.
+  NumPy grads may overlap the arrays that are read, CuPy grads must not; no two grads may overlap.
+  Without b there is no db (None, or left out at the end).
+- backward consumes `cache`. A second backward, or one with the None that train=False returns, is a
+  RuntimeError.
+
+Guarantees
+
+- NaN in one sample stays in that sample (grads are sums over all samples).
+- The same input gives the same bits, in every run and for every number of threads.
+- The cpu column checks for signals every 0.2 s. If a handler raises (Ctrl-C), forward has changed
+  nothing; backward has written no grads, but may have consumed the cache.
+- The threads of the cpu column compute in the floating-point mode of the calling thread.
+- Wrong sizes, wrong types or read-only grads are a ValueError or a TypeError before anything is
+  written or copied, and `cache` stays as it was. Sizes come from the arrays themselves, not from
+  the methods of a subclass. No call of these functions can crash the process, whatever its
+  arguments are.
+
+The squares of `ops` have the functions of rnnfast/reference/ops.py; the docstrings there are their
+contract. The rules above for inputs, outputs, gradients and errors hold for them, too.
 """
 
 import importlib
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -72,15 +89,37 @@ DEVICES = ("cuda", "cpu", "reference")  # the best first
 MAX_THREADS = 1024
 
 _precision = "highest"
-_default = None  # set_device; None leaves it to RNNFAST_DEVICE
-_context = ContextVar("rnnfast.device", default=None)  # a new thread starts without one
+_default: str | None = None  # set_device; None leaves it to RNNFAST_DEVICE
+# device(): a new thread starts with None
+_context: ContextVar[str | None] = ContextVar("rnnfast.device", default=None)
 
 
-def load(name, device):
-    """The module of a cell (or "ops") on one device, imported when it is first asked for.
+def load(name: str, device: str) -> ModuleType:
+    """Import the module of a cell on one device.
 
-    ValueError for a name that does not exist, RuntimeError with the reason where the device is
-    not usable.
+    Parameters
+    ----------
+    name : str
+        One of `CELLS`, or "ops".
+    device : str
+        One of `DEVICES`.
+
+    Returns
+    -------
+    module
+        The square of the grid. It is imported at the first call.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+    RuntimeError
+        If the device is not usable; the message gives the reason.
+
+    Examples
+    --------
+    >>> load("lstm", "reference").__name__
+    'rnnfast.reference.lstm'
     """
     if name not in (*CELLS, "ops"):
         raise ValueError(f"load: name must be one of {(*CELLS, 'ops')}, got {name!r}")
@@ -92,30 +131,61 @@ def load(name, device):
 # Devices
 
 
-def devices():
-    """The names of the usable devices, the best first."""
+def devices() -> tuple[str, ...]:
+    """Return the names of the usable devices, the best first.
+
+    Examples
+    --------
+    >>> "cpu" in devices()
+    True
+    """
     return tuple(name for name in DEVICES if _why_missing(name) is None)
 
 
-def get_device():
-    """What `device()`, else `set_device`, else RNNFAST_DEVICE asks for; "auto" if none does."""
+def get_device() -> str:
+    """Return the device of new layers: "auto" or one of `DEVICES`.
+
+    The first of these that is set decides: `device()`, `set_device`, the environment variable
+    RNNFAST_DEVICE. If none is set, it is "auto".
+    """
     chosen = _context.get() or _default
     return chosen or _known(os.environ.get("RNNFAST_DEVICE") or "auto", "RNNFAST_DEVICE")
 
 
-def set_device(name):
-    """The device of layers made from now on, in every thread: "auto" or one of DEVICES.
+def set_device(name: str) -> None:
+    """Set the device of layers that are made from now on, in every thread.
 
-    With "auto" a layer goes where its weights live. ValueError for another name, RuntimeError
-    with the reason where the device is not usable; nothing is changed then.
+    Parameters
+    ----------
+    name : str
+        "auto" or one of `DEVICES`. With "auto" the device of a layer is where its weights are.
+
+    Raises
+    ------
+    ValueError
+        For another name.
+    RuntimeError
+        If the device is not usable; the message gives the reason. Nothing is changed then.
     """
     global _default
     _default = _usable(name)
 
 
 @contextmanager
-def device(name):
-    """`with device("cpu"):` is `set_device` for one block, in this thread (or task) alone."""
+def device(name: str) -> Iterator[None]:
+    """Set the device of new layers for one block, in this thread (or task) only.
+
+    Parameters
+    ----------
+    name : str
+        As in `set_device`, with the same errors.
+
+    Examples
+    --------
+    >>> with device("reference"):
+    ...     get_device()
+    'reference'
+    """
     token = _context.set(_usable(name))
     try:
         yield
@@ -123,11 +193,31 @@ def device(name):
         _context.reset(token)
 
 
-def resolve(device, *arrays):
-    """The device for a layer that holds `arrays`: one of DEVICES.
+def resolve(device: str | None, *arrays: Any) -> str:
+    """Return the device for a layer that holds `arrays`.
 
-    `device` (the layer's argument) goes before `get_device()`. If that says "auto" the arrays
-    decide, CuPy "cuda", others "cpu"; a mixture is a ValueError.
+    Parameters
+    ----------
+    device : str or None
+        The argument of the layer; None stands for `get_device()`.
+    *arrays
+        NumPy or CuPy arrays, or None. They decide if the device is "auto": "cuda" for CuPy
+        arrays, else "cpu".
+
+    Returns
+    -------
+    str
+        One of `DEVICES`.
+
+    Raises
+    ------
+    ValueError
+        For a mixture of NumPy and CuPy arrays with "auto".
+
+    Examples
+    --------
+    >>> resolve("auto", np.zeros(3))
+    'cpu'
     """
     chosen = _usable(get_device() if device is None else device)
     if chosen != "auto":
@@ -138,18 +228,19 @@ def resolve(device, *arrays):
     return _usable(homes.pop())
 
 
-def home(device):
-    """The device for weights that rnnfast itself makes: with "auto" the best usable one."""
+def home(device: str | None) -> str:
+    """Return the device for weights that rnnfast itself makes: with "auto" the best usable one."""
     chosen = _usable(get_device() if device is None else device)
     return devices()[0] if chosen == "auto" else chosen
 
 
-def move(array, device):
-    """A NumPy array as the layers of `device` work with it: on "cuda" a CuPy array."""
+def move(array: Any, device: str) -> Any:
+    """Return a NumPy array in the memory of `device`: on "cuda" as a CuPy array."""
     return load("ops", device).to_device(array) if device == "cuda" else array
 
 
-def _known(name, argument="device"):
+def _known(name: Any, argument: str = "device") -> str:
+    """name, the name of a device or "auto"."""
     if not isinstance(name, str):
         raise TypeError(f"{argument} must be a str, got {type(name).__name__}")
     if name not in ("auto", *DEVICES):
@@ -157,7 +248,8 @@ def _known(name, argument="device"):
     return name
 
 
-def _usable(name):
+def _usable(name: str) -> str:
+    """name, the name of a usable device or "auto"."""
     if _known(name) != "auto":
         reason = _why_missing(name)
         if reason is not None:
@@ -165,24 +257,45 @@ def _usable(name):
     return name
 
 
-def _why_missing(name):
-    return importlib.import_module(f"rnnfast.{name}").available()
+def _why_missing(name: str) -> str | None:
+    """The reason why a device is not usable; None if it is."""
+    reason: str | None = importlib.import_module(f"rnnfast.{name}").available()
+    return reason
 
 
 # Threads of the cpu column
 
 
-def get_num_threads():
-    """How many threads a call of the cpu column may use."""
+def get_num_threads() -> int:
+    """Return the largest number of threads that a call of the cpu column uses."""
     return _runtime.num_threads()
 
 
-def set_num_threads(n):
-    """Use at most n threads in the cpu column. The results do not depend on it, bit for bit.
+def set_num_threads(n: int) -> None:
+    """Set the largest number of threads that a call of the cpu column uses.
 
-    The default is RNNFAST_NUM_THREADS, else OMP_NUM_THREADS, else the CPUs that affinity and
-    cgroup limits leave to this process. TypeError unless n is an integer, ValueError unless it
-    is from 1 to 1024.
+    The results do not depend on it, bit for bit. The default is RNNFAST_NUM_THREADS, else
+    OMP_NUM_THREADS, else the number of CPUs that affinity and cgroup limits leave to this process.
+
+    Parameters
+    ----------
+    n : int
+        From 1 to 1024.
+
+    Raises
+    ------
+    TypeError
+        If n is not an integer.
+    ValueError
+        If n is outside 1 to 1024.
+
+    Examples
+    --------
+    >>> before = get_num_threads()
+    >>> set_num_threads(1)
+    >>> get_num_threads()
+    1
+    >>> set_num_threads(before)
     """
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
         raise TypeError(f"set_num_threads: n must be an int, got {type(n).__name__}")
@@ -194,17 +307,27 @@ def set_num_threads(n):
 # Precision of the cuda column
 
 
-def get_float32_matmul_precision():
-    """ "highest" or "high"; see set_float32_matmul_precision."""
+def get_float32_matmul_precision() -> str:
+    """Return "highest" or "high"; see `set_float32_matmul_precision`."""
     return _precision
 
 
-def set_float32_matmul_precision(precision):
-    """How the cuda column multiplies float32 matrices, in PyTorch's words.
+def set_float32_matmul_precision(precision: str) -> None:
+    """Set how the cuda column multiplies float32 matrices.
 
-    "highest" (the default) in float32; "high" on tensor cores, in TF32: inputs rounded to 10 bits,
-    sums in float32, errors of up to some 4e-3. The other columns always compute in full precision.
-    ValueError for another word.
+    The name and the values are those of PyTorch. The other columns always compute in full
+    precision.
+
+    Parameters
+    ----------
+    precision : {"highest", "high"}
+        "highest" (the default): float32. "high": TF32 on tensor cores, with inputs rounded to
+        10 bits, sums in float32 and errors of up to about 4e-3.
+
+    Raises
+    ------
+    ValueError
+        For another value.
     """
     global _precision
     if precision not in ("highest", "high"):
@@ -215,10 +338,19 @@ def set_float32_matmul_precision(precision):
     _precision = precision
 
 
-def show_config(plan=None):
-    """Prints the version, instruction sets, threads and devices; a bug report starts with it.
+def show_config(plan: tuple[str, int, int] | None = None) -> None:
+    """Print the version, instruction sets, threads and devices. Put it into a bug report.
 
-    plan=("lstm", 20, 650): also how the cuda column would run that cell for N = 20 and H = 650.
+    Parameters
+    ----------
+    plan : tuple, optional
+        (cell, N, H), for example ("lstm", 20, 650): print also how the cuda column would run
+        this cell for N samples and H units.
+
+    Raises
+    ------
+    ValueError
+        For an unknown cell or a size that is not a positive integer.
     """
     if plan is not None:
         cell, N, H = plan
@@ -232,10 +364,11 @@ def show_config(plan=None):
     print(f"  instruction set   {_runtime.simd()} (usable: {', '.join(_runtime.simds())})")
     print(f"  threads           {get_num_threads()}")
     print(f"  device            {get_device()} (usable: {', '.join(devices())})")
-    for name in DEVICES:
-        reason = _why_missing(name)
+    for device_name in DEVICES:
+        reason = _why_missing(device_name)
         if reason is not None:
-            print(f"  {name:<17} missing: {reason}")
+            print(f"  {device_name:<17} missing: {reason}")
     if plan is not None and _why_missing("cuda") is None:
+        cell, N, H = plan
         for way, kernel in load("ops", "cuda").plans(cell, N, H, _precision):
             print(f"  {f'{cell} {way}':<17} {kernel}")

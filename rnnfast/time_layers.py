@@ -1,10 +1,10 @@
-"""The drop-in: in a script of the book, write
+"""The drop-in replacement for the book's `common/time_layers.py`. In a script of the book, write
 
     from rnnfast.time_layers import *
 
-for `from common.time_layers import *`. The names are those that the original hands on, with the
-plain layers, the functions, `np` and `GPU` (Deep Learning from Scratch 2, chapters 5 to 8). The
-layers that the book does not have can be imported from here too, by name.
+instead of `from common.time_layers import *`. It exports the names of the original: the `Time...`
+layers, the plain layers, the functions, `np` and `GPU` (Deep Learning from Scratch 2, chapters 5
+to 8). Layers that the book does not have can be imported from here by name.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""The layers: what the book's scripts import. Each is also rnnfast.<Name>."""
+"""All layers. Each is also an attribute of rnnfast: `rnnfast.TimeLSTM`."""
 
 from rnnfast.layers.activations import Sigmoid, Softmax
 from rnnfast.layers.affine import Affine, MatMul, Simple_TimeAffine, TimeAffine

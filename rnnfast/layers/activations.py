@@ -3,41 +3,122 @@
 from rnnfast import checks
 from rnnfast.layers.base import Layer
 from rnnfast.layers.functions import sigmoid, softmax
+from rnnfast.typing import A
 
 
 class Softmax(Layer):
-    """softmax over the last axis of x."""
+    """softmax over the last axis.
 
-    def __init__(self, *, device=None):
+    Parameters
+    ----------
+    device : str, optional
+        "auto", "cpu", "cuda" or "reference"; default: `rnnfast.get_device()`.
+
+    Examples
+    --------
+    >>> from rnnfast import Softmax
+    >>> Softmax().forward(np.array([0.0, np.log(3)]))
+    array([0.25, 0.75])
+    """
+
+    def __init__(self, *, device: str | None = None) -> None:
         super().__init__(device)
 
-    def forward(self, x, *, train=True):
+    def forward(self, x: A, *, train: bool = True) -> A:
+        """Compute y = exp(x) / sum(exp(x)).
+
+        Parameters
+        ----------
+        x : array (..., K)
+            Scores.
+        train : bool
+            False keeps nothing for a backward.
+
+        Returns
+        -------
+        array (..., K)
+            Probabilities.
+        """
         x = checks.real(self._name, "x", x)
-        out = softmax(checks.floating(x))
-        self.cache = out.copy() if train else None  # the caller may change what was returned
+        y = softmax(checks.floating(x))
+        self.cache = y.copy() if train else None  # the caller may change the returned array
+        out: A = y
         return out
 
-    def backward(self, dout):
+    def backward(self, dout: A) -> A:
+        """Compute dx = y dout - y sum(y dout), with the sum over the last axis.
+
+        Parameters
+        ----------
+        dout : array (..., K)
+            The gradient of y.
+
+        Returns
+        -------
+        array (..., K)
+            dx.
+        """
         out = self._pending()
         self._check_dout(dout, out.shape)
-        dx = out * dout
-        dx -= out * dx.sum(axis=-1, keepdims=True)
+        share = out * dout
+        share -= out * share.sum(axis=-1, keepdims=True)
+        dx: A = share
         return dx
 
 
 class Sigmoid(Layer):
-    """1 / (1 + exp(-x))."""
+    """1 / (1 + exp(-x)).
 
-    def __init__(self, *, device=None):
+    Parameters
+    ----------
+    device : str, optional
+        "auto", "cpu", "cuda" or "reference"; default: `rnnfast.get_device()`.
+
+    Examples
+    --------
+    >>> from rnnfast import Sigmoid
+    >>> Sigmoid().forward(np.array([0.0, np.log(3)]))
+    array([0.5 , 0.75])
+    """
+
+    def __init__(self, *, device: str | None = None) -> None:
         super().__init__(device)
 
-    def forward(self, x, *, train=True):
+    def forward(self, x: A, *, train: bool = True) -> A:
+        """Compute y = 1 / (1 + exp(-x)).
+
+        Parameters
+        ----------
+        x : array
+            The input, of any shape.
+        train : bool
+            False keeps nothing for a backward.
+
+        Returns
+        -------
+        array like x
+            y.
+        """
         x = checks.real(self._name, "x", x)
-        out = sigmoid(checks.floating(x))
-        self.cache = out.copy() if train else None
+        y = sigmoid(checks.floating(x))
+        self.cache = y.copy() if train else None
+        out: A = y
         return out
 
-    def backward(self, dout):
+    def backward(self, dout: A) -> A:
+        """Compute dx = dout y (1 - y).
+
+        Parameters
+        ----------
+        dout : array like the output
+            The gradient of y.
+
+        Returns
+        -------
+        array like x
+            dx.
+        """
         out = self._pending()
         self._check_dout(dout, out.shape)
-        return dout * (1.0 - out) * out
+        dx: A = dout * (1.0 - out) * out
+        return dx

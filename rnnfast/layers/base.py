@@ -1,41 +1,88 @@
-"""What all layers share: params and grads, the column they compute with, copying."""
+"""The base of all layers: params and grads, the column of kernels, copying, repr."""
 
+from collections.abc import Sequence
 from itertools import combinations, product
 from operator import is_
+from typing import Any
 
 import numpy as np
 
 from rnnfast import checks
 from rnnfast.kernels import get_device, load, resolve
 
-
-def param(i):
-    """params[i] by name; setting it is setting the list's entry, checked at once."""
-    return property(lambda self: self.params[i], lambda self, W: self._replace(i, W))
+Spec = tuple[str, tuple[int, ...], str]  # ("Wx", (100, 400), "(D, 4H)")
 
 
-def grad(i):
-    """grads[i] by name."""
-    return property(lambda self: self.grads[i])
+def param(i: int) -> property:
+    """params[i] as an attribute. An array that is assigned to it is checked at once."""
+
+    def get(self: "Layer") -> Any:
+        return self.params[i]
+
+    def replace(self: "Layer", W: Any) -> None:
+        self._replace(i, W)
+
+    return property(get, replace)
+
+
+def grad(i: int) -> property:
+    """grads[i] as an attribute."""
+
+    def get(self: "Layer") -> Any:
+        return self.grads[i]
+
+    return property(get)
 
 
 class Layer:
     """A layer of the book: `params`, `grads`, forward, backward.
 
-    params and grads are lists in the same order. backward writes into the arrays of grads and
-    never replaces them; an array put into params has to have the old one's shape and dtype.
-    `cache` is what forward left for backward; what may be changed meanwhile is said in
-    rnnfast.kernels. A layer can be deep-copied and pickled; the copy
-    has no cache, so it needs a forward before its backward.
+    Parameters
+    ----------
+    device : {"auto", "cpu", "cuda", "reference"}, optional
+        Where the layer computes. The default is the value of `rnnfast.get_device()` when the layer
+        is made.
+    params : sequence of arrays
+        The weights.
+    specs : sequence of tuple
+        (name, shape, label) of each weight: ("Wx", (100, 400), "(D, 4H)").
 
-    device: "auto", "cpu", "cuda" or "reference", and by default what `rnnfast.get_device()`
-    says when the layer is made.
+    Attributes
+    ----------
+    params, grads : list of arrays
+        The weights and their gradients, in the same order. backward writes into the arrays of
+        `grads` and never replaces them. An array that the caller puts into `params` must have the
+        shape and the dtype of the old one.
+    dtype : numpy.dtype or None
+        The dtype of the weights; None if there are none.
+    device : str
+        The device. A layer without weights may have "auto": then the input decides.
+    cache
+        The values that forward keeps for backward. `rnnfast.kernels` lists the arrays that may
+        change meanwhile.
+
+    Notes
+    -----
+    A layer can be deep-copied and pickled. The copy has no cache: it needs a forward before its
+    backward.
     """
 
-    column = "ops"  # the row of the grid: which module of the device this layer calls
+    column = "ops"  # the row of the grid: the module of the device that this layer calls
 
-    def __init__(self, device, params=(), specs=()):
-        """specs has (name, shape, label) of each of the params: ("Wx", (100, 400), "(D, 4H)")."""
+    params: list[Any]
+    grads: list[Any]
+    dtype: Any
+    device: str
+    cache: Any
+    _name: str  # in messages
+    _specs: Sequence[Spec]
+    _kernel: Any  # the column's module; None while the device is "auto"
+    _checked: list[Any]  # params that passed the checks
+    _apart: list[Any] | None  # grads without overlap
+
+    def __init__(
+        self, device: str | None, params: Sequence[Any] = (), specs: Sequence[Spec] = ()
+    ) -> None:
         self._name = type(self).__name__
         self._specs = specs
         self.dtype = params[0].dtype if params else None
@@ -50,28 +97,48 @@ class Layer:
                     f"{self._name}: on device {self.device!r} the weights must be NumPy arrays, "
                     "got CuPy ones"
                 )
-        else:  # with "auto" the arrays that come will decide
+        else:  # with "auto" the input will decide
             self.device = get_device() if device is None else device
         self._bind()
         self.params = params
         self._checked = self.params[:]
         self.grads = [np.zeros_like(p) for p in params]
-        self._apart = None  # grads that were found not to overlap
+        self._apart = None
         self.cache = None
 
-    def _bind(self):
+    def __repr__(self) -> str:
+        """The layer with its sizes, its options other than the defaults, dtype and device."""
+        return f"{type(self).__name__}({', '.join(self._entries())})"
+
+    def _entries(self) -> list[str]:
+        """The entries of repr."""
+        dtype = [] if self.dtype is None else [str(self.dtype)]
+        device = [] if self.device == "auto" else [self.device]
+        return [*self._sizes(), *self._choices(), *dtype, *device]
+
+    def _sizes(self) -> list[str]:
+        """The sizes for repr: ["D=100", "H=200"]."""
+        return []
+
+    def _choices(self) -> list[str]:
+        """The options for repr that differ from their defaults: ["stateful=True"]."""
+        return []
+
+    def _bind(self) -> None:
+        """Look up the column's module."""
         self._kernel = None if self.device == "auto" else load(self.column, self.device)
 
-    def _column(self, x):
-        """The column's module, for a layer without weights that may not be bound yet."""
+    def _column(self, x: Any) -> Any:
+        """The column's module, for a layer without weights, which x may have to choose."""
         return self._kernel or load(self.column, resolve(self.device, x))
 
-    def _replace(self, i, W):
+    def _replace(self, i: int, W: Any) -> None:
+        """Put W into params[i], checked."""
         name, shape, label = self._specs[i]
         self.params[i] = checks.exactly(self._name, name, W, self.dtype, shape, label)
 
-    def _checked_params(self):
-        """params, after a cheap look: the caller may have put other arrays into the list."""
+    def _checked_params(self) -> list[Any]:
+        """params, after a cheap test: the caller may have put other arrays into the list."""
         params = self.params
         if len(params) != len(self._checked) or not all(map(is_, params, self._checked)):
             self._check_count("params", params)
@@ -80,7 +147,7 @@ class Layer:
             self._checked = params[:]
         return params
 
-    def _checked_grads(self):
+    def _checked_grads(self) -> list[Any]:
         """grads, once it is sure that backward can write all of them."""
         grads, known = self.grads, self._apart
         if known is None or len(grads) != len(known) or not all(map(is_, grads, known)):
@@ -96,10 +163,10 @@ class Layer:
                 raise ValueError(f"{self._name}: grads (d{name}) must be writeable, got read-only")
         return grads
 
-    def _check_apart(self, grads):
-        """Every one of grads has memory of its own: what is written into one stays.
+    def _check_apart(self, grads: list[Any]) -> None:
+        """Check that no two grads overlap, so that no gradient is written over another.
 
-        On a GPU it is written where the params may still be read.
+        On a GPU no gradient may overlap a weight either, which may still be read.
         """
         named = [(f"d{spec[0]}", g) for spec, g in zip(self._specs, grads, strict=True)]
         pairs = list(combinations(named, 2))
@@ -112,34 +179,36 @@ class Layer:
                     f"{self._name}: grads ({other}) must have memory of its own, got that of {name}"
                 )
 
-    def _check_count(self, which, arrays):
+    def _check_count(self, which: str, arrays: Sequence[Any]) -> None:
+        """Check that the list has one array for each weight."""
         if len(arrays) != len(self._specs):
             names = ", ".join(name for name, _, _ in self._specs)
             raise ValueError(f"{self._name}: {which} must hold {names}, got {len(arrays)} arrays")
 
-    def _pending(self):
-        """The cache that backward works from."""
+    def _pending(self) -> Any:
+        """The cache for backward."""
         if self.cache is None:
             raise RuntimeError(
                 f"{self._name}: backward needs the forward of a training step before it"
             )
         return self.cache
 
-    def _check_dout(self, dout, shape):
+    def _check_dout(self, dout: Any, shape: tuple[int, ...]) -> None:
+        """Check that dout has the shape of the output."""
         dout = checks.real(self._name, "dout", dout)
         if dout.shape != shape:
             raise checks.shape_error(self._name, "dout", f"like the output, {shape}", dout)
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        del state["_kernel"]  # a module
+        del state["_kernel"]  # a module cannot be pickled
         state["cache"] = None
         state["_apart"] = None
-        if "_packed" in state:  # a frozen layer's copy is not frozen
+        if "_packed" in state:  # the copy of a frozen layer is not frozen
             state["_packed"] = state["_weights_of"] = None
             state.pop("_thaw", None)
         return state
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._bind()

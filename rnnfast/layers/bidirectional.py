@@ -3,18 +3,33 @@
 Schuster and Paliwal 1997; Deep Learning from Scratch 2, chapter 8 (TimeBiLSTM).
 """
 
+from typing import Any, Self, overload
+
+import numpy as np
+from numpy.typing import DTypeLike
+
 from rnnfast import checks
-from rnnfast.layers.recurrent import adopted, checked_lengths, specs
+from rnnfast.layers.initial import Initializer, create_recurrent
+from rnnfast.layers.recurrent import Lengths, Recurrent, Weights, adopted, checked_lengths, specs
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
 from rnnfast.layers.stacks import Parts
+from rnnfast.typing import A
 
 
 class _TimeBi(Parts):
-    """One layer reads the sequence forwards, another backwards; their outputs side by side."""
+    """Two layers, one forwards and one backwards; their outputs are concatenated."""
 
-    kind = None  # of the two layers
+    kind: Any  # the class of the two layers
 
-    def __init__(self, weights1, weights2, stateful, device, options1, options2=None):
+    def __init__(
+        self,
+        weights1: Weights,
+        weights2: Weights,
+        stateful: bool,
+        device: str | None,
+        options1: dict[str, Any],
+        options2: dict[str, Any] | None = None,
+    ) -> None:
         kind, name = self.kind, type(self).__name__
         self._name = name
         options2 = options1 if options2 is None else options2
@@ -47,10 +62,63 @@ class _TimeBi(Parts):
         self.params = self.parts[0].params + self.parts[1].params
         self.grads = self.parts[0].grads + self.parts[1].grads
 
-    def forward(self, xs, *, train=True, lengths=None):
-        """xs (N, T, D) -> (N, T, 2H). train=False keeps nothing for a backward.
+    @classmethod
+    def create(
+        cls,
+        D: int,
+        H: int,
+        *,
+        rng: int | np.random.Generator | None = None,
+        dtype: DTypeLike = "float32",
+        device: str | None = None,
+        recurrent: str = "normal",
+        forget_bias: float = 0.0,
+        peepholes: str | None = None,
+        **options: Any,
+    ) -> Self:
+        """Make a layer from its sizes, with the initial weights of the book.
 
-        lengths as in TimeLSTM.forward; backwards every sample starts at its own end.
+        The arguments are those of `TimeLSTM.create`. H is the number of units of one direction.
+        The weights of the forward direction are drawn first.
+
+        Examples
+        --------
+        >>> from rnnfast import TimeBiLSTM
+        >>> TimeBiLSTM.create(100, 200, rng=0, forget_bias=1.0, device="cpu")
+        TimeBiLSTM(D=100, H=200, float32, cpu)
+        """
+        draw = Initializer(cls.__name__, rng, dtype, device)
+        return create_recurrent(
+            cls, cls.kind, ("1", "2"), (D, H), draw, recurrent, forget_bias, peepholes, options
+        )
+
+    def __repr__(self) -> str:
+        layer: Recurrent = self.parts[0]
+        entries = [entry for entry in layer._entries() if entry != "frozen"]
+        entries += ["frozen"] if self.frozen else []
+        return f"{type(self).__name__}({', '.join(entries)})"
+
+    def forward(self, xs: A, *, train: bool = True, lengths: Lengths = None) -> A:
+        """Run both directions over a sequence.
+
+        Parameters
+        ----------
+        xs : array (N, T, D)
+            The input.
+        train : bool
+            False keeps nothing for a backward.
+        lengths : array of int (N,), list or tuple, optional
+            As in `TimeLSTM.forward`. The backward direction starts at the end of each sample.
+
+        Returns
+        -------
+        array (N, T, 2H)
+            The outputs of the forward and of the backward direction, concatenated.
+
+        Raises
+        ------
+        TypeError, ValueError, RuntimeError
+            As in `TimeLSTM.forward`.
         """
         ahead, back = self.parts
         checked = ahead._checked_forward(xs, train), back._checked_forward(xs, train)
@@ -60,15 +128,36 @@ class _TimeBi(Parts):
         try:
             hs1 = ahead._forward(checked[0], train=train, lengths=lengths)
             hs2 = back._forward(checked[1], train=train, lengths=lengths, reverse=True)
-            return checks.namespace(hs1).concatenate((hs1, hs2), axis=2)
+            hs: A = checks.namespace(hs1).concatenate((hs1, hs2), axis=2)
+            return hs
         except BaseException:
             self._restore(before)
             raise
 
-    def backward(self, dhs, *dstate):
-        """dhs (N, T, 2H) -> dxs (N, T, D); None is zeros.
+    @overload
+    def backward(self, dhs: A, *dstate: Any) -> A: ...
+    @overload
+    def backward(self, dhs: None, *dstate: Any) -> Any: ...
 
-        dstate: the gradients of `state`, the final states of both directions, or nothing.
+    def backward(self, dhs: Any, *dstate: Any) -> Any:
+        """Compute the gradients; `grads` are written in place.
+
+        Parameters
+        ----------
+        dhs : array (N, T, 2H) or None
+            The gradient of the output. None is zeros.
+        *dstate : array (N, H) or None
+            The gradients of `state`, the final states of both directions; or nothing.
+
+        Returns
+        -------
+        array (N, T, D)
+            dxs.
+
+        Raises
+        ------
+        TypeError, ValueError, RuntimeError
+            As in `TimeLSTM.backward`.
         """
         ahead, back = self.parts
         (N, T, H), _ = ahead._pending()[2], back._pending()
@@ -90,59 +179,154 @@ class _TimeBi(Parts):
 
 
 class TimeBiRNN(_TimeBi):
-    """`forward_rnn` and `backward_rnn`, two TimeRNN with weights of the same shapes."""
+    """A bidirectional RNN: two `TimeRNN`, `forward_rnn` and `backward_rnn`.
+
+    Parameters
+    ----------
+    Wx1, Wh1, b1 : array
+        The weights of the forward direction, as in `TimeRNN`.
+    Wx2, Wh2, b2 : array
+        The weights of the backward direction, of the same shapes.
+    stateful, nonlinearity, device
+        As in `TimeRNN`.
+
+    Notes
+    -----
+    The output is (N, T, 2H); params is [Wx1, Wh1, b1, Wx2, Wh2, b2].
+
+    References
+    ----------
+    Schuster and Paliwal 1997, "Bidirectional recurrent neural networks".
+
+    Examples
+    --------
+    >>> from rnnfast import TimeBiRNN
+    >>> both = TimeBiRNN.create(3, 2, rng=0, device="cpu")
+    >>> both.forward(np.ones((1, 4, 3), "f")).shape
+    (1, 4, 4)
+    """
 
     kind = TimeRNN
+    forward_rnn: TimeRNN
+    backward_rnn: TimeRNN
 
     def __init__(
-        self, Wx1, Wh1, b1, Wx2, Wh2, b2, stateful=False, *, nonlinearity="tanh", device=None
-    ):
+        self,
+        Wx1: Any,
+        Wh1: Any,
+        b1: Any,
+        Wx2: Any,
+        Wh2: Any,
+        b2: Any,
+        stateful: bool = False,
+        *,
+        nonlinearity: str = "tanh",
+        device: str | None = None,
+    ) -> None:
         options = {"nonlinearity": nonlinearity}
         super().__init__((Wx1, Wh1, b1), (Wx2, Wh2, b2), stateful, device, options)
 
 
 class TimeBiLSTM(_TimeBi):
-    """`forward_lstm` and `backward_lstm`, two TimeLSTM with weights of the same shapes."""
+    """A bidirectional LSTM: two `TimeLSTM`, `forward_lstm` and `backward_lstm`.
+
+    Parameters
+    ----------
+    Wx1, Wh1, b1 : array
+        The weights of the forward direction, as in `TimeLSTM`.
+    Wx2, Wh2, b2 : array
+        The weights of the backward direction, of the same shapes.
+    stateful, cell_clip, device
+        As in `TimeLSTM`.
+    Wp1, Wp2 : array, optional
+        The peepholes of both directions, as Wp of `TimeLSTM`.
+
+    Notes
+    -----
+    The output is (N, T, 2H); params is [Wx1, Wh1, b1, Wx2, Wh2, b2], with each Wp after its b.
+
+    References
+    ----------
+    Schuster and Paliwal 1997, "Bidirectional recurrent neural networks"; Deep Learning from
+    Scratch 2, chapter 8.
+
+    Examples
+    --------
+    >>> from rnnfast import TimeBiLSTM
+    >>> both = TimeBiLSTM.create(3, 2, rng=0, device="cpu")
+    >>> both.forward(np.ones((1, 4, 3), "f"), lengths=[3]).shape
+    (1, 4, 4)
+    >>> len(both.state)  # h and c of each direction
+    4
+    """
 
     kind = TimeLSTM
+    forward_lstm: TimeLSTM
+    backward_lstm: TimeLSTM
 
     def __init__(
         self,
-        Wx1,
-        Wh1,
-        b1,
-        Wx2,
-        Wh2,
-        b2,
-        stateful=False,
+        Wx1: Any,
+        Wh1: Any,
+        b1: Any,
+        Wx2: Any,
+        Wh2: Any,
+        b2: Any,
+        stateful: bool = False,
         *,
-        Wp1=None,
-        Wp2=None,
-        cell_clip=None,
-        device=None,
-    ):
+        Wp1: Any = None,
+        Wp2: Any = None,
+        cell_clip: float | None = None,
+        device: str | None = None,
+    ) -> None:
         options = [{"Wp": Wp, "cell_clip": cell_clip} for Wp in (Wp1, Wp2)]
         super().__init__((Wx1, Wh1, b1), (Wx2, Wh2, b2), stateful, device, *options)
 
 
 class TimeBiGRU(_TimeBi):
-    """`forward_gru` and `backward_gru`, two TimeGRU with weights of the same shapes."""
+    """A bidirectional GRU: two `TimeGRU`, `forward_gru` and `backward_gru`.
+
+    Parameters
+    ----------
+    Wx1, Wh1, b1 : array
+        The weights of the forward direction, as in `TimeGRU`.
+    Wx2, Wh2, b2 : array
+        The weights of the backward direction, of the same shapes.
+    stateful, reset_after, z_keeps, device
+        As in `TimeGRU`.
+
+    Notes
+    -----
+    The output is (N, T, 2H); params is [Wx1, Wh1, b1, Wx2, Wh2, b2].
+
+    References
+    ----------
+    Schuster and Paliwal 1997, "Bidirectional recurrent neural networks".
+
+    Examples
+    --------
+    >>> from rnnfast import TimeBiGRU
+    >>> TimeBiGRU.create(3, 2, rng=0, reset_after=True, device="cpu")
+    TimeBiGRU(D=3, H=2, reset_after=True, float32, cpu)
+    """
 
     kind = TimeGRU
+    forward_gru: TimeGRU
+    backward_gru: TimeGRU
 
     def __init__(
         self,
-        Wx1,
-        Wh1,
-        b1,
-        Wx2,
-        Wh2,
-        b2,
-        stateful=False,
+        Wx1: Any,
+        Wh1: Any,
+        b1: Any,
+        Wx2: Any,
+        Wh2: Any,
+        b2: Any,
+        stateful: bool = False,
         *,
-        reset_after=False,
-        z_keeps=False,
-        device=None,
-    ):
+        reset_after: bool = False,
+        z_keeps: bool = False,
+        device: str | None = None,
+    ) -> None:
         options = {"reset_after": reset_after, "z_keeps": z_keeps}
         super().__init__((Wx1, Wh1, b1), (Wx2, Wh2, b2), stateful, device, options)

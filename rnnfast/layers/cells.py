@@ -1,16 +1,19 @@
-"""The cells and their layers: the one table that models, tests and commands read.
+"""The cells and their layers: one table for models, tests and commands.
 
-Classes say the rest of themselves: `column`, the name of the kernels; `gates`; `states`.
+The classes have the details: `column`, the name of the kernels; `gates`; `states`.
 """
+
+from typing import Any
 
 from rnnfast.layers.bidirectional import TimeBiGRU, TimeBiLSTM, TimeBiRNN
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
 
-RECURRENT = {cls.column: cls for cls in (TimeRNN, TimeLSTM, TimeGRU)}
-BIDIRECTIONAL = {cls.kind.column: cls for cls in (TimeBiRNN, TimeBiLSTM, TimeBiGRU)}
+# Any: the classes differ in their options.
+RECURRENT: dict[str, Any] = {cls.column: cls for cls in (TimeRNN, TimeLSTM, TimeGRU)}
+BIDIRECTIONAL: dict[str, Any] = {cls.kind.column: cls for cls in (TimeBiRNN, TimeBiLSTM, TimeBiGRU)}
 
 
-def check_cell(owner, cell):
-    """ValueError unless `cell` is the name of one."""
+def check_cell(owner: str, cell: Any) -> None:
+    """ValueError unless `cell` is the name of a cell."""
     if not isinstance(cell, str) or cell not in RECURRENT:
         raise ValueError(f"{owner}: cell must be one of {tuple(RECURRENT)}, got {cell!r}")

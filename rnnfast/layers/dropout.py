@@ -1,98 +1,243 @@
 """Dropout, for a batch and for a sequence. Deep Learning from Scratch 2, chapter 6."""
 
+from typing import Any
+
 import numpy as np
 
 from rnnfast import checks
 from rnnfast.layers.base import Layer
+from rnnfast.typing import A
 
 
 class Dropout(Layer):
-    """Training: each element is 0 with probability dropout_ratio. Else: x * (1 - dropout_ratio).
+    """Dropout without scaling in training, as in the book.
 
-    The mask is np.random.rand(*x.shape) > dropout_ratio. (Srivastava et al. 2014,
-    https://arxiv.org/abs/1207.0580)
+    Parameters
+    ----------
+    dropout_ratio : float
+        The probability that an element is dropped, in [0, 1).
+    device : str, optional
+        "auto", "cpu", "cuda" or "reference"; default: `rnnfast.get_device()`.
+
+    Notes
+    -----
+    In training the output is x * mask with mask = np.random.rand(*x.shape) > dropout_ratio, else
+    x * (1 - dropout_ratio).
+
+    References
+    ----------
+    Srivastava et al. 2014, https://arxiv.org/abs/1207.0580.
+
+    Examples
+    --------
+    >>> from rnnfast import Dropout
+    >>> Dropout(0.25).forward(np.ones(3), train_flg=False)
+    array([0.75, 0.75, 0.75])
     """
 
-    def __init__(self, dropout_ratio=0.5, *, device=None):
+    def __init__(self, dropout_ratio: float = 0.5, *, device: str | None = None) -> None:
         super().__init__(device)
         checks.ratio(self._name, "dropout_ratio", dropout_ratio)
         self.dropout_ratio = dropout_ratio
 
-    def forward(self, x, train_flg=True):
-        x = checks.real(self._name, "x", x)
-        ratio = checks.ratio(self._name, "dropout_ratio", self.dropout_ratio)
-        x = checks.floating(x)
-        self.cache = None
-        if not train_flg:
-            return x * (1 - ratio)
-        mask = np.random.random_sample(x.shape) > ratio  # = rand(*x.shape)
-        mask = checks.beside(x, mask)
-        self.cache = mask, x.shape
-        return x * mask
+    def forward(self, x: A, train_flg: bool = True) -> A:
+        """Drop elements of x.
 
-    def backward(self, dout):
+        Parameters
+        ----------
+        x : array
+            The input, of any shape.
+        train_flg : bool
+            False scales x instead.
+
+        Returns
+        -------
+        array like x
+        """
+        given = checks.real(self._name, "x", x)
+        ratio = checks.ratio(self._name, "dropout_ratio", self.dropout_ratio)
+        given = checks.floating(given)
+        self.cache = None
+        output: A
+        if not train_flg:
+            output = given * (1 - ratio)
+            return output
+        mask = np.random.random_sample(given.shape) > ratio  # = rand(*x.shape)
+        mask = checks.beside(given, mask)
+        self.cache = mask, given.shape
+        output = given * mask
+        return output
+
+    def backward(self, dout: A) -> A:
+        """Compute the gradient of the input.
+
+        Parameters
+        ----------
+        dout : array like the output
+            The gradient of the output.
+
+        Returns
+        -------
+        array like x
+            dx.
+
+        Raises
+        ------
+        RuntimeError
+            Without the forward of a training step before it.
+        """
         mask, shape = self._pending()
         self._check_dout(dout, shape)
-        return dout * mask
+        dx: A = dout * mask
+        return dx
+
+    def _choices(self) -> list[str]:
+        return [f"dropout_ratio={self.dropout_ratio}"]
 
 
 class TimeDropout(Dropout):
-    """Training: 0 with probability dropout_ratio, else scaled by 1 / (1 - dropout_ratio).
+    """Dropout of a sequence, scaled in training, reproducible by a seed.
 
-    With train_flg False (or forward(xs, train=False)) forward gives xs itself. Without rng the
-    mask is np.random.rand(*xs.shape) > dropout_ratio. rng=seed, or rng=(seed, layer) where layers
-    are to differ, draws it from Philox, keyed by the seed, the layer and `step`, the number of
-    masks so far: the same mask on every device.
+    Parameters
+    ----------
+    dropout_ratio : float
+        The probability that an element is dropped, in [0, 1).
+    rng : int or tuple of int, optional
+        A seed, or (seed, layer) to give layers different masks. Without it the mask is
+        np.random.rand(*xs.shape) > dropout_ratio.
+    variational : bool
+        Draw one mask (N, 1, D) for xs (N, T, D), the same at every step.
+    device : str, optional
+        "auto", "cpu", "cuda" or "reference"; default: `rnnfast.get_device()`.
 
-    variational=True draws one mask (N, 1, D) for xs (N, T, D), shared by all its steps; `draw`
-    gives the mask alone, (N, H), for the h_mask of a recurrent layer. (Gal and Ghahramani 2016,
-    https://arxiv.org/abs/1512.05287)
+    Attributes
+    ----------
+    train_flg : bool
+        False, or forward(xs, train=False), makes forward return xs itself.
+    step : int
+        The number of masks drawn so far.
+
+    Notes
+    -----
+    In training an element is 0 with probability dropout_ratio, else it is multiplied by
+    1 / (1 - dropout_ratio). With rng the mask comes from Philox with the seed, the layer and `step`
+    as its key: the same mask on every device.
+
+    References
+    ----------
+    variational: Gal and Ghahramani 2016, https://arxiv.org/abs/1512.05287.
+    Deep Learning from Scratch 2, chapter 6.
+
+    Examples
+    --------
+    >>> from rnnfast import TimeDropout
+    >>> drop = TimeDropout(0.5, rng=0)
+    >>> xs = np.ones((2, 3, 4))
+    >>> sorted(set(drop.forward(xs).ravel().tolist()))
+    [0.0, 2.0]
+    >>> drop.forward(xs, train=False) is xs
+    True
     """
 
-    def __init__(self, dropout_ratio=0.5, rng=None, *, variational=False, device=None):
+    _key: tuple[int, int] | None
+
+    def __init__(
+        self,
+        dropout_ratio: float = 0.5,
+        rng: int | tuple[int, int] | None = None,
+        *,
+        variational: bool = False,
+        device: str | None = None,
+    ) -> None:
         super().__init__(dropout_ratio, device=device)
         self.variational = checks.flag(self._name, "variational", variational)
         self._key = None if rng is None else self._philox_key(rng)
         self.step = 0
         self.train_flg = True
 
-    def forward(self, xs, *, train=True):
-        xs = checks.real(self._name, "xs", xs)
-        if self.variational and xs.ndim != 3:
-            raise checks.shape_error(self._name, "xs", "(N, T, D), variational", xs)
+    # The book passes train_flg to Dropout.forward and makes it an attribute of TimeDropout.
+    def forward(self, xs: A, *, train: bool = True) -> A:  # type: ignore[override]
+        """Drop elements of xs.
+
+        Parameters
+        ----------
+        xs : array
+            The input; (N, T, D) if the layer is variational.
+        train : bool
+            False returns xs itself.
+
+        Returns
+        -------
+        array like xs
+        """
+        given = checks.real(self._name, "xs", xs)
+        if self.variational and given.ndim != 3:
+            raise checks.shape_error(self._name, "xs", "(N, T, D), variational", given)
         checks.ratio(self._name, "dropout_ratio", self.dropout_ratio)
         self.cache = None
+        output: A
         if not (self.train_flg and train):
-            return xs
-        xs = checks.floating(xs)
-        mask = self.draw(xs, (xs.shape[0], 1, xs.shape[2]) if self.variational else xs.shape)
-        self.cache = mask, xs.shape
-        return xs * mask
+            output = given
+            return output
+        given = checks.floating(given)
+        shape = given.shape
+        mask = self.draw(given, (shape[0], 1, shape[2]) if self.variational else shape)
+        self.cache = mask, shape
+        output = given * mask
+        return output
 
-    def draw(self, xs, shape):
-        """The next mask, an array of `shape` beside xs: on its device, of its dtype."""
+    def draw(self, xs: A, shape: tuple[int, ...]) -> A:
+        """Draw the next mask, for example (N, H) for the `h_mask` of a recurrent layer.
+
+        Parameters
+        ----------
+        xs : array
+            The mask lies on the device of xs and has its dtype.
+        shape : tuple of int
+            The shape of the mask.
+
+        Returns
+        -------
+        array
+            0, or 1 / (1 - dropout_ratio).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If shape is not a tuple of sizes.
+        """
         ratio = checks.ratio(self._name, "dropout_ratio", self.dropout_ratio)
-        xs = checks.real(self._name, "xs", xs)
+        given = checks.real(self._name, "xs", xs)
         if not isinstance(shape, tuple):
             kind = type(shape).__name__
             raise TypeError(f"{self._name}: shape must be a tuple of sizes, got {kind}")
         shape = tuple(checks.integer(self._name, "shape", size) for size in shape)
         if any(size < 0 for size in shape):
             raise ValueError(f"{self._name}: shape must not be negative, got {shape}")
-        dtype = xs.dtype if xs.dtype in checks.FLOATS else checks.floating(xs[:0]).dtype
+        dtype = given.dtype if given.dtype in checks.FLOATS else checks.floating(given[:0]).dtype
         if self._key is None:
             mask = (np.random.random_sample(shape) > ratio).astype(dtype)
             mask *= 1 / (1 - ratio)
         else:
-            mask = self._column(xs).dropout_mask(shape, ratio, self._key, self.step, dtype)
+            mask = self._column(given).dropout_mask(shape, ratio, self._key, self.step, dtype)
         self.step += 1
-        return checks.beside(xs, mask)
+        output: A = checks.beside(given, mask)
+        return output
 
-    def _philox_key(self, rng):
+    def _philox_key(self, rng: Any) -> tuple[int, int]:
+        """(seed, layer), checked."""
         key = rng if isinstance(rng, tuple) else (rng, 0)
         if len(key) != 2:
             raise ValueError(f"{self._name}: rng must be a seed or (seed, layer), got {rng}")
-        key = tuple(checks.integer(self._name, "rng", k) for k in key)
-        if not all(0 <= k < 2**64 for k in key):
+        seed, layer = (checks.integer(self._name, "rng", k) for k in key)
+        if not all(0 <= k < 2**64 for k in (seed, layer)):
             raise ValueError(f"{self._name}: rng must be in [0, 2**64), got {rng}")
-        return key
+        return seed, layer
+
+    def _choices(self) -> list[str]:
+        shown = super()._choices()
+        if self._key is not None:
+            seed, layer = self._key
+            shown.append(f"rng={self._key if layer else seed}")
+        shown += ["variational=True"] if self.variational else []
+        return shown + ([] if self.train_flg else ["train_flg=False"])

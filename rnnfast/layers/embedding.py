@@ -3,24 +3,126 @@
 N batch, T time, V vocabulary, D width of a row.
 """
 
+from typing import Any, Self, overload
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
 from rnnfast import checks
 from rnnfast.layers.base import Layer, param
+from rnnfast.layers.initial import Initializer
+from rnnfast.typing import Array
 
 
 class Embedding(Layer):
-    """Row idx of W (V, D), for integer ids of any shape; each id in [0, V), else ValueError."""
+    """Rows of W, looked up by id.
 
-    def __init__(self, W, *, device=None):
+    Parameters
+    ----------
+    W : array (V, D)
+        One row for each id.
+    device : str, optional
+        "auto", "cpu", "cuda" or "reference"; default: `rnnfast.get_device()`.
+
+    References
+    ----------
+    Deep Learning from Scratch 2, chapter 4.
+
+    Examples
+    --------
+    >>> from rnnfast import Embedding
+    >>> embedding = Embedding(np.arange(6.0).reshape(3, 2), device="cpu")
+    >>> embedding.forward(np.array([2, 0]))
+    array([[4., 5.],
+           [0., 1.]])
+    """
+
+    def __init__(self, W: Any, *, device: str | None = None) -> None:
         owner = type(self).__name__
         W = checks.adopt(owner, "W", W)
         shape = checks.matrix(owner, "W", W, "(V, D)")
         super().__init__(device, (W,), (("W", shape, "(V, D)"),))
 
-    def forward(self, idx, *, train=True):
-        """idx (...) integers -> (..., D)."""
+    @classmethod
+    def create(
+        cls,
+        V: int,
+        D: int,
+        *,
+        rng: int | np.random.Generator | None = None,
+        dtype: DTypeLike = "float32",
+        device: str | None = None,
+    ) -> Self:
+        """Make a layer from its sizes, with the initial weights of the book.
+
+        Parameters
+        ----------
+        V, D : int
+            The number of ids and the width of a row.
+        rng : int or numpy.random.Generator, optional
+            A seed or a generator. The default is `np.random`.
+        dtype : {"float32", "float64"}
+            The dtype of the weights.
+        device : str, optional
+            With "auto" (see `rnnfast.get_device`) the weights lie on the GPU if one is usable.
+
+        Returns
+        -------
+        layer
+            An instance of this class.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a wrong argument. No number has been drawn then.
+
+        Notes
+        -----
+        W is normal / 100 (Deep Learning from Scratch 2, chapter 5).
+
+        Examples
+        --------
+        >>> from rnnfast import TimeEmbedding
+        >>> TimeEmbedding.create(10000, 100, rng=0, device="cpu")
+        TimeEmbedding(V=10000, D=100, float32, cpu)
+        """
+        owner = cls.__name__
+        V, D = checks.count(owner, "V", V), checks.count(owner, "D", D)
+        checks.fits(owner, "(V, D)", V, D)
+        draw = Initializer(owner, rng, dtype, device)
+        return cls(draw.normal(V, D, 100), device=draw.device)
+
+    @overload
+    def forward(self, idx: NDArray[Any], *, train: bool = True) -> NDArray[Any]: ...
+    @overload
+    def forward(self, idx: Array, *, train: bool = True) -> Any: ...
+
+    def forward(self, idx: Any, *, train: bool = True) -> Any:
+        """Look up the rows.
+
+        Parameters
+        ----------
+        idx : array of int (...)
+            Ids, each in [0, V), of any shape.
+        train : bool
+            False keeps nothing for a backward.
+
+        Returns
+        -------
+        array (..., D)
+            W[idx].
+
+        Raises
+        ------
+        TypeError
+            If the ids are not integers.
+        ValueError
+            For an id outside [0, V). On a GPU ids are not checked.
+        """
         return self._forward("idx", idx, train)
 
-    def _forward(self, name, ids, train):
+    def _forward(self, name: str, ids: Any, train: bool) -> Any:
+        """forward of an argument with this name."""
         (W,) = self._checked_params()
         V, D = W.shape
         ids = checks.integers(self._name, name, ids)
@@ -30,21 +132,80 @@ class Embedding(Layer):
         self.cache = ids if train else None
         return out
 
-    def backward(self, dout):
-        """dout (..., D); writes all of grads[0], where the gradients of a repeated id add up."""
+    def backward(self, dout: Array) -> None:
+        """Compute the gradient of W; all of grads[0] is written.
+
+        The gradients of a repeated id are summed.
+
+        Parameters
+        ----------
+        dout : array (..., D)
+            The gradient of the output.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a wrong argument, or grads that cannot be written.
+        RuntimeError
+            Without the forward of a training step before it.
+        """
         ids = self._pending()
         (dW,) = self._checked_grads()
         self._check_dout(dout, (*ids.shape, dW.shape[1]))
         self._kernel.embedding_backward(checks.cast(dout, self.dtype), ids, dW)
 
+    def _sizes(self) -> list[str]:
+        V, D = self._specs[0][1]
+        return [f"V={V}", f"D={D}"]
+
 
 class TimeEmbedding(Embedding):
-    """Embedding of xs (N, T)."""
+    """`Embedding` of xs (N, T).
+
+    Parameters
+    ----------
+    W, device
+        As in `Embedding`.
+
+    References
+    ----------
+    Deep Learning from Scratch 2, chapter 5.
+
+    Examples
+    --------
+    >>> from rnnfast import TimeEmbedding
+    >>> TimeEmbedding.create(10, 3, rng=0, device="cpu").forward(np.array([[2, 0, 2]])).shape
+    (1, 3, 3)
+    """
 
     W = param(0)
 
-    def forward(self, xs, *, train=True):
-        """xs (N, T) integers -> (N, T, D)."""
+    # The book names ids idx in a batch and xs in a sequence.
+    @overload
+    def forward(self, xs: NDArray[Any], *, train: bool = True) -> NDArray[Any]: ...
+    @overload
+    def forward(self, xs: Array, *, train: bool = True) -> Any: ...
+
+    def forward(self, xs: Any, *, train: bool = True) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Look up the rows.
+
+        Parameters
+        ----------
+        xs : array of int (N, T)
+            Ids, each in [0, V).
+        train : bool
+            False keeps nothing for a backward.
+
+        Returns
+        -------
+        array (N, T, D)
+            W[xs].
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `Embedding.forward`, and for another number of axes.
+        """
         xs = checks.integers(self._name, "xs", xs)
         if xs.ndim != 2:
             raise checks.shape_error(self._name, "xs", "(N, T)", xs)

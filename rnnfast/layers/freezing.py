@@ -1,14 +1,16 @@
-"""The layers of a model while it only predicts: weights laid out once, the state put back."""
+"""The layers of a model while it only predicts: weights laid out once, the state restored."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
-def frozen(model):
-    """Within the block every layer's weights are laid out once; then it is as frozen as before.
+def frozen(model: Any) -> Iterator[None]:
+    """Freeze the layers of one of rnnfast's models for one block.
 
-    Only rnnfast's own models tell their layers that nothing is trained; all others, such as the
-    book's, whose predict calls forward(xs) of their layers, are left alone.
+    Layers that were frozen before stay so. Only rnnfast's own models call forward with train=False
+    when they predict; all other models, such as the book's, are left unchanged.
     """
     own = model.layers if hasattr(model, "next_scores") else ()
     layers = [layer for layer in own if hasattr(layer, "freeze")]
@@ -23,8 +25,8 @@ def frozen(model):
 
 
 @contextmanager
-def own_state(model):
-    """Within the block a model's state may be anything; then it is as it was before."""
+def own_state(model: Any) -> Iterator[None]:
+    """Restore the state of a model after one block that changes it."""
     state = model.get_state()
     try:
         yield

@@ -1,26 +1,79 @@
 """sigmoid, relu, softmax and cross_entropy_error. Deep Learning from Scratch 2, chapter 1.
 
-They take arrays of any real dtype and return new ones; nothing overflows and nothing warns.
+They take arrays of any real dtype and return new ones. Nothing overflows and nothing warns.
 """
+
+from typing import Any
 
 import numpy as np
 
 from rnnfast import checks
 
 
-def sigmoid(x):
-    """1 / (1 + exp(-x))."""
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x)).
+
+    Parameters
+    ----------
+    x : array or number
+        Real numbers.
+
+    Returns
+    -------
+    array like x
+
+    Examples
+    --------
+    >>> sigmoid(np.array([-1000.0, 0.0]))
+    array([0. , 0.5])
+    """
     with np.errstate(over="ignore"):  # exp(-x) = inf is right: the result is 0
         return 1 / (1 + np.exp(-x))
 
 
-def relu(x):
-    """max(0, x)."""
+def relu(x: Any) -> Any:
+    """max(0, x).
+
+    Parameters
+    ----------
+    x : array or number
+        Real numbers.
+
+    Returns
+    -------
+    array like x
+
+    Examples
+    --------
+    >>> relu(np.array([-1.5, 0.5]))
+    array([0. , 0.5])
+    """
     return np.maximum(0, x)
 
 
-def softmax(x):
-    """exp(x) / sum(exp(x)) over the last axis."""
+def softmax(x: Any) -> Any:
+    """exp(x) / sum(exp(x)) over the last axis.
+
+    Parameters
+    ----------
+    x : array (..., K)
+        Scores.
+
+    Returns
+    -------
+    array (..., K)
+        Probabilities.
+
+    Raises
+    ------
+    ValueError
+        If K is 0.
+
+    Examples
+    --------
+    >>> softmax(np.array([1000.0, 1000.0]))
+    array([0.5, 0.5])
+    """
     if x.shape[-1] == 0:
         raise ValueError(f"softmax: x must have a last axis of at least 1, got {x.shape}")
     y = np.exp(x - x.max(axis=-1, keepdims=True))
@@ -28,11 +81,32 @@ def softmax(x):
     return y
 
 
-def cross_entropy_error(y, t):
-    """Mean of -log(y[t] + 1e-7) over the batch, as the book defines it.
+def cross_entropy_error(y: Any, t: Any) -> Any:
+    """Mean of -log(y[t] + 1e-7) over the batch, as in the book. The loss layers do not add 1e-7.
 
-    y (N, K) or (K,) probabilities; t (N,) class ids or one-hot like y. The loss layers do not
-    add 1e-7. TypeError unless ids are integers, ValueError for one outside [0, K).
+    Parameters
+    ----------
+    y : array (N, K) or (K,)
+        Probabilities.
+    t : array of int (N,), or one-hot like y
+        Class ids.
+
+    Returns
+    -------
+    float
+        The loss; 0.0 for an empty batch.
+
+    Raises
+    ------
+    TypeError
+        If the ids are not integers.
+    ValueError
+        For an id outside [0, K), or a wrong shape.
+
+    Examples
+    --------
+    >>> round(float(cross_entropy_error(np.array([[0.5, 0.5]]), np.array([1]))), 4)
+    0.6931
     """
     y = checks.real("cross_entropy_error", "y", y)
     t = checks.real("cross_entropy_error", "t", t)

@@ -1,34 +1,64 @@
-"""Initial weights, drawn as the book draws them, and the random numbers behind them."""
+"""Initial weights as the book draws them, and the random numbers behind them."""
 
 import reprlib
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from rnnfast import checks, kernels
 
+L = TypeVar("L")
+PEEPHOLES = (None, "diagonal", "full")
+RECURRENT = ("normal", "orthogonal")
+
 
 class Initializer:
-    """Draws the weights of a model's layers as the book does, in the order they are asked for.
+    """Draws the weights of layers as the book does, in the order of the calls.
 
-    rng: a seed or a Generator, None for np.random. All arrays are `dtype`, float32 or float64, and
-    lie where layers of `device` want them. `owner` names the model in errors.
+    Parameters
+    ----------
+    owner : str
+        The name of the model or layer, for errors.
+    rng : int, numpy.random.Generator, Blank or None
+        A seed or a generator; None is `np.random`.
+    dtype : {"float32", "float64"}
+        The dtype of all arrays.
+    device : str or None
+        The arrays lie where layers of this device need them; see `rnnfast.kernels.home`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For another dtype, an rng that is none of these, an unknown device.
+
+    Examples
+    --------
+    >>> draw = Initializer("my model", 0, "float32", "cpu")
+    >>> draw.normal(100, 400).shape
+    (100, 400)
     """
 
-    def __init__(self, owner, rng, dtype, device):
+    def __init__(self, owner: str, rng: Any, dtype: DTypeLike, device: str | None) -> None:
         self.blank = rng if isinstance(rng, Blank) else None
         if self.blank:
             rng = 0
-        self.dtype = np.dtype(dtype)
+        try:
+            self.dtype = np.dtype(dtype)
+        except TypeError:
+            got = reprlib.repr(dtype)
+            raise TypeError(f"{owner}: dtype must be float32 or float64, got {got}") from None
         if self.dtype not in checks.FLOATS:
             raise TypeError(f"{owner}: dtype must be float32 or float64, got {self.dtype}")
         self.source = generator(owner, rng)
         self.device = kernels.home(device)
-        # for another one that is to go on from here
+        # for another Initializer that continues the sequence of numbers
         self.rng = self.blank or (rng if rng is None else self.source)
         self._rng = rng
 
-    def normal(self, rows, columns, divisor=None):
-        """(rows, columns), normal, divided by the square root of the rows if by nothing else."""
+    def normal(self, rows: int, columns: int, divisor: float | None = None) -> Any:
+        """Normal numbers (rows, columns), divided by `divisor`; default: sqrt(rows), the fan in."""
         if self.blank:
             self.blank.take(rows * columns)
             return self.zeros((rows, columns))
@@ -36,36 +66,60 @@ class Initializer:
         W = (W / (np.sqrt(rows) if divisor is None else divisor)).astype(self.dtype)
         return kernels.move(W, self.device)
 
-    def zeros(self, size):
+    def orthogonal(self, H: int, gates: int) -> Any:
+        """A matrix (H, gates*H) in which the block (H, H) of each gate is orthogonal.
+
+        Q of the QR decomposition of normal numbers, with the signs that make it uniformly
+        distributed. It takes as many random numbers as `normal` does.
+        """
+        blocks = []
+        for block in np.split(self.source.standard_normal((H, gates * H)), gates, axis=1):
+            Q, R = np.linalg.qr(block)
+            blocks.append(Q * np.where(np.diag(R) < 0, -1.0, 1.0))
+        return kernels.move(np.hstack(blocks).astype(self.dtype), self.device)
+
+    def zeros(self, size: int | tuple[int, ...]) -> Any:
+        """Zeros of this size."""
         return kernels.move(np.zeros(size, self.dtype), self.device)
 
-    def recurrent(self, gates, D, H):
-        """(Wx, Wh, b) of a layer of so many gates that reads D numbers and has H units."""
+    def recurrent(self, gates: int, D: int, H: int) -> tuple[Any, Any, Any]:
+        """(Wx, Wh, b) of a layer with D inputs, H units and so many gates."""
         GH = gates * H
         return self.normal(D, GH), self.normal(H, GH), self.zeros(GH)
 
-    def seed(self):
-        """A seed for dropout: `rng` where that is one, else drawn as the weights are."""
+    def seed(self) -> int:
+        """A seed for dropout: `rng` if it is a seed, else a number drawn as the weights are."""
         return seed(self._rng, self.source)
 
 
 class Blank:
-    """As rng: the matrices will be read from a file, which has `size` numbers.
+    """As `rng`: no random numbers, because the weights will be read from a file.
 
-    They are zeros until then, and seeds are as for rng=0. ValueError for many more than there are;
-    for a few, whoever reads them names the array.
+    The matrices are zeros until then, and seeds are as for rng=0.
+
+    Parameters
+    ----------
+    size : int
+        The count of numbers in the file.
+
+    Raises
+    ------
+    ValueError
+        When the model needs many more numbers than the file has. For a few the reader of the file
+        names the array.
     """
 
-    def __init__(self, size):
+    def __init__(self, size: int) -> None:
         self.size, self.left = size, max(size, 2**20)
 
-    def take(self, count):
+    def take(self, count: int) -> None:
+        """Count the numbers of one matrix."""
         self.left -= count
         if self.left < 0:
             raise ValueError(f"{self.size:,} numbers are too few")
 
 
-def generator(owner, rng):
+def generator(owner: str, rng: Any) -> Any:
     """np.random for None, else the Generator that `rng` is or seeds."""
     if rng is None:
         return np.random
@@ -78,10 +132,65 @@ def generator(owner, rng):
         raise type(error)(f"{what}, got {reprlib.repr(rng)}") from None
 
 
-def seed(rng, source):
-    """A number for Philox: `rng` where that is a seed, else drawn from its generator `source`."""
+def seed(rng: Any, source: Any) -> int:
+    """A key for Philox: `rng` if it is a seed, else a number drawn from its generator `source`."""
     if isinstance(rng, (int, np.integer)):
         return int(rng) % 2**64
     if source is np.random:
         return int(np.random.randint(2**63 - 1, dtype=np.int64))
     return int(source.integers(2**63))
+
+
+def create_recurrent(
+    make: Callable[..., L],
+    cell: Any,
+    suffixes: Sequence[str],
+    sizes: tuple[Any, Any],
+    draw: Initializer,
+    recurrent: str,
+    forget_bias: float,
+    peepholes: str | None,
+    options: dict[str, Any],
+) -> L:
+    """A recurrent layer from its sizes (D, H), for `create` of the classes.
+
+    make: the class, whose arguments are weights with these suffixes ("1" and "2" for two
+    directions). cell: the class of one direction. The layer is made of zeros first, so that all
+    arguments are checked before the first number is drawn.
+    """
+    owner = make.__name__
+    D, H = (checks.count(owner, name, size) for name, size in zip("DH", sizes, strict=True))
+    gates = cell.gates
+    if recurrent not in RECURRENT:
+        raise ValueError(f"{owner}: recurrent must be one of {RECURRENT}, got {recurrent!r}")
+    if peepholes not in PEEPHOLES:
+        raise ValueError(f"{owner}: peepholes must be one of {PEEPHOLES}, got {peepholes!r}")
+    forget_bias = checks.number(owner, "forget_bias", forget_bias)
+    if cell.column != "lstm" and (peepholes is not None or forget_bias != 0):
+        name, got = ("peepholes", peepholes) if peepholes else ("forget_bias", forget_bias)
+        raise ValueError(f"{owner}: {name} is an option of an LSTM, got {got!r}")
+    for name in options:
+        if name.rstrip("12") in ("Wx", "Wh", "b", "Wp"):
+            raise TypeError(f"{owner}: create draws {name} itself, got it as an argument")
+    checks.fits(owner, "(max(D, H), GH)", max(D, H), gates * H)
+    two_biases = options.get("reset_after") is True
+    weights: list[Any] = []
+    more: dict[str, Any] = {}
+    for suffix in suffixes:
+        b = draw.zeros((2, gates * H) if two_biases else gates * H)
+        weights += draw.zeros((D, gates * H)), draw.zeros((H, gates * H)), b
+        if peepholes:
+            more[f"Wp{suffix}"] = draw.zeros((3, H) if peepholes == "diagonal" else (3, H, H))
+    layer = make(*weights, device=draw.device, **more, **options)
+    whole: Any = layer
+    for part in whole.parts if len(suffixes) > 1 else (whole,):
+        Wx, Wh, b, *Wps = part.params
+        Wx[...] = draw.normal(D, gates * H)
+        Wh[...] = (
+            draw.orthogonal(H, gates) if recurrent == "orthogonal" else draw.normal(H, gates * H)
+        )
+        if forget_bias:
+            b[:H] = forget_bias  # f is the first block
+        for Wp in Wps:
+            Wp[...] = draw.normal(Wp.size // H, H, np.sqrt(H)).reshape(Wp.shape)
+    return layer

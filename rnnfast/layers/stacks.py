@@ -1,98 +1,144 @@
-"""Layers made of recurrent layers: both directions side by side, backwards alone, stacks.
+"""Layers made of recurrent layers: the base of both directions, one direction backwards, stacks.
 
 N batch, T time, D input, H hidden. Schuster and Paliwal 1997 (both directions); Deep Learning from
 Scratch 2, chapter 6 (stacks) and 8 (TimeBiLSTM).
 
-They have what a single layer has: params, grads, forward, backward, `state`, `set_state`, `dstate`
-and reset_state, freeze and unfreeze; errors are those of rnnfast.layers.recurrent.
+They have the interface of a single layer: params, grads, forward, backward, `state`, `set_state`,
+`dstate`, reset_state, freeze and unfreeze. The errors are those of rnnfast.layers.recurrent.
 """
 
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Any, overload
 
 from rnnfast import checks
 from rnnfast.layers.dropout import TimeDropout
-from rnnfast.layers.recurrent import checked_lengths
+from rnnfast.layers.recurrent import Lengths, checked_lengths
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
+from rnnfast.typing import A
 
 
 class Parts:
-    """What goes to every part alike; a part is a recurrent layer or again made of such."""
+    """The base of layers that consist of recurrent layers, or of other such layers.
 
-    parts = ()
+    Attributes
+    ----------
+    parts : list
+        The layers.
+    params, grads : list of arrays
+        Those of the parts, one part after another.
+    """
+
+    parts: list[Any]
+    params: list[Any]
+    grads: list[Any]
+    _name: str  # in messages
 
     @property
-    def state(self):
-        """The final states of the parts, one after another, as set_state takes them."""
+    def state(self) -> tuple[Any, ...]:
+        """The final states of the parts, one after another: the arguments of set_state."""
         return tuple(value for part in self.parts for value in part.state)
 
     @property
-    def dstate(self):
-        """Their gradients after backward, those of the states that forward started from."""
+    def dstate(self) -> tuple[Any, ...]:
+        """The gradients of the initial states after backward, in the same order."""
         return tuple(value for part in self.parts for value in part.dstate)
 
-    def set_state(self, *values):
-        """Start from these, None for zeros; as TimeLSTM.set_state. As many as `state` has."""
+    def set_state(self, *values: Any) -> None:
+        """Start the next forward from these states.
+
+        Parameters
+        ----------
+        *values : array (N, H) or None
+            One for each entry of `state`. None is zeros.
+
+        Raises
+        ------
+        ValueError
+            For a wrong number of states, or as in `TimeLSTM.set_state`.
+        """
         shares = self._shared("set_state: the states", values)
         self._adopted_states(*values)
         for part, own in shares:
             part.set_state(*own)
 
-    def _adopted_states(self, *values):
+    def _adopted_states(self, *values: Any) -> None:
+        """Check the arrays for set_state."""
         for part, own in self._shared("set_state: the states", values):
             part._adopted_states(*own)
 
-    def _shared(self, what, values):
-        """(part, its share of values) of all parts; ValueError unless each state has one."""
+    def _shared(self, what: str, values: Sequence[Any]) -> list[tuple[Any, tuple[Any, ...]]]:
+        """(part, its values) of all parts. ValueError unless there is one value for each state."""
         counts = [len(part.state) for part in self.parts]
         if len(values) != sum(counts):
             raise ValueError(f"{self._name}: {what} must be {sum(counts)}, got {len(values)}")
-        values = iter(values)
+        rest = iter(values)
         return [
-            (part, tuple(next(values) for _ in range(count)))
+            (part, tuple(next(rest) for _ in range(count)))
             for part, count in zip(self.parts, counts, strict=True)
         ]
 
     @property
-    def stateful(self):
+    def stateful(self) -> bool:
+        """Whether every part starts from the final state of the forward before."""
         return all(part.stateful for part in self.parts)
 
-    def _before(self):
-        """All that a forward changes."""
+    def _before(self) -> Any:
+        """Everything that a forward changes."""
         return [part._before() for part in self.parts]
 
-    def _restore(self, before):
-        """As if there had been no forward: it failed, or a signal ended it, in one of the parts."""
+    def _restore(self, before: Any) -> None:
+        """Undo a forward that failed or was interrupted by a signal in one of the parts."""
         for part, own in zip(self.parts, before, strict=True):
             part._restore(own)
 
-    def reset_state(self):
-        """The next forward starts from zeros."""
+    def reset_state(self) -> None:
+        """Start the next forward from zeros."""
         for part in self.parts:
             part.reset_state()
 
-    def freeze(self):
-        """As TimeLSTM.freeze, all parts."""
+    def freeze(self) -> None:
+        """Freeze all parts; see `TimeLSTM.freeze`."""
         for part in self.parts:
             part.freeze()
 
-    def unfreeze(self):
+    def unfreeze(self) -> None:
+        """Unfreeze all parts; see `TimeLSTM.unfreeze`."""
         for part in self.parts:
             part.unfreeze()
 
     @property
-    def frozen(self):
+    def frozen(self) -> bool:
         """True between freeze and unfreeze."""
         return all(part.frozen for part in self.parts)
 
 
 class TimeReverse(Parts):
-    """`layer`, a TimeRNN, TimeLSTM or TimeGRU, from the sequence's end to its start.
+    """A recurrent layer that reads the sequence from its end to its start.
 
-    hs[:, t] still belongs to xs[:, t]; the final state is the one of t = 0. With lengths every
-    sample starts at its own end.
+    Parameters
+    ----------
+    layer : TimeRNN, TimeLSTM or TimeGRU
+        The layer.
+
+    Raises
+    ------
+    TypeError
+        For another layer.
+
+    Notes
+    -----
+    hs[:, t] still belongs to xs[:, t]; the final state is that of t = 0. With lengths each sample
+    starts at its own end.
+
+    Examples
+    --------
+    >>> from rnnfast import TimeGRU, TimeReverse
+    >>> TimeReverse(TimeGRU.create(3, 2, rng=0, device="cpu"))
+    TimeReverse(TimeGRU(D=3, H=2, float32, cpu))
     """
 
-    def __init__(self, layer):
+    def __init__(self, layer: TimeRNN | TimeLSTM | TimeGRU) -> None:
         self._name = type(self).__name__
         if not isinstance(layer, (TimeRNN, TimeLSTM, TimeGRU)):
             kind = type(layer).__name__
@@ -103,29 +149,99 @@ class TimeReverse(Parts):
         self.parts = [layer]
         self.params, self.grads = layer.params, layer.grads
 
-    def forward(self, xs, *, train=True, lengths=None):
-        """xs (N, T, D) -> hs (N, T, H). train and lengths as in TimeLSTM.forward."""
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.layer!r})"
+
+    def forward(self, xs: A, *, train: bool = True, lengths: Lengths = None) -> A:
+        """Run the layer over a sequence, backwards.
+
+        Parameters
+        ----------
+        xs : array (N, T, D)
+            The input.
+        train, lengths
+            As in `TimeLSTM.forward`, with the same errors.
+
+        Returns
+        -------
+        array (N, T, H)
+            hs.
+        """
         checked = self.layer._checked_forward(xs, train)
         if lengths is not None:
             lengths = checked_lengths(self._name, lengths, *xs.shape[:2])
-        return self.layer._forward(checked, train=train, lengths=lengths, reverse=True)
+        hs: A = self.layer._forward(checked, train=train, lengths=lengths, reverse=True)
+        return hs
 
-    def backward(self, dhs, *dstate):
-        """dhs (N, T, H) -> dxs (N, T, D); dstate: the gradients of `state`, or nothing."""
+    @overload
+    def backward(self, dhs: A, *dstate: Any) -> A: ...
+    @overload
+    def backward(self, dhs: None, *dstate: Any) -> Any: ...
+
+    def backward(self, dhs: Any, *dstate: Any) -> Any:
+        """Compute the gradients; `grads` are written in place.
+
+        Parameters
+        ----------
+        dhs : array (N, T, H) or None
+            The gradient of hs. None is zeros.
+        *dstate : array (N, H) or None
+            The gradients of `state`, or nothing.
+
+        Returns
+        -------
+        array (N, T, D)
+            dxs.
+        """
         return self.layer.backward(dhs, *dstate)
 
 
 class TimeStack(Parts):
-    """Recurrent layers on top of each other, of one or both directions, with dropout between them.
+    """A stack of recurrent layers, with dropout between them.
 
-    layers: TimeRNN, TimeLSTM, TimeGRU, TimeBi*, TimeReverse or stacks, each as wide as the next
-    one reads.
-    dropout_ratio: what is dropped of each layer's output but the last one's, in training
-    (Zaremba et al. 2014, https://arxiv.org/abs/1409.2329); rng as in TimeDropout, one seed for all.
-    params and grads are those of the layers in order, `drop_layers` the TimeDropout between them.
+    Parameters
+    ----------
+    layers : iterable
+        TimeRNN, TimeLSTM, TimeGRU, TimeBi*, TimeReverse or stacks. The output of each layer is as
+        wide as the input of the next one.
+    dropout_ratio : float
+        The dropout of each layer's output but the last one's, in training.
+    rng : int, optional
+        A seed for all dropout layers, as in `TimeDropout`.
+
+    Attributes
+    ----------
+    layers : list
+        The layers.
+    drop_layers : list of TimeDropout
+        The dropout layers between them; empty if dropout_ratio is 0.
+    params, grads : list of arrays
+        Those of the layers, one layer after another.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Without a layer, for a layer that is not recurrent, for widths that do not fit.
+
+    References
+    ----------
+    Dropout between layers: Zaremba et al. 2014, https://arxiv.org/abs/1409.2329.
+    Deep Learning from Scratch 2, chapter 6.
+
+    Examples
+    --------
+    >>> from rnnfast import TimeBiGRU, TimeLSTM, TimeStack
+    >>> both = TimeBiGRU.create(3, 2, rng=0, device="cpu")
+    >>> stack = TimeStack([both, TimeLSTM.create(4, 5, rng=1, device="cpu")], dropout_ratio=0.5)
+    >>> stack.forward(np.ones((1, 4, 3), "f")).shape
+    (1, 4, 5)
+    >>> len(stack.state)  # h of both directions; h and c
+    4
     """
 
-    def __init__(self, layers, dropout_ratio=0.0, *, rng=None):
+    def __init__(
+        self, layers: Iterable[Any], dropout_ratio: float = 0.0, *, rng: int | None = None
+    ) -> None:
         self._name = type(self).__name__
         self.parts = self.layers = list(layers)
         if not self.layers:
@@ -148,8 +264,29 @@ class TimeStack(Parts):
         self.params = [param for layer in self.layers for param in layer.params]
         self.grads = [grad for layer in self.layers for grad in layer.grads]
 
-    def forward(self, xs, *, train=True, lengths=None):
-        """xs (N, T, D) -> (N, T, H of the last layer). train and lengths as in TimeLSTM."""
+    def __repr__(self) -> str:
+        entries = [f"[{', '.join(map(repr, self.layers))}]"]
+        if self.drop_layers:
+            drop = self.drop_layers[0]
+            entries.append(f"dropout_ratio={drop.dropout_ratio}")
+            entries += [] if drop._key is None else [f"rng={drop._key[0]}"]
+        return f"{type(self).__name__}({', '.join(entries)})"
+
+    def forward(self, xs: A, *, train: bool = True, lengths: Lengths = None) -> A:
+        """Run all layers over a sequence.
+
+        Parameters
+        ----------
+        xs : array (N, T, D)
+            The input.
+        train, lengths
+            As in `TimeLSTM.forward`, with the same errors. train=False applies no dropout.
+
+        Returns
+        -------
+        array (N, T, H of the last layer)
+            The output of the last layer.
+        """
         drops, before = iter(self.drop_layers), self._before()
         of_drops = [(drop, drop.cache, drop.step) for drop in self.drop_layers]
         try:
@@ -165,10 +302,25 @@ class TimeStack(Parts):
                 drop.cache, drop.step = cache, step
             raise
 
-    def backward(self, dhs, *dstate):
-        """dhs of the last layer -> dxs (N, T, D); None is zeros.
+    @overload
+    def backward(self, dhs: A, *dstate: Any) -> A: ...
+    @overload
+    def backward(self, dhs: None, *dstate: Any) -> Any: ...
 
-        dstate: the gradients of `state`, the final states of all layers, or nothing.
+    def backward(self, dhs: Any, *dstate: Any) -> Any:
+        """Compute the gradients; `grads` are written in place.
+
+        Parameters
+        ----------
+        dhs : array or None
+            The gradient of the last layer's output. None is zeros.
+        *dstate : array (N, H) or None
+            The gradients of `state`, the final states of all layers; or nothing.
+
+        Returns
+        -------
+        array (N, T, D)
+            dxs.
         """
         shares = self._shared(
             "backward: the states' gradients", dstate or (None,) * len(self.state)
@@ -182,13 +334,13 @@ class TimeStack(Parts):
         return dhs
 
 
-def _width(layer):
-    """How wide a layer's output is."""
+def _width(layer: Any) -> int:
+    """The width of a layer's output."""
     if isinstance(layer, TimeStack):
         return _width(layer.layers[-1])
-    return sum(map(_width, layer.parts)) if isinstance(layer, Parts) else layer.Wh.shape[0]
+    return sum(map(_width, layer.parts)) if isinstance(layer, Parts) else int(layer.Wh.shape[0])
 
 
-def _reads(layer):
-    """How wide its input is."""
-    return _reads(layer.parts[0]) if isinstance(layer, Parts) else layer.Wx.shape[0]
+def _reads(layer: Any) -> int:
+    """The width of a layer's input."""
+    return _reads(layer.parts[0]) if isinstance(layer, Parts) else int(layer.Wx.shape[0])

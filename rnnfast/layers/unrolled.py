@@ -1,0 +1,281 @@
+"""A cell over a whole sequence: its state, lengths, masks, forward and backward.
+
+N batch, T time, D input, H hidden. Inputs and errors: see rnnfast.layers.recurrent.
+"""
+
+from collections.abc import Callable
+from typing import Any, overload
+
+from rnnfast import checks
+from rnnfast.layers.recurrent import SMALL, Lengths, Recurrent, Weights, checked_lengths
+from rnnfast.typing import A, Array
+
+Checked = tuple[Any, tuple[Any, ...] | None, Any]  # of forward: xs, state, weights
+
+
+class _Time(Recurrent):
+    """A sequence.
+
+    stateful=True starts each forward from the final state of the one before (`h`, and `c` of an
+    LSTM; zeros at first and after reset_state), stateful=False from zeros. In both cases h and c
+    are the final state afterwards. After backward, dh and dc are the gradient of the initial state.
+    """
+
+    stateful: bool
+    h: Any
+    dh: Any
+    _Wh_mask: Any
+    _keep: Callable[..., None]  # a method: make these arrays the state
+
+    def __init__(
+        self, weights: Weights, stateful: bool, device: str | None, **options: Any
+    ) -> None:
+        super().__init__(weights, device, **options)
+        self.stateful = stateful
+        self._Wh_mask = None
+        self.reset_state()
+        for name in self.states:
+            setattr(self, f"d{name}", None)
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        """The arrays of the state, in the order of `states`."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        xs: A,
+        *,
+        train: bool = True,
+        lengths: Lengths = None,
+        h_mask: Array | None = None,
+        Wh_mask: Array | None = None,
+    ) -> A:
+        """Run the layer over a sequence.
+
+        Parameters
+        ----------
+        xs : array (N, T, D)
+            The input.
+        train : bool
+            False keeps nothing for a backward.
+        lengths : array of int (N,), list or tuple, optional
+            In [0, T]: the number of steps of each sample. After its last step the state of a sample
+            stays, hs and all gradients are 0, and the values of xs are not used.
+        h_mask : array (N, H), optional
+            Multiplies h before every product with Wh, the same at every step: variational dropout
+            on the recurrent path (`TimeDropout.draw` makes a mask). hs and the state are not
+            masked.
+        Wh_mask : array like Wh, optional
+            Multiplies Wh in this call: DropConnect, the weight drop of AWD-LSTM. Not for a frozen
+            layer.
+
+        Returns
+        -------
+        array (N, T, H)
+            hs, the outputs of all steps.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a wrong argument.
+        RuntimeError
+            If the layer is frozen and train is True or Wh_mask is given.
+
+        References
+        ----------
+        h_mask: Gal and Ghahramani 2016, https://arxiv.org/abs/1512.05287.
+        Wh_mask: Merity et al. 2017, https://arxiv.org/abs/1708.02182.
+
+        Examples
+        --------
+        >>> from rnnfast import TimeGRU
+        >>> gru = TimeGRU.create(3, 2, rng=0, device="cpu")
+        >>> hs = gru.forward(np.ones((2, 5, 3), "f"), lengths=[5, 1])
+        >>> hs.shape
+        (2, 5, 2)
+        >>> hs[1, 1:].any()
+        np.False_
+        """
+        checked = self._checked_forward(xs, train)
+        hs: A
+        if lengths is h_mask is Wh_mask is None:
+            hs = self._forward(checked, train)
+            return hs
+        xs, state, weights = checked
+        if lengths is not None:
+            lengths = checked_lengths(self._name, lengths, *xs.shape[:2])
+        if h_mask is not None:
+            h_mask = self._checked_mask("h_mask", h_mask, "(N, H)", (len(xs), self._H))
+        if Wh_mask is not None:
+            if self.frozen:
+                raise RuntimeError(f"{self._name}: Wh_mask is not for a frozen layer")
+            Wh_mask = self._checked_mask("Wh_mask", Wh_mask, "like Wh", self.Wh.shape)
+            weights = (weights[0], weights[1] * Wh_mask, *weights[2:])
+        hs = self._forward((xs, state, weights), train, lengths, h_mask=h_mask)
+        self._Wh_mask = Wh_mask if train else None
+        return hs
+
+    def _keeps_state(self) -> bool:
+        return self.stateful
+
+    def _before(self) -> tuple[Any, ...]:
+        """Everything that a forward changes."""
+        return self.cache, self._Wh_mask, self.state
+
+    def _restore(self, before: tuple[Any, ...]) -> None:
+        """Undo a forward."""
+        self.cache, self._Wh_mask, state = before
+        self._keep(*state)
+
+    def _checked_mask(self, name: str, mask: Any, label: str, shape: tuple[int, ...]) -> Any:
+        """A mask of this shape, of the weights' dtype."""
+        mask = checks.real(self._name, name, mask)
+        if mask.shape != shape:
+            raise checks.shape_error(self._name, name, f"{label} = {shape}", mask)
+        return checks.cast(mask, self.dtype)
+
+    def _checked_forward(self, xs: Any, train: bool) -> Checked:
+        """The arguments of the column: xs, the initial state, the weights."""
+        weights = self._checked_weights(train)
+        # A quick test for the usual input, an array like Wx; all other input is checked in full.
+        usual = self.params[0].__class__
+        if not (xs.__class__ is usual and xs.dtype is self.dtype and xs.ndim == 3):
+            xs = checks.real(self._name, "xs", xs)
+        shape = xs.shape
+        if len(shape) != 3 or shape[2] != self._D:
+            raise checks.shape_error(self._name, "xs", f"(N, T, D) = (N, T, {self._D})", xs)
+        N, T, D = shape
+        if not 0 < N * T * (D + self._H) < SMALL:
+            checks.fits(self._name, "(N, T, max(D, 8H))", N, T, max(D, 8 * self._H))
+        state = None
+        if self.stateful:
+            state = self._checked_states(self.states, self.state, N)
+        if xs.dtype is not self.dtype:
+            xs = checks.cast(xs, self.dtype)
+        return xs, state, weights
+
+    def _forward(
+        self,
+        checked: Checked,
+        train: bool,
+        lengths: Any = None,
+        reverse: bool = False,
+        h_mask: Any = None,
+    ) -> Any:
+        """forward with checked arguments."""
+        hs, state = self._run(*checked, train, lengths, reverse, h_mask)
+        self._Wh_mask = None
+        self._keep(*state)
+        return hs
+
+    def _checked_backward(
+        self, dhs: Any, *dstate: Any
+    ) -> tuple[Any, tuple[Any, ...] | None, list[Any]]:
+        """The arguments of the column's backward: dhs, dstate, grads."""
+        shape = self._pending()[2]
+        if dhs is None:
+            dhs = checks.namespace(self.params[0]).zeros(shape, self.dtype)
+        dhs = checks.real(self._name, "dhs", dhs)
+        if dhs.shape != shape:
+            raise checks.shape_error(self._name, "dhs", f"(N, T, H) = {shape}", dhs)
+        names = [f"d{s}" for s in self.states]
+        given = self._checked_states(names, dstate, shape[0]) if dstate else None
+        return checks.cast(dhs, self.dtype), given, self._checked_grads()
+
+    def _backward(self, checked: tuple[Any, tuple[Any, ...] | None, list[Any]]) -> Any:
+        """backward with checked arguments."""
+        dxs, dstate = self._run_back(*checked)
+        if self._Wh_mask is not None:
+            self.grads[1] *= self._Wh_mask
+        for name, value in zip(self.states, dstate, strict=True):
+            setattr(self, f"d{name}", value)
+        return dxs
+
+    def _set_state(self, *values: Any) -> None:
+        """Make these arrays the state, checked."""
+        for name, value in zip(self.states, self._adopted_states(*values), strict=True):
+            setattr(self, name, value)
+
+    def _adopted_states(self, *values: Any) -> list[Any]:
+        """The arrays for set_state, checked."""
+        taken = []
+        if not self.stateful and any(value is not None for value in values):
+            raise ValueError(
+                f"{self._name}: stateful must be True for set_state, got False, with which every "
+                "forward starts from zeros"
+            )
+        for name, value in zip(self.states, values, strict=True):
+            if value is not None:
+                value = checks.real(self._name, name, value)
+                if value.ndim != 2 or value.shape[1] != self._H:
+                    label = f"(N, H) = (N, {self._H})"
+                    raise checks.shape_error(self._name, name, label, value)
+            taken.append(value)
+        return taken
+
+    def reset_state(self) -> None:
+        """Start the next forward from zeros."""
+        for name in self.states:
+            setattr(self, name, None)
+
+
+class _TimeOneState(_Time):
+    """A sequence of a cell whose state is h."""
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        """(h,), the arguments of set_state."""
+        return (self.h,)
+
+    @property
+    def dstate(self) -> tuple[Any, ...]:
+        """(dh,) after backward: the gradient of the initial state."""
+        return (self.dh,)
+
+    def _keep(self, h: Any) -> None:
+        self.h = h
+
+    @overload
+    def backward(self, dhs: A, dh: Array | None = None) -> A: ...
+    @overload
+    def backward(self, dhs: None, dh: Array | None = None) -> Any: ...
+
+    def backward(self, dhs: Any, dh: Any = None) -> Any:
+        """Compute the gradients; `grads` are written in place.
+
+        Parameters
+        ----------
+        dhs : array (N, T, H) or None
+            The gradient of hs. None is zeros: for a loss that depends only on the final state.
+        dh : array (N, H), optional
+            The gradient of the final state. None is zeros.
+
+        Returns
+        -------
+        array (N, T, D)
+            dxs. `dh` is now the gradient of the initial state.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a wrong argument, or grads that cannot be written.
+        RuntimeError
+            Without the forward of a training step before it.
+        """
+        return self._backward(self._checked_backward(dhs, dh))
+
+    def set_state(self, h: Array | None) -> None:
+        """Start the next forward from h.
+
+        Parameters
+        ----------
+        h : array (N, H) or None
+            None is zeros.
+
+        Raises
+        ------
+        ValueError
+            For a wrong shape, or if the layer is not stateful.
+        """
+        self._set_state(h)

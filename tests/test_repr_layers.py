@@ -1,0 +1,156 @@
+"""repr of every layer and stack: its sizes, its options other than the defaults, dtype, device."""
+
+import numpy as np
+import pytest
+
+import rnnfast
+from rnnfast import layers
+
+
+def zeros(*shape, dtype="float32"):
+    return np.zeros(shape, dtype)
+
+
+def weights(gates, D=3, H=2, dtype="float32"):
+    GH = gates * H
+    return zeros(D, GH, dtype=dtype), zeros(H, GH, dtype=dtype), zeros(GH, dtype=dtype)
+
+
+def cpu(name, *arguments, **options):
+    return getattr(layers, name)(*arguments, device="cpu", **options)
+
+
+def both(name, gates, **options):
+    return cpu(name, *weights(gates), *weights(gates), **options)
+
+
+TIED = layers.TimeAffine(zeros(2, 5), zeros(5), device="cpu")
+GRU2 = zeros(3, 6), zeros(2, 6), zeros(2, 6)
+
+ROWS = [
+    (lambda: cpu("RNN", *weights(1)), "RNN(D=3, H=2, float32, cpu)"),
+    (
+        lambda: cpu("RNN", *weights(1), nonlinearity="relu"),
+        "RNN(D=3, H=2, nonlinearity='relu', float32, cpu)",
+    ),
+    (lambda: cpu("LSTM", *weights(4)), "LSTM(D=3, H=2, float32, cpu)"),
+    (
+        lambda: cpu("LSTM", *weights(4), Wp=zeros(3, 2)),
+        "LSTM(D=3, H=2, Wp=(3, H), float32, cpu)",
+    ),
+    (lambda: cpu("GRU", *weights(3)[:2]), "GRU(D=3, H=2, b=None, float32, cpu)"),
+    (
+        lambda: cpu("GRU", *GRU2, reset_after=True),
+        "GRU(D=3, H=2, reset_after=True, float32, cpu)",
+    ),
+    (lambda: cpu("TimeRNN", *weights(1)), "TimeRNN(D=3, H=2, float32, cpu)"),
+    (
+        lambda: cpu("TimeRNN", *weights(1), True, nonlinearity="relu"),
+        "TimeRNN(D=3, H=2, nonlinearity='relu', stateful=True, float32, cpu)",
+    ),
+    (
+        lambda: layers.TimeRNN(*weights(1, dtype="float64"), device="reference"),
+        "TimeRNN(D=3, H=2, float64, reference)",
+    ),
+    (
+        lambda: cpu("TimeLSTM", *weights(4, 100, 200), stateful=True),
+        "TimeLSTM(D=100, H=200, stateful=True, float32, cpu)",
+    ),
+    (
+        lambda: cpu("TimeLSTM", *weights(4), Wp=zeros(3, 2, 2), cell_clip=3),
+        "TimeLSTM(D=3, H=2, Wp=(3, H, H), cell_clip=3.0, float32, cpu)",
+    ),
+    (lambda: cpu("TimeGRU", *weights(3)), "TimeGRU(D=3, H=2, float32, cpu)"),
+    (
+        lambda: cpu("TimeGRU", *GRU2, reset_after=True, z_keeps=True),
+        "TimeGRU(D=3, H=2, reset_after=True, z_keeps=True, float32, cpu)",
+    ),
+    (lambda: both("TimeBiRNN", 1), "TimeBiRNN(D=3, H=2, float32, cpu)"),
+    (
+        lambda: both("TimeBiLSTM", 4, Wp1=zeros(3, 2), Wp2=zeros(3, 2), stateful=True),
+        "TimeBiLSTM(D=3, H=2, Wp=(3, H), stateful=True, float32, cpu)",
+    ),
+    (
+        lambda: both("TimeBiGRU", 3, z_keeps=True),
+        "TimeBiGRU(D=3, H=2, z_keeps=True, float32, cpu)",
+    ),
+    (
+        lambda: layers.TimeReverse(cpu("TimeGRU", *weights(3))),
+        "TimeReverse(TimeGRU(D=3, H=2, float32, cpu))",
+    ),
+    (
+        lambda: layers.TimeStack([both("TimeBiGRU", 3), cpu("TimeRNN", *weights(1, 4, 5))], 0.5),
+        "TimeStack([TimeBiGRU(D=3, H=2, float32, cpu), TimeRNN(D=4, H=5, float32, cpu)], "
+        "dropout_ratio=0.5)",
+    ),
+    (
+        lambda: layers.TimeStack([cpu("TimeRNN", *weights(1, 2)) for _ in "ab"], 0.25, rng=7),
+        "TimeStack([TimeRNN(D=2, H=2, float32, cpu), TimeRNN(D=2, H=2, float32, cpu)], "
+        "dropout_ratio=0.25, rng=7)",
+    ),
+    (
+        lambda: layers.TimeStack([cpu("TimeRNN", *weights(1))]),
+        "TimeStack([TimeRNN(D=3, H=2, float32, cpu)])",
+    ),
+    (lambda: cpu("MatMul", zeros(3, 2)), "MatMul(D=3, M=2, float32, cpu)"),
+    (lambda: cpu("Affine", zeros(100, 10), zeros(10)), "Affine(D=100, M=10, float32, cpu)"),
+    (lambda: cpu("Affine", zeros(3, 2), None), "Affine(D=3, M=2, b=None, float32, cpu)"),
+    (lambda: cpu("TimeAffine", zeros(3, 2), zeros(2)), "TimeAffine(D=3, M=2, float32, cpu)"),
+    (
+        lambda: cpu("Simple_TimeAffine", zeros(3, 2), zeros(2)),
+        "Simple_TimeAffine(D=3, M=2, float32, cpu)",
+    ),
+    (lambda: cpu("Embedding", zeros(7, 2)), "Embedding(V=7, D=2, float32, cpu)"),
+    (lambda: cpu("TimeEmbedding", zeros(7, 2)), "TimeEmbedding(V=7, D=2, float32, cpu)"),
+    (lambda: layers.Dropout(0.25), "Dropout(dropout_ratio=0.25)"),
+    (lambda: layers.TimeDropout(), "TimeDropout(dropout_ratio=0.5)"),
+    (
+        lambda: cpu("TimeDropout", 0.5, rng=3, variational=True),
+        "TimeDropout(dropout_ratio=0.5, rng=3, variational=True, cpu)",
+    ),
+    (lambda: layers.TimeDropout(rng=(3, 1)), "TimeDropout(dropout_ratio=0.5, rng=(3, 1))"),
+    (lambda: layers.Softmax(), "Softmax()"),
+    (lambda: layers.Sigmoid(), "Sigmoid()"),
+    (lambda: layers.SoftmaxWithLoss(), "SoftmaxWithLoss()"),
+    (lambda: cpu("Simple_TimeSoftmaxWithLoss"), "Simple_TimeSoftmaxWithLoss(cpu)"),
+    (lambda: layers.TimeSoftmaxWithLoss(), "TimeSoftmaxWithLoss()"),
+    (
+        lambda: layers.TimeAffineSoftmaxWithLoss(TIED),
+        "TimeAffineSoftmaxWithLoss(TimeAffine(D=2, M=5, float32, cpu))",
+    ),
+    (lambda: layers.SigmoidWithLoss(), "SigmoidWithLoss()"),
+    (lambda: layers.TimeSigmoidWithLoss(), "TimeSigmoidWithLoss()"),
+    (lambda: layers.TimeSquaredLoss(), "TimeSquaredLoss()"),
+]
+
+
+@pytest.mark.parametrize(("make", "expected"), ROWS, ids=[expected for _, expected in ROWS])
+def test_repr(make, expected):
+    with rnnfast.device("auto"):
+        assert repr(make()) == expected
+
+
+def test_every_layer_has_a_row():
+    assert {expected.partition("(")[0] for _, expected in ROWS} == set(layers.__all__)
+
+
+@pytest.mark.parametrize("name", ["TimeLSTM", "TimeBiLSTM"])
+def test_frozen_is_shown(name):
+    layer = cpu(name, *weights(4)) if name == "TimeLSTM" else both(name, 4)
+    layer.freeze()
+    assert repr(layer) == f"{name}(D=3, H=2, float32, cpu, frozen)"
+    layer.unfreeze()
+    assert repr(layer) == f"{name}(D=3, H=2, float32, cpu)"
+
+
+def test_one_frozen_direction_is_not_a_frozen_layer():
+    layer = both("TimeBiLSTM", 4)
+    layer.forward_lstm.freeze()
+    assert repr(layer) == "TimeBiLSTM(D=3, H=2, float32, cpu)"
+
+
+def test_what_was_changed_is_shown():
+    drop, loss = layers.TimeDropout(device="cpu"), layers.TimeSoftmaxWithLoss(device="cpu")
+    drop.train_flg, loss.ignore_label = False, 0
+    assert repr(drop) == "TimeDropout(dropout_ratio=0.5, train_flg=False, cpu)"
+    assert repr(loss) == "TimeSoftmaxWithLoss(ignore_label=0, cpu)"
