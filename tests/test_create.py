@@ -247,3 +247,13 @@ def test_unknown_option():
 def test_wrong_sizes(name, sizes, error, message):
     with pytest.raises(error, match=rf"^{name}: {message}"):
         create(name, *sizes)
+
+
+def test_numpy_bools_are_flags():
+    """np.True_ counts as True wherever the bias has two rows."""
+    both = rnnfast.TimeBiGRU.create(3, 4, rng=0, reset_after=np.True_)
+    assert both.params[2].shape == (2, 12)
+    again = rnnfast.TimeBiGRU(*both.params, reset_after=np.True_)
+    assert again.forward(np.ones((2, 3, 3), "f")).shape == (2, 3, 8)
+    with pytest.raises(TypeError, match="TimeBiGRU: reset_after must be a bool, got str"):
+        rnnfast.TimeBiGRU(*both.params, reset_after="yes")

@@ -38,7 +38,7 @@ class _TimeBi(Parts):
             adopted(name, (*weights2, options2.get("Wp")), "2"),
         )
         weights1, weights2 = both[0][:3], both[1][:3]
-        two_biases = options1.get("reset_after") is True
+        two_biases = checks.flag(name, "reset_after", options1.get("reset_after", False))
         expected = specs(name, kind.gates, both[0], "1", two_biases)
         for argument, W1, W2 in zip(("Wx", "Wh", "b", "Wp"), *both, strict=True):
             if (W1 is None) != (W2 is None):

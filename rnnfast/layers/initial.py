@@ -173,7 +173,7 @@ def create_recurrent(
         if name.rstrip("12") in ("Wx", "Wh", "b", "Wp"):
             raise TypeError(f"{owner}: create draws {name} itself, got it as an argument")
     checks.fits(owner, "(max(D, H), GH)", max(D, H), gates * H)
-    two_biases = options.get("reset_after") is True
+    two_biases = checks.flag(owner, "reset_after", options.get("reset_after", False))
     weights: list[Any] = []
     more: dict[str, Any] = {}
     for suffix in suffixes:
