@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from rnnfast.io import headers
 from rnnfast.io.arrays import check_fits as check_fits
-from rnnfast.io.arrays import copy_into, to_numpy
+from rnnfast.io.arrays import copy_into as copy_into
 from rnnfast.io.arrays import to_device as to_device
+from rnnfast.io.arrays import to_numpy as to_numpy
 from rnnfast.io.book import by_name, is_pickle, load_pickle
 from rnnfast.io.files import StrPath, open_regular, write_atomically
 
