@@ -15,7 +15,10 @@ def _cell(owner: str, name: str, value: Any) -> Any:
     return value
 
 
-_CHECKS: dict[str, Callable[[str, str, Any], Any]] = {
+Check = Callable[[str, str, Any], Any]  # (owner, name, value) -> the value as it is kept
+
+_COUNT: Check = checks.count
+_CHECKS: dict[str, Check] = {
     "cell": _cell,
     "dropout": checks.ratio,
     "weight_drop": checks.ratio,
@@ -47,7 +50,7 @@ def checked_sizes(owner: str, **sizes: Any) -> dict[str, Any]:
     TypeError, ValueError
         For the first wrong one.
     """
-    return {name: _CHECKS.get(name, checks.count)(owner, name, x) for name, x in sizes.items()}
+    return {name: _CHECKS.get(name, _COUNT)(owner, name, x) for name, x in sizes.items()}
 
 
 def embedding(draw: Initializer, sizes: dict[str, Any]) -> TimeEmbedding:
