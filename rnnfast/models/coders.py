@@ -133,7 +133,7 @@ class Decoder(Model):
     --------
     >>> import numpy as np
     >>> from rnnfast.sequences import Decoder
-    >>> decoder = Decoder(vocab_size=5, wordvec_size=3, hidden_size=4, rng=0)
+    >>> decoder = Decoder(vocab_size=5, wordvec_size=3, hidden_size=4, rng=0, device="cpu")
     >>> h = np.zeros((2, 4), np.float32)
     >>> decoder.forward(np.array([[0, 1, 2], [2, 3, 4]]), h).shape
     (2, 3, 5)

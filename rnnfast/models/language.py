@@ -45,7 +45,8 @@ class LanguageModel(BaseModel):
     dtype : float32 or float64
         Of all arrays.
     device : str, optional
-        "auto", "cpu", "cuda" or "reference"; by default `rnnfast.get_device()`.
+        "auto", "cpu", "cuda" or "reference"; by default `rnnfast.get_device()`. With "auto" the
+        weights go to a GPU if one is usable, else they are NumPy's.
 
     Raises
     ------
@@ -194,7 +195,7 @@ class Rnnlm(LanguageModel):
     >>> from rnnfast.models import Rnnlm
     >>> model = Rnnlm(vocab_size=10, wordvec_size=4, hidden_size=4, rng=0)
     >>> loss = model.forward(np.array([[1, 2, 3]]), np.array([[2, 3, 4]]))
-    >>> round(loss, 1)  # log(10) = 2.3, as of a uniform distribution
+    >>> round(float(loss), 1)  # log(10) = 2.3, as of a uniform distribution
     2.3
     >>> model.backward()
     """

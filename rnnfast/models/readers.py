@@ -42,7 +42,7 @@ class _Reader(Model):
         dtype: DTypeLike = np.float32,
         device: str | None = None,
     ) -> None:
-        """sizes: the arguments of the model's own; outputs: which one is the width of the top."""
+        """sizes: the model's own arguments; outputs: the name of the affine layer's width."""
         owner = type(self).__name__
         sizes = checked_sizes(
             owner,

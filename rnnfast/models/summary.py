@@ -108,7 +108,7 @@ def _flat(layers: list[Any]) -> list[Any]:
 
 
 def _label(layer: Any) -> str:
-    """The class of a layer, with what distinguishes it from others of the class."""
+    """The class of a layer, with its dropout ratio or the class of the layer inside."""
     inside = getattr(layer, "layer", None)
     detail = getattr(layer, "dropout_ratio", None) if inside is None else type(inside).__name__
     return type(layer).__name__ + ("" if detail is None else f"({detail})")
