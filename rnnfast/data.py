@@ -1,4 +1,4 @@
-"""Text in, arrays of ids out: vocabularies and corpora. What is here lives in rnnfast.text."""
+"""Vocabularies and corpora: from texts to arrays of ids. Defined in rnnfast.text."""
 
 from rnnfast.text.corpora import load_ptb, load_text, python_docs, read_text, sequence_batch
 from rnnfast.text.vocabulary import (

@@ -1,4 +1,4 @@
-"""Text from a language model, one id at a time; see rnnfast.text.sampling, where this lives."""
+"""Sampling text from a language model, one id at a time. Defined in rnnfast.text.sampling."""
 
 from rnnfast.text.sampling import generate, stream
 

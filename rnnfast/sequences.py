@@ -1,28 +1,28 @@
-"""Models that read a sequence, write one, or both (chapter 7).
+"""Models that read a sequence, generate one, or both (chapter 7).
 
     SequenceClassifier     many to one: real vectors -> a class
     VectorToSequence       one to many: a real vector -> ids
-    SequenceTagger         many to many: ids -> a tag for each of them
-    SequenceRegressor      many to many: real vectors -> numbers for each of them
-    Seq2seq, PeekySeq2seq  many to many, of another length: ids -> ids, the book's
+    SequenceTagger         many to many: ids -> a tag per id
+    SequenceRegressor      many to many: real vectors -> numbers per step
+    Seq2seq, PeekySeq2seq  many to many, of another length: ids -> ids, as in the book
 
-forward(xs, ts) gives the loss, backward() fills `grads`; with `params` that is what trainer.Trainer
-asks of a model. Every forward starts from a zero state. Arguments that models have in common:
+forward(xs, ts) returns the loss, backward() fills `grads`; trainer.Trainer needs these and
+`params`. Every forward starts from a zero state. Common arguments:
 
-    cell           "rnn", "lstm" (as if nothing is said) or "gru"
-    layers         how many of them are on top of each other; 1
-    bidirectional  whether they read the sequence from both ends
-    dropout        the ratio dropped of what each layer gives, in training; 0
+    cell           "rnn", "lstm" (default) or "gru"
+    layers         number of recurrent layers; 1 by default
+    bidirectional  whether the layers read the sequence in both directions
+    dropout        ratio of each layer's output dropped in training; 0 by default
     rng            a seed or Generator for weights and masks; None draws from np.random
-    dtype, device  float32 or float64; as in models.LanguageModel
+    dtype, device  as in models.LanguageModel; float32 by default
 
-lengths (N,), integers: how many steps of each sample of xs count. What stands behind them is
-padding, any number or id of the vocabulary: it changes neither loss nor gradients nor what is
-generated.
+lengths (N,), integers: the number of valid steps of each sample of xs. The rest is padding, any
+numbers or ids of the vocabulary. It changes neither the loss, nor the gradients, nor the generated
+ids.
 
-Arrays may be NumPy's wherever the weights are: what `predict` and `generate` give is then, too.
-Weights are drawn as in models.LanguageModel. N batch, T time, D input, H hidden, V vocabulary;
-wrong arguments are a TypeError or a ValueError.
+Arrays may be NumPy's on any device of the weights; the results of `predict` and `generate` are then
+NumPy's, too. Weights are drawn as in models.LanguageModel. N batch, T time, D input, H hidden,
+V vocabulary. Wrong arguments raise a TypeError or a ValueError.
 """
 
 from rnnfast.models.coders import Decoder, Encoder, PeekyDecoder

@@ -49,6 +49,20 @@ class Model(Protocol):
     def backward(self) -> Any: ...
 
 
+class TextModel(Protocol):
+    """What sampling needs of a language model. Its state is one of each recurrent layer."""
+
+    layers: list[Any]
+    recurrent_layers: list[Any]
+
+    @property
+    def vocab_size(self) -> int: ...
+    def next_scores(self, xs: Any, /) -> Any: ...
+    def reset_state(self) -> None: ...
+    def get_state(self) -> list[Any]: ...
+    def set_state(self, states: Any, /) -> None: ...
+
+
 class Optimizer(Protocol):
     """What a trainer needs of an optimiser."""
 

@@ -1,12 +1,11 @@
-"""Weights and checkpoints on disk (rnnfast.io.weights), and files that are never written half."""
+"""Weights and checkpoints on disk (rnnfast.io.weights), and atomic writing of files."""
 
+from rnnfast.io.arrays import check_fits, copy_into, to_device, to_numpy
 from rnnfast.io.book import is_pickle, load_pickle
 from rnnfast.io.files import cache_folder, check_writable, open_regular, write_atomically
 from rnnfast.io.weights import (
     FORMAT,
     Weights,
-    check_fits,
-    copy_into,
     load_arrays,
     load_header,
     load_into,
@@ -14,8 +13,6 @@ from rnnfast.io.weights import (
     model_header,
     save_arrays,
     save_weights,
-    to_device,
-    to_numpy,
 )
 
 __all__ = [

@@ -1,28 +1,60 @@
-"""The weights that the book's save_params pickles."""
+"""Weights that the book's save_params pickled."""
 
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rnnfast.io.files import open_regular
+from rnnfast.io.files import StrPath, open_regular
 
 
-def is_pickle(path):
-    """True if a file begins as a pickle does. Errors as `open_regular`."""
+def is_pickle(path: StrPath) -> bool:
+    """Whether a file begins as a pickle of a list does.
+
+    Parameters
+    ----------
+    path : str or PathLike
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    OSError, ValueError
+        See `open_regular`.
+    """
     with open_regular(path) as file:
         start = file.read(9)
     if start[8:] == b"{":  # safetensors: eight bytes with the header's length, then JSON
         return False
-    # Protocol 2 and later; before that a list began with a mark.
+    # Protocol 2 and later. In protocols 0 and 1 a list begins with a mark.
     return start[:2] in (b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5", b"(l", b"]q", b"](")
 
 
-def load_pickle(path):
-    """The list of arrays in a pickle as the book's save_params (on NumPy or CuPy) writes it.
+def load_pickle(path: StrPath) -> list[NDArray[Any]]:
+    """Read the arrays of a pickle that the book's save_params wrote, on NumPy or CuPy.
 
-    ValueError for anything else, of which nothing has been run then; see rnnfast.io.pickles.
+    Nothing in the file is executed; see rnnfast.io.pickles.
+
+    Parameters
+    ----------
+    path : str or PathLike
+
+    Returns
+    -------
+    list of ndarray
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If the file is anything else than a pickled list of arrays.
     """
-    from rnnfast.io import pickles  # with pickletools, which few need
+    from rnnfast.io import pickles  # imports pickletools, which few need
 
     path = os.fspath(path)
     with open_regular(path) as file:
@@ -34,19 +66,43 @@ def load_pickle(path):
         raise ValueError(f"{path}: not a pickled list of arrays ({reason})") from None
 
 
-def by_name(path, arrays, names, params):
-    """A pickled list by name, in the model's types.
+def by_name(
+    path: str, arrays: Sequence[NDArray[Any]], names: Sequence[str | None], params: Sequence[Any]
+) -> dict[str, NDArray[Any]]:
+    """Name the arrays of a pickled list and convert them to the dtypes of the model.
 
-    The book lists a tied matrix at both ends, which has to be the same then; its view may be
-    left out, too.
+    Parameters
+    ----------
+    path : str
+        For error messages.
+    arrays : sequence of ndarray
+        What `load_pickle` returned.
+    names : sequence of (str or None)
+        The names of `params`; None for a view of another parameter.
+    params : sequence of array
+        The model's parameters: shapes and dtypes.
+
+    Returns
+    -------
+    dict
+        Name -> array, without the views.
+
+    Raises
+    ------
+    ValueError
+        For a wrong number of arrays, a wrong shape, or tied arrays that differ.
+
+    Notes
+    -----
+    The book's file has a tied matrix twice, once at each end. Both must be equal. The file may
+    also leave out the view.
     """
+    places: Sequence[int] = range(len(names))
     if len(arrays) == sum(name is not None for name in names):
         places = [i for i, name in enumerate(names) if name is not None]
-    else:
-        places = range(len(names))
     if len(arrays) != len(places):
         raise ValueError(f"{path}: expected {len(names)} arrays, found {len(arrays)}")
-    loaded = {}
+    loaded: dict[str, NDArray[Any]] = {}
     for i, array in zip(places, arrays, strict=True):
         name, param = names[i], params[i]
         if array.shape != param.shape:

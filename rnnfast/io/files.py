@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all, and the folder for what is downloaded."""
+"""Files that are written completely or not at all, and the folder for downloads."""
 
 import contextlib
 import errno
@@ -6,29 +6,65 @@ import os
 import stat
 import sys
 import tempfile
+from typing import BinaryIO
+
+StrPath = str | os.PathLike[str]
 
 
-def cache_folder():
-    """RNNFAST_CACHE, else `rnnfast` in the user's cache folder (XDG_CACHE_HOME, ~/.cache)."""
+def cache_folder() -> str:
+    """Folder for downloads and compiled kernels.
+
+    Returns
+    -------
+    str
+        The environment variable RNNFAST_CACHE if it is set, else ``rnnfast`` in the user's cache
+        folder (XDG_CACHE_HOME, ``~/.cache``; ``~/Library/Caches`` on macOS).
+    """
     if folder := os.environ.get("RNNFAST_CACHE"):
         return folder
     usual = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
     return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser(usual), "rnnfast")
 
 
-def open_regular(path):
-    """open(path, "rb"). ValueError for a pipe or a device, which may keep us waiting or never end.
+def open_regular(path: StrPath) -> BinaryIO:
+    """Open a regular file for reading, in binary mode.
 
-    OSError if it cannot be read.
+    Parameters
+    ----------
+    path : str or PathLike
+
+    Returns
+    -------
+    file object
+
+    Raises
+    ------
+    ValueError
+        For a pipe or a device: reading could block or never end.
+    OSError
+        If the file cannot be read.
     """
     mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a folder open says that it is one
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # open itself raises for a folder
         raise ValueError(f"{path}: must be a regular file, got a pipe or a device")
     return open(path, "rb")
 
 
-def write_atomically(path, data):
-    """Write bytes so that `path` is at any moment either the old file or the complete new one."""
+def write_atomically(path: StrPath, data: bytes) -> None:
+    """Write a file so that at any moment `path` is the old file or the complete new one.
+
+    The data go to a temporary file, which is then renamed.
+
+    Parameters
+    ----------
+    path : str or PathLike
+    data : bytes
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written. The error names `path`; the old file is unchanged.
+    """
     path = os.fspath(path)
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
@@ -39,15 +75,25 @@ def write_atomically(path, data):
         os.replace(temporary, path)
     except BaseException as error:
         if isinstance(error, OSError):
-            error.filename, error.filename2 = path, None  # not the temporary one, or none
+            error.filename, error.filename2 = path, None  # not the temporary name
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
     _sync_folder(os.path.dirname(path) or ".")
 
 
-def check_writable(path):
-    """OSError, naming `path`, where a file cannot be written there; what is there stays."""
+def check_writable(path: StrPath) -> None:
+    """Check that a file can be written at `path`. An existing file stays as it is.
+
+    Parameters
+    ----------
+    path : str or PathLike
+
+    Raises
+    ------
+    OSError
+        If a file cannot be written there. The error names `path`.
+    """
     path = os.fspath(path)
     folder = os.path.dirname(path) or "."
     if not path or os.path.isdir(path) or not os.path.isdir(folder):
@@ -59,8 +105,8 @@ def check_writable(path):
         raise type(error)(error.errno, error.strerror, path) from None
 
 
-def _sync_folder(folder):
-    """Make the rename itself durable; Windows cannot open a folder and does not need it."""
+def _sync_folder(folder: str) -> None:
+    """Make the rename itself durable. Windows cannot open a folder and does not need it."""
     if os.name == "posix":
         fd = os.open(folder, os.O_RDONLY)
         try:

@@ -1,28 +1,33 @@
-"""The JSON in weight files and checkpoints: one schema, checked when it is read and written.
+"""The JSON in weight files and checkpoints: one schema, checked on reading and on writing.
 
-A check is a function of a field's name and its value that raises Wrong, which names the field.
-Fields that a schema does not know are left alone.
+A check is a function of a field's name and its value. It raises Wrong, which names the field.
+Fields that a schema does not know are ignored.
 """
 
 import json
 import math
 import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Check = Callable[[str, Any], None]
 
 DEPTH = 64  # of brackets in brackets
-# What JSON takes when it is read, roughly, in bytes, beside its own length
+# Approximate memory of parsed JSON, in bytes, in addition to the length of the text
 STRING, NUMBER, LIST, OBJECT = 150, 40, 100, 300
 SHARE, EXTRA = 8, 2**25
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]|[^\s\[\]{},:"]++', re.DOTALL)
 
 
 class Wrong(ValueError):
-    """A field that is not as it has to be."""
+    """A field of a header is wrong. The message names it."""
 
 
 # Checks
 
 
-def wrong(name, expected, value):
+def wrong(name: str, expected: str, value: Any) -> Wrong:
+    """The error for a field: its name, what was expected, and what came."""
     kind = type(value).__name__
     got = {"NoneType": "null", "dict": "an object", "list": "a list"}.get(kind)
     if got is None:
@@ -31,7 +36,8 @@ def wrong(name, expected, value):
     return Wrong(f"{name} must be {expected}, got {got}")
 
 
-def text(name, value):
+def text(name: str, value: Any) -> None:
+    """Check: a string of valid Unicode."""
     if not isinstance(value, str):
         raise wrong(name, "a string", value)
     if not value.isascii():
@@ -41,47 +47,56 @@ def text(name, value):
             raise Wrong(f"{name} must be a string of Unicode, got half a surrogate pair") from None
 
 
-def integer(low, high=2**63 - 1):
-    def check(name, value):
+def integer(low: int, high: int = 2**63 - 1) -> Check:
+    """The check of an integer in [low, high]."""
+
+    def check(name: str, value: Any) -> None:
         if type(value) is not int or not low <= value <= high:
             raise wrong(name, f"an integer from {low} to {high}", value)
 
     return check
 
 
-def number(name, value):
-    """NaN and infinity are numbers, too: a run may have diverged."""
+def number(name: str, value: Any) -> None:
+    """Check: a number. NaN and infinity are allowed, since a run may have diverged."""
     if type(value) not in (int, float) or (type(value) is int and abs(value) >= 2**63):
         raise wrong(name, "a number", value)
 
 
-def boolean(name, value):
+def boolean(name: str, value: Any) -> None:
+    """Check: true or false."""
     if type(value) is not bool:
         raise wrong(name, "true or false", value)
 
 
-def anything(name, value):
-    pass
+def anything(name: str, value: Any) -> None:
+    """Check: any value."""
 
 
-def one_of(*values):
-    def check(name, value):
+def one_of(*values: Any) -> Check:
+    """The check of a value among `values`, of the same type."""
+
+    def check(name: str, value: Any) -> None:
         if type(value) not in map(type, values) or value not in values:
             raise wrong(name, f"one of {', '.join(map(repr, values))}", value)
 
     return check
 
 
-def maybe(inner):
-    def check(name, value):
+def maybe(inner: Check) -> Check:
+    """The check of null or of what `inner` accepts."""
+
+    def check(name: str, value: Any) -> None:
         if value is not None:
             inner(name, value)
 
     return check
 
 
-def list_of(inner):
-    def check(name, value):
+def list_of(inner: Check) -> Check:
+    """The check of a list of any length; `inner` checks each element."""
+
+    def check(name: str, value: Any) -> None:
         if not isinstance(value, list):
             raise wrong(name, "a list", value)
         for k, one in enumerate(value):
@@ -90,10 +105,10 @@ def list_of(inner):
     return check
 
 
-def row(*inners):
-    """A list of so many, each with a check of its own."""
+def row(*inners: Check) -> Check:
+    """The check of a list of fixed length; each element has its own check."""
 
-    def check(name, value):
+    def check(name: str, value: Any) -> None:
         if not isinstance(value, list) or len(value) != len(inners):
             raise wrong(name, f"a list of {len(inners)}", value)
         for k, (inner, one) in enumerate(zip(inners, value, strict=True)):
@@ -102,8 +117,10 @@ def row(*inners):
     return check
 
 
-def mapping(inner):
-    def check(name, value):
+def mapping(inner: Check) -> Check:
+    """The check of an object with any keys; `inner` checks each value."""
+
+    def check(name: str, value: Any) -> None:
         if not isinstance(value, dict):
             raise wrong(name, "an object", value)
         for key, one in value.items():
@@ -113,10 +130,30 @@ def mapping(inner):
     return check
 
 
-def record(optional=(), **fields):
-    """An object with these fields; those named in `optional` may be missing."""
+def record(optional: Sequence[str] = (), **fields: Check) -> Check:
+    """The check of an object with these fields.
 
-    def check(name, value):
+    Parameters
+    ----------
+    optional : sequence of str
+        Fields that may be missing.
+    **fields
+        Name -> check of its value.
+
+    Returns
+    -------
+    Check
+
+    Examples
+    --------
+    >>> check = record(("b",), a=integer(0), b=text)
+    >>> check("", {"a": 1})
+    >>> check("", {"a": -1})
+    Traceback (most recent call last):
+    rnnfast.io.headers.Wrong: a must be an integer from 0 to 9223372036854775807, got int -1
+    """
+
+    def check(name: str, value: Any) -> None:
         if not isinstance(value, dict):
             raise wrong(name, "an object", value)
         for key, inner in fields.items():
@@ -128,12 +165,12 @@ def record(optional=(), **fields):
     return check
 
 
-def any_of_type(kind):
-    """The check of a value of a type, as an annotation says it: int, str | None, ..."""
+def any_of_type(kind: Any) -> Check:
+    """The check of a value's type, given as an annotation: int, str | None, ..."""
     kinds = getattr(kind, "__args__", (kind,))
     names = " or ".join("null" if one is type(None) else one.__name__ for one in kinds)
 
-    def check(name, value):
+    def check(name: str, value: Any) -> None:
         found = type(value)
         if found not in kinds and not (found is int and float in kinds):
             raise wrong(name, f"of type {names}", value)  # a path may be no Unicode
@@ -141,10 +178,11 @@ def any_of_type(kind):
     return check
 
 
-# What there is
+# Schemas
 
 
-def _scalar(name, value):
+def _scalar(name: str, value: Any) -> None:
+    """Check: an argument of a model's constructor."""
     if type(value) is bool:
         return
     if isinstance(value, str):
@@ -153,13 +191,15 @@ def _scalar(name, value):
         raise wrong(name, "a string, a finite number, true or false", value)
 
 
-def _token(name, value):
+def _token(name: str, value: Any) -> None:
+    """Check: a token of a vocabulary."""
     text(name, value)
     if not value:
         raise Wrong(f"{name} must not be empty")
 
 
-def _vocabulary(name, value):
+def _vocabulary(name: str, value: Any) -> None:
+    """Check: a list of distinct tokens."""
     list_of(_token)(name, value)
     if len(set(value)) < len(value):
         raise Wrong(f"{name} must be of distinct tokens")
@@ -176,8 +216,8 @@ _weights = record(
 )
 
 
-def weights(name, header):
-    """Of a weight file; see rnnfast.io."""
+def weights(name: str, header: Any) -> None:
+    """Check: the header of a weight file; see rnnfast.io.weights."""
     _weights(name, header)
     unknown, tokens = header.get("unknown"), header["vocabulary"]
     if unknown is not None and tokens is not None and unknown not in tokens:
@@ -187,7 +227,8 @@ def weights(name, header):
         raise wrong("prime", f"ids of a vocabulary of {len(tokens)}", max(prime))
 
 
-def _optimizer_number(name, value):
+def _optimizer_number(name: str, value: Any) -> None:
+    """Check: a number of an optimizer's state; `iter` is a count."""
     if name.endswith(".iter"):
         integer(0)(name, value)
     number(name, value)
@@ -217,7 +258,7 @@ _checkpoint = record(
     ppl_list=maybe(list_of(number)),
     loss_list=list_of(number),
 )
-checkpoint = record(("extra",), checkpoint=_checkpoint, extra=anything)  # of a trainer
+checkpoint = record(("extra",), checkpoint=_checkpoint, extra=anything)  # by a trainer
 # What `rnnfast train` adds to its checkpoints
 training = record(
     settings=mapping(anything),
@@ -233,8 +274,21 @@ training = record(
 # Reading
 
 
-def weigh(data, room):
-    """Wrong if JSON, bytes, would take more than `room` bytes, or is nested too deeply."""
+def weigh(data: bytes, room: int) -> None:
+    """Estimate the memory of JSON before it is parsed, and refuse too much.
+
+    Parameters
+    ----------
+    data : bytes
+        JSON text.
+    room : int
+        Bytes that the parsed value may take.
+
+    Raises
+    ------
+    Wrong
+        If it would take more than `room` bytes, or is nested deeper than DEPTH.
+    """
     total, depth = len(data), 0
     for match in _TOKEN.finditer(data):
         first = data[match.start()]
@@ -251,8 +305,26 @@ def weigh(data, room):
             raise Wrong("it has too many parts for the size of the file")
 
 
-def parse(source, room):
-    """JSON text of which no field is given twice -> its value; Wrong for all else."""
+def parse(source: str, room: int) -> Any:
+    """Parse JSON text.
+
+    Parameters
+    ----------
+    source : str
+        JSON text, in which no object has a key twice.
+    room : int
+        Bytes that the parsed value may take; see `weigh`.
+
+    Returns
+    -------
+    object
+        dict, list, str, int, float, bool or None.
+
+    Raises
+    ------
+    Wrong
+        For anything else.
+    """
     try:
         weigh(source.encode(), room)
         return json.loads(source, object_pairs_hook=_once)
@@ -262,10 +334,11 @@ def parse(source, room):
         raise Wrong(" ".join(str(error).split())[:200]) from None
 
 
-def _once(pairs):
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The pairs as a dict. Wrong if a key occurs twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        seen = set()
+        seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
                 raise Wrong(f"{key[:60]} is given twice")
@@ -273,6 +346,6 @@ def _once(pairs):
     return found
 
 
-def room(size):
-    """How many bytes what is read from a file of `size` may take."""
+def room(size: int) -> int:
+    """The memory in bytes that the contents of a file of `size` bytes may take."""
     return SHARE * size + EXTRA

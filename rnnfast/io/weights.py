@@ -1,44 +1,80 @@
-"""Weights and checkpoints on disk: safetensors, with a header that says what they belong to.
+"""Weights and checkpoints on disk: safetensors, with a header that describes the model.
 
 The header is one JSON object under the metadata key `rnnfast`:
 
     {"format": 1, "model": "Rnnlm", "sizes": {"vocab_size": 103, ...},
      "vocabulary": ["a", ...], "level": "char", "unknown": null, "prime": [17, ...]}
 
-`vocabulary` is null where a model has none, `prime` ids of a text that it may read before others,
-or null. Files are recognised by what is in them: those that the book's save_params pickles are read
-too, by a reader that can make arrays and nothing else.
+`vocabulary` is null for a model without one. `prime` has ids of a text that the model may read
+before any other, or is null. Files are recognised by their content. Files that the book's
+save_params pickled are read too, by a reader that can make arrays and nothing else.
 """
 
 import json
 import os
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rnnfast import checks
 from rnnfast.io import headers
+from rnnfast.io.arrays import check_fits as check_fits
+from rnnfast.io.arrays import copy_into as copy_into
+from rnnfast.io.arrays import to_device as to_device
+from rnnfast.io.arrays import to_numpy as to_numpy
 from rnnfast.io.book import by_name, is_pickle, load_pickle
-from rnnfast.io.files import open_regular, write_atomically
+from rnnfast.io.files import StrPath, open_regular, write_atomically
 
 FORMAT = 1
 
 
 class Weights(NamedTuple):
-    params: dict  # name -> array
-    model: str  # name of the model's class
-    sizes: dict  # keyword arguments of its constructor
-    vocabulary: list | None  # its tokens; when saving also a rnnfast.data vocabulary
-    level: str = "char"  # what a token is, "char" or "word"
-    unknown: str | None = None  # the token that stands for all others
-    prime: list | None = None  # ids of a text that the model may read before others
+    """The contents of a weight file.
+
+    Attributes
+    ----------
+    params : dict
+        Name -> array.
+    model : str
+        Name of the model's class.
+    sizes : dict
+        Keyword arguments of its constructor.
+    vocabulary : list of str or None
+        Its tokens. For saving, a vocabulary of rnnfast.data is accepted as well.
+    level : {"char", "word"}
+        The kind of token.
+    unknown : str or None
+        The token for all others.
+    prime : list of int or None
+        Ids of a text that the model may read before any other.
+    """
+
+    params: dict[str, Any]
+    model: str
+    sizes: dict[str, Any]
+    vocabulary: Any
+    level: str = "char"
+    unknown: str | None = None
+    prime: list[int] | None = None
 
 
-def save_weights(path, weights):
-    """Write `Weights` to `path`, in full precision.
+def save_weights(path: StrPath, weights: Weights) -> None:
+    """Write `Weights` to a file, in full precision.
 
-    ValueError if that is to be a .pkl, or for what could not be read again: a vocabulary that is
-    no list of distinct strings.
+    Parameters
+    ----------
+    path : str or PathLike
+        The file, ``.safetensors`` by convention.
+    weights : Weights
+
+    Raises
+    ------
+    ValueError
+        If `path` ends with .pkl or .pickle, or if the file could not be read again: the vocabulary
+        is not a list of distinct strings.
+    OSError
+        If the file cannot be written.
     """
     path = os.fspath(path)
     if path.lower().endswith((".pkl", ".pickle")):
@@ -46,10 +82,33 @@ def save_weights(path, weights):
     save_arrays(path, weights.params, model_header(path, *weights[1:]))
 
 
-def model_header(path, model, sizes, vocabulary, level="char", unknown=None, prime=None):
-    """What a file says of a model: the fields of `Weights` without the arrays.
+def model_header(
+    path: str,
+    model: str,
+    sizes: dict[str, Any],
+    vocabulary: Any,
+    level: str = "char",
+    unknown: str | None = None,
+    prime: Sequence[int] | None = None,
+) -> dict[str, Any]:
+    """Build the header of a weight file.
 
-    ValueError, naming `path`, for what could not be read again.
+    Parameters
+    ----------
+    path : str
+        For error messages.
+    model, sizes, vocabulary, level, unknown, prime
+        See `Weights`. A vocabulary of rnnfast.data has its own level, unknown and prime.
+
+    Returns
+    -------
+    dict
+        The fields of `Weights` without `params`, ready for JSON.
+
+    Raises
+    ------
+    ValueError
+        If the header could not be read again. The error names `path`.
     """
     header = {
         "model": model,
@@ -66,36 +125,85 @@ def model_header(path, model, sizes, vocabulary, level="char", unknown=None, pri
     return header
 
 
-def load_weights(path):
-    """Read `Weights` from `path`, a weight file or a checkpoint of one of rnnfast's models.
+def load_weights(path: StrPath) -> Weights:
+    """Read a weight file, or the weights in a checkpoint of one of rnnfast's models.
 
-    OSError if it cannot be read, ValueError if it is damaged or was not written by rnnfast.
+    Parameters
+    ----------
+    path : str or PathLike
+
+    Returns
+    -------
+    Weights
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it is damaged or was not written by rnnfast.
     """
     return _weights(path, *load_arrays(path))
 
 
-def load_header(path):
-    """The same without reading the arrays: `params` is empty."""
+def load_header(path: StrPath) -> Weights:
+    """Read a weight file without its arrays.
+
+    Parameters
+    ----------
+    path : str or PathLike
+
+    Returns
+    -------
+    Weights
+        `params` is empty.
+
+    Raises
+    ------
+    OSError, ValueError
+        See `load_weights`.
+    """
     return _weights(path, {}, load_arrays(path, only_header=True)[1])
 
 
-def _weights(path, params, header):
+def _weights(path: StrPath, params: dict[str, Any], header: dict[str, Any]) -> Weights:
+    """The weights of a file, from its arrays and its header."""
     if "checkpoint" in header:
         if "model" not in header:
             raise ValueError(f"{path}: a checkpoint of a model that is not one of rnnfast's")
-        inside = "params/"  # beside the optimiser's and the state
+        inside = "params/"  # a checkpoint also has the optimizer's arrays and the state
         params = {
             name.removeprefix(inside): array
             for name, array in params.items()
             if name.startswith(inside)
         }
-    names = ("model", "sizes", "vocabulary")
-    rest = header.get("level", "char"), header.get("unknown"), header.get("prime")
-    return Weights(params, *(header[name] for name in names), *rest)
+    return Weights(
+        params,
+        header["model"],
+        header["sizes"],
+        header["vocabulary"],
+        header.get("level", "char"),
+        header.get("unknown"),
+        header.get("prime"),
+    )
 
 
-def save_arrays(path, arrays, header):
-    """Write arrays by name and a JSON object to `path`: all of it, or nothing."""
+def save_arrays(path: StrPath, arrays: Mapping[str, Any], header: Mapping[str, Any]) -> None:
+    """Write named arrays and a JSON object to a file, all or nothing.
+
+    Parameters
+    ----------
+    path : str or PathLike
+    arrays : mapping
+        Name -> array of NumPy or CuPy.
+    header : mapping
+        What JSON can express.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
     from safetensors.numpy import save
 
     # One metadata key, because safetensors writes several in no fixed order.
@@ -104,40 +212,61 @@ def save_arrays(path, arrays, header):
     write_atomically(path, save(arrays, metadata))
 
 
-def load_arrays(path, *, only_header=False):
-    """Read what `save_arrays` wrote -> (arrays by name, header); errors as `load_weights`."""
+def load_arrays(
+    path: StrPath, *, only_header: bool = False
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Read a file that `save_arrays` wrote.
+
+    Parameters
+    ----------
+    path : str or PathLike
+    only_header : bool
+        Do not read the arrays.
+
+    Returns
+    -------
+    arrays : dict
+        Name -> ndarray; empty if `only_header`.
+    header : dict
+
+    Raises
+    ------
+    OSError, ValueError
+        See `load_weights`.
+    """
     from safetensors import SafetensorError, safe_open
 
     path = os.fspath(path)
-    with open_regular(path) as file:  # what names the file, whatever safetensors would say
+    with open_regular(path) as file:  # its errors name the file; those of safetensors may not
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
         head = file.read(length) if 8 + length <= size else b""
     try:
         headers.weigh(head, headers.room(size))
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
+        with safe_open(path, framework="numpy") as tensors:
+            metadata = tensors.metadata() or {}
             if "rnnfast" not in metadata:
                 raise ValueError(f"{path}: a safetensors file, but not one that rnnfast wrote")
-            names = () if only_header else file.keys()
-            arrays = {name: _tensor(path, file, name) for name in names}
+            names = () if only_header else tensors.keys()
+            arrays = {name: _tensor(path, tensors, name) for name in names}
     except (SafetensorError, headers.Wrong) as error:
         raise ValueError(f"{path}: not a complete safetensors file ({error})") from None
     return arrays, _checked_header(path, metadata["rnnfast"], size)
 
 
-def _tensor(path, file, name):
+def _tensor(path: str, file: Any, name: str) -> Any:
+    """One array of an open safetensors file."""
     try:
         return file.get_tensor(name)
-    except Exception as error:  # of a type that NumPy does not have, of more than it can address
+    except Exception as error:  # a type that NumPy does not have, or more than it can address
         raise ValueError(f"{path}: {name} cannot be read ({error!r})") from None
 
 
-def _checked_header(path, source, size):
-    """The header in a file of so many bytes."""
+def _checked_header(path: str, source: str, size: int) -> dict[str, Any]:
+    """The header in a file of `size` bytes, parsed and checked."""
     what = "damaged rnnfast header"
     try:
-        header = headers.parse(source, headers.room(size))
+        header: dict[str, Any] = headers.parse(source, headers.room(size))
         headers.record(format=headers.integer(0))("", header)
         if header["format"] != FORMAT:
             version = header["format"]
@@ -148,19 +277,32 @@ def _checked_header(path, source, size):
         else:
             what = "damaged checkpoint"
             headers.checkpoint("", header)
-            if "model" in header:  # one of rnnfast's
+            if "model" in header:  # a checkpoint of one of rnnfast's models
                 headers.weights("", header)
     except headers.Wrong as error:
         raise ValueError(f"{path}: {what} ({error})") from None
     return header
 
 
-def load_into(path, names, params):
-    """Copy the weights in a file into a model's `params`, in place.
+def load_into(path: StrPath, names: Sequence[str | None], params: Sequence[Any]) -> None:
+    """Copy the weights in a file into a model's parameters, in place.
 
-    names: what weight files call them; None for one that is another's view. The file may be one
-    of ours or a list of arrays that the book's save_params pickled (float16, in the order of
-    params). OSError if it cannot be read; ValueError, and nothing changed, if it does not fit.
+    Parameters
+    ----------
+    path : str or PathLike
+        A weight file of rnnfast, or a list of arrays that the book's save_params pickled (float16,
+        in the order of `params`).
+    names : sequence of (str or None)
+        The names of `params` in weight files; None for a view of another parameter.
+    params : sequence of array
+        NumPy's or CuPy's.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If the weights do not fit. Nothing has been changed then.
     """
     path = os.fspath(path)
     named = {name: param for name, param in zip(names, params, strict=True) if name is not None}
@@ -168,41 +310,3 @@ def load_into(path, names, params):
         copy_into(named, by_name(path, load_pickle(path), names, params), path)
     else:
         copy_into(named, load_weights(path).params, path)
-
-
-def copy_into(params, loaded, path):
-    """Copy loaded arrays into a model's: both name -> array, checked before anything is written."""
-    check_fits(params, loaded, path)
-    for name, param in params.items():
-        if checks.is_numpy(param):
-            param[...] = loaded[name]
-        else:
-            param.set(np.ascontiguousarray(loaded[name]))
-
-
-def check_fits(params, loaded, path):
-    """ValueError for a missing or foreign name, a wrong shape or a wrong dtype; it names `path`."""
-    if params.keys() != loaded.keys():
-        raise ValueError(f"{path}: expected arrays {sorted(params)}, found {sorted(loaded)}")
-    for name, param in params.items():
-        expected, found = (param.shape, param.dtype), (loaded[name].shape, loaded[name].dtype)
-        if expected != found:
-            raise ValueError(
-                f"{path}: {name} must be {expected[1]} {expected[0]}, found {found[1]} {found[0]}"
-            )
-        if not checks.writeable(param):
-            raise ValueError(f"{path}: {name} is read-only; unfreeze() the model's layers first")
-
-
-def to_numpy(array):
-    """array itself, or its copy from the device it lives on."""
-    return array if checks.is_numpy(array) else array.get()
-
-
-def to_device(array, like):
-    """array itself, or its copy on the device where `like` lives."""
-    if checks.is_numpy(like):
-        return array
-    moved = np.empty_like(like, shape=array.shape, dtype=array.dtype)
-    moved.set(np.ascontiguousarray(array))
-    return moved

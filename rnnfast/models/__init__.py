@@ -1,6 +1,7 @@
-"""Models as stacks of layers: language models here, sequence models in rnnfast.sequences."""
+"""Language models as stacks of layers. Sequence models are in rnnfast.sequences."""
 
-from rnnfast.models.language import BaseModel, BetterRnnlm, LanguageModel, Rnnlm, SimpleRnnlm
+from rnnfast.models.base import BaseModel
+from rnnfast.models.language import BetterRnnlm, LanguageModel, Rnnlm, SimpleRnnlm
 from rnnfast.models.loading import load_model
 from rnnfast.models.model import Model
 

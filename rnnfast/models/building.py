@@ -1,14 +1,91 @@
-"""How the models of rnnfast.sequences make their recurrent layers."""
+"""How models check their sizes and make their layers."""
+
+from collections.abc import Callable
+from typing import Any
 
 from rnnfast import checks
 from rnnfast.layers.cells import BIDIRECTIONAL, RECURRENT, check_cell
+from rnnfast.layers.embedding import TimeEmbedding
+from rnnfast.layers.initial import Initializer
 
 
-def recurrent_layers(draw, cell, D, H, layers, *, bidirectional=False, stateful=False):
-    """The layers of a stack that reads D numbers, and the names of their weights."""
-    kind = (BIDIRECTIONAL if bidirectional else RECURRENT)[cell]
+def _cell(owner: str, name: str, value: Any) -> Any:
+    """Check the name of a cell."""
+    check_cell(owner, value)
+    return value
+
+
+Check = Callable[[str, str, Any], Any]  # (owner, name, value) -> the value as it is kept
+
+_COUNT: Check = checks.count
+_CHECKS: dict[str, Check] = {
+    "cell": _cell,
+    "dropout": checks.ratio,
+    "weight_drop": checks.ratio,
+    "bidirectional": checks.flag,
+    "pass_cell": checks.flag,
+    "reverse": checks.flag,
+    "tie_weights": checks.flag,
+    "variational_dropout": checks.flag,
+}
+
+
+def checked_sizes(owner: str, **sizes: Any) -> dict[str, Any]:
+    """Check the arguments of a model's constructor, in their order.
+
+    Parameters
+    ----------
+    owner : str
+        The model's class, for error messages.
+    **sizes
+        Arguments by name. All that _CHECKS does not list are counts, from 1 up.
+
+    Returns
+    -------
+    dict
+        Name -> value as a Python int, float, bool or str: the model's `sizes`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For the first wrong one.
+    """
+    return {name: _CHECKS.get(name, _COUNT)(owner, name, x) for name, x in sizes.items()}
+
+
+def embedding(draw: Initializer, sizes: dict[str, Any]) -> TimeEmbedding:
+    """Make the embedding of a model: (vocab_size, wordvec_size), normal, divided by 100."""
+    W = draw.normal(sizes["vocab_size"], sizes["wordvec_size"], 100)
+    return TimeEmbedding(W, device=draw.device)
+
+
+def recurrent_layers(
+    draw: Initializer, sizes: dict[str, Any], D: int, *, stateful: bool = False
+) -> tuple[list[Any], list[str]]:
+    """Make the recurrent layers of a model, the lowest first.
+
+    Parameters
+    ----------
+    draw : Initializer
+    sizes : dict
+        cell, hidden_size, layers; optionally bidirectional.
+    D : int
+        Input width of the first layer.
+    stateful : bool
+        As in TimeLSTM.
+
+    Returns
+    -------
+    layers : list
+    names : list of str
+        The names of their weights in weight files.
+    """
+    cell, H, layers = sizes["cell"], sizes["hidden_size"], sizes["layers"]
+    bidirectional = sizes.get("bidirectional", False)
+    kind: Any = (BIDIRECTIONAL if bidirectional else RECURRENT)[cell]
     directions = ("forward_", "backward_") if bidirectional else ("",)
-    made, names = [], []
+    made: list[Any] = []
+    names: list[str] = []
     for k in range(1, layers + 1):
         weights = [W for _ in directions for W in draw.recurrent(RECURRENT[cell].gates, D, H)]
         made.append(kind(*weights, stateful=stateful, device=draw.device))
@@ -19,27 +96,11 @@ def recurrent_layers(draw, cell, D, H, layers, *, bidirectional=False, stateful=
     return made, names
 
 
-def h_places(stack, cell):
-    """Where the h are in the state of a stack; the last ones are the last layer's."""
+def h_places(stack: Any, cell: str) -> range:
+    """The positions of h in the state of a stack; the last layer's come last."""
     return range(0, len(stack.state), len(RECURRENT[cell].states))
 
 
-def checked_sizes(owner, cell, sizes):
-    sizes = {name: checks.count(owner, name, value) for name, value in sizes.items()}
-    check_cell(owner, cell)
-    return sizes | {"cell": cell}
-
-
-def coder_sizes(owner, vocab_size, wordvec_size, hidden_size, layers, cell):
-    sizes = {
-        "vocab_size": vocab_size,
-        "wordvec_size": wordvec_size,
-        "hidden_size": hidden_size,
-        "layers": layers,
-    }
-    return checked_sizes(owner, cell, sizes)
-
-
-def filled(state, stack):
-    """state with None, zeros, for what is not given."""
+def filled(state: tuple[Any, ...], stack: Any) -> tuple[Any, ...]:
+    """A state extended with None (zeros) to the length that a stack takes."""
     return (*state, *[None] * (len(stack.state) - len(state)))

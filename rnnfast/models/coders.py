@@ -1,114 +1,244 @@
-"""The halves of a Seq2seq: an Encoder reads ids, a Decoder writes them. Chapter 7."""
+"""The two halves of a Seq2seq: an Encoder reads ids, a Decoder generates them. Chapter 7."""
+
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from rnnfast import checks
 from rnnfast.io.weights import to_numpy
 from rnnfast.layers.affine import TimeAffine
-from rnnfast.layers.embedding import TimeEmbedding
 from rnnfast.layers.initial import Initializer
 from rnnfast.layers.stacks import TimeReverse, TimeStack
-from rnnfast.models.building import coder_sizes, filled, h_places, recurrent_layers
+from rnnfast.models.building import checked_sizes, embedding, filled, h_places, recurrent_layers
 from rnnfast.models.model import Model
 from rnnfast.text import sampling
 
 
 class Encoder(Model):
-    """Embedding and recurrent layers: ids (N, T) -> the state they end in.
+    """Embedding and recurrent layers: ids (N, T) -> their final state.
 
-    reverse: the ids of each sample are read from the last one to the first.
+    Parameters
+    ----------
+    vocab_size, wordvec_size, hidden_size : int
+        V, D and H.
+    reverse : bool
+        Read the ids of each sample from the last to the first.
+    cell, layers, rng, dtype, device
+        See rnnfast.sequences.
+
+    References
+    ----------
+    Deep Learning from Scratch 2, chapter 7.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnfast.sequences import Encoder
+    >>> encoder = Encoder(vocab_size=5, wordvec_size=3, hidden_size=4, rng=0)
+    >>> encoder.forward(np.array([[0, 1, 2], [2, 3, 4]])).shape
+    (2, 4)
+    >>> len(encoder.state)
+    2
     """
 
     def __init__(
         self,
-        vocab_size,
-        wordvec_size,
-        hidden_size,
+        vocab_size: int,
+        wordvec_size: int,
+        hidden_size: int,
         *,
-        cell="lstm",
-        layers=1,
-        reverse=False,
-        rng=None,
-        dtype=np.float32,
-        device=None,
-    ):
+        cell: str = "lstm",
+        layers: int = 1,
+        reverse: bool = False,
+        rng: Any = None,
+        dtype: DTypeLike = np.float32,
+        device: str | None = None,
+    ) -> None:
         owner = type(self).__name__
-        sizes = coder_sizes(owner, vocab_size, wordvec_size, hidden_size, layers, cell)
-        sizes["reverse"] = checks.flag(owner, "reverse", reverse)
-        V, D, H, layers, *_ = sizes.values()
+        sizes = checked_sizes(
+            owner,
+            vocab_size=vocab_size,
+            wordvec_size=wordvec_size,
+            hidden_size=hidden_size,
+            layers=layers,
+            cell=cell,
+            reverse=reverse,
+        )
         draw = Initializer(owner, rng, dtype, device)
-        self.embed = TimeEmbedding(draw.normal(V, D, 100), device=draw.device)
-        made, names = recurrent_layers(draw, cell, D, H, layers)
-        self.recurrent = TimeStack(map(TimeReverse, made) if reverse else made)
-        self._last = h_places(self.recurrent, cell)[-1]
+        self.embed = embedding(draw, sizes)
+        made, names = recurrent_layers(draw, sizes, sizes["wordvec_size"])
+        if sizes["reverse"]:
+            made = [TimeReverse(layer) for layer in made]
+        self.recurrent = TimeStack(made)
+        self._last = h_places(self.recurrent, sizes["cell"])[-1]
         super().__init__([self.embed, self.recurrent], ["embed_W", *names], sizes)
 
     @property
-    def state(self):
-        """The final states of the layers, as set_state of a TimeStack takes them."""
-        return self.recurrent.state
+    def state(self) -> tuple[Any, ...]:
+        """The final states of all layers, in the form of TimeStack.set_state."""
+        state: tuple[Any, ...] = self.recurrent.state
+        return state
 
-    def forward(self, xs, *, train=True, lengths=None):
-        """xs (N, T) -> h (N, H) of the last layer; `state` has all there is."""
+    def forward(self, xs: Any, *, train: bool = True, lengths: Any = None) -> Any:
+        """Read a batch of ids.
+
+        Parameters
+        ----------
+        xs : array of int, (N, T)
+        train : bool
+            Keep what backward needs.
+        lengths : array_like of int, (N,), optional
+            See rnnfast.sequences.
+
+        Returns
+        -------
+        array, (N, H)
+            h of the last layer; `state` has the states of all layers.
+        """
         self.recurrent.forward(self.embed.forward(xs, train=train), train=train, lengths=lengths)
         return self.state[self._last]
 
-    def backward(self, *dstate):
-        """dstate: the gradients of `state` in its order; those left out are zero."""
+    def backward(self, *dstate: Any) -> None:
+        """Fill `grads`.
+
+        Parameters
+        ----------
+        *dstate : array or None
+            The gradients of `state`, in its order; None or missing ones are zero.
+        """
         self.embed.backward(self.recurrent.backward(None, *filled(dstate, self.recurrent)))
 
 
 class Decoder(Model):
-    """Embedding, recurrent layers that start from a given state, affine."""
+    """Embedding, recurrent layers that start from a given state, affine: ids -> scores.
 
-    peeky = False
+    Parameters
+    ----------
+    vocab_size, wordvec_size, hidden_size : int
+        V, D and H.
+    cell, layers, rng, dtype, device
+        See rnnfast.sequences.
+
+    Attributes
+    ----------
+    dstate : tuple of array
+        After backward: the gradients of the state that forward started from, of all layers.
+
+    References
+    ----------
+    Deep Learning from Scratch 2, chapter 7.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnfast.sequences import Decoder
+    >>> decoder = Decoder(vocab_size=5, wordvec_size=3, hidden_size=4, rng=0, device="cpu")
+    >>> h = np.zeros((2, 4), np.float32)
+    >>> decoder.forward(np.array([[0, 1, 2], [2, 3, 4]]), h).shape
+    (2, 3, 5)
+    >>> decoder.generate((h,), start_id=0, sample_size=6).shape
+    (2, 6)
+    """
+
+    peeky = False  # whether the layers also read the encoder's h at every step
+    dstate: tuple[Any, ...]
 
     def __init__(
         self,
-        vocab_size,
-        wordvec_size,
-        hidden_size,
+        vocab_size: int,
+        wordvec_size: int,
+        hidden_size: int,
         *,
-        cell="lstm",
-        layers=1,
-        rng=None,
-        dtype=np.float32,
-        device=None,
-    ):
+        cell: str = "lstm",
+        layers: int = 1,
+        rng: Any = None,
+        dtype: DTypeLike = np.float32,
+        device: str | None = None,
+    ) -> None:
         owner = type(self).__name__
-        sizes = coder_sizes(owner, vocab_size, wordvec_size, hidden_size, layers, cell)
-        V, D, H, layers, _ = sizes.values()
+        sizes = checked_sizes(
+            owner,
+            vocab_size=vocab_size,
+            wordvec_size=wordvec_size,
+            hidden_size=hidden_size,
+            layers=layers,
+            cell=cell,
+        )
+        H, V = sizes["hidden_size"], sizes["vocab_size"]
         peeked = H if self.peeky else 0
         draw = Initializer(owner, rng, dtype, device)
-        self.embed = TimeEmbedding(draw.normal(V, D, 100), device=draw.device)
-        made, names = recurrent_layers(draw, cell, peeked + D, H, layers, stateful=True)
+        self.embed = embedding(draw, sizes)
+        made, names = recurrent_layers(draw, sizes, peeked + sizes["wordvec_size"], stateful=True)
         self.recurrent = TimeStack(made)
         W = draw.normal(peeked + H, V)
         self.affine = TimeAffine(W, draw.zeros(V), device=draw.device)
-        self._last = h_places(self.recurrent, cell)[-1]
+        self._last = h_places(self.recurrent, sizes["cell"])[-1]
         names = ["embed_W", *names, "affine_W", "affine_b"]
         super().__init__([self.embed, self.recurrent, self.affine], names, sizes)
 
-    def forward(self, xs, *state, train=True):
-        """Ids xs (N, T) -> scores (N, T, V). state: h (N, H), or that of all layers, in order."""
+    def forward(self, xs: Any, *state: Any, train: bool = True) -> Any:
+        """Compute the scores of the ids that follow.
+
+        Parameters
+        ----------
+        xs : array of int, (N, T)
+        *state : array or None
+            The first state: h (N, H) of the first layer, or the states of all layers, in order.
+            None or missing ones are zero.
+        train : bool
+            Keep what backward needs.
+
+        Returns
+        -------
+        array, (N, T, V)
+        """
         return self.affine.forward(self._hidden(xs, state, train), train=train)
 
-    def backward(self, dscore):
-        """dscore (N, T, V) -> dh (N, H), the gradient of the first h; `dstate` has all there is."""
+    def backward(self, dscore: Any) -> Any:
+        """Fill `grads` and `dstate`.
+
+        Parameters
+        ----------
+        dscore : array, (N, T, V)
+
+        Returns
+        -------
+        array, (N, H)
+            dh, the gradient of the first h.
+        """
         self._hidden_back(self.affine.backward(dscore))
         return self.dstate[0]
 
-    def generate(self, state, start_id, sample_size):
-        """The most probable ids (N, sample_size) behind start_id, each of which is then read.
+    def generate(
+        self, state: tuple[Any, ...], start_id: int, sample_size: int
+    ) -> NDArray[np.int64]:
+        """Generate ids greedily: the most probable id of each step is the input of the next one.
 
-        state: a tuple, as `forward` takes it. The result is a NumPy array of int64.
+        Parameters
+        ----------
+        state : tuple of array
+            The first state, as in `forward`.
+        start_id : int
+            The first input.
+        sample_size : int
+            Ids per sample.
+
+        Returns
+        -------
+        ndarray of int64, (N, sample_size)
+
+        Raises
+        ------
+        TypeError, ValueError
+            For wrong arguments.
         """
         owner, V = type(self).__name__, self.sizes["vocab_size"]
         start_id = checks.integer(owner, "start_id", start_id)
         if not 0 <= start_id < V:
             raise ValueError(f"{owner}: start_id must be in [0, {V}), got {start_id}")
-        ids = np.full((len(state[0]), 1), start_id)
-        found = [np.empty((len(ids), 0), np.int64)]
+        ids: Any = np.full((len(state[0]), 1), start_id)
+        found: list[NDArray[np.int64]] = [np.empty((len(ids), 0), np.int64)]
         first = state
         for _ in range(sampling.check_size(owner, sample_size)):
             hs = self._hidden(ids, state, False, peeked=first)
@@ -117,8 +247,10 @@ class Decoder(Model):
             state = self.recurrent.state
         return np.concatenate(found, axis=1)
 
-    def _hidden(self, xs, state, train, peeked=None):
-        """What the affine layer reads. peeked: the state that a peeky decoder looks at."""
+    def _hidden(
+        self, xs: Any, state: tuple[Any, ...], train: bool, peeked: tuple[Any, ...] | None = None
+    ) -> Any:
+        """The input of the affine layer. peeked: the state whose h a peeky decoder reads."""
         self.recurrent.set_state(*filled(state, self.recurrent))
         xs = self.embed.forward(xs, train=train)
         if not self.peeky:
@@ -131,7 +263,8 @@ class Decoder(Model):
         above = self.recurrent.forward(xp.concatenate((hs, xs), axis=2), train=train)
         return xp.concatenate((hs, above), axis=2)
 
-    def _hidden_back(self, dhs):
+    def _hidden_back(self, dhs: Any) -> None:
+        """Back from the affine layer's input; sets `dstate`."""
         H = self.sizes["hidden_size"] if self.peeky else 0
         dxs = self.recurrent.backward(dhs[:, :, H:])
         self.embed.backward(dxs[:, :, H:])
@@ -144,9 +277,14 @@ class Decoder(Model):
 
 
 class PeekyDecoder(Decoder):
-    """A Decoder whose recurrent and affine layers see the first h at every step, beside the rest.
+    """A Decoder whose recurrent and affine layers also read the encoder's h at every step.
 
-    Of several layers it is the last one's h. (Cho et al. 2014, https://arxiv.org/abs/1406.1078)
+    With several layers it is the h of the last one. See `Decoder` for the arguments.
+
+    References
+    ----------
+    Cho et al. 2014, https://arxiv.org/abs/1406.1078.
+    Deep Learning from Scratch 2, chapter 7.
     """
 
     peeky = True

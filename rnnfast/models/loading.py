@@ -2,16 +2,19 @@
 
 import os
 import reprlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from rnnfast.io.weights import copy_into, load_weights
+from rnnfast.io.files import StrPath
+from rnnfast.io.weights import Weights, copy_into, load_weights
 from rnnfast.layers.initial import Blank
 from rnnfast.models.language import BetterRnnlm, LanguageModel, Rnnlm, SimpleRnnlm
 from rnnfast.models.readers import SequenceClassifier, SequenceRegressor, SequenceTagger
 from rnnfast.models.writers import PeekySeq2seq, Seq2seq, VectorToSequence
 
-MODELS = {
+MODELS: dict[str, Callable[..., Any]] = {
     model.__name__: model
     for model in (
         LanguageModel,
@@ -28,11 +31,41 @@ MODELS = {
 }
 
 
-def load_model(file_name, device=None):
-    """The model that a weight file describes, with its weights -> (model, vocabulary or None).
+def load_model(file_name: StrPath, device: str | None = None) -> tuple[Any, list[str] | None]:
+    """Make the model that a weight file describes, with its weights.
 
-    It is one of rnnfast.models or of rnnfast.sequences. OSError if the file cannot be read,
-    ValueError if it is damaged or foreign; see rnnfast.io.
+    Parameters
+    ----------
+    file_name : str or PathLike
+        A weight file, or a checkpoint of one of rnnfast's models.
+    device : str, optional
+        See `LanguageModel`.
+
+    Returns
+    -------
+    model : Model
+        One of rnnfast.models or of rnnfast.sequences.
+    vocabulary : list of str or None
+        The tokens.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it is damaged or was not written by rnnfast.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from rnnfast.models import Rnnlm
+    >>> model = Rnnlm(vocab_size=3, wordvec_size=4, hidden_size=4, rng=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = os.path.join(folder, "Rnnlm.safetensors")
+    ...     model.save_params(file, ["a", "b", "c"])
+    ...     loaded, vocabulary = load_model(file)
+    >>> type(loaded).__name__, vocabulary
+    ('Rnnlm', ['a', 'b', 'c'])
     """
     weights = load_weights(file_name)
     if weights.model not in MODELS:
@@ -55,8 +88,8 @@ def load_model(file_name, device=None):
     return model, weights.vocabulary
 
 
-def _check_sizes(weights):
-    """ValueError before a damaged header makes more layers than the file has arrays for."""
+def _check_sizes(weights: Weights) -> None:
+    """ValueError for more layers than the file has arrays for, before they are made."""
     layers, there = weights.sizes.get("layers", 1), len(weights.params)
     if type(layers) is int and 3 * layers > there:  # each has Wx, Wh and b
         raise ValueError(f"{there} arrays are too few")

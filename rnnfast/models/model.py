@@ -1,26 +1,77 @@
-"""What all models share: parameters by name, weight files, copies that keep what is tied."""
+"""The base of all models: named parameters, weight files, copies that keep tied weights tied."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from rnnfast import checks
+from rnnfast.io.files import StrPath
 from rnnfast.io.weights import Weights, load_into, save_weights, to_numpy
+from rnnfast.models import summary
 
 
 class Model:
-    """`params` and `grads` list the layers' arrays in order, `sizes` the constructor's arguments
-    that rebuild the model. Copies and pickles keep what is tied: see __getstate__.
+    """Base class of all models.
+
+    Copies and pickles of a model keep tied weights tied.
+
+    Parameters
+    ----------
+    layers : list
+        The layers, in order.
+    param_names : sequence of (str or None)
+        The names of their parameters in weight files; None for a view of another parameter.
+    sizes : dict
+        The arguments of the constructor that rebuild the model.
+
+    Attributes
+    ----------
+    layers : list
+    params, grads : list of array
+        The arrays of the layers, in order.
+    sizes : dict
     """
 
-    def __init__(self, layers, param_names, sizes):
+    layers: list[Any]
+    params: list[Any]
+    grads: list[Any]
+    sizes: dict[str, Any]
+
+    def __init__(
+        self, layers: list[Any], param_names: Sequence[str | None], sizes: dict[str, Any]
+    ) -> None:
         self.layers = layers
         self.params = [param for layer in layers for param in layer.params]
         self.grads = [grad for layer in layers for grad in layer.grads]
         self._names = param_names
         self.sizes = sizes
 
-    @property
-    def param_names(self):
-        """The names of params in weight files; None for one that is another's view.
+    def __repr__(self) -> str:
+        return summary.describe(self)
 
-        One that was tied to another and is not any more has a name of its own: none is left out.
+    def summary(self) -> None:
+        """Print a table of the layers: shapes of outputs, parameters and bytes, and the totals.
+
+        Shared weights are counted once. Dropout layers that are not in `layers` are not listed.
+
+        Examples
+        --------
+        >>> from rnnfast.models import Rnnlm
+        >>> Rnnlm(vocab_size=10, wordvec_size=4, hidden_size=4).summary()
+        Rnnlm(vocab_size=10, wordvec_size=4, hidden_size=4)
+        layer          output      parameters  bytes
+        TimeEmbedding  (N, T, 4)           40    160
+        TimeLSTM       (N, T, 4)          144    576
+        TimeAffine     (N, T, 10)          50    200
+        total                             234    936
+        """
+        print(summary.table(self))
+
+    @property
+    def param_names(self) -> list[str | None]:
+        """The names of `params` in weight files; None for a view of another parameter.
+
+        A parameter that is no longer tied to another has a name of its own, so that none is left
+        out of the file.
         """
         named = [param for name, param in zip(self._names, self.params, strict=True) if name]
         return [
@@ -28,12 +79,25 @@ class Model:
             for i, (name, param) in enumerate(zip(self._names, self.params, strict=True))
         ]
 
-    def __getstate__(self):
-        """What is copied and pickled, with who is tied to whom: NumPy makes every view an array."""
+    def _sources(self) -> list[tuple[str, str | None]]:
+        """The name of each of params, and the one that it is a view of ("embed_W.T") or None."""
+        names = self.param_names
+        named = [(name, p) for name, p in zip(names, self.params, strict=True) if name is not None]
+        found: list[tuple[str, str | None]] = []
+        for name, param in zip(names, self.params, strict=True):
+            tie = None if name is not None else _whose(param, [p for _, p in named])
+            if tie is None:
+                found.append((name or "", None))
+            else:
+                found.append(("W", named[tie[0]][0] + (".T" if tie[1] else "")))
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The attributes and the ties between params: copied, a view becomes an array."""
         ties = {i: _whose(param, self.params[:i]) for i, param in enumerate(self.params)}
         return self.__dict__ | {"_ties": {i: tie for i, tie in ties.items() if tie is not None}}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         ties = state.pop("_ties")
         self.__dict__.update(state)
         for i, (j, turned) in ties.items():
@@ -41,38 +105,64 @@ class Model:
             if checks.place(self.params[i]) != checks.place(view):
                 self._put(i, view)
 
-    def _put(self, i, array):
-        """array in the place of params[i], in every layer that has it."""
+    def _put(self, i: int, array: Any) -> None:
+        """Replace params[i] by array, in every layer that has it."""
         old = self.params[i]
         for params in (self.params, *(part.params for part in _all_parts(self.layers))):
             params[:] = [array if param is old else param for param in params]
 
-    def save_params(self, file_name=None, vocabulary=None):
-        """Write the weights, by default to `<Class>.safetensors`; see rnnfast.io."""
+    def save_params(self, file_name: StrPath | None = None, vocabulary: Any = None) -> None:
+        """Write the weights to a file; see rnnfast.io.
+
+        Parameters
+        ----------
+        file_name : str or PathLike, optional
+            By default ``<Class>.safetensors``.
+        vocabulary : Vocabulary or list of str, optional
+            Saved with the weights.
+
+        Raises
+        ------
+        OSError, ValueError
+            See `rnnfast.io.save_weights`.
+        """
         weights = Weights(self._named_params(), type(self).__name__, self.sizes, vocabulary)
         save_weights(file_name or self._default_file(), weights)
 
-    def load_params(self, file_name=None):
-        """Copy weights into `params`; ValueError, and nothing changed, if they do not fit.
+    def load_params(self, file_name: StrPath | None = None) -> None:
+        """Copy the weights in a file into `params`.
 
-        The file may be one that the book's save_params pickled; see io.load_into.
+        Parameters
+        ----------
+        file_name : str or PathLike, optional
+            By default ``<Class>.safetensors``. It may be a file that the book's save_params
+            pickled; see `rnnfast.io.load_into`.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        ValueError
+            If the weights do not fit. Nothing has been changed then.
         """
         load_into(file_name or self._default_file(), self.param_names, self.params)
 
-    def _beside(self, xs, ys):
-        """ys for whoever handed xs in: NumPy's, where xs is, else where the weights are."""
+    def _beside(self, xs: Any, ys: Any) -> Any:
+        """ys as a NumPy array if xs is one, else ys, on the device of the weights."""
         return to_numpy(ys) if checks.is_numpy(xs) else ys
 
-    def _named_params(self):
+    def _named_params(self) -> dict[str, Any]:
+        """Name -> parameter, without views."""
         named = zip(self.param_names, self.params, strict=True)
         return {name: param for name, param in named if name is not None}
 
-    def _default_file(self):
+    def _default_file(self) -> str:
+        """The file name of save_params and load_params."""
         return type(self).__name__ + ".safetensors"
 
 
-def _whose(param, others):
-    """(j, turned): param is others[j] itself, or turned its transpose, by memory; else None."""
+def _whose(param: Any, others: Iterable[Any]) -> tuple[int, bool] | None:
+    """(j, turned) if the memory of param is that of others[j], or of its transpose; else None."""
     where, turned = checks.place(param), checks.place(param.T)
     for j, other in enumerate(map(checks.place, others)):
         if other in (where, turned):
@@ -80,12 +170,8 @@ def _whose(param, others):
     return None
 
 
-def _all_parts(layers):
-    """The layers, and all that they are made of."""
+def _all_parts(layers: Iterable[Any]) -> Iterator[Any]:
+    """The layers and, recursively, their parts."""
     for layer in layers:
         yield layer
         yield from _all_parts(getattr(layer, "parts", ()))
-
-
-def chosen(sizes, *names):
-    return {name: sizes[name] for name in names}

@@ -1,120 +1,188 @@
 """Models that read a sequence: SequenceClassifier, SequenceTagger, SequenceRegressor.
 
-rnnfast.sequences says what their arguments have in common.
+See rnnfast.sequences for their common arguments.
 """
 
+from collections.abc import Callable
+from typing import Any, overload
+
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from rnnfast import checks
 from rnnfast.layers.affine import Affine, TimeAffine
 from rnnfast.layers.dropout import TimeDropout
-from rnnfast.layers.embedding import TimeEmbedding
 from rnnfast.layers.initial import Initializer
 from rnnfast.layers.losses import SoftmaxWithLoss, TimeSoftmaxWithLoss, TimeSquaredLoss
 from rnnfast.layers.recurrent import checked_lengths
 from rnnfast.layers.stacks import TimeStack
-from rnnfast.models.building import checked_sizes, h_places, recurrent_layers
+from rnnfast.models.building import checked_sizes, embedding, h_places, recurrent_layers
 from rnnfast.models.model import Model
+from rnnfast.typing import A, Array
 
 
 class _Reader(Model):
-    """Recurrent layers, under them an embedding where ids are read, on top an affine layer."""
+    """Recurrent layers, below them an embedding if ids are read, above them an affine layer."""
 
-    affine_layer = TimeAffine
+    affine_layer: Callable[..., Any] = TimeAffine
+    embed: Any  # None where vectors are read
+    drop_layers: list[TimeDropout]
 
     def __init__(
         self,
-        sizes,
-        outputs,
-        loss_layer,
+        sizes: dict[str, Any],
+        outputs: str,
+        loss_layer: Callable[..., Any],
         *,
-        cell="lstm",
-        layers=1,
-        bidirectional=False,
-        dropout=0.0,
-        rng=None,
-        dtype=np.float32,
-        device=None,
-    ):
+        cell: str = "lstm",
+        layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        rng: Any = None,
+        dtype: DTypeLike = np.float32,
+        device: str | None = None,
+    ) -> None:
+        """sizes: the model's own arguments; outputs: the name of the affine layer's width."""
         owner = type(self).__name__
-        sizes = checked_sizes(owner, cell, {**sizes, "layers": layers})
-        sizes["bidirectional"] = checks.flag(owner, "bidirectional", bidirectional)
-        sizes["dropout"] = checks.ratio(owner, "dropout", dropout)
-        H, layers = sizes["hidden_size"], sizes["layers"]
-        directions = 2 if bidirectional else 1
+        sizes = checked_sizes(
+            owner,
+            **sizes,
+            layers=layers,
+            cell=cell,
+            bidirectional=bidirectional,
+            dropout=dropout,
+        )
+        directions = 2 if sizes["bidirectional"] else 1
+        ratio = sizes["dropout"]
         draw = Initializer(owner, rng, dtype, device)
 
-        self.embed = None
-        names = []
-        if "vocab_size" in sizes:
-            D = sizes["wordvec_size"]
-            self.embed = TimeEmbedding(draw.normal(sizes["vocab_size"], D, 100), device=draw.device)
-            names.append("embed_W")
-        else:
-            D = sizes["input_size"]
-        made, more = recurrent_layers(draw, cell, D, H, layers, bidirectional=bidirectional)
-        W = draw.normal(H * directions, sizes[outputs])
+        reads_ids = "vocab_size" in sizes
+        self.embed = embedding(draw, sizes) if reads_ids else None
+        D = sizes["wordvec_size" if reads_ids else "input_size"]
+        made, names = recurrent_layers(draw, sizes, D)
+        W = draw.normal(sizes["hidden_size"] * directions, sizes[outputs])
         self.affine = self.affine_layer(W, draw.zeros(sizes[outputs]), device=draw.device)
-        seed = draw.seed() if dropout else None
-        self.recurrent = TimeStack(made, dropout, rng=seed)
+        seed = draw.seed() if ratio else None
+        self.recurrent = TimeStack(made, ratio, rng=seed)
         self.drop_layers = self.recurrent.drop_layers[:]
-        if dropout:
-            self.drop_layers.append(TimeDropout(dropout, (seed, layers - 1)))
+        if seed is not None:
+            self.drop_layers.append(TimeDropout(ratio, (seed, len(made) - 1)))
         self.loss_layer = loss_layer(device=draw.device)
-        self._last = list(h_places(self.recurrent, cell))[-directions:]
+        self._last = list(h_places(self.recurrent, sizes["cell"]))[-directions:]
 
-        parts = [self.embed, self.recurrent, self.affine]
-        names += [*more, "affine_W", "affine_b"]
-        super().__init__([layer for layer in parts if layer is not None], names, sizes)
+        below, first = ([self.embed], ["embed_W"]) if reads_ids else ([], [])
+        names = [*first, *names, "affine_W", "affine_b"]
+        super().__init__([*below, self.recurrent, self.affine], names, sizes)
 
-    def _read(self, xs, train, lengths):
-        """-> hs of the last layer; the state has been left in `recurrent`."""
+    def _read(self, xs: Any, train: bool, lengths: Any) -> Any:
+        """hs of the last layer. `recurrent` then has the final state."""
         if self.embed is not None:
             xs = self.embed.forward(xs, train=train)
         return self.recurrent.forward(xs, train=train, lengths=lengths)
 
-    def _read_back(self, dhs, *dstate):
+    def _read_back(self, dhs: Any, *dstate: Any) -> Any:
+        """dxs, from the gradients of hs and of the final state; None where ids were read."""
         dxs = self.recurrent.backward(dhs, *dstate)
         return dxs if self.embed is None else self.embed.backward(dxs)
 
-    def _drop(self, hs, train):
+    def _drop(self, hs: Any, train: bool) -> Any:
+        """Dropout of the last layer's output."""
         return self.drop_layers[-1].forward(hs, train=train) if self.drop_layers else hs
 
-    def _drop_back(self, dhs):
+    def _drop_back(self, dhs: Any) -> Any:
+        """Back through `_drop`."""
         used = self.drop_layers and self.drop_layers[-1].train_flg
         return self.drop_layers[-1].backward(dhs) if used else dhs
 
 
 class SequenceClassifier(_Reader):
-    """Recurrent layers, whose final state an affine layer reads: xs (N, T, D) -> a class of each.
+    """Many to one: vectors (N, T, D) -> a class per sample.
 
-    Of two directions it reads both final states. options: see rnnfast.sequences.
+    Recurrent layers; an affine layer reads their final h, of both directions if there are two.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        D and H.
+    classes : int
+        Number of classes.
+    **options
+        cell, layers, bidirectional, dropout, rng, dtype, device: see rnnfast.sequences.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnfast.sequences import SequenceClassifier
+    >>> model = SequenceClassifier(input_size=3, hidden_size=4, classes=2, rng=0)
+    >>> model.predict(np.ones((5, 6, 3))).shape
+    (5, 2)
     """
 
     affine_layer = Affine
 
-    def __init__(self, input_size, hidden_size, classes, **options):
+    def __init__(self, input_size: int, hidden_size: int, classes: int, **options: Any) -> None:
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "classes": classes}
         super().__init__(sizes, "classes", SoftmaxWithLoss, **options)
 
-    def predict(self, xs, train_flg=False, lengths=None):
-        """xs (N, T, D) -> scores (N, classes). Keeps nothing unless `train_flg` is set."""
-        return self._beside(xs, self._scores(xs, train_flg, lengths))
+    def predict(self, xs: A, train_flg: bool = False, lengths: Any = None) -> A:
+        """Compute scores.
 
-    def _scores(self, xs, train_flg, lengths):
+        Parameters
+        ----------
+        xs : array, (N, T, D)
+        train_flg : bool
+            Keep what backward needs.
+        lengths : array_like of int, (N,), optional
+            See rnnfast.sequences.
+
+        Returns
+        -------
+        array, (N, classes)
+            Of NumPy if xs is.
+        """
+        ys: A = self._beside(xs, self._scores(xs, train_flg, lengths))
+        return ys
+
+    def _scores(self, xs: Any, train_flg: bool, lengths: Any) -> Any:
+        """The scores, on the device of the weights."""
         self._read(xs, train_flg, lengths)
         final = [self.recurrent.state[place] for place in self._last]
         h = checks.namespace(final[0]).concatenate(final, axis=1)
         return self.affine.forward(self._drop(h, train_flg), train=train_flg)
 
-    def forward(self, xs, ts, train_flg=True, lengths=None):
-        """xs (N, T, D), ts (N,) classes -> mean cross entropy in nats."""
+    def forward(self, xs: Any, ts: Any, train_flg: bool = True, lengths: Any = None) -> Any:
+        """Compute the loss.
+
+        Parameters
+        ----------
+        xs : array, (N, T, D)
+        ts : array of int, (N,)
+            Classes.
+        train_flg, lengths
+            As in `predict`.
+
+        Returns
+        -------
+        float
+            Mean cross entropy in nats; a 0-d array on a GPU.
+        """
         return self.loss_layer.forward(self._scores(xs, train_flg, lengths), ts, train=train_flg)
 
-    def backward(self, dout=1):
-        """Fill `grads` -> dxs (N, T, D)."""
+    def backward(self, dout: float = 1) -> Any:
+        """Fill `grads`.
+
+        Parameters
+        ----------
+        dout : float
+            The gradient of the loss.
+
+        Returns
+        -------
+        array, (N, T, D)
+            dxs.
+        """
         dh = self._drop_back(self.affine.backward(self.loss_layer.backward(dout)))
-        dstate = [None] * len(self.recurrent.state)
+        dstate: list[Any] = [None] * len(self.recurrent.state)
         parts = checks.namespace(dh).split(dh, len(self._last), axis=1)
         for place, part in zip(self._last, parts, strict=True):
             dstate[place] = part
@@ -122,17 +190,51 @@ class SequenceClassifier(_Reader):
 
 
 class _StepReader(_Reader):
-    """One output for every step."""
+    """Models with one output per step."""
 
-    _real = None  # (N, T), True where a step is no padding; None: everywhere
+    _real: Any = None  # (N, T), False in the padding; None: no padding
 
-    def predict(self, xs, train_flg=False, lengths=None):
-        """xs -> (N, T, outputs); behind `lengths` it says nothing. Keeps nothing for backward."""
+    @overload
+    def predict(
+        self, xs: NDArray[Any], train_flg: bool = False, lengths: Any = None
+    ) -> NDArray[Any]: ...
+    @overload
+    def predict(self, xs: Array, train_flg: bool = False, lengths: Any = None) -> Any: ...
+    def predict(self, xs: Any, train_flg: bool = False, lengths: Any = None) -> Any:
+        """Compute the outputs of all steps.
+
+        Parameters
+        ----------
+        xs : array, (N, T) or (N, T, D)
+        train_flg : bool
+            Keep what backward needs.
+        lengths : array_like of int, (N,), optional
+            See rnnfast.sequences. Outputs in the padding have no meaning.
+
+        Returns
+        -------
+        array, (N, T, outputs)
+            Of NumPy if xs is.
+        """
         hs = self._drop(self._read(xs, train_flg, lengths), train_flg)
         return self._beside(xs, self.affine.forward(hs, train=train_flg))
 
-    def forward(self, xs, ts, train_flg=True, lengths=None):
-        """xs and its targets ts -> the loss, the mean over all steps that are no padding."""
+    def forward(self, xs: Any, ts: Any, train_flg: bool = True, lengths: Any = None) -> Any:
+        """Compute the loss.
+
+        Parameters
+        ----------
+        xs : array, (N, T) or (N, T, D)
+        ts : array, (N, T) or (N, T, outputs)
+            Targets.
+        train_flg, lengths
+            As in `predict`.
+
+        Returns
+        -------
+        float
+            The mean over all steps outside the padding; a 0-d array on a GPU.
+        """
         owner = type(self).__name__
         hs = self._drop(self._read(xs, train_flg, lengths), train_flg)
         N, T, _ = hs.shape
@@ -142,14 +244,25 @@ class _StepReader(_Reader):
         if lengths is not None:
             lengths = checked_lengths(owner, lengths, N, T)
         ts, self._real = checks.beside(hs, ts), None
-        if lengths is not None:  # the affine layer and the loss see the real steps alone, in a row
+        if lengths is not None:  # the affine layer and the loss get only the real steps, in a row
             real = checks.beside(hs, np.arange(T) < lengths[:, np.newaxis])
             hs, ts, self._real = hs[real][np.newaxis], ts[real][np.newaxis], real
         ys = self.affine.forward(hs, train=train_flg)
         return self.loss_layer.forward(ys, ts, train=train_flg)
 
-    def backward(self, dout=1):
-        """Fill `grads` -> dxs (N, T, D), None where ids were read."""
+    def backward(self, dout: float = 1) -> Any:
+        """Fill `grads`.
+
+        Parameters
+        ----------
+        dout : float
+            The gradient of the loss.
+
+        Returns
+        -------
+        array, (N, T, D), or None
+            dxs; None where ids were read.
+        """
         dhs = self.affine.backward(self.loss_layer.backward(dout))
         if self._real is not None:
             whole = checks.namespace(dhs).zeros((*self._real.shape, dhs.shape[2]), dhs.dtype)
@@ -159,31 +272,82 @@ class _StepReader(_Reader):
 
 
 class SequenceTagger(_StepReader):
-    """Embedding, recurrent layers of both directions, affine: ids (N, T) -> a tag of each.
+    """Many to many: ids (N, T) -> a tag per id.
 
-    forward takes tags ts (N, T). One that is loss_layer.ignore_label, -1, is not learned.
-    options: see rnnfast.sequences.
+    Embedding, recurrent layers (of both directions by default), affine.
+
+    Parameters
+    ----------
+    vocab_size, wordvec_size, hidden_size : int
+        V, D and H.
+    tags : int
+        Number of tags.
+    bidirectional : bool
+    **options
+        cell, layers, dropout, rng, dtype, device: see rnnfast.sequences.
+
+    Notes
+    -----
+    The targets of forward are tags ts (N, T). A target equal to ``loss_layer.ignore_label`` (-1)
+    does not count in the loss.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnfast.sequences import SequenceTagger
+    >>> model = SequenceTagger(vocab_size=9, wordvec_size=3, hidden_size=4, tags=2, rng=0)
+    >>> model.predict(np.array([[1, 2, 3]])).shape
+    (1, 3, 2)
     """
 
     def __init__(
-        self, vocab_size, wordvec_size, hidden_size, tags, *, bidirectional=True, **options
-    ):
+        self,
+        vocab_size: int,
+        wordvec_size: int,
+        hidden_size: int,
+        tags: int,
+        *,
+        bidirectional: bool = True,
+        **options: Any,
+    ) -> None:
         sizes = {
             "vocab_size": vocab_size,
             "wordvec_size": wordvec_size,
             "hidden_size": hidden_size,
             "tags": tags,
         }
-        options["bidirectional"] = bidirectional
-        super().__init__(sizes, "tags", TimeSoftmaxWithLoss, **options)
+        super().__init__(sizes, "tags", TimeSoftmaxWithLoss, bidirectional=bidirectional, **options)
 
 
 class SequenceRegressor(_StepReader):
-    """Recurrent layers, affine: xs (N, T, D) -> numbers (N, T, output_size), TimeSquaredLoss.
+    """Many to many: vectors (N, T, D) -> real numbers per step, with TimeSquaredLoss.
 
-    To forecast a series is to have ts[:, t] = xs[:, t + 1]. options: see rnnfast.sequences.
+    Recurrent layers, affine.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        D and H.
+    output_size : int
+        Numbers per step.
+    **options
+        cell, layers, bidirectional, dropout, rng, dtype, device: see rnnfast.sequences.
+
+    Notes
+    -----
+    To forecast a series, train with ts[:, t] = xs[:, t + 1].
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnfast.sequences import SequenceRegressor
+    >>> model = SequenceRegressor(input_size=3, hidden_size=4, output_size=2, rng=0)
+    >>> model.predict(np.ones((5, 6, 3))).shape
+    (5, 6, 2)
     """
 
-    def __init__(self, input_size, hidden_size, output_size=1, **options):
+    def __init__(
+        self, input_size: int, hidden_size: int, output_size: int = 1, **options: Any
+    ) -> None:
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "output_size": output_size}
         super().__init__(sizes, "output_size", TimeSquaredLoss, **options)

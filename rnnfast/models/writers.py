@@ -1,29 +1,37 @@
-"""Models that write a sequence: VectorToSequence, Seq2seq, PeekySeq2seq (chapter 7).
+"""Models that generate a sequence: VectorToSequence, Seq2seq, PeekySeq2seq (chapter 7).
 
-rnnfast.sequences says what their arguments have in common.
+See rnnfast.sequences for their common arguments.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from rnnfast import checks
 from rnnfast.layers.affine import Affine
 from rnnfast.layers.initial import Initializer
 from rnnfast.layers.losses import TimeAffineSoftmaxWithLoss
-from rnnfast.models.building import coder_sizes, h_places
+from rnnfast.models.building import checked_sizes, h_places
 from rnnfast.models.coders import Decoder, Encoder, PeekyDecoder
 from rnnfast.models.model import Model
 
 
 class _Writer(Model):
-    """A decoder with its loss, and what its first state comes from."""
+    """A decoder with its loss, and the layers that compute its first state."""
 
-    def __init__(self, below, names, decoder, sizes):
+    decoder: Decoder
+
+    def __init__(
+        self, below: list[Any], names: list[str], decoder: Decoder, sizes: dict[str, Any]
+    ) -> None:
         self.decoder = decoder
         self.loss_layer = TimeAffineSoftmaxWithLoss(decoder.affine, device=decoder.affine.device)
         names = names + [f"decoder_{name}" for name in decoder.param_names]
         super().__init__(below + decoder.layers, names, sizes)
 
-    def _loss(self, state, ts, train):
+    def _loss(self, state: tuple[Any, ...], ts: Any, train: bool) -> Any:
+        """The loss of ts[:, 1:] for inputs ts[:, :-1] and a first state."""
         owner, N = type(self).__name__, len(state[0])
         ts = checks.integers(owner, "ts", ts)
         if ts.ndim != 2 or len(ts) != N or ts.shape[1] == 0:
@@ -32,145 +40,326 @@ class _Writer(Model):
         hs = self.decoder._hidden(ts[:, :-1], state, train)
         return self.loss_layer.forward(hs, ts[:, 1:], train=train)
 
-    def _loss_back(self, dout):
-        """-> the gradients of the state that the decoder started from."""
+    def _loss_back(self, dout: float) -> tuple[Any, ...]:
+        """The gradients of the decoder's first state."""
         self.decoder._hidden_back(self.loss_layer.backward(dout))
         return self.decoder.dstate
 
-    def _one(self, ids):
+    def _one(self, ids: NDArray[np.int64]) -> list[int]:
         """The ids of a batch of one, as a list."""
         if len(ids) != 1:
             owner = type(self).__name__
             raise ValueError(
                 f"{owner}: generate takes a batch of 1, got {len(ids)}; see generate_batch"
             )
-        return ids[0].tolist()
+        found: list[int] = ids[0].tolist()
+        return found
 
 
 class VectorToSequence(_Writer):
-    """A vector xs (N, D), affine and tanh, is the first h of a decoder that writes ids.
+    """One to many: a vector (N, D) -> ids. Affine and tanh give a decoder's first h.
 
-    Of several layers it is the first one's. forward takes ts (N, T), which begin with the id that
-    `generate` is started with. A target that is loss_layer.ignore_label, -1 or what it is set to,
-    is not learned; among ts it has to be an id. options: see rnnfast.sequences.
+    With several layers it is the h of the first one.
+
+    Parameters
+    ----------
+    input_size : int
+        D.
+    vocab_size, wordvec_size, hidden_size : int
+        V, the width of the embedding, and H.
+    cell, layers, rng, dtype, device
+        See rnnfast.sequences.
+
+    Notes
+    -----
+    The targets ts (N, T) begin with the id with which `generate` is started. A target equal to
+    ``loss_layer.ignore_label`` (-1 by default) does not count in the loss. All of ts must be ids of
+    the vocabulary, so to ignore one, set ignore_label to it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnfast.sequences import VectorToSequence
+    >>> model = VectorToSequence(3, vocab_size=5, wordvec_size=4, hidden_size=6, rng=0)
+    >>> len(model.generate(np.ones((1, 3)), start_id=0, sample_size=7))
+    7
     """
+
+    _h: Any
 
     def __init__(
         self,
-        input_size,
-        vocab_size,
-        wordvec_size,
-        hidden_size,
+        input_size: int,
+        vocab_size: int,
+        wordvec_size: int,
+        hidden_size: int,
         *,
-        cell="lstm",
-        layers=1,
-        rng=None,
-        dtype=np.float32,
-        device=None,
-    ):
+        cell: str = "lstm",
+        layers: int = 1,
+        rng: Any = None,
+        dtype: DTypeLike = np.float32,
+        device: str | None = None,
+    ) -> None:
         owner = type(self).__name__
-        sizes = {"input_size": checks.count(owner, "input_size", input_size)}
-        sizes |= coder_sizes(owner, vocab_size, wordvec_size, hidden_size, layers, cell)
-        D, V, M, H, layers, _ = sizes.values()
+        sizes = checked_sizes(owner, input_size=input_size)
+        common = checked_sizes(
+            owner,
+            vocab_size=vocab_size,
+            wordvec_size=wordvec_size,
+            hidden_size=hidden_size,
+            layers=layers,
+            cell=cell,
+        )
         draw = Initializer(owner, rng, dtype, device)
-        self.affine = Affine(draw.normal(D, H), draw.zeros(H), device=draw.device)
-        options = {"cell": cell, "layers": layers, "rng": draw.rng, "dtype": dtype}
-        decoder = Decoder(V, M, H, **options, device=draw.device)
-        super().__init__([self.affine], ["state_W", "state_b"], decoder, sizes)
+        H = common["hidden_size"]
+        W = draw.normal(sizes["input_size"], H)
+        self.affine = Affine(W, draw.zeros(H), device=draw.device)
+        decoder = Decoder(**common, rng=draw.rng, dtype=dtype, device=draw.device)
+        super().__init__([self.affine], ["state_W", "state_b"], decoder, sizes | common)
 
-    def _state(self, xs, train):
+    def _state(self, xs: Any, train: bool) -> tuple[Any, ...]:
+        """The decoder's first state: tanh(xs W + b)."""
         h = self.affine.forward(xs, train=train)
         h = checks.namespace(h).tanh(h)
         self._h = h if train else None
         return (h,)
 
-    def forward(self, xs, ts, train_flg=True):
-        """xs (N, D) real, ts (N, T) ids -> mean cross entropy in nats of ts[:, 1:]."""
+    def forward(self, xs: Any, ts: Any, train_flg: bool = True) -> Any:
+        """Compute the loss.
+
+        Parameters
+        ----------
+        xs : array of real numbers, (N, D)
+        ts : array of int, (N, T)
+            Ids.
+        train_flg : bool
+            Keep what backward needs.
+
+        Returns
+        -------
+        float
+            Mean cross entropy of ts[:, 1:], in nats; a 0-d array on a GPU.
+        """
         return self._loss(self._state(xs, train_flg), ts, train_flg)
 
-    def backward(self, dout=1):
-        """Fill `grads` -> dxs (N, D)."""
+    def backward(self, dout: float = 1) -> Any:
+        """Fill `grads`.
+
+        Parameters
+        ----------
+        dout : float
+            The gradient of the loss.
+
+        Returns
+        -------
+        array, (N, D)
+            dxs.
+        """
         dh = self._loss_back(dout)[0]
         return self.affine.backward(dh * (1 - self._h**2))
 
-    def generate(self, xs, start_id, sample_size):
-        """xs (1, D) -> the most probable ids behind start_id, a list of sample_size."""
+    def generate(self, xs: Any, start_id: int, sample_size: int) -> list[int]:
+        """Generate the most probable ids for one vector.
+
+        Parameters
+        ----------
+        xs : array, (1, D)
+        start_id : int
+            The decoder's first input.
+        sample_size : int
+
+        Returns
+        -------
+        list of int
+            Of length sample_size, without start_id.
+
+        Raises
+        ------
+        ValueError
+            For a batch; see `generate_batch`.
+        """
         return self._one(self.generate_batch(xs, start_id, sample_size))
 
-    def generate_batch(self, xs, start_id, sample_size):
-        """xs (N, D) -> ids (N, sample_size), as `generate` gives them for each row."""
+    def generate_batch(self, xs: Any, start_id: int, sample_size: int) -> NDArray[np.int64]:
+        """Generate as `generate` does, for a batch.
+
+        Parameters
+        ----------
+        xs : array, (N, D)
+        start_id, sample_size : int
+
+        Returns
+        -------
+        ndarray of int64, (N, sample_size)
+        """
         return self.decoder.generate(self._state(xs, False), start_id, sample_size)
 
 
 class Seq2seq(_Writer):
-    """An Encoder reads ids xs (N, T), a Decoder writes others, from the state it ended in.
+    """Many to many: an Encoder reads ids (N, T), a Decoder generates ids from its final state.
 
-    As in the book the decoder gets the h, of every layer, and zeros as c; pass_cell=True hands
-    the c of an LSTM over, too. reverse=True reads xs backwards, which is x[:, ::-1] of the book but
-    for `lengths`, of which it begins at the last id that counts.
+    Parameters
+    ----------
+    vocab_size, wordvec_size, hidden_size : int
+        V, D and H, of both halves.
+    pass_cell : bool
+        Also pass the c of an LSTM to the decoder. By default, as in the book, the decoder gets the
+        h of every layer, and zeros as c.
+    reverse : bool
+        Read xs backwards, like x[:, ::-1] in the book. With `lengths`, reading starts at the last
+        id that counts.
+    cell, layers, rng, dtype, device
+        See rnnfast.sequences.
 
-    forward takes ts (N, T), which begin with the id that `generate` is started with; the rest is
-    learned. A target that is loss_layer.ignore_label, -1 or what it is set to, is not; among ts it
-    has to be an id. The same seed of np.random draws the book's weights, and load_params reads
-    what the book's save_params pickled. (Sutskever et al. 2014, https://arxiv.org/abs/1409.3215)
+    Notes
+    -----
+    The targets ts (N, T) begin with the id with which `generate` is started; the others are
+    learned. A target equal to ``loss_layer.ignore_label`` (-1 by default) does not count in the
+    loss. All of ts must be ids of the vocabulary, so to ignore one, set ignore_label to it.
+
+    The same seed of np.random draws the book's weights. load_params also reads files that the
+    book's save_params pickled.
+
+    References
+    ----------
+    Sutskever et al. 2014, https://arxiv.org/abs/1409.3215.
+    Deep Learning from Scratch 2, chapter 7.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnfast.sequences import Seq2seq
+    >>> model = Seq2seq(vocab_size=5, wordvec_size=4, hidden_size=6, rng=0)
+    >>> len(model.generate(np.array([[0, 1, 2]]), start_id=4, sample_size=3))
+    3
     """
 
-    decoder_class = Decoder
+    decoder_class: type[Decoder] = Decoder
 
     def __init__(
         self,
-        vocab_size,
-        wordvec_size,
-        hidden_size,
+        vocab_size: int,
+        wordvec_size: int,
+        hidden_size: int,
         *,
-        cell="lstm",
-        layers=1,
-        pass_cell=False,
-        reverse=False,
-        rng=None,
-        dtype=np.float32,
-        device=None,
-    ):
+        cell: str = "lstm",
+        layers: int = 1,
+        pass_cell: bool = False,
+        reverse: bool = False,
+        rng: Any = None,
+        dtype: DTypeLike = np.float32,
+        device: str | None = None,
+    ) -> None:
         owner = type(self).__name__
-        sizes = coder_sizes(owner, vocab_size, wordvec_size, hidden_size, layers, cell)
-        V, D, H, layers, _ = sizes.values()
-        sizes["pass_cell"] = checks.flag(owner, "pass_cell", pass_cell)
-        sizes["reverse"] = checks.flag(owner, "reverse", reverse)
+        common = checked_sizes(
+            owner,
+            vocab_size=vocab_size,
+            wordvec_size=wordvec_size,
+            hidden_size=hidden_size,
+            layers=layers,
+            cell=cell,
+        )
+        own = checked_sizes(owner, pass_cell=pass_cell, reverse=reverse)
         draw = Initializer(owner, rng, dtype, device)
-        options = {"cell": cell, "layers": layers, "rng": draw.rng, "dtype": dtype}
-        options["device"] = draw.device
-        self.encoder = Encoder(V, D, H, reverse=reverse, **options)
-        decoder = self.decoder_class(V, D, H, **options)
+        options: dict[str, Any] = {"rng": draw.rng, "dtype": dtype, "device": draw.device}
+        self.encoder = Encoder(**common, reverse=own["reverse"], **options)
+        decoder = self.decoder_class(**common, **options)
         names = [f"encoder_{name}" for name in self.encoder.param_names]
-        super().__init__(self.encoder.layers[:], names, decoder, sizes)
-        places = h_places(self.encoder.recurrent, cell)
-        self._passed = range(len(self.encoder.state)) if pass_cell else places
+        super().__init__(self.encoder.layers[:], names, decoder, common | own)
+        places = h_places(self.encoder.recurrent, common["cell"])
+        self._passed = range(len(self.encoder.state)) if own["pass_cell"] else places
 
-    def _state(self, xs, train, lengths):
+    def _state(self, xs: Any, train: bool, lengths: Any) -> tuple[Any, ...]:
+        """The decoder's first state."""
         self.encoder.forward(xs, train=train, lengths=lengths)
         return self._only_passed(self.encoder.state)
 
-    def _only_passed(self, values):
+    def _only_passed(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The states that the decoder gets; None for the others."""
         return tuple(value if k in self._passed else None for k, value in enumerate(values))
 
-    def forward(self, xs, ts, train_flg=True, lengths=None):
-        """Ids xs (N, T), ts (N, T of their own) -> mean cross entropy in nats of ts[:, 1:]."""
+    def forward(self, xs: Any, ts: Any, train_flg: bool = True, lengths: Any = None) -> Any:
+        """Compute the loss.
+
+        Parameters
+        ----------
+        xs : array of int, (N, T)
+            The ids to read.
+        ts : array of int, (N, T')
+            The ids to generate.
+        train_flg : bool
+            Keep what backward needs.
+        lengths : array_like of int, (N,), optional
+            See rnnfast.sequences.
+
+        Returns
+        -------
+        float
+            Mean cross entropy of ts[:, 1:], in nats; a 0-d array on a GPU.
+        """
         return self._loss(self._state(xs, train_flg, lengths), ts, train_flg)
 
-    def backward(self, dout=1):
-        """Fill `grads`."""
+    def backward(self, dout: float = 1) -> None:
+        """Fill `grads`.
+
+        Parameters
+        ----------
+        dout : float
+            The gradient of the loss.
+        """
         self.encoder.backward(*self._only_passed(self._loss_back(dout)))
 
-    def generate(self, xs, start_id, sample_size, lengths=None):
-        """xs (1, T) -> the most probable ids behind start_id, a list of sample_size."""
+    def generate(self, xs: Any, start_id: int, sample_size: int, lengths: Any = None) -> list[int]:
+        """Generate the most probable ids for one sequence.
+
+        Parameters
+        ----------
+        xs : array of int, (1, T)
+        start_id : int
+            The decoder's first input.
+        sample_size : int
+        lengths : array_like of int, (1,), optional
+            See rnnfast.sequences.
+
+        Returns
+        -------
+        list of int
+            Of length sample_size, without start_id.
+
+        Raises
+        ------
+        ValueError
+            For a batch; see `generate_batch`.
+        """
         return self._one(self.generate_batch(xs, start_id, sample_size, lengths))
 
-    def generate_batch(self, xs, start_id, sample_size, lengths=None):
-        """xs (N, T) -> ids (N, sample_size), as `generate` gives them for each row."""
+    def generate_batch(
+        self, xs: Any, start_id: int, sample_size: int, lengths: Any = None
+    ) -> NDArray[np.int64]:
+        """Generate as `generate` does, for a batch.
+
+        Parameters
+        ----------
+        xs : array of int, (N, T)
+        start_id, sample_size : int
+        lengths : array_like of int, (N,), optional
+
+        Returns
+        -------
+        ndarray of int64, (N, sample_size)
+        """
         return self.decoder.generate(self._state(xs, False, lengths), start_id, sample_size)
 
 
 class PeekySeq2seq(Seq2seq):
-    """A Seq2seq whose decoder sees the encoder's last h at every step: see PeekyDecoder."""
+    """A Seq2seq whose decoder reads the encoder's last h at every step.
+
+    See `Seq2seq` for the arguments.
+
+    References
+    ----------
+    Cho et al. 2014, https://arxiv.org/abs/1406.1078.
+    Deep Learning from Scratch 2, chapter 7.
+    """
 
     decoder_class = PeekyDecoder

@@ -5,21 +5,47 @@ A corpus is an int32 array (length,) of ids.
 
 import io
 import os
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rnnfast.io.files import cache_folder, open_regular
-from rnnfast.text.vocabulary import VOCABULARIES
+from rnnfast.io.files import StrPath, cache_folder, open_regular
+from rnnfast.text.vocabulary import VOCABULARIES, Vocabulary
 
 PTB_SPLITS = ("train", "valid", "test")
 
 
-def load_text(path, vocabulary=None, *, level="word", unknown=None, min_count=1):
-    """The corpus of a UTF-8 file -> (ids, vocabulary).
+def load_text(
+    path: StrPath,
+    vocabulary: Vocabulary | None = None,
+    *,
+    level: str = "word",
+    unknown: str | None = None,
+    min_count: int = 1,
+) -> tuple[NDArray[np.int32], Vocabulary]:
+    """Read a UTF-8 file as a corpus.
 
-    vocabulary: as it is, for validation and test texts; None makes one of `level`, "word" or
-    "char", with the other arguments as `Vocabulary.from_text` takes them. Errors: `read_text`,
-    `from_text`, `encode`; ValueError for a text without a token.
+    Parameters
+    ----------
+    path : str or PathLike
+    vocabulary : Vocabulary, optional
+        Used as it is: for validation and test texts. None makes one from the text.
+    level : {"word", "char"}
+        The kind of token of a new vocabulary.
+    unknown, min_count
+        For a new vocabulary; see `Vocabulary.from_text`.
+
+    Returns
+    -------
+    ids : ndarray of int32, (length,)
+    vocabulary : Vocabulary
+
+    Raises
+    ------
+    OSError, ValueError
+        See `read_text`, `Vocabulary.from_text` and `Vocabulary.encode`. Also a ValueError for a
+        text without a token.
     """
     if vocabulary is None and level not in VOCABULARIES:
         raise ValueError(f"load_text: level must be one of {tuple(VOCABULARIES)}, got {level!r}")
@@ -36,12 +62,31 @@ def load_text(path, vocabulary=None, *, level="word", unknown=None, min_count=1)
     return ids, vocabulary
 
 
-def load_ptb(split="train", folder=None):
-    """Penn Treebank as the book's ptb.load_data -> (corpus, word_to_id, id_to_word).
+def load_ptb(
+    split: str = "train", folder: StrPath | None = None
+) -> tuple[NDArray[np.int32], dict[str, int], dict[int, str]]:
+    """Load Penn Treebank, like the book's ptb.load_data (chapter 2).
 
-    split: "train", "valid" (or "val") or "test". Ids are those of ptb.train.txt in any case.
-    folder: where ptb.train.txt and so on lie; None is where `rnnfast data ptb` puts them. OSError
-    where they are not, ValueError for a word that the training text does not have.
+    Parameters
+    ----------
+    split : {"train", "valid", "val", "test"}
+    folder : str or PathLike, optional
+        The folder with ptb.train.txt, ptb.valid.txt and ptb.test.txt. The default is the folder
+        into which ``rnnfast data ptb`` downloads them.
+
+    Returns
+    -------
+    corpus : ndarray of int32, (length,)
+        Ids. They are those of ptb.train.txt for every split.
+    word_to_id : dict
+    id_to_word : dict
+
+    Raises
+    ------
+    OSError
+        If the files are not there.
+    ValueError
+        For another split, and for a word that does not occur in the training text.
     """
     split = {"val": "valid"}.get(split, split)
     if split not in PTB_SPLITS:
@@ -56,10 +101,23 @@ def load_ptb(split="train", folder=None):
     return corpus, vocabulary.token_to_id, dict(enumerate(vocabulary.tokens))
 
 
-def read_text(path):
-    """The text of a UTF-8 file (a leading byte order mark is dropped).
+def read_text(path: StrPath) -> str:
+    """Read a UTF-8 file. A byte order mark at the start is dropped.
 
-    OSError if it cannot be read, ValueError if it is empty, not UTF-8 or no file with an end.
+    Parameters
+    ----------
+    path : str or PathLike
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it is empty, not UTF-8, or not a regular file.
     """
     try:
         with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig") as file:
@@ -73,8 +131,18 @@ def read_text(path):
     return text
 
 
-def python_docs():
-    """CPython's own language reference, about 465,000 characters that every install carries."""
+def python_docs() -> str:
+    """CPython's language reference, about 465,000 characters, part of the standard library.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If this Python was installed without pydoc_data.topics.
+    """
     try:
         from pydoc_data.topics import topics
     except ModuleNotFoundError as error:
@@ -84,11 +152,42 @@ def python_docs():
     return "\n".join(topics[name] for name in sorted(topics))
 
 
-def sequence_batch(xs, ts, batch_size, time_size, time_idx):
-    """Slice one (N, T) batch of inputs and targets out of two long sequences of ids.
+def sequence_batch(
+    xs: NDArray[Any], ts: NDArray[Any], batch_size: int, time_size: int, time_idx: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Slice one batch of inputs and targets for truncated BPTT out of two long sequences of ids.
 
-    Sample i reads from its own offset i * (len(xs) // N), advanced by `time_idx` steps, and
-    wraps at the end: successive batches continue each sample where the last one stopped.
+    Parameters
+    ----------
+    xs, ts : ndarray of int, (length,)
+        Inputs and targets.
+    batch_size, time_size : int
+        N and T.
+    time_idx : int
+        Steps already read.
+
+    Returns
+    -------
+    xs, ts : ndarray of int, (N, T)
+
+    Notes
+    -----
+    Sample i starts at offset i * (len(xs) // N) + time_idx and wraps around at the end of the
+    sequence. With time_idx increased by T, each sample of the next batch continues where the last
+    one stopped.
+
+    References
+    ----------
+    Deep Learning from Scratch 2, chapter 5.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> corpus = np.arange(10)
+    >>> xs, ts = sequence_batch(corpus[:-1], corpus[1:], 2, 3, time_idx=0)
+    >>> xs
+    array([[0, 1, 2],
+           [4, 5, 6]])
     """
     offsets = np.arange(batch_size) * (len(xs) // batch_size) + time_idx
     positions = offsets[:, np.newaxis] + np.arange(time_size)

@@ -1,7 +1,7 @@
-"""The corpora that `rnnfast data NAME` fetches on request, into a cache folder; none is shipped.
+"""Corpora that `rnnfast data NAME` downloads into a cache folder. None is part of the package.
 
-A download goes to `<file>.part` and gets its name when its SHA-256 is right. An interrupted one
-is continued where it stopped, if the server knows HTTP ranges, by calling `fetch` again.
+A download is written to `<file>.part` and renamed once its SHA-256 has been verified. `fetch`
+resumes an interrupted download if the server supports HTTP ranges.
 """
 
 import hashlib
@@ -11,17 +11,30 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
-from rnnfast.io.files import cache_folder
+from rnnfast.io.files import StrPath, cache_folder
 
 CHUNK = 1 << 16
 TIMEOUT = 30.0  # seconds without a byte
 
 
 class Corpus(NamedTuple):
-    url: str  # of the folder
-    files: dict  # name -> SHA-256, hexadecimal
+    """A corpus on the web.
+
+    Attributes
+    ----------
+    url : str
+        URL of the folder.
+    files : dict
+        File name -> SHA-256, hexadecimal.
+    what : str
+        One line of description.
+    """
+
+    url: str
+    files: dict[str, str]
     what: str
 
 
@@ -43,16 +56,42 @@ CORPORA = {
 }
 
 
-def fetch(name, folder=None, *, url=None, sha256=None, write=print):
-    """Download the files of a corpus that are not there yet -> their paths.
+def fetch(
+    name: str,
+    folder: StrPath | None = None,
+    *,
+    url: str | None = None,
+    sha256: Mapping[str, str] | None = None,
+    write: Callable[[str], Any] = print,
+) -> list[str]:
+    """Download the files of a corpus. Existing files are kept.
 
-    name: one of CORPORA. folder: where to; None is `<cache_folder()>/<name>`.
-    url: the folder they come from, else RNNFAST_DATA_URL, else the corpus's own.
-    sha256: {file: checksum} in place of the corpus's own, else RNNFAST_DATA_SHA256, which is
-    written FILE=CHECKSUM,FILE=CHECKSUM.
+    Parameters
+    ----------
+    name : str
+        A key of CORPORA.
+    folder : str or PathLike, optional
+        Destination; by default ``<cache_folder()>/<name>``.
+    url : str, optional
+        URL of the source folder; by default RNNFAST_DATA_URL, else the corpus's own URL.
+    sha256 : mapping, optional
+        File name -> checksum, in place of the corpus's own checksums; by default those in
+        RNNFAST_DATA_SHA256, written FILE=CHECKSUM,FILE=CHECKSUM.
+    write : callable
+        Gets one line per file.
 
-    ValueError for wrong arguments or a wrong checksum (what was downloaded is removed then),
-    OSError where the network or the disk fails (what was downloaded is kept, to be continued).
+    Returns
+    -------
+    list of str
+        The paths of the files.
+
+    Raises
+    ------
+    ValueError
+        For wrong arguments or a wrong checksum. The downloaded data are removed then.
+    OSError
+        If the network or the disk fails. The downloaded data are kept, so that the next call can
+        resume.
     """
     if name not in CORPORA:
         raise ValueError(f"fetch: name must be one of {tuple(CORPORA)}, got {name!r}")
@@ -82,8 +121,29 @@ def fetch(name, folder=None, *, url=None, sha256=None, write=print):
     return paths
 
 
-def parse_checksums(text):
-    """ "a.txt=12ab...,b.txt=34cd..." -> {"a.txt": "12ab...", ...}. ValueError if it is not that."""
+def parse_checksums(text: str) -> dict[str, str]:
+    """Parse checksums written FILE=CHECKSUM,FILE=CHECKSUM.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    dict
+        File name -> SHA-256, lower case.
+
+    Raises
+    ------
+    ValueError
+        If a part is not FILE=CHECKSUM with 64 hexadecimal digits.
+
+    Examples
+    --------
+    >>> sums = parse_checksums("a.txt=" + "12AB" * 16)
+    >>> sums["a.txt"][:8]
+    '12ab12ab'
+    """
     sums = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         file, _, checksum = part.partition("=")
@@ -94,8 +154,24 @@ def parse_checksums(text):
     return sums
 
 
-def download(url, path, sha256, *, timeout=TIMEOUT):
-    """Get `url` into `path`, going on from `<path>.part` if that is there; errors as `fetch`."""
+def download(url: str, path: str, sha256: str, *, timeout: float = TIMEOUT) -> None:
+    """Download one file. An existing ``<path>.part`` is resumed.
+
+    Parameters
+    ----------
+    url : str
+    path : str
+        Destination.
+    sha256 : str
+        Expected checksum, hexadecimal.
+    timeout : float
+        Seconds without a byte before the connection is given up.
+
+    Raises
+    ------
+    OSError, ValueError
+        See `fetch`.
+    """
     part = f"{path}.part"
     have = os.path.getsize(part) if os.path.exists(part) else 0
     if have and _checksum(part) == sha256:  # all of it came, only the new name was missing
@@ -118,8 +194,8 @@ def download(url, path, sha256, *, timeout=TIMEOUT):
     os.replace(part, path)
 
 
-def _receive(url, part, have, timeout):
-    """Append to the first `have` bytes of `part` what is missing, or start anew."""
+def _receive(url: str, part: str, have: int, timeout: float) -> None:
+    """Append the missing bytes to `part`, which has `have` bytes, or start from the beginning."""
     headers = {"User-Agent": "rnnfast", "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
@@ -127,7 +203,7 @@ def _receive(url, part, have, timeout):
     try:
         answer = urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
-        if error.code != 416 or not have:  # 416: the file does not go on there
+        if error.code != 416 or not have:  # 416: the file is not longer than `have`
             raise
         error.close()
         _receive(url, part, 0, timeout)
@@ -151,15 +227,17 @@ def _receive(url, part, have, timeout):
         )
 
 
-def _read(answer):
-    """The next bytes; none at the end, wherever that is."""
+def _read(answer: Any) -> bytes:
+    """The next bytes of a response; none at its end, complete or not."""
     try:
-        return answer.read(CHUNK)
+        chunk: bytes = answer.read(CHUNK)
+        return chunk
     except (http.client.IncompleteRead, ConnectionResetError):
         return b""
 
 
-def _bar(part, have, total):
+def _bar(part: str, have: int, total: int | None) -> Any:
+    """A progress bar, hidden where stderr is not a terminal."""
     from tqdm import tqdm
 
     name = os.path.basename(part).removesuffix(".part")
@@ -167,6 +245,7 @@ def _bar(part, have, total):
     return tqdm(desc=name, initial=have, total=total, file=sys.stderr, **options)
 
 
-def _checksum(path):
+def _checksum(path: str) -> str:
+    """SHA-256 of a file, hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

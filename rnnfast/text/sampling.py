@@ -1,51 +1,91 @@
-"""Text from a language model, one id at a time (chapter 7).
+"""Sampling text from a language model, one id at a time (chapter 7).
 
-Every function draws the same way. Of the scores of what comes next
+All functions share these parameters:
 
-    temperature  divides them; 0 takes the most probable id
-    skip_ids     are never drawn; the others share their probability
+    temperature  divides the scores of the next id; 0 takes the most probable id
+    skip_ids     these ids are never drawn; the others share their probability
     top_k        only the k most probable ids are drawn (Fan et al. 2018,
                  https://arxiv.org/abs/1805.04833)
-    top_p        only the most probable ids are, as few as reach this probability together, at least
-                 one (Holtzman et al. 2019, https://arxiv.org/abs/1904.09751); after the others
-    stop_ids     one of them that is drawn is the last id
+    top_p        only the smallest set of most probable ids whose probabilities add up to top_p is
+                 drawn, at least one id (Holtzman et al. 2019, https://arxiv.org/abs/1904.09751);
+                 applied after skip_ids, temperature and top_k
+    stop_ids     sampling ends after one of these ids
     rng          a seed or a numpy.random.Generator; None draws from np.random, as the book does
 
 Recurrent layers are frozen (TimeLSTM.freeze) while ids are drawn, and unfrozen afterwards unless
-they were frozen before: a model cannot be trained while a stream of it is open. Wrong arguments are
-a TypeError or a ValueError that names them, before anything is drawn.
+they were frozen before. So a model cannot be trained while one of its streams is open. Wrong
+arguments raise a TypeError or a ValueError that names them, before anything is drawn.
 """
 
 import reprlib
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rnnfast import checks
 from rnnfast.layers.freezing import frozen, own_state
 from rnnfast.layers.initial import generator, seed
+from rnnfast.typing import TextModel
+
+Choose = Callable[[NDArray[Any], Any], int]  # (scores (V,), rng) -> an id
 
 
 def generate(
-    model,
-    start_ids,
-    sample_size,
+    model: TextModel,
+    start_ids: Any,
+    sample_size: int,
     *,
-    temperature=1.0,
-    top_k=None,
-    top_p=None,
-    skip_ids=None,
-    stop_ids=None,
-    rng=None,
-):
-    """At most `sample_size` ids that continue start_ids, as a list; see rnnfast.sampling.
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    skip_ids: Iterable[int] | None = None,
+    stop_ids: Iterable[int] | None = None,
+    rng: Any = None,
+) -> Any:
+    """Sample ids that continue one prompt or a batch of prompts.
 
-    A list of prompts, each of any length, gives a list of such lists, drawn side by side. rng is
-    then a list with a seed or Generator for each of them, or one from which theirs are spawned;
-    a prompt's ids are those that it would get alone, with its rng. (To the rounding of a product
-    with more or fewer rows: a draw on the very edge between two ids may fall to the other side.)
-
-    Every prompt starts from a zero state; the model's own state is put aside and is there again
+    Every prompt starts from a zero state. The model's own state is saved before and restored
     afterwards.
+
+    Parameters
+    ----------
+    model : language model
+        One of rnnfast.models.
+    start_ids : array_like of int, (T,), or a list of them
+        The prompt, or the prompts. Prompts may differ in length.
+    sample_size : int
+        Maximum number of ids to sample; fewer after one of `stop_ids`.
+    temperature, top_k, top_p, skip_ids, stop_ids
+        See rnnfast.sampling.
+    rng : seed, Generator, list of them, or None
+        A batch takes one per prompt, or one from which the generators of the prompts are spawned.
+
+    Returns
+    -------
+    list of int, or list of such lists for a batch
+        The ids without the prompt.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For wrong arguments, and for scores that are not finite.
+
+    Notes
+    -----
+    With its own rng, a prompt of a batch gets the same ids as in a call without the other prompts,
+    up to rounding: products with more or fewer rows may round differently, and then a draw exactly
+    between two ids may give the other one.
+
+    Examples
+    --------
+    >>> from rnnfast.models import Rnnlm
+    >>> model = Rnnlm(vocab_size=5, wordvec_size=4, hidden_size=4, rng=0)
+    >>> len(generate(model, [0, 1], 10, rng=0))
+    10
+    >>> [len(ids) for ids in generate(model, [[0, 1], [2]], 10, rng=0)]
+    [10, 10]
     """
     V = vocab_size("generate", model)
     choose = _chooser("generate", V, temperature, top_k, top_p, skip_ids)
@@ -63,20 +103,48 @@ def generate(
 
 
 def stream(
-    model,
-    start_ids,
+    model: TextModel,
+    start_ids: Any,
     *,
-    temperature=1.0,
-    top_k=None,
-    top_p=None,
-    skip_ids=None,
-    stop_ids=None,
-    rng=None,
-):
-    """An iterator over the ids that continue start_ids, each drawn when it is asked for.
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    skip_ids: Iterable[int] | None = None,
+    stop_ids: Iterable[int] | None = None,
+    rng: Any = None,
+) -> Generator[int, None, None]:
+    """Sample ids that continue a prompt, lazily and, without `stop_ids`, endlessly.
 
-    Without stop_ids it has no end. It goes on from the model's current state, which has then seen
-    all ids but the last. Close it, or drop it, before training goes on; see rnnfast.sampling.
+    It starts from the model's current state and updates it: the state has seen all ids except the
+    last. Close or delete the iterator before training continues.
+
+    Parameters
+    ----------
+    model : language model
+        One of rnnfast.models.
+    start_ids : array_like of int, (T,)
+        The prompt.
+    temperature, top_k, top_p, skip_ids, stop_ids, rng
+        See rnnfast.sampling.
+
+    Returns
+    -------
+    generator of int
+
+    Raises
+    ------
+    TypeError, ValueError
+        For wrong arguments, at once; during iteration for scores that are not finite.
+
+    Examples
+    --------
+    >>> from itertools import islice
+    >>> from rnnfast.models import Rnnlm
+    >>> model = Rnnlm(vocab_size=5, wordvec_size=4, hidden_size=4, rng=0)
+    >>> ids = stream(model, [0, 1], rng=0)
+    >>> len(list(islice(ids, 3)))
+    3
+    >>> ids.close()
     """
     V = vocab_size("stream", model)
     choose = _chooser("stream", V, temperature, top_k, top_p, skip_ids)
@@ -85,7 +153,10 @@ def stream(
     return _draw(model, ids, choose, stop, generator("stream", rng))
 
 
-def _draw(model, ids, choose, stop, rng):
+def _draw(
+    model: TextModel, ids: NDArray[Any], choose: Choose, stop: Collection[int], rng: Any
+) -> Generator[int, None, None]:
+    """The iterator of `stream`."""
     with frozen(model):
         while True:
             drawn = choose(model.next_scores(ids[np.newaxis])[0], rng)
@@ -95,9 +166,16 @@ def _draw(model, ids, choose, stop, rng):
             ids = np.array([drawn])
 
 
-def _draw_batch(model, prompts, sample_size, choose, stop, rngs):
-    """The prompts one by one, for they differ in length; then a step of all that go on."""
-    results = [[] for _ in prompts]
+def _draw_batch(
+    model: TextModel,
+    prompts: Sequence[NDArray[Any]],
+    sample_size: int,
+    choose: Choose,
+    stop: Collection[int],
+    rngs: Sequence[Any],
+) -> list[list[int]]:
+    """Read the prompts one by one, since their lengths differ; then step all of them at once."""
+    results: list[list[int]] = [[] for _ in prompts]
     if not prompts or sample_size == 0:
         return results
     scores, states = [], []
@@ -105,7 +183,7 @@ def _draw_batch(model, prompts, sample_size, choose, stop, rngs):
         model.reset_state()
         scores.append(model.next_scores(ids[np.newaxis])[0])
         states.append(model.get_state())
-    layers = zip(*states, strict=True)  # of each recurrent layer the states of all prompts
+    layers = zip(*states, strict=True)  # per recurrent layer, the states of all prompts
     model.set_state([tuple(map(np.concatenate, zip(*layer, strict=True))) for layer in layers])
     running = list(range(len(prompts)))
     while True:
@@ -122,8 +200,15 @@ def _draw_batch(model, prompts, sample_size, choose, stop, rngs):
         scores = model.next_scores(np.array([results[k][-1:] for k in running]))
 
 
-def _chooser(owner, V, temperature, top_k, top_p, skip_ids):
-    """choose(scores (V,), rng) -> an id."""
+def _chooser(
+    owner: str,
+    V: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    skip_ids: Iterable[int] | None,
+) -> Choose:
+    """The function that draws an id, for checked arguments."""
     temperature = checks.number(owner, "temperature", temperature)
     if not 0 <= temperature < np.inf:
         raise ValueError(f"{owner}: temperature must be finite and not negative, got {temperature}")
@@ -139,7 +224,7 @@ def _chooser(owner, V, temperature, top_k, top_p, skip_ids):
     if len(skip) == V:
         raise ValueError(f"{owner}: skip_ids leaves no id to draw")
 
-    def choose(scores, rng):
+    def choose(scores: NDArray[Any], rng: Any) -> int:
         scores = scores.astype(np.float64)
         if np.isnan(scores).any() or scores.max() == np.inf:
             raise ValueError(f"{owner}: the model's scores are not finite")
@@ -149,7 +234,7 @@ def _chooser(owner, V, temperature, top_k, top_p, skip_ids):
             raise ValueError(f"{owner}: skip_ids leaves no id to draw")
         if temperature == 0:
             return best
-        with np.errstate(over="ignore"):  # a tiny temperature: all but the best become -inf
+        with np.errstate(over="ignore"):  # at tiny temperatures all but the best become -inf
             weights = np.exp((scores - scores[best]) / temperature)
         if top_k is not None or top_p is not None:
             _cut(weights, top_k, top_p)
@@ -159,8 +244,8 @@ def _chooser(owner, V, temperature, top_k, top_p, skip_ids):
     return choose
 
 
-def _cut(weights, top_k, top_p):
-    """Sets all but the greatest to 0; of equal ones the first are kept."""
+def _cut(weights: NDArray[Any], top_k: int | None, top_p: float | None) -> None:
+    """Set all but the greatest weights to 0, in place. Among equal ones the first are kept."""
     descending = -np.sort(-weights)
     kept = len(weights) if top_k is None else min(top_k, len(weights))
     if top_p is not None:
@@ -172,45 +257,80 @@ def _cut(weights, top_k, top_p):
     weights[~keep] = 0
 
 
-def vocab_size(owner, model):
-    """How many ids there are for a language model."""
+def vocab_size(owner: str, model: TextModel) -> int:
+    """The vocabulary size of a language model.
+
+    Parameters
+    ----------
+    owner : str
+        The calling function, for error messages.
+    model : object
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    TypeError
+        If `model` is not a language model of rnnfast.models.
+    """
     if not hasattr(model, "next_scores") or not hasattr(model, "recurrent_layers"):
         kind = type(model).__name__
         raise TypeError(f"{owner}: model must be one of rnnfast.models, got {kind}")
     return model.vocab_size
 
 
-def check_size(owner, sample_size):
-    """sample_size as an int from 0 up."""
-    sample_size = checks.integer(owner, "sample_size", sample_size)
-    if sample_size < 0:
-        raise ValueError(f"{owner}: sample_size must not be negative, got {sample_size}")
-    return sample_size
+def check_size(owner: str, sample_size: Any) -> int:
+    """Check a number of ids to sample.
+
+    Parameters
+    ----------
+    owner : str
+        The calling function, for error messages.
+    sample_size : int
+
+    Returns
+    -------
+    int
+        At least 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+    """
+    size: int = checks.integer(owner, "sample_size", sample_size)
+    if size < 0:
+        raise ValueError(f"{owner}: sample_size must not be negative, got {size}")
+    return size
 
 
-def _spawn(owner, rng, count):
-    """A generator for each of `count` prompts."""
+def _spawn(owner: str, rng: Any, count: int) -> list[Any]:
+    """One generator per prompt."""
     if isinstance(rng, (list, tuple)):
         if len(rng) != count:
             raise ValueError(
                 f"{owner}: rng must be one for each of {count} prompts, got {len(rng)}"
             )
         return [generator(owner, one) for one in rng]
-    source = generator(owner, rng)
+    source: Any = generator(owner, rng)
     if source is np.random:
         source = np.random.default_rng(seed(None, source))
-    return source.spawn(count)
+    spawned: list[Any] = source.spawn(count)
+    return spawned
 
 
-def _is_batch(start_ids):
+def _is_batch(start_ids: Any) -> bool:
+    """Whether start_ids is a batch of prompts."""
     if isinstance(start_ids, np.ndarray):
         return start_ids.ndim == 2
     first = start_ids[0] if isinstance(start_ids, (list, tuple)) and start_ids else None
     return isinstance(first, (list, tuple)) or (isinstance(first, np.ndarray) and first.ndim == 1)
 
 
-def _ids(owner, name, ids, V):
+def _ids(owner: str, name: str, ids: Any, V: int) -> NDArray[Any]:
     """A prompt as an array of ids."""
+    array: NDArray[Any] | None
     try:
         array = np.asarray(ids)
     except ValueError:  # lists of several lengths
@@ -222,16 +342,16 @@ def _ids(owner, name, ids, V):
     return array
 
 
-def _id_set(owner, name, ids, V):
-    """Ids to skip or to stop at; None is none."""
+def _id_set(owner: str, name: str, ids: Iterable[int] | None, V: int) -> set[int]:
+    """The set of ids to skip or to stop at; empty for None."""
     if ids is None:
         return set()
     try:
-        ids = {checks.integer(owner, name, k) for k in ids}
+        found = {checks.integer(owner, name, k) for k in ids}
     except TypeError:
         got = reprlib.repr(ids)
         raise TypeError(f"{owner}: {name} must be integer ids or None, got {got}") from None
-    for k in ids:
+    for k in found:
         if not 0 <= k < V:
             raise ValueError(f"{owner}: {name} must be in [0, {V}), got {k}")
-    return ids
+    return found

@@ -1,39 +1,70 @@
 """Vocabularies: text to ids and back. Chapters 2 and 6.
 
-Ids are given in the order in which tokens first appear in the text that a vocabulary is made from,
-as in the book.
+As in the book, ids follow the order in which tokens first appear in the text from which the
+vocabulary was made.
 """
 
 import re
 import sys
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rnnfast.io import headers
 
 EOS = "<eos>"  # the word that a newline becomes
 UNKNOWN_WORD = "<unk>"
 UNKNOWN_CHARACTER = "\ufffd"  # Unicode's replacement character
-PART = 1 << 17  # characters of a text that are a list of tokens at a time
-LONGEST = 1 << 20  # characters of a part at whose end no token ends
-TOKEN = 150  # bytes, roughly, that a token of a vocabulary takes beside its text
+PART = 1 << 17  # characters of a text that are split into a list of tokens at a time
+LONGEST = 1 << 20  # characters that a token may extend beyond a part
+TOKEN = 150  # approximate bytes per token of a vocabulary, in addition to its text
 
 
 class Vocabulary:
-    """The distinct tokens of a text, numbered; `tokens` lists them, `token_to_id` finds them.
+    """The distinct tokens of a text, numbered from 0.
 
-    unknown: the token, one of them, that stands for all others; None makes those a ValueError.
-    prime: a list of ids, of a text that a model of this vocabulary may read before any other, where
-    a zero state is none that it knows; weight files keep it.
+    Base class of CharVocabulary and WordVocabulary.
+
+    Parameters
+    ----------
+    tokens : iterable of str
+        Distinct, not empty; their ids are their positions.
+    unknown : str, optional
+        The token, one of `tokens`, for every token that is not among them. With None, the default,
+        encoding such a token is a ValueError.
+
+    Attributes
+    ----------
+    tokens : list of str
+    token_to_id : dict
+    unknown : str or None
+    prime : list of int
+        Ids of a text that a model of this vocabulary may read before any other, because it was not
+        trained from a zero state. Weight files keep it.
+    level : str
+        The kind of token: "char" or "word".
+
+    Raises
+    ------
+    ValueError
+        For empty or repeated tokens, or if `unknown` is not among them.
     """
 
-    level = ""  # what a token is: "char" or "word"
-    default_unknown = ""
-    between = None  # a pattern: where a text may be cut without cutting a token; None is nowhere
+    level: ClassVar[str] = ""
+    default_unknown: ClassVar[str] = ""
+    # Matches where a text may be cut without cutting a token. None: nowhere.
+    between: ClassVar[re.Pattern[str] | None] = None
 
-    def __init__(self, tokens, unknown=None):
+    tokens: list[str]
+    token_to_id: dict[str, int]
+    unknown: str | None
+    prime: list[int]
+
+    def __init__(self, tokens: Iterable[str], unknown: str | None = None) -> None:
         name = type(self).__name__
         self.tokens = list(tokens)
         if not all(isinstance(token, str) and token for token in self.tokens):
@@ -46,13 +77,41 @@ class Vocabulary:
         self.unknown = unknown
         self.prime = []
 
-    @classmethod
-    def from_text(cls, text, *, unknown=None, min_count=1):
-        """The vocabulary of a text (str).
+    def __repr__(self) -> str:
+        count, unit = len(self), self._unit() or "token"
+        return f"{type(self).__name__}({count:,} {unit if count == 1 else unit + 's'})"
 
-        unknown: the token for what is not in the vocabulary, added at the end if the text does
-        not have it. min_count: rarer tokens count as unknown; above 1 that needs `unknown`.
-        ValueError for so many tokens that they would take many times the text.
+    @classmethod
+    def from_text(cls, text: str, *, unknown: str | None = None, min_count: int = 1) -> Self:
+        """Make the vocabulary of a text.
+
+        Parameters
+        ----------
+        text : str
+        unknown : str, optional
+            The token for everything that is not in the vocabulary. It is added at the end if the
+            text does not have it.
+        min_count : int
+            Tokens that occur less often are left out. Values above 1 need `unknown`.
+
+        Returns
+        -------
+        Vocabulary
+
+        Raises
+        ------
+        TypeError
+            If `text` is not a str.
+        ValueError
+            For a wrong `min_count`, or if the tokens would need many times the memory of the text.
+
+        Examples
+        --------
+        >>> vocabulary = CharVocabulary.from_text("hello")
+        >>> vocabulary
+        CharVocabulary(4 characters)
+        >>> vocabulary.tokens
+        ['h', 'e', 'l', 'o']
         """
         if not isinstance(text, str):
             raise TypeError(f"{cls.__name__}: text must be a str, got {type(text).__name__}")
@@ -71,13 +130,37 @@ class Vocabulary:
         return cls(kept, unknown)
 
     @staticmethod
-    def split(text):
-        """The tokens of a text, one after the other."""
+    def split(text: str) -> Sequence[str]:
+        """Split a text into tokens.
+
+        Parameters
+        ----------
+        text : str
+
+        Returns
+        -------
+        sequence of str
+        """
         raise NotImplementedError
 
     @classmethod
-    def parts(cls, text):
-        """`split` of a text, one part after the other: a list of words takes 80 times the text."""
+    def parts(cls, text: str) -> Iterator[Sequence[str]]:
+        """Split a text into tokens, part by part, because a list of words takes 80 times the text.
+
+        Parameters
+        ----------
+        text : str
+
+        Yields
+        ------
+        sequence of str
+            The tokens of the next part.
+
+        Raises
+        ------
+        ValueError
+            For a token that is longer than LONGEST characters.
+        """
         start = 0
         while start < len(text):
             end = len(text)
@@ -93,9 +176,10 @@ class Vocabulary:
             start = end
 
     @classmethod
-    def _counted(cls, text):
-        """How often each token comes, in order of first appearance; refused as in from_text."""
-        counts, number = Counter(), 0
+    def _counted(cls, text: str) -> Counter[str]:
+        """Count the tokens, in order of first appearance. Raises as `from_text` does."""
+        counts: Counter[str] = Counter()
+        number = 0
         taken, room = sys.getsizeof(text), headers.room(len(text))
         for tokens in cls.parts(text):
             known = len(counts)
@@ -110,26 +194,46 @@ class Vocabulary:
                 )
         return counts
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.tokens)
 
     @property
-    def stand_in(self):
-        """The token as which encode(text, "map") reads what is not known, None if there is none.
+    def stand_in(self) -> str | None:
+        """The token to which encode(text, "map") maps unknown tokens; None if there is none.
 
-        `unknown`; where that is None <unk> or U+FFFD if the text had it, else for characters a
-        space.
+        It is `unknown` if that is set, else <unk> (words) or U+FFFD (characters) if the vocabulary
+        has it, else a space if the vocabulary has it.
         """
         for token in (self.unknown, self.default_unknown, " "):
             if token in self.token_to_id:
                 return token
         return None
 
-    def encode(self, text, unknown=None):
-        """Text -> int32 ids. ValueError names a token that is not known, unless `unknown` is.
+    def encode(self, text: str, unknown: str | None = None) -> NDArray[np.int32]:
+        """Convert a text to ids.
 
-        unknown: what becomes of such tokens whatever the vocabulary says: "skip" leaves them out,
-        "map" reads them as the vocabulary's `stand_in`.
+        Parameters
+        ----------
+        text : str
+        unknown : {None, "skip", "map"}
+            How to treat unknown tokens: None maps them to the vocabulary's `unknown`, "skip" leaves
+            them out, "map" maps them to `stand_in`.
+
+        Returns
+        -------
+        ndarray of int32, (length,)
+
+        Raises
+        ------
+        TypeError
+            If `text` is not a str.
+        ValueError
+            For an unknown token without a token to map it to. The error names it and its position.
+
+        Examples
+        --------
+        >>> CharVocabulary("helo").encode("hole")
+        array([0, 3, 2, 1], dtype=int32)
         """
         if not isinstance(text, str):
             raise TypeError(f"encode: text must be a str, got {type(text).__name__}")
@@ -141,6 +245,7 @@ class Vocabulary:
         for tokens in self.parts(text):
             if skips:
                 tokens = [token for token in tokens if token in known]
+            found: Iterator[int]
             if token is None:
                 found = map(known.__getitem__, tokens)
             else:
@@ -158,28 +263,74 @@ class Vocabulary:
         ids.resize(count, refcheck=False)  # in place: a copy would be as much again
         return ids
 
-    def count_unknown(self, text):
-        """How many of a text's tokens are not known."""
+    def count_unknown(self, text: str) -> int:
+        """Count the tokens of a text that are not in the vocabulary.
+
+        Parameters
+        ----------
+        text : str
+
+        Returns
+        -------
+        int
+        """
         known = self.token_to_id
         return sum(token not in known for tokens in self.parts(text) for token in tokens)
 
     @classmethod
-    def _unit(cls):
+    def _unit(cls) -> str:
+        """The kind of token as an English word."""
         return {"char": "character"}.get(cls.level, cls.level)
 
-    def _not_known(self, token, position):
+    def _not_known(self, token: str, position: int) -> str:
+        """The error message for an unknown token."""
         what = self._unit()
         return (
             f"{what} {token!r} at position {position} "
             f"is not among the vocabulary's {len(self)} {what}s"
         )
 
-    def decode(self, ids):
-        """Ids -> text. ValueError for an id outside 0 .. len(self) - 1."""
+    def decode(self, ids: Any) -> str:
+        """Convert ids to a text.
+
+        Parameters
+        ----------
+        ids : array_like of int
+            Of any shape; read in C order.
+
+        Returns
+        -------
+        str
+
+        Raises
+        ------
+        ValueError
+            For an id outside [0, len(self)).
+
+        Examples
+        --------
+        >>> CharVocabulary("helo").decode([0, 1, 2, 2, 3])
+        'hello'
+        """
         return "".join(self.pieces(np.asarray(ids).ravel().tolist()))
 
-    def pieces(self, ids):
-        """The text of each of the ids (any iterable) as soon as it comes; `decode` joins them."""
+    def pieces(self, ids: Iterable[int]) -> Iterator[str]:
+        """Convert ids to text one by one, for example while a model generates them.
+
+        Parameters
+        ----------
+        ids : iterable of int
+
+        Yields
+        ------
+        str
+            The text of the next id; `decode` joins them.
+
+        Raises
+        ------
+        ValueError
+            For an id outside [0, len(self)).
+        """
         for i in ids:
             if not 0 <= i < len(self):
                 raise ValueError(f"id {i} is outside 0 .. {len(self) - 1}")
@@ -187,30 +338,50 @@ class Vocabulary:
 
 
 class CharVocabulary(Vocabulary):
-    """A token is a character (a Unicode code point)."""
+    """A vocabulary of characters (Unicode code points). See `Vocabulary`.
+
+    Examples
+    --------
+    >>> vocabulary = CharVocabulary.from_text("hello")
+    >>> vocabulary.decode(vocabulary.encode("hole"))
+    'hole'
+    """
 
     level = "char"
     default_unknown = UNKNOWN_CHARACTER
     between = re.compile("")
 
     @staticmethod
-    def split(text):
+    def split(text: str) -> Sequence[str]:
+        """Return the text itself, a sequence of characters."""
         return text
 
 
 class WordVocabulary(Vocabulary):
-    """A token is what stands between white space; the end of a line is the word <eos>."""
+    """A vocabulary of words separated by white space. See `Vocabulary`.
+
+    The end of a line is the word <eos>, as in the book's Penn Treebank.
+
+    Examples
+    --------
+    >>> vocabulary = WordVocabulary.from_text("you say goodbye\\nand i say hello\\n")
+    >>> vocabulary
+    WordVocabulary(7 words)
+    >>> vocabulary.encode("i say goodbye\\n")
+    array([5, 1, 2, 3], dtype=int32)
+    """
 
     level = "word"
     default_unknown = UNKNOWN_WORD
-    between = re.compile(r"\s")  # what str.split splits at
+    between = re.compile(r"\s")  # as str.split
 
     @staticmethod
-    def split(text):
+    def split(text: str) -> Sequence[str]:
+        """Split a text at white space, with <eos> for each newline."""
         return text.replace("\n", f" {EOS} ").split()
 
-    def pieces(self, ids):
-        """Words with a space between them, <eos> as the end of a line."""
+    def pieces(self, ids: Iterable[int]) -> Iterator[str]:
+        """Convert ids to text: words with a space between them, a newline for <eos>."""
         between = ""
         for token in super().pieces(ids):
             if token == EOS:
@@ -221,5 +392,6 @@ class WordVocabulary(Vocabulary):
                 between = " "
 
 
-VOCABULARIES = {cls.level: cls for cls in (CharVocabulary, WordVocabulary)}
+_CLASSES: tuple[type[Vocabulary], ...] = (CharVocabulary, WordVocabulary)
+VOCABULARIES = {cls.level: cls for cls in _CLASSES}
 UNITS = {"char": "characters", "word": "words"}

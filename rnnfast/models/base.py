@@ -1,0 +1,221 @@
+"""The base of language models: a stack of layers with its loss, its state and its sampling."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from itertools import islice
+from typing import Any, overload
+
+from numpy.typing import NDArray
+
+from rnnfast.io.weights import to_numpy
+from rnnfast.layers.dropout import TimeDropout
+from rnnfast.layers.losses import TimeAffineSoftmaxWithLoss
+from rnnfast.models.model import Model
+from rnnfast.text import sampling
+from rnnfast.typing import Array
+
+
+class BaseModel(Model):
+    """A stack of layers, the last one affine, with a softmax loss.
+
+    Parameters
+    ----------
+    layers : list
+        The layers, in order.
+    param_names, sizes
+        See `Model`.
+    device : str or None
+        The device of the loss layer.
+    h_drops, Wh_drops : sequence of TimeDropout
+        One per recurrent layer, or none. They draw its h_mask or its Wh_mask in training.
+
+    Attributes
+    ----------
+    loss_layer : TimeAffineSoftmaxWithLoss
+    recurrent_layers : list
+    drop_layers : list of TimeDropout
+        The dropout layers in `layers`, then those of `h_drops` and `Wh_drops`. Their `step` counts
+        the masks drawn so far.
+
+    Notes
+    -----
+    In training, the output of the last but one layer goes directly to the loss layer, which
+    computes the scores and the gradients of the affine layer itself; see
+    TimeAffineSoftmaxWithLoss.
+    """
+
+    recurrent_layers: list[Any]
+    h_drops: list[TimeDropout]
+    Wh_drops: list[TimeDropout]
+    drop_layers: list[TimeDropout]
+
+    def __init__(
+        self,
+        layers: list[Any],
+        param_names: Sequence[str | None],
+        sizes: dict[str, Any],
+        device: str | None,
+        h_drops: Sequence[TimeDropout] = (),
+        Wh_drops: Sequence[TimeDropout] = (),
+    ) -> None:
+        super().__init__(layers, param_names, sizes)
+        self.loss_layer = TimeAffineSoftmaxWithLoss(layers[-1], device=device)
+        self.recurrent_layers = [layer for layer in layers if hasattr(layer, "reset_state")]
+        self.h_drops, self.Wh_drops = list(h_drops), list(Wh_drops)
+        in_depth = [layer for layer in layers if isinstance(layer, TimeDropout)]
+        self.drop_layers = in_depth + self.h_drops + self.Wh_drops
+
+    @property
+    def vocab_size(self) -> int:
+        """V, the number of ids."""
+        V: int = self.layers[-1].params[0].shape[1]
+        return V
+
+    @overload
+    def predict(self, xs: NDArray[Any], train_flg: bool = False) -> NDArray[Any]: ...
+    @overload
+    def predict(self, xs: Array, train_flg: bool = False) -> Any: ...
+    def predict(self, xs: Any, train_flg: bool = False) -> Any:
+        """Compute the scores of the ids that follow each step.
+
+        Parameters
+        ----------
+        xs : array of int, (N, T)
+        train_flg : bool
+            Keep what backward needs, and apply dropout.
+
+        Returns
+        -------
+        array, (N, T, V)
+            Of NumPy if xs is, on any device.
+        """
+        scores = self.layers[-1].forward(self._hidden(xs, train_flg), train=train_flg)
+        return self._beside(xs, scores)
+
+    def forward(self, xs: Any, ts: Any, train_flg: bool = True) -> Any:
+        """Compute the loss.
+
+        Parameters
+        ----------
+        xs, ts : array of int, (N, T)
+            Ids and targets.
+        train_flg : bool
+            Keep what backward needs, and apply dropout.
+
+        Returns
+        -------
+        float
+            Mean cross entropy in nats; a 0-d array on a GPU.
+        """
+        return self.loss_layer.forward(self._hidden(xs, train_flg), ts, train=train_flg)
+
+    def _hidden(self, xs: Any, train_flg: bool) -> Any:
+        """The input of the affine layer."""
+        h_drops, Wh_drops = iter(self.h_drops), iter(self.Wh_drops)
+        for layer in self.layers[:-1]:
+            masks = {}
+            if train_flg and layer in self.recurrent_layers:
+                drop = next(h_drops, None)
+                if drop is not None and drop.train_flg:
+                    masks["h_mask"] = drop.draw(xs, (len(xs), layer.Wh.shape[0]))
+                drop = next(Wh_drops, None)
+                if drop is not None and drop.train_flg:
+                    masks["Wh_mask"] = drop.draw(xs, layer.Wh.shape)
+            xs = layer.forward(xs, train=train_flg, **masks)
+        return xs
+
+    def next_scores(self, xs: Any) -> NDArray[Any]:
+        """Compute the scores of the next id. Starts from the current state and updates it.
+
+        Parameters
+        ----------
+        xs : array of int, (N, T)
+
+        Returns
+        -------
+        ndarray, (N, V)
+        """
+        last = self._hidden(xs, False)[:, -1:]
+        return to_numpy(self.layers[-1].forward(last, train=False)[:, 0])
+
+    def backward(self, dout: float = 1) -> Any:
+        """Fill `grads`. Needs a forward pass with `train_flg`.
+
+        Parameters
+        ----------
+        dout : float
+            The gradient of the loss.
+
+        Returns
+        -------
+        array or None
+            The result of the first layer's backward; None for an embedding.
+        """
+        grad: Any = self.loss_layer.backward(dout)
+        for layer in reversed(self.layers[:-1]):
+            grad = layer.backward(grad)
+        return grad
+
+    def reset_state(self) -> None:
+        """Set the state of every recurrent layer to zero."""
+        for layer in self.recurrent_layers:
+            layer.reset_state()
+
+    def get_state(self) -> list[tuple[Any, ...]]:
+        """Return the state of the model.
+
+        Returns
+        -------
+        list of tuple
+            (h,) or (h, c) per recurrent layer; None in place of an array that is zero.
+        """
+        return [
+            (layer.h, layer.c) if hasattr(layer, "c") else (layer.h,)
+            for layer in self.recurrent_layers
+        ]
+
+    def set_state(self, states: Sequence[tuple[Any, ...]]) -> None:
+        """Set the state of the model.
+
+        Parameters
+        ----------
+        states : list of tuple
+            As `get_state` returns it.
+
+        Raises
+        ------
+        ValueError
+            Unless it has a state for every recurrent layer. Nothing has been changed then.
+        """
+        if len(states) != len(self.recurrent_layers):
+            count = len(self.recurrent_layers)
+            raise ValueError(f"set_state: states must be one a layer, {count}, got {len(states)}")
+        pairs = list(zip(self.recurrent_layers, states, strict=True))
+        for layer, state in pairs:
+            layer._adopted_states(*state)
+        for layer, state in pairs:
+            layer.set_state(*state)
+
+    def generate(self, start_id: int, skip_ids: Any = None, sample_size: int = 100) -> list[int]:
+        """Sample ids with np.random, like the book's method (chapter 7).
+
+        It starts from the current state and updates it: the state has then seen all ids except the
+        last. rnnfast.sampling.generate and stream have more options.
+
+        Parameters
+        ----------
+        start_id : int
+            The first input.
+        skip_ids : iterable of int, optional
+            Ids that are never drawn.
+        sample_size : int
+            Number of ids, including start_id.
+
+        Returns
+        -------
+        list of int
+            start_id and the ids drawn.
+        """
+        count = sampling.check_size("generate", sample_size) - 1
+        with closing(sampling.stream(self, [start_id], skip_ids=skip_ids)) as ids:
+            return [int(start_id), *islice(ids, max(count, 0))]
