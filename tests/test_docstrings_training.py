@@ -1,4 +1,4 @@
-"""The examples in the docstrings of training, inspection, conversion and plots give what they show."""
+"""Examples in the docstrings of training, inspection, conversion and plots."""
 
 import doctest
 import importlib
