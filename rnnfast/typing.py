@@ -50,6 +50,14 @@ class Model(Protocol):
     def backward(self) -> Any: ...
 
 
+class Optimizer(Protocol):
+    """What a trainer needs of an optimiser."""
+
+    lr: float
+
+    def update(self, params: list[Any], grads: list[Any]) -> None: ...
+
+
 class LanguageModel(Model, Protocol):
     """A model with a recurrent state that scores the next id: the book's Rnnlm, or one like it."""
 
@@ -57,11 +65,3 @@ class LanguageModel(Model, Protocol):
     def layers(self) -> Sequence[Any]: ...
     def predict(self, xs: Any, /) -> Any: ...
     def reset_state(self) -> Any: ...
-
-
-class Optimizer(Protocol):
-    """What a trainer needs of an optimiser."""
-
-    lr: float
-
-    def update(self, params: list[Any], grads: list[Any]) -> None: ...
