@@ -43,14 +43,14 @@ def activations(model: LanguageModel, ids: Sequence[int] | Array) -> list[NDArra
     >>> [hs.shape for hs in inspection.activations(model, [0, 1, 2])]
     [(3, 5)]
     """
-    V = sampling.vocab_size("activations", model)
+    known: Any = model  # vocab_size checks that it is one of rnnfast.models
+    V = sampling.vocab_size("activations", known)
     ids = np.asarray(here("activations", "ids", ids))
     if ids.ndim != 1 or ids.size == 0 or ids.dtype.kind not in "iu":
         raise ValueError(
             f"activations: ids must be (length,) integers, got {ids.dtype} {ids.shape}"
         )
     checks.in_range("activations", "ids", ids, V)
-    known: Any = model  # vocab_size has checked that it is one of rnnfast.models
     state = known.get_state()
     model.reset_state()
     try:

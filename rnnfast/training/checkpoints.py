@@ -81,7 +81,9 @@ class Checkpointed:
         }
         whole = {"checkpoint": header, "extra": extra}
         if hasattr(self.model, "sizes"):
-            whole |= model_header(path, type(self.model).__name__, self.model.sizes, vocabulary)
+            whole |= model_header(
+                os.fspath(path), type(self.model).__name__, self.model.sizes, vocabulary
+            )
         save_arrays(path, arrays, whole)
 
     def load_checkpoint(self, path: str | os.PathLike[str], *, optimizer: bool = True) -> Any:
@@ -116,14 +118,14 @@ class Checkpointed:
         if "checkpoint" not in whole:
             raise ValueError(f"{path}: not a checkpoint")
         try:
-            self._take_over(path, arrays, whole["checkpoint"], optimizer)
+            self._take_over(os.fspath(path), arrays, whole["checkpoint"], optimizer)
         except headers.Wrong as error:
             raise ValueError(f"{path}: damaged checkpoint ({error})") from None
         return whole.get("extra")
 
     def _take_over(
         self,
-        path: str | os.PathLike[str],
+        path: str,
         arrays: dict[str, Any],
         header: dict[str, Any],
         with_optimizer: bool,
@@ -229,7 +231,7 @@ class Checkpointed:
         return list(found.values())
 
     def _checked_model_state(
-        self, path: str | os.PathLike[str], arrays: dict[str, Any], header: Mapping[str, Any]
+        self, path: str, arrays: dict[str, Any], header: Mapping[str, Any]
     ) -> tuple[list[list[Any]], list[Any]]:
         """The states, a list per recurrent layer, and (step, key) of each dropout layer."""
         mine = self._model_state()[1]
