@@ -1,6 +1,6 @@
 """Optimisers and gradient clipping, with the names of the book's common/optimizer.py.
 
-What is here lives in rnnfast.training.
+The code is in rnnfast.training.
 """
 
 from rnnfast.training.gradients import clip_grads, remove_duplicate

@@ -1,6 +1,6 @@
 """Trainers, their callbacks and evaluation, under the names of the book's common/trainer.py.
 
-What is here lives in rnnfast.training.
+The code is in rnnfast.training.
 """
 
 from rnnfast.training.callbacks import (

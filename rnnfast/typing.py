@@ -4,6 +4,7 @@
 with both, and a function from `A` to `A` returns NumPy arrays for NumPy arrays.
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -69,3 +70,12 @@ class Optimizer(Protocol):
     lr: float
 
     def update(self, params: list[Any], grads: list[Any]) -> None: ...
+
+
+class LanguageModel(Model, Protocol):
+    """A model with a recurrent state that scores the next id: the book's Rnnlm, or one like it."""
+
+    @property
+    def layers(self) -> Sequence[Any]: ...
+    def predict(self, xs: Any, /) -> Any: ...
+    def reset_state(self) -> Any: ...

@@ -1,4 +1,4 @@
-"""Weights in and out: PyTorch's, Keras' and ONNX's recurrent layers.
+"""Conversion of weights: recurrent layers of PyTorch, Keras and ONNX, in both directions.
 
     layer = convert.from_torch(module_or_state_dict)    state_dict = convert.to_torch(layer)
     layer = convert.from_keras(keras_layer.get_weights())    weights = convert.to_keras(layer)
@@ -7,10 +7,10 @@
 A layer is a TimeRNN, TimeLSTM or TimeGRU, a TimeBi* of two directions, a TimeReverse or a
 TimeStack. Neither PyTorch nor Keras is imported; ONNX needs the extra `onnx`.
 
-Weights are float32 or float64, all of them alike, and are copied, never shared; the device of a
-layer is `device`, by default as for any layer with NumPy weights. Shapes and dtypes are checked:
-TypeError (kind, dtype) or ValueError (shape, value), naming the weight. What the other side
-cannot express, or we cannot, is a ValueError that names it.
+All weights are float32, or all are float64. They are copied, never shared. The device of a layer is
+`device`, by default as for any layer with NumPy weights. Shapes and dtypes are checked: TypeError
+for a type or a dtype, ValueError for a shape or a value, with the name of the weight. A ValueError
+names what the other side, or rnnfast, cannot express.
 """
 
 from rnnfast.convert.keras import from_keras, to_keras

@@ -1,10 +1,14 @@
-"""What the formats share: gate orders, layers from weights, weights from layers.
+"""Common parts of the formats: gate orders, layers from weights, weights from layers.
 
-N batch, D input, H hidden, G gates. Matrices are as ours here, (D, G*H) and (H, G*H), whatever
-the format; only their blocks are in its order.
+N batch, D input, H hidden, G gates. Matrices here have rnnfast's shapes, (D, G*H) and (H, G*H), for
+every format; only their blocks are in the order of the format.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from rnnfast.io.weights import to_numpy
 from rnnfast.kernels import move, resolve
@@ -12,19 +16,19 @@ from rnnfast.layers.bidirectional import TimeBiGRU, TimeBiLSTM, TimeBiRNN
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
 from rnnfast.layers.stacks import TimeReverse, TimeStack
 
-# The order of the gates' blocks, by the letters of the equations: h all there is in an RNN, n the
-# candidate of a GRU. And the order of an LSTM's peepholes.
+# Order of the gates' blocks, by the letters of the equations (h is the only block of an RNN, n the
+# candidate of a GRU), and order of the peepholes of an LSTM.
 OURS = {"rnn": "h", "lstm": "fgio", "gru": "zrn", "peepholes": "fio"}
 TORCH = {"rnn": "h", "lstm": "ifgo", "gru": "rzn"}
 KERAS = {"rnn": "h", "lstm": "ifgo", "gru": "zrn"}
 ONNX = {"rnn": "h", "lstm": "iofg", "gru": "zrn", "peepholes": "iof"}
 
-ONE_WAY = {"rnn": TimeRNN, "lstm": TimeLSTM, "gru": TimeGRU}
-BOTH_WAYS = {"rnn": TimeBiRNN, "lstm": TimeBiLSTM, "gru": TimeBiGRU}
+ONE_WAY: dict[str, type[Any]] = {"rnn": TimeRNN, "lstm": TimeLSTM, "gru": TimeGRU}
+BOTH_WAYS: dict[str, type[Any]] = {"rnn": TimeBiRNN, "lstm": TimeBiLSTM, "gru": TimeBiGRU}
 
 
-def reorder(W, have, want):
-    """W with the blocks of its last axis, which are `have`, in the order `want`: a copy."""
+def reorder(W: NDArray[Any], have: str, want: str) -> NDArray[Any]:
+    """A copy of W with the blocks of its last axis in the order `want` instead of `have`."""
     blocks = dict(zip(have, np.split(W, len(have), axis=-1), strict=True))
     return np.ascontiguousarray(np.concatenate([blocks[gate] for gate in want], axis=-1))
 
@@ -32,8 +36,8 @@ def reorder(W, have, want):
 # From weights to a layer
 
 
-def floats(owner, name, value):
-    """value as a NumPy array of float32 or float64; it may be a tensor of another library."""
+def floats(owner: str, name: str, value: Any) -> NDArray[Any]:
+    """value, also a tensor of another library, as a NumPy array of float32 or float64."""
     dtype = getattr(value, "dtype", type(value).__name__)
     if str(dtype).removeprefix("torch.") not in ("float32", "float64"):
         raise TypeError(
@@ -45,8 +49,8 @@ def floats(owner, name, value):
     return np.asarray(value)
 
 
-def kind_of(owner, name, W, GH, H):
-    """What a recurrent matrix W, of the sizes G*H and H in either order, belongs to."""
+def kind_of(owner: str, name: str, W: NDArray[Any], GH: int, H: int) -> str:
+    """The kind of layer of a recurrent matrix W, (G*H, H) or (H, G*H)."""
     for kind in ONE_WAY:
         if len(OURS[kind]) * H == GH:
             return kind
@@ -56,8 +60,10 @@ def kind_of(owner, name, W, GH, H):
     )
 
 
-def cell_options(owner, kind, nonlinearity, reset_after):
-    """The keyword arguments of a layer; nonlinearity None is an RNN's "tanh"."""
+def cell_options(
+    owner: str, kind: str, nonlinearity: str | None, reset_after: bool
+) -> dict[str, Any]:
+    """The keyword arguments of a layer; nonlinearity None is "tanh" for an RNN."""
     if kind == "rnn":
         return {"nonlinearity": "tanh" if nonlinearity is None else nonlinearity}
     if nonlinearity is not None:
@@ -65,19 +71,27 @@ def cell_options(owner, kind, nonlinearity, reset_after):
     return {"reset_after": reset_after, "z_keeps": True} if kind == "gru" else {}
 
 
-def one_bias(b_x, b_h, reset_after):
-    """A GRU with reset_after keeps the biases of x and of h apart, all others add them up."""
+def one_bias(b_x: NDArray[Any], b_h: NDArray[Any], reset_after: bool) -> NDArray[Any]:
+    """One bias from those of x and of h: stacked for a GRU with reset_after, else their sum."""
     return np.stack((b_x, b_h)) if reset_after else b_x + b_h
 
 
-def make(kind, theirs, directions, *, stateful, device, **options):
-    """A layer of one direction, or of both.
+def make(
+    kind: str,
+    theirs: Mapping[str, str],
+    directions: Sequence[tuple[Any, Any, Any, Any]],
+    *,
+    stateful: bool,
+    device: str | None,
+    **options: Any,
+) -> Any:
+    """A layer of one or of both directions.
 
-    theirs: the order of the blocks in directions, a (Wx, Wh, b, Wp) each, b and Wp or None.
+    directions has a (Wx, Wh, b, Wp) each, b and Wp may be None; theirs is the order of the blocks.
     """
     device = resolve(device, directions[0][0])
     ways = ("",) if len(directions) == 1 else ("1", "2")
-    weights = []
+    weights: list[Any] = []
     for way, (*matrices, Wp) in zip(ways, directions, strict=True):
         for W in matrices:
             if W is not None:
@@ -93,12 +107,13 @@ def make(kind, theirs, directions, *, stateful, device, **options):
 # From a layer to weights
 
 
-def levels(owner, layer):
-    """What is on top of each other: a direction, as ONNX calls it, and its one or two layers."""
+def levels(owner: str, layer: Any) -> list[tuple[str, Sequence[Any]]]:
+    """The levels of a stack: the direction, as in ONNX, and the one or two layers of each."""
     if isinstance(layer, TimeStack):
         return [level for part in layer.layers for level in levels(owner, part)]
+    whole: Any = layer  # type checkers take what is in a tuple of classes for an object
     if isinstance(layer, tuple(BOTH_WAYS.values())):
-        return [("bidirectional", layer.parts)]
+        return [("bidirectional", whole.parts)]
     if isinstance(layer, TimeReverse):
         return [("reverse", layer.parts)]
     if isinstance(layer, tuple(ONE_WAY.values())):
@@ -109,12 +124,14 @@ def levels(owner, layer):
     )
 
 
-def take_apart(owner, layer, theirs, *, grads=False):
-    """Wx, Wh, b and Wp of a TimeRNN, TimeLSTM or TimeGRU, in the order `theirs`; copies.
+def take_apart(
+    owner: str, layer: Any, theirs: Mapping[str, str], *, grads: bool = False
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]:
+    """Copies of Wx, Wh, b and Wp of a TimeRNN, TimeLSTM or TimeGRU, in the order `theirs`.
 
-    b is (2, G*H), for x and for h, of which the second is zeros where the layer has one for both.
-    Wp and b may be None. A GRU's z is the one that keeps the old state, which all formats have.
-    grads: the gradients, where the layer's bias has that of both.
+    b is (2, G*H), for x and for h; the second row is zeros if the layer has one bias. b and Wp may
+    be None. The z of a GRU is the share of the old state, as in all formats. grads=True takes the
+    gradients; a layer's one bias then gives both rows.
     """
     kind, options = layer.column, layer._options
     if options.get("cell_clip") is not None:
@@ -134,8 +151,5 @@ def take_apart(owner, layer, theirs, *, grads=False):
     if "b" in weights and weights["b"].ndim == 1:
         b = weights["b"]
         weights["b"] = np.stack((b, b if grads else np.zeros_like(b)))
-    Wx, Wh, b = (
-        reorder(weights[name], OURS[kind], theirs[kind]) if name in weights else None
-        for name in ("Wx", "Wh", "b")
-    )
-    return Wx, Wh, b, Wp
+    ordered = {name: reorder(W, OURS[kind], theirs[kind]) for name, W in weights.items()}
+    return ordered["Wx"], ordered["Wh"], ordered.get("b"), Wp

@@ -1,26 +1,68 @@
-"""Keras: the lists that get_weights() gives and set_weights() takes, of SimpleRNN, LSTM and GRU.
+"""Keras: the lists of get_weights() and set_weights() of SimpleRNN, LSTM and GRU.
 
 https://keras.io/api/layers/recurrent_layers/. A layer has
 
     kernel (D, G*H)    recurrent_kernel (H, G*H)    bias (G*H,), of a GRU with reset_after (2, 3H)
 
-and Bidirectional those of the forward, then those of the backward layer.
+and Bidirectional those of the forward layer, followed by those of the backward layer.
 """
+
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
 
 from rnnfast import checks
 from rnnfast.convert.common import KERAS, cell_options, floats, kind_of, levels, make, take_apart
 
 
-def from_keras(weights, *, nonlinearity=None, reset_after=True, stateful=False, device=None):
-    """keras_layer.get_weights() -> a TimeRNN, TimeLSTM or TimeGRU; of a Bidirectional a TimeBi*.
+def from_keras(
+    weights: Sequence[Any],
+    *,
+    nonlinearity: str | None = None,
+    reset_after: bool = True,
+    stateful: bool = False,
+    device: str | None = None,
+) -> Any:
+    """Make a layer from the weights of a Keras layer.
 
-    Count and shapes tell what they are. nonlinearity, "tanh" (the default) or "relu", is the
-    activation of a SimpleRNN, reset_after that of a GRU. All else about the layer is as Keras has
-    it by default: activations, merge_mode="concat", go_backwards=False (rnnfast.TimeReverse).
-    stateful and device as in TimeLSTM.
+    Parameters
+    ----------
+    weights : list of array
+        ``keras_layer.get_weights()``. Their count and shapes determine the layer.
+    nonlinearity : {"tanh", "relu"}, optional
+        Activation of a SimpleRNN; "tanh" by default.
+    reset_after : bool
+        That of a GRU.
+    stateful, device
+        As in TimeLSTM.
 
-    ValueError for a wrong count or wrong shapes, TypeError for dtypes other than float32 or
-    float64 and for a mixture of them.
+    Returns
+    -------
+    TimeRNN, TimeLSTM, TimeGRU, or TimeBi* for a Bidirectional
+        The layer.
+
+    Raises
+    ------
+    ValueError
+        Wrong count or wrong shapes.
+    TypeError
+        Dtypes other than float32 and float64, or a mixture of them.
+
+    Notes
+    -----
+    Everything else is Keras' default: activations, merge_mode="concat", go_backwards=False
+    (for True use rnnfast.TimeReverse).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnfast import convert
+    >>> D, H = 3, 2
+    >>> weights = [np.ones((D, 4 * H)), np.ones((H, 4 * H)), np.zeros(4 * H)]
+    >>> lstm = convert.from_keras(weights)
+    >>> lstm.forward(np.ones((1, 5, D))).shape
+    (1, 5, 2)
     """
     weights = list(weights)
     if len(weights) not in (2, 3, 4, 6):
@@ -38,29 +80,51 @@ def from_keras(weights, *, nonlinearity=None, reset_after=True, stateful=False, 
     kind = kind_of("from_keras", names[1], weights[1], GH, H)
     reset_after = checks.flag("from_keras", "reset_after", reset_after)
     options = cell_options("from_keras", kind, nonlinearity, reset_after)
-    bias = (GH,), "(G*H,)"
+    bias: tuple[tuple[int, ...], str] = (GH,), "(G*H,)"
     if kind == "gru":
-        shape, label = ((2, GH), "(2, 3H)") if reset_after else ((GH,), "(3H,)")
-        bias = shape, f"with reset_after={reset_after} {label}"
+        sides, sizes = ("(2, 3H)", (2, GH)) if reset_after else ("(3H,)", (GH,))
+        bias = sizes, f"with reset_after={reset_after} {sides}"
+    shapes: list[tuple[tuple[int, ...], str]]
     shapes = [((D, GH), "(D, G*H)"), ((H, GH), "(H, G*H)"), bias][:size] * len(ways)
     for name, W, (shape, label) in zip(names, weights, shapes, strict=True):
         checks.exactly("from_keras", name, W, weights[1].dtype, shape, label)
 
-    directions = []
+    directions: list[tuple[Any, Any, Any, Any]] = []
     for k in range(len(ways)):
         kernel, recurrent_kernel, *b = weights[k * size : (k + 1) * size]
         directions.append((kernel, recurrent_kernel, b[0] if b else None, None))
     return make(kind, KERAS, directions, stateful=stateful, device=device, **options)
 
 
-def to_keras(layer):
-    """A layer of one or of both directions -> the list that keras_layer.set_weights() takes.
+def to_keras(layer: Any) -> list[NDArray[Any]]:
+    """Weights of a layer for a Keras layer.
 
-    A TimeReverse gives the weights for go_backwards=True. A GRU without z_keeps is turned into one
-    with it.
+    Parameters
+    ----------
+    layer : TimeRNN, TimeLSTM, TimeGRU, TimeBi* or TimeReverse
+        A TimeReverse gives the weights for go_backwards=True. A GRU without z_keeps is converted to
+        one with it.
 
-    ValueError for what Keras cannot express: peepholes, cell_clip, a TimeStack (Keras has a layer
-    each: `to_keras(part) for part in stack.layers`); TypeError for another layer.
+    Returns
+    -------
+    list of array
+        The argument of ``keras_layer.set_weights``.
+
+    Raises
+    ------
+    ValueError
+        Keras cannot express it: peepholes, cell_clip, a TimeStack (Keras has one layer each:
+        ``to_keras(part) for part in stack.layers``).
+    TypeError
+        Another layer.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnfast import TimeRNN, convert
+    >>> rnn = TimeRNN(np.ones((3, 2)), np.ones((2, 2)), np.zeros(2))
+    >>> [W.shape for W in convert.to_keras(rnn)]
+    [(3, 2), (2, 2), (2,)]
     """
     found = levels("to_keras", layer)
     if len(found) > 1:
@@ -68,7 +132,7 @@ def to_keras(layer):
             "to_keras: layer must be one of TimeStack.layers, as Keras has a layer each, "
             f"got {type(layer).__name__}"
         )
-    weights = []
+    weights: list[NDArray[Any]] = []
     for part in found[0][1]:
         kernel, recurrent_kernel, b, _ = take_apart("to_keras", part, KERAS)
         weights += [kernel, recurrent_kernel]

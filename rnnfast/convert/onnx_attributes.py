@@ -1,37 +1,40 @@
-"""The attributes of an ONNX node, each of the type that it has to have."""
+"""Attributes of an ONNX node, with checks of their types."""
 
 import reprlib
+from collections.abc import Callable
+from typing import Any
 
 
-def title(node):
-    """How errors name a node: exporters do not always give it a name of its own."""
+def title(node: Any) -> str:
+    """The name of a node in errors; not every exporter names its nodes."""
     if node.name:
         return f"{node.op_type} node {node.name!r}"
     return f"{node.op_type} node that gives {', '.join(map(repr, filter(None, node.output)))}"
 
 
 class Attributes:
-    """Asked for by name and type: `int`, `ints`, `string`, `strings`, `tensor`, or `any` of them.
+    """Access by name and type: `int`, `ints`, `string`, `strings`, `tensor`, or `any` of them.
 
-    ValueError, naming node and attribute, for one of another type, or given twice.
+    ValueError, with the names of node and attribute, for another type and for duplicates.
     """
 
-    def __init__(self, onnx, node):
+    def __init__(self, onnx: Any, node: Any) -> None:
         self.owner = f"from_onnx: {title(node)}"
         self._kinds = onnx.AttributeProto.AttributeType
         self._value = onnx.helper.get_attribute_value
-        self._there = {}
+        self._there: dict[str, Any] = {}
         for attribute in node.attribute:
             if attribute.name in self._there:
                 raise ValueError(f"{self.owner}: {attribute.name} is given twice")
             self._there[attribute.name] = attribute
 
     @property
-    def names(self):
+    def names(self) -> list[str]:
+        """The names of all attributes."""
         return list(self._there)
 
-    def any(self, name):
-        """The value, of whatever type."""
+    def any(self, name: str) -> Any:
+        """The value of any type."""
         attribute = self._there[name]
         if attribute.ref_attr_name:
             raise ValueError(f"{self.owner}: {name} refers to a function's attribute")
@@ -40,30 +43,40 @@ class Attributes:
         except ValueError as error:
             raise ValueError(f"{self.owner}: {name} cannot be read ({error})") from None
 
-    def shown(self, name):
-        """The value for a message, in short."""
+    def shown(self, name: str) -> str:
+        """The value in a message, shortened."""
         value = self.any(name)
         if isinstance(value, bytes):
             return repr(value[:50])
         return reprlib.repr(value) if isinstance(value, (int, float, list)) else "other"
 
-    def int(self, name, default):
+    # The name of a type is a method's from here on, so values are Any.
+
+    def int(self, name: str, default: Any) -> Any:
+        """The value of an INT, or default."""
         return self._get(name, "INT", default)
 
-    def ints(self, name, default):
+    def ints(self, name: str, default: Any) -> list[Any] | None:
+        """The values of INTS, or default."""
         found = self._get(name, "INTS", default)
         return None if found is None else list(found)
 
-    def string(self, name, default):
+    def string(self, name: str, default: Any) -> Any:
+        """The text of a STRING, or default."""
         return self._get(name, "STRING", default, self._text)
 
-    def strings(self, name, default):
+    def strings(self, name: str, default: Any) -> Any:
+        """The texts of STRINGS, or default."""
         return self._get(name, "STRINGS", default, lambda n, v: [self._text(n, one) for one in v])
 
-    def tensor(self, name, default):
+    def tensor(self, name: str, default: Any) -> Any:
+        """The TensorProto of a TENSOR, or default."""
         return self._get(name, "TENSOR", default)
 
-    def _get(self, name, kind, default, read=None):
+    def _get(
+        self, name: str, kind: str, default: Any, read: Callable[[str, Any], Any] | None = None
+    ) -> Any:
+        """The value of an attribute of a kind, or default."""
         if name not in self._there:
             return default
         found = self._there[name].type
@@ -73,7 +86,8 @@ class Attributes:
         value = self.any(name)
         return value if read is None else read(name, value)
 
-    def _text(self, name, value):
+    def _text(self, name: str, value: bytes) -> str:
+        """UTF-8 text; ValueError for other bytes."""
         try:
             return value.decode()
         except UnicodeDecodeError:

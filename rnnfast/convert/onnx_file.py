@@ -1,21 +1,23 @@
-"""ONNX files: read within bounds of memory, and the constants that they hold."""
+"""ONNX files: reading within bounds of memory, and the constants in them."""
 
 import math
 import os
 from functools import cache
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rnnfast.convert.onnx_tensors import Constant
 from rnnfast.io import headers, open_regular
 
-# What a field takes when it is read, roughly, in bytes: a message, another one, and each byte of
-# packed numbers (https://protobuf.dev/programming-guides/encoding). The file itself is 1 of 10.
+# Approximate memory of a parsed field, in bytes: a message, another field, and each byte of packed
+# numbers (https://protobuf.dev/programming-guides/encoding). The file itself is 1 of 10.
 MESSAGE, FIELD, PACKED = 300, 40, 20
 
 
-def load(onnx, path):
-    """The ModelProto in a file. ValueError if it is damaged, or would fill the memory."""
+def load(onnx: Any, path: str | os.PathLike[str]) -> Any:
+    """The ModelProto of a file; ValueError if it is damaged or would fill the memory."""
     from google.protobuf.message import DecodeError
 
     with open_regular(path) as file:
@@ -30,16 +32,16 @@ def load(onnx, path):
 
 
 @cache
-def _fields(message):
-    """number -> (the type of its messages or None, whether it is of numbers of any length)."""
+def _fields(message: Any) -> dict[int, tuple[Any, bool]]:
+    """number -> (the type of its messages or None, whether it may be packed numbers)."""
     return {
         field.number: (field.message_type, field.cpp_type not in (5, 6, 9, 10))
         for field in message.fields
     }
 
 
-def _weight(data, message, room):
-    """How much memory a message would take. Stops at `room`, or where the rest is damaged."""
+def _weight(data: bytes, message: Any, room: int) -> int:
+    """Memory of a parsed message; counting stops at `room`, and where the rest is damaged."""
     total, stack = 0, [(0, len(data), message)]
     while stack and total <= room:
         at, end, message = stack.pop()
@@ -67,7 +69,8 @@ def _weight(data, message, room):
     return total
 
 
-def _varint(data, at, end):
+def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """The integer at a place, and the place behind it."""
     value = shift = 0
     while at < end and shift < 64:
         byte = data[at]
@@ -80,25 +83,28 @@ def _varint(data, at, end):
 
 
 class Known:
-    """name -> Constant or None: the initializers of a model, or what `weights` says instead.
+    """name -> Constant or None: the initializers of a model; `weights` takes precedence.
 
-    folder: where files with the data of initializers lie; None where that is not known.
+    folder: the folder of files with external data; None if it is unknown.
     """
 
-    def __init__(self, onnx, model, weights, folder=None):
-        self.given = dict(weights or {})
+    def __init__(self, onnx: Any, model: Any, weights: Any, folder: str | None = None) -> None:
+        self.given: dict[str, Any] = dict(weights or {})
         self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         self.sparse = {tensor.values.name for tensor in model.graph.sparse_initializer}
-        self.errors = {}  # name -> why an initializer cannot be read
+        self.errors: dict[str, str] = {}  # name -> why an initializer cannot be read
         self._onnx, self._folder = onnx, folder
-        self._read, self._outside, self._sizes = {}, 0, {}
+        self._read: dict[str, Constant | None] = {}
+        self._outside = 0
+        self._sizes: dict[str, int] = {}
 
-    def __call__(self, name):
+    def __call__(self, name: str) -> Constant | None:
         if name not in self._read:
             self._read[name] = self._find(name)
         return self._read[name]
 
-    def _find(self, name):
+    def _find(self, name: str) -> Constant | None:
+        """Read a constant; the reason of a failure goes into `errors`."""
         if name in self.given:
             value = self.given[name]
             value = value.detach().cpu().numpy() if hasattr(value, "detach") else value
@@ -109,14 +115,15 @@ class Known:
         elif name in self.initializers:
             try:
                 data = self.array(self.initializers[name])
-            except Exception as error:  # a damaged tensor has many
+            except Exception as error:  # a damaged tensor raises errors of many classes
                 self.errors[name] = str(error) or repr(error)
                 return None
         else:
             return None
         return Constant(data, data.shape)
 
-    def array(self, tensor):
+    def array(self, tensor: Any) -> NDArray[Any]:
+        """The array of a TensorProto; ValueError if it cannot be read."""
         onnx = self._onnx
         if tensor.data_type == onnx.TensorProto.STRING:
             raise ValueError("it is of strings")

@@ -1,15 +1,17 @@
 """PyTorch: state dicts of nn.RNN, nn.LSTM and nn.GRU.
 
-https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html. Layer k has, and where both
-directions are read again with the suffix _reverse,
+https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html. Layer k has the weights below, a
+bidirectional one also those with the suffix _reverse.
 
     weight_ih_lk (G*H, D)    weight_hh_lk (G*H, H)    bias_ih_lk, bias_hh_lk (G*H,)
 """
 
 from collections.abc import Mapping
 from itertools import count, takewhile
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rnnfast import checks
 from rnnfast.convert.common import (
@@ -29,29 +31,57 @@ MODES = {"RNN_TANH": "tanh", "RNN_RELU": "relu", "LSTM": None, "GRU": None}  # o
 
 
 def from_torch(
-    source,
+    source: Any,
     *,
-    prefix="",
-    nonlinearity=None,
-    dropout_ratio=None,
-    rng=None,
-    stateful=False,
-    device=None,
-):
-    """An nn.RNN, nn.LSTM or nn.GRU, or its state dict -> a Time* or TimeBi*, or a TimeStack.
+    prefix: str = "",
+    nonlinearity: str | None = None,
+    dropout_ratio: float | None = None,
+    rng: Any = None,
+    stateful: bool = False,
+    device: str | None = None,
+) -> Any:
+    """Make a layer from an nn.RNN, nn.LSTM or nn.GRU, or from its state dict.
 
-    source: a module, or a mapping from names to tensors or NumPy arrays (of safetensors, say).
-    Names and shapes tell what it is. prefix: what the names begin with, "rnn." for the part `rnn`
-    of a larger model's state dict; names that begin otherwise do not matter.
+    Parameters
+    ----------
+    source : module or mapping
+        A module, or a mapping from names to tensors or NumPy arrays (for example from
+        safetensors). Names and shapes determine the layer.
+    prefix : str
+        Beginning of the names: "rnn." for the part `rnn` of a larger model's state dict. Other
+        names are ignored.
+    nonlinearity : {"tanh", "relu"}, optional
+        That of an RNN. A state dict does not have it: by default the module's, else "tanh".
+    dropout_ratio : float, optional
+        Dropout between layers. By default the module's, else 0.
+    rng
+        As in TimeStack.
+    stateful, device
+        As in TimeLSTM.
 
-    nonlinearity, "tanh" or "relu" of an RNN, and dropout_ratio, between layers, are not in a state
-    dict; by default they are the module's, else "tanh" and 0. rng as in TimeStack, stateful and
-    device as in TimeLSTM. The layer takes xs (N, T, D), as a module with batch_first=True.
+    Returns
+    -------
+    TimeRNN, TimeLSTM, TimeGRU, TimeBi* or, for several layers, TimeStack
+        It takes xs (N, T, D), like a module with batch_first=True.
 
-    ValueError for names that are missing or unknown, wrong shapes and projections (proj_size),
-    TypeError for other modules, for dtypes other than float32 or float64 and a mixture of them.
+    Raises
+    ------
+    ValueError
+        Missing or unknown names, wrong shapes, projections (proj_size).
+    TypeError
+        Other modules; dtypes other than float32 and float64, or a mixture of them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnfast import convert
+    >>> state = {"rnn.weight_ih_l0": np.ones((8, 3)), "rnn.weight_hh_l0": np.ones((8, 2))}
+    >>> lstm = convert.from_torch(state, prefix="rnn.")
+    >>> lstm.forward(np.ones((1, 5, 3))).shape
+    (1, 5, 2)
     """
-    state, mode = source, None
+    state: Any = source
+    mode = None
     if hasattr(source, "state_dict"):
         state, mode = source.state_dict(), getattr(source, "mode", "")
     if not isinstance(state, Mapping) or mode not in (None, *MODES):
@@ -68,41 +98,70 @@ def from_torch(
     kind = kind_of("from_torch", first_h, weights[first_h], GH, H)
     dtype = weights[first_h].dtype
     if nonlinearity is None:
-        nonlinearity = MODES.get(mode)
+        nonlinearity = MODES.get(mode or "")
     options = cell_options("from_torch", kind, nonlinearity, reset_after=True)
 
-    layers = []
+    layers: list[Any] = []
     for level in named:
-        shapes = (GH, D), (GH, H), (GH,), (GH,)
-        directions = []
+        shapes: tuple[tuple[int, ...], ...] = (GH, D), (GH, H), (GH,), (GH,)
+        directions: list[tuple[Any, Any, Any, Any]] = []
         for names in level:
             for name, shape, label in zip(names, shapes, LABELS, strict=False):
                 checks.exactly("from_torch", name, weights[name], dtype, shape, label)
             W_ih, W_hh, *biases = (weights[name] for name in names)
-            b = one_bias(*biases, kind == "gru") if biases else None
+            b = one_bias(biases[0], biases[1], kind == "gru") if biases else None
             directions.append((W_ih.T, W_hh.T, b, None))
         layers.append(make(kind, TORCH, directions, stateful=stateful, device=device, **options))
-        D = len(level) * H  # what the next one reads
+        D = len(level) * H  # the input of the next level
     if len(layers) == 1:
         return layers[0]
-    if dropout_ratio is None:
-        dropout_ratio = source.dropout if mode else 0.0
-    return TimeStack(layers, dropout_ratio, rng=rng)
+    usual = source.dropout if mode else 0.0
+    return TimeStack(layers, usual if dropout_ratio is None else dropout_ratio, rng=rng)
 
 
-def to_torch(layer, *, prefix="", grads=False):
-    """A layer -> a state dict of NumPy arrays: from_torch the other way round.
+def to_torch(layer: Any, *, prefix: str = "", grads: bool = False) -> dict[str, NDArray[Any]]:
+    """State dict of a layer for a PyTorch module.
 
-    module.load_state_dict({name: torch.from_numpy(a) for name, a in to_torch(layer).items()})
+    Parameters
+    ----------
+    layer : TimeRNN, TimeLSTM, TimeGRU, TimeBi* or TimeStack
+        A GRU without z_keeps is converted to one with it.
+    prefix : str
+        Beginning of the names.
+    grads : bool
+        True gives the gradients under the same names, to compare with ``parameter.grad``.
 
-    bias_hh is zeros where one bias holds all. grads=True gives the gradients by the same names, to
-    compare with parameter.grad. The module has the layer's sizes, bias, nonlinearity and dropout;
-    a GRU without z_keeps is turned into one with it.
+    Returns
+    -------
+    dict
+        Name -> NumPy array. The module must have the layer's sizes, bias, nonlinearity and
+        dropout.
 
-    ValueError for what PyTorch cannot express: peepholes, cell_clip, a GRU without reset_after, a
-    TimeReverse, a TimeStack of layers that are not alike; TypeError for another layer.
+    Raises
+    ------
+    ValueError
+        PyTorch cannot express it: peepholes, cell_clip, a GRU without reset_after, a TimeReverse, a
+        TimeStack of different layers.
+    TypeError
+        Another layer.
+
+    Notes
+    -----
+    bias_hh is zeros if the layer has one bias. To load the weights::
+
+        state = to_torch(layer)
+        module.load_state_dict({name: torch.from_numpy(a) for name, a in state.items()})
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnfast import TimeRNN, convert
+    >>> rnn = TimeRNN(np.ones((3, 2)), np.ones((2, 2)), np.zeros(2))
+    >>> list(convert.to_torch(rnn))
+    ['weight_ih_l0', 'weight_hh_l0', 'bias_ih_l0', 'bias_hh_l0']
     """
-    state, first = {}, None
+    state: dict[str, NDArray[Any]] = {}
+    first: Any = None
     for k, (direction, parts) in enumerate(levels("to_torch", layer)):
         if direction == "reverse":
             raise ValueError("to_torch: PyTorch has no layer that only reads backwards")
@@ -121,13 +180,13 @@ def to_torch(layer, *, prefix="", grads=False):
             arrays = {"weight_ih": W_ih.T, "weight_hh": W_hh.T}
             if b is not None:
                 arrays |= {"bias_ih": b[0], "bias_hh": b[1]}
-            for what, array in arrays.items():
-                state[f"{prefix}{what}_l{k}{way}"] = np.ascontiguousarray(array)
+            for name, array in arrays.items():
+                state[f"{prefix}{name}_l{k}{way}"] = np.ascontiguousarray(array)
     return state
 
 
-def _names(found, prefix):
-    """The weights' names, by level and direction; ValueError unless just these are there."""
+def _names(found: list[str], prefix: str) -> list[list[list[str]]]:
+    """Names of the weights by level and direction; ValueError for missing or unknown names."""
     projection = next((name for name in found if name.startswith(f"{prefix}weight_hr_l")), None)
     if projection:
         raise ValueError(f"from_torch: projections (proj_size) are not supported, got {projection}")

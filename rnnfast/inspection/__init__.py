@@ -1,4 +1,4 @@
-"""Looking inside: gradients through time, units of a model, word vectors."""
+"""Inspection of models: gradients through time, units, word vectors."""
 
 from rnnfast.inspection.colours import to_html, to_terminal
 from rnnfast.inspection.gradients import Curve, gradient_cases, gradient_norms, plot_gradients

@@ -1,43 +1,114 @@
 """How gradients explode and vanish over time. Deep Learning from Scratch 2, chapter 6."""
 
-from typing import NamedTuple
+import os
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rnnfast import checks, plot
 from rnnfast.inspection.arguments import here
 from rnnfast.kernels import CELLS, load
 from rnnfast.layers.functions import sigmoid
 from rnnfast.layers.initial import generator
+from rnnfast.typing import Array
 
 FLOAT64 = np.dtype(np.float64)
 
 
 class Curve(NamedTuple):
-    """One line of a picture of gradient_norms."""
+    """One line in a plot of gradient norms.
+
+    Attributes
+    ----------
+    label : str
+        The legend.
+    singular_value : float
+        The largest singular value of Wh.
+    norms : list of float
+        Norms 1, 2, ... steps back in time.
+    """
 
     label: str
-    singular_value: float  # the largest one of Wh
-    norms: list[float]  # 1, 2, ... steps back in time
+    singular_value: float
+    norms: list[float]
 
 
-def gradient_norms(Wh, *, cell=None, Wx=None, b=None, xs=None, batch_size=2, time_size=20):
-    """How long the gradient of the state is 1, 2, ... T steps back in time: a list of T floats.
+def gradient_norms(
+    Wh: Array,
+    *,
+    cell: str | None = None,
+    Wx: Array | None = None,
+    b: Array | None = None,
+    xs: Array | None = None,
+    batch_size: int = 2,
+    time_size: int = 20,
+) -> list[float]:
+    """Norm of the state's gradient 1, 2, ... T steps back in time.
 
-    It starts as dh = 1 at the last step, and is measured as the book does, the norm of the whole
-    (N, H) array divided by N; for an LSTM the norm is that of dh and dc together.
+    Parameters
+    ----------
+    Wh : float64 (H, G*H)
+        Recurrent weights: (H, H) for rnn, (H, 4H) for lstm, (H, 3H) for gru.
+    cell : {"rnn", "lstm", "gru"}, optional
+        None is the book's ch06/rnn_gradient_graph.py: only the product dh Wh^T. A cell runs its
+        backward along the states that it reaches over the inputs.
+    Wx : float64 (D, G*H), optional
+        Input weights, given together with `xs`. Without them the inputs are zero.
+    b : float64 (G*H,), optional
+        Bias.
+    xs : array (N, T, D), optional
+        Inputs.
+    batch_size, time_size : int
+        N and T without `xs`.
 
-    Wh: float64, (H, H) for rnn, (H, 4H) for lstm, (H, 3H) for gru. cell None is the book's
-    ch06/rnn_gradient_graph.py, the product dh Wh^T alone. Otherwise it is the cell's backward along
-    the states it really takes, over inputs xs (N, T, D) with Wx (D, G*H), and b (G*H,) or None;
-    without Wx and xs the inputs are zero. batch_size and time_size are N and T where xs is None.
+    Returns
+    -------
+    list of float
+        T norms.
+
+    Raises
+    ------
+    ValueError
+        `cell` is unknown, the shapes do not fit, or `Wx` and `xs` are not given together.
+    TypeError
+        A dtype is not the expected one.
+
+    Notes
+    -----
+    The gradient starts as dh = 1 at the last step. As in the book, the norm is that of the whole
+    (N, H) array divided by N. For an LSTM it is the norm of dh and dc together.
+
+    References
+    ----------
+    Deep Learning from Scratch 2, section 6.1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnfast import inspection
+    >>> inspection.gradient_norms(0.5 * np.eye(4), batch_size=1, time_size=3)
+    [1.0, 0.5, 0.25]
     """
     owner = "gradient_norms"
     if cell is not None and cell not in CELLS:
         raise ValueError(f"{owner}: cell must be None or one of {CELLS}, got {cell!r}")
-    gates = {"lstm": 4, "gru": 3}.get(cell, 1)
-    arrays = {"Wh": Wh, "Wx": Wx, "b": b, "xs": xs}
-    Wh, Wx, b, xs = (here(owner, name, x) for name, x in arrays.items())
+    gates = {"lstm": 4, "gru": 3}.get(cell or "", 1)
+    given = {"Wh": Wh, "Wx": Wx, "b": b, "xs": xs}
+    arrays = [here(owner, name, x) for name, x in given.items()]
+    return _norms(owner, cell, gates, arrays, batch_size, time_size)
+
+
+def _norms(
+    owner: str,
+    cell: str | None,
+    gates: int,
+    arrays: list[Any],
+    batch_size: int,
+    time_size: int,
+) -> list[float]:
+    """gradient_norms of NumPy arrays: Wh, Wx, b and xs."""
+    Wh, Wx, b, xs = arrays
     H = checks.matrix(owner, "Wh", Wh, "(H, G*H)")[0]
     checks.exactly(owner, "Wh", Wh, FLOAT64, (H, gates * H), "(H, G*H)")
     N = checks.count(owner, "batch_size", batch_size)
@@ -45,7 +116,8 @@ def gradient_norms(Wh, *, cell=None, Wx=None, b=None, xs=None, batch_size=2, tim
     if cell is None:
         if not (Wx is None and b is None and xs is None):
             raise ValueError(f"{owner}: Wx, b and xs must be None where cell is None")
-        dh, norms = np.ones((N, H)), []
+        dh: NDArray[Any] = np.ones((N, H))
+        norms: list[float] = []
         for _ in range(T):
             dh = dh @ Wh.T
             norms.append(float(np.sqrt(np.sum(dh**2)) / N))
@@ -64,29 +136,53 @@ def gradient_norms(Wh, *, cell=None, Wx=None, b=None, xs=None, batch_size=2, tim
     return _cell_norms(load(cell, "reference"), checks.cast(xs, FLOAT64), (Wx, Wh, b))
 
 
-def _cell_norms(module, xs, params):
-    """Step by step, to see the gradient between any two of them."""
+def _cell_norms(module: Any, xs: Any, params: tuple[Any, ...]) -> list[float]:
+    """The norms of a cell, which runs step by step: each step's backward gives its gradient."""
     N, T, _ = xs.shape
     H = params[1].shape[0]
     grads = tuple(None if p is None else np.empty_like(p) for p in params)
-    state, caches = None, []
+    state: Any = None
+    caches: list[Any] = []
     for t in range(T):
         _, state, cache = module.forward(xs[:, t : t + 1], state, params)
         caches.append(cache)
-    dstate = (np.ones((N, H)), *[np.zeros((N, H))] * (len(state) - 1))
-    norms = []
+    dstate: Any = (np.ones((N, H)), *[np.zeros((N, H))] * (len(state) - 1))
+    norms: list[float] = []
     for cache in reversed(caches):
         _, dstate = module.backward(np.zeros((N, 1, H)), dstate, params, cache, grads)
         norms.append(float(np.sqrt(sum(np.sum(d**2) for d in dstate)) / N))
     return norms
 
 
-def gradient_cases(*, hidden_size=50, time_size=50, rng=0):
-    """What plot_gradients draws: a dict from a title to its Curves.
+def gradient_cases(
+    *, hidden_size: int = 50, time_size: int = 50, rng: Any = 0
+) -> dict[str, list[Curve]]:
+    """The cases that `plot_gradients` draws.
 
-    The book's own case (N 2, H 3, T 20, seed 3; Wh and 0.5 Wh); an RNN whose Wh is orthogonal, and
-    that times 2 and 0.5; an RNN against an LSTM, whose gradient of c shrinks by the forget gate
-    alone. rng: a seed or a Generator, of all but the book's case.
+    Parameters
+    ----------
+    hidden_size, time_size : int
+        H and T of all cases but the book's.
+    rng : int or numpy.random.Generator
+        Seed or generator of all cases but the book's.
+
+    Returns
+    -------
+    dict
+        Title -> curves, for three plots:
+
+        - the book's case (N 2, H 3, T 20, seed 3): Wh and 0.5 Wh;
+        - an RNN whose Wh is orthogonal, and 2 and 0.5 times this Wh;
+        - an RNN and LSTMs. In an LSTM only the forget gate reduces the gradient of c.
+
+    Raises
+    ------
+    TypeError
+        `rng` is neither a seed nor a generator.
+
+    References
+    ----------
+    Deep Learning from Scratch 2, sections 6.1 and 6.2.
     """
     owner = "gradient_cases"
     H, T = (
@@ -94,7 +190,7 @@ def gradient_cases(*, hidden_size=50, time_size=50, rng=0):
         checks.count(owner, "time_size", time_size),
     )
     book_Wh = np.random.RandomState(3).randn(3, 3)
-    if rng is None:  # np.random's numbers are not this module's to take
+    if rng is None:  # this module draws no numbers from np.random
         raise TypeError(f"{owner}: rng must be a seed or a Generator, got NoneType")
     rng = generator(owner, rng)
     N = D = 10
@@ -103,11 +199,11 @@ def gradient_cases(*, hidden_size=50, time_size=50, rng=0):
     orthogonal = _orthogonal(rng, H)
     lstm_Wh = np.hstack([_orthogonal(rng, H) for _ in range(4)])
 
-    def rnn(label, Wh):
+    def rnn(label: str, Wh: NDArray[Any]) -> Curve:
         norms = gradient_norms(Wh, cell="rnn", Wx=0.1 * Wx[1], xs=xs)
         return Curve(label, _singular_value(Wh), norms)
 
-    def lstm(label, forget_bias):
+    def lstm(label: str, forget_bias: float) -> Curve:
         b = np.zeros(4 * H)
         b[:H] = forget_bias
         norms = gradient_norms(lstm_Wh, cell="lstm", Wx=Wx[4], b=b, xs=xs)
@@ -132,10 +228,26 @@ def gradient_cases(*, hidden_size=50, time_size=50, rng=0):
     }
 
 
-def plot_gradients(path, *, hidden_size=50, time_size=50, rng=0):
-    """Write a PNG: gradient_cases, and below sigmoid, tanh and relu with their derivatives.
+def plot_gradients(
+    path: str | os.PathLike[str],
+    *,
+    hidden_size: int = 50,
+    time_size: int = 50,
+    rng: Any = 0,
+) -> None:
+    """Plot `gradient_cases`, and sigmoid, tanh and relu with their derivatives.
 
-    ModuleNotFoundError, naming the extra, without matplotlib.
+    Parameters
+    ----------
+    path : path-like
+        The PNG file to write.
+    hidden_size, time_size, rng
+        As in `gradient_cases`.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        matplotlib, the extra `plot`, is missing.
     """
     figure = plot.figure(14, 8)
     cases = gradient_cases(hidden_size=hidden_size, time_size=time_size, rng=rng)
@@ -163,11 +275,13 @@ def plot_gradients(path, *, hidden_size=50, time_size=50, rng=0):
     plot.save(figure, path, dpi=100)
 
 
-def _orthogonal(rng, H):
+def _orthogonal(rng: Any, H: int) -> NDArray[np.float64]:
     """A random orthogonal matrix; every singular value is 1."""
     Q, R = np.linalg.qr(rng.standard_normal((H, H)))
-    return Q * np.sign(np.diag(R))
+    found: NDArray[np.float64] = Q * np.sign(np.diag(R))
+    return found
 
 
-def _singular_value(Wh):
+def _singular_value(Wh: NDArray[Any]) -> float:
+    """The largest singular value."""
     return float(np.linalg.norm(Wh, 2))

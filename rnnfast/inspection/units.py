@@ -1,91 +1,181 @@
-"""What single units of a character model respond to (Karpathy et al. 2015)."""
+"""Properties of the text to which single units of a character model respond."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from rnnfast import checks
 from rnnfast.inspection.arguments import check_str, here
 from rnnfast.io.weights import to_numpy
 from rnnfast.text import sampling
+from rnnfast.typing import Array, LanguageModel
 
 
-def activations(model, ids):
-    """What every unit of every recurrent layer gives for ids (length,): a list of (length, H).
+def activations(model: LanguageModel, ids: Sequence[int] | Array) -> list[NDArray[Any]]:
+    """Activations of all units of all recurrent layers along a text.
 
-    model: a models.BaseModel. It reads the ids from a zero state, in inference mode; its own state
-    is there again afterwards.
+    Parameters
+    ----------
+    model : models.BaseModel
+        A language model. It reads the ids from a zero state, in inference mode; its own state is
+        restored afterwards.
+    ids : array of int (length,)
+        The text.
+
+    Returns
+    -------
+    list of array (length, H)
+        One array per recurrent layer.
+
+    Raises
+    ------
+    TypeError
+        `model` is not one of rnnfast.models.
+    ValueError
+        `ids` is empty, or has ids that the model does not know.
+
+    Examples
+    --------
+    >>> from rnnfast import inspection, models
+    >>> model = models.SimpleRnnlm(4, wordvec_size=3, hidden_size=5, rng=0)
+    >>> [hs.shape for hs in inspection.activations(model, [0, 1, 2])]
+    [(3, 5)]
     """
-    V = sampling.vocab_size("activations", model)
+    known: Any = model  # vocab_size checks that it is one of rnnfast.models
+    V = sampling.vocab_size("activations", known)
     ids = np.asarray(here("activations", "ids", ids))
     if ids.ndim != 1 or ids.size == 0 or ids.dtype.kind not in "iu":
         raise ValueError(
             f"activations: ids must be (length,) integers, got {ids.dtype} {ids.shape}"
         )
     checks.in_range("activations", "ids", ids, V)
-    state = model.get_state()
+    state = known.get_state()
     model.reset_state()
     try:
-        xs, found = ids[np.newaxis], []
+        xs: Any = ids[np.newaxis]
+        found: list[NDArray[Any]] = []
         for layer in model.layers[:-1]:
             xs = layer.forward(xs, train=False)
-            if layer in model.recurrent_layers:
+            if layer in known.recurrent_layers:
                 found.append(to_numpy(xs[0]))
         return found
     finally:
         model.reset_state()
         if any(array is not None for arrays in state for array in arrays):
-            model.set_state(state)
+            known.set_state(state)
 
 
 class Unit(NamedTuple):
+    """A unit, and its correlation with a property of the text.
+
+    Attributes
+    ----------
+    layer, unit : int
+        The recurrent layer, and the unit in it; both start at 0.
+    correlation : float
+        From -1 to 1.
+    """
+
     layer: int
     unit: int
     correlation: float
 
 
-def rank_units(activations, values, top=None):
-    """Units by how well they follow a property of the text, the best first: a list of Unit.
+def rank_units(
+    activations: Sequence[Any], values: ArrayLike | Array, top: int | None = None
+) -> list[Unit]:
+    """Rank units by their correlation with a property of the text.
 
-    activations: (length, H) of each layer, as the function of that name gives them. values
-    (length,): the property at each character, numbers or bool; PROPERTIES makes some of a text.
-    A unit follows it as well as its correlation, positive or negative, is far from zero; that of a
-    unit which never changes is 0. top: how many units, None for all.
+    Parameters
+    ----------
+    activations : list of array (length, H)
+        One array per layer, from the function `activations`.
+    values : array (length,)
+        The property at each character, numbers or bool; PROPERTIES computes some from a text.
+    top : int, optional
+        Number of units; None for all.
+
+    Returns
+    -------
+    list of Unit
+        The best first: those with the highest absolute value of the correlation. The correlation
+        of a constant unit is 0.
+
+    Raises
+    ------
+    TypeError
+        `activations` is one array, not a list of arrays.
+    ValueError
+        The lengths differ, or `values` is constant or not finite.
+
+    References
+    ----------
+    A. Karpathy, J. Johnson, L. Fei-Fei, Visualizing and understanding recurrent networks, 2015,
+    https://arxiv.org/abs/1506.02078.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnfast import inspection
+    >>> hs = np.array([[0.5, 0.3], [-0.5, 0.4], [0.5, 0.2]])
+    >>> best = inspection.rank_units([hs], inspection.upper_case("aBc"), top=1)[0]
+    >>> best.layer, best.unit, round(abs(best.correlation), 3)
+    (0, 0, 1.0)
     """
     owner = "rank_units"
     if checks.is_array(activations):
         raise TypeError(f"{owner}: activations must be a list, one array a layer, got an array")
-    values = np.asarray(here(owner, "values", values))
-    checks.real(owner, "values", values)
-    if values.ndim != 1 or values.size < 2:
-        raise checks.shape_error(owner, "values", "(length,), from 2 up", values)
-    values = values.astype(np.float64)
-    if not np.isfinite(values).all():
+    given = np.asarray(here(owner, "values", values))
+    checks.real(owner, "values", given)
+    if given.ndim != 1 or given.size < 2:
+        raise checks.shape_error(owner, "values", "(length,), from 2 up", given)
+    wanted: NDArray[np.float64] = given.astype(np.float64)
+    if not np.isfinite(wanted).all():
         raise ValueError(f"{owner}: values must be finite, got nan or inf")
-    values -= values.mean()
-    if not values.any():
+    wanted -= wanted.mean()
+    if not wanted.any():
         raise ValueError(f"{owner}: values must differ somewhere, got the same everywhere")
     top = None if top is None else checks.count(owner, "top", top)
-    units = []
+    units: list[Unit] = []
     for k, hs in enumerate(activations):
         hs = here(owner, f"activations[{k}]", hs)
         checks.real(owner, f"activations[{k}]", hs)
-        if hs.ndim != 2 or len(hs) != len(values):
-            expected = f"(length, H) = ({len(values)}, H)"
+        if hs.ndim != 2 or len(hs) != len(wanted):
+            expected = f"(length, H) = ({len(wanted)}, H)"
             raise checks.shape_error(owner, f"activations[{k}]", expected, hs)
         hs = hs.astype(np.float64)
         constant = (hs == hs[0]).all(axis=0)
         hs -= hs.mean(axis=0)
-        scale = np.linalg.norm(hs, axis=0) * np.linalg.norm(values)
-        correlations = np.where(constant, 0.0, values @ hs / np.where(constant, 1.0, scale))
+        scale = np.linalg.norm(hs, axis=0) * np.linalg.norm(wanted)
+        correlations = np.where(constant, 0.0, wanted @ hs / np.where(constant, 1.0, scale))
         units += [Unit(k, unit, float(c)) for unit, c in enumerate(correlations)]
     return sorted(units, key=lambda unit: -abs(unit.correlation))[:top]
 
 
-def inside_quotes(text):
-    """1 between a quotation mark (" or the curly pair) and the next one, and at the closing one."""
+def inside_quotes(text: str) -> NDArray[np.float64]:
+    """Mark the characters inside quotation marks.
+
+    Parameters
+    ----------
+    text : str
+        The text.
+
+    Returns
+    -------
+    float64 (len(text),)
+        1 between a quotation mark (" or the curly pair) and the next one, and at the
+        closing one; else 0.
+
+    Examples
+    --------
+    >>> inside_quotes('a"b"')
+    array([0., 0., 1., 1.])
+    """
     check_str("inside_quotes", "text", text)
-    inside, found = False, []
+    inside = False
+    found: list[bool] = []
     for character in text:
         found.append(inside)
         if character == '"':
@@ -95,10 +185,27 @@ def inside_quotes(text):
     return np.array(found, dtype=np.float64)
 
 
-def inside_brackets(text):
-    """How many brackets, ( [ or {, are open at each character."""
+def inside_brackets(text: str) -> NDArray[np.float64]:
+    """Count the open brackets, ( [ or {, at each character.
+
+    Parameters
+    ----------
+    text : str
+        The text.
+
+    Returns
+    -------
+    float64 (len(text),)
+        Number of open brackets.
+
+    Examples
+    --------
+    >>> inside_brackets('f(x)')
+    array([0., 0., 1., 0.])
+    """
     check_str("inside_brackets", "text", text)
-    depth, found = 0, []
+    depth = 0
+    found: list[int] = []
     for character in text:
         if character in ")]}":
             depth = max(depth - 1, 0)
@@ -108,40 +215,107 @@ def inside_brackets(text):
     return np.array(found, dtype=np.float64)
 
 
-def position_in_line(text):
-    """0 at the first character of a line, then 1, 2, ...; the line's end counts to it."""
+def position_in_line(text: str) -> NDArray[np.float64]:
+    """Number the characters of each line.
+
+    Parameters
+    ----------
+    text : str
+        The text.
+
+    Returns
+    -------
+    float64 (len(text),)
+        0 at the first character of a line, then 1, 2, ...; the line break belongs to its
+        line.
+
+    Examples
+    --------
+    >>> position_in_line('ab\\nc')
+    array([0., 1., 2., 0.])
+    """
     check_str("position_in_line", "text", text)
-    position, found = 0, []
+    position = 0
+    found: list[int] = []
     for character in text:
         found.append(position)
         position = 0 if character == "\n" else position + 1
     return np.array(found, dtype=np.float64)
 
 
-def position_in_word(text):
-    """0 where there is no letter or digit, then 1, 2, ... along a word."""
+def position_in_word(text: str) -> NDArray[np.float64]:
+    """Number the characters of each word.
+
+    Parameters
+    ----------
+    text : str
+        The text.
+
+    Returns
+    -------
+    float64 (len(text),)
+        0 where there is no letter or digit, then 1, 2, ... along a word.
+
+    Examples
+    --------
+    >>> position_in_word('is it')
+    array([1., 2., 0., 1., 2.])
+    """
     check_str("position_in_word", "text", text)
-    position, found = 0, []
+    position = 0
+    found: list[int] = []
     for character in text:
         position = position + 1 if character.isalnum() else 0
         found.append(position)
     return np.array(found, dtype=np.float64)
 
 
-def upper_case(text):
-    """1 for an upper-case letter."""
+def upper_case(text: str) -> NDArray[np.float64]:
+    """Mark the upper-case letters.
+
+    Parameters
+    ----------
+    text : str
+        The text.
+
+    Returns
+    -------
+    float64 (len(text),)
+        1 for an upper-case letter, else 0.
+
+    Examples
+    --------
+    >>> upper_case('aB')
+    array([0., 1.])
+    """
     check_str("upper_case", "text", text)
     return np.array([character.isupper() for character in text], dtype=np.float64)
 
 
-def digit(text):
-    """1 for a digit."""
+def digit(text: str) -> NDArray[np.float64]:
+    """Mark the digits.
+
+    Parameters
+    ----------
+    text : str
+        The text.
+
+    Returns
+    -------
+    float64 (len(text),)
+        1 for a digit, else 0.
+
+    Examples
+    --------
+    >>> digit('a1')
+    array([0., 1.])
+    """
     check_str("digit", "text", text)
     return np.array([character.isdigit() for character in text], dtype=np.float64)
 
 
 # name -> function(text) -> (len(text),) float64, for rank_units
-PROPERTIES = {
+PROPERTIES: dict[str, Callable[[str], NDArray[np.float64]]] = {
     "quotes": inside_quotes,
     "brackets": inside_brackets,
     "line": position_in_line,

@@ -1,17 +1,61 @@
-"""Word vectors: which words are alike, and analogies. Deep Learning from Scratch 2, chapter 4."""
+"""Word vectors: similar words and analogies. Deep Learning from Scratch 2, chapters 2 and 4."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rnnfast import checks
 from rnnfast.inspection.arguments import here, kind
+from rnnfast.typing import Array
 
 
-def most_similar(word, word_to_id, id_to_word, word_matrix, top=5):
-    """Print the `top` words whose vectors have the highest cosine with that of `word`.
+def most_similar(
+    word: str,
+    word_to_id: Mapping[str, int],
+    id_to_word: Mapping[int, str] | Sequence[str],
+    word_matrix: Array,
+    top: int = 5,
+) -> list[tuple[str, float]]:
+    """Print the words whose vectors have the highest cosine similarity with that of a word.
 
-    word_matrix (V, D): a word's vector is the row of its id; a model's is model.params[0]. Returns
-    [(word, cosine), ...], the best first; `word` itself is left out. ValueError for a word that is
-    not in word_to_id. The book's function (chapter 2, common/util.py).
+    Parameters
+    ----------
+    word : str
+        The query.
+    word_to_id, id_to_word : dict
+        The vocabulary.
+    word_matrix : array (V, D)
+        Word vectors, one row per id; those of a model are `model.params[0]`.
+    top : int
+        Number of words.
+
+    Returns
+    -------
+    list of (str, float)
+        Words and cosines, the best first, without the query.
+
+    Raises
+    ------
+    ValueError
+        `word` is not in `word_to_id`.
+
+    References
+    ----------
+    Deep Learning from Scratch 2, chapter 2, common/util.py.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnfast import inspection
+    >>> words = ["a", "b", "c"]
+    >>> ids = {word: k for k, word in enumerate(words)}
+    >>> W = np.array([[1.0, 0.0], [3.0, 4.0], [0.0, 1.0]])
+    >>> found = inspection.most_similar("a", ids, words, W, top=1)
+    <BLANKLINE>
+    [query] a
+     b: 0.5999999928...
     """
     owner = "most_similar"
     W = _checked_words(owner, word_to_id, id_to_word, word_matrix)
@@ -23,32 +67,68 @@ def most_similar(word, word_to_id, id_to_word, word_matrix, top=5):
     return _print_ranked(similarity, id_to_word, (word,), top)
 
 
-def analogy(a, b, c, word_to_id, id_to_word, word_matrix, top=5, answer=None):
-    """Print the words that are to c as b is to a: those along b - a + c, normalised.
+def analogy(
+    a: str,
+    b: str,
+    c: str,
+    word_to_id: Mapping[str, int],
+    id_to_word: Mapping[int, str] | Sequence[str],
+    word_matrix: Array,
+    top: int = 5,
+    answer: str | None = None,
+) -> list[tuple[str, float]]:
+    """Print the words that are to c as b is to a.
 
-    As in the book (chapter 4, common/util.py) the measure is the product with that vector, and
-    the word vectors keep their length. With `answer` that word's measure is printed first. Returns
-    [(word, measure), ...], the best first; a, b and c are left out. ValueError for a word that is
-    not in word_to_id.
+    Parameters
+    ----------
+    a, b, c : str
+        The query "a is to b as c is to ...".
+    word_to_id, id_to_word, word_matrix, top
+        As in `most_similar`.
+    answer : str, optional
+        A word whose similarity is printed first.
+
+    Returns
+    -------
+    list of (str, float)
+        Words and similarities, the best first, without a, b and c.
+
+    Raises
+    ------
+    ValueError
+        A word is not in `word_to_id`.
+
+    Notes
+    -----
+    As in the book, the similarity is the product of a word's vector, which keeps its length, with
+    the normalised vector b - a + c.
+
+    References
+    ----------
+    Deep Learning from Scratch 2, chapter 4, common/util.py.
     """
     owner = "analogy"
     W = _checked_words(owner, word_to_id, id_to_word, word_matrix)
     top = checks.count(owner, "top", top)
     words = {"a": a, "b": b, "c": c}
     ids = {name: _id_of(owner, name, word, word_to_id, len(W)) for name, word in words.items()}
+    answer_id = None
     if answer is not None:
         answer_id = _id_of(owner, "answer", answer, word_to_id, len(W))
     query = W[ids["b"]] - W[ids["a"]] + W[ids["c"]]
     length = np.sqrt(np.sum(query**2))
     similarity = W @ (query / length if length else query)
     print(f"\n[analogy] {a}:{b} = {c}:?")
-    if answer is not None:
+    if answer_id is not None:
         print(f"==>{answer}:{similarity[answer_id]}")
     return _print_ranked(similarity, id_to_word, (a, b, c), top)
 
 
-def _print_ranked(similarity, id_to_word, left_out, top):
-    ranked = []
+def _print_ranked(
+    similarity: NDArray[Any], id_to_word: Any, left_out: tuple[str, ...], top: int
+) -> list[tuple[str, float]]:
+    """Print and return the `top` words of the highest similarity."""
+    ranked: list[tuple[str, float]] = []
     for k in np.argsort(-similarity, kind="stable"):
         word = id_to_word[int(k)]
         if word in left_out or np.isnan(similarity[k]):
@@ -60,7 +140,7 @@ def _print_ranked(similarity, id_to_word, left_out, top):
     return ranked
 
 
-def _checked_words(owner, word_to_id, id_to_word, word_matrix):
+def _checked_words(owner: str, word_to_id: Any, id_to_word: Any, word_matrix: Any) -> Any:
     """word_matrix in float64."""
     for name, mapping in (("word_to_id", word_to_id), ("id_to_word", id_to_word)):
         if not hasattr(mapping, "__getitem__") or isinstance(mapping, (str, np.ndarray)):
@@ -73,9 +153,10 @@ def _checked_words(owner, word_to_id, id_to_word, word_matrix):
     return word_matrix.astype(np.float64)
 
 
-def _id_of(owner, name, word, word_to_id, V):
+def _id_of(owner: str, name: str, word: str, word_to_id: Any, V: int) -> int:
+    """The id of a word; ValueError for unknown words."""
     try:
-        k = word_to_id[word]
+        k: int = word_to_id[word]
     except (KeyError, TypeError):
         raise ValueError(f"{owner}: {name} must be in the vocabulary, got {word!r}") from None
     if not 0 <= k < V:

@@ -1,10 +1,15 @@
-"""What the training loops and the evaluation ask of their arguments."""
+"""Argument checks that the training loops and the evaluation share."""
+
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rnnfast.typing import Array
 
 
-def checked_lengths(owner, lengths, samples):
-    """lengths as an array, one for each sample; a model checks the rest."""
+def checked_lengths(owner: str, lengths: ArrayLike | None, samples: int) -> NDArray[Any] | None:
+    """lengths as an array with one entry per sample; the model checks the values."""
     if lengths is None:
         return None
     lengths = np.asarray(lengths)
@@ -13,12 +18,12 @@ def checked_lengths(owner, lengths, samples):
     return lengths
 
 
-def given(lengths, rows=slice(None)):
-    """lengths as a keyword, for models that know it where there are some."""
+def given(lengths: Array | None, rows: Any = slice(None)) -> dict[str, Any]:
+    """lengths as a keyword argument, empty for None: not every model has that argument."""
     return {} if lengths is None else {"lengths": lengths[rows]}
 
 
-def ids(owner, name, value):
+def ids(owner: str, name: str, value: Any) -> Any:
     """value as an array of integer ids (length,)."""
     value = value if hasattr(value, "dtype") else np.asarray(value)
     if value.ndim != 1 or value.dtype.kind not in "iu":

@@ -1,33 +1,73 @@
-"""What watches a training run: progress bar, log, learning rate, checkpoints, divergence.
+"""Callbacks of a training run: progress bar, log, learning rate, checkpoints, divergence.
 
 A trainer calls each of its `callbacks` with a Step after every iteration.
 """
 
 import json
 import math
+import os
 import sys
 import time
+from collections.abc import Callable
+from typing import IO, Any
 
 from rnnfast import checks
+from rnnfast.training.checkpoints import Checkpointed
 from rnnfast.training.evaluation import perplexity
+from rnnfast.training.loop import Step
 from rnnfast.training.stopping import diverged
+from rnnfast.typing import Optimizer
 
 
 class Plateau:
-    """Divides the learning rate by `factor` whenever the validation perplexity did not improve.
+    """Reduce the learning rate when the validation perplexity stops improving.
 
-    The rule of the book's ch06/train_better_rnnlm.py; `best` is the lowest perplexity so far.
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Its `lr` is divided by `factor`.
+    factor : float
+        From 1 up.
+
+    Attributes
+    ----------
+    best : float
+        The lowest perplexity so far; inf before the first.
+
+    References
+    ----------
+    Deep Learning from Scratch 2, ch06/train_better_rnnlm.py.
+
+    Examples
+    --------
+    >>> from rnnfast import optim, trainer
+    >>> plateau = trainer.Plateau(optim.SGD(lr=20.0), factor=4.0)
+    >>> plateau.update(150.0), plateau.update(160.0)
+    (True, False)
+    >>> plateau.optimizer
+    SGD(lr=5.0)
     """
 
-    def __init__(self, optimizer, factor=4.0):
+    def __init__(self, optimizer: Optimizer, factor: float = 4.0) -> None:
         if not checks.number("Plateau", "factor", factor) >= 1:
             raise ValueError(f"Plateau: factor must be from 1 up, got {factor}")
         self.optimizer = optimizer
         self.factor = factor
         self.best = math.inf
 
-    def update(self, ppl):
-        """-> True if `ppl` is the best so far: the weights are worth saving."""
+    def update(self, ppl: float) -> bool:
+        """Take the perplexity of an epoch; reduce the learning rate unless it is the best so far.
+
+        Parameters
+        ----------
+        ppl : float
+            Validation perplexity.
+
+        Returns
+        -------
+        bool
+            True if `ppl` is the best so far: the weights are worth saving.
+        """
         if ppl < self.best:
             self.best = ppl
             return True
@@ -36,13 +76,38 @@ class Plateau:
 
 
 class Checkpoint:
-    """A callback that saves a trainer's checkpoint every `seconds` and at the end of an epoch.
+    """Save a trainer's checkpoint at intervals and at the end of each epoch.
 
-    extra: called at every save, gives the `extra` of save_checkpoint; vocabulary: see there.
-    every_epoch: whether it saves at the last iteration of each epoch.
+    Give its method `step` to the trainer as a callback.
+
+    Parameters
+    ----------
+    trainer : Trainer or RnnlmTrainer
+        The trainer to save.
+    path : path-like
+        The file, replaced at every save.
+    seconds : float
+        Time between two saves.
+    extra : callable
+        Called at every save; returns the `extra` of `save_checkpoint`.
+    vocabulary : optional
+        As in `save_checkpoint`.
+
+    Attributes
+    ----------
+    every_epoch : bool
+        Whether to save at the last iteration of each epoch, True by default.
     """
 
-    def __init__(self, trainer, path, seconds=300.0, extra=lambda: None, *, vocabulary=None):
+    def __init__(
+        self,
+        trainer: Checkpointed,
+        path: str | os.PathLike[str],
+        seconds: float = 300.0,
+        extra: Callable[[], Any] = lambda: None,
+        *,
+        vocabulary: Any = None,
+    ) -> None:
         self.trainer = trainer
         self.path = path
         self.seconds = seconds
@@ -51,92 +116,168 @@ class Checkpoint:
         self.every_epoch = True
         self._last = time.monotonic()
 
-    def save(self):
+    def save(self) -> None:
+        """Save a checkpoint now."""
         self.trainer.save_checkpoint(self.path, self.extra(), vocabulary=self.vocabulary)
         self._last = time.monotonic()
 
-    def step(self, step):
+    def step(self, step: Step) -> None:
+        """Save a checkpoint if it is time; a callback."""
         ends = self.every_epoch and step.iter == step.max_iter
         if ends or time.monotonic() - self._last >= self.seconds:
             self.save()
 
 
 class ProgressBar:
-    """A tqdm bar on stderr, silent where that is not a terminal; `write` prints beside it."""
+    """A tqdm progress bar on stderr, disabled unless stderr is a terminal.
 
-    def __init__(self, total, done=0):
+    Give its method `step` to a trainer as a callback, and `write` as its `write`.
+
+    Parameters
+    ----------
+    total : int
+        Number of iterations.
+    done : int
+        Number of iterations that are already done.
+    """
+
+    def __init__(self, total: int, done: int = 0) -> None:
         from tqdm import tqdm
 
-        options = {"file": sys.stderr, "disable": None, "unit": "it", "leave": False}
+        options: dict[str, Any] = {
+            "file": sys.stderr,
+            "disable": None,
+            "unit": "it",
+            "leave": False,
+        }
         self.bar = tqdm(total=total, initial=done, **options)
 
-    def step(self, step):
+    def step(self, step: Step) -> None:
+        """Advance by one iteration; a callback."""
         if step.perplexity is not None:
             self.bar.set_postfix(perplexity=f"{step.perplexity:.2f}", refresh=False)
         self.bar.update()
 
-    def write(self, line, file=None):
-        """Print a line, on stdout if no other file is named."""
-        file = file or sys.stdout
-        self.bar.write(line, file=file)
-        file.flush()
+    def write(self, line: str, file: IO[str] | None = None) -> None:
+        """Print a line above the bar, on stdout unless another file is given."""
+        out: IO[str] = file or sys.stdout
+        self.bar.write(line, file=out)
+        out.flush()
 
-    def warn(self, message, *where):
-        """A `warnings.showwarning`."""
+    def warn(self, message: Any, *where: Any) -> None:
+        """Print a warning above the bar; a replacement for `warnings.showwarning`."""
         self.write(f"rnnfast: warning: {message}", sys.stderr)
 
-    def close(self):
+    def close(self) -> None:
+        """Remove the bar."""
         self.bar.close()
 
 
 class JsonlLog:
-    """One JSON object a line in a file that is open for unbuffered writing."""
+    """A log with one JSON object per line.
 
-    def __init__(self, file):
+    Give its method `step` to a trainer as a callback: it logs every evaluation.
+
+    Parameters
+    ----------
+    file : binary file
+        Open for unbuffered writing.
+    """
+
+    def __init__(self, file: Any) -> None:
         self.file = file
 
-    def write(self, **fields):
+    def write(self, **fields: Any) -> None:
+        """Write one line.
+
+        Parameters
+        ----------
+        **fields
+            Fields of the object; numbers have to be finite.
+
+        Raises
+        ------
+        OSError
+            The line cannot be written; the error names the file.
+        """
         text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
         line = text.encode(errors="backslashreplace") + b"\n"
         try:
             while line:
                 line = line[self.file.write(line) :]
         except OSError as error:
-            error.filename = self.file.name  # that the disk is full is said without a name
+            error.filename = self.file.name  # the error of a full disk names no file
             raise
 
-    def step(self, step):
+    def step(self, step: Step) -> None:
+        """Write the fields of a Step if there was an evaluation; a callback."""
         if step.perplexity is not None:
             self.write(event="train", **step._asdict())
 
 
-def check_divergence(step):
-    """RuntimeError as soon as the perplexity or the gradient is no finite number."""
+def check_divergence(step: Step) -> None:
+    """Stop training as soon as the perplexity or the gradient is not finite; a callback.
+
+    Parameters
+    ----------
+    step : Step
+        The last iteration.
+
+    Raises
+    ------
+    Diverged
+        A RuntimeError that names epoch and iteration.
+    """
     if not (math.isfinite(perplexity(step.loss)) and math.isfinite(step.grad_norm or 0.0)):
         raise diverged(step.epoch, step.iter, step.loss, step.grad_norm)
 
 
 class Watch:
-    """A callback that knows how the loss of a language model of `vocab_size` tokens goes.
+    """Watch the loss of a language model and stop training that diverges.
 
-    `loss` is its running mean over some ten iterations, `lowest` the lowest of these. It has
-    `risen` where it is half a nat above the lowest and above that of a blind guess, which no text
-    explains. RuntimeError after `patience` such iterations, and where check_divergence has one.
+    Give its method `step` to a trainer as a callback.
+
+    Parameters
+    ----------
+    vocab_size : int
+        Number of tokens; a blind guess has the loss log(vocab_size).
+    patience : int
+        Number of consecutive iterations with a risen loss after which training stops.
+
+    Attributes
+    ----------
+    loss : float
+        Running mean over about ten iterations; inf before the first.
+    lowest : float
+        The lowest running mean so far.
+
+    Notes
+    -----
+    The loss has risen if its running mean is half a nat above the lowest one and above the loss of
+    a blind guess. No text explains such a loss.
     """
 
     RISE = 0.5
 
-    def __init__(self, vocab_size, patience=100):
+    def __init__(self, vocab_size: int, patience: int = 100) -> None:
         self.blind = math.log(vocab_size)
         self.patience = patience
         self.loss = self.lowest = math.inf
-        self._iterations = 0  # since it has risen
+        self._iterations = 0  # since the loss has risen
 
     @property
-    def risen(self):
+    def risen(self) -> bool:
+        """Whether the loss has risen."""
         return self._iterations > 0
 
-    def step(self, step):
+    def step(self, step: Step) -> None:
+        """Take the loss of an iteration; a callback.
+
+        Raises
+        ------
+        Diverged
+            The loss has stayed risen for `patience` iterations, or as `check_divergence`.
+        """
         check_divergence(step)
         self.loss = step.loss if self.loss == math.inf else 0.9 * self.loss + 0.1 * step.loss
         self.lowest = min(self.lowest, self.loss)

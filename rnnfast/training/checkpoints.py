@@ -1,10 +1,12 @@
-"""Checkpoints: all that a training run depends on, in one file.
+"""Checkpoints: the whole state of a training run in one file.
 
-A run that is resumed from a checkpoint has the losses, bit for bit, of one that was never
-interrupted.
+A resumed run has the same losses, bit for bit, as a run without an interruption.
 """
 
 import copy
+import os
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -23,21 +25,42 @@ from rnnfast.io.weights import (
 class Checkpointed:
     """The part of a trainer that saves and restores it.
 
-    It needs `model`, `optimizer`, the numbers named in `kept`, and where the loop is: `_progress`
-    and `_restored` of BaseTrainer.
+    It needs `model`, `optimizer`, the numbers named in `kept`, and the position of the loop:
+    `_progress` and `_restored` of BaseTrainer.
     """
 
-    kept = ("current_epoch", "eval_interval", "max_iter", "seconds")  # attributes for JSON
+    kept: tuple[str, ...] = ("current_epoch", "eval_interval", "max_iter", "seconds")  # for JSON
+    model: Any
+    optimizer: Any
+    _progress: Any  # a dict of numbers, the position of the present or last fit; else None
+    _restored: bool  # whether the next fit continues there
 
-    def save_checkpoint(self, path, extra=None, *, vocabulary=None):
-        """Write all that further training depends on to `path`, a safetensors file.
+    def save_checkpoint(
+        self, path: str | os.PathLike[str], extra: Any = None, *, vocabulary: Any = None
+    ) -> None:
+        """Save everything that further training depends on.
 
-        Weights, the optimiser's state, the recurrent state, dropout's counters, np.random's
-        state, and where `fit` is; a callback may call it. extra: a JSON object of the caller's.
-        A checkpoint of one of rnnfast's models is a weight file, too: models.load_model reads it,
-        with its vocabulary (one of rnnfast.data). The file is replaced at once when it is complete:
-        at any moment there is a whole one. OSError, with the old file untouched, if it cannot be
-        written.
+        A callback may call it.
+
+        Parameters
+        ----------
+        path : path-like
+            A safetensors file. It is replaced atomically: at any moment the file is complete.
+        extra : optional
+            A JSON value of the caller's, which `load_checkpoint` returns.
+        vocabulary : optional
+            One of rnnfast.data. The checkpoint of one of rnnfast's models is a weight file, too:
+            `models.load_model` reads it, with its vocabulary.
+
+        Raises
+        ------
+        OSError
+            The file cannot be written; the old file is unchanged.
+
+        Notes
+        -----
+        The file has the weights, the optimiser's state, the recurrent state, the counters of
+        dropout, the state of np.random, and the position of `fit`.
         """
         arrays, header = self._model_state()
         arrays |= {f"params/{name}": param for name, param in self._named_params().items()}
@@ -58,28 +81,56 @@ class Checkpointed:
         }
         whole = {"checkpoint": header, "extra": extra}
         if hasattr(self.model, "sizes"):
-            whole |= model_header(path, type(self.model).__name__, self.model.sizes, vocabulary)
+            whole |= model_header(
+                os.fspath(path), type(self.model).__name__, self.model.sizes, vocabulary
+            )
         save_arrays(path, arrays, whole)
 
-    def load_checkpoint(self, path, *, optimizer=True):
-        """Take over what `save_checkpoint` wrote -> its `extra`.
+    def load_checkpoint(self, path: str | os.PathLike[str], *, optimizer: bool = True) -> Any:
+        """Restore a trainer from a checkpoint.
 
-        Model and optimiser have to be like those that were saved, by class and sizes. With
-        optimizer=False the trainer's own stays as it is, of whatever class. If a fit was under
-        way, the next `fit`, called with the same arguments, goes on where that was; where an epoch
-        begins it may be given other batches (an RnnlmTrainer's state is zero then). OSError if the
-        file cannot be read; ValueError, and nothing changed, if it does not fit.
+        Parameters
+        ----------
+        path : path-like
+            The file. Model and optimiser must be of the saved classes and sizes.
+        optimizer : bool
+            False keeps the trainer's own optimiser, of any class, as it is.
+
+        Returns
+        -------
+        object
+            The `extra` of `save_checkpoint`.
+
+        Raises
+        ------
+        OSError
+            The file cannot be read.
+        ValueError
+            The file does not fit; nothing is changed.
+
+        Notes
+        -----
+        If a fit was in progress, the next `fit` with the same arguments continues there. Between
+        two epochs it may be given other sizes of batches; an RnnlmTrainer then starts from a zero
+        state.
         """
         arrays, whole = load_arrays(path)
         if "checkpoint" not in whole:
             raise ValueError(f"{path}: not a checkpoint")
         try:
-            self._take_over(path, arrays, whole["checkpoint"], optimizer)
+            self._take_over(os.fspath(path), arrays, whole["checkpoint"], optimizer)
         except headers.Wrong as error:
             raise ValueError(f"{path}: damaged checkpoint ({error})") from None
         return whole.get("extra")
 
-    def _take_over(self, path, arrays, header, with_optimizer):
+    def _take_over(
+        self,
+        path: str,
+        arrays: dict[str, Any],
+        header: dict[str, Any],
+        with_optimizer: bool,
+    ) -> None:
+        """Check the whole checkpoint, then restore everything."""
         optimizer, state = header["optimizer"]
         pairs = [("trainer", header["trainer"], type(self).__name__)]
         if with_optimizer:
@@ -87,7 +138,7 @@ class Checkpointed:
         for what, saved, mine in pairs:
             if saved != mine:
                 raise ValueError(f"{path}: a checkpoint of the {what} {saved}, not {mine}")
-        groups = {}
+        groups: dict[str, dict[str, Any]] = {}
         for name, array in arrays.items():
             group, _, rest = name.partition("/")
             groups.setdefault(group, {})[rest] = array
@@ -124,20 +175,21 @@ class Checkpointed:
         self._order = arrays.get("order")
         self._progress, self._restored = progress, progress is not None
 
-    _order = None  # of the samples of an epoch; Trainer's
+    _order: Any = None  # intp (samples,), the order of an epoch; only Trainer has one
 
-    def _check_order(self, progress, order):
-        """Wrong unless a checkpoint's order of samples is this trainer's."""
+    def _check_order(self, progress: Any, order: Any) -> None:
+        """Wrong unless the order of samples in a checkpoint fits this trainer."""
         if order is not None:
             raise headers.Wrong("there is an array order")
 
-    def _optimizer_arrays(self, places):
-        """The optimiser's arrays of a checkpoint as its state has them, one for each parameter."""
-        params = {}  # each once, as the optimiser knows them
+    def _optimizer_arrays(self, places: dict[str, Any]) -> dict[str, Any]:
+        """The optimiser's arrays of a checkpoint in the form of its state, one per parameter."""
+        params: dict[Any, Any] = {}  # shared ones once, as in the optimiser
         for param in self.model.params:
             params.setdefault(frozenset(map(checks.place, (param, param.T))), param)
         expected = [(param.shape, param.dtype) for param in params.values()]
-        state, names = {}, self.optimizer.arrays
+        state: dict[str, Any] = {}
+        names = self.optimizer.arrays
         for name in names:
             found = [places.pop(f"{name}/{i}", None) for i in range(len(params))]
             there = [(array.shape, array.dtype) for array in found if array is not None]
@@ -148,14 +200,15 @@ class Checkpointed:
             raise headers.Wrong(f"the optimiser's arrays must be {', '.join(names) or 'none'}")
         return state
 
-    def _named_params(self):
+    def _named_params(self) -> dict[str, Any]:
+        """The parameters by name, shared ones once."""
         params = self.model.params
         names = getattr(self.model, "param_names", None) or map(str, range(len(params)))
         pairs = zip(names, params, strict=True)
         return {name: param for name, param in pairs if name is not None}
 
-    def _model_state(self):
-        """The recurrent state and dropout's counters, as arrays by name and JSON."""
+    def _model_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The recurrent state as arrays by name, and JSON with the counters of dropout."""
         if hasattr(self.model, "reset_state") and not hasattr(self.model, "get_state"):
             raise TypeError("checkpoints: a model with reset_state() needs get_state(), too")
         states = self.model.get_state() if hasattr(self.model, "get_state") else []
@@ -168,17 +221,19 @@ class Checkpointed:
         dropout = [[layer.step, getattr(layer, "_key", None)] for layer in self._counting()]
         return arrays, {"recurrent": len(states), "dropout": dropout}
 
-    def _counting(self):
-        """Dropout layers: their masks follow from a seed and the number of those before."""
-        found = {}
+    def _counting(self) -> list[Any]:
+        """Dropout layers: a seed and the number of earlier masks determine their masks."""
+        found: dict[int, Any] = {}
         for value in vars(self.model).values():
             for layer in value if isinstance(value, (list, tuple)) else (value,):
                 if hasattr(layer, "step") and hasattr(layer, "dropout_ratio"):
                     found[id(layer)] = layer
         return list(found.values())
 
-    def _checked_model_state(self, path, arrays, header):
-        """-> the states, a list for each recurrent layer, and (step, key) of each dropout layer."""
+    def _checked_model_state(
+        self, path: str, arrays: dict[str, Any], header: Mapping[str, Any]
+    ) -> tuple[list[list[Any]], list[Any]]:
+        """The states, a list per recurrent layer, and (step, key) of each dropout layer."""
         mine = self._model_state()[1]
         for what, saved, found in [
             ("recurrent", header["recurrent"], mine["recurrent"]),
@@ -186,7 +241,8 @@ class Checkpointed:
         ]:
             if saved != found:
                 raise ValueError(f"{path}: {saved} {what} layers, the model has {found}")
-        states, sizes = [], set()
+        states: list[list[Any]] = []
+        sizes: set[int] = set()
         for i in range(mine["recurrent"]):
             layer = self.model.recurrent_layers[i]
             H, names = layer.Wh.shape[0], [f"{i}/{k}" for k in range(len(layer.states))]
@@ -205,7 +261,8 @@ class Checkpointed:
             raise headers.Wrong(f"states must be {what}")
         return states, [(step, key and tuple(key)) for step, key in header["dropout"]]
 
-    def _set_model_state(self, states, dropout):
+    def _set_model_state(self, states: list[list[Any]], dropout: list[Any]) -> None:
+        """Set the recurrent state and the counters of dropout."""
         if hasattr(self.model, "reset_state"):
             self.model.reset_state()
         for i, state in enumerate(states):

@@ -1,20 +1,57 @@
-"""Perplexity and accuracy of a model on data that it was not trained on. Chapters 5, 6 and 7."""
+"""Perplexity and accuracy of a model on data it was not trained on. Chapters 5, 6 and 7."""
 
 import inspect
 import math
 import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from rnnfast import checks
 from rnnfast.io.weights import to_numpy
 from rnnfast.layers.freezing import frozen
 from rnnfast.text.corpora import sequence_batch
 from rnnfast.training.arguments import checked_lengths, given, ids
+from rnnfast.typing import Array, LanguageModel
 
 
-def perplexity(loss):
-    """exp of a mean cross entropy in nats; inf where that overflows."""
+class _Generates(Protocol):
+    """Models that answer a batch; an argument `lengths` is optional."""
+
+    @property
+    def generate_batch(self) -> Callable[..., Any]: ...
+
+
+class _Labels(Protocol):
+    """Models that score labels; `ignore_label` is that of their loss layer."""
+
+    @property
+    def loss_layer(self) -> Any: ...
+    @property
+    def predict(self) -> Callable[..., Any]: ...
+
+
+def perplexity(loss: float) -> float:
+    """Perplexity of a mean cross entropy.
+
+    Parameters
+    ----------
+    loss : float
+        Mean cross entropy in nats.
+
+    Returns
+    -------
+    float
+        exp(loss); inf where that overflows.
+
+    Examples
+    --------
+    >>> from rnnfast.trainer import perplexity
+    >>> perplexity(0.0), perplexity(1000.0)
+    (1.0, inf)
+    """
     try:
         return math.exp(loss)
     except OverflowError:
@@ -22,27 +59,65 @@ def perplexity(loss):
 
 
 class PerplexityWarning(UserWarning):
-    """A perplexity above the vocabulary's size: worse than taking every token to be as likely."""
+    """A perplexity is above the size of the vocabulary: worse than a uniform guess."""
 
 
-def eval_perplexity(model, corpus, batch_size=10, time_size=35, *, prime=None):
-    """Perplexity on ids (length,): the state is carried, no activations are kept.
+def eval_perplexity(
+    model: LanguageModel,
+    corpus: Sequence[int] | Array,
+    batch_size: int = 10,
+    time_size: int = 35,
+    *,
+    prime: Sequence[int] | Array | None = None,
+) -> float:
+    """Perplexity of a language model on a corpus.
 
-    As in the book, samples start at their own offsets, batch losses are averaged and a tail
-    that does not fill a batch is dropped. The model's state is zero before and after; the weights
-    of rnnfast's own models are frozen meanwhile. ValueError if not even one batch fits.
+    Parameters
+    ----------
+    model : LanguageModel
+        Its state is zero before and after. The weights of rnnfast's own models are frozen
+        meanwhile.
+    corpus : array of int (length,)
+        Ids of the text.
+    batch_size, time_size : int
+        Size of a batch (N, T).
+    prime : array of int (n,), optional
+        Ids that precede the corpus. Each sample then starts from the state after these and after
+        the n ids right before it, which do not count, instead of from zero.
 
-    prime: ids (n,) that stand before the corpus. Each sample then begins with the state after them
-    and the n ids right before it, which do not count, instead of zero. A PerplexityWarning where
-    the result is above the number of ids: a model that was always trained from state to state may
-    need that.
+    Returns
+    -------
+    float
+        The perplexity.
+
+    Raises
+    ------
+    ValueError
+        The corpus is shorter than one batch.
+
+    Warns
+    -----
+    PerplexityWarning
+        The result is above the number of ids. A model that was always trained from state to state
+        may need `prime`.
+
+    Notes
+    -----
+    As in the book, each sample of a batch starts at its own offset, the state is carried from batch
+    to batch, batch losses are averaged, and a tail that does not fill a batch is dropped. No
+    activations are kept.
+
+    References
+    ----------
+    Deep Learning from Scratch 2, common/util.py.
     """
-    # The book's own Rnnlm does not know the flag.
+    # The book's own Rnnlm has no such argument.
     flag = "train_flg" in inspect.signature(model.forward).parameters
-    options = {"train_flg": False} if flag else {}
+    options: dict[str, Any] = {"train_flg": False} if flag else {}
+    forward: Callable[..., Any] = model.forward
 
-    def loss(xs, ts):
-        return float(model.forward(xs, ts, **options))
+    def loss(xs: Any, ts: Any) -> float:
+        return float(forward(xs, ts, **options))
 
     with frozen(model):
         mean = _mean_of_batches(
@@ -53,10 +128,10 @@ def eval_perplexity(model, corpus, batch_size=10, time_size=35, *, prime=None):
     return ppl
 
 
-def warn_if_blind(ppl, vocab_size, primed):
-    """A PerplexityWarning where a perplexity is above the vocabulary's size.
+def warn_if_blind(ppl: float, vocab_size: float, primed: bool) -> None:
+    """Warn with a PerplexityWarning if a perplexity is above the vocabulary's size.
 
-    By more than a hundredth, which is what untrained models differ from it by.
+    A hundredth more is allowed: untrained models differ from the size by so much.
     """
     if ppl > 1.01 * vocab_size:
         begun = "" if primed else " (from a zero state; prime= and --prime give a text before it)"
@@ -68,17 +143,49 @@ def warn_if_blind(ppl, vocab_size, primed):
         )
 
 
-def eval_accuracy(model, corpus, batch_size=10, time_size=35, *, prime=None):
-    """How often the likeliest next id is the right one, from 0 to 1; else as eval_perplexity."""
+def eval_accuracy(
+    model: LanguageModel,
+    corpus: Sequence[int] | Array,
+    batch_size: int = 10,
+    time_size: int = 35,
+    *,
+    prime: Sequence[int] | Array | None = None,
+) -> float:
+    """Share of ids to which a language model gives the highest score.
 
-    def share(xs, ts):
+    Parameters
+    ----------
+    model, corpus, batch_size, time_size, prime
+        As in `eval_perplexity`.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        The corpus is shorter than one batch.
+    """
+
+    def share(xs: Any, ts: Any) -> float:
         return float((to_numpy(model.predict(xs)).argmax(axis=2) == ts).mean())
 
     with frozen(model):
         return _mean_of_batches("eval_accuracy", model, corpus, batch_size, time_size, share, prime)
 
 
-def _mean_of_batches(owner, model, corpus, batch_size, time_size, measure, prime):
+def _mean_of_batches(
+    owner: str,
+    model: LanguageModel,
+    corpus: Any,
+    batch_size: int,
+    time_size: int,
+    measure: Callable[[Any, Any], float],
+    prime: Any,
+) -> float:
+    """The mean of measure(xs, ts) over all batches of a corpus."""
     corpus = ids(owner, "corpus", corpus)
     xs, ts = corpus[:-1], corpus[1:]
     checks.count(owner, "batch_size", batch_size)
@@ -101,23 +208,56 @@ def _mean_of_batches(owner, model, corpus, batch_size, time_size, measure, prime
     return total / max_iter
 
 
-def _read_before(model, xs, prime, batch_size, time_size):
-    """Let the model read `prime`, then what stands before each sample of sequence_batch."""
+def _read_before(
+    model: LanguageModel, xs: Any, prime: Any, batch_size: int, time_size: int
+) -> None:
+    """Let the model read `prime`, then the ids before each sample of sequence_batch."""
     n = len(prime)
     offsets = np.arange(batch_size)[:, np.newaxis] * (len(xs) // batch_size)
     for starts in (0 * offsets, offsets):
         for i in range(0, n, time_size):
-            at = starts + np.arange(i, min(i + time_size, n))  # of both, without a copy of xs
+            at = starts + np.arange(i, min(i + time_size, n))  # in prime and xs, without copying xs
             before = prime[np.minimum(at, n - 1)]
             model.predict(np.where(at < n, before, xs[np.maximum(at - n, 0)]))
 
 
-def eval_exact(model, xs, ts, batch_size=500, *, lengths=None):
-    """The share of answers that are right in every id, from 0 to 1: the book's eval_seq2seq.
+def eval_exact(
+    model: _Generates,
+    xs: ArrayLike,
+    ts: ArrayLike,
+    batch_size: int = 500,
+    *,
+    lengths: ArrayLike | None = None,
+) -> float:
+    """Share of answers that are right in every id: the book's eval_seq2seq, in batches.
 
-    model: a Seq2seq or VectorToSequence of rnnfast.sequences, or what has its generate_batch. xs
-    are the questions; ts (length, T) the answers, of which each begins with the same id. lengths:
-    those of the questions.
+    Parameters
+    ----------
+    model : Seq2seq or VectorToSequence
+        One of rnnfast.sequences, or a model with the same `generate_batch`.
+    xs : array (length, ...)
+        Questions.
+    ts : array of int (length, T)
+        Answers. All begin with the same id, from which the model starts.
+    batch_size : int
+        Number of questions at a time.
+    lengths : array of int (length,), optional
+        Lengths of the questions.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        There are no questions, `xs` and `ts` differ in length, or the answers begin with
+        different ids.
+
+    References
+    ----------
+    Deep Learning from Scratch 2, chapter 7, common/util.py.
     """
     xs, ts, lengths, batches = _checked("eval_exact", xs, ts, lengths, batch_size)
     if ts.ndim != 2 or ts.shape[1] == 0 or (ts[:, 0] != ts[0, 0]).any():
@@ -130,12 +270,39 @@ def eval_exact(model, xs, ts, batch_size=500, *, lengths=None):
     return right / len(ts)
 
 
-def eval_labels(model, xs, ts, batch_size=500, *, lengths=None):
-    """How often the highest score is that of the right label, from 0 to 1.
+def eval_labels(
+    model: _Labels,
+    xs: ArrayLike,
+    ts: ArrayLike,
+    batch_size: int = 500,
+    *,
+    lengths: ArrayLike | None = None,
+) -> float:
+    """Share of labels to which a model gives the highest score.
 
-    model: a SequenceClassifier or SequenceTagger of rnnfast.sequences, or what has its predict.
-    ts (length,), or (length, T) where those behind `lengths` or equal to the loss layer's
-    ignore_label do not count.
+    Parameters
+    ----------
+    model : SequenceClassifier or SequenceTagger
+        One of rnnfast.sequences, or a model with the same `predict` and `loss_layer`.
+    xs : array (length, ...)
+        Samples.
+    ts : array of int (length,) or (length, T)
+        Labels. Of (length, T), labels beyond `lengths` do not count; labels equal to the loss
+        layer's `ignore_label` never count.
+    batch_size : int
+        Number of samples at a time.
+    lengths : array of int (length,), optional
+        Lengths of the samples.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        There are no samples, `xs` and `ts` differ in length, or no label counts.
     """
     xs, ts, lengths, batches = _checked("eval_labels", xs, ts, lengths, batch_size)
     counted = ts != model.loss_layer.ignore_label
@@ -150,8 +317,10 @@ def eval_labels(model, xs, ts, batch_size=500, *, lengths=None):
     return right / int(counted.sum())
 
 
-def _checked(owner, xs, ts, lengths, batch_size):
-    """Arrays of all samples, and the slices that batches of them are."""
+def _checked(
+    owner: str, xs: ArrayLike, ts: ArrayLike, lengths: ArrayLike | None, batch_size: int
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, list[slice]]:
+    """Arrays of all samples, and the slices of the batches."""
     xs, ts = np.asarray(xs), np.asarray(ts)
     checks.count(owner, "batch_size", batch_size)
     if xs.ndim == 0 or ts.ndim == 0 or len(xs) != len(ts):
@@ -165,8 +334,16 @@ def _checked(owner, xs, ts, lengths, batch_size):
 EVAL_BATCH, EVAL_TIME = 10, 35  # the book's
 
 
-def evaluate(model, ids, batch_size=None, time_size=None, measure=eval_perplexity, *, prime=None):
-    """measure with the book's batches, or one sample where the text is too short."""
+def evaluate(
+    model: LanguageModel,
+    ids: Any,
+    batch_size: int | None = None,
+    time_size: int | None = None,
+    measure: Callable[..., float] = eval_perplexity,
+    *,
+    prime: Any = None,
+) -> float:
+    """A measure with the book's batches, or with one sample if the text is too short for them."""
     short = len(ids) - 1 < (batch_size or EVAL_BATCH) * (time_size or EVAL_TIME)
     batch_size = batch_size or (1 if short else EVAL_BATCH)
     time_size = time_size or (min(EVAL_TIME, len(ids) - 1) if short else EVAL_TIME)

@@ -1,22 +1,63 @@
 """Gradient clipping, and parameters that a model lists more than once. Chapters 5 and 6."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from rnnfast import checks
 from rnnfast.checks import FLOATS, is_array, is_cupy, place, plain
 from rnnfast.kernels import load, resolve
 from rnnfast.reference import ops as numpy_ops
 
 
-def clip_grads(grads, max_norm):
+def clip_grads(grads: Sequence[Any], max_norm: float) -> Any:
     """Scale all gradients in place so that their common 2-norm is at most `max_norm`.
 
-    Returns the norm before clipping, summed in float64. ValueError unless max_norm is above 0.
+    Parameters
+    ----------
+    grads : sequence of arrays
+        NumPy or CuPy arrays; written in place.
+    max_norm : float
+        Upper bound of the norm, above 0.
+
+    Returns
+    -------
+    float or 0-d CuPy array
+        The norm before clipping, summed in float64. On a GPU it stays there: clipping does not
+        synchronize with the host.
+
+    Raises
+    ------
+    ValueError
+        `max_norm` is not above 0.
+
+    Notes
+    -----
+    ::
+
+        norm = sqrt(sum over all g of sum(g**2))
+        g   *= min(1, max_norm / (norm + 1e-6))
+
+    References
+    ----------
+    R. Pascanu, T. Mikolov, Y. Bengio, On the difficulty of training recurrent neural networks,
+    2013, https://arxiv.org/abs/1211.5063. Deep Learning from Scratch 2, section 6.1.4.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnfast import optim
+    >>> grads = [np.array([3.0]), np.array([4.0])]
+    >>> optim.clip_grads(grads, max_norm=1.0)
+    5.0
+    >>> np.concatenate(grads).round(3)
+    array([0.6, 0.8])
     """
     if not checks.number("clip_grads", "max_norm", max_norm) > 0:
         raise ValueError(f"clip_grads: max_norm must be positive, got {max_norm}")
     total = sum(column_of(grad).sum_of_squares(grad) for grad in grads) ** 0.5
     rate = max_norm / (total + 1e-6)
     if is_cupy(rate):
-        rate = rate.clip(None, 1)  # times 1 changes nothing
+        rate = rate.clip(None, 1)  # a factor of 1 changes nothing
     elif not rate < 1:
         return total
     for grad in grads:
@@ -24,14 +65,35 @@ def clip_grads(grads, max_norm):
     return total
 
 
-def remove_duplicate(params, grads):
-    """List each shared parameter once; its gradients are added up, in place, in the first's array.
+def remove_duplicate(params: Sequence[Any], grads: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """List each shared parameter once, with the sum of its gradients.
 
-    Returns two new lists. Without shared parameters nothing is written.
+    Parameters
+    ----------
+    params, grads : sequence of arrays
+        Equally long. A parameter may occur more than once, also as a transposed view (weight
+        tying). Shared parameters are recognised by their memory.
+
+    Returns
+    -------
+    tuple of list
+        New lists of parameters and gradients. The gradient of a shared parameter is summed in
+        place, in the array listed first. Without shared parameters no array is written.
+
+    Raises
+    ------
+    ValueError
+        The lists differ in length.
+
+    References
+    ----------
+    Deep Learning from Scratch 2, common/trainer.py.
     """
     if len(params) != len(grads):
         raise ValueError(f"expected one gradient a parameter, got {len(grads)} for {len(params)}")
-    unique_params, unique_grads, known = [], [], {}
+    unique_params: list[Any] = []
+    unique_grads: list[Any] = []
+    known: dict[Any, int] = {}
     for param, grad in zip(params, grads, strict=True):
         param, grad = plain("update", "param", param), plain("update", "grad", grad)
         if (same := place(param)) in known:
@@ -45,20 +107,20 @@ def remove_duplicate(params, grads):
     return unique_params, unique_grads
 
 
-def column_of(array):
-    """The column's ops; NumPy for a type that the others do not know."""
+def column_of(array: Any) -> Any:
+    """The ops of the array's device; NumPy's for dtypes other than float32 and float64."""
     if getattr(array, "dtype", None) not in FLOATS:
         return numpy_ops
     return load("ops", resolve(None, array))
 
 
-def like(param, grad):
-    """grad in param's type, where both are numbers of any kind."""
+def like(param: Any, grad: Any) -> Any:
+    """grad in the dtype of param, if both are numbers."""
     if is_array(grad) and param.dtype in FLOATS and grad.dtype != param.dtype:
         return grad.astype(param.dtype, casting="same_kind")
     return grad
 
 
-def _add(total, grad):
-    """total += grad: a step of SGD with the rate -1, which is exact."""
+def _add(total: Any, grad: Any) -> None:
+    """total += grad: an SGD step with the rate -1, which is exact."""
     column_of(total).sgd(total, like(total, grad), -1.0)

@@ -2,26 +2,44 @@
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rnnfast import checks
 from rnnfast.training.arguments import given
 from rnnfast.training.checkpoints import Checkpointed
 from rnnfast.training.gradients import clip_grads, remove_duplicate
 from rnnfast.training.stopping import diverged
+from rnnfast.typing import Model, Optimizer
 
 
 class Step(NamedTuple):
-    """What a trainer tells its callbacks after every iteration; counts start at 1."""
+    """One iteration, as a trainer reports it to its callbacks; counts start at 1.
+
+    Attributes
+    ----------
+    epoch : int
+        The epoch.
+    iter, max_iter : int
+        The iteration of the epoch, and their number.
+    loss : float
+        Mean cross entropy of the batch, nats.
+    grad_norm : float or None
+        Norm of all gradients before clipping; None without `max_grad`.
+    perplexity : float or None
+        Over the iterations since the last evaluation; None between evaluations.
+    seconds : float
+        Training time, over all fits and resumed runs.
+    """
 
     epoch: int
     iter: int
     max_iter: int
-    loss: float  # mean cross entropy of this batch, nats
-    grad_norm: float | None  # before clipping; None without max_grad
-    perplexity: float | None  # over the iterations since the last one; None between evaluations
-    seconds: float  # of training so far, over all fits and resumed runs
+    loss: float
+    grad_norm: float | None
+    perplexity: float | None
+    seconds: float
 
 
 class BaseTrainer(Checkpointed):
@@ -31,39 +49,73 @@ class BaseTrainer(Checkpointed):
     evaluation, by default on stdout.
     """
 
-    measure = "loss"  # what lines and curves show
+    measure = "loss"  # of lines and curves
+    optimizer: Optimizer
 
-    def __init__(self, model, optimizer, *, callbacks=(), write=None):
+    def __init__(
+        self,
+        model: Model,
+        optimizer: Optimizer,
+        *,
+        callbacks: Sequence[Callable[[Step], Any]] = (),
+        write: Callable[[str], Any] | None = None,
+    ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.callbacks = callbacks
-        self.write = write or partial(print, flush=True)
-        self.eval_interval = None
+        self.write: Callable[[str], Any] = write or partial(print, flush=True)
+        self.eval_interval: int | None = None
         self.current_epoch = 0
-        self.max_iter = None  # iterations of an epoch
+        self.max_iter: int | None = None  # iterations of an epoch
         self.seconds = 0.0
         self.stopped = False
-        self._progress = None  # where the present or last fit is
-        self._restored = False  # the next fit goes on from there
+        self._progress = None
+        self._restored = False
 
-    def stop(self):
-        """End `fit` after the current iteration; a callback or a signal handler may call it."""
+    def __repr__(self) -> str:
+        kind, model = type(self).__name__, type(self.model).__name__
+        return f"{kind}({model}, {self.optimizer!r}, epoch {self.current_epoch})"
+
+    def stop(self) -> None:
+        """End `fit` after the current iteration.
+
+        A callback or a signal handler may call it.
+        """
         self.stopped = True
 
-    def iterations(self, max_iter):
-        """How many iterations of `max_iter` an epoch are done, over all fits."""
-        return self.current_epoch * max_iter + (self._progress or {"iter": 0})["iter"]
+    def iterations(self, max_iter: int) -> int:
+        """Count the iterations of all fits.
+
+        Parameters
+        ----------
+        max_iter : int
+            Iterations of an epoch.
+
+        Returns
+        -------
+        int
+            Iterations of the finished epochs and of the present one.
+        """
+        done: int = self.current_epoch * max_iter + (self._progress or {"iter": 0})["iter"]
+        return done
 
     @property
-    def between_epochs(self):
-        """Whether no epoch is under way, so that a resumed fit may take batches of other sizes."""
+    def between_epochs(self) -> bool:
+        """Whether no epoch is in progress, so that a resumed fit may have other batch sizes."""
         now = self._progress
         return now is None or now["iter"] in (0, self.max_iter)
 
-    def _begin(self, size, max_iter, max_epoch, max_grad, eval_interval):
-        """Check what both fits take; size names what a resumed fit has to agree on.
+    def _begin(
+        self,
+        size: dict[str, int],
+        max_iter: int,
+        max_epoch: int,
+        max_grad: float | None,
+        eval_interval: int | None,
+    ) -> bool:
+        """Check the common arguments of both fits; a resumed fit must have the same `size`.
 
-        -> whether this fit starts with its first batch rather than where a checkpoint is.
+        Returns whether this fit starts with its first batch, not at the position of a checkpoint.
         """
         checks.count("fit", "max_epoch", max_epoch, least=0)
         if eval_interval is not None:
@@ -72,7 +124,7 @@ class BaseTrainer(Checkpointed):
             raise ValueError(f"fit: max_grad must be positive or None, got {max_grad}")
         if self._restored:
             now = self._progress
-            fresh = now["size"] != size
+            fresh: bool = now["size"] != size
             if fresh:
                 self._resize(now["size"], size)
                 if now["iter"]:  # the epoch has ended
@@ -89,8 +141,8 @@ class BaseTrainer(Checkpointed):
         self.stopped = False
         return fresh
 
-    def _resize(self, old, new):
-        """A resumed fit has batches of other sizes: ValueError unless an epoch begins."""
+    def _resize(self, old: dict[str, int], new: dict[str, int]) -> None:
+        """Other sizes of batches in a resumed fit are a ValueError, unless an epoch begins."""
         batches = ("batch_size", "time_size")
         same = all(new[name] == old[name] for name in new if name not in batches)
         if not (same and self.between_epochs):
@@ -99,9 +151,16 @@ class BaseTrainer(Checkpointed):
                 f"change where an epoch begins, it is after iteration {self._progress['iter']}"
             )
 
-    def _loop(self, batch, max_epoch, max_grad, values):
-        """Train on batch(i); `values` collects what is evaluated."""
-        now, max_iter = self._progress, self.max_iter
+    def _loop(
+        self,
+        batch: Callable[[int], tuple[Any, ...]],
+        max_iter: int,
+        max_epoch: int,
+        max_grad: float | None,
+        values: list[float],
+    ) -> None:
+        """Train on batch(i) for i below max_iter; append the evaluations to `values`."""
+        now = self._progress
         start = time.monotonic() - self.seconds
         while now["epoch"] < max_epoch:
             self._begin_epoch()
@@ -132,24 +191,29 @@ class BaseTrainer(Checkpointed):
             self.current_epoch += 1
         self._progress = None
 
-    def _begin_epoch(self):
-        pass
+    def _begin_epoch(self) -> None:
+        """A hook before each epoch, and before the rest of an epoch that is resumed."""
 
-    def _curve(self, values):
-        """Epochs, for the x axis, and the values of their evaluations; floats of the host."""
+    def _curve(self, values: list[float]) -> tuple[list[float], list[float]]:
+        """Epochs, for the x axis, and the values of their evaluations as Python floats."""
         if not values:
             return [], []
-        at = [(i + 1) / self.max_iter for i in range(0, self.max_iter, self.eval_interval)]
+        max_iter: Any = self.max_iter  # both are int after an evaluation
+        interval: Any = self.eval_interval
+        at = [(i + 1) / max_iter for i in range(0, max_iter, interval)]
         xs = [k // len(at) + at[k % len(at)] for k in range(len(values))]
         return xs, [float(value) for value in values]
 
-    def _value(self, loss):
+    def _value(self, loss: float) -> float:
+        """The value of an evaluation, of the mean loss."""
         return loss
 
-    def _update(self, max_grad, xs, ts, lengths=None):
-        """One iteration -> its loss and gradient norm; RuntimeError where one is not finite.
+    def _update(
+        self, max_grad: float | None, xs: Any, ts: Any, lengths: Any = None
+    ) -> tuple[float, float | None]:
+        """One iteration: its loss and gradient norm; RuntimeError if one is not finite.
 
-        On the CPU that is found before anything is updated; a GPU would have to be waited for.
+        On the CPU the check precedes the update; on a GPU that would synchronize with the host.
         """
         loss = self.model.forward(xs, ts, **given(lengths))
         if not checks.is_cupy(loss):
@@ -160,10 +224,11 @@ class BaseTrainer(Checkpointed):
         if not checks.is_cupy(norm):
             self._check_finite(loss, norm)
         self.optimizer.update(params, grads)
-        loss, norm = float(loss), None if norm is None else float(norm)  # both of the host
+        loss, norm = float(loss), None if norm is None else float(norm)  # on the host
         self._check_finite(loss, norm)
         return loss, norm
 
-    def _check_finite(self, loss, norm):
+    def _check_finite(self, loss: Any, norm: Any) -> None:
+        """Diverged unless loss and norm are finite."""
         if not (math.isfinite(loss) and math.isfinite(norm or 0.0)):
             raise diverged(self.current_epoch + 1, self._progress["iter"] + 1, loss, norm)

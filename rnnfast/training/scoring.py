@@ -1,18 +1,38 @@
-"""The probability of each token of a text under a language model."""
+"""Probability of each token of a text under a language model."""
+
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rnnfast.layers.freezing import frozen, own_state
+from rnnfast.typing import LanguageModel
 
 SCORE_STEPS = 1024  # tokens whose scores are in memory at a time
-LEAST = 64  # the same of a training text
+LEAST = 64  # ids of the shortest beginning that `ending` chooses
 
 
-def ending(model, ids):
-    """The end of ids (length,), a text, for a model to read before another: a list of 64 to 128.
+def ending(model: LanguageModel, ids: Any) -> list[int]:
+    """Choose the end of a text that a model reads before another text.
 
-    A model of few iterations may run off at some token if its state is zero, and not come back. So
-    that beginning is taken after which the next 64 ids surprise it least. The model's state stays.
+    Parameters
+    ----------
+    model : LanguageModel
+        One of rnnfast.models; its state is unchanged afterwards.
+    ids : array of int (length,)
+        The text.
+
+    Returns
+    -------
+    list of int
+        The last 64 to 128 ids, all of them in a shorter text.
+
+    Notes
+    -----
+    A model that was trained for few iterations may diverge from a zero state at some tokens and
+    not recover. The chosen beginning is the one after which the next ids have the highest
+    probability.
     """
     T = min(LEAST, len(ids))
     starts = list(range(len(ids) - T, max(len(ids) - 2 * LEAST, 0) - 1, -(LEAST // 8)))
@@ -21,27 +41,40 @@ def ending(model, ids):
         model.reset_state()
         scores = log_softmax(model.predict(rows[:, :-1])[:, T // 2 :])
     right = np.take_along_axis(scores, rows[:, 1 + T // 2 :, np.newaxis], axis=2)
-    return ids[starts[right[:, :, 0].sum(axis=1).argmax()] :].tolist()
+    found: list[int] = ids[starts[right[:, :, 0].sum(axis=1).argmax()] :].tolist()
+    return found
 
 
-def log_softmax(scores):
-    """Over the last axis, in float64."""
+def log_softmax(scores: NDArray[Any]) -> NDArray[np.float64]:
+    """Logarithm of the softmax over the last axis, in float64."""
     scores = scores.astype(np.float64)
     scores -= scores.max(axis=-1, keepdims=True)
     scores -= np.log(np.exp(scores).sum(axis=-1, keepdims=True))
     return scores
 
 
-def log_probabilities(model, ids):
-    """log P(ids[i] | ids[0] ... ids[i-1]) for i from 1 on, natural logarithms: float64 (n - 1,).
+def log_probabilities(model: LanguageModel, ids: NDArray[Any]) -> NDArray[np.float64]:
+    """Log probability of each id of a text, given all ids before it.
 
-    The model's state is zero before and after.
+    Parameters
+    ----------
+    model : LanguageModel
+        Its state is zero before and after.
+    ids : array of int (n,)
+        The text.
+
+    Returns
+    -------
+    float64 (n - 1,)
+        log P(ids[i] | ids[0], ..., ids[i - 1]) for i from 1 on, natural logarithms.
     """
     return np.concatenate([np.empty(0), *(logs for logs, _ in token_scores(model, ids))])
 
 
-def token_scores(model, ids):
-    """The same by SCORE_STEPS, each with whether these ids were the likeliest."""
+def token_scores(
+    model: LanguageModel, ids: NDArray[Any]
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.bool_]]]:
+    """Log probabilities in pieces of SCORE_STEPS, and whether each id had the highest score."""
     model.reset_state()
     try:
         with frozen(model):
