@@ -52,14 +52,14 @@ class _TimeBi(Parts):
 
         lengths as in TimeLSTM.forward; backwards every sample starts at its own end.
         """
-        ahead, back = self.parts
-        checked = ahead._checked_forward(xs, train), back._checked_forward(xs, train)
+        forward, backward = self.parts
+        checked = forward._checked_forward(xs, train), backward._checked_forward(xs, train)
         if lengths is not None:
             lengths = checked_lengths(self._name, lengths, *xs.shape[:2])
         before = self._before()
         try:
-            hs1 = ahead._forward(checked[0], train=train, lengths=lengths)
-            hs2 = back._forward(checked[1], train=train, lengths=lengths, reverse=True)
+            hs1 = forward._forward(checked[0], train=train, lengths=lengths)
+            hs2 = backward._forward(checked[1], train=train, lengths=lengths, reverse=True)
             return checks.namespace(hs1).concatenate((hs1, hs2), axis=2)
         except BaseException:
             self._restore(before)
@@ -70,8 +70,8 @@ class _TimeBi(Parts):
 
         dstate: the gradients of `state`, the final states of both directions, or nothing.
         """
-        ahead, back = self.parts
-        (N, T, H), _ = ahead._pending()[2], back._pending()
+        forward, backward = self.parts
+        (N, T, H), _ = forward._pending()[2], backward._pending()
         halves = None, None
         if dhs is not None:
             dhs = checks.real(self._name, "dhs", dhs)
@@ -84,8 +84,8 @@ class _TimeBi(Parts):
             part._checked_backward(half, *own)
             for half, (part, own) in zip(halves, shares, strict=True)
         ]
-        dxs = ahead._backward(checked[0])
-        dxs += back._backward(checked[1])
+        dxs = forward._backward(checked[0])
+        dxs += backward._backward(checked[1])
         return dxs
 
 
