@@ -9,7 +9,7 @@ import numpy as np
 from rnnfast.cuda import recurrence, steps
 from rnnfast.cuda.activations import activations
 from rnnfast.cuda.call import rows
-from rnnfast.cuda.cells import Cell
+from rnnfast.cuda.cells import Cell, signature_of
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Lstm(Cell):
         return 3 * self.peephole
 
     def make_renew(self, gpu, dtype):
-        """renew(A_f, A_g, A_i, c): the gates before the new c, with it; and the bounds of c alone."""
+        """renew(A_f, A_g, A_i, c): the gates before the new c, with it; and c's bounds alone."""
         sigmoid, tanh = activations(gpu, dtype)
         CLIP = self.clip is not None
         low, high = (np.dtype(dtype).type(k * (self.clip or 0)) for k in (-1, 1))
@@ -183,7 +183,7 @@ class WholeLstm(Lstm):
 @cache
 def make_cell_kernel(gpu, cell, H, dtype):
     """c_next (N, H): the c that step t will give."""
-    place, real = steps.make_place(gpu, H), steps.letter(dtype)
+    place = steps.make_place(gpu, H)
     renew, _ = cell.make_renew(gpu, dtype)
 
     def cell_kernel(A, Ah, b, c, c_next, N, T, t):
@@ -197,13 +197,13 @@ def make_cell_kernel(gpu, cell, H, dtype):
                 c[e],
             )
 
-    return gpu.kernel(cell_kernel, f"{real} {real} {real} {real} {real} i i i", steps.THREADS)
+    return gpu.kernel(cell_kernel, signature_of(cell_kernel, cell, dtype), steps.THREADS)
 
 
 @cache
 def make_output_kernel(gpu, cell, H, masked, ragged, dtype):
     """dA_o (N, H) of step t."""
-    place, real = steps.make_place(gpu, H), steps.letter(dtype)
+    place = steps.make_place(gpu, H)
     _, tanh = activations(gpu, dtype)
     _, bounded = cell.make_renew(gpu, dtype)
     zero, one = (np.dtype(dtype).type(k) for k in (0, 1))
@@ -222,8 +222,7 @@ def make_output_kernel(gpu, cell, H, masked, ragged, dtype):
                 dA = zero
             dA_o[e] = dA
 
-    signature = " ".join([real] * 7) + " *i i i i"
-    return gpu.kernel(output_kernel, signature, steps.THREADS)
+    return gpu.kernel(output_kernel, signature_of(output_kernel, cell, dtype), steps.THREADS)
 
 
 def blocks(A):
