@@ -51,7 +51,7 @@ import numpy as np
 from rnnfast.reference.ops import sigmoid
 from rnnfast.reference.packed import pack as pack
 from rnnfast.reference.packed import weights
-from rnnfast.reference.steps import at_work, in_order, only
+from rnnfast.reference.steps import at_work, check_cache, in_order, only
 
 
 def forward(
@@ -67,7 +67,7 @@ def forward(
     z_keeps=False,
 ):
     """Runs the whole sequence: hs, (h,) and the cache for `backward`. See rnnfast.kernels."""
-    Wx, Wh, b = weights(params, train, 3)
+    Wx, Wh, b = weights(params, train, 3, "gru")
     N, T, _ = xs.shape
     H = Wh.shape[0]
     (h,) = state if state is not None else (np.zeros((N, H), Wx.dtype),)
@@ -103,8 +103,7 @@ def forward(
 
 def backward(dhs, dstate, params, cache, grads):
     """Writes `grads` (dWx, dWh, db), empties `cache`; dxs and (dh,). See rnnfast.kernels."""
-    if not cache:
-        raise RuntimeError("gru: backward needs the cache of a forward(train=True), once")
+    check_cache("gru", cache)
     Wx, Wh, b = weights(params, True, 3)
     N, T, H = dhs.shape
     Wh_zr, Wh_h = Wh[:, : 2 * H], Wh[:, 2 * H :]
