@@ -173,7 +173,8 @@ static void NAME(gru_weights)(const NAME(gru_work) *k, ptrdiff_t p0, ptrdiff_t p
             REAL *room = recurrent ? g->Wh_room : g->Wx_room;
             for (ptrdiff_t p = p0; p < p1; p++)
                 sides[p] = packed ? NAME(packed_weights)(packed, K, H, g->G, p)
-                                  : NAME(gate_weights)(room, (matrix){weights.p, weights.s0, weights.s1}, K, H, g->first_gate, g->G, p, uses);
+                                  : NAME(gate_weights)(room, (matrix){weights.p, weights.s0, weights.s1}, K, H,
+                                                       g->first_gate, g->G, p, uses);
             if (packed)
                 packed += NAME(lines)(P * g->G * W * K);
         }
@@ -250,7 +251,7 @@ static void NAME(gru_gates_of)(const NAME(gru_work) *k, const tile_walk *w, ptrd
     NAME(gru_gates)(k, p, t, t % k->chunk, w->n, w->rows, seen || !k->precomputed ? sums : NULL);
 }
 
-/* h of step t is whole; then x of the next one, where it is not in the panels. */
+/* x of the next step, where it is not in the panels; then all wait until h of step t is whole. */
 static void NAME(gru_step_ends)(const NAME(gru_work) *k, team *tm, int rank, ptrdiff_t t, int own_rows)
 {
     if (!k->precomputed)
@@ -263,7 +264,8 @@ static void NAME(gru_before_body)(team *tm, int rank, void *work)
 {
     const NAME(gru_work) *k = work;
     const cell_job *job = k->job;
-    const ptrdiff_t N = job->N, H = job->H, P = NAME(panel_count)(H), strips = NAME(strip_count)(H, 1), rh_n = NAME(step_of)(H);
+    const ptrdiff_t N = job->N, H = job->H, P = NAME(panel_count)(H);
+    const ptrdiff_t strips = NAME(strip_count)(H, 1), rh_n = NAME(step_of)(H);
     const matrix Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     const int own_rows = NAME(owns_rows)(job, tm, 3);
     REAL sums[(ROWS_2 * 2 + 1) * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
@@ -293,7 +295,8 @@ static void NAME(gru_before_body)(team *tm, int rank, void *work)
             if (seen)
                 NAME(gru_times_Wh)(k, &k->candidate, &w, strip, NAME(gru_rh)(k, t, w.n), rh_n, sums, !k->precomputed);
             for (int v = 0; v < strip.panels; v++)
-                NAME(gru_candidate)(k, strip.p + v, t, t % k->chunk, w.n, w.rows, any ? sums + v * W : NULL, NULL, strip.panels * W);
+                NAME(gru_candidate)(k, strip.p + v, t, t % k->chunk, w.n, w.rows, any ? sums + v * W : NULL, NULL,
+                                    strip.panels * W);
         }
         NAME(gru_step_ends)(k, tm, rank, t, own_rows);
     }
