@@ -7,6 +7,7 @@ themselves, so one build runs on every processor of its architecture.
 import glob
 import os
 import sys
+from pathlib import Path
 
 import numpy
 from Cython.Build import cythonize
@@ -26,7 +27,10 @@ LINK = ["-pthread"]
 if sanitizers := os.environ.get("RNNFAST_SANITIZE"):  # .ci/sanitize
     COMPILE += ["-O1", "-g", f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"]
     LINK += [f"-fsanitize={sanitizers}"]
-KERNELS = ["avx512.c", "avx2.c", "portable.c", "dispatch.c", "team.c"]
+# Each src/*.pyx is a module of the CPU column but one; the native code is linked into one of them
+MODULES = sorted(path.stem for path in Path("src").glob("*.pyx"))
+COLUMNS = {"_bound": "cuda"}
+NATIVE = {"_runtime": sorted(glob.glob("src/kernels/*.c"))}
 HEADERS = sorted(glob.glob("src/kernels/*.h"))
 
 NO_COMPILER = """
@@ -37,16 +41,17 @@ headers of Python:
 """
 
 
-def extension(name, *more, column="cpu", **options):
+def extension(name):
+    native = NATIVE.get(name, [])
     return Extension(
-        f"rnnfast.{column}.{name}",
-        [f"src/{name}.pyx", *more],
+        f"rnnfast.{COLUMNS.get(name, 'cpu')}.{name}",
+        [f"src/{name}.pyx", *native],
+        libraries=["m"] if native else [],
         include_dirs=["src", numpy.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
         extra_compile_args=COMPILE,
         extra_link_args=LINK,
         depends=[*HEADERS, "rnnfast/cpu/_runtime.pxd", "rnnfast/cpu/_cell.pxd"],
-        **options,
     )
 
 
@@ -64,15 +69,7 @@ class BuildKernels(build_ext):
 
 setup(
     ext_modules=cythonize(
-        [
-            extension("_runtime", *(f"src/kernels/{name}" for name in KERNELS), libraries=["m"]),
-            extension("_cell"),
-            extension("rnn"),
-            extension("lstm"),
-            extension("gru"),
-            extension("ops"),
-            extension("_bound", column="cuda"),
-        ],
+        [extension(name) for name in MODULES],
         compiler_directives={"language_level": 3, "boundscheck": False, "wraparound": False},
         build_dir="build/cython",
     ),

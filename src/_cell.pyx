@@ -7,8 +7,8 @@ cimport numpy as cnp
 import numpy as np
 
 from rnnfast.cpu._runtime cimport (
-    LONG_CALL, behaved, cell_job, cell_kernel, checked, finished, kernel_set, kernels_for, meets, pack_kernel, real_type, row_step,
-    span, span_of, strided, threads_for, view, writable,
+    LONG_CALL, behaved, cell_index, cell_job, cell_kernel, cell_of, checked, finished, kernels_for, kind_of, meets,
+    pack_kernel, real_type, row_step, span, span_of, strided, threads_for, view, writable,
 )
 
 cnp.import_array()
@@ -48,12 +48,18 @@ cdef void *data(cnp.ndarray x) noexcept:
     return NULL if x is None else cnp.PyArray_DATA(x)
 
 
+cdef str sizes_of(ptrdiff_t D, ptrdiff_t H, int type_num, bint peepholes, bint full):
+    """What params have to have in common with those of forward, in words."""
+    kind = ("full" if full else "diagonal") if peepholes else "no"
+    return f"D = {D}, H = {H}, {cnp.PyArray_DescrFromType(type_num)} and {kind} peepholes"
+
+
 cdef void take_options(cell_job *job, Options options, cnp.ndarray steps) noexcept:
     job.relu, job.reset_after, job.z_keeps, job.clip = options.relu, options.reset_after, options.z_keeps, options.clip
-    job.first = job.last = NULL
+    job.first_step = job.end_step = NULL
     if steps is not None:
-        job.first = <const ptrdiff_t *>cnp.PyArray_DATA(steps)
-        job.last = job.first + cnp.PyArray_DIM(steps, 1)
+        job.first_step = <const ptrdiff_t *>cnp.PyArray_DATA(steps)
+        job.end_step = job.first_step + cnp.PyArray_DIM(steps, 1)
 
 
 @cython.auto_pickle(False)
@@ -76,32 +82,18 @@ cdef class Packed:
     """What pack gives: copies of the weights, laid out for the instruction set that was in use then."""
 
 
-cdef cell_kernel find_kernel(const kernel_set *k, int index, bint backward, bint full) noexcept:
-    if full:
-        return k.peephole_backward if backward else k.peephole_forward
-    if index == 0:
-        return k.rnn_backward if backward else k.rnn_forward
-    if index == 1:
-        return k.lstm_backward if backward else k.lstm_forward
-    return k.gru_backward if backward else k.gru_forward
-
-
-cdef pack_kernel find_pack(const kernel_set *k, int index) noexcept:
-    return k.rnn_pack if index == 0 else k.lstm_pack if index == 1 else k.gru_pack
-
-
 @cython.auto_pickle(False)
 @cython.final
 cdef class Cell:
     """One row of the grid: `gates` blocks of H columns in the weights, `kept` values a unit kept in the panels (one more
-    with reset_after), at `most` so many params."""
+    with reset_after). has_c: a second state; has_rh: without reset_after r h is kept; has_peepholes: params may hold a Wp."""
 
-    def __cinit__(self, str name):
-        self.name = name
-        self.index = ("rnn", "lstm", "gru").index(name)
-        self.gates = (1, 4, 3)[self.index]
-        self.kept, self.most = (1, 5, 3)[self.index], (3, 4, 3)[self.index]
-        self.has_c = name == "lstm"
+    def __cinit__(self, str name, int gates, int kept, bint has_c=False, bint has_rh=False, bint has_peepholes=False):
+        self.name, self.index = name, cell_index(name.encode())
+        if self.index < 0:
+            raise ValueError(f"Cell: name must be one of CELLS in src/kernels/kernels.h, got {name!r}")
+        self.gates, self.kept, self.has_c, self.has_rh = gates, kept, has_c, has_rh
+        self.names = ("Wx", "Wh", "b", "Wp") if has_peepholes else ("Wx", "Wh", "b")
 
     cdef Params check_packed(self, Packed packed, bint train, bint reset_after):
         if packed.cell.index != self.index:
@@ -125,7 +117,7 @@ cdef class Cell:
         job.D, job.H = p.D, p.H
         job.Wx, job.Wh = view(p.Wx), view(p.Wh)
         job.Wp, job.full = data(p.Wp), p.full
-        cdef pack_kernel kernel = find_pack(packed.kernels, self.index)
+        cdef pack_kernel kernel = cell_of(packed.kernels, self.index).pack
         packed.weights = empty2(1, kernel(&job, NULL) + 32, p.type_num)
         cdef void *room = aligned(packed.weights)
         with nogil:
@@ -133,9 +125,8 @@ cdef class Cell:
         return packed
 
     cdef Params check_params(self, params, bint reset_after):
-        if not isinstance(params, (tuple, list)) or not 2 <= len(params) <= self.most:
-            names = "(Wx, Wh, b, Wp)" if self.most == 4 else "(Wx, Wh, b)"
-            raise TypeError(f"{self.name}: params must be {names}, got {type(params).__name__}")
+        if not isinstance(params, (tuple, list)) or not 2 <= len(params) <= len(self.names):
+            raise TypeError(f"{self.name}: params must be ({', '.join(self.names)}), got {type(params).__name__}")
         cdef Params p = Params()
         Wx, Wh = params[0], params[1]
         b = params[2] if len(params) > 2 else None
@@ -173,27 +164,28 @@ cdef class Cell:
 
     cdef cnp.ndarray check_lengths(self, lengths, ptrdiff_t N, ptrdiff_t T):
         if not isinstance(lengths, np.ndarray) or np.asarray(lengths).dtype != np.intp:
-            raise TypeError(f"{self.name}: lengths must be an intp array, got {type(lengths).__name__}")
+            raise TypeError(f"{self.name}: lengths must be an intp array, got {kind_of(lengths)}")
         lengths = np.asarray(lengths)
         if lengths.shape != (N,):
             raise ValueError(f"{self.name}: lengths must be (N,) = ({N},), got {lengths.shape}")
         lengths = lengths.copy()  # what is checked is what is used
         if N and (lengths.min() < 0 or lengths.max() > T):
-            raise ValueError(f"{self.name}: lengths must be in [0, T] = [0, {T}]")
+            wrong = lengths[(lengths < 0) | (lengths > T)][0]
+            raise ValueError(f"{self.name}: lengths must be in [0, T] = [0, {T}], got {wrong}")
         return lengths
 
     cdef list check_grads(self, grads, Params p):
         """dWx, dWh, db and dWp, None as the params."""
         if not isinstance(grads, (tuple, list)):
-            raise TypeError(f"{self.name}: grads must be (dWx, dWh, db), got {type(grads).__name__}")
-        if len(grads) > self.most:
+            names = ", ".join(f"d{name}" for name in self.names)
+            raise TypeError(f"{self.name}: grads must be ({names}), got {type(grads).__name__}")
+        cdef int last = 3 if p.Wp is not None else 2 if p.b is not None else 1
+        if not last < len(grads) <= len(self.names):
             raise ValueError(f"{self.name}: grads must be one for each parameter, got {len(grads)}")
         cdef list given = [*grads, *(None,) * (4 - len(grads))], weights = [p.Wx, p.Wh, p.b, p.Wp]
         for i in range(4):
             if weights[i] is None and given[i] is not None:
                 raise ValueError(f"{self.name}: grads[{i}] must be None, as {'b' if i == 2 else 'Wp'} is")
-            if weights[i] is not None and i >= len(grads):
-                raise ValueError(f"{self.name}: grads must be one for each parameter, got {len(grads)}")
             if weights[i] is not None:
                 given[i] = writable(given[i], weights[i], f"{self.name}: grads[{i}]")
         return given
@@ -261,7 +253,7 @@ cdef class Cell:
         cdef cnp.ndarray x = checked(xs, 3, p.type_num, f"{self.name}: xs")
         cdef ptrdiff_t N = cnp.PyArray_DIM(x, 0), T = cnp.PyArray_DIM(x, 1), D = p.D, H = p.H
         if cnp.PyArray_DIM(x, 2) != D:
-            raise ValueError(f"{self.name}: xs must be (N, T, D) with D = {D}, got {np.shape(x)}")
+            raise ValueError(f"{self.name}: xs must be (N, T, D) = (N, T, {D}), got {np.shape(x)}")
         self.check_size(N, T, p)
         h0, c0 = self.check_states(state, p, N, ("h", "c", "state"))
         cdef cnp.ndarray steps = None, mask = None if h_mask is None else self.check_state(h_mask, p, N, "h_mask")
@@ -298,7 +290,7 @@ cdef class Cell:
                 k.panels = empty2(1, kept * N * T * H + 32, p.type_num)
                 k.h = empty3(T, N, step, p.type_num)
                 k.seen = k.h if mask is None or self.has_c else empty3(T, N, step, p.type_num)  # an LSTM reads only that
-                if self.index == 2 and not options.reset_after:
+                if self.has_rh and not options.reset_after:
                     k.rh = empty3(T, N, step, p.type_num)
                 if p.full:
                     k.c = empty3(T, N, step, p.type_num)
@@ -314,7 +306,7 @@ cdef class Cell:
         job.packed = NULL if p.packed is None else aligned(p.packed.weights)
         if k.reverse:
             backwards(&job.hs, k.T, k.type_num)
-        return self.run(find_kernel(k.kernels, self.index, False, k.full), &job)
+        return self.run(cell_of(k.kernels, self.index).forward, &job)
 
     cdef void describe(self, cell_job *job, Cache k, Params p) noexcept:
         """What is the same for forward and backward: sizes, options, inputs, weights and what is kept."""
@@ -340,12 +332,14 @@ cdef class Cell:
             raise RuntimeError(f"{self.name}: this cache was used by an earlier backward; call forward again")
         cdef Params p = self.check_params(params, k.options.reset_after)
         cdef ptrdiff_t N = k.N, T = k.T, D = k.D, H = k.H
-        if p.D != D or p.H != H or p.type_num != k.type_num:
-            raise ValueError(f"{self.name}: params must be those of forward, with D = {D} and H = {H}")
-        if (p.Wp is not None) != k.peepholes or p.full != k.full:
-            raise ValueError(f"{self.name}: params must be those of forward, with the same Wp or none")
+        cdef str expected = sizes_of(D, H, k.type_num, k.peepholes, k.full)
+        cdef str given = sizes_of(p.D, p.H, p.type_num, p.Wp is not None, p.full)
+        if given != expected:
+            raise ValueError(f"{self.name}: params must be those of forward, with {expected}, got {given}")
         cdef cnp.ndarray g = checked(dhs, 3, p.type_num, f"{self.name}: dhs")
-        if cnp.PyArray_DIM(g, 0) != N or cnp.PyArray_DIM(g, 1) != T or cnp.PyArray_DIM(g, 2) != H:
+        if cnp.PyArray_DIM(g, 2) != H:
+            raise ValueError(f"{self.name}: dhs must be (N, T, H) = (N, T, {H}), got {np.shape(g)}")
+        if cnp.PyArray_DIM(g, 0) != N or cnp.PyArray_DIM(g, 1) != T:
             raise ValueError(f"{self.name}: dhs must be (N, T, H) = ({N}, {T}, {H}), got {np.shape(g)}")
         g = behaved(g, True)
         dhT, dcT = self.check_states(dstate, p, N, ("dh", "dc", "dstate"))
@@ -390,7 +384,7 @@ cdef class Cell:
             backwards(&job.dhs, T, p.type_num)
             backwards(&job.dxs, T, p.type_num)
         try:
-            self.run(find_kernel(k.kernels, self.index, True, p.full), &job)
+            self.run(cell_of(k.kernels, self.index).backward, &job)
         except BaseException:  # what the handler of a signal raised, or no memory
             k.used, k.spoilt = False, True
             raise

@@ -163,13 +163,16 @@ cdef int threads_for(double flops_between_barriers, ptrdiff_t parts) noexcept no
 # ---- arrays
 
 
+cdef str kind_of(x):
+    """What came in the place of an array of the right type, in the words of rnnfast.checks."""
+    return f"{x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
+
+
 cdef int real_type(x, str name) except -1:
     """NumPy's type number of x; TypeError unless it is a float32 or float64 array."""
-    if not isinstance(x, np.ndarray):
-        raise TypeError(f"{name} must be a numpy.ndarray, got {type(x).__name__}")
-    cdef int type_num = cnp.PyArray_TYPE(<cnp.ndarray>x)
+    cdef int type_num = cnp.PyArray_TYPE(<cnp.ndarray>x) if isinstance(x, np.ndarray) else -1
     if type_num != cnp.NPY_FLOAT and type_num != cnp.NPY_DOUBLE:
-        raise TypeError(f"{name} must be float32 or float64, got {x.dtype}")
+        raise TypeError(f"{name} must be a float32 or float64 array, got {kind_of(x)}")
     return type_num
 
 
@@ -180,13 +183,11 @@ cdef cnp.ndarray plain(cnp.ndarray x):
 
 cdef cnp.ndarray checked(object x, int ndim, int type_num, str name):
     """x (see plain), of the right rank and type, else an exception; nothing is copied yet."""
-    if not isinstance(x, np.ndarray):
-        raise TypeError(f"{name} must be a numpy.ndarray, got {type(x).__name__}")
+    if not isinstance(x, np.ndarray) or cnp.PyArray_TYPE(<cnp.ndarray>x) != type_num:
+        raise TypeError(f"{name} must be a {cnp.PyArray_DescrFromType(type_num)} array, got {kind_of(x)}")
     cdef cnp.ndarray a = x
-    if cnp.PyArray_TYPE(a) != type_num:
-        raise TypeError(f"{name} must be {cnp.PyArray_DescrFromType(type_num)}, got {a.dtype}")
     if cnp.PyArray_NDIM(a) != ndim:
-        raise ValueError(f"{name} must have {ndim} dimensions, got shape {np.shape(a)}")
+        raise ValueError(f"{name} must have {ndim} axes, got {np.shape(plain(a))}")
     return plain(a)
 
 
@@ -216,15 +217,13 @@ cdef bint same_shape(cnp.ndarray a, cnp.ndarray b) noexcept:
 
 cdef cnp.ndarray writable(object x, cnp.ndarray like, str name):
     """x (see plain), an array of like's shape and dtype that can be written, else an exception."""
-    if not isinstance(x, np.ndarray):
-        raise TypeError(f"{name} must be a numpy.ndarray, got {type(x).__name__}")
+    if not isinstance(x, np.ndarray) or cnp.PyArray_TYPE(<cnp.ndarray>x) != cnp.PyArray_TYPE(like):
+        raise TypeError(f"{name} must be a {like.dtype} array, got {kind_of(x)}")
     cdef cnp.ndarray a = x
-    if cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(like):
-        raise TypeError(f"{name} must be {like.dtype}, got {a.dtype}")
     if not same_shape(a, like):
         raise ValueError(f"{name} must have shape {np.shape(plain(like))}, got {np.shape(plain(a))}")
     if not cnp.PyArray_ISWRITEABLE(a):
-        raise ValueError(f"{name} must be writable, got a read-only array")
+        raise ValueError(f"{name} must be writeable, got read-only")
     return plain(a)
 
 
@@ -233,22 +232,22 @@ cdef span span_of(cnp.ndarray x) noexcept:
     cdef span s
     cdef ptrdiff_t reach
     cdef int i
-    s.first = s.end = 0
+    s.start = s.end = 0
     if x is None or cnp.PyArray_SIZE(x) == 0:
         return s
-    s.first = <size_t>cnp.PyArray_DATA(x)
-    s.end = s.first + cnp.PyArray_ITEMSIZE(x)
+    s.start = <size_t>cnp.PyArray_DATA(x)
+    s.end = s.start + cnp.PyArray_ITEMSIZE(x)
     for i in range(cnp.PyArray_NDIM(x)):
         reach = (cnp.PyArray_DIM(x, i) - 1) * cnp.PyArray_STRIDE(x, i)
         if reach < 0:
-            s.first += <size_t>reach  # wraps round
+            s.start += <size_t>reach  # wraps round
         else:
             s.end += <size_t>reach
     return s
 
 
 cdef bint meets(span a, span b) noexcept:
-    return a.first < b.end and b.first < a.end
+    return a.start < b.end and b.start < a.end
 
 
 cdef strided view(cnp.ndarray x) noexcept:

@@ -1,7 +1,7 @@
 """GRU over a sequence on the CPU; equations and layout in src/kernels/gru.h."""
 from rnnfast.cpu._cell cimport Cell, Options
 
-cdef Cell cell = Cell("gru")
+cdef Cell cell = Cell("gru", gates=3, kept=3, has_rh=True)
 
 
 def forward(

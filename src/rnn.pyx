@@ -1,7 +1,7 @@
 """Simple RNN over a sequence on the CPU; equations and layout in src/kernels/rnn.h."""
 from rnnfast.cpu._cell cimport Cell, Options
 
-cdef Cell cell = Cell("rnn")
+cdef Cell cell = Cell("rnn", gates=1, kept=1)
 
 
 def forward(

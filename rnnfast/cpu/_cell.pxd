@@ -38,8 +38,9 @@ cdef class Cache:
 
 cdef class Cell:
     cdef str name
-    cdef int index, gates, kept, most
-    cdef bint has_c
+    cdef int index, gates, kept
+    cdef bint has_c, has_rh
+    cdef tuple names
 
     cdef Params check_params(self, params, bint reset_after)
     cdef Params check_packed(self, Packed packed, bint train, bint reset_after)

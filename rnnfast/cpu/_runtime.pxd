@@ -12,8 +12,8 @@ cdef extern from "kernels/kernels.h" nogil:
         ptrdiff_t N, T, D, H
         int threads, train, relu, reset_after, z_keeps
         double clip
-        const ptrdiff_t *first
-        const ptrdiff_t *last
+        const ptrdiff_t *first_step
+        const ptrdiff_t *end_step
         strided xs, h0, c0, h_mask, seen0, Wx, Wh
         const void *b
         const void *Wp
@@ -100,9 +100,6 @@ cdef extern from "kernels/kernels.h" nogil:
     ctypedef ptrdiff_t (*pack_kernel)(const cell_job *, void *) noexcept nogil
 
     ctypedef struct kernel_set:
-        cell_kernel rnn_forward, rnn_backward, lstm_forward, lstm_backward, gru_forward, gru_backward
-        pack_kernel rnn_pack, lstm_pack, gru_pack
-        cell_kernel peephole_forward, peephole_backward
         int (*gemm)(const gemm_job *) noexcept nogil
         int (*column_sums)(const gemm_job *) noexcept nogil
         int (*softmax_forward)(const softmax_job *) noexcept nogil
@@ -118,6 +115,13 @@ cdef extern from "kernels/kernels.h" nogil:
         int (*apply)(int, const void *, void *, ptrdiff_t) noexcept nogil
         double (*fma)(int, ptrdiff_t) noexcept nogil
 
+    ctypedef struct cell_kernels:
+        cell_kernel forward, backward
+        pack_kernel pack
+
+    int cell_index(const char *name)
+    cell_kernels cell_of(const kernel_set *set, int index)
+
     ctypedef struct kernel_table:
         const char *name
         kernel_set f32, f64
@@ -125,6 +129,7 @@ cdef extern from "kernels/kernels.h" nogil:
 
 cdef const kernel_set *kernels_for(int type_num) noexcept nogil
 cdef int threads_for(double flops_between_barriers, ptrdiff_t parts) noexcept nogil
+cdef str kind_of(x)
 cdef int real_type(x, str name) except -1
 cdef int finished(int failed, str name) except -1
 cdef cnp.ndarray plain(cnp.ndarray x)
@@ -135,7 +140,7 @@ cdef cnp.ndarray writable(object x, cnp.ndarray like, str name)
 
 # The memory in which an array lies.
 cdef struct span:
-    size_t first, end
+    size_t start, end
 
 cdef span span_of(cnp.ndarray x) noexcept
 cdef bint meets(span a, span b) noexcept

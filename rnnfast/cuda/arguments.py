@@ -13,16 +13,29 @@ from rnnfast.checks import FLOATS, is_numpy
 def array(owner, x, dtype, ndim):
     """x, an array of `dtype` (None: float32 or float64) with `ndim` axes; still where it is."""
     found = getattr(x, "dtype", None)
-    if found is None or not hasattr(x, "shape"):
-        raise TypeError(f"{owner} must be an array, got {type(x).__name__}")
-    if (found not in FLOATS) if dtype is None else (found != dtype):
+    if not hasattr(x, "shape") or ((found not in FLOATS) if dtype is None else (found != dtype)):
         expected = "float32 or float64" if dtype is None else dtype
-        raise TypeError(f"{owner} must be {expected}, got {found}")
+        raise TypeError(f"{owner} must be a {expected} array, got {kind_of(x)}")
     if type(x) is not np.ndarray and is_numpy(x) and x.shape != np.asarray(x).shape:
         raise ValueError(f"{owner} must be a plain array, got one of {np.asarray(x).shape}")
     if len(x.shape) != ndim:
         raise ValueError(f"{owner} must have {ndim} axes, got {x.shape}")
     return x
+
+
+def kind_of(x):
+    """What came in the place of an array of the right type, in the words of rnnfast.checks."""
+    return f"{x.dtype}" if hasattr(x, "shape") and hasattr(x, "dtype") else type(x).__name__
+
+
+def names_of(cell):
+    """The params that there may be; b and Wp may be left out at the end."""
+    return ("Wx", "Wh", "b", "Wp") if cell.has_peepholes else ("Wx", "Wh", "b")
+
+
+def sizes_of(D, H, dtype, peepholes):
+    """What params have to have in common with those of forward, in words."""
+    return f"D = {D}, H = {H}, {dtype} and {peepholes or 'no'} peepholes"
 
 
 class Arguments:
@@ -34,7 +47,7 @@ class Arguments:
     def __init__(self, cell, params, two_biases):
         self.cell, self.gates, self.states = cell.name, cell.gates, len(cell.states)
         self.two_biases = two_biases
-        self.names = ("Wx", "Wh", "b", "Wp") if cell.has_peepholes else ("Wx", "Wh", "b")
+        self.names = names_of(cell)
         self._take(params)
 
     def _take(self, params):
@@ -74,7 +87,8 @@ class Arguments:
         array(f"{self.cell}: {name}", x, self.dtype, 3)
         N, T, last = x.shape
         if last != width:
-            raise ValueError(f"{self.cell}: {name} must be (N, T, {width}), got {x.shape}")
+            expected = f"(N, T, {'H' if name == 'dhs' else 'D'}) = (N, T, {width})"
+            raise ValueError(f"{self.cell}: {name} must be {expected}, got {x.shape}")
         if sys.maxsize // 2 < N * (T + 1) * (self.D + 8 * self.H) * 8:
             raise ValueError(
                 f"{self.cell}: (N, T, D, H) = ({N}, {T}, {self.D}, {self.H}) needs more memory "
@@ -102,14 +116,16 @@ class Arguments:
         if lengths is None:
             return
         if not is_numpy(lengths) or lengths.dtype != np.intp:
-            kind = type(lengths).__name__
+            kind = kind_of(lengths)
             raise TypeError(f"{self.cell}: lengths must be an intp array, got {kind}")
         lengths = np.asarray(lengths)
         if lengths.shape != (self.N,):
             expected = f"(N,) = ({self.N},)"
             raise ValueError(f"{self.cell}: lengths must be {expected}, got {lengths.shape}")
         if self.N and (lengths.min() < 0 or lengths.max() > self.T):
-            raise ValueError(f"{self.cell}: lengths must be in [0, T] = [0, {self.T}]")
+            wrong = lengths[(lengths < 0) | (lengths > self.T)][0]
+            expected = f"[0, T] = [0, {self.T}]"
+            raise ValueError(f"{self.cell}: lengths must be in {expected}, got {wrong}")
 
     def check_grads(self, grads, params):
         cell = self.cell
@@ -125,8 +141,8 @@ class Arguments:
                 if g is not None:
                     raise ValueError(f"{cell}: grads[{i}] must be None, as {self.names[i]} is")
                 continue
-            array(f"{cell}: grads[{i}]", g, self.dtype, len(p.shape))
+            array(f"{cell}: grads[{i}]", g, self.dtype, len(getattr(g, "shape", ())))
             if g.shape != p.shape:
-                raise ValueError(f"{cell}: grads[{i}] must be {p.shape}, got {g.shape}")
+                raise ValueError(f"{cell}: grads[{i}] must have shape {p.shape}, got {g.shape}")
             if is_numpy(g) and not g.flags.writeable:
                 raise ValueError(f"{cell}: grads[{i}] must be writeable, got read-only")

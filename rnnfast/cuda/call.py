@@ -8,7 +8,7 @@ from rnnfast.checks import is_numpy, shares
 from rnnfast.cuda import planner, what_runs
 from rnnfast.cuda._bound import multiply, overlap, present
 from rnnfast.cuda._bound import signature as shapes
-from rnnfast.cuda.arguments import Arguments
+from rnnfast.cuda.arguments import Arguments, names_of, sizes_of
 from rnnfast.kernels import get_float32_matmul_precision
 
 
@@ -252,14 +252,17 @@ def start_backward(kind, dhs, dstate, params, cache, grads):
     """
     name = kind.name
     if cache is None:
-        raise RuntimeError(f"{name}: backward needs the cache of a forward with train=True")
+        raise RuntimeError(
+            f"{name}: backward needs the cache of a forward with train=True, got None"
+        )
     if not isinstance(cache, Cache) or cache.cell.name != name:
         raise TypeError(f"{name}: cache must come from {name}.forward, got {type(cache).__name__}")
     arrays = cache.arrays
     if arrays is None:
-        raise RuntimeError(f"{name}: this cache was used by an earlier backward")
+        used = "this cache was used by an earlier backward; call forward again"
+        raise RuntimeError(f"{name}: {used}")
     if isinstance(params, Packed):
-        raise TypeError(f"{name}: backward needs params as they are, got packed ones")
+        raise TypeError(f"{name}: params must be ({', '.join(names_of(kind))}), got Packed")
     key = signature(cache.cell, cache.of_forward, (dhs,), params, dstate, grads)
     call = CHECKED.get(key)
     if call is None:
@@ -289,7 +292,9 @@ def _checked_backward(kind, dhs, dstate, params, cache, grads):
     N, T, D, H, dtype, peepholes, *ways = cache.of_forward
     call = Call(kind, params, *ways)
     if (call.D, call.H, call.dtype, call.peepholes) != (D, H, dtype, peepholes):
-        raise ValueError(f"{name}: params must be those of forward, with D = {D} and H = {H}")
+        given = sizes_of(call.D, call.H, call.dtype, call.peepholes)
+        expected = f"those of forward, with {sizes_of(D, H, dtype, peepholes)}"
+        raise ValueError(f"{name}: params must be {expected}, got {given}")
     call.sequence("dhs", dhs, H)
     if (call.N, call.T) != (N, T):
         raise ValueError(f"{name}: dhs must be (N, T, H) = ({N}, {T}, {H}), got {dhs.shape}")
@@ -302,8 +307,6 @@ def _checked_backward(kind, dhs, dstate, params, cache, grads):
 
 def pack(cell, params):
     """Copies of params on the GPU; see rnnfast.kernels."""
-    if isinstance(params, Packed):
-        raise TypeError(f"{cell.name}: params must be arrays, got packed ones")
     gpu, _ = what_runs(), Arguments(cell, params, cell.two_biases)
     copies = tuple([None if p is None else gpu.to_device(p).copy() for p in params])
     shapes = [None if p is None else (p.shape, p.dtype.name) for p in copies]

@@ -17,7 +17,7 @@ the first one's gates decide what the second one multiplies.
     kept, hs, dhs     (N, T, H); initial, final: the states at both ends, (N, H); m (N, H): h_mask
     Wh (H, G*H), b and Wp: the constants of a unit, H apart; ends (N,): lengths
 
-The steps are t = first, first + ahead, ...; with `ragged` a sample takes part in those before
+The steps are t = start, start + ahead, ...; with `ragged` a sample takes part in those before
 ends[n] alone: else its state stays and its dA is 0.
 """
 
@@ -78,17 +78,17 @@ def make_meeting(gpu, together):
 
 @cache
 def make_own_steps(gpu, ragged, rows):
-    """own_steps(ends, n, N, T, first, ahead): where `rows` samples from n on begin; how many."""
+    """own_steps(ends, n, N, T, start, ahead): where `rows` samples from n on begin; how many."""
 
     @gpu.device
-    def own_steps(ends, n, N, T, first, ahead):
+    def own_steps(ends, n, N, T, start, ahead):
         if ragged:
             T = 0
             for k in range(n, min(n + rows, N)):
                 T = max(T, ends[k])
             if ahead < 0:
-                first = T - 1
-        return np.int32(first), np.int32(T)
+                start = T - 1
+        return np.int32(start), np.int32(T)
 
     return own_steps
 

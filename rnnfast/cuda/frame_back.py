@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 
-from rnnfast.cuda.cells import equations_back
+from rnnfast.cuda.cells import equations_back, signature_of
 from rnnfast.cuda.frame import COUNTER, make_clear, make_common, make_product
 from rnnfast.cuda.tuples import add_first, columns, constants, put, put_columns, take
 
@@ -157,6 +157,5 @@ def make_frame_back(gpu, cell, masked, ragged, plan):
                     dstates = add_first(dstates, came)
                 put(final, n * H + j, dstates)
 
-    states, kept = len(cell.states), len(cell.kept)
-    signature = f"*f *f *f *f *f *f {states}*f *f {kept}*f {states}*f *f *f *i *i i i i i"
+    signature = signature_of(back_kernel, cell, "float32")
     return gpu.kernel(back_kernel, signature, plan.threads, plan.shared, cooperative=not LOCAL)

@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 
-from rnnfast.cuda.cells import equations
+from rnnfast.cuda.cells import equations, signature_of
 from rnnfast.cuda.frame import COUNTER, make_clear, make_common, make_product
 from rnnfast.cuda.numba_cuda import intrinsic, types
 from rnnfast.cuda.ptx import address, store
@@ -166,6 +166,5 @@ def make_frame_forward(gpu, cell, masked, ragged, plan):
                     states = recall(s, r)
                 put(final, n * H + j, states)
 
-    states, kept = len(cell.states), len(cell.kept)
-    signature = f"*f *f *f *f {states}*f *f *f {kept}*f {states}*f *f *f *i *i i i i i i"
+    signature = signature_of(forward_kernel, cell, "float32")
     return gpu.kernel(forward_kernel, signature, plan.threads, plan.shared, cooperative=not LOCAL)

@@ -43,11 +43,11 @@ class Gru(Cell):
 
         @gpu.device
         def renew_back(dh, z, h, h_hat):
-            """dA_z, dA_c and what goes straight to dh of the step before."""
-            dz = dh * (h_hat - h) * z * (one - z)
+            """dA_z, dA_h and what goes straight to dh of the step before."""
+            dA_z = dh * (h_hat - h) * z * (one - z)
             if KEEPS:
-                dz = -dz
-            return dz, dh * z * (one - h_hat * h_hat), dh * (one - z)
+                dA_z = -dA_z
+            return dA_z, dh * z * (one - h_hat * h_hat), dh * (one - z)
 
         @gpu.device
         def reset_back(dr, r):
@@ -77,9 +77,9 @@ class GruBefore(Gru):
 
         @gpu.device
         def step(x, a, states, w):
-            z, r, a_c = a
+            z, r, a_h = a
             h = states[0]
-            h_hat = tanh(x[2] + w[2] + a_c)
+            h_hat = tanh(x[2] + w[2] + a_h)
             return (z, r, h_hat), (renew(z, h, h_hat),), (h, r * h)
 
         return first, step
@@ -89,22 +89,22 @@ class GruBefore(Gru):
 
         @gpu.device
         def first_back(dstates, gates, kept, w):
-            _, dc, _ = renew_back(dstates[0], gates[0], kept[0], gates[2])
-            return (dc,)
+            _, dA_h, _ = renew_back(dstates[0], gates[0], kept[0], gates[2])
+            return (dA_h,)
 
         @gpu.device
         def step_back(dstates, through, gates, kept, w):
             z, r, h_hat = gates
-            dz, dc, dh = renew_back(dstates[0], z, kept[0], h_hat)
-            dr = reset_back(through * kept[0], r)
-            return (dz, dr, dc), (dz, dr), (dh + through * r,)
+            dA_z, dA_h, dh = renew_back(dstates[0], z, kept[0], h_hat)
+            dA_r = reset_back(through * kept[0], r)
+            return (dA_z, dA_r, dA_h), (dA_z, dA_r), (dh + through * r,)
 
         return first_back, step_back
 
 
 @dataclass(frozen=True)
 class GruAfter(Gru):
-    """cuDNN's, PyTorch's and Keras': q = h Wh_c + b1_c is kept; b is (2, 3H)."""
+    """cuDNN's, PyTorch's and Keras': q = h Wh_h + b1_h is kept; b is (2, 3H)."""
 
     kept = ("hp", "q")
     biases = 6
@@ -131,9 +131,9 @@ class GruAfter(Gru):
         @gpu.device
         def step_back(dstates, through, gates, kept, w):
             z, r, h_hat = gates
-            dz, dc, dh = renew_back(dstates[0], z, kept[0], h_hat)
-            dr = reset_back(dc * kept[1], r)
-            return (dz, dr, dc), (dz, dr, dc * r), (dh,)
+            dA_z, dA_h, dh = renew_back(dstates[0], z, kept[0], h_hat)
+            dA_r = reset_back(dA_h * kept[1], r)
+            return (dA_z, dA_r, dA_h), (dA_z, dA_r, dA_h * r), (dh,)
 
         return None, step_back
 

@@ -9,7 +9,7 @@ import numpy as np
 from rnnfast.cuda import recurrence, steps
 from rnnfast.cuda.activations import activations
 from rnnfast.cuda.call import rows
-from rnnfast.cuda.cells import Cell
+from rnnfast.cuda.cells import Cell, signature_of
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Lstm(Cell):
         return 3 * self.peephole
 
     def make_renew(self, gpu, dtype):
-        """renew(af, ag, ai, c): the gates before the new c, with it; and the bounds of c alone."""
+        """renew(A_f, A_g, A_i, c): the gates before the new c, with it; and c's bounds alone."""
         sigmoid, tanh = activations(gpu, dtype)
         CLIP = self.clip is not None
         low, high = (np.dtype(dtype).type(k * (self.clip or 0)) for k in (-1, 1))
@@ -50,10 +50,10 @@ class Lstm(Cell):
             return c
 
         @gpu.device
-        def renew(af, ag, ai, c):
-            f = sigmoid(af)
-            g = tanh(ag)
-            i = sigmoid(ai)
+        def renew(A_f, A_g, A_i, c):
+            f = sigmoid(A_f)
+            g = tanh(A_g)
+            i = sigmoid(A_i)
             return f, g, i, bounded(f * c + g * i)
 
         return renew, bounded
@@ -66,16 +66,16 @@ class Lstm(Cell):
         @gpu.device
         def step(x, a, states, w):
             h_prev, c_prev = states
-            af = x[0] + w[0] + a[0]
-            ai = x[2] + w[2] + a[2]
+            A_f = x[0] + w[0] + a[0]
+            A_i = x[2] + w[2] + a[2]
             if PEEPHOLES:
-                af += c_prev * w[4]
-                ai += c_prev * w[5]
-            f, g, i, c = renew(af, x[1] + w[1] + a[1], ai, c_prev)
-            ao = x[3] + w[3] + a[3]
+                A_f += c_prev * w[4]
+                A_i += c_prev * w[5]
+            f, g, i, c = renew(A_f, x[1] + w[1] + a[1], A_i, c_prev)
+            A_o = x[3] + w[3] + a[3]
             if PEEPHOLES:
-                ao += c * w[6]
-            o = sigmoid(ao)
+                A_o += c * w[6]
+            o = sigmoid(A_o)
             return (f, g, i, o), (o * tanh(c), c), (h_prev, c_prev)
 
         return None, step
@@ -94,19 +94,19 @@ class Lstm(Cell):
             c = bounded(f * c_prev + g * i)
             tanh_c = tanh(c)
             dh, dc = dstates
-            do = dh * tanh_c * o * (one - o)
+            dA_o = dh * tanh_c * o * (one - o)
             dc = dc + dh * o * (one - tanh_c * tanh_c)
             if PEEPHOLES:
-                dc += do * w[6]
+                dc += dA_o * w[6]
             if CLIP and (c <= low or c >= high):
                 dc = zero
-            df = dc * c_prev * f * (one - f)
-            dg = dc * i * (one - g * g)
-            di = dc * g * i * (one - i)
+            dA_f = dc * c_prev * f * (one - f)
+            dA_g = dc * i * (one - g * g)
+            dA_i = dc * g * i * (one - i)
             dc = dc * f
             if PEEPHOLES:
-                dc += df * w[4] + di * w[5]
-            dA = (df, dg, di, do)
+                dc += dA_f * w[4] + dA_i * w[5]
+            dA = (dA_f, dA_g, dA_i, dA_o)
             return dA, dA, (zero, dc)
 
         return None, step_back
@@ -183,7 +183,7 @@ class WholeLstm(Lstm):
 @cache
 def make_cell_kernel(gpu, cell, H, dtype):
     """c_next (N, H): the c that step t will give."""
-    place, real = steps.make_place(gpu, H), steps.letter(dtype)
+    place = steps.make_place(gpu, H)
     renew, _ = cell.make_renew(gpu, dtype)
 
     def cell_kernel(A, Ah, b, c, c_next, N, T, t):
@@ -197,13 +197,13 @@ def make_cell_kernel(gpu, cell, H, dtype):
                 c[e],
             )
 
-    return gpu.kernel(cell_kernel, f"{real} {real} {real} {real} {real} i i i", steps.THREADS)
+    return gpu.kernel(cell_kernel, signature_of(cell_kernel, cell, dtype), steps.THREADS)
 
 
 @cache
 def make_output_kernel(gpu, cell, H, masked, ragged, dtype):
     """dA_o (N, H) of step t."""
-    place, real = steps.make_place(gpu, H), steps.letter(dtype)
+    place = steps.make_place(gpu, H)
     _, tanh = activations(gpu, dtype)
     _, bounded = cell.make_renew(gpu, dtype)
     zero, one = (np.dtype(dtype).type(k) for k in (0, 1))
@@ -217,13 +217,12 @@ def make_output_kernel(gpu, cell, H, masked, ragged, dtype):
             if masked:
                 back *= m[e]
             tanh_c = tanh(bounded(A[gate] * cp[at] + A[gate + H] * A[gate + 2 * H]))
-            do = (dh[e] + back + dhs[at]) * tanh_c * o * (one - o)
+            dA = (dh[e] + back + dhs[at]) * tanh_c * o * (one - o)
             if ragged and not t < ends[n]:
-                do = zero
-            dA_o[e] = do
+                dA = zero
+            dA_o[e] = dA
 
-    signature = " ".join([real] * 7) + " *i i i i"
-    return gpu.kernel(output_kernel, signature, steps.THREADS)
+    return gpu.kernel(output_kernel, signature_of(output_kernel, cell, dtype), steps.THREADS)
 
 
 def blocks(A):

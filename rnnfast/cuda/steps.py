@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from rnnfast.cuda.cells import equations, equations_back
+from rnnfast.cuda.cells import equations, equations_back, signature_of
 from rnnfast.cuda.tiles import WARP
 from rnnfast.cuda.tuples import add_first, columns, constants, put, put_columns, take
 
@@ -33,14 +33,10 @@ def make_place(gpu, H):
     return place
 
 
-def letter(dtype):
-    return "*" + np.dtype(dtype).char
-
-
 @cache
 def make_first(gpu, cell, H, dtype):
     """Where a step has two products: the gates of the first, and what the second multiplies."""
-    place, real = make_place(gpu, H), letter(dtype)
+    place = make_place(gpu, H)
     first, _ = equations(gpu, cell, dtype)
     G, G1 = cell.gates, len(cell.products[0])
     constants_of, gates_of = constants(cell.biases, cell.peepholes, H), columns(G, H)
@@ -56,14 +52,13 @@ def make_first(gpu, cell, H, dtype):
             put_first(Ah, row, z)
             seen[e] = h
 
-    states = f"{len(cell.states)}{real}"
-    return gpu.kernel(first_kernel, f"{real} {real} {real} {real} {states} {real} i i i", THREADS)
+    return gpu.kernel(first_kernel, signature_of(first_kernel, cell, dtype), THREADS)
 
 
 @cache
 def make_step(gpu, cell, H, ragged, dtype):
     """The step itself; Ah2 (N, C2) is of the second product, where there is one."""
-    place, real = make_place(gpu, H), letter(dtype)
+    place = make_place(gpu, H)
     _, step = equations(gpu, cell, dtype)
     zero = np.dtype(dtype).type(0)
     G, G1, G2, TWO = cell.gates, *(len(cell.products[k]) for k in (0, -1)), len(cell.products) > 1
@@ -90,9 +85,7 @@ def make_step(gpu, cell, H, ragged, dtype):
                 put_gates(A, gate, gates)
             put(states, e, after)
 
-    states, kept = f"{len(cell.states)}{real}", f"{len(cell.kept)}{real}"
-    signature = f"{real} {real} {real} {real} {real} {states} {real} {kept} *i i i i i"
-    return gpu.kernel(step_kernel, signature, THREADS)
+    return gpu.kernel(step_kernel, signature_of(step_kernel, cell, dtype), THREADS)
 
 
 def make_arriving(gpu, masked):
@@ -111,7 +104,7 @@ def make_arriving(gpu, masked):
 @cache
 def make_first_back(gpu, cell, H, masked, ragged, dtype):
     """Where a step has two products: dB2 (N, C2), what goes back through the second."""
-    place, arriving, real = make_place(gpu, H), make_arriving(gpu, masked), letter(dtype)
+    place, arriving = make_place(gpu, H), make_arriving(gpu, masked)
     first_back, _ = equations_back(gpu, cell, dtype)
     zero = np.dtype(dtype).type(0)
     G, G2 = cell.gates, len(cell.products[1])
@@ -129,15 +122,13 @@ def make_first_back(gpu, cell, H, masked, ragged, dtype):
                 terms = nothing
             put_terms(dB2, n * G2 * H + j, terms)
 
-    states, kept = f"{len(cell.states)}{real}", f"{len(cell.kept)}{real}"
-    signature = f"{real} {real} {real} {real} {states} {real} {real} {kept} {real} *i i i i"
-    return gpu.kernel(first_back_kernel, signature, THREADS)
+    return gpu.kernel(first_back_kernel, signature_of(first_back_kernel, cell, dtype), THREADS)
 
 
 @cache
 def make_step_back(gpu, cell, H, masked, ragged, dtype):
     """The step back: A becomes dA, dB (N, C) is of this step alone, through (N, H)."""
-    place, arriving, real = make_place(gpu, H), make_arriving(gpu, masked), letter(dtype)
+    place, arriving = make_place(gpu, H), make_arriving(gpu, masked)
     _, step_back = equations_back(gpu, cell, dtype)
     zero = np.dtype(dtype).type(0)
     G, G1, TWO, SEPARATE = cell.gates, len(cell.products[0]), len(cell.products) > 1, cell.separate
@@ -167,10 +158,7 @@ def make_step_back(gpu, cell, H, masked, ragged, dtype):
             put_terms(dB, n * G1 * H + j, terms)
             put(dstates, e, after)
 
-    states, kept = f"{len(cell.states)}{real}", f"{len(cell.kept)}{real}"
-    reals = " ".join([real] * 6)
-    signature = f"{reals} {states} {real} {real} {real} {kept} *i i i i"
-    return gpu.kernel(step_back_kernel, signature, THREADS)
+    return gpu.kernel(step_back_kernel, signature_of(step_back_kernel, cell, dtype), THREADS)
 
 
 def weights_of(call, cell, Wh):

@@ -18,7 +18,7 @@ from rnnfast.typing import A, Array
 class _Linear(Layer):
     """x W, or x W + b."""
 
-    def __init__(self, W: Any, b: Any, device: str | None) -> None:
+    def __init__(self, W: Array, b: Array | None, device: str | None) -> None:
         owner = type(self).__name__
         W, b = checks.adopt(owner, "W", W), checks.adopt(owner, "b", b)
         shape = checks.matrix(owner, "W", W, "(D, M)")
@@ -129,7 +129,7 @@ class MatMul(_Linear):
     array([[1.5, 1.5]])
     """
 
-    def __init__(self, W: Any, *, device: str | None = None) -> None:
+    def __init__(self, W: Array, *, device: str | None = None) -> None:
         super().__init__(W, None, device)
 
     @classmethod
@@ -180,7 +180,7 @@ class Affine(_Linear):
     array([[0.5, 0.5, 0.5]])
     """
 
-    def __init__(self, W: Any, b: Any, *, device: str | None = None) -> None:
+    def __init__(self, W: Array, b: Array, *, device: str | None = None) -> None:
         super().__init__(W, b, device)
 
     @classmethod

@@ -13,7 +13,7 @@ from rnnfast.layers.initial import Initializer, create_recurrent
 from rnnfast.layers.recurrent import Lengths, Recurrent, Weights, adopted, checked_lengths, specs
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
 from rnnfast.layers.stacks import Parts
-from rnnfast.typing import A
+from rnnfast.typing import A, Array
 
 
 class _TimeBi(Parts):
@@ -120,14 +120,14 @@ class _TimeBi(Parts):
         TypeError, ValueError, RuntimeError
             As in `TimeLSTM.forward`.
         """
-        ahead, back = self.parts
-        checked = ahead._checked_forward(xs, train), back._checked_forward(xs, train)
+        forward, backward = self.parts
+        checked = forward._checked_forward(xs, train), backward._checked_forward(xs, train)
         if lengths is not None:
             lengths = checked_lengths(self._name, lengths, *xs.shape[:2])
         before = self._before()
         try:
-            hs1 = ahead._forward(checked[0], train=train, lengths=lengths)
-            hs2 = back._forward(checked[1], train=train, lengths=lengths, reverse=True)
+            hs1 = forward._forward(checked[0], train=train, lengths=lengths)
+            hs2 = backward._forward(checked[1], train=train, lengths=lengths, reverse=True)
             hs: A = checks.namespace(hs1).concatenate((hs1, hs2), axis=2)
             return hs
         except BaseException:
@@ -159,8 +159,8 @@ class _TimeBi(Parts):
         TypeError, ValueError, RuntimeError
             As in `TimeLSTM.backward`.
         """
-        ahead, back = self.parts
-        (N, T, H), _ = ahead._pending()[2], back._pending()
+        forward, backward = self.parts
+        (N, T, H), _ = forward._pending()[2], backward._pending()
         halves = None, None
         if dhs is not None:
             dhs = checks.real(self._name, "dhs", dhs)
@@ -173,8 +173,8 @@ class _TimeBi(Parts):
             part._checked_backward(half, *own)
             for half, (part, own) in zip(halves, shares, strict=True)
         ]
-        dxs = ahead._backward(checked[0])
-        dxs += back._backward(checked[1])
+        dxs = forward._backward(checked[0])
+        dxs += backward._backward(checked[1])
         return dxs
 
 
@@ -212,12 +212,12 @@ class TimeBiRNN(_TimeBi):
 
     def __init__(
         self,
-        Wx1: Any,
-        Wh1: Any,
-        b1: Any,
-        Wx2: Any,
-        Wh2: Any,
-        b2: Any,
+        Wx1: Array,
+        Wh1: Array,
+        b1: Array | None,
+        Wx2: Array,
+        Wh2: Array,
+        b2: Array | None,
         stateful: bool = False,
         *,
         nonlinearity: str = "tanh",
@@ -266,16 +266,16 @@ class TimeBiLSTM(_TimeBi):
 
     def __init__(
         self,
-        Wx1: Any,
-        Wh1: Any,
-        b1: Any,
-        Wx2: Any,
-        Wh2: Any,
-        b2: Any,
+        Wx1: Array,
+        Wh1: Array,
+        b1: Array | None,
+        Wx2: Array,
+        Wh2: Array,
+        b2: Array | None,
         stateful: bool = False,
         *,
-        Wp1: Any = None,
-        Wp2: Any = None,
+        Wp1: Array | None = None,
+        Wp2: Array | None = None,
         cell_clip: float | None = None,
         device: str | None = None,
     ) -> None:
@@ -316,12 +316,12 @@ class TimeBiGRU(_TimeBi):
 
     def __init__(
         self,
-        Wx1: Any,
-        Wh1: Any,
-        b1: Any,
-        Wx2: Any,
-        Wh2: Any,
-        b2: Any,
+        Wx1: Array,
+        Wh1: Array,
+        b1: Array | None,
+        Wx2: Array,
+        Wh2: Array,
+        b2: Array | None,
         stateful: bool = False,
         *,
         reset_after: bool = False,

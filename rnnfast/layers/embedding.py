@@ -37,7 +37,7 @@ class Embedding(Layer):
            [0., 1.]])
     """
 
-    def __init__(self, W: Any, *, device: str | None = None) -> None:
+    def __init__(self, W: Array, *, device: str | None = None) -> None:
         owner = type(self).__name__
         W = checks.adopt(owner, "W", W)
         shape = checks.matrix(owner, "W", W, "(V, D)")

@@ -58,9 +58,9 @@ class TimeRNN(_TimeOneState):
 
     def __init__(
         self,
-        Wx: Any,
-        Wh: Any,
-        b: Any,
+        Wx: Array,
+        Wh: Array,
+        b: Array | None,
         stateful: bool = False,
         *,
         nonlinearity: str = "tanh",
@@ -124,9 +124,9 @@ class TimeGRU(_TimeOneState):
 
     def __init__(
         self,
-        Wx: Any,
-        Wh: Any,
-        b: Any = None,
+        Wx: Array,
+        Wh: Array,
+        b: Array | bool | None = None,
         stateful: bool = False,
         *,
         reset_after: bool = False,
@@ -201,12 +201,12 @@ class TimeLSTM(_Time):
 
     def __init__(
         self,
-        Wx: Any,
-        Wh: Any,
-        b: Any,
+        Wx: Array,
+        Wh: Array,
+        b: Array | None,
         stateful: bool = False,
         *,
-        Wp: Any = None,
+        Wp: Array | None = None,
         cell_clip: float | None = None,
         device: str | None = None,
     ) -> None:

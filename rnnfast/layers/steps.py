@@ -130,7 +130,13 @@ class RNN(_StepOneState):
     column = "rnn"
 
     def __init__(
-        self, Wx: Any, Wh: Any, b: Any, *, nonlinearity: str = "tanh", device: str | None = None
+        self,
+        Wx: Array,
+        Wh: Array,
+        b: Array | None,
+        *,
+        nonlinearity: str = "tanh",
+        device: str | None = None,
     ) -> None:
         super().__init__((Wx, Wh, b), device, **nonlinearity_option(self, nonlinearity))
 
@@ -172,11 +178,11 @@ class LSTM(_Step):
 
     def __init__(
         self,
-        Wx: Any,
-        Wh: Any,
-        b: Any,
+        Wx: Array,
+        Wh: Array,
+        b: Array | None,
         *,
-        Wp: Any = None,
+        Wp: Array | None = None,
         cell_clip: float | None = None,
         device: str | None = None,
     ) -> None:
@@ -267,9 +273,9 @@ class GRU(_StepOneState):
 
     def __init__(
         self,
-        Wx: Any,
-        Wh: Any,
-        b: Any = None,
+        Wx: Array,
+        Wh: Array,
+        b: Array | bool | None = None,
         *,
         reset_after: bool = False,
         z_keeps: bool = False,

@@ -1,21 +1,21 @@
 """The GRU, in NumPy. Deep Learning from Scratch 2, appendix C; Cho et al. 2014.
 
-Forward, one step; h' is the state of the step before, ~h the candidate for the new one:
+Forward, one step; h' is the state of the step before, h_hat the candidate for the new one:
 
     s = h' m                                   what the products with Wh see
     z = sigmoid(x Wx_z + s Wh_z + b_z)         how much is renewed
     r = sigmoid(x Wx_r + s Wh_r + b_r)         how much of s the candidate sees
-    ~h = tanh(x Wx_c + (r s) Wh_c + b_c)       r comes before the product
-    h = (1 - z) h' + z ~h                      all of h' goes on
+    h_hat = tanh(x Wx_h + (r s) Wh_h + b_h)    r comes before the product
+    h = (1 - z) h' + z h_hat                   all of h' goes on
 
 Backward, one step; dh has already come together from above (dhs) and from the step after:
 
-    dA_c = dh z (1 - ~h^2)                     d(r s) = dA_c Wh_c^T
-    dA_z = dh (~h - h') z (1 - z)
+    dA_h = dh z (1 - h_hat^2)                  d(r s) = dA_h Wh_h^T
+    dA_z = dh (h_hat - h') z (1 - z)
     dA_r = d(r s) s r (1 - r)
     dh' = dh (1 - z) + (d(r s) r + [dA_z, dA_r] [Wh_z, Wh_r]^T) m
     dx = dA Wx^T    dWx += x^T dA    db += sum of dA over the batch
-    dWh_z, dWh_r += s^T dA_z, s^T dA_r         dWh_c += (r s)^T dA_c
+    dWh_z, dWh_r += s^T dA_z, s^T dA_r         dWh_h += (r s)^T dA_h
 
 m is h_mask, the same at every step: variational dropout on the recurrent path (Gal and Ghahramani
 2016, https://arxiv.org/abs/1512.05287). Without it m is 1. Neither hs nor the state is masked.
@@ -27,17 +27,17 @@ reset_after=True is the GRU of cuDNN, PyTorch and Keras: r comes after the produ
 products have their own biases, b = (b of x, b of s):
 
     z = sigmoid(x Wx_z + b0_z + s Wh_z + b1_z)      r alike
-    q = s Wh_c + b1_c
-    ~h = tanh(x Wx_c + b0_c + r q)
+    q = s Wh_h + b1_h
+    h_hat = tanh(x Wx_h + b0_h + r q)
 
-    dA_r = dA_c q r (1 - r)    dq = dA_c r
+    dA_r = dA_h q r (1 - r)    dq = dA_h r
     dh' = dh (1 - z) + ([dA_z, dA_r, dq] Wh^T) m
     dWh += s^T [dA_z, dA_r, dq]    db0, db1 += sums of dA and of [dA_z, dA_r, dq] over the batch
 
 z_keeps=True turns the update gate round, as Cho et al. 2014 (https://arxiv.org/abs/1406.1078),
 PyTorch, Keras and ONNX have it: z is how much of the old state is kept.
 
-    h = z h' + (1 - z) ~h      so in the equations above 1 - z is z, and dA_z changes its sign
+    h = z h' + (1 - z) h_hat      so in the equations above 1 - z is z, and dA_z changes its sign
 
 Shapes: N batch, T time, D input, H hidden; the blocks are z, r, candidate.
 
@@ -51,7 +51,7 @@ import numpy as np
 from rnnfast.reference.ops import sigmoid
 from rnnfast.reference.packed import pack as pack
 from rnnfast.reference.packed import weights
-from rnnfast.reference.steps import at_work, in_order, only
+from rnnfast.reference.steps import at_work, check_cache, in_order, only
 
 
 def forward(
@@ -67,7 +67,7 @@ def forward(
     z_keeps=False,
 ):
     """Runs the whole sequence: hs, (h,) and the cache for `backward`. See rnnfast.kernels."""
-    Wx, Wh, b = weights(params, train, 3)
+    Wx, Wh, b = weights(params, train, 3, "gru")
     N, T, _ = xs.shape
     H = Wh.shape[0]
     (h,) = state if state is not None else (np.zeros((N, H), Wx.dtype),)
@@ -89,8 +89,8 @@ def forward(
         z = sigmoid(-A[:, :H] if z_keeps else A[:, :H])  # from here on how much is renewed
         r = sigmoid(A[:, H : 2 * H])
         q = B[:, 2 * H :] if reset_after else None
-        A_c = A[:, 2 * H :] + (r * q if reset_after else (r * seen) @ Wh[:, 2 * H :])
-        h_hat = np.tanh(A_c)
+        A_h = A[:, 2 * H :] + (r * q if reset_after else (r * seen) @ Wh[:, 2 * H :])
+        h_hat = np.tanh(A_h)
         h = np.where(on, (1 - z) * h_prev + z * h_hat, h_prev)
         hs[:, t] = only(on, h)
         if train:
@@ -103,11 +103,10 @@ def forward(
 
 def backward(dhs, dstate, params, cache, grads):
     """Writes `grads` (dWx, dWh, db), empties `cache`; dxs and (dh,). See rnnfast.kernels."""
-    if not cache:
-        raise RuntimeError("gru: backward needs the cache of a forward(train=True), once")
+    check_cache("gru", cache)
     Wx, Wh, b = weights(params, True, 3)
     N, T, H = dhs.shape
-    Wh_zr, Wh_c = Wh[:, : 2 * H], Wh[:, 2 * H :]
+    Wh_zr, Wh_h = Wh[:, : 2 * H], Wh[:, 2 * H :]
     (dh,) = dstate if dstate is not None else (np.zeros((N, H), Wx.dtype),)
     dh = dh.copy()
 
@@ -117,19 +116,19 @@ def backward(dhs, dstate, params, cache, grads):
     sign = -1 if cache["z_keeps"] else 1
     for t, on, x, h_prev, seen, z, r, q, h_hat in reversed(cache["steps"]):
         dh += only(on, dhs[:, t])
-        dA_c = only(on, dh * z * (1 - h_hat**2))
+        dA_h = only(on, dh * z * (1 - h_hat**2))
         dA_z = only(on, sign * dh * (h_hat - h_prev) * z * (1 - z))
-        drs = None if reset_after else dA_c @ Wh_c.T
-        dA_r = only(on, (dA_c * q if reset_after else drs * seen) * r * (1 - r))
+        drs = None if reset_after else dA_h @ Wh_h.T
+        dA_r = only(on, (dA_h * q if reset_after else drs * seen) * r * (1 - r))
         dA_zr = np.hstack((dA_z, dA_r))
-        dA = np.hstack((dA_zr, dA_c))
+        dA = np.hstack((dA_zr, dA_h))
         if reset_after:
-            dB = np.hstack((dA_zr, dA_c * r))
+            dB = np.hstack((dA_zr, dA_h * r))
             dWh += seen.T @ dB
             db[1] += dB.sum(axis=0)
             dseen = dB @ Wh.T
         else:
-            dWh += np.hstack((seen.T @ dA_zr, (r * seen).T @ dA_c))
+            dWh += np.hstack((seen.T @ dA_zr, (r * seen).T @ dA_h))
             dseen = drs * r + dA_zr @ Wh_zr.T
         dWx += x.T @ dA
         db[0] += dA.sum(axis=0)

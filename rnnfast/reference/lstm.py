@@ -52,14 +52,16 @@ import numpy as np
 from rnnfast.reference.ops import sigmoid
 from rnnfast.reference.packed import pack as pack
 from rnnfast.reference.packed import weights
-from rnnfast.reference.steps import at_work, in_order, only
+from rnnfast.reference.steps import at_work, check_cache, in_order, only
 
 
 def forward(
     xs, state, params, *, train=True, lengths=None, reverse=False, h_mask=None, cell_clip=None
 ):
     """Runs the whole sequence: hs, (h, c) and the cache for `backward`. See rnnfast.kernels."""
-    Wx, Wh, b, Wp = weights(params, train, 4)
+    if cell_clip is not None and not 0 < cell_clip < np.inf:
+        raise ValueError(f"lstm: cell_clip must be positive and finite, got {cell_clip}")
+    Wx, Wh, b, Wp = weights(params, train, 4, "lstm")
     N, T, _ = xs.shape
     H = Wh.shape[0]
     h, c = state if state is not None else np.zeros((2, N, H), Wx.dtype)
@@ -96,8 +98,7 @@ def forward(
 
 def backward(dhs, dstate, params, cache, grads):
     """Writes `grads`, one a param, empties `cache`; dxs and (dh, dc). See rnnfast.kernels."""
-    if not cache:
-        raise RuntimeError("lstm: backward needs the cache of a forward(train=True), once")
+    check_cache("lstm", cache)
     Wx, Wh, _, Wp = weights(params, True, 4)
     N, T, H = dhs.shape
     dh, dc = dstate if dstate is not None else np.zeros((2, N, H), Wx.dtype)

@@ -10,11 +10,11 @@ def pack(params, **options):
     return Packed(None if p is None else p.copy() for p in params)
 
 
-def weights(params, train, count):
+def weights(params, train, count, cell="reference"):
     """`count` weights, None for those that were left out at the end.
 
     A TypeError where packed ones are to be trained.
     """
     if train and isinstance(params, Packed):
-        raise TypeError("packed params are for train=False")
+        raise TypeError(f"{cell}: packed params are for train=False")
     return (*params, *(None,) * (count - len(params)))

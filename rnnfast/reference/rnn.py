@@ -27,7 +27,7 @@ import numpy as np
 
 from rnnfast.reference.packed import pack as pack
 from rnnfast.reference.packed import weights
-from rnnfast.reference.steps import at_work, in_order, only
+from rnnfast.reference.steps import at_work, check_cache, in_order, only
 
 
 def forward(
@@ -44,7 +44,7 @@ def forward(
     """Runs the whole sequence: hs, (h,) and the cache for `backward`. See rnnfast.kernels."""
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f'rnn: nonlinearity must be "tanh" or "relu", got {nonlinearity!r}')
-    Wx, Wh, b = weights(params, train, 3)
+    Wx, Wh, b = weights(params, train, 3, "rnn")
     N, T, _ = xs.shape
     H = Wh.shape[0]
     (h,) = state if state is not None else (np.zeros((N, H), Wx.dtype),)
@@ -69,8 +69,7 @@ def forward(
 
 def backward(dhs, dstate, params, cache, grads):
     """Writes `grads` (dWx, dWh, db), empties `cache`; dxs and (dh,). See rnnfast.kernels."""
-    if not cache:
-        raise RuntimeError("rnn: backward needs the cache of a forward(train=True), once")
+    check_cache("rnn", cache)
     Wx, Wh, b = params
     N, T, H = dhs.shape
     (dh,) = dstate if dstate is not None else (np.zeros((N, H), Wx.dtype),)

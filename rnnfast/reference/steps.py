@@ -1,4 +1,4 @@
-"""Which steps a cell takes, and in what order."""
+"""Which steps a cell takes, in what order, and that they are taken back once."""
 
 import numpy as np
 
@@ -15,3 +15,14 @@ def at_work(lengths, t):
 def only(on, x):
     """x of the samples that take part, 0 of the others, whatever stands there."""
     return x if on is True else np.where(on, x, 0)
+
+
+def check_cache(cell, cache):
+    """RuntimeError where there is no way back, or no longer."""
+    if cache is None:
+        raise RuntimeError(
+            f"{cell}: backward needs the cache of a forward with train=True, got None"
+        )
+    if not cache:
+        used = "this cache was used by an earlier backward; call forward again"
+        raise RuntimeError(f"{cell}: {used}")

@@ -32,7 +32,7 @@ typedef struct {
     struct {                      /* NV = 2: what will be multiplied later, fetched into L2 meanwhile; p may be NULL */
         const REAL *p;
         ptrdiff_t step, run;      /* moves on by step with each k, by run with each run of k */
-    } ahead[2];
+    } prefetch[2];
 } NAME(product);
 #define product NAME(product)
 
@@ -50,7 +50,7 @@ static inline REAL *NAME(new_room)(ptrdiff_t reals) { return new_room((reals + W
 static inline __attribute__((always_inline)) void NAME(micro)(const int NV, const int rows, const product *t)
 {
     const ptrdiff_t ar = t->ar, ak = t->ak, bk = t->bk, bv = t->bv, cr = t->cr, cv = t->cv;
-    const ptrdiff_t step0 = t->ahead[0].step, step1 = t->ahead[1].step;
+    const ptrdiff_t step0 = t->prefetch[0].step, step1 = t->prefetch[1].step;
     vec sum[MAX_ROWS][MAX_NV];
     const REAL *b = t->b;
 
@@ -64,13 +64,13 @@ static inline __attribute__((always_inline)) void NAME(micro)(const int NV, cons
         /* One pointer per three rows: r*ar is then reached by scaled indexing, without a register a row. */
         const REAL *a0 = t->a + run * t->a_run;
         const REAL *a3 = a0 + 3 * ar, *a6 = a3 + 3 * ar, *a9 = a6 + 3 * ar;
-        const REAL *ahead0 = t->ahead[0].p ? t->ahead[0].p + run * t->ahead[0].run : b;
-        const REAL *ahead1 = t->ahead[1].p ? t->ahead[1].p + run * t->ahead[1].run : b;
+        const REAL *prefetch0 = t->prefetch[0].p ? t->prefetch[0].p + run * t->prefetch[0].run : b;
+        const REAL *prefetch1 = t->prefetch[1].p ? t->prefetch[1].p + run * t->prefetch[1].run : b;
         for (ptrdiff_t k = t->K; k > 0; k--) {
             if (NV == 2 && rows >= 4) { /* in the shadow of the sums; with fewer it would cost time */
-                __builtin_prefetch(ahead0, 0, 2);
-                __builtin_prefetch(ahead1, 0, 2);
-                ahead0 += step0, ahead1 += step1;
+                __builtin_prefetch(prefetch0, 0, 2);
+                __builtin_prefetch(prefetch1, 0, 2);
+                prefetch0 += step0, prefetch1 += step1;
             }
             vec bb[MAX_NV];
             UNROLLED
@@ -175,7 +175,7 @@ static void NAME(pack_b)(REAL *dst, matrix b, ptrdiff_t K, int NV, ptrdiff_t ste
 /* Rows of the left side of dW = rows^T dA, in the order of the panels (t outside, n inside):
  * x_t for dWx, h_{t-1} for dWh, whose first step is the initial state (NULL: zeros). */
 typedef struct {
-    const REAL *first, *later;              /* steps 0 and 1 */
+    const REAL *first_step, *later_steps;   /* steps 0 and 1 */
     ptrdiff_t first_n, later_t, later_n;
 } NAME(rows);
 #define rows_of NAME(rows)
@@ -191,8 +191,8 @@ static void NAME(pack_a)(REAL *dst, const team *tm, int rank, const rows_of *src
     const ptrdiff_t j0 = tile_start(m, tiles, i0), j1 = tile_start(m, tiles, i1);
     ptrdiff_t t = r0 / N, n = r0 % N;
     for (ptrdiff_t r = 0; r < count; r++) {
-        const REAL *row = t ? src->later + (t - 1) * src->later_t + n * src->later_n
-                            : src->first ? src->first + n * src->first_n : NULL;
+        const REAL *row = t ? src->later_steps + (t - 1) * src->later_t + n * src->later_n
+                            : src->first_step ? src->first_step + n * src->first_n : NULL;
         for (ptrdiff_t j = j0, width; j < j1; j += width) {
             width = j < rest * (each + 1) ? each + 1 : each; /* as tile_start cuts */
             REAL *to = dst + j * count + r * width;
@@ -251,12 +251,12 @@ static void NAME(gather_a)(REAL *dst, matrix a, ptrdiff_t K, ptrdiff_t rows)
 typedef struct {
     const REAL *p;
     ptrdiff_t apart, step, count;
-} NAME(later);
+} NAME(prefetch);
 
 /* One packed block of b, columns j0.. of c, times the rows m0 to m1 of a. `packed_b` holds K x columns. Where a.c is
  * not 1, packed_a is room for one tile of rows; where a.p is NULL, it holds a's tiles, each a.r columns of its rows. */
 static void NAME(gemm_block)(ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t columns, ptrdiff_t K, matrix a, const REAL *packed_b,
-                             const REAL *bias, REAL *c, ptrdiff_t cr, int add, REAL *packed_a, NAME(later) later)
+                             const REAL *bias, REAL *c, ptrdiff_t cr, int add, REAL *packed_a, NAME(prefetch) prefetch)
 {
     const ptrdiff_t width = 2 * W, M = m1 - m0, tiles = tile_count(M, ROWS_2);
     ptrdiff_t stream = 2 * tiles * tile_count(columns, width);
@@ -276,8 +276,8 @@ static void NAME(gemm_block)(ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t columns, ptrd
             if (!a.p || a.c != 1)
                 t.a = packed_a + (a.p ? 0 : (m0 + from) * a.r), t.ar = 1, t.ak = rows;
             for (int s = 0; s < 2; s++)
-                if (--stream < later.count)
-                    t.ahead[s].p = later.p + stream * later.apart, t.ahead[s].step = later.step;
+                if (--stream < prefetch.count)
+                    t.prefetch[s].p = prefetch.p + stream * prefetch.apart, t.prefetch[s].step = prefetch.step;
             if (bias)
                 for (ptrdiff_t r = 0; r < rows; r++)
                     memcpy(t.c + r * cr, bias + j, here * sizeof(REAL));
@@ -311,7 +311,7 @@ static void NAME(gemm_part)(team *tm, int rank, ptrdiff_t M, ptrdiff_t N, ptrdif
             ptrdiff_t k = K - k0 < depth ? K - k0 : depth;
             NAME(gemm_pack)(room, (matrix){b.p + k0 * b.r + j0 * b.c, b.r, b.c}, k, columns);
             NAME(gemm_block)(m0, m1, columns, k, (matrix){a.p + k0 * a.c, a.r, a.c}, room, k0 == 0 && bias ? bias + j0 : NULL,
-                             c + j0, cr, k0 > 0, room + GEMM_K * GEMM_N, (NAME(later)){0});
+                             c + j0, cr, k0 > 0, room + GEMM_K * GEMM_N, (NAME(prefetch)){0});
         }
     }
 }

@@ -1,45 +1,51 @@
 /* GRU over a whole sequence (Cho et al. 2014), reset before the product, as the book writes it, or after.
  *
  *   z, r = sigmoid(x Wx_zr + h_prev Wh_zr + b_zr)     x (N, D), h (N, H)
- *   a    = tanh(x Wx_a + (r h_prev) Wh_a + b_a)       the candidate
- *   h    = (1 - z) h_prev + z a
+ *   h_hat = tanh(x Wx_h + (r h_prev) Wh_h + b_h)      the candidate
+ *   h = (1 - z) h_prev + z h_hat
  *
  * With h_mask m both products read s = h_prev m in the place of h_prev; h itself mixes with the whole h_prev.
  *
- *   dA_a = dh z (1 - a^2)           dq = dA_a Wh_a^T          gradient of r s
- *   dA_z = dh (a - h_prev) z(1-z)   dA_r = dq s r(1-r)
+ *   dA_h = dh z (1 - h_hat^2)           dq = dA_h Wh_h^T          gradient of r s
+ *   dA_z = dh (h_hat - h_prev) z(1-z)   dA_r = dq s r(1-r)
  *   dh_prev = dh (1 - z) + dq r m + (dA_z, dA_r) Wh_zr^T m
  *
  * The candidate needs all of r s, so a step has two halves and two barriers, in both directions.
- * Kept for backward: panels with S = 3 (z, r, a), h, s and r s (T, N, H). Backward writes dA over z, r, a.
+ * Kept for backward: panels with S = 3 (z, r, h_hat), h, s and r s (T, N, H). Backward writes dA over z, r, h_hat.
  *
  * reset_after: each unit resets its own share of one product with all of Wh, which has its own bias b1.
  *
- *   q = s Wh_a + b1_a     a = tanh(x Wx_a + b0_a + r q)     z, r = sigmoid(x Wx_zr + b0_zr + s Wh_zr + b1_zr)
- *   dA_r = dA_a q r(1-r)  dq = dA_a r                       dh_prev = dh (1 - z) + (dA_z, dA_r, dq) Wh^T m
+ *   q = s Wh_h + b1_h     h_hat = tanh(x Wx_h + b0_h + r q)     z, r = sigmoid(x Wx_zr + b0_zr + s Wh_zr + b1_zr)
+ *   dA_r = dA_h q r(1-r)  dq = dA_h r                           dh_prev = dh (1 - z) + (dA_z, dA_r, dq) Wh^T m
  *
- * A step is then one walk over tiles, with one barrier; panels have S = 4 (z, r, a, q), and dq is written over q.
+ * A step is then one walk over tiles, with one barrier; panels have S = 4 (z, r, h_hat, q), and dq is written over q.
  *
  * z_keeps: z is what is kept of h_prev. Here z is turned into 1 - z = sigmoid(-A_z) at once, so only dA_z changes: its sign.
  */
 
 #define GRU_GATES 3
 
+/* Gates whose products go together: z and r, or the candidate. */
+typedef struct {
+    int first_gate, G;
+    right_side *Wx, *Wh;       /* of each panel */
+    REAL *Wx_room, *Wh_room;   /* [panel][k][G][W] */
+} NAME(gru_group);
+
 typedef struct {
     const cell_job *job;
-    panels_of panels;                      /* without training: room for one chunk of steps, used again and again */
-    int ahead;                             /* x Wx is computed into the panels, for `chunk` steps ahead of their time loop */
+    panels_of panels;          /* without training: room for one chunk of steps, used again and again */
+    int precomputed;           /* the panels hold x Wx of `chunk` steps before their time loop */
     ptrdiff_t chunk;
-    right_side *Wx_zr, *Wx_a, *Wh_zr, *Wh_a; /* of each panel */
-    REAL *Wx_zr_room, *Wx_a_room, *Wh_zr_room, *Wh_a_room; /* [panel][k][gates][W] */
-    REAL *WxT_room, *WhT_zr_room, *WhT_a_room; /* backward: transposed, [columns / 2W][k][2 W] */
-    REAL *x;                               /* forward, not ahead: copy_step */
-    REAL *h, *seen, *rh;                   /* without training: h and h m (2, N, H), r s (N, H) */
-    int few;                               /* rows.h: then few_x, few_h (N, 3 H) are the products with Wx and Wh; */
-    REAL *few_x, *few_h;                   /* backward: dA, and dq (N, H) */
-    REAL *dh;                              /* backward: the part of dh_prev that stays with its unit (N, H) */
-    REAL *sums;                            /* backward: a product with Wh^T, [H / 2W][N][2 W] */
-    REAL *room;                            /* backward: the packed left side of the weights' gradients */
+    NAME(gru_group) zr, candidate; /* forward */
+    REAL *WxT_room, *WhT_zr_room, *WhT_h_room; /* backward: transposed, [columns / 2W][k][2 W] */
+    REAL *x;                   /* forward, not precomputed: copy_step */
+    REAL *h, *seen, *rh;       /* without training: h and h m (2, N, H), r s (N, H) */
+    int few;                   /* rows.h: then few_x, few_h (N, 3 H) are the products with Wx and Wh; */
+    REAL *few_x, *few_h;       /* backward: dA, and dq (N, H) */
+    REAL *dh;                  /* backward: the part of dh_prev that stays with its unit (N, H) */
+    REAL *sums;                /* backward: a product with Wh^T, [H / 2W][N][2 W] */
+    REAL *room;                /* backward: the packed left side of the weights' gradients */
 } NAME(gru_work);
 
 static inline const REAL *NAME(gru_h_prev)(const NAME(gru_work) *k, ptrdiff_t t, ptrdiff_t n)
@@ -57,6 +63,12 @@ static inline const REAL *NAME(gru_seen)(const NAME(gru_work) *k, ptrdiff_t t, p
     if (t == 0)
         return job->seen0.p ? (const REAL *)job->seen0.p + n * job->seen0.s0 : NULL;
     return (job->train ? (REAL *)job->seen : k->seen) + ((job->train ? t - 1 : (t - 1) % 2) * job->N + n) * NAME(step_of)(job->H);
+}
+
+/* From one of its rows to the next. */
+static inline ptrdiff_t NAME(gru_seen_n)(const NAME(gru_work) *k, ptrdiff_t t)
+{
+    return t == 0 ? k->job->seen0.s0 : NAME(step_of)(k->job->H);
 }
 
 static inline REAL *NAME(gru_rh)(const NAME(gru_work) *k, ptrdiff_t t, ptrdiff_t n)
@@ -81,7 +93,7 @@ static void NAME(gru_gates)(const NAME(gru_work) *k, ptrdiff_t p, ptrdiff_t t, p
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t n = n0 + r;
         REAL *row = NAME(panel_row)(&k->panels, p, slot, n);
-        vec Az = k->ahead ? NAME(load_n)(row, w) + bz : bz, Ar = k->ahead ? NAME(load_n)(row + w, w) + br : br;
+        vec Az = k->precomputed ? NAME(load_n)(row, w) + bz : bz, Ar = k->precomputed ? NAME(load_n)(row + w, w) + br : br;
         if (sums) {
             Az += NAME(load)(sums + r * step);
             Ar += NAME(load)(sums + r * step + w);
@@ -106,9 +118,9 @@ static void NAME(gru_idle)(const NAME(gru_work) *k, ptrdiff_t p, ptrdiff_t t, pt
     NAME(idle_step)(job, t, n, j, w);
 }
 
-/* Second half: the candidate and h of one tile. `sums`, its rows apart by `step`, holds x Wx_a + (r s) Wh_a; if the
- * panels hold x Wx it is (r s) Wh_a, or NULL. With reset_after it holds x Wx_a, or is NULL, and products, laid out alike,
- * s Wh_a, or is NULL. */
+/* Second half: the candidate and h of one tile. `sums`, its rows apart by `step`, holds x Wx_h + (r s) Wh_h; if the
+ * panels hold x Wx it is (r s) Wh_h, or NULL. With reset_after it holds x Wx_h, or is NULL, and products, laid out alike,
+ * s Wh_h, or is NULL. */
 static void NAME(gru_candidate)(const NAME(gru_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
                                 ptrdiff_t rows, const REAL *sums, const REAL *products, ptrdiff_t step)
 {
@@ -125,7 +137,7 @@ static void NAME(gru_candidate)(const NAME(gru_work) *k, ptrdiff_t p, ptrdiff_t 
         }
         REAL *row = NAME(panel_row)(&k->panels, p, slot, n);
         const REAL *before = NAME(gru_h_prev)(k, t, n);
-        vec A = k->ahead ? NAME(load_n)(row + 2 * w, w) + bias : bias, h_prev = before ? NAME(load_n)(before + j, w) : (vec){0};
+        vec A = k->precomputed ? NAME(load_n)(row + 2 * w, w) + bias : bias, h_prev = before ? NAME(load_n)(before + j, w) : (vec){0};
         if (sums)
             A += NAME(load)(sums + r * step);
         if (job->reset_after) {
@@ -134,9 +146,9 @@ static void NAME(gru_candidate)(const NAME(gru_work) *k, ptrdiff_t p, ptrdiff_t 
             if (job->train)
                 NAME(store_n)(row + 3 * w, q, w);
         }
-        vec z = NAME(load_n)(row, w), a = NAME(vtanh)(A);
-        vec h = (1 - z) * h_prev + z * a;
-        NAME(store_n)(row + 2 * w, a, w);
+        vec z = NAME(load_n)(row, w), h_hat = NAME(vtanh)(A);
+        vec h = (1 - z) * h_prev + z * h_hat;
+        NAME(store_n)(row + 2 * w, h_hat, w);
         NAME(store_n)((REAL *)NAME(gru_h_prev)(k, t + 1, n) + j, h, w);
         if (job->h_mask.p)
             NAME(store_n)((REAL *)NAME(gru_seen)(k, t + 1, n) + j, h * NAME(mask_of)(job, n, j, w), w);
@@ -146,128 +158,182 @@ static void NAME(gru_candidate)(const NAME(gru_work) *k, ptrdiff_t p, ptrdiff_t 
     }
 }
 
-/* A step with reset_after: a strip's gates, then its candidates. Scratch: sums and products, of one tile each. */
-static void NAME(gru_step_after)(const NAME(gru_work) *k, const team *tm, int rank, ptrdiff_t t, const REAL *x, const REAL *h,
-                                 ptrdiff_t h_n, REAL *sums, REAL *products, int own_rows)
+/* The right sides of both groups, this thread's panels p0..p1: as they are in the packed weights or to be packed now. */
+static void NAME(gru_weights)(const NAME(gru_work) *k, ptrdiff_t p0, ptrdiff_t p1)
 {
-    const ptrdiff_t N = k->job->N, D = k->job->D, H = k->job->H, tiles = tile_count(N, ROWS_2), slot = t % k->chunk;
-    const ptrdiff_t x_n = NAME(step_of)(D);
-    for (tile_walk w = team_tiles(tm, rank, NAME(strip_count)(H, 1), N, ROWS_2, own_rows); next_tile(&w);) {
-        const panel_strip strip = NAME(strip)(H, 1, w.p);
-        for (ptrdiff_t p = strip.p; p < strip.p + strip.panels; p++) {
-            if (!k->ahead)
-                NAME(gates_product)(1, D, w.rows, x + w.n * x_n, x_n, k->Wx_zr[p], w.i, tiles, sums, 0);
-            if (h && k->few)
-                NAME(few_to_sums)(&k->panels, (panel_strip){p, 1}, N, 0, 2, k->few_h, sums);
-            else if (h)
-                NAME(gates_product)(1, H, w.rows, h + w.n * h_n, h_n, k->Wh_zr[p], w.i, tiles, sums, !k->ahead);
-            NAME(gru_gates)(k, p, t, slot, w.n, w.rows, h || !k->ahead ? sums : NULL);
+    const cell_job *job = k->job;
+    const ptrdiff_t H = job->H, P = NAME(panel_count)(H), uses = job->T * tile_count(job->N, ROWS_2);
+    const REAL *packed = job->packed;
+    for (int recurrent = 0; recurrent < 2; recurrent++) /* in the order of gru_pack */
+        for (int i = 0; i < 2; i++) {
+            const NAME(gru_group) *g = i ? &k->candidate : &k->zr;
+            const strided weights = recurrent ? job->Wh : job->Wx;
+            const ptrdiff_t K = recurrent ? H : job->D;
+            right_side *sides = recurrent ? g->Wh : g->Wx;
+            REAL *room = recurrent ? g->Wh_room : g->Wx_room;
+            for (ptrdiff_t p = p0; p < p1; p++)
+                sides[p] = packed ? NAME(packed_weights)(packed, K, H, g->G, p)
+                                  : NAME(gate_weights)(room, (matrix){weights.p, weights.s0, weights.s1}, K, H,
+                                                       g->first_gate, g->G, p, uses);
+            if (packed)
+                packed += NAME(lines)(P * g->G * W * K);
         }
-        if (!k->ahead)
-            NAME(gates_product)(strip.panels, D, w.rows, x + w.n * x_n, x_n, k->Wx_a[strip.p], w.i, tiles, sums, 0);
-        if (h && k->few)
-            NAME(few_to_sums)(&k->panels, strip, N, 2, 1, k->few_h, products);
-        else if (h)
-            NAME(gates_product)(strip.panels, H, w.rows, h + w.n * h_n, h_n, k->Wh_a[strip.p], w.i, tiles, products, 0);
-        for (int v = 0; v < strip.panels; v++)
-            NAME(gru_candidate)(k, strip.p + v, t, slot, w.n, w.rows, k->ahead ? NULL : sums + v * W,
-                                h ? products + v * W : NULL, strip.panels * W);
-    }
 }
 
-static void NAME(gru_forward_body)(team *tm, int rank, void *work)
+/* Few rows: x Wx into the panels, and the product with h that the first half of the step needs. */
+static void NAME(gru_few_products)(const NAME(gru_work) *k, ptrdiff_t p0, ptrdiff_t p1)
 {
-    NAME(gru_work) *k = work;
     const cell_job *job = k->job;
-    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, P = NAME(panel_count)(H);
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
-    const ptrdiff_t tiles = tile_count(N, ROWS_2), strips = NAME(strip_count)(H, 1);
-    REAL sums[(ROWS_2 * 2 + 1) * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
-    REAL products[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
+    NAME(few_gates)(&k->panels, p0, p1, job->N, job->xs.p, job->xs.s0, Wx, job->D, 0, 3, k->few_x);
+    NAME(few_to_panels)(&k->panels, p0, p1, job->N, k->few_x);
+    if (job->seen0.p)
+        NAME(few_gates)(&k->panels, p0, p1, job->N, job->seen0.p, job->seen0.s0, Wh, job->H, 0, job->reset_after ? 3 : 2,
+                        k->few_h);
+}
+
+/* What comes before the time loop: the weights, and of the first step what all threads read. */
+static void NAME(gru_begin)(const NAME(gru_work) *k, team *tm, int rank)
+{
+    ptrdiff_t p0, p1;
+    team_share(tm, rank, NAME(panel_count)(k->job->H), &p0, &p1);
+    if (k->few)
+        NAME(gru_few_products)(k, p0, p1);
+    else
+        NAME(gru_weights)(k, p0, p1);
+    if (!k->precomputed)
+        NAME(copy_step)(k->job, tm, rank, 0, k->x);
+    team_wait(tm);
+}
+
+/* Whether x Wx of step t and those after it is to be computed now, and that for a group: rows of w, one strip. Each thread
+ * does it for the tiles that it walks over in these steps. */
+static inline int NAME(gru_chunk_begins)(const NAME(gru_work) *k, ptrdiff_t t)
+{
+    return k->precomputed && !k->few && t % k->chunk == 0;
+}
+static void NAME(gru_input)(const NAME(gru_work) *k, const NAME(gru_group) *g, const tile_walk *w, panel_strip strip, ptrdiff_t t)
+{
+    const cell_job *job = k->job;
+    const ptrdiff_t steps = job->T - t < k->chunk ? job->T - t : k->chunk;
+    NAME(panel_input)(&k->panels, strip, g->first_gate, g->G, w->n, w->n + w->rows, steps,
+                      (const REAL *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, job->D, g->Wx[strip.p]);
+}
+
+/* sums = x Wx of a group: one tile of a strip. Where the panels hold it nothing is to do. */
+static void NAME(gru_times_Wx)(const NAME(gru_work) *k, const NAME(gru_group) *g, const tile_walk *w, panel_strip strip,
+                               ptrdiff_t t, REAL *sums)
+{
+    const ptrdiff_t D = k->job->D, x_n = NAME(step_of)(D);
+    if (!k->precomputed)
+        NAME(gates_product)(strip.panels, D, w->rows, k->x + (t % 2 * k->job->N + w->n) * x_n, x_n, g->Wx[strip.p], w->i,
+                            w->tiles, sums, 0);
+}
+
+/* sums (+)= left Wh of a group, the same tile; rows of left are left_n apart. */
+static void NAME(gru_times_Wh)(const NAME(gru_work) *k, const NAME(gru_group) *g, const tile_walk *w, panel_strip strip,
+                               const REAL *left, ptrdiff_t left_n, REAL *sums, int add)
+{
+    if (k->few)
+        NAME(few_to_sums)(&k->panels, strip, k->job->N, g->first_gate, g->G, k->few_h, sums);
+    else
+        NAME(gates_product)(strip.panels, k->job->H, w->rows, left, left_n, g->Wh[strip.p], w->i, w->tiles, sums, add);
+}
+
+/* z and r of one tile of panel p. Scratch: sums. */
+static void NAME(gru_gates_of)(const NAME(gru_work) *k, const tile_walk *w, ptrdiff_t p, ptrdiff_t t, REAL *sums)
+{
+    const panel_strip strip = {p, 1};
+    const REAL *seen = NAME(gru_seen)(k, t, w->n);
+    NAME(gru_times_Wx)(k, &k->zr, w, strip, t, sums);
+    if (seen)
+        NAME(gru_times_Wh)(k, &k->zr, w, strip, seen, NAME(gru_seen_n)(k, t), sums, !k->precomputed);
+    NAME(gru_gates)(k, p, t, t % k->chunk, w->n, w->rows, seen || !k->precomputed ? sums : NULL);
+}
+
+/* x of the next step, where it is not in the panels; then all wait until h of step t is whole. */
+static void NAME(gru_step_ends)(const NAME(gru_work) *k, team *tm, int rank, ptrdiff_t t, int own_rows)
+{
+    if (!k->precomputed)
+        NAME(copy_step)(k->job, tm, rank, t + 1, k->x);
+    step_wait(tm, own_rows);
+}
+
+/* The book's steps: the candidates' product needs all of r s. */
+static void NAME(gru_before_body)(team *tm, int rank, void *work)
+{
+    const NAME(gru_work) *k = work;
+    const cell_job *job = k->job;
+    const ptrdiff_t N = job->N, H = job->H, P = NAME(panel_count)(H);
+    const ptrdiff_t strips = NAME(strip_count)(H, 1), rh_n = NAME(step_of)(H);
+    const matrix Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     const int own_rows = NAME(owns_rows)(job, tm, 3);
+    REAL sums[(ROWS_2 * 2 + 1) * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
     ptrdiff_t p0, p1;
     team_share(tm, rank, P, &p0, &p1);
 
-    for (ptrdiff_t p = p0; p < p1 && !k->few; p++)
-        if (job->packed) { /* as gru_pack lays it out */
-            const REAL *at = job->packed;
-            k->Wx_zr[p] = NAME(packed_weights)(at, D, H, 2, p), at += NAME(lines)(P * 2 * W * D);
-            k->Wx_a[p] = NAME(packed_weights)(at, D, H, 1, p), at += NAME(lines)(P * W * D);
-            k->Wh_zr[p] = NAME(packed_weights)(at, H, H, 2, p), at += NAME(lines)(P * 2 * W * H);
-            k->Wh_a[p] = NAME(packed_weights)(at, H, H, 1, p);
-        } else {
-            k->Wx_zr[p] = NAME(gate_weights)(k->Wx_zr_room, Wx, D, H, 0, 2, p, T * tiles);
-            k->Wx_a[p] = NAME(gate_weights)(k->Wx_a_room, Wx, D, H, 2, 1, p, T * tiles);
-            k->Wh_zr[p] = NAME(gate_weights)(k->Wh_zr_room, Wh, H, H, 0, 2, p, T * tiles);
-            k->Wh_a[p] = NAME(gate_weights)(k->Wh_a_room, Wh, H, H, 2, 1, p, T * tiles);
+    NAME(gru_begin)(k, tm, rank);
+    for (ptrdiff_t t = 0; t < job->T && !team_stopped(); t++) {
+        if (NAME(gru_chunk_begins)(k, t)) {
+            for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_2, own_rows); next_panel(&w);)
+                NAME(gru_input)(k, &k->zr, &w, (panel_strip){w.p, 1}, t);
+            for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_panel(&w);)
+                NAME(gru_input)(k, &k->candidate, &w, NAME(strip)(H, 1, w.p), t);
         }
-    if (k->few) {
-        NAME(few_gates)(&k->panels, p0, p1, N, job->xs.p, job->xs.s0, Wx, D, 0, 3, k->few_x);
-        NAME(few_to_panels)(&k->panels, p0, p1, N, k->few_x);
-        if (job->seen0.p)
-            NAME(few_gates)(&k->panels, p0, p1, N, job->seen0.p, job->seen0.s0, Wh, H, 0, job->reset_after ? 3 : 2, k->few_h);
-    }
-    if (!k->ahead)
-        NAME(copy_step)(job, tm, rank, 0, k->x);
-    team_wait(tm);
-
-    for (ptrdiff_t t = 0; t < T && !team_stopped(); t++) {
-        const ptrdiff_t slot = t % k->chunk, steps = T - t < k->chunk ? T - t : k->chunk;
-        const ptrdiff_t x_n = NAME(step_of)(D);
-        const REAL *xs = (const REAL *)job->xs.p + t * job->xs.s1, *x = k->x + t % 2 * N * x_n;
-        if (slot == 0 && k->ahead && !k->few) { /* each thread for the tiles that it walks over below */
-            for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_2, own_rows); !job->reset_after && next_panel(&w);)
-                NAME(panel_input)(&k->panels, (panel_strip){w.p, 1}, 0, 2, w.n, w.n + w.rows, steps, xs, job->xs.s0,
-                                  job->xs.s1, D, k->Wx_zr[w.p]);
-            for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_panel(&w);) {
-                const panel_strip strip = NAME(strip)(H, 1, w.p);
-                for (ptrdiff_t p = strip.p; p < strip.p + strip.panels && job->reset_after; p++)
-                    NAME(panel_input)(&k->panels, (panel_strip){p, 1}, 0, 2, w.n, w.n + w.rows, steps, xs, job->xs.s0,
-                                      job->xs.s1, D, k->Wx_zr[p]);
-                NAME(panel_input)(&k->panels, strip, 2, 1, w.n, w.n + w.rows, steps, xs, job->xs.s0, job->xs.s1, D,
-                                  k->Wx_a[strip.p]);
-            }
-        }
-
-        const REAL *h = NAME(gru_seen)(k, t, 0);
-        const ptrdiff_t h_n = t == 0 ? job->seen0.s0 : NAME(step_of)(H);
-        if (job->reset_after) {
-            NAME(gru_step_after)(k, tm, rank, t, x, h, h_n, sums, products, own_rows);
-            if (!k->ahead)
-                NAME(copy_step)(job, tm, rank, t + 1, k->x);
-            step_wait(tm, own_rows); /* h of step t is whole */
-            continue;
-        }
-        for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_2, own_rows); next_tile(&w);) {
-            if (!k->ahead)
-                NAME(gates_product)(1, D, w.rows, x + w.n * x_n, x_n, k->Wx_zr[w.p], w.i, tiles, sums, 0);
-            if (h && k->few)
-                NAME(few_to_sums)(&k->panels, (panel_strip){w.p, 1}, N, 0, 2, k->few_h, sums);
-            else if (h)
-                NAME(gates_product)(1, H, w.rows, h + w.n * h_n, h_n, k->Wh_zr[w.p], w.i, tiles, sums, !k->ahead);
-            NAME(gru_gates)(k, w.p, t, slot, w.n, w.rows, h || !k->ahead ? sums : NULL);
-        }
+        for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_2, own_rows); next_tile(&w);)
+            NAME(gru_gates_of)(k, &w, w.p, t, sums);
         step_wait(tm, own_rows); /* r s is whole */
-        if (h && k->few) {
-            NAME(few_gates)(&k->panels, p0, p1, N, NAME(gru_rh)(k, 0, 0), NAME(step_of)(H), Wh, H, 2, 1, k->few_h);
+
+        const int seen = NAME(gru_seen)(k, t, 0) != NULL, any = seen || !k->precomputed; /* is anything in sums */
+        if (seen && k->few) {
+            NAME(few_gates)(&k->panels, p0, p1, N, NAME(gru_rh)(k, 0, 0), rh_n, Wh, H, 2, 1, k->few_h);
             team_wait(tm);
         }
         for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_tile(&w);) {
             const panel_strip strip = NAME(strip)(H, 1, w.p);
-            if (!k->ahead)
-                NAME(gates_product)(strip.panels, D, w.rows, x + w.n * x_n, x_n, k->Wx_a[strip.p], w.i, tiles, sums, 0);
-            if (h && k->few)
-                NAME(few_to_sums)(&k->panels, strip, N, 2, 1, k->few_h, sums);
-            else if (h)
-                NAME(gates_product)(strip.panels, H, w.rows, NAME(gru_rh)(k, t, w.n), NAME(step_of)(H), k->Wh_a[strip.p], w.i,
-                                    tiles, sums, !k->ahead);
+            NAME(gru_times_Wx)(k, &k->candidate, &w, strip, t, sums);
+            if (seen)
+                NAME(gru_times_Wh)(k, &k->candidate, &w, strip, NAME(gru_rh)(k, t, w.n), rh_n, sums, !k->precomputed);
             for (int v = 0; v < strip.panels; v++)
-                NAME(gru_candidate)(k, strip.p + v, t, slot, w.n, w.rows, h || !k->ahead ? sums + v * W : NULL, NULL,
+                NAME(gru_candidate)(k, strip.p + v, t, t % k->chunk, w.n, w.rows, any ? sums + v * W : NULL, NULL,
                                     strip.panels * W);
         }
-        if (!k->ahead)
-            NAME(copy_step)(job, tm, rank, t + 1, k->x);
-        step_wait(tm, own_rows); /* h of step t is whole */
+        NAME(gru_step_ends)(k, tm, rank, t, own_rows);
+    }
+}
+
+/* The steps of reset_after: one walk, a strip's gates and then its candidates. */
+static void NAME(gru_after_body)(team *tm, int rank, void *work)
+{
+    const NAME(gru_work) *k = work;
+    const cell_job *job = k->job;
+    const ptrdiff_t N = job->N, H = job->H, strips = NAME(strip_count)(H, 1);
+    const int own_rows = NAME(owns_rows)(job, tm, 3);
+    REAL sums[(ROWS_2 * 2 + 1) * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
+    REAL products[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
+
+    NAME(gru_begin)(k, tm, rank);
+    for (ptrdiff_t t = 0; t < job->T && !team_stopped(); t++) {
+        if (NAME(gru_chunk_begins)(k, t))
+            for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_panel(&w);) {
+                const panel_strip strip = NAME(strip)(H, 1, w.p);
+                for (int v = 0; v < strip.panels; v++)
+                    NAME(gru_input)(k, &k->zr, &w, (panel_strip){strip.p + v, 1}, t);
+                NAME(gru_input)(k, &k->candidate, &w, strip, t);
+            }
+        for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_tile(&w);) {
+            const panel_strip strip = NAME(strip)(H, 1, w.p);
+            const REAL *seen = NAME(gru_seen)(k, t, w.n);
+            for (int v = 0; v < strip.panels; v++)
+                NAME(gru_gates_of)(k, &w, strip.p + v, t, sums);
+            NAME(gru_times_Wx)(k, &k->candidate, &w, strip, t, sums);
+            if (seen)
+                NAME(gru_times_Wh)(k, &k->candidate, &w, strip, seen, NAME(gru_seen_n)(k, t), products, 0);
+            for (int v = 0; v < strip.panels; v++)
+                NAME(gru_candidate)(k, strip.p + v, t, t % k->chunk, w.n, w.rows, k->precomputed ? NULL : sums + v * W,
+                                    seen ? products + v * W : NULL, strip.panels * W);
+        }
+        NAME(gru_step_ends)(k, tm, rank, t, own_rows);
     }
 }
 
@@ -275,9 +341,10 @@ static ptrdiff_t NAME(gru_pack)(const cell_job *job, void *room)
 {
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     ptrdiff_t n = 0;
-    for (int h = 0; h < 2; h++)
-        for (int a = 0; a < 2; a++)
-            n += NAME(pack_panels)(room ? (REAL *)room + n : NULL, h ? Wh : Wx, h ? job->H : job->D, job->H, a ? 2 : 0, a ? 1 : 2);
+    for (int recurrent = 0; recurrent < 2; recurrent++)
+        for (int i = 0; i < 2; i++) /* z and r, the candidate */
+            n += NAME(pack_panels)(room ? (REAL *)room + n : NULL, recurrent ? Wh : Wx, recurrent ? job->H : job->D, job->H,
+                                   i ? 2 : 0, i ? 1 : 2);
     return n;
 }
 
@@ -286,28 +353,29 @@ static inline int NAME(gru_kept)(const cell_job *job) { return GRU_GATES + (job-
 static int NAME(gru_forward)(const cell_job *job)
 {
     const ptrdiff_t N = job->N, D = job->D, H = job->H, P = NAME(panel_count)(H);
-    NAME(gru_work) k = {.job = job, .few = NAME(is_few)(job), .chunk = NAME(panel_steps)(job)};
-    k.ahead = k.few || NAME(goes_ahead)(job, 3);
-    if (!job->train && !k.ahead)
+    NAME(gru_work) k = {.job = job, .few = NAME(is_few)(job), .chunk = NAME(panel_steps)(job), .zr = {0, 2}, .candidate = {2, 1}};
+    k.precomputed = k.few || NAME(is_precomputed)(job, 3);
+    if (!job->train && !k.precomputed)
         k.chunk = 1; /* z is kept from the first half of a step to the second */
     k.panels = (panels_of){job->panels, N, k.chunk, H, GRU_GATES, NAME(gru_kept)(job)};
     const int own = !job->packed && !k.few; /* weights to be packed in this call */
-    ptrdiff_t x_zr = own ? NAME(lines)(P * 2 * W * D) : 0, x_a = own ? NAME(lines)(P * W * D) : 0;
-    ptrdiff_t h_zr = own ? NAME(lines)(P * 2 * W * H) : 0, h_a = own ? NAME(lines)(P * W * H) : 0;
-    ptrdiff_t few = k.few ? NAME(lines)(N * 3 * H) : 0, x = k.ahead ? 0 : NAME(lines)(2 * N * NAME(step_of)(D));
+    ptrdiff_t x_zr = own ? NAME(lines)(P * 2 * W * D) : 0, x_h = own ? NAME(lines)(P * W * D) : 0;
+    ptrdiff_t h_zr = own ? NAME(lines)(P * 2 * W * H) : 0, h_h = own ? NAME(lines)(P * W * H) : 0;
+    ptrdiff_t few = k.few ? NAME(lines)(N * 3 * H) : 0, x = k.precomputed ? 0 : NAME(lines)(2 * N * NAME(step_of)(D));
     ptrdiff_t gates = job->train ? 0 : NAME(lines)(k.chunk * N * 3 * H + W), state = job->train ? 0 : NAME(lines)(N * NAME(step_of)(H));
     const int masked = job->h_mask.p != NULL;
-    REAL *room = NAME(new_room)(x_zr + x_a + h_zr + h_a + 2 * few + x + gates + (3 + 2 * masked) * state);
+    REAL *room = NAME(new_room)(x_zr + x_h + h_zr + h_h + 2 * few + x + gates + (3 + 2 * masked) * state);
     right_side *sides = malloc(4 * P * sizeof(right_side));
     int stopped = 0;
     if (room && sides) {
-        k.Wx_zr = sides, k.Wx_a = sides + P, k.Wh_zr = sides + 2 * P, k.Wh_a = sides + 3 * P;
-        k.Wx_zr_room = room, k.Wx_a_room = room + x_zr, k.Wh_zr_room = k.Wx_a_room + x_a, k.Wh_a_room = k.Wh_zr_room + h_zr;
-        k.few_x = k.Wh_a_room + h_a, k.few_h = k.few_x + few;
+        k.zr.Wx = sides, k.candidate.Wx = sides + P, k.zr.Wh = sides + 2 * P, k.candidate.Wh = sides + 3 * P;
+        k.zr.Wx_room = room, k.candidate.Wx_room = room + x_zr;
+        k.zr.Wh_room = k.candidate.Wx_room + x_h, k.candidate.Wh_room = k.zr.Wh_room + h_zr;
+        k.few_x = k.candidate.Wh_room + h_h, k.few_h = k.few_x + few;
         k.x = k.few_h + few, k.rh = k.x + x, k.h = k.rh + state, k.seen = k.h + 2 * masked * state;
         if (!job->train)
             k.panels.p = k.seen + 2 * state;
-        stopped = team_run(job->threads, NAME(gru_forward_body), &k);
+        stopped = team_run(job->threads, job->reset_after ? NAME(gru_after_body) : NAME(gru_before_body), &k);
     }
     int failed = !room || !sides;
     free(room);
@@ -336,7 +404,7 @@ static void NAME(gru_gate_grads)(const NAME(gru_work) *k, ptrdiff_t q, ptrdiff_t
                 NAME(idle_step_back)(job, t, n, j, w, back, kept);
                 continue;
             }
-            vec z = NAME(load_n)(row, w), a = NAME(load_n)(row + 2 * w, w);
+            vec z = NAME(load_n)(row, w), h_hat = NAME(load_n)(row + 2 * w, w);
             vec h_prev = before ? NAME(load_n)(before + j, w) : (vec){0};
             vec dh = NAME(load_n)((const REAL *)job->dhs.p + n * job->dhs.s0 + t * job->dhs.s1 + j, w);
             if (t < last_step(job, n)) {
@@ -346,20 +414,20 @@ static void NAME(gru_gate_grads)(const NAME(gru_work) *k, ptrdiff_t q, ptrdiff_t
                 dh += dseen + NAME(load_n)(kept, w);
             } else
                 dh += NAME(state_of)(job->dhT, n, j, w);
-            vec dA_z = dh * (a - h_prev) * z * (1 - z), dA_a = dh * z * (1 - a * a);
+            vec dA_z = dh * (h_hat - h_prev) * z * (1 - z), dA_h = dh * z * (1 - h_hat * h_hat);
             NAME(store_n)(row, job->z_keeps ? -dA_z : dA_z, w);
-            NAME(store_n)(row + 2 * w, dA_a, w);
+            NAME(store_n)(row + 2 * w, dA_h, w);
             NAME(store_n)(kept, dh * (1 - z), w);
             if (job->reset_after) {
                 vec reset = NAME(load_n)(row + w, w), of_product = NAME(load_n)(row + 3 * w, w);
-                NAME(store_n)(row + w, dA_a * of_product * reset * (1 - reset), w);
-                NAME(store_n)(row + 3 * w, dA_a * reset, w);
+                NAME(store_n)(row + w, dA_h * of_product * reset * (1 - reset), w);
+                NAME(store_n)(row + 3 * w, dA_h * reset, w);
             }
         }
     }
 }
 
-/* Second half: dA of r, and its share of dh_prev. `sums` (rows, 2 W) holds dq = dA_a Wh_a^T. */
+/* Second half: dA of r, and its share of dh_prev. `sums` (rows, 2 W) holds dq = dA_h Wh_h^T. */
 static void NAME(gru_reset_grads)(const NAME(gru_work) *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows,
                                   const REAL *sums)
 {
@@ -389,7 +457,7 @@ static void NAME(gru_hidden_grads)(const NAME(gru_work) *k, const team *tm, int 
 {
     NAME(panel_hidden_grads)(&k->panels, tm, rank, t, 0, 2, k->WhT_zr_room, k->sums, 0, own_rows);
     if (k->job->reset_after)
-        NAME(panel_hidden_grads)(&k->panels, tm, rank, t, 3, 1, k->WhT_a_room, k->sums, 1, own_rows);
+        NAME(panel_hidden_grads)(&k->panels, tm, rank, t, 3, 1, k->WhT_h_room, k->sums, 1, own_rows);
 }
 
 /* db, with reset_after (2, 3 H): this thread's panels. */
@@ -427,6 +495,43 @@ static void NAME(few_last_grads)(const NAME(gru_work) *k, team *tm, int rank, pt
                     job->dWx);
 }
 
+/* All of backward where there are few rows. */
+static void NAME(gru_few_backward)(const NAME(gru_work) *k, team *tm, int rank)
+{
+    const cell_job *job = k->job;
+    const ptrdiff_t N = job->N, H = job->H;
+    const matrix Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
+    const REAL *seen0 = job->seen0.p, *rh = job->rh;
+    REAL *dA = k->few_x, *dq = k->few_h;
+    ptrdiff_t q0, q1, p0, p1;
+    team_share(tm, rank, NAME(pair_count)(H), &q0, &q1);
+    team_share(tm, rank, NAME(panel_count)(H), &p0, &p1);
+
+    for (ptrdiff_t q = q0; q < q1; q++)
+        NAME(gru_gate_grads)(k, q, 0, 0, N, NULL);
+    team_wait(tm);
+    NAME(few_from_panels)(&k->panels, p0, p1, N, job->reset_after ? 3 : 2, dA);
+    team_wait(tm);
+    if (job->reset_after) {
+        NAME(few_grads)(&k->panels, tm, rank, N, dA, 0, 3, Wh, H, seen0, job->seen0.s0, job->dh0, H, job->dWh);
+        NAME(few_last_grads)(k, tm, rank, p0, p1);
+        return;
+    }
+    NAME(few_grads)(&k->panels, tm, rank, N, dA, 2, 1, Wh, H, seen0 ? rh : NULL, NAME(step_of)(H), dq, H, job->dWh);
+    team_wait(tm);
+    for (ptrdiff_t q = q0; q < q1; q++) {
+        for (ptrdiff_t n = 0; n < N; n++)
+            for (ptrdiff_t v = 0, j; (j = (2 * q + v) * W) < H && v < 2; v++)
+                NAME(store)(k->sums + ((q * N + n) * 2 + v) * W, NAME(load_n)(dq + n * H + j, H - j < W ? H - j : W));
+        NAME(gru_reset_grads)(k, q, 0, 0, N, k->sums + q * N * 2 * W);
+    }
+    team_wait(tm);
+    NAME(few_from_panels)(&k->panels, p0, p1, N, 2, dA);
+    team_wait(tm);
+    NAME(few_grads)(&k->panels, tm, rank, N, dA, 0, 2, Wh, H, seen0, job->seen0.s0, job->dh0, H, job->dWh);
+    NAME(few_last_grads)(k, tm, rank, p0, p1);
+}
+
 static void NAME(gru_backward_body)(team *tm, int rank, void *work)
 {
     NAME(gru_work) *k = work;
@@ -443,39 +548,15 @@ static void NAME(gru_backward_body)(team *tm, int rank, void *work)
     team_share(tm, rank, NAME(panel_count)(H), &p0, &p1);
 
     if (k->few) {
-        REAL *dA = k->few_x, *dq = k->few_h;
-        for (ptrdiff_t q = q0; q < q1; q++)
-            NAME(gru_gate_grads)(k, q, 0, 0, N, NULL);
-        team_wait(tm);
-        NAME(few_from_panels)(&k->panels, p0, p1, N, job->reset_after ? 3 : 2, dA);
-        team_wait(tm);
-        if (job->reset_after) {
-            NAME(few_grads)(&k->panels, tm, rank, N, dA, 0, 3, Wh, H, seen0, job->seen0.s0, job->dh0, H, job->dWh);
-            NAME(few_last_grads)(k, tm, rank, p0, p1);
-            return;
-        }
-        NAME(few_grads)(&k->panels, tm, rank, N, dA, 2, 1, Wh, H, seen0 ? rh : NULL, h_n, dq, H, job->dWh);
-        team_wait(tm);
-        for (ptrdiff_t q = q0; q < q1; q++) {
-            for (ptrdiff_t n = 0; n < N; n++)
-                for (ptrdiff_t v = 0, j; (j = (2 * q + v) * W) < H && v < 2; v++)
-                    NAME(store)(k->sums + ((q * N + n) * 2 + v) * W, NAME(load_n)(dq + n * H + j, H - j < W ? H - j : W));
-            NAME(gru_reset_grads)(k, q, 0, 0, N, k->sums + q * N * 2 * W);
-        }
-        team_wait(tm);
-        NAME(few_from_panels)(&k->panels, p0, p1, N, 2, dA);
-        team_wait(tm);
-        NAME(few_grads)(&k->panels, tm, rank, N, dA, 0, 2, Wh, H, seen0, job->seen0.s0, job->dh0, H, job->dWh);
-        NAME(few_last_grads)(k, tm, rank, p0, p1);
+        NAME(gru_few_backward)(k, tm, rank);
         return;
     }
     for (ptrdiff_t q = q0; q < q1; q++) {
         NAME(pack_transposed)(k->WhT_zr_room + q * 2 * W * 2 * H, Wh, H, q, H, 0, 2);
-        NAME(pack_transposed)(k->WhT_a_room + q * 2 * W * H, Wh, H, q, H, 2, 1);
+        NAME(pack_transposed)(k->WhT_h_room + q * 2 * W * H, Wh, H, q, H, 2, 1);
     }
     for (ptrdiff_t q = x0; q < x1; q++)
         NAME(pack_transposed)(k->WxT_room + q * 2 * W * 3 * H, Wx, D, q, H, 0, 3);
-
     team_wait(tm);
 
     for (ptrdiff_t t = T - 1; t >= 0 && !team_stopped(); t--) {
@@ -486,7 +567,7 @@ static void NAME(gru_backward_body)(team *tm, int rank, void *work)
         step_wait(tm, own_rows); /* dA of the candidate is whole */
         if (job->reset_after)
             continue;
-        NAME(panel_hidden_grads)(&k->panels, tm, rank, t, 2, 1, k->WhT_a_room, k->sums, 0, own_rows);
+        NAME(panel_hidden_grads)(&k->panels, tm, rank, t, 2, 1, k->WhT_h_room, k->sums, 0, own_rows);
         for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_panel(&w);)
             NAME(gru_reset_grads)(k, w.p, t, w.n, w.rows, k->sums + (w.p * N + w.n) * 2 * W);
         step_wait(tm, own_rows); /* dA of z and r is whole */
@@ -514,13 +595,13 @@ static int NAME(gru_backward)(const cell_job *job)
     k.few = NAME(is_few)(job);
     const ptrdiff_t packs = !k.few, few = k.few ? NAME(lines)(N * 3 * H) : 0;
     ptrdiff_t weights = packs * NAME(lines)(NAME(pair_count)(D) * 2 * W * 3 * H), state = NAME(lines)(N * H);
-    ptrdiff_t zr = packs * NAME(lines)(NAME(pair_count)(H) * 2 * W * 2 * H), a = packs * NAME(lines)(NAME(pair_count)(H) * 2 * W * H);
+    ptrdiff_t zr = packs * NAME(lines)(NAME(pair_count)(H) * 2 * W * 2 * H), candidate = packs * NAME(lines)(NAME(pair_count)(H) * 2 * W * H);
     ptrdiff_t sums = NAME(lines)(NAME(pair_count)(H) * 2 * W * N);
-    REAL *room = NAME(new_room)(weights + zr + a + state + sums + 2 * few + packs * NAME(grad_room)(job));
+    REAL *room = NAME(new_room)(weights + zr + candidate + state + sums + 2 * few + packs * NAME(grad_room)(job));
     if (!room)
         return -1;
-    k.WxT_room = room, k.WhT_zr_room = room + weights, k.WhT_a_room = k.WhT_zr_room + zr;
-    k.dh = k.WhT_a_room + a, k.sums = k.dh + state;
+    k.WxT_room = room, k.WhT_zr_room = room + weights, k.WhT_h_room = k.WhT_zr_room + zr;
+    k.dh = k.WhT_h_room + candidate, k.sums = k.dh + state;
     k.few_x = k.sums + sums, k.few_h = k.few_x + few, k.room = k.few_h + few;
     const int stopped = team_run(job->threads, NAME(gru_backward_body), &k);
     free(room);

@@ -20,10 +20,10 @@ typedef struct {
  * other steps, and its rows of dA are 0. */
 static inline int at_work(const cell_job *job, ptrdiff_t t, ptrdiff_t n)
 {
-    return !job->first || (job->first[n] <= t && t < job->last[n]);
+    return !job->first_step || (job->first_step[n] <= t && t < job->end_step[n]);
 }
-static inline ptrdiff_t last_step(const cell_job *job, ptrdiff_t n) { return (job->last ? job->last[n] : job->T) - 1; }
-static inline int has_no_step(const cell_job *job, ptrdiff_t n) { return job->last[n] <= job->first[n]; }
+static inline ptrdiff_t last_step(const cell_job *job, ptrdiff_t n) { return (job->end_step ? job->end_step[n] : job->T) - 1; }
+static inline int has_no_step(const cell_job *job, ptrdiff_t n) { return job->end_step[n] <= job->first_step[n]; }
 
 /* Panels p to p + panels - 1 of the gates, which one product makes together. */
 typedef struct {

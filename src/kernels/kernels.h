@@ -9,6 +9,10 @@
 #define RNNFAST_KERNELS_H
 
 #include <stddef.h>
+#include <string.h>
+
+/* Every cell, once: its kernels are in <cell>.h, its module is src/<cell>.pyx. */
+#define CELLS(X) X(rnn) X(lstm) X(gru)
 
 /* Reals from one row of n to the next, where they are the left side of a product. Not a multiple of 4 KB: such rows
  * would fight for the same lines of L1. */
@@ -25,7 +29,7 @@ typedef struct {
     int relu;                  /* rnn: relu instead of tanh */
     int reset_after, z_keeps;  /* gru: see gru.h */
     double clip;               /* lstm: bound of the cell; 0: none */
-    const ptrdiff_t *first, *last; /* (N) steps, as they are counted here, in [first, last) concern a sample; NULL: all */
+    const ptrdiff_t *first_step, *end_step; /* (N) steps, as they are counted here, in [first, end) concern a sample; NULL: all */
     strided xs;                /* (N, T, D), last stride 1 */
     strided h0, c0;            /* (N, H), last stride 1 */
     strided h_mask;            /* (N, H), last stride 1, or NULL: multiplies h before Wh */
@@ -123,10 +127,12 @@ typedef int (*cell_kernel)(const cell_job *);
  * reals; with room NULL that is all it does. */
 typedef ptrdiff_t (*pack_kernel)(const cell_job *, void *room);
 
+#define CELL_FIELDS(cell) \
+    cell_kernel cell##_forward, cell##_backward; \
+    pack_kernel cell##_pack;
+
 typedef struct {
-    cell_kernel rnn_forward, rnn_backward, lstm_forward, lstm_backward, gru_forward, gru_backward;
-    pack_kernel rnn_pack, lstm_pack, gru_pack;
-    cell_kernel peephole_forward, peephole_backward; /* the lstm's with `full` */
+    CELLS(CELL_FIELDS)
     int (*gemm)(const gemm_job *);
     int (*column_sums)(const gemm_job *);   /* c (N) = sum over the rows of a (M, N): a and c only */
     int (*softmax_forward)(const softmax_job *);
@@ -142,6 +148,29 @@ typedef struct {
     int (*apply)(int function, const void *x, void *y, ptrdiff_t n);  /* 0 exp, 1 sigmoid, 2 tanh */
     double (*fma)(int threads, ptrdiff_t n);  /* n rounds of FMAs in registers: operations done, to be timed */
 } kernel_set;
+
+/* A cell by its name: a number, or -1 where there is none; and what a set has for that number. */
+static inline int cell_index(const char *name)
+{
+#define CELL_NAME(cell) #cell,
+    static const char *const names[] = {CELLS(CELL_NAME)};
+    for (int i = 0; i < (int)(sizeof names / sizeof *names); i++)
+        if (!strcmp(names[i], name))
+            return i;
+    return -1;
+}
+
+typedef struct {
+    cell_kernel forward, backward;
+    pack_kernel pack;
+} cell_kernels;
+
+static inline cell_kernels cell_of(const kernel_set *set, int index)
+{
+#define CELL_KERNELS(cell) {set->cell##_forward, set->cell##_backward, set->cell##_pack},
+    const cell_kernels cells[] = {CELLS(CELL_KERNELS)};
+    return cells[index];
+}
 
 typedef struct {
     const char *name;

@@ -21,11 +21,11 @@
 typedef struct {
     const cell_job *job;
     panels_of panels;          /* without training: room for one chunk of steps, used again and again, or none */
-    int ahead;                 /* x Wx is computed into the panels, for `chunk` steps ahead of their time loop */
+    int precomputed;                 /* the panels hold x Wx of `chunk` steps before their time loop */
     ptrdiff_t chunk;
     right_side *Wx, *Wh;       /* of each panel */
     REAL *Wx_room, *Wh_room;   /* forward: [panel][k][4][W]; backward: transposed, [columns / 2W][4 H][2 W] */
-    REAL *x;                   /* forward, not ahead: copy_step */
+    REAL *x;                   /* forward, not precomputed: copy_step */
     REAL *h, *c;               /* without training: h m (2, N, H) and c (N, H); backward: c is dc (N, H) */
     int few;                   /* rows.h: then few_x, few_h (N, 4 H) are the products with Wx and Wh; backward: dA */
     REAL *few_x, *few_h;
@@ -89,7 +89,7 @@ static inline __attribute__((always_inline)) void NAME(lstm_tile)(const int plai
 
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t n = n0 + r;
-        REAL *row = job->train || k->ahead ? NAME(panel_row)(&k->panels, p, slot, n) : NULL;
+        REAL *row = job->train || k->precomputed ? NAME(panel_row)(&k->panels, p, slot, n) : NULL;
         vec c_prev = NAME(lstm_c_prev)(k, p, t, n, w);
         if (!plain && !at_work(job, t, n)) {
             if (job->train)
@@ -101,7 +101,7 @@ static inline __attribute__((always_inline)) void NAME(lstm_tile)(const int plai
         }
         vec A[4];
         for (int g = 0; g < 4; g++) {
-            A[g] = k->ahead ? NAME(load_n)(row + g * w, w) + bias[g] : bias[g];
+            A[g] = k->precomputed ? NAME(load_n)(row + g * w, w) + bias[g] : bias[g];
             if (sums)
                 A[g] += NAME(load)(sums + r * step + g * w);
         }
@@ -127,7 +127,7 @@ static inline __attribute__((always_inline)) void NAME(lstm_tile)(const int plai
     }
 }
 
-static inline int NAME(lstm_is_plain)(const cell_job *job) { return !job->first && !job->Wp && !job->clip; }
+static inline int NAME(lstm_is_plain)(const cell_job *job) { return !job->first_step && !job->Wp && !job->clip; }
 
 static void NAME(lstm_activate)(const NAME(lstm_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
                                 ptrdiff_t rows, const REAL *sums)
@@ -180,14 +180,14 @@ static void NAME(lstm_forward_body)(team *tm, int rank, void *work)
         if (job->seen0.p)
             NAME(few_gates)(&k->panels, p0, p1, N, job->seen0.p, job->seen0.s0, Wh, H, 0, 4, k->few_h);
     }
-    if (!k->ahead)
+    if (!k->precomputed)
         NAME(copy_step)(job, tm, rank, 0, k->x);
     team_wait(tm);
 
     for (ptrdiff_t t = 0; t < T && !team_stopped(); t++) {
         const ptrdiff_t slot = t % k->chunk;
         const REAL *x = (const REAL *)job->xs.p + t * job->xs.s1;
-        if (slot == 0 && k->ahead && !k->few)
+        if (slot == 0 && k->precomputed && !k->few)
             for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_panel(&w);)
                 NAME(panel_input)(&k->panels, (panel_strip){w.p, 1}, 0, 4, w.n, w.n + w.rows,
                                   T - t < k->chunk ? T - t : k->chunk, x, job->xs.s0, job->xs.s1, D, k->Wx[w.p]);
@@ -195,31 +195,37 @@ static void NAME(lstm_forward_body)(team *tm, int rank, void *work)
         ptrdiff_t h_n, x_n = NAME(step_of)(D);
         const REAL *h = NAME(lstm_left_side)(k, t, &h_n);
         for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_tile(&w);) {
-            if (!k->ahead)
+            if (!k->precomputed)
                 NAME(gates_product)(1, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[w.p], w.i, tiles, sums, 0);
             if (h && k->few)
                 NAME(few_to_sums)(&k->panels, (panel_strip){w.p, 1}, N, 0, 4, k->few_h, sums);
             else if (h)
-                NAME(gates_product)(1, H, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, tiles, sums, !k->ahead);
-            NAME(lstm_activate)(k, w.p, t, slot, w.n, w.rows, h || !k->ahead ? sums : NULL);
+                NAME(gates_product)(1, H, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, tiles, sums, !k->precomputed);
+            NAME(lstm_activate)(k, w.p, t, slot, w.n, w.rows, h || !k->precomputed ? sums : NULL);
         }
-        if (!k->ahead)
+        if (!k->precomputed)
             NAME(copy_step)(job, tm, rank, t + 1, k->x);
         step_wait(tm, own_rows); /* h of step t is whole */
     }
 }
 
+/* With whole peephole matrices: peephole.h. */
+static int NAME(peephole_forward)(const cell_job *job);
+static int NAME(peephole_backward)(const cell_job *job);
+
 static int NAME(lstm_forward)(const cell_job *job)
 {
+    if (job->full)
+        return NAME(peephole_forward)(job);
     const ptrdiff_t N = job->N, D = job->D, H = job->H, P = NAME(panel_count)(H);
     NAME(lstm_work) k = {.job = job, .few = NAME(is_few)(job), .chunk = NAME(panel_steps)(job)};
-    k.ahead = k.few || NAME(goes_ahead)(job, 4);
+    k.precomputed = k.few || NAME(is_precomputed)(job, 4);
     k.panels = (panels_of){job->panels, N, k.chunk, H, LSTM_GATES, job->train ? LSTM_KEPT : LSTM_GATES};
     const int own = !job->packed && !k.few; /* weights to be packed in this call */
     ptrdiff_t weights = own ? NAME(lines)(P * 4 * W * D) : 0, recurrent = own ? NAME(lines)(P * 4 * W * H) : 0;
     ptrdiff_t few = k.few ? NAME(lines)(N * 4 * H) : 0, state = job->train ? 0 : NAME(lines)(N * NAME(step_of)(H));
-    ptrdiff_t gates = job->train || !k.ahead ? 0 : NAME(lines)(k.chunk * N * 4 * H + W);
-    ptrdiff_t x = k.ahead ? 0 : NAME(lines)(2 * N * NAME(step_of)(D));
+    ptrdiff_t gates = job->train || !k.precomputed ? 0 : NAME(lines)(k.chunk * N * 4 * H + W);
+    ptrdiff_t x = k.precomputed ? 0 : NAME(lines)(2 * N * NAME(step_of)(D));
     REAL *room = NAME(new_room)(weights + recurrent + 2 * few + x + gates + 3 * state);
     right_side *sides = malloc(2 * P * sizeof(right_side));
     int stopped = 0;
@@ -284,7 +290,7 @@ static inline __attribute__((always_inline)) void NAME(lstm_tile_grads)(const in
                 continue;
             }
             REAL *row = NAME(panel_row)(&k->panels, p, t, n);
-            REAL *dc_prev = (t > (plain || !job->first ? 0 : job->first[n]) ? k->c : (REAL *)job->dc0) + n * H + j;
+            REAL *dc_prev = (t > (plain || !job->first_step ? 0 : job->first_step[n]) ? k->c : (REAL *)job->dc0) + n * H + j;
             vec f = NAME(load_n)(row, w), g = NAME(load_n)(row + w, w), i = NAME(load_n)(row + 2 * w, w),
                 o = NAME(load_n)(row + 3 * w, w), c = NAME(load_n)(row + 4 * w, w);
             vec dh = NAME(lstm_dh)(job, t, n, j, w, back), c_prev = NAME(lstm_c_prev)(k, p, t, n, w);
@@ -418,6 +424,8 @@ static void NAME(lstm_backward_body)(team *tm, int rank, void *work)
 
 static int NAME(lstm_backward)(const cell_job *job)
 {
+    if (job->full)
+        return NAME(peephole_backward)(job);
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H;
     NAME(lstm_work) k = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, LSTM_KEPT}};
     k.few = NAME(is_few)(job);

@@ -246,7 +246,7 @@ static void NAME(score_body)(team *tm, int rank, void *work)
                 const ptrdiff_t m0 = tile_start(s->M, tiles, i), m1 = tile_start(s->M, tiles, i + 1);
                 REAL *c = tile ? own : all + m0 * cr;
                 NAME(gemm_block)(0, m1 - m0, columns, depth, (matrix){(const REAL *)s->x.p + m0 * s->x.s0 + k0, s->x.s0, 1},
-                                 room, k0 == 0 ? bias : NULL, c, cr, k0 > 0, NULL, (NAME(later)){0});
+                                 room, k0 == 0 ? bias : NULL, c, cr, k0 > 0, NULL, (NAME(prefetch)){0});
                 if (k0 + depth < s->K)
                     continue;
                 for (ptrdiff_t m = m0; m < m1; m++, c += cr) {
@@ -356,7 +356,7 @@ static void NAME(score_dx)(const NAME(score_work) *k, team *tm, int rank, REAL *
             const ptrdiff_t m0 = tile_start(s->M, tiles, i), m1 = tile_start(s->M, tiles, i + 1);
             for (ptrdiff_t m = m0; m < m1; m++)
                 NAME(score_gradient)(k, m, v, v + depth, dy + (m - m0) * step, 2 * W);
-            NAME(later) next_rows = {(const REAL *)s->scores + m1 * s->V + v, s->V, 1, i + 1 < i1 ? ROWS_2 - 1 : 0};
+            NAME(prefetch) next_rows = {(const REAL *)s->scores + m1 * s->V + v, s->V, 1, i + 1 < i1 ? ROWS_2 - 1 : 0};
             NAME(gemm_block)(0, m1 - m0, s->K, depth, (matrix){dy, step, 1}, room, NULL, (REAL *)s->dx + m0 * s->K, s->K,
                              v > 0, NULL, next_rows);
         }
@@ -413,7 +413,7 @@ static void NAME(score_dW)(const NAME(score_work) *k, team *tm, int rank, REAL *
         for (ptrdiff_t m = 0; m < s->M && !team_stopped(); m += most) {
             const ptrdiff_t depth = s->M - m < most ? s->M - m : most;
             const ptrdiff_t next = tile_start(panels, blocks, block + tm->size) * 2 * W;
-            NAME(later) next_columns = {(const REAL *)s->scores + m * s->V + next, 64 / sizeof(REAL), s->V, 0};
+            NAME(prefetch) next_columns = {(const REAL *)s->scores + m * s->V + next, 64 / sizeof(REAL), s->V, 0};
             if (block + tm->size < blocks)
                 next_columns.count = (s->V - next < columns ? s->V - next : columns) * sizeof(REAL) / 64;
             for (ptrdiff_t r = 0; r < depth; r++)

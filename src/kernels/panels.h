@@ -40,9 +40,9 @@ static inline ptrdiff_t NAME(pair_columns)(ptrdiff_t columns, ptrdiff_t q)
 }
 
 /* x Wx of a step can be summed up together with h Wh, in registers: nothing is stored and loaded again. Or it is
- * computed ahead of the time loop, into the panels: that reads Wx once for many steps and multiplies whole tiles of them,
+ * precomputed before the time loop, into the panels: that reads Wx once for many steps and multiplies whole tiles of them,
  * which pays where a step has too few rows for one, or to make up for reading weights that do not stay in L2. */
-static inline int NAME(goes_ahead)(const cell_job *job, int G)
+static inline int NAME(is_precomputed)(const cell_job *job, int G)
 {
     const ptrdiff_t weights = (job->D + job->H) * G * job->H * sizeof(REAL);
     return job->N < 12 || (job->N < 48 && weights > 1 << 20);
@@ -61,7 +61,7 @@ static inline int NAME(owns_rows)(const cell_job *job, const team *tm, int G)
 {
     const ptrdiff_t weights = (job->D + job->H) * G * job->H * sizeof(REAL), tiles = tile_count(job->N, ROWS_2);
     const ptrdiff_t most = tile_count(tiles, tm->size) * tm->size; /* as if each had as many as the one with most */
-    return job->N >= 8 * tm->size && 16 * most <= 17 * tiles && !NAME(goes_ahead)(job, G) && weights <= 1 << 20;
+    return job->N >= 8 * tm->size && 16 * most <= 17 * tiles && !NAME(is_precomputed)(job, G) && weights <= 1 << 20;
 }
 
 static inline REAL *NAME(panel_row)(const panels_of *P, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n)
@@ -97,8 +97,8 @@ static void NAME(gates_multiply)(int NV, ptrdiff_t rows, ptrdiff_t columns, prod
     if (t->plus)
         t->plus += 2 * t->pv;
     for (int i = 0; i < 2; i++)
-        if (t->ahead[i].p)
-            t->ahead[i].p += t->K * t->ahead[i].step;
+        if (t->prefetch[i].p)
+            t->prefetch[i].p += t->K * t->prefetch[i].step;
     NAME(multiply)(NV - 2, rows, columns - 2 * W, t);
 }
 
@@ -127,13 +127,13 @@ static void NAME(pack_narrow)(REAL *dst, matrix weights, ptrdiff_t K, ptrdiff_t 
                 dst[g * w + j] = weights.p[k * weights.r + (g * H + j) * weights.c];
 }
 
-/* Weights of panel p, gates first..first+G of (K, all H), packed into room, which has space for all panels. Where so
+/* Weights of panel p, G gates from first_gate on of (K, all H), packed into room, which has space for all panels. Where so
  * few tiles will use them that packing would not pay, they are read where they lie. */
-static right_side NAME(gate_weights)(REAL *room, matrix weights, ptrdiff_t K, ptrdiff_t H, int first, int G, ptrdiff_t p,
+static right_side NAME(gate_weights)(REAL *room, matrix weights, ptrdiff_t K, ptrdiff_t H, int first_gate, int G, ptrdiff_t p,
                                      ptrdiff_t tiles)
 {
     const ptrdiff_t w = NAME(panel_width)(H, p);
-    matrix own = {weights.p + (first * H + p * W) * weights.c, weights.r, weights.c};
+    matrix own = {weights.p + (first_gate * H + p * W) * weights.c, weights.r, weights.c};
     if (tiles <= 2 && w == W && own.c == 1)
         return (right_side){own.p, own.r, G == 1 ? W : H, G};
     REAL *to = room + p * G * W * K;
@@ -145,10 +145,10 @@ static right_side NAME(gate_weights)(REAL *room, matrix weights, ptrdiff_t K, pt
 }
 
 /* All panels of gate_weights, one after another. Returns the reals they take; with room NULL that is all. */
-static ptrdiff_t NAME(pack_panels)(REAL *room, matrix weights, ptrdiff_t K, ptrdiff_t H, int first, int G)
+static ptrdiff_t NAME(pack_panels)(REAL *room, matrix weights, ptrdiff_t K, ptrdiff_t H, int first_gate, int G)
 {
     for (ptrdiff_t p = 0; room && p * W < H; p++)
-        NAME(gate_weights)(room, weights, K, H, first, G, p, PTRDIFF_MAX);
+        NAME(gate_weights)(room, weights, K, H, first_gate, G, p, PTRDIFF_MAX);
     return NAME(lines)(NAME(panel_count)(H) * G * W * K);
 }
 
@@ -172,7 +172,7 @@ static void NAME(gates_product)(int panels, ptrdiff_t K, ptrdiff_t rows, const R
     if (add)
         NAME(add_to)(&m, sums, NV * W, W);
     if (b.bk == b.vectors * W)
-        m.ahead[0].p = b.p + K * NV * W + i * (NV / 2) * K * step, m.ahead[0].step = step;
+        m.prefetch[0].p = b.p + K * NV * W + i * (NV / 2) * K * step, m.prefetch[0].step = step;
     NAME(gates_multiply)(NV, rows, NV * W, &m);
 }
 
@@ -187,9 +187,9 @@ static void NAME(copy_step)(const cell_job *job, const team *tm, int rank, ptrdi
         memcpy(room + (t % 2 * N + n) * NAME(step_of)(D), (const REAL *)job->xs.p + n * job->xs.s0 + t * job->xs.s1, D * sizeof(REAL));
 }
 
-/* Gates first..first+G of a strip = x Wx, of samples n0..n1, for the first T steps that P has room for. Tiles run over
+/* G gates from first_gate on of a strip = x Wx, of samples n0..n1, for the first T steps that P has room for. Tiles run over
  * the longer of batch and time, so that rows keep one stride whatever the layout of xs. */
-static void NAME(panel_input)(const panels_of *P, panel_strip strip, int first, int G, ptrdiff_t n0, ptrdiff_t n1,
+static void NAME(panel_input)(const panels_of *P, panel_strip strip, int first_gate, int G, ptrdiff_t n0, ptrdiff_t n1,
                               ptrdiff_t T, const REAL *xs, ptrdiff_t xn, ptrdiff_t xt, ptrdiff_t D, right_side weights)
 {
     const ptrdiff_t N = n1 - n0, w = NAME(panel_width)(P->H, strip.p);
@@ -202,7 +202,7 @@ static void NAME(panel_input)(const panels_of *P, panel_strip strip, int first, 
             ptrdiff_t from = tile_start(inner, tiles, i), rows = tile_start(inner, tiles, i + 1) - from;
             ptrdiff_t n = n0 + (over_time ? o : from), t = over_time ? from : o;
             product m = {.K = D, .a = xs + n * xn + t * xt, .ar = over_time ? xt : xn, .ak = 1,
-                         .b = weights.p, .bk = weights.bk, .bv = weights.bv, .c = NAME(panel_row)(P, strip.p, t, n) + first * w,
+                         .b = weights.p, .bk = weights.bk, .bv = weights.bv, .c = NAME(panel_row)(P, strip.p, t, n) + first_gate * w,
                          .cr = (over_time ? P->N : 1) * P->S * w, .cv = cv};
             NAME(gates_multiply)(strip.panels * weights.vectors, rows, strip.panels * G * w, &m);
         }
@@ -226,7 +226,7 @@ static inline ptrdiff_t NAME(grad_room)(const cell_job *job)
 /* A strip's part of dW, the rows of walk k, from the rows r0 to r1 of dA and of the packed left side. It is summed up in
  * `sums` (M, vectors of the strip, W), where nothing is in its way, and written to dW once; the gates of a narrow panel,
  * which there are apart, one by one. */
-static void NAME(strip_weight_grads)(const panels_of *P, panel_strip strip, int first, int G, tile_walk k, ptrdiff_t M,
+static void NAME(strip_weight_grads)(const panels_of *P, panel_strip strip, int first_gate, int G, tile_walk k, ptrdiff_t M,
                                      ptrdiff_t r0, ptrdiff_t r1, const REAL *left, REAL *dW, int all, REAL *sums)
 {
     const ptrdiff_t H = P->H, w = NAME(panel_width)(H, strip.p), panel = W * P->S * P->N * P->T;
@@ -235,9 +235,9 @@ static void NAME(strip_weight_grads)(const panels_of *P, panel_strip strip, int 
 
     for (ptrdiff_t block = 0; block < blocks && !team_stopped(); block++) {
         const ptrdiff_t from = tile_start(r1 - r0, blocks, block), K = tile_start(r1 - r0, blocks, block + 1) - from;
-        const REAL *dA = P->p + strip.p * panel + ((r0 + from) * P->S + first) * w, *later = dA + K * P->S * w;
+        const REAL *dA = P->p + strip.p * panel + ((r0 + from) * P->S + first_gate) * w, *next_dA = dA + K * P->S * w;
         if (block + 1 == blocks)
-            later = dA + strip.panels * panel - from * P->S * w;
+            next_dA = dA + strip.panels * panel - from * P->S * w;
         for (ptrdiff_t n = k.n, rows, i = 0; n < k.n + k.rows; n += rows, i++) {
             rows = tile_rows(k, n);
             REAL *part = sums + n * NV * W, *to = dW + n * all * H + strip.p * W;
@@ -249,9 +249,9 @@ static void NAME(strip_weight_grads)(const panels_of *P, panel_strip strip, int 
                 NAME(add_to)(&t, to, all * H, G == 1 ? W : H);
             if (block + 1 == blocks && !narrow)
                 t.c = to, t.cr = all * H, t.cv = G == 1 ? W : H;
-            t.ahead[0].p = t.a + K * rows, t.ahead[0].step = rows; /* the next tile of rows */
+            t.prefetch[0].p = t.a + K * rows, t.prefetch[0].step = rows; /* the next tile of rows */
             if (i <= P->S) /* with the first tiles, parts of the dA that comes next */
-                t.ahead[1].p = later + (i - 1) * K * W, t.ahead[1].step = W;
+                t.prefetch[1].p = next_dA + (i - 1) * K * W, t.prefetch[1].step = W;
             NAME(gates_multiply)(NV, rows, NV * W, &t);
         }
     }
@@ -263,10 +263,10 @@ static void NAME(strip_weight_grads)(const panels_of *P, panel_strip strip, int 
         }
 }
 
-/* dW (M, H of G gates) = rows^T dA of gates first..first+G: this thread's tiles of it. The rows of dW are those of `all`
+/* dW (M, H of G gates) = rows^T dA of G gates from first_gate on: this thread's tiles of it. The rows of dW are those of `all`
  * gates, dW points to the first one's. The team packs `rows` into room together; what room held before may still be in
  * use. */
-static void NAME(panel_weight_grads)(const panels_of *P, team *tm, int rank, int first, int G, const rows_of *rows,
+static void NAME(panel_weight_grads)(const panels_of *P, team *tm, int rank, int first_gate, int G, const rows_of *rows,
                                      ptrdiff_t M, REAL *dW, int all, REAL *room)
 {
     const ptrdiff_t R = P->N * P->T, height = NAME(gate_rows)(G), packs = tile_count(R, GRAD_ROWS);
@@ -282,19 +282,19 @@ static void NAME(panel_weight_grads)(const panels_of *P, team *tm, int rank, int
         }
         team_wait(tm);
         for (tile_walk k = team_tiles(tm, rank, NAME(strip_count)(P->H, G), M, height, 0); next_panel(&k);)
-            NAME(strip_weight_grads)(P, NAME(strip)(P->H, G, k.p), first, G, k, M, r0, r1, room, dW, all, sums);
+            NAME(strip_weight_grads)(P, NAME(strip)(P->H, G, k.p), first_gate, G, k, M, r0, r1, room, dW, all, sums);
     }
 }
 
-/* db (G H) = sum of dA of gates first..first+G over all rows, units of panels p0..p1; in blocks, so that the error stays
+/* db (G H) = sum of dA of G gates from first_gate on over all rows, units of panels p0..p1; in blocks, so that the error stays
  * that of a block. */
-static void NAME(panel_bias_grads)(const panels_of *P, ptrdiff_t p0, ptrdiff_t p1, int first, int G, REAL *db)
+static void NAME(panel_bias_grads)(const panels_of *P, ptrdiff_t p0, ptrdiff_t p1, int first_gate, int G, REAL *db)
 {
     const ptrdiff_t R = P->N * P->T;
     for (ptrdiff_t p = p0; p < p1; p++) {
         const ptrdiff_t w = NAME(panel_width)(P->H, p);
         for (int g = 0; g < G; g++) {
-            const REAL *column = NAME(panel_row)(P, p, 0, 0) + (first + g) * w;
+            const REAL *column = NAME(panel_row)(P, p, 0, 0) + (first_gate + g) * w;
             vec total = {0};
             for (ptrdiff_t r0 = 0; r0 < R; r0 += 64) {
                 vec sum = {0};
@@ -308,12 +308,12 @@ static void NAME(panel_bias_grads)(const panels_of *P, ptrdiff_t p0, ptrdiff_t p
 }
 
 /* Right side of a product with dA: columns q 2W.. of weights^T, its k in the order of a row of all panels,
- * (panel, gate, unit). `weights` is (columns, all H); gates first..first+G are taken. -> [k][2 W] */
-static void NAME(pack_transposed)(REAL *dst, matrix weights, ptrdiff_t columns, ptrdiff_t q, ptrdiff_t H, int first, int G)
+ * (panel, gate, unit). `weights` is (columns, all H); G gates from first_gate on are taken. -> [k][2 W] */
+static void NAME(pack_transposed)(REAL *dst, matrix weights, ptrdiff_t columns, ptrdiff_t q, ptrdiff_t H, int first_gate, int G)
 {
     const lanes_of lanes = NAME(pair_lanes)(columns, q);
     for (ptrdiff_t p = 0; p < NAME(panel_count)(H); p++)
-        for (int g = first; g < first + G; g++) {
+        for (int g = first_gate; g < first_gate + G; g++) {
             ptrdiff_t w = NAME(panel_width)(H, p);
             matrix part = {weights.p + q * 2 * W * weights.r + (g * H + p * W) * weights.c, weights.c, weights.r};
             NAME(pack_b)(dst, part, w, 2, W, lanes);
@@ -329,42 +329,54 @@ static inline ptrdiff_t NAME(panels_at_once)(ptrdiff_t H, int G, ptrdiff_t p)
     return whole < 1 ? 1 : whole < most ? whole : most;
 }
 
-/* c (rows x 2 W) (+)= dA weights^T over the k of panels p..p+count: rows follow each other row_step apart (1:
- * samples of one step, N: steps of one sample) from step t, sample n. b: see pack_transposed; `later`: the part of
- * it that is multiplied next. add: += for the first panels too. first_use: these rows of dA are not in L2 yet. */
-static void NAME(times_transposed)(const panels_of *P, ptrdiff_t p, ptrdiff_t count, ptrdiff_t t, ptrdiff_t n, ptrdiff_t rows,
-                                   ptrdiff_t row_step, int first, int G, const REAL *b, const REAL *later, ptrdiff_t columns,
-                                   REAL *c, ptrdiff_t cr, int add, int first_use)
+/* What times_transposed multiplies: c (rows x 2 W) (+)= dA weights^T over the k of panels p..p+count. */
+typedef struct {
+    const panels_of *P;
+    ptrdiff_t p, count;
+    int first_gate, G;
+    ptrdiff_t t, n, rows, apart; /* of dA, from step t and sample n on; apart 1: samples of one step, N: steps of one sample */
+    const REAL *weights, *next;  /* see pack_transposed; next: what is multiplied after it */
+    ptrdiff_t columns;           /* of c */
+    REAL *c;
+    ptrdiff_t cr;                /* from one row of c to the next */
+    int add;                     /* += for panel 0, too */
+    int first_use;               /* these rows of dA are not in L2 yet */
+} NAME(transposed);
+
+static void NAME(times_transposed)(const NAME(transposed) *x)
 {
-    const ptrdiff_t w = NAME(panel_width)(P->H, p), S = P->S, tiles = tile_count(rows, ROWS_2);
+    const ptrdiff_t w = NAME(panel_width)(x->P->H, x->p), S = x->P->S, tiles = tile_count(x->rows, ROWS_2);
+    const REAL *dA = NAME(panel_row)(x->P, x->p, x->t, x->n) + x->first_gate * w;
 
     for (ptrdiff_t i = 0; i < tiles; i++) {
-        const ptrdiff_t r = tile_start(rows, tiles, i), height = tile_start(rows, tiles, i + 1) - r;
-        product m = {.K = G * w, .more_runs = count - 1, .a_run = W * S * P->N * P->T,
-                     .a = NAME(panel_row)(P, p, t, n) + (r * row_step * S + first) * w, .ar = row_step * S * w, .ak = 1,
-                     .b = b, .bk = 2 * W, .bv = W, .c = c + r * cr, .cr = cr, .cv = W};
-        if (add || p > 0)
-            NAME(add_to)(&m, m.c, cr, W);
-        m.ahead[0].step = 2 * W / tiles + 1, m.ahead[0].run = m.K * m.ahead[0].step;
-        m.ahead[0].p = later + i * count * m.ahead[0].run;
-        if (first_use && i + 1 < tiles)
-            m.ahead[1].p = m.a + height * m.ar, m.ahead[1].step = 64 / sizeof(REAL), m.ahead[1].run = m.a_run;
-        NAME(multiply)(columns > W ? 2 : 1, height, columns, &m);
+        const ptrdiff_t r = tile_start(x->rows, tiles, i), height = tile_start(x->rows, tiles, i + 1) - r;
+        product m = {.K = x->G * w, .more_runs = x->count - 1, .a_run = W * S * x->P->N * x->P->T,
+                     .a = dA + r * x->apart * S * w, .ar = x->apart * S * w, .ak = 1,
+                     .b = x->weights, .bk = 2 * W, .bv = W, .c = x->c + r * x->cr, .cr = x->cr, .cv = W};
+        if (x->add || x->p > 0)
+            NAME(add_to)(&m, m.c, x->cr, W);
+        m.prefetch[0].step = 2 * W / tiles + 1, m.prefetch[0].run = m.K * m.prefetch[0].step;
+        m.prefetch[0].p = x->next + i * x->count * m.prefetch[0].run;
+        if (x->first_use && i + 1 < tiles)
+            m.prefetch[1].p = m.a + height * m.ar, m.prefetch[1].step = 64 / sizeof(REAL), m.prefetch[1].run = m.a_run;
+        NAME(multiply)(x->columns > W ? 2 : 1, height, x->columns, &m);
     }
 }
 
 /* sums[q][n][2 W] (+)= dA of step t times weights^T: this thread's tiles of pairs q and samples n. */
-static void NAME(panel_hidden_grads)(const panels_of *P, const team *tm, int rank, ptrdiff_t t, int first, int G,
+static void NAME(panel_hidden_grads)(const panels_of *P, const team *tm, int rank, ptrdiff_t t, int first_gate, int G,
                                      const REAL *packed, REAL *sums, int add, int own_rows)
 {
     const ptrdiff_t H = P->H, Q = NAME(pair_count)(H), pair = G * H * 2 * W;
-    for (ptrdiff_t p = 0, count; p * W < H; p += count) {
-        count = NAME(panels_at_once)(H, G, p);
-        int first_use = 1;
-        for (tile_walk w = team_tiles(tm, rank, Q, P->N, ROWS_2, own_rows); next_panel(&w); first_use = 0) {
-            const REAL *b = packed + w.p * pair + p * W * G * 2 * W;
-            NAME(times_transposed)(P, p, count, t, w.n, w.rows, 1, first, G, b, b + pair, NAME(pair_columns)(H, w.p) > W ? 2 * W : W,
-                                   sums + (w.p * P->N + w.n) * 2 * W, 2 * W, add, first_use);
+    NAME(transposed) x = {.P = P, .first_gate = first_gate, .G = G, .t = t, .apart = 1, .cr = 2 * W, .add = add};
+    for (; x.p * W < H; x.p += x.count) {
+        x.count = NAME(panels_at_once)(H, G, x.p), x.first_use = 1;
+        for (tile_walk w = team_tiles(tm, rank, Q, P->N, ROWS_2, own_rows); next_panel(&w); x.first_use = 0) {
+            x.n = w.n, x.rows = w.rows;
+            x.weights = packed + w.p * pair + x.p * W * G * 2 * W, x.next = x.weights + pair;
+            x.columns = NAME(pair_columns)(H, w.p) > W ? 2 * W : W;
+            x.c = sums + (w.p * P->N + w.n) * 2 * W;
+            NAME(times_transposed)(&x);
         }
     }
 }
@@ -402,7 +414,7 @@ static void NAME(idle_step_back)(const cell_job *job, ptrdiff_t t, ptrdiff_t n, 
         NAME(store_n)(dh0, NAME(state_of)(job->dhT, n, j, width), width);
         if (job->dc0)
             NAME(store_n)((REAL *)job->dc0 + n * job->H + j, NAME(state_of)(job->dcT, n, j, width), width);
-    } else if (t + 1 == job->first[n]) {
+    } else if (t + 1 == job->first_step[n]) {
         vec dh = NAME(load)(sums);
         if (job->h_mask.p)
             dh *= NAME(mask_of)(job, n, j, width);
@@ -437,6 +449,7 @@ static void NAME(panel_input_grads)(const panels_of *P, const team *tm, int rank
     const ptrdiff_t N = P->N, T = P->T, Q = NAME(pair_count)(D), pair = P->G * P->H * 2 * W;
     const int over_time = N * tile_count(T, ROWS_2) <= T * tile_count(N, ROWS_2);
     const ptrdiff_t outer = over_time ? N : T, inner = over_time ? T : N, most = inner < 128 ? 128 / inner : 1;
+    NAME(transposed) x = {.P = P, .G = P->G, .rows = inner, .apart = over_time ? N : 1, .cr = over_time ? dxt : dxn};
     ptrdiff_t from, to, o1, q1;
     team_share(tm, rank, outer * Q, &from, &to);
 
@@ -444,15 +457,16 @@ static void NAME(panel_input_grads)(const panels_of *P, const team *tm, int rank
         const ptrdiff_t o0 = job / Q, q0 = job % Q, whole = (to - job) / Q;
         o1 = o0 + (q0 > 0 || whole < 1 ? 1 : whole < most ? whole : most);
         q1 = q0 > 0 || whole < 1 ? (Q < q0 + to - job ? Q : q0 + to - job) : Q;
-        for (ptrdiff_t p = 0, count; p * W < P->H; p += count) {
-            count = NAME(panels_at_once)(P->H, P->G, p);
+        for (x.p = 0; x.p * W < P->H; x.p += x.count) {
+            x.count = NAME(panels_at_once)(P->H, P->G, x.p);
             for (ptrdiff_t q = q0; q < q1 && !team_stopped(); q++)
                 for (ptrdiff_t o = o0; o < o1; o++) {
-                    const REAL *b = packed + q * pair + p * W * P->G * 2 * W;
-                    NAME(times_transposed)(P, p, count, over_time ? 0 : o, over_time ? o : 0, inner, over_time ? N : 1, 0,
-                                           P->G, b, b + pair, NAME(pair_columns)(D, q),
-                                           dxs + o * (over_time ? dxn : dxt) + q * 2 * W, over_time ? dxt : dxn, 0,
-                                           q == q0);
+                    x.t = over_time ? 0 : o, x.n = over_time ? o : 0;
+                    x.weights = packed + q * pair + x.p * W * P->G * 2 * W, x.next = x.weights + pair;
+                    x.columns = NAME(pair_columns)(D, q);
+                    x.c = dxs + o * (over_time ? dxn : dxt) + q * 2 * W;
+                    x.first_use = q == q0;
+                    NAME(times_transposed)(&x);
                 }
         }
     }

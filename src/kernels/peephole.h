@@ -70,7 +70,7 @@ static void NAME(peephole_cell)(const NAME(peephole_work) *work, ptrdiff_t p, pt
         vec A[4], c_prev = before ? NAME(load_n)(before + n * before_n + j, w) : (vec){0}, c = c_prev;
         if (at_work(job, t, n)) {
             for (int g = 0; g < 4; g++) {
-                A[g] = k->ahead ? NAME(load_n)(row + g * w, w) + bias[g] : bias[g];
+                A[g] = k->precomputed ? NAME(load_n)(row + g * w, w) + bias[g] : bias[g];
                 if (sums)
                     A[g] += NAME(load)(sums + r * step + g * w);
             }
@@ -153,14 +153,14 @@ static void NAME(peephole_forward_body)(team *tm, int rank, void *for_all)
             work->P_o[p] = NAME(gate_weights)(work->P_o_room, (matrix){Wp + 2 * H * H, H, 1}, H, H, 0, 1, p, T * tiles);
         }
     }
-    if (!k->ahead)
+    if (!k->precomputed)
         NAME(copy_step)(job, tm, rank, 0, k->x);
     team_wait(tm);
 
     for (ptrdiff_t t = 0; t < T && !team_stopped(); t++) {
         const ptrdiff_t slot = t % k->chunk;
         const REAL *x = (const REAL *)job->xs.p + t * job->xs.s1;
-        if (slot == 0 && k->ahead)
+        if (slot == 0 && k->precomputed)
             for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_panel(&w);)
                 NAME(panel_input)(&k->panels, (panel_strip){w.p, 1}, 0, 4, w.n, w.n + w.rows,
                                   T - t < k->chunk ? T - t : k->chunk, x, job->xs.s0, job->xs.s1, D, k->Wx[w.p]);
@@ -168,11 +168,11 @@ static void NAME(peephole_forward_body)(team *tm, int rank, void *for_all)
         ptrdiff_t h_n, c_n, x_n = NAME(step_of)(D);
         const REAL *h = NAME(lstm_left_side)(k, t, &h_n), *c = NAME(peephole_c)(work, t - 1, &c_n);
         for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_tile(&w);) {
-            int there = h || !k->ahead; /* is anything in sums */
-            if (!k->ahead)
+            int there = h || !k->precomputed; /* is anything in sums */
+            if (!k->precomputed)
                 NAME(gates_product)(1, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[w.p], w.i, tiles, sums, 0);
             if (h)
-                NAME(gates_product)(1, H, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, tiles, sums, !k->ahead);
+                NAME(gates_product)(1, H, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, tiles, sums, !k->precomputed);
             if (c && !there)
                 memset(sums, 0, w.rows * 4 * W * sizeof(REAL));
             if (c)
@@ -189,7 +189,7 @@ static void NAME(peephole_forward_body)(team *tm, int rank, void *for_all)
             for (int v = 0; v < strip.panels; v++)
                 NAME(peephole_output)(work, strip.p + v, t, slot, w.n, w.rows, sums + v * W, strip.panels * W);
         }
-        if (!k->ahead)
+        if (!k->precomputed)
             NAME(copy_step)(job, tm, rank, t + 1, k->x);
         step_wait(tm, own_rows); /* h of step t is whole */
     }
@@ -198,15 +198,15 @@ static void NAME(peephole_forward_body)(team *tm, int rank, void *for_all)
 static int NAME(peephole_forward)(const cell_job *job)
 {
     const ptrdiff_t N = job->N, D = job->D, H = job->H, P = NAME(panel_count)(H);
-    NAME(peephole_work) work = {.lstm = {.job = job, .ahead = NAME(goes_ahead)(job, 4), .chunk = NAME(panel_steps)(job)}};
+    NAME(peephole_work) work = {.lstm = {.job = job, .precomputed = NAME(is_precomputed)(job, 4), .chunk = NAME(panel_steps)(job)}};
     NAME(lstm_work) *k = &work.lstm;
-    if (!job->train && !k->ahead)
+    if (!job->train && !k->precomputed)
         k->chunk = 1;
     k->panels = (panels_of){job->panels, N, k->chunk, H, LSTM_GATES, job->train ? LSTM_KEPT : LSTM_GATES};
     const int own = !job->packed; /* weights to be packed in this call */
     ptrdiff_t weights = own ? NAME(lines)(P * 4 * W * D) : 0, recurrent = own ? NAME(lines)(P * 4 * W * H) : 0;
     ptrdiff_t P_fi = own ? NAME(lines)(P * 2 * W * H) : 0, P_o = own ? NAME(lines)(P * W * H) : 0;
-    ptrdiff_t state = job->train ? 0 : NAME(lines)(N * NAME(step_of)(H)), x = k->ahead ? 0 : NAME(lines)(2 * N * NAME(step_of)(D));
+    ptrdiff_t state = job->train ? 0 : NAME(lines)(N * NAME(step_of)(H)), x = k->precomputed ? 0 : NAME(lines)(2 * N * NAME(step_of)(D));
     ptrdiff_t gates = job->train ? 0 : NAME(lines)(k->chunk * N * 4 * H + W);
     REAL *room = NAME(new_room)(weights + recurrent + P_fi + P_o + x + gates + 4 * state);
     right_side *sides = malloc(4 * P * sizeof(right_side));
@@ -242,7 +242,7 @@ static void NAME(peephole_output_grads)(const NAME(peephole_work) *work, ptrdiff
             REAL *row = NAME(panel_row)(&k->panels, p, t, n), *ds = k->c + n * H + j;
             if (!at_work(job, t, n)) {
                 NAME(lstm_idle_back)(k, p, t, n, sums ? sums + at : NULL);
-                if (t + 1 == job->first[n] && !has_no_step(job, n))
+                if (t + 1 == job->first_step[n] && !has_no_step(job, n))
                     NAME(store_n)((REAL *)job->dc0 + n * H + j, NAME(load_n)(ds, w) + NAME(load)(sums_c + at), w);
                 continue;
             }

@@ -11,11 +11,11 @@
 typedef struct {
     const cell_job *job;
     panels_of panels;          /* without training: room for one chunk of steps, used again and again, or none */
-    int ahead;                 /* x Wx is computed into the panels, for `chunk` steps ahead of their time loop */
+    int precomputed;                 /* the panels hold x Wx of `chunk` steps before their time loop */
     ptrdiff_t chunk;
     right_side *Wx, *Wh;       /* of each panel */
     REAL *Wx_room, *Wh_room;   /* forward: [panel][k][W]; backward: transposed, [columns / 2W][H][2 W] */
-    REAL *x;                   /* forward, not ahead: copy_step */
+    REAL *x;                   /* forward, not precomputed: copy_step */
     REAL *h;                   /* without training: h m (2, N, H) */
     int few;                   /* rows.h: then few_x, few_h (N, H) are the products with Wx and Wh; backward: dA */
     REAL *few_x, *few_h;
@@ -41,7 +41,7 @@ static void NAME(rnn_activate)(const NAME(rnn_work) *k, ptrdiff_t p, ptrdiff_t t
             NAME(idle_step)(job, t, n, j, w);
             continue;
         }
-        vec A = k->ahead ? NAME(load_n)(NAME(panel_row)(&k->panels, p, slot, n), w) + bias : bias;
+        vec A = k->precomputed ? NAME(load_n)(NAME(panel_row)(&k->panels, p, slot, n), w) + bias : bias;
         if (sums)
             A += NAME(load)(sums + r * step);
         vec h = job->relu ? NAME(vmax)((vec){0}, A) : NAME(vtanh)(A);
@@ -83,13 +83,13 @@ static void NAME(rnn_forward_body)(team *tm, int rank, void *work)
         if (job->seen0.p)
             NAME(few_gates)(&k->panels, p0, p1, N, job->seen0.p, job->seen0.s0, Wh, H, 0, 1, k->few_h);
     }
-    if (!k->ahead)
+    if (!k->precomputed)
         NAME(copy_step)(job, tm, rank, 0, k->x);
     team_wait(tm);
 
     for (ptrdiff_t t = 0; t < T && !team_stopped(); t++) {
         const ptrdiff_t slot = t % k->chunk;
-        if (slot == 0 && k->ahead && !k->few)
+        if (slot == 0 && k->precomputed && !k->few)
             for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_panel(&w);) {
                 const panel_strip strip = NAME(strip)(H, 1, w.p);
                 NAME(panel_input)(&k->panels, strip, 0, 1, w.n, w.n + w.rows, T - t < k->chunk ? T - t : k->chunk,
@@ -102,19 +102,19 @@ static void NAME(rnn_forward_body)(team *tm, int rank, void *work)
                                      : k->h + (t - 1) % 2 * N * h_n;
         for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_tile(&w);) {
             const panel_strip strip = NAME(strip)(H, 1, w.p);
-            if (!k->ahead)
+            if (!k->precomputed)
                 NAME(gates_product)(strip.panels, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[strip.p], w.i,
                                     tiles, sums, 0);
             if (h && k->few)
                 NAME(few_to_sums)(&k->panels, strip, N, 0, 1, k->few_h, sums);
             else if (h)
                 NAME(gates_product)(strip.panels, H, w.rows, h + w.n * h_n, h_n, k->Wh[strip.p], w.i, tiles, sums,
-                                    !k->ahead);
+                                    !k->precomputed);
             for (int v = 0; v < strip.panels; v++)
-                NAME(rnn_activate)(k, strip.p + v, t, slot, w.n, w.rows, h || !k->ahead ? sums + v * W : NULL,
+                NAME(rnn_activate)(k, strip.p + v, t, slot, w.n, w.rows, h || !k->precomputed ? sums + v * W : NULL,
                                    strip.panels * W);
         }
-        if (!k->ahead)
+        if (!k->precomputed)
             NAME(copy_step)(job, tm, rank, t + 1, k->x);
         step_wait(tm, own_rows); /* h of step t is whole */
     }
@@ -126,12 +126,12 @@ static int NAME(rnn_forward)(const cell_job *job)
 {
     const ptrdiff_t N = job->N, D = job->D, H = job->H, P = NAME(panel_count)(H);
     NAME(rnn_work) k = {.job = job, .few = NAME(is_few)(job), .chunk = NAME(panel_steps)(job)};
-    k.ahead = k.few || NAME(goes_ahead)(job, 1);
+    k.precomputed = k.few || NAME(is_precomputed)(job, 1);
     k.panels = (panels_of){job->panels, N, k.chunk, H, 1, 1};
     const int own = !job->packed && !k.few; /* weights to be packed in this call */
     ptrdiff_t weights = own ? NAME(lines)(P * W * D) : 0, recurrent = own ? NAME(lines)(P * W * H) : 0;
     ptrdiff_t few = k.few ? NAME(lines)(N * H) : 0;
-    ptrdiff_t gates = job->train || !k.ahead ? 0 : NAME(lines)(k.chunk * N * H + W), x = k.ahead ? 0 : NAME(lines)(2 * N * NAME(step_of)(D));
+    ptrdiff_t gates = job->train || !k.precomputed ? 0 : NAME(lines)(k.chunk * N * H + W), x = k.precomputed ? 0 : NAME(lines)(2 * N * NAME(step_of)(D));
     ptrdiff_t state = job->train ? 0 : NAME(lines)(N * NAME(step_of)(H));
     REAL *room = NAME(new_room)(weights + recurrent + 2 * few + x + gates + 2 * state);
     right_side *sides = malloc(2 * P * sizeof(right_side));

@@ -71,12 +71,12 @@ static void NAME(rows_back)(ptrdiff_t rows, const REAL *dy, ptrdiff_t yr, ptrdif
     }
 }
 
-/* The same between panels and rows: y (rows, all H) = x weights, gates first..first+G of this thread's panels p0..p1. */
+/* The same between panels and rows: y (rows, all H) = x weights, G gates from first_gate on of this thread's panels p0..p1. */
 static void NAME(few_gates)(const panels_of *P, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows, const REAL *x, ptrdiff_t xr,
-                            matrix weights, ptrdiff_t K, int first, int G, REAL *y)
+                            matrix weights, ptrdiff_t K, int first_gate, int G, REAL *y)
 {
     const ptrdiff_t H = P->H, j0 = p0 * W, j1 = p1 * W < H ? p1 * W : H;
-    for (int g = first; g < first + G; g++)
+    for (int g = first_gate; g < first_gate + G; g++)
         NAME(rows_times)(rows, x, xr, weights.p + g * H + j0, weights.r, K, j1 - j0, y + g * H + j0, P->G * H);
 }
 
@@ -89,14 +89,14 @@ static void NAME(few_to_panels)(const panels_of *P, ptrdiff_t p0, ptrdiff_t p1, 
                 NAME(store_n)(NAME(panel_row)(P, p, 0, n) + g * w, NAME(load_n)(y + (n * P->G + g) * P->H + p * W, w), w);
 }
 
-/* y from few_gates as the sums of a strip: gates first..first+G, or one of the strip's panels, as gates_product. */
-static void NAME(few_to_sums)(const panels_of *P, panel_strip strip, ptrdiff_t rows, int first, int G, const REAL *y,
+/* y from few_gates as the sums of a strip: G gates from first_gate on, or one of the strip's panels, as gates_product. */
+static void NAME(few_to_sums)(const panels_of *P, panel_strip strip, ptrdiff_t rows, int first_gate, int G, const REAL *y,
                               REAL *sums)
 {
     const ptrdiff_t w = NAME(panel_width)(P->H, strip.p), step = strip.panels * NAME(panel_vectors)(P->H, G, strip.p) * W;
     for (ptrdiff_t n = 0; n < rows; n++)
         for (ptrdiff_t v = 0; v < G * strip.panels; v++) {
-            const ptrdiff_t gate = first + (G == 1 ? 0 : v), p = strip.p + (G == 1 ? v : 0);
+            const ptrdiff_t gate = first_gate + (G == 1 ? 0 : v), p = strip.p + (G == 1 ? v : 0);
             NAME(store)(sums + n * step + v * w, NAME(load_n)(y + (n * P->G + gate) * P->H + p * W, w));
         }
 }
@@ -113,12 +113,12 @@ static void NAME(few_from_panels)(const panels_of *P, ptrdiff_t p0, ptrdiff_t p1
             }
 }
 
-/* Gates first..first+G of dx = dy weights^T and dW = x^T dy, dW as large as the weights: this thread's rows of the
+/* G gates from first_gate on of dx = dy weights^T and dW = x^T dy, dW as large as the weights: this thread's rows of the
  * weights (K, all H). */
-static void NAME(few_grads)(const panels_of *P, const team *tm, int rank, ptrdiff_t rows, const REAL *dy, int first, int G,
+static void NAME(few_grads)(const panels_of *P, const team *tm, int rank, ptrdiff_t rows, const REAL *dy, int first_gate, int G,
                             matrix weights, ptrdiff_t K, const REAL *x, ptrdiff_t xr, REAL *dx, ptrdiff_t dxr, REAL *dW)
 {
-    const ptrdiff_t all = P->G * P->H, skip = first * P->H;
+    const ptrdiff_t all = P->G * P->H, skip = first_gate * P->H;
     ptrdiff_t k0, k1;
     team_share(tm, rank, K, &k0, &k1);
     NAME(rows_back)(rows, dy + skip, all, G * P->H, k0, k1, weights.p + skip, weights.r, x, xr, dx, dxr, dW + skip, all);
@@ -127,7 +127,7 @@ static void NAME(few_grads)(const panels_of *P, const team *tm, int rank, ptrdif
 /* Whether a call is one: a single step of few rows, all of them at work, with weights whose rows are contiguous. */
 static inline int NAME(is_few)(const cell_job *job)
 {
-    return job->T == 1 && job->N <= FEW_ROWS && job->Wx.s1 == 1 && job->Wh.s1 == 1 && !job->packed && !job->first && !job->full;
+    return job->T == 1 && job->N <= FEW_ROWS && job->Wx.s1 == 1 && job->Wh.s1 == 1 && !job->packed && !job->first_step && !job->full;
 }
 
 /* dh0 *= h_mask: the units that few_grads gave this thread. */

@@ -17,13 +17,12 @@
 #undef REAL_IS_FLOAT
 #undef NAME
 
-#define SET(type) \
-    { \
-        rnn_forward_##type, rnn_backward_##type, lstm_forward_##type, lstm_backward_##type, gru_forward_##type, \
-            gru_backward_##type, rnn_pack_##type, lstm_pack_##type, gru_pack_##type, peephole_forward_##type, peephole_backward_##type, gemm_##type, column_sums_##type, \
-            softmax_forward_##type, softmax_backward_##type, scatter_##type, affine_softmax_forward_##type, \
-            affine_softmax_backward_##type, sum_of_squares_##type, scale_##type, sgd_##type, adam_##type, \
-            dropout_mask_##type, apply_##type, fma_##type \
-    }
+/* In the order of kernel_set: the cells, then what is not recurrent. */
+#define CELL_F32(cell) cell##_forward_f32, cell##_backward_f32, cell##_pack_f32,
+#define CELL_F64(cell) cell##_forward_f64, cell##_backward_f64, cell##_pack_f64,
+#define REST(type) \
+    gemm_##type, column_sums_##type, softmax_forward_##type, softmax_backward_##type, scatter_##type, \
+        affine_softmax_forward_##type, affine_softmax_backward_##type, sum_of_squares_##type, scale_##type, sgd_##type, \
+        adam_##type, dropout_mask_##type, apply_##type, fma_##type
 
-const kernel_table TABLE = {TABLE_NAME, SET(f32), SET(f64)};
+const kernel_table TABLE = {TABLE_NAME, {CELLS(CELL_F32) REST(f32)}, {CELLS(CELL_F64) REST(f64)}};

@@ -142,7 +142,7 @@ static inline ptrdiff_t tile_start(ptrdiff_t n, ptrdiff_t tiles, ptrdiff_t i)
 typedef struct {
     ptrdiff_t p, n, rows, i;
     ptrdiff_t left, tiles, each, rest; /* left: tiles to come; each, rest: how rows are cut, as by tile_start */
-    ptrdiff_t first, end;            /* the tiles of each panel that belong to the share, but for a part of its ends */
+    ptrdiff_t first_tile, end_tile;  /* the tiles of each panel that belong to the share, but for a part of its ends */
 } tile_walk;
 
 /* The height of the tile that begins at row n. */
@@ -154,12 +154,12 @@ static inline tile_walk team_tiles(const team *t, int rank, ptrdiff_t panels, pt
     ptrdiff_t from, to;
     w.each = rows / w.tiles, w.rest = rows % w.tiles;
     if (own_rows) {
-        team_share(t, rank, w.tiles, &w.first, &w.end);
-        w.left = panels * (w.end - w.first);
-        w.i = w.first - 1;
+        team_share(t, rank, w.tiles, &w.first_tile, &w.end_tile);
+        w.left = panels * (w.end_tile - w.first_tile);
+        w.i = w.first_tile - 1;
     } else {
         team_share(t, rank, panels * w.tiles, &from, &to);
-        w.end = w.tiles;
+        w.end_tile = w.tiles;
         w.left = to - from;
         w.p = from / w.tiles, w.i = from % w.tiles - 1;
     }
@@ -170,8 +170,8 @@ static inline int walk_on(tile_walk *w)
 {
     if (w->left-- == 0)
         return 0;
-    if (++w->i == w->end)
-        w->p++, w->i = w->first;
+    if (++w->i == w->end_tile)
+        w->p++, w->i = w->first_tile;
     w->n = w->i * w->each + (w->i < w->rest ? w->i : w->rest);
     w->rows = tile_rows(*w, w->n);
     return 1;
@@ -185,7 +185,7 @@ static inline int next_panel(tile_walk *w)
     if (!next_tile(w))
         return 0;
     ptrdiff_t n = w->n;
-    while (w->left > 0 && w->i + 1 < w->end)
+    while (w->left > 0 && w->i + 1 < w->end_tile)
         walk_on(w);
     w->rows += w->n - n;
     w->n = n;
