@@ -1,1 +1,1 @@
-"""The `rnnfast` command: one module a subcommand."""
+"""The `rnnfast` command: one module per subcommand."""

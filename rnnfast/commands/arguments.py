@@ -1,82 +1,106 @@
-"""Command-line arguments that several commands have, and the types of their values."""
+"""Command-line arguments that several commands share, and the types of their values."""
 
 import argparse
 import math
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from rnnfast.commands.inputs import PRIME
 from rnnfast.text.vocabulary import UNITS
 
+Commands = Any  # the object that ArgumentParser.add_subparsers returns; argparse has no name for it
+T = TypeVar("T", int, float, str)
 
-def add_command(commands, name, run, help, description):
-    """A subcommand that calls run(**options); options that are not given are left out."""
-    command = commands.add_parser(
+
+def add_command(
+    commands: Commands, name: str, run: Callable[..., None], help: str, description: str
+) -> argparse.ArgumentParser:
+    """Add a subcommand that calls run(**options); options that are not given are left out."""
+    command: argparse.ArgumentParser = commands.add_parser(
         name, help=help, description=description, argument_default=argparse.SUPPRESS
     )
     command.set_defaults(run=run)
     return command
 
 
-def add_model(command, **more):
-    command.add_argument("model", metavar="MODEL", help="weight file (.safetensors)", **more)
+def add_model(command: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    """Add MODEL, the path of a weight file."""
+    nargs = "?" if optional else None
+    command.add_argument("model", metavar="MODEL", nargs=nargs, help="weight file (.safetensors)")
 
 
-def add_prime(command):
-    what = "text that stands before, which the model reads first; @FILE: the last "
-    what += f"{PRIME} tokens of a file, '' nothing (default: the end of the training text, "
+def add_prime(command: argparse.ArgumentParser) -> None:
+    """Add --prime, the text that a model reads first."""
+    what = "text that the model reads before the given one; @FILE: the last "
+    what += f"{PRIME} tokens of a file, '' no text (default: the end of the training text, "
     what += "if the weight file has it from `rnnfast train`)"
     command.add_argument("--prime", metavar="TEXT", help=what)
 
 
-def add_unknown(command):
-    what = "leave characters and words that the model does not know out, or map them to its token "
-    what += "for the unknown, else to a space (default: that token, if it has one)"
+def add_unknown(command: argparse.ArgumentParser) -> None:
+    """Add --unknown, the treatment of tokens that the model does not know."""
+    what = "leave out characters and words that the model does not know, or map them to its "
+    what += (
+        "unknown token, or to a space if it has none (default: the unknown token, if it has one)"
+    )
     command.add_argument("--unknown", choices=("skip", "map"), help=what)
 
 
-def add_vocabulary(command):
-    what = "text the model was trained on, for a weight file without a vocabulary (the book's .pkl)"
+def add_vocabulary(command: argparse.ArgumentParser) -> None:
+    """Add --vocabulary and --level, for weight files without a vocabulary."""
+    what = "training text of the model, for a weight file without a vocabulary (the book's .pkl)"
     command.add_argument("--vocabulary", metavar="FILE", help=what)
-    what = "what a token of that text is (default: word)"
+    what = "kind of token in that text (default: word)"
     command.add_argument("--level", choices=tuple(UNITS), help=what)
 
 
-def positive_int(text):
+def positive_int(text: str) -> int:
+    """An integer above 0."""
     return _number(text, int, "a positive integer", lambda value: value > 0)
 
 
-def natural_int(text):
+def natural_int(text: str) -> int:
+    """An integer from 0 up."""
     return _number(text, int, "an integer that is not negative", lambda value: value >= 0)
 
 
-def positive_float(text):
+def positive_float(text: str) -> float:
+    """A finite number above 0."""
     return _number(text, float, "a positive number", lambda value: 0 < value < math.inf)
 
 
-def ratio(text):
+def ratio(text: str) -> float:
+    """A number in [0, 1)."""
     return _number(text, float, "a number from 0 up and below 1", lambda value: 0 <= value < 1)
 
 
-def probability(text):
+def probability(text: str) -> float:
+    """A number in (0, 1]."""
     return _number(text, float, "a number above 0 and up to 1", lambda value: 0 < value <= 1)
 
 
-def nonnegative_float(text):
+def nonnegative_float(text: str) -> float:
+    """A finite number from 0 up."""
     return _number(text, float, "a number from 0 up", lambda value: 0 <= value < math.inf)
 
 
-def seconds(text):
+def seconds(text: str) -> float:
+    """Seconds from 0 up, which may be infinite."""
     return _number(text, float, "seconds from 0 up", lambda value: value >= 0)
 
 
-def factor(text):
+def factor(text: str) -> float:
+    """A finite number above 1."""
     return _number(text, float, "a number above 1", lambda value: 1 < value < math.inf)
 
 
-def nonempty(text):
+def nonempty(text: str) -> str:
+    """Text that is not empty."""
     return _number(text, str, "text that is not empty", bool)
 
 
-def _number(text, kind, wanted, valid):
+def _number(text: str, kind: type[T], wanted: str, valid: Callable[[T], bool]) -> T:
+    """The value of an argument; ArgumentTypeError if it cannot be read or is not valid."""
     try:
         value = kind(text)
     except ValueError:

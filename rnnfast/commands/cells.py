@@ -1,6 +1,7 @@
-"""`rnnfast cells`: a text coloured by what one unit does."""
+"""`rnnfast cells`: a text, coloured by the activation of one unit."""
 
 from rnnfast.commands.arguments import (
+    Commands,
     add_command,
     add_model,
     add_unknown,
@@ -14,62 +15,87 @@ from rnnfast.inspection.units import PROPERTIES, activations, rank_units
 from rnnfast.io.files import check_writable, write_atomically
 
 
-def add(commands):
+def add(commands: Commands) -> None:
+    """Add the subcommand and its arguments."""
     command = add_command(
         commands,
         "cells",
         cells,
-        "colour a text by what one unit does",
+        "colour a text by the activation of one unit",
         "Show TEXT on the colours of one unit's activation (blue -1, red 1), in the terminal or "
-        "as an HTML page: the unit that follows a property of the text best, or any other.",
+        "as an HTML page. By default it is the unit that follows a property of the text best.",
     )
     add_model(command)
     option = command.add_argument
     option("text", metavar="TEXT", help="the text itself; - reads it from stdin")
-    what = "what the unit is to follow: within quotes or brackets, position in line or word, "
+    what = "property that the unit follows: inside quotes or brackets, position in line or word, "
     what += "upper case, digits (default: line)"
     option("--property", choices=tuple(PROPERTIES), help=what)
-    option("--top", type=positive_int, metavar="N", help="units to list (default: 5)")
-    option("--unit", type=natural_int, metavar="N", help="this unit, whatever it follows")
-    option("--layer", type=natural_int, metavar="N", help="of this recurrent layer (default: 0)")
-    option("--html", metavar="FILE", help="page to write")
+    option("--top", type=positive_int, metavar="N", help="number of units to list (default: 5)")
+    option(
+        "--unit", type=natural_int, metavar="N", help="show this unit, whatever property it follows"
+    )
+    option("--layer", type=natural_int, metavar="N", help="recurrent layer of --unit (default: 0)")
+    option("--html", metavar="FILE", help="HTML page to write")
     add_unknown(command)
     add_vocabulary(command)
 
 
 def cells(
-    model,
-    text,
+    model: str,
+    text: str,
     *,
-    property="line",
-    layer=None,
-    unit=None,
-    top=5,
-    html=None,
-    unknown=None,
-    vocabulary=None,
-    level=None,
-):
-    """Show a text on the colours of one unit's activation, in the terminal or as a page `html`.
+    property: str = "line",
+    layer: int | None = None,
+    unit: int | None = None,
+    top: int = 5,
+    html: str | None = None,
+    unknown: str | None = None,
+    vocabulary: str | None = None,
+    level: str | None = None,
+) -> None:
+    """Show a text on the colours of one unit's activation, in the terminal or as a page.
 
-    unit, of `layer` (the first): which; None takes, of all units, the one that follows `property`
-    best, and prints the `top` of them with their correlation. text: "-" reads it from stdin.
-    unknown: as in evaluate_file.
+    Parameters
+    ----------
+    model : str
+        A weight file.
+    text : str
+        The text itself; "-" reads it from stdin.
+    property : str
+        A property of the text in `rnnfast.inspection.units.PROPERTIES`.
+    layer : int, optional
+        The recurrent layer of `unit`. None is the first.
+    unit : int, optional
+        The unit to show. None takes, of all units, the one that follows `property` best, and
+        prints the correlation of the best `top` units.
+    top : int
+        Number of units to list.
+    html : str, optional
+        HTML page to write. None prints to the terminal.
+    unknown, vocabulary, level : str, optional
+        As in `rnnfast.commands.eval.evaluate_file`.
+
+    Raises
+    ------
+    OSError, ValueError
+        If a file cannot be read or written, the text is empty or has unknown tokens, no unit can
+        follow the property, or the model has no such unit.
     """
     if html is not None:
         check_writable(html)
-    model, vocabulary = open_model(model, vocabulary, level)
+    net, words = open_model(model, vocabulary, level)
     text = given_text(text)
-    ids = encode(vocabulary, text, unknown, "TEXT: ")
+    ids = encode(words, text, unknown, "TEXT: ")
     if len(ids) == 0:
         raise ValueError("TEXT must not be empty")
-    layers = activations(model, ids)
+    layers = activations(net, ids)
     if unit is None:
-        if vocabulary.level != "char":
+        if words.level != "char":
             raise ValueError("--property is about characters; name a --unit of this word model")
         values = PROPERTIES[property](text)
         if unknown == "skip":
-            values = values[[token in vocabulary.token_to_id for token in text]]
+            values = values[[token in words.token_to_id for token in text]]
         if (values == values[:1]).all():
             raise ValueError(
                 f"--property {property}: it is the same at each of the {len(ids)} characters of "
@@ -87,10 +113,10 @@ def cells(
             f"{layers[0].shape[1]}, got {layer} and {unit}"
         )
     values = layers[layer][:, unit]
-    tokens = list(vocabulary.pieces(ids.tolist()))
+    tokens = list(words.pieces(ids.tolist()))
     if html is None:
         print(to_terminal(tokens, values))
     else:
-        title = f"{type(model).__name__}: layer {layer}, unit {unit}"
+        title = f"{type(net).__name__}: layer {layer}, unit {unit}"
         write_atomically(html, to_html(tokens, values, title).encode())
         print(f"page: {html}")

@@ -1,11 +1,14 @@
 """`rnnfast generate`: text that a model writes."""
 
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
 from rnnfast.commands.arguments import (
+    Commands,
     add_command,
     add_model,
     add_prime,
@@ -20,80 +23,106 @@ from rnnfast.commands.arguments import (
 from rnnfast.commands.inputs import encode, ids_before, open_model
 from rnnfast.text import sampling
 
-TEMPERATURE = 0.8
+TEMPERATURE = 0.8  # the default
 
 
-def add(commands):
+def add(commands: Commands) -> None:
+    """Add the subcommand and its arguments."""
     command = add_command(
         commands,
         "generate",
         generate,
         "let a model write text",
-        "Print text that a model generates, token by token as it is drawn.",
+        "Print text that a model generates, token by token while they are drawn.",
     )
     add_model(command)
     option = command.add_argument
-    option("--prompt", metavar="TEXT", help="text to go on from (default: the start of a line)")
+    option("--prompt", metavar="TEXT", help="text to continue (default: the start of a line)")
     add_prime(command)
     option("--length", type=positive_int, metavar="N", help="tokens to draw (default: 400)")
-    what = "below 1 the likely becomes likelier; 0 takes the likeliest (default: "
+    what = "below 1 likely tokens become likelier; 0 takes the likeliest token (default: "
     temperature = f"{what}{TEMPERATURE})"
     option("--temperature", type=nonnegative_float, metavar="X", help=temperature)
     option("--top-k", type=positive_int, metavar="N", help="draw from the N likeliest tokens")
-    what = "draw from the fewest tokens that have probability X together"
+    what = "draw from the fewest tokens whose probabilities add up to X"
     option("--top-p", type=probability, metavar="X", help=what)
-    option("--seed", type=natural_int, metavar="N", help="makes the text reproducible")
-    option("--stop", type=nonempty, metavar="TEXT", help="end after this text")
-    what = "token that is never drawn, as the unknown one; may be repeated"
+    option("--seed", type=natural_int, metavar="N", help="seed, for a reproducible text")
+    option("--stop", type=nonempty, metavar="TEXT", help="stop after this text")
+    what = "token that is never drawn, like the unknown token; may be repeated"
     option("--skip", action="append", metavar="TOKEN", help=what)
     add_unknown(command)
     add_vocabulary(command)
 
 
 def generate(
-    model,
+    model: str,
     *,
-    prompt="",
-    prime=None,
-    unknown=None,
-    length=400,
-    temperature=TEMPERATURE,
-    top_k=None,
-    top_p=None,
-    seed=None,
-    stop=None,
-    skip=(),
-    vocabulary=None,
-    level=None,
-):
-    """Print `prompt` and text that continues it, as it is drawn; the unknown token never is.
+    prompt: str = "",
+    prime: str | None = None,
+    unknown: str | None = None,
+    length: int = 400,
+    temperature: float = TEMPERATURE,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+    stop: str | None = None,
+    skip: Sequence[str] = (),
+    vocabulary: str | None = None,
+    level: str | None = None,
+) -> None:
+    """Print `prompt` and text that continues it, token by token while they are drawn.
 
-    prime, which is not printed, and unknown: as in `score`. stop: text at whose end
-    generation ends; skip: more tokens that are not drawn.
+    Parameters
+    ----------
+    model : str
+        A weight file.
+    prompt : str
+        Text to continue.
+    prime : str, optional
+        Text that the model reads before the prompt, as in `rnnfast.commands.score.score`. It is
+        not printed.
+    length : int
+        Number of tokens to draw.
+    temperature, top_k, top_p
+        As in `rnnfast.sampling.generate`.
+    seed : int, optional
+        Seed, for a reproducible text.
+    stop : str, optional
+        Generation stops after this text.
+    skip : sequence of str
+        Tokens that are never drawn. The unknown token is never drawn, either.
+    unknown, vocabulary, level : str, optional
+        As in `rnnfast.commands.eval.evaluate_file`.
+
+    Raises
+    ------
+    OSError, ValueError
+        If a file cannot be read, or a token is not in the vocabulary.
     """
-    model, vocabulary = open_model(model, vocabulary, level)
-    prompt_ids = encode(vocabulary, prompt, unknown, "--prompt: ").tolist()
-    start = [*ids_before(prime, vocabulary, unknown).tolist(), *prompt_ids] or [0]
-    skipped = {*skip, *([vocabulary.unknown] if vocabulary.unknown is not None else [])}
+    net, words = open_model(model, vocabulary, level)
+    prompt_ids: list[int] = encode(words, prompt, unknown, "--prompt: ").tolist()
+    start = [*ids_before(prime, words, unknown).tolist(), *prompt_ids] or [0]
+    skipped = {*skip, *([words.unknown] if words.unknown is not None else [])}
     for token in skipped:
-        if token not in vocabulary.token_to_id:
+        if token not in words.token_to_id:
             raise ValueError(f"--skip: {token!r} is not among the vocabulary's tokens")
-    options = {"temperature": temperature, "rng": seed, "top_k": top_k, "top_p": top_p}
-    options["skip_ids"] = sorted(vocabulary.token_to_id[token] for token in skipped) or None
-    options = {name: value for name, value in options.items() if value is not None}
+    given = {"temperature": temperature, "rng": seed, "top_k": top_k, "top_p": top_p}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if skipped:
+        options["skip_ids"] = sorted(words.token_to_id[token] for token in skipped)
     if seed is None:
         options["rng"] = np.random.default_rng()
 
-    def ids():
+    def ids() -> Iterator[int]:
         yield from prompt_ids
-        with closing(sampling.stream(model, start, **options)) as drawn:
+        with closing(sampling.stream(net, start, **options)) as drawn:
             yield from islice(drawn, length)
 
-    print(prompt, end="", flush=True)  # as it was typed, whatever the model makes of it
+    print(prompt, end="", flush=True)  # as it was typed, not as the vocabulary would write it
     spaced, tail = prompt[-1:].isspace(), ""
-    for i, piece in enumerate(vocabulary.pieces(ids())):
+    for i, piece in enumerate(words.pieces(ids())):
         if i >= len(prompt_ids):
-            if i == len(prompt_ids) and spaced and vocabulary.level == "word":
+            if i == len(prompt_ids) and spaced and words.level == "word":
                 piece = piece.removeprefix(" ")
             print(piece, end="", flush=True)
         tail = (tail + piece)[-len(stop) :] if stop else ""

@@ -1,26 +1,38 @@
-"""`rnnfast info`: versions and devices, or what a weight file holds."""
+"""`rnnfast info`: versions and devices, or the contents of a weight file."""
 
 from rnnfast import kernels
-from rnnfast.commands.arguments import add_command, add_model
+from rnnfast.commands.arguments import Commands, add_command, add_model
 from rnnfast.io.book import is_pickle, load_pickle
 from rnnfast.io.weights import load_weights
 from rnnfast.text.vocabulary import UNITS
 
 
-def add(commands):
+def add(commands: Commands) -> None:
+    """Add the subcommand and its arguments."""
     command = add_command(
         commands,
         "info",
         info,
-        "print versions, instruction sets, threads, devices; or what a weight file holds",
-        "Print versions, instruction sets, threads and devices, as a bug report needs them; or, "
-        "with MODEL, what a weight file holds.",
+        "print versions, instruction sets, threads, devices; or the contents of a weight file",
+        "Print versions, instruction sets, threads and devices, as a bug report needs them. With "
+        "MODEL, print the contents of a weight file.",
     )
-    add_model(command, nargs="?")
+    add_model(command, optional=True)
 
 
-def info(model=None):
-    """Print versions, instruction sets, threads and devices, or what a weight file holds."""
+def info(model: str | None = None) -> None:
+    """Print versions, instruction sets, threads and devices, or the contents of a weight file.
+
+    Parameters
+    ----------
+    model : str, optional
+        A weight file: .safetensors or a pickle of the book.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the file cannot be read or is no weight file.
+    """
     if model is None:
         kernels.show_config()
         return

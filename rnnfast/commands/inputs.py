@@ -1,33 +1,58 @@
-"""What the commands read: weight files with their vocabularies, and texts as ids."""
+"""Input of the commands: weight files with their vocabularies, and texts as ids."""
 
 import math
 import os
 import sys
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rnnfast import models
 from rnnfast.io.book import is_pickle, load_pickle
 from rnnfast.io.weights import load_header
 from rnnfast.layers.initial import Blank
-from rnnfast.models.language import BaseModel
+from rnnfast.models import BaseModel
 from rnnfast.models.loading import load_model
 from rnnfast.text.corpora import load_text, read_text
-from rnnfast.text.vocabulary import EOS, UNITS, VOCABULARIES
+from rnnfast.text.vocabulary import EOS, UNITS, VOCABULARIES, Vocabulary
 
-PRIME = 1024  # tokens at the end of a file that are read before another text
+PRIME = 1024  # --prime @FILE: tokens at the end of the file that the model reads
 
 
-def open_model(path, vocabulary=None, level=None):
-    """The model in a weight file and its vocabulary -> (model, rnnfast.data vocabulary).
+def open_model(
+    path: str | os.PathLike[str], vocabulary: str | None = None, level: str | None = None
+) -> tuple[BaseModel, Vocabulary]:
+    """Read the model in a weight file and its vocabulary.
 
-    vocabulary: the text that the model was trained on, for files that have none in them, as the
-    book's pickles; level: how it is read, "word" (None) or "char". OSError for what cannot be
-    read; ValueError for damaged or foreign files and a vocabulary of another size.
+    Parameters
+    ----------
+    path : str or PathLike
+        A weight file, a checkpoint or a pickle of the book.
+    vocabulary : str, optional
+        The training text of the model, for files without a vocabulary, such as the book's pickles.
+    level : {"word", "char"}, optional
+        Kind of token in `vocabulary`. None is "word".
+
+    Returns
+    -------
+    model : BaseModel
+        The language model.
+    vocabulary : Vocabulary
+        A vocabulary of `rnnfast.data`.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be read.
+    ValueError
+        If a file is damaged or no language model, or the vocabulary has another size than the
+        model.
     """
     path = os.fspath(path)
+    stored: list[str] | None = None
     if pickled := is_pickle(path):
-        model, stored = _pickled_model(path), None
+        model = _pickled_model(path)
     else:
         model, stored = load_model(path)
         if not isinstance(model, BaseModel):
@@ -52,8 +77,8 @@ def open_model(path, vocabulary=None, level=None):
     return model, found
 
 
-def _pickled_model(path):
-    """The book's model whose parameters have the shapes in a pickle, with these."""
+def _pickled_model(path: str) -> BaseModel:
+    """The book's model whose parameters have the shapes of the arrays in a pickle, with them."""
     shapes = [array.shape for array in load_pickle(path)]
     sizes = {6: [2, 2, 2, 1, 2, 1], 8: [2, 2, 2, 1, 2, 2, 1, 1], 9: [2, 2, 2, 1, 2, 2, 1, 2, 1]}
     if [len(shape) for shape in shapes] != sizes.get(len(shapes)):
@@ -61,15 +86,17 @@ def _pickled_model(path):
     (V, D), (H, width) = shapes[0], shapes[2]
     name = "BetterRnnlm" if len(shapes) > 6 else "Rnnlm" if width == 4 * H else "SimpleRnnlm"
     try:
-        model = getattr(models, name)(V, D, H, rng=Blank(sum(map(math.prod, shapes))))
+        model: BaseModel = getattr(models, name)(V, D, H, rng=Blank(sum(map(math.prod, shapes))))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
     model.load_params(path)
     return model
 
 
-def encode(vocabulary, text, unknown=None, where=""):
-    """vocabulary.encode whose error, after `where`, says which option helps."""
+def encode(
+    vocabulary: Vocabulary, text: str, unknown: str | None = None, where: str = ""
+) -> NDArray[np.int32]:
+    """vocabulary.encode; its error begins with `where` and names the option that helps."""
     try:
         return vocabulary.encode(text, unknown)
     except ValueError as error:
@@ -81,10 +108,13 @@ def encode(vocabulary, text, unknown=None, where=""):
         raise ValueError(f"{where}{error}: {remedy}") from None
 
 
-def prime_ids(prime, vocabulary, unknown=None):
-    """The ids that a model reads before a text: those of `prime`, "@FILE" the last of a file's.
+def prime_ids(
+    prime: str | None, vocabulary: Vocabulary, unknown: str | None = None
+) -> NDArray[np.int32]:
+    """The ids that a model reads before a text.
 
-    None: those that its weight file has, as `rnnfast train` leaves them there.
+    prime: the text of these ids; "@FILE" is the end of a file; None takes the ids that
+    `rnnfast train` stored in the weight file.
     """
     if prime is None:
         return np.array(vocabulary.prime, np.int32)
@@ -94,10 +124,10 @@ def prime_ids(prime, vocabulary, unknown=None):
     return encode(vocabulary, prime, unknown, "--prime: ")
 
 
-def ids_before(prime, vocabulary, unknown):
-    """The ids that a text is taken to follow, if the vocabulary has some.
+def ids_before(prime: str | None, vocabulary: Vocabulary, unknown: str | None) -> NDArray[np.int32]:
+    """The ids before a text: of `prime`, if it is given.
 
-    A prime of the caller's; else that of the weight file, and the end of a line.
+    Else those of the weight file, and the end of a line, if the vocabulary has one.
     """
     ids = prime_ids(prime, vocabulary, unknown)
     token = {"char": "\n", "word": EOS}[vocabulary.level]
@@ -106,8 +136,8 @@ def ids_before(prime, vocabulary, unknown):
     return np.append(ids, np.int32(vocabulary.token_to_id[token]))
 
 
-def given_text(text):
-    """TEXT itself, or what stdin has for "-"."""
+def given_text(text: str) -> str:
+    """TEXT itself; "-" reads stdin."""
     if text != "-":
         return text
     if sys.stdin is None:
@@ -115,8 +145,8 @@ def given_text(text):
     return sys.stdin.read()
 
 
-def unknowns(vocabulary, ids, text, unknown):
-    """What became of the tokens that are not known, if there are any."""
+def unknowns(vocabulary: Vocabulary, ids: NDArray[Any], text: str, unknown: str | None) -> str:
+    """For the output: the number of unknown tokens and their treatment; "" if there are none."""
     if unknown is not None:
         count = vocabulary.count_unknown(text)
         done = "left out" if unknown == "skip" else f"read as {vocabulary.stand_in!r}"
@@ -127,13 +157,16 @@ def unknowns(vocabulary, ids, text, unknown):
     return f", {count:,} of them {vocabulary.unknown}" if count else ""
 
 
-def load_ids(path, vocabulary, unknown=None, text=None):
-    """The ids of a text file, of which `text` is there already if it is not None."""
+def load_ids(
+    path: str, vocabulary: Vocabulary, unknown: str | None = None, text: str | None = None
+) -> NDArray[np.int32]:
+    """The ids of a text file. Give `text` if the file has been read already."""
     ids = encode(vocabulary, read_text(path) if text is None else text, unknown, f"{path}: ")
     if len(ids) < 2:
         raise ValueError(f"{path}: needs at least 2 {UNITS[vocabulary.level]}, got {len(ids)}")
     return ids
 
 
-def bits(level, ppl):
+def bits(level: str, ppl: float) -> str:
+    """For the output: bits per character after a perplexity; "" for words."""
     return f" ({math.log2(ppl):.3f} bits per character)" if level == "char" else ""

@@ -1,7 +1,7 @@
 """The command line: subcommands and exit codes.
 
-0 done, 1 failed (one line on stderr says why), 2 wrong usage, 130 interrupted by Ctrl-C, 143 by
-SIGTERM.
+Exit codes: 0 success, 1 failure (one line on stderr gives the reason), 2 wrong usage, 130
+interrupted by Ctrl-C, 143 terminated by SIGTERM.
 """
 
 import argparse
@@ -10,23 +10,42 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from rnnfast.commands import cells, data, eval, generate, gradients, info, score, train
 from rnnfast.training.evaluation import PerplexityWarning
 from rnnfast.version import __version__
 
 
-def main(argv=None):
-    """Run one command and return its exit code."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments after `rnnfast`. None takes those of the process.
+
+    Returns
+    -------
+    int
+        0 success, 1 failure, 130 after Ctrl-C, 143 after SIGTERM.
+
+    Raises
+    ------
+    SystemExit
+        With code 2 for wrong usage, with 0 after --help and --version.
+    """
+    # Python sets these to None if the process starts with closed streams.
     if sys.stderr is None:
-        sys.stderr = io.StringIO()  # closed: there is nobody to tell
+        sys.stderr = io.StringIO()
     if sys.stdout is None:
         print("rnnfast: stdout is closed; /dev/null takes what nobody reads", file=sys.stderr)
         return 1
     options = vars(_parser().parse_args(argv))
     run = options.pop("run")
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # generated text may not fit the terminal
+    if reconfigure := getattr(sys.stdout, "reconfigure", None):
+        reconfigure(errors="replace")  # the terminal may not have all characters
     with warnings.catch_warnings():
         warnings.showwarning = _warn
         warnings.simplefilter("always", PerplexityWarning)
@@ -38,15 +57,16 @@ def main(argv=None):
     return code
 
 
-def _run(run, options):
+def _run(run: Callable[..., None], options: dict[str, Any]) -> int:
+    """Call a command and return its exit code; its errors become one line on stderr."""
     try:
         run(**options)
         sys.stdout.flush()
     except KeyboardInterrupt as error:
         print(f"rnnfast: {_one_line(error) if str(error) else 'interrupted'}", file=sys.stderr)
-        signum = getattr(error, "signum", signal.SIGINT)
+        signum: int | None = getattr(error, "signum", signal.SIGINT)
         return 1 if signum is None else 128 + signum
-    except BrokenPipeError:  # whoever read has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         return 1
     except (OSError, ValueError, RuntimeError, ModuleNotFoundError, MemoryError) as error:
         print(f"rnnfast: {_one_line(error)}", file=sys.stderr)
@@ -54,22 +74,25 @@ def _run(run, options):
     return 0
 
 
-def _one_line(error):
+def _one_line(error: Any) -> str:
+    """The message of an exception or warning, in one line."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fsdecode(error.filename) or 'the empty name'}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _warn(message, *where):
+def _warn(message: Any, *where: Any, **more: Any) -> None:
+    """warnings.showwarning for the command line: one line without the place in the source."""
     print(f"rnnfast: warning: {_one_line(message)}", file=sys.stderr)
 
 
-def _parser():
+def _parser() -> argparse.ArgumentParser:
+    """The parser with all subcommands."""
     parser = argparse.ArgumentParser(
         prog="rnnfast",
-        description="Train recurrent language models on text, evaluate them, let them write.",
-        epilog="`rnnfast train` alone trains a character model in about a minute; "
-        "`rnnfast COMMAND --help` says more about a command.",
+        description="Train recurrent language models on text, evaluate them, generate text.",
+        epilog="`rnnfast train` without arguments trains a character model in about a minute. "
+        "`rnnfast COMMAND --help` explains a command.",
     )
     parser.add_argument("--version", action="version", version=f"rnnfast {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

@@ -1,24 +1,35 @@
-"""The course of one `rnnfast train`: its checkpoints, and what becomes of it at an end."""
+"""The course of one `rnnfast train`: its measurements, checkpoints, and ways to end."""
 
 import glob
 import os
 import shlex
 import shutil
 import signal
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from typing import Any
 
-from rnnfast.commands.settings import FILES, absolute
-from rnnfast.training.callbacks import Checkpoint, Plateau, Watch
+from numpy.typing import NDArray
+
+from rnnfast.commands.settings import FILES, Settings, absolute
+from rnnfast.commands.texts import Texts
+from rnnfast.models import BaseModel
+from rnnfast.training.callbacks import Checkpoint, JsonlLog, Plateau, ProgressBar, Watch
+from rnnfast.training.loop import Step
 from rnnfast.training.stopping import Diverged, Stop
+from rnnfast.training.trainers import RnnlmTrainer
 
 CHECKPOINT = "checkpoint.safetensors"  # the last one of a run
-GOOD = "good.safetensors"  # the last one whose weights have shown that they are good
-BEST = "best.safetensors"  # that of the lowest validation perplexity
+GOOD = "good.safetensors"  # the last one after which the loss did not rise
+BEST = "best.safetensors"  # the one with the lowest validation perplexity
 
 
-def _copy(path, new):
-    """Let `new` be what `path` is now; both are only ever replaced."""
+def copy_checkpoint(path: str | os.PathLike[str], new: str | os.PathLike[str]) -> None:
+    """Make `new` a copy of `path`.
+
+    A hard link will do: checkpoints are replaced as files, never written in place.
+    """
     temporary = f"{new}.tmp"
     with suppress(FileNotFoundError):
         os.unlink(temporary)
@@ -29,8 +40,8 @@ def _copy(path, new):
     os.replace(temporary, new)
 
 
-def refuse_to_overwrite(out):
-    """ValueError where a folder holds a run."""
+def refuse_to_overwrite(out: str) -> None:
+    """ValueError if the folder holds a run."""
     names = ("log.jsonl", "*.safetensors")
     found = [file for name in names for file in glob.glob(os.path.join(glob.escape(out), name))]
     if found:
@@ -41,74 +52,120 @@ def refuse_to_overwrite(out):
 
 
 class Lines:
-    """Prints lines beside a progress bar. A stdout that is gone stops the trainer, which saves."""
+    """Prints lines above a progress bar. If stdout is gone, it stops the trainer, which saves.
 
-    def __init__(self, bar, trainer):
+    gone: why stdout cannot be written, None if it can.
+    """
+
+    gone: str | None
+
+    def __init__(self, bar: ProgressBar, trainer: RnnlmTrainer) -> None:
         self.bar = bar
         self.trainer = trainer
         self.gone = None
 
-    def __call__(self, line):
+    def __call__(self, line: str) -> None:
         try:
             if self.gone is None:
                 self.bar.write(line)
         except OSError as error:
-            self.gone = error
+            self.gone = str(error.strerror)
             self.trainer.stop()
 
 
 class _Last(Checkpoint):
-    """The last checkpoint of a run, and with it the best one."""
+    """Saves the last checkpoint of a run, and the best one together with it."""
 
-    def __init__(self, run, path, seconds, extra):
+    def __init__(
+        self, run: "Run", path: str, seconds: float, extra: Callable[[], dict[str, Any]]
+    ) -> None:
         super().__init__(run.trainer, path, seconds, extra, vocabulary=run.texts.vocabulary)
         self.run = run
         self.every_epoch = run.settings.valid is None
 
-    def save(self, *, best=False):
-        """Unless the loss has risen; best: this is the best one, too."""
+    def save(self, *, best: bool = False) -> None:
+        """Save, unless the loss has risen. best: save it as the best checkpoint, too."""
         run = self.run
         if run.watch.risen and not best:
             return
-        run.texts.prime_with(run.trainer.model)
+        run.texts.prime_with(run.model)
         if best:
             run.best.save()
         super().save()
-        _copy(self.path, run.candidate)
+        copy_checkpoint(self.path, run.candidate)
 
 
 class Run:
-    """Where a run is: what it has measured, its checkpoints, and what becomes of it at an end."""
+    """The state of a run: its measurements, its checkpoints, and its ways to end.
 
-    def __init__(self, out, settings, texts, trainer, extra):
+    Parameters
+    ----------
+    out : str
+        The folder of the run.
+    settings : Settings
+    texts : Texts
+    model : BaseModel
+        The model in training.
+    trainer : RnnlmTrainer
+        Its trainer.
+    extra : dict, optional
+        On --resume: the fields that `progress` stored in the checkpoint.
+
+    Attributes
+    ----------
+    curve, valid : list of [float, float]
+        Epochs and perplexity of the training text, and of the validation or held-out text.
+    write : Lines
+        Prints a line. `train` sets it before training starts.
+    checkpoint, best : Checkpoint
+        The last checkpoint, and the one with the lowest validation perplexity.
+    good, candidate : str
+        The checkpoint to return to after divergence, and the one that becomes it if the next loss
+        has not risen.
+    """
+
+    write: Lines
+    curve: list[list[float]]
+    valid: list[list[float]]
+
+    def __init__(
+        self,
+        out: str,
+        settings: Settings,
+        texts: Texts,
+        model: BaseModel,
+        trainer: RnnlmTrainer,
+        extra: dict[str, Any] | None,
+    ) -> None:
         self.out = out
         self.settings = settings
         self.texts = texts
+        self.model = model
         self.trainer = trainer
         self.watch = Watch(len(texts.vocabulary))
         self.plateau = Plateau(trainer.optimizer, settings.lr_decay or 1.0)
         # A run may be resumed from another folder.
         files = {name: absolute(getattr(settings, name)) for name in FILES}
         self.kept = {**asdict(settings), **files}
-        self.write = print
-        self.curve, self.valid = [], []  # [epochs, perplexity] of the training and validation text
+        self.curve, self.valid = [], []
         if extra is not None:
             self.plateau.best = extra["best"]
             self.curve += extra["curve"]
             self.valid += extra["valid"]
             self.watch.lowest = extra["lowest"]
         last, self.good, best = (os.path.join(out, name) for name in (CHECKPOINT, GOOD, BEST))
-        self.candidate = f"{self.good}.next.tmp"  # good if the next loss is
+        self.candidate = f"{self.good}.next.tmp"
         options = settings.save_every, self.progress
         self.best = Checkpoint(trainer, best, *options, vocabulary=texts.vocabulary)
         self.checkpoint = _Last(self, last, *options)
 
-    def drop_candidate(self):
+    def drop_candidate(self) -> None:
+        """Remove the candidate, if there is one."""
         with suppress(FileNotFoundError):
             os.unlink(self.candidate)
 
-    def progress(self):
-        """What a checkpoint keeps of the run beside the trainer's own."""
+    def progress(self) -> dict[str, Any]:
+        """The fields of the run that a checkpoint stores beside those of the trainer."""
         return {
             "settings": self.kept,
             "texts": self.texts.digests,
@@ -119,8 +176,9 @@ class Run:
             "log_bytes": os.path.getsize(os.path.join(self.out, "log.jsonl")),
         }
 
-    def step(self, step):
-        if os.path.exists(self.candidate):  # this loss is that of its weights
+    def step(self, step: Step) -> None:
+        """Judge the candidate and extend the curve; a callback of the trainer."""
+        if os.path.exists(self.candidate):  # this loss was computed with its weights
             if step.loss <= min(self.watch.lowest, self.watch.blind) + self.watch.RISE:
                 os.replace(self.candidate, self.good)
             else:
@@ -128,44 +186,48 @@ class Run:
         if step.perplexity is not None:
             self.curve.append([step.epoch - 1 + step.iter / step.max_iter, step.perplexity])
 
-    def resume_command(self, *more):
+    def resume_command(self, *more: str) -> str:
+        """The command line that continues this run."""
         return shlex.join(["rnnfast", "train", "--out", absolute(self.out), "--resume", *more])
 
-    def check_end(self):
-        """RuntimeError where training has ended with a loss that nobody wants the weights of."""
+    def check_end(self) -> None:
+        """Diverged if training has ended with a loss that has risen."""
         if self.watch.risen and not self.trainer.stopped:
             loss = self.watch.loss
             raise Diverged(f"training diverged: the loss has risen to {loss:.4g} at its end")
 
-    def go_back(self):
-        """The checkpoint is the last good one again."""
+    def go_back(self) -> None:
+        """Make the last good checkpoint the last one again."""
         if os.path.exists(self.good):
-            _copy(self.good, self.checkpoint.path)
+            copy_checkpoint(self.good, self.checkpoint.path)
 
-    def after_divergence(self):
-        """Go back to before it; says how to go on from there."""
+    def after_divergence(self) -> str:
+        """Go back to the last good checkpoint and return a sentence on how to continue."""
         self.go_back()
         command = self.resume_command("--lr", f"{self.trainer.optimizer.lr / 4:g}")
         return f"{command} goes on from before that"
 
-    def stopped(self, received):
-        """Save, and raise what says so."""
+    def stopped(self, received: Sequence[int]) -> None:
+        """Save and raise Stop. received: the signals that stopped training, if it was a signal."""
         if self.trainer.current_epoch < self.settings.epochs:
             self.checkpoint.save()  # a finished run has saved its last one
         if self.watch.risen:
             self.go_back()
             self.write("the loss has risen: the checkpoint is of before that")
         self.write(f"checkpoint: {self.checkpoint.path}")
+        signum: int | None = None
         if received:
             signum = received[0]
             why = "interrupted" if signum == signal.SIGINT else "terminated"
         else:
-            signum, why = None, f"stdout is gone ({self.write.gone.strerror})"
+            why = f"stdout is gone ({self.write.gone})"
         raise Stop(f"{why}; to go on: {self.resume_command()}", signum)
 
 
-def fit(trainer, settings, texts, epochs):
-    trainer.fit(
+def fit(run: Run, epochs: int) -> None:
+    """Train up to `epochs` more epochs."""
+    settings, texts = run.settings, run.texts
+    run.trainer.fit(
         texts.xs,
         texts.ts,
         epochs,
@@ -177,16 +239,19 @@ def fit(trainer, settings, texts, epochs):
     )
 
 
-def fit_and_validate(run, log):
-    """The loop of the book's ch06/train_better_rnnlm.py, which may be stopped and resumed."""
-    trainer, texts = run.trainer, run.texts
-    model, optimizer = trainer.model, trainer.optimizer
+def fit_and_validate(run: Run, valid: NDArray[Any], log: JsonlLog) -> None:
+    """The loop of the book's ch06/train_better_rnnlm.py, which may be stopped and resumed.
+
+    After each epoch it measures the perplexity on `valid`, reduces the learning rate if that has
+    not improved, and saves a checkpoint.
+    """
+    trainer, optimizer = run.trainer, run.trainer.optimizer
     while trainer.current_epoch < run.settings.epochs:
-        fit(trainer, run.settings, texts, 1)
+        fit(run, 1)
         if trainer.stopped:
             return
         lr, epoch = optimizer.lr, trainer.current_epoch
-        result = texts.measured(model, texts.valid)
+        result = run.texts.measured(run.model, valid)
         best = run.plateau.update(result.ppl)
         run.valid.append([epoch, result.ppl])
         rate = "" if optimizer.lr == lr else f" | lr {optimizer.lr:g}"

@@ -1,14 +1,17 @@
-"""The settings of `rnnfast train`, which its checkpoints keep, and the model they ask for."""
+"""The settings of `rnnfast train`, which its checkpoints store, and the model for them."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any, overload
 
 from rnnfast import kernels, models
 from rnnfast.io import headers
 from rnnfast.io.weights import load_arrays
+from rnnfast.models import BaseModel
 from rnnfast.text.vocabulary import VOCABULARIES
 
-# --optimizer: class, learning rate
+# --optimizer: class, default learning rate
 RULES = {
     "adam": ("Adam", 0.005),
     "sgd": ("SGD", 20.0),
@@ -28,9 +31,10 @@ CELLS = kernels.CELLS
 
 @dataclass(frozen=True)
 class Settings:
-    """What a training run is told; its checkpoint keeps it.
+    """The settings of a training run, which its checkpoint stores.
 
-    The defaults take one minute on two cores with the built-in text.
+    Each field is an option of `rnnfast train`. The defaults take one minute on two cores with the
+    built-in text.
     """
 
     file: str | None = None  # None: Python's documentation
@@ -42,7 +46,7 @@ class Settings:
     cell: str = "lstm"
     layers: int = 1
     hidden: int = 256
-    embedding: int | None = None  # None: 64, or hidden where both ends share a matrix
+    embedding: int | None = None  # None: 64, or hidden if embedding and output share a matrix
     dropout: float | None = None  # None: 0.5 for better, 0 for custom
     variational: bool = False
     weight_drop: float = 0.0
@@ -52,7 +56,7 @@ class Settings:
     time_size: int = 64
     restart_every: int = 8  # 0: never
     optimizer: str = "adam"
-    lr: float | None = None  # None: the optimiser's in RULES
+    lr: float | None = None  # None: that of the optimiser in RULES
     lr_decay: float | None = None
     max_grad: float = 0.25
     eval_interval: int = 20
@@ -61,8 +65,8 @@ class Settings:
     sample: int = 400
 
 
-# What a checkpoint's settings have to be, beside their types
-CHECKS = {
+# Checks of the settings in a checkpoint, in addition to their types
+CHECKS: dict[str, Any] = {
     "level": headers.one_of(*VOCABULARIES),
     "model": headers.one_of(*MODELS),
     "cell": headers.one_of(*CELLS),
@@ -73,28 +77,56 @@ CHECKS = {
         headers.integer(1),
     ),
 }
-# What may change on --resume: all that does not change the model, or what its loss is measured on
-FREE = ("epochs", "optimizer", "lr", "lr_decay", "max_grad", "restart_every")
+# Settings that --resume may change: all that change neither the model nor the texts
+FREE: tuple[str, ...] = ("epochs", "optimizer", "lr", "lr_decay", "max_grad", "restart_every")
 FREE += ("eval_interval", "save_every", "sample")
-BATCH = ("batch_size", "time_size")  # where an epoch begins
-FILES = ("file", "valid", "test")  # to where the same text is now
+BATCH = ("batch_size", "time_size")  # may change between two epochs
+FILES = ("file", "valid", "test")  # may change if the text is the same
 
 
-def absolute(path):
+@overload
+def absolute(path: str) -> str: ...
+@overload
+def absolute(path: None) -> None: ...
+def absolute(path: str | None) -> str | None:
+    """The absolute path; None stays None."""
     return None if path is None else os.path.abspath(path)
 
 
-def option_name(name):
-    """How the command line calls a field of `Settings`, after its dashes."""
+def option_name(name: str) -> str:
+    """The option of the command line for a field of `Settings`, without the leading dashes."""
     return name.replace("_", "-")
 
 
-def stored_settings(path, options):
-    """What --resume goes by -> settings, name -> (old, new) of what changes, all the run keeps.
+def stored_settings(
+    path: str | os.PathLike[str], options: Mapping[str, Any]
+) -> tuple[Settings, dict[str, tuple[Any, Any]], dict[str, Any]]:
+    """Read the settings in a checkpoint, for --resume.
 
-    ValueError where options contradict what cannot change.
+    Parameters
+    ----------
+    path : str or PathLike
+        The checkpoint.
+    options : mapping
+        The fields of `Settings` that are given on the command line.
+
+    Returns
+    -------
+    settings : Settings
+        The stored ones, changed by `options`.
+    changes : dict
+        Name -> (old value, new value).
+    extra : dict
+        All fields that the run has stored.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it is no checkpoint of `rnnfast train`, or options change a setting that must stay.
     """
-    extra = load_arrays(path, only_header=True)[1].get("extra")
+    extra: Any = load_arrays(path, only_header=True)[1].get("extra")
     try:
         headers.training("extra", extra)
         checks = {
@@ -107,7 +139,8 @@ def stored_settings(path, options):
             checks[name](f"extra.settings.{name}", value)
     except headers.Wrong as error:
         raise ValueError(f"{path}: not a checkpoint of `rnnfast train` ({error})") from None
-    stored, changes = Settings(**extra["settings"]), {}
+    stored = Settings(**extra["settings"])
+    changes: dict[str, tuple[Any, Any]] = {}
     for name, value in options.items():
         old = getattr(stored, name)
         if old == (absolute(value) if name in FILES else value):
@@ -122,19 +155,25 @@ def stored_settings(path, options):
         if name not in ("lr", "sample", "save_every"):
             changes[name] = old, value
     if "optimizer" in changes and "lr" not in options:
-        options = {**options, "lr": None}  # the new one's usual
+        options = {**options, "lr": None}  # the default of the new optimiser
     return replace(stored, **options), changes, extra
 
 
-def build_model(settings, vocab_size):
-    """The model that --model and the options beside it ask for."""
+def build_model(settings: Settings, vocab_size: int) -> BaseModel:
+    """Make the model for the settings.
+
+    Raises
+    ------
+    ValueError
+        If an option belongs to another kind of model.
+    """
     name = settings.model
     ties = name == "better" or settings.tie
     embedding = settings.embedding or (settings.hidden if ties else 64)
-    options = {"rng": settings.seed}
+    options: dict[str, Any] = {"rng": settings.seed}
     given = {"cell": settings.cell != "lstm", "layers": settings.layers != 1}
     given |= {"variational": settings.variational, "tie": settings.tie}
-    given["weight-drop"] = settings.weight_drop
+    given["weight-drop"] = settings.weight_drop != 0
     given["dropout"] = settings.dropout is not None and name != "better"
     if name == "better":
         options["dropout_ratio"] = 0.5 if settings.dropout is None else settings.dropout
@@ -150,14 +189,17 @@ def build_model(settings, vocab_size):
     elif any(given.values()):
         wrong = next(option for option, is_given in given.items() if is_given)
         raise ValueError(f"--{wrong} goes with --model custom, not with --model {name}")
-    return getattr(models, MODELS[name])(vocab_size, embedding, settings.hidden, **options)
+    made: BaseModel = getattr(models, MODELS[name])(
+        vocab_size, embedding, settings.hidden, **options
+    )
+    return made
 
 
-def describe_model(model):
-    """One line: the class, where it runs and its sizes."""
+def describe_model(model: BaseModel) -> str:
+    """One line with the class, the device and the sizes of a model."""
     sizes = model.sizes
     device = model.recurrent_layers[0].device
-    shared = (name is None for name in model.param_names)  # another's view
+    shared = (name is None for name in model.param_names)  # views of others
     parameters = sum(
         param.size for param, view in zip(model.params, shared, strict=True) if not view
     )

@@ -1,43 +1,86 @@
-"""The texts of one `rnnfast train` as ids, and what a model makes of them."""
+"""The texts of one `rnnfast train` as ids, and the evaluation of a model on them."""
 
 import hashlib
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rnnfast.commands.inputs import bits, load_ids
+from rnnfast.commands.settings import Settings
+from rnnfast.models import BaseModel
 from rnnfast.text.corpora import python_docs, read_text
-from rnnfast.text.vocabulary import UNITS, VOCABULARIES
+from rnnfast.text.vocabulary import UNITS, VOCABULARIES, Vocabulary
 from rnnfast.training.evaluation import eval_accuracy, eval_perplexity, evaluate
 from rnnfast.training.scoring import ending
 
 
-def _digest(text):
+def _digest(text: str) -> str:
+    """SHA-256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Texts:
-    """The texts of a run as ids, checked: corpus, xs and ts; valid or held_out; test."""
+    """The texts of a run as ids, checked.
 
-    def __init__(self, settings):
+    Parameters
+    ----------
+    settings : Settings
+        The settings of the run.
+
+    Attributes
+    ----------
+    name : str
+        The training file, or "Python's documentation".
+    vocabulary : Vocabulary
+        The tokens of the training text. `prime_with` sets its prime.
+    corpus : ndarray of int32
+        The training text.
+    xs, ts : ndarray of int32
+        Inputs and targets: the part of `corpus` that is trained on, and the same one later.
+    held_out, valid, test : ndarray of int32 or None
+        The end of `corpus` that is not trained on, if there is no validation text; the validation
+        text; the test text.
+    digests : list of (str or None)
+        SHA-256 of the training, validation and test text.
+
+    Raises
+    ------
+    OSError, ValueError
+        If a text cannot be read, is too short, or has characters that the vocabulary lacks.
+    """
+
+    name: str
+    vocabulary: Vocabulary
+    corpus: NDArray[np.int32]
+    xs: NDArray[np.int32]
+    ts: NDArray[np.int32]
+    held_out: NDArray[np.int32] | None
+    valid: NDArray[np.int32] | None
+    test: NDArray[np.int32] | None
+    digests: list[str | None]
+
+    def __init__(self, settings: Settings) -> None:
         file = settings.file
         self.name = "Python's documentation" if file is None else file
         text = python_docs() if file is None else read_text(file)
         vocabulary = VOCABULARIES[settings.level]
         # Validation and test texts may have characters that the training text does not have.
         open_ended = settings.valid or settings.test or settings.min_count > 1
-        unknown = vocabulary.default_unknown
+        unknown: str | None = vocabulary.default_unknown
         if settings.level == "char" and not open_ended:
             unknown = None
         try:
-            options = {"unknown": unknown, "min_count": settings.min_count}
-            self.vocabulary = vocabulary.from_text(text, **options)
+            self.vocabulary = vocabulary.from_text(
+                text, unknown=unknown, min_count=settings.min_count
+            )
             self.corpus = corpus = self.vocabulary.encode(text)
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from None
         self.digests = [_digest(text)]
-        del text  # the next one's turn
+        del text  # frees its memory before the next text is read
         self.held_out = None
         if settings.valid is None:
             self.held_out = corpus[-max(2, len(corpus) // 20) :]
@@ -51,48 +94,57 @@ class Texts:
                 f"{self.name}: {len(corpus):,} {UNITS[settings.level]} are too few for batches of "
                 f"{N} x {T}; try a longer text or a smaller --batch-size or --time-size"
             )
-        self.valid, self.test = map(self._other, (settings.valid, settings.test))
+        self.valid, self.test = self._other(settings.valid), self._other(settings.test)
         self._paths = self.name, settings.valid, settings.test
 
-    def _other(self, path):
-        """The ids of a validation or test text."""
-        text = None if path is None else read_text(path)
-        self.digests.append(None if text is None else _digest(text))
-        return None if text is None else load_ids(path, self.vocabulary, text=text)
+    def _other(self, path: str | None) -> NDArray[np.int32] | None:
+        """The ids of a validation or test text, None without a path."""
+        if path is None:
+            self.digests.append(None)
+            return None
+        text = read_text(path)
+        self.digests.append(_digest(text))
+        return load_ids(path, self.vocabulary, text=text)
 
-    def prime_with(self, model):
-        """Let the vocabulary, and so weight files, have the end of the training text as prime."""
+    def prime_with(self, model: BaseModel) -> None:
+        """Store the end of the training text as the prime of the vocabulary and of weight files."""
         self.vocabulary.prime = ending(model, self.ts)
 
-    def measured(self, model, ids, *sizes):
-        """What a model makes of ids that follow the training text: a _Result."""
+    def measured(
+        self,
+        model: BaseModel,
+        ids: NDArray[Any],
+        batch_size: int | None = None,
+        time_size: int | None = None,
+    ) -> "Result":
+        """Evaluate a model on ids that follow the training text."""
         self.prime_with(model)
         prime = np.array(self.vocabulary.prime)
-        found = (
-            evaluate(model, ids, *sizes, measure=measure, prime=prime)
+        ppl, accuracy = (
+            evaluate(model, ids, batch_size, time_size, measure=measure, prime=prime)
             for measure in (eval_perplexity, eval_accuracy)
         )
-        return Result(self.vocabulary.level, *found)
+        return Result(self.vocabulary.level, ppl, accuracy)
 
-    def check_same(self, digests, checkpoint):
-        """ValueError unless these are the texts of the run."""
+    def check_same(self, digests: Sequence[str | None], checkpoint: str) -> None:
+        """ValueError unless these are the texts of the run that made the checkpoint."""
         for path, mine, stored in zip(self._paths, self.digests, digests, strict=True):
             if mine != stored:
                 raise ValueError(f"{path}: not the text that {checkpoint} was made with")
 
 
 class Result(NamedTuple):
-    """What a model makes of a text; as a str the perplexity and all that is printed beside it."""
+    """Perplexity and accuracy on a text; str gives the printed form."""
 
     level: str
     ppl: float
     accuracy: float
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.ppl:.2f}{bits(self.level, self.ppl)}, accuracy {self.accuracy:.2%}"
 
     @property
-    def fields(self):
-        """For the log, which is JSON."""
+    def fields(self) -> dict[str, float | None]:
+        """Fields of the log. JSON has no infinity: an infinite perplexity is None."""
         ppl = self.ppl if math.isfinite(self.ppl) else None
         return {"perplexity": ppl, "accuracy": self.accuracy}

@@ -1,4 +1,4 @@
-"""`rnnfast train`: a text in; a folder with weights, checkpoints, log and curve out."""
+"""`rnnfast train`: from a text to a folder with weights, checkpoints, log and curve."""
 
 import argparse
 import glob
@@ -6,10 +6,13 @@ import math
 import os
 import tempfile
 import warnings
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from rnnfast import plot
 from rnnfast.commands.arguments import (
+    Commands,
     add_command,
     factor,
     natural_int,
@@ -23,7 +26,7 @@ from rnnfast.commands.run import (
     CHECKPOINT,
     Lines,
     Run,
-    _copy,
+    copy_checkpoint,
     fit,
     fit_and_validate,
     refuse_to_overwrite,
@@ -47,112 +50,187 @@ from rnnfast.training.optimizers import OPTIMIZERS
 from rnnfast.training.stopping import Diverged, stop_on_interrupt
 from rnnfast.training.trainers import RnnlmTrainer
 
+Group = argparse._ArgumentGroup
 
-def add(commands):
+
+def add(commands: Commands) -> None:
+    """Add the subcommand and its arguments."""
     command = add_command(
         commands,
         "train",
         train,
         "train a language model on a text",
         "Train a recurrent language model on a text by truncated BPTT, report its perplexity on "
-        "text it has not seen, and print some text that it generates. Ctrl-C and SIGTERM save a "
-        "checkpoint and print the command that goes on; generate, eval and score read it, too.",
+        "held-out text, and print generated text. Ctrl-C and SIGTERM save a checkpoint and print "
+        "the command that continues the run. generate, eval and score read checkpoints, too.",
     )
     usual = Settings()
 
-    def option(group, name, kind, metavar, help, default=None, **more):
-        default = getattr(usual, name.replace("-", "_"), None) if default is None else default
-        help += f" (default: {default})"
-        group.add_argument(f"--{name}", type=kind, metavar=metavar, help=help, **more)
+    def option(
+        group: Group,
+        name: str,
+        kind: Callable[[str], Any],
+        metavar: str,
+        help: str,
+        default: str | None = None,
+    ) -> None:
+        shown = getattr(usual, name.replace("-", "_"), None) if default is None else default
+        help += f" (default: {shown})"
+        group.add_argument(f"--{name}", type=kind, metavar=metavar, help=help)
 
-    def choice(group, name, choices, help):
+    def choice(group: Group, name: str, choices: tuple[str, ...], help: str) -> None:
         help += f" (default: {getattr(usual, name)})"
         group.add_argument(f"--{name}", choices=choices, help=help)
 
     group = command.add_argument_group("text and files")
     what = "UTF-8 text; without it: Python's own documentation"
     group.add_argument("file", nargs="?", metavar="FILE", help=what)
-    choice(group, "level", tuple(UNITS), "what a token is")
-    what = "rarer tokens count as unknown, so that the model learns a token for what it never saw"
+    choice(group, "level", tuple(UNITS), "kind of token")
+    what = "treat rarer tokens as unknown, so that the model learns a token for unknown ones"
     option(group, "min-count", positive_int, "N", what)
-    what = "text to measure progress on: the weights of the best epoch are kept"
-    option(group, "valid", str, "FILE", what, "the last 5%% of the text are held out")
-    option(group, "test", str, "FILE", "text to evaluate the trained model on", "none")
+    what = "validation text: the weights of the epoch with the lowest perplexity are kept"
+    option(group, "valid", str, "FILE", what, "the last 5%% of the training text")
+    option(group, "test", str, "FILE", "text for the final evaluation", "none")
     option(group, "out", str, "DIR", "folder for weights, checkpoint, log, curve", "rnnfast-out")
     free = ", ".join(f"--{option_name(name)}" for name in FREE)
     batch = " and ".join(f"--{option_name(name)}" for name in BATCH)
-    what = "go on from the checkpoint in DIR, with its settings but for those of "
-    what += f"{free} that are given, and between two epochs those of {batch}"
+    what = "continue from the checkpoint in DIR with its settings; these may be changed: "
+    what += f"{free}, and between two epochs {batch}"
     again = group.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help=what)
-    what = "start anew in a DIR that holds a run; its weights stay until there are new ones"
+    what = "start anew in a DIR that holds a run; its weights stay until the new ones are written"
     again.add_argument("--force", action="store_true", help=what)
     group.add_argument(
         "--plot",
         action=argparse.BooleanOptionalAction,
         dest="plot_curve",
-        help="draw the perplexity curve (default: if matplotlib is there)",
+        help="draw the perplexity curve (default: if matplotlib is installed)",
     )
-    option(group, "save-every", seconds, "SECONDS", "between checkpoints within an epoch")
+    option(group, "save-every", seconds, "SECONDS", "time between checkpoints within an epoch")
 
     group = command.add_argument_group("model")
     what = "the book's SimpleRnnlm (RNN), Rnnlm (LSTM), BetterRnnlm (two LSTM, dropout, tied), or "
-    choice(group, "model", tuple(MODELS), f"{what}custom: choose the parts")
-    option(group, "hidden", positive_int, "N", "hidden units of a layer")
-    what = "size of an embedded token"
+    choice(group, "model", tuple(MODELS), f"{what}custom: the options below")
+    option(group, "hidden", positive_int, "N", "hidden units per layer")
+    what = "size of the word vectors"
     option(group, "embedding", positive_int, "N", what, "64; that of --hidden with better or --tie")
-    what = "ratio of dropout, for better and custom"
+    what = "dropout ratio, for better and custom"
     option(group, "dropout", ratio, "X", what, "0.5 for better, 0 for custom")
-    choice(group, "cell", CELLS, "custom: kind of recurrent layer")
-    option(group, "layers", positive_int, "N", "custom: recurrent layers")
-    what = "custom: one dropout mask for all steps, on the recurrent path too"
+    choice(group, "cell", CELLS, "custom: type of recurrent layer")
+    option(group, "layers", positive_int, "N", "custom: number of recurrent layers")
+    what = "custom: one dropout mask for all time steps, also on the recurrent path"
     group.add_argument("--variational", action="store_true", help=what)
-    option(group, "weight-drop", ratio, "X", "custom: ratio of the recurrent weights dropped")
-    what = "custom: the embedding and the output share one matrix"
+    option(group, "weight-drop", ratio, "X", "custom: ratio of recurrent weights that are dropped")
+    what = "custom: embedding and output share one matrix"
     group.add_argument("--tie", action="store_true", help=what)
 
     group = command.add_argument_group("training")
-    option(group, "epochs", positive_int, "N", "times through the text")
+    option(group, "epochs", positive_int, "N", "passes over the text")
     option(group, "batch-size", positive_int, "N", "samples in parallel")
-    option(group, "time-size", positive_int, "N", "steps of BPTT")
-    what = "each sample starts from a zero state once in N iterations; 0, the book's way: never"
+    option(group, "time-size", positive_int, "N", "time steps of truncated BPTT")
+    what = "reset the state of each sample once in N iterations; 0 as in the book: never"
     option(group, "restart-every", natural_int, "N", what)
     choice(group, "optimizer", tuple(RULES), "update rule")
     rates = ", ".join(f"{name} {rate}" for name, (_, rate) in RULES.items())
     option(group, "lr", positive_float, "X", "learning rate", rates)
-    what = "divide the learning rate by X after an epoch without progress on --valid (the book: 4)"
+    what = (
+        "divide the learning rate by X after an epoch without improvement on --valid (the book: 4)"
+    )
     option(group, "lr-decay", factor, "X", what, "never")
-    option(group, "max-grad", positive_float, "X", "longest gradient")
-    option(group, "eval-interval", positive_int, "N", "iterations per line")
-    option(group, "seed", natural_int, "N", "of weights and samples")
-    option(group, "sample", natural_int, "N", "tokens to generate in the end")
+    option(group, "max-grad", positive_float, "X", "maximum norm of the gradient")
+    option(group, "eval-interval", positive_int, "N", "iterations per line of output")
+    option(group, "seed", natural_int, "N", "seed of weights and samples")
+    option(group, "sample", natural_int, "N", "tokens to generate at the end")
 
 
-def train(out="rnnfast-out", *, resume=False, force=False, plot_curve=None, **options):
-    """Train a language model on a text, evaluate it, and let it write some text.
+def train(
+    out: str = "rnnfast-out",
+    *,
+    resume: bool = False,
+    force: bool = False,
+    plot_curve: bool | None = None,
+    **options: Any,
+) -> None:
+    """Train a language model on a text, evaluate it, and generate some text.
 
-    options: fields of `Settings`. Into the folder `out` go the weights, when training has ended
-    (with `valid` those of the best epoch, else the last), the last checkpoint, the last good one
-    and with `valid` the best, all of which are weight files, too, a log with one JSON object a
-    line, and the perplexity curve (plot_curve: None draws it if matplotlib is there, True requires
-    that).
+    Parameters
+    ----------
+    out : str
+        Folder for the results, see Notes.
+    resume : bool
+        Continue from the checkpoint in `out`, with its settings. Options that do not change the
+        model may be given, too.
+    force : bool
+        Start anew in a folder that holds a run.
+    plot_curve : bool, optional
+        Draw the perplexity curve. None draws it if matplotlib is installed, True requires
+        matplotlib.
+    **options
+        Fields of `rnnfast.commands.settings.Settings`.
 
-    resume: go on from the checkpoint in `out`, with its settings but for those given that do not
-    change the model. force: start anew in a folder that holds a run, which is a ValueError else.
-    Everything that can be wrong with the arguments is raised before training starts. Ctrl-C and
-    SIGTERM finish the running iteration, save a checkpoint and raise trainer.Stop, a
-    KeyboardInterrupt. A RuntimeError says that training diverged; the checkpoint is then of before.
+    Raises
+    ------
+    ValueError, OSError, ModuleNotFoundError
+        If an argument is wrong, a file cannot be read or written, `out` holds a run and neither
+        `resume` nor `force` is given, or matplotlib is missing. This is checked before training
+        starts.
+    RuntimeError
+        If training diverges. The checkpoint is then one from before the divergence.
+    Stop
+        After Ctrl-C or SIGTERM, a KeyboardInterrupt of `rnnfast.trainer`. The running iteration is
+        finished and a checkpoint saved before.
+
+    Notes
+    -----
+    These files are written into `out`: the weights, at the end of training (with a validation text
+    those of the best epoch, else the last ones); the last checkpoint, the last good one and, with a
+    validation text, the best one, which can be read as weight files, too; a log with one JSON
+    object per line; the perplexity curve.
+    """
+    run, changes, extra = _prepare(out, resume, force, plot_curve, options)
+    settings, texts, model = run.settings, run.texts, run.model
+    print(
+        f"{texts.name}: {len(texts.corpus):,} {UNITS[settings.level]}, "
+        f"{len(texts.vocabulary)} different"
+    )
+    print(describe_model(model), flush=True)
+    with _reporting(run, extra) as (log, bar):
+        if extra is None:
+            _start(run, log)
+        else:
+            _resume(run, log, changes)
+        with stop_on_interrupt(run.trainer) as received:
+            _fit(run, log)
+            if run.trainer.stopped:
+                run.stopped(received)
+            weights = _save_weights(run)
+            if run.trainer.stopped:
+                run.stopped(received)
+        run.write(f"weights: {weights}")
+        bar.close()
+        report(settings, model, texts, log, run)
+    draw_curve(out, run, plot_curve)
+    if settings.sample:
+        print_sample(settings, model, texts)
+
+
+def _prepare(
+    out: str, resume: bool, force: bool, plot_curve: bool | None, options: dict[str, Any]
+) -> tuple[Run, dict[str, tuple[Any, Any]], dict[str, Any] | None]:
+    """Check everything that can be wrong, and make the run.
+
+    Returns the run, the settings that --resume changes (name -> (old, new)), and the fields that
+    the run stored in its checkpoint, None for a new run.
     """
     if not out:
         raise ValueError(f"--out must name a folder, got {out!r}")
-    log_file = os.path.join(out, "log.jsonl")
-    checkpoint_file = os.path.join(out, CHECKPOINT)
-    extra = None
-    changes = {}
+    checkpoint = os.path.join(out, CHECKPOINT)
+    changes: dict[str, tuple[Any, Any]] = {}
+    extra: dict[str, Any] | None = None
     if resume:
         if force:
             raise ValueError("--resume and --force exclude each other")
-        settings, changes, extra = stored_settings(checkpoint_file, options)
+        settings, changes, extra = stored_settings(checkpoint, options)
     else:
         settings = Settings(**options)
         if not force:
@@ -163,8 +241,8 @@ def train(out="rnnfast-out", *, resume=False, force=False, plot_curve=None, **op
         raise ValueError("--lr-decay needs --valid: a text on which improvement is measured")
 
     texts = Texts(settings)
-    if resume:
-        texts.check_same(extra["texts"], checkpoint_file)
+    if extra is not None:
+        texts.check_same(extra["texts"], checkpoint)
     model = build_model(settings, len(texts.vocabulary))
     os.makedirs(out, exist_ok=True)
     tempfile.TemporaryFile(dir=out).close()  # an unwritable folder shows here, not at the end
@@ -173,86 +251,107 @@ def train(out="rnnfast-out", *, resume=False, force=False, plot_curve=None, **op
     optimizer = OPTIMIZERS[rule](usual_lr if settings.lr is None else settings.lr)
     trainer = RnnlmTrainer(model, optimizer)
     if resume:
-        trainer.load_checkpoint(checkpoint_file, optimizer="optimizer" not in changes)
-        if "lr" in options and optimizer.lr != settings.lr:
-            changes["lr"] = optimizer.lr, settings.lr
-            optimizer.lr = settings.lr
-        elif "optimizer" in changes:
-            changes["lr"] = "that of the old one", optimizer.lr
-        for name in BATCH:
-            if name in changes and not trainer.between_epochs:
-                raise ValueError(
-                    f"--resume: --{option_name(name)} may change where an epoch begins, but the "
-                    f"checkpoint is after iteration {trainer.iterations(0)} of "
-                    f"{trainer.max_iter} of epoch {trainer.current_epoch + 1}"
-                )
+        _restore(trainer, checkpoint, settings, "lr" in options, changes)
     for left_over in glob.glob(os.path.join(glob.escape(out), "*.safetensors.*.tmp")):
-        os.unlink(left_over)  # by a run that was killed while it wrote
-    run = Run(out, settings, texts, trainer, extra)
+        os.unlink(left_over)  # of a run that was killed while it wrote
+    return Run(out, settings, texts, model, trainer, extra), changes, extra
 
-    unit = UNITS[settings.level]
-    print(f"{texts.name}: {len(texts.corpus):,} {unit}, {len(texts.vocabulary)} different")
-    print(describe_model(model), flush=True)
-    weights_file = os.path.join(out, f"{type(model).__name__}.safetensors")
-    max_iter = len(texts.xs) // (settings.batch_size * settings.time_size)
 
+def _restore(
+    trainer: RnnlmTrainer,
+    checkpoint: str,
+    settings: Settings,
+    lr_given: bool,
+    changes: dict[str, tuple[Any, Any]],
+) -> None:
+    """Load a checkpoint, apply the learning rate, and add its change to `changes`."""
+    optimizer = trainer.optimizer
+    trainer.load_checkpoint(checkpoint, optimizer="optimizer" not in changes)
+    if lr_given and settings.lr is not None and optimizer.lr != settings.lr:
+        changes["lr"] = optimizer.lr, settings.lr
+        optimizer.lr = settings.lr
+    elif "optimizer" in changes:
+        changes["lr"] = "that of the old one", optimizer.lr
+    for name in BATCH:
+        if name in changes and not trainer.between_epochs:
+            raise ValueError(
+                f"--resume: --{option_name(name)} may change where an epoch begins, but the "
+                f"checkpoint is after iteration {trainer.iterations(0)} of "
+                f"{trainer.max_iter} of epoch {trainer.current_epoch + 1}"
+            )
+
+
+@contextmanager
+def _reporting(run: Run, extra: dict[str, Any] | None) -> Iterator[tuple[JsonlLog, ProgressBar]]:
+    """The log and the progress bar, connected with the trainer; closed at the end."""
+    settings, trainer = run.settings, run.trainer
+    path = os.path.join(run.out, "log.jsonl")
+    if extra is not None and os.path.exists(path):  # lines after the checkpoint are written again
+        os.truncate(path, min(extra["log_bytes"], os.path.getsize(path)))
+    mode = "wb" if extra is None else "ab"
+    max_iter = len(run.texts.xs) // (settings.batch_size * settings.time_size)
     with ExitStack() as stack:
-        if resume and os.path.exists(log_file):  # lines after the checkpoint are written again
-            os.truncate(log_file, min(extra["log_bytes"], os.path.getsize(log_file)))
-        mode = "ab" if resume else "wb"
-        log = JsonlLog(stack.enter_context(open(log_file, mode, buffering=0)))
+        log = JsonlLog(stack.enter_context(open(path, mode, buffering=0)))
         bar = ProgressBar(settings.epochs * max_iter, trainer.iterations(max_iter))
         stack.callback(bar.close)
         stack.callback(run.drop_candidate)
         stack.enter_context(warnings.catch_warnings())
-        warnings.showwarning = bar.warn
+        warnings.showwarning = lambda message, *where, **more: bar.warn(message)
         trainer.write = run.write = Lines(bar, trainer)
         steps = (run.watch, run, bar, log, run.checkpoint)
         trainer.callbacks = [callback.step for callback in steps]
-        if resume:
-            log.write(event="resume", epoch=trainer.current_epoch + 1)
-            run.write(f"resumed in epoch {trainer.current_epoch + 1}: {checkpoint_file}")
-            _copy(checkpoint_file, run.candidate)
-            for name, (old, new) in changes.items():
-                run.write(f"  --{option_name(name)}: {old} before, {new} now")
-            if "optimizer" in changes:
-                run.write("  the new optimizer starts with a state of its own")
-        else:
-            log.write(
-                event="start",
-                text=texts.name,
-                **{unit: len(texts.corpus)},
-                **model.sizes,
-                optimizer=settings.optimizer,
-                lr=optimizer.lr,
-                max_grad=settings.max_grad,
-                batch_size=settings.batch_size,
-                time_size=settings.time_size,
-                seed=settings.seed,
-            )
-            run.checkpoint.save()  # a run that is killed at once can be resumed, too
-            _copy(run.checkpoint.path, run.good)
-        with stop_on_interrupt(trainer) as received:
-            try:
-                if settings.valid is None:
-                    fit(trainer, settings, texts, settings.epochs)
-                else:
-                    fit_and_validate(run, log)
-                run.check_end()
-            except Diverged as error:
-                raise Diverged(f"{error}: {run.after_divergence()}") from None
-            if trainer.stopped:
-                run.stopped(received)
-            if settings.valid is not None and run.plateau.best < math.inf:
-                model.load_params(run.best.path)
-            texts.prime_with(model)
-            model.save_params(weights_file, texts.vocabulary)
-            if trainer.stopped:
-                run.stopped(received)
-        run.write(f"weights: {weights_file}")
-        bar.close()
-        report(settings, model, texts, log, run)
+        yield log, bar
 
-    draw_curve(out, run, plot_curve)
-    if settings.sample:
-        print_sample(settings, model, texts)
+
+def _start(run: Run, log: JsonlLog) -> None:
+    """Log the start of a new run and save its first checkpoint."""
+    settings, texts = run.settings, run.texts
+    log.write(
+        event="start",
+        text=texts.name,
+        **{UNITS[settings.level]: len(texts.corpus)},
+        **run.model.sizes,
+        optimizer=settings.optimizer,
+        lr=run.trainer.optimizer.lr,
+        max_grad=settings.max_grad,
+        batch_size=settings.batch_size,
+        time_size=settings.time_size,
+        seed=settings.seed,
+    )
+    run.checkpoint.save()  # a run that is killed at once can be resumed, too
+    copy_checkpoint(run.checkpoint.path, run.good)
+
+
+def _resume(run: Run, log: JsonlLog, changes: dict[str, tuple[Any, Any]]) -> None:
+    """Log that a run continues, and print the settings that have changed."""
+    epoch = run.trainer.current_epoch + 1
+    log.write(event="resume", epoch=epoch)
+    run.write(f"resumed in epoch {epoch}: {run.checkpoint.path}")
+    copy_checkpoint(run.checkpoint.path, run.candidate)
+    for name, (old, new) in changes.items():
+        run.write(f"  --{option_name(name)}: {old} before, {new} now")
+    if "optimizer" in changes:
+        run.write("  the new optimizer starts with a state of its own")
+
+
+def _fit(run: Run, log: JsonlLog) -> None:
+    """Train until all epochs are done or the trainer is stopped; Diverged if the loss diverges."""
+    try:
+        if run.texts.valid is None:
+            fit(run, run.settings.epochs)
+        else:
+            fit_and_validate(run, run.texts.valid, log)
+        run.check_end()
+    except Diverged as error:
+        raise Diverged(f"{error}: {run.after_divergence()}") from None
+
+
+def _save_weights(run: Run) -> str:
+    """Write the weights of the best epoch, or without a validation text the last ones."""
+    model = run.model
+    if run.texts.valid is not None and run.plateau.best < math.inf:
+        model.load_params(run.best.path)
+    run.texts.prime_with(model)
+    path = os.path.join(run.out, f"{type(model).__name__}.safetensors")
+    model.save_params(path, run.texts.vocabulary)
+    return path

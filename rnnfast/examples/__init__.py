@@ -1,1 +1,1 @@
-"""One runnable file per task: python -m rnnfast.examples.<name>"""
+"""One runnable file per task: `python -m rnnfast.examples.NAME`."""

@@ -1,32 +1,43 @@
 """Addition by sequence to sequence: "16+75" in, "91" out, character by character (chapter 7).
 
-The encoder reads seven characters, a sum filled up with spaces; the decoder begins at "_" and
-writes four, "91  ". Questions and answers are made here: 50,000 different sums of two numbers below
-1,000 are drawn, of which a tenth is held out, as in the book's addition.txt. Reading the question
-backwards, and a decoder that sees the encoder's state at every step (peeky), are what the book
-improves it by. A GRU and a rate that falls get further in the same time than the book's settings.
+The encoder reads seven characters, a sum padded with spaces. The decoder starts with "_" and writes
+four characters, "91  ". The data are generated: 50,000 different sums of two numbers below 1,000,
+of which a tenth is held out, as in the book's addition.txt. The book has two improvements: the
+question is read backwards, and the decoder sees the encoder's state at every step (peeky). A GRU
+and a falling learning rate reach more in the same time than the book's settings.
 
     python -m rnnfast.examples.addition
 """
 
 import argparse
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rnnfast import data, sequences, trainer
 from rnnfast.examples import common
 from rnnfast.layers.cells import RECURRENT
 
 VOCABULARY = data.CharVocabulary("0123456789+ _")
-QUESTION, ANSWER = 7, 5  # characters, the "_" at the beginning of an answer included
-LIMIT = 1000
-TESTED = 0.1
+QUESTION, ANSWER = 7, 5  # characters; an answer includes the "_" at its beginning
+LIMIT = 1000  # the numbers are below it
+TESTED = 0.1  # share of the sums that is held out
 SHOWN = 12  # answers in the picture
 
 
-def make_data(size, seed):
-    """Ids of `size` different questions (size, 7) and of their answers (size, 5)."""
+def make_data(size: int, seed: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Draw `size` different sums.
+
+    Returns
+    -------
+    xs : ndarray (size, 7)
+        Ids of the questions.
+    ts : ndarray (size, 5)
+        Ids of the answers.
+    """
     drawn = np.random.default_rng(seed).choice(LIMIT**2, size, replace=False).tolist()
     pairs = [divmod(number, LIMIT) for number in drawn]
     questions = "".join(f"{a}+{b}".ljust(QUESTION) for a, b in pairs)
@@ -37,8 +48,26 @@ def make_data(size, seed):
     )
 
 
-def run(*, reverse=True, peeky=True, cell="gru", hidden=128, size=50_000, epochs=10, seed=0):
-    """Train -> (the model, held-out questions and answers, the share right after each epoch)."""
+def run(
+    *,
+    reverse: bool = True,
+    peeky: bool = True,
+    cell: str = "gru",
+    hidden: int = 128,
+    size: int = 50_000,
+    epochs: int = 10,
+    seed: int = 0,
+) -> tuple[sequences.Seq2seq, NDArray[Any], NDArray[Any], list[float]]:
+    """Train a model.
+
+    Returns
+    -------
+    model : Seq2seq
+    xs, ts : ndarray
+        Held-out questions and answers.
+    shares : list of float
+        Share of held-out answers that are right in every digit, after each epoch.
+    """
     xs, ts = make_data(size, seed)
     seen, held_out = common.split(size, TESTED, seed)
     test = xs[held_out], ts[held_out]
@@ -57,14 +86,25 @@ def run(*, reverse=True, peeky=True, cell="gru", hidden=128, size=50_000, epochs
     return model, *test, shares
 
 
-def answers_of(model, xs, ts):
-    """The model's answers and the right ones, as text without the spaces."""
+def answers_of(
+    model: sequences.Seq2seq, xs: NDArray[Any], ts: NDArray[Any]
+) -> tuple[list[str], list[str]]:
+    """The model's answers and the right answers, as text without the spaces."""
     found = model.generate_batch(xs, int(ts[0, 0]), ANSWER - 1)
-    return [[VOCABULARY.decode(row).strip() for row in rows] for rows in (found, ts[:, 1:])]
+    answers, wanted = (
+        [VOCABULARY.decode(row).strip() for row in rows] for rows in (found, ts[:, 1:])
+    )
+    return answers, wanted
 
 
-def draw(figure, model, xs, ts, shares):
-    """The curve, and some answers, mistakes first."""
+def draw(
+    figure: Any,
+    model: sequences.Seq2seq,
+    xs: NDArray[Any],
+    ts: NDArray[Any],
+    shares: Sequence[float],
+) -> None:
+    """Draw the curve and some answers, mistakes first."""
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     common.draw_curve(left, shares, "Held-out sums that are right in every digit")
     right.set_axis_off()
@@ -79,13 +119,18 @@ def draw(figure, model, xs, ts, shares):
         right.text(0.1, y + 0.5, text, family="monospace", size=12, color=colour, va="center")
 
 
-def main(argv=None):
-    """The command line; returns the exit code."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
     parser = common.parser("addition", __doc__, epochs=10)
     option, flag = parser.add_argument, argparse.BooleanOptionalAction
     option("--reverse", action=flag, default=True, help="read questions backwards (default)")
-    option("--peeky", action=flag, default=True, help="a decoder that peeks (default)")
-    option("--cell", choices=tuple(RECURRENT), default="gru")
+    option(
+        "--peeky",
+        action=flag,
+        default=True,
+        help="show the encoder's state to every step of the decoder (default)",
+    )
+    option("--cell", choices=tuple(RECURRENT), default="gru", help="type of layer (default: gru)")
     option("--hidden", type=common.count, default=128, metavar="N", help="units (default: 128)")
     options = vars(parser.parse_args(argv))
     picture, start = options.pop("picture"), time.monotonic()

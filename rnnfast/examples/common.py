@@ -1,45 +1,81 @@
-"""What the examples share: their options, a training loop with a line an epoch, their pictures."""
+"""Shared by the examples: options, a training loop that prints a line per epoch, pictures."""
 
 import argparse
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rnnfast import io, plot
 from rnnfast.optim import Adam
 from rnnfast.trainer import ProgressBar, Trainer
+from rnnfast.typing import Model
 
 
-def parser(name, doc, *, epochs):
-    """A parser with --epochs, --seed and --picture; name: the example's, doc: its docstring."""
+def first_line(doc: str | None) -> str | None:
+    """The first line of a docstring; None under `python -OO`, which removes them."""
+    return doc and doc.splitlines()[0]
+
+
+def parser(name: str, doc: str | None, *, epochs: int) -> argparse.ArgumentParser:
+    """Make a parser with --epochs, --seed and --picture.
+
+    Parameters
+    ----------
+    name : str
+        Name of the example.
+    doc : str
+        Its docstring, whose first line is the description.
+    epochs : int
+        Default of --epochs.
+
+    Returns
+    -------
+    ArgumentParser
+        The parser, to which an example adds its own options.
+    """
     made = argparse.ArgumentParser(
-        prog=f"python -m rnnfast.examples.{name}", description=doc.splitlines()[0]
+        prog=f"python -m rnnfast.examples.{name}", description=first_line(doc)
     )
     option = made.add_argument
-    option("--epochs", type=count, default=epochs, metavar="N", help=f"default: {epochs}")
-    option("--seed", type=natural, default=0, metavar="N", help="of data, weights and batches")
+    option(
+        "--epochs",
+        type=count,
+        default=epochs,
+        metavar="N",
+        help=f"passes over the data (default: {epochs})",
+    )
+    option(
+        "--seed",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="seed of data, weights and batches (default: 0)",
+    )
     what = f"PNG to write (default: {name}.png)"
     option("--picture", type=writable, default=f"{name}.png", metavar="FILE", help=what)
     return made
 
 
-def count(text):
-    """An option's positive integer."""
+def count(text: str) -> int:
+    """The value of an option: a positive integer."""
     value = natural(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
     return value
 
 
-def natural(text):
-    """An option's integer from 0 up."""
+def natural(text: str) -> int:
+    """The value of an option: an integer from 0 up."""
     if not (text.isascii() and text.isdecimal()):
         raise argparse.ArgumentTypeError(f"expected an integer from 0 up, got {text!r}")
     return int(text)
 
 
-def writable(path):
-    """An option's file, which is to be written when all is done."""
+def writable(path: str) -> str:
+    """The value of an option: a file that can be written. It is written at the end."""
     try:
         io.check_writable(path)
     except OSError as error:
@@ -47,13 +83,46 @@ def writable(path):
     return path
 
 
-def train(model, xs, ts, evaluate, *, epochs, batch_size, lr, seed, max_grad=5.0):
-    """Adam, its rate falling in a line to a tenth -> evaluate(), after each of the epochs.
+def train(
+    model: Model,
+    xs: NDArray[Any],
+    ts: NDArray[Any],
+    evaluate: Callable[[], float],
+    *,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    seed: int,
+    max_grad: float = 5.0,
+) -> list[float]:
+    """Train with Adam, whose learning rate falls linearly to a tenth.
 
-    evaluate: gives what is to be seen on the way, a share such as the accuracy.
+    Parameters
+    ----------
+    model : Model
+        A model for `rnnfast.trainer.Trainer`.
+    xs, ts : ndarray
+        Training samples and their targets.
+    evaluate : callable
+        Returns the share to print after each epoch, such as the accuracy on held-out samples.
+    epochs, batch_size : int
+        Passes over the data; samples per batch.
+    lr : float
+        Initial learning rate.
+    seed : int
+        Seed of the order of samples.
+    max_grad : float
+        Maximum norm of the gradient.
+
+    Returns
+    -------
+    list of float
+        The value of `evaluate` after each epoch.
     """
-    np.random.seed(seed)  # the trainer's batches
-    optimizer, losses, shares = Adam(lr), [], []
+    np.random.seed(seed)  # the trainer draws batches from np.random
+    optimizer = Adam(lr)
+    losses: list[float] = []
+    shares: list[float] = []
     bar = ProgressBar(epochs * (len(xs) // batch_size))
     collect = (bar.step, lambda step: losses.append(step.loss))
     trainer = Trainer(model, optimizer, callbacks=collect)
@@ -71,15 +140,15 @@ def train(model, xs, ts, evaluate, *, epochs, batch_size, lr, seed, max_grad=5.0
     return shares
 
 
-def split(count, share, seed):
-    """Two arrays of rows, in random order: those to train on, and the `share` held out."""
+def split(count: int, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split rows at random: indices of the rows to train on, and of the held-out `share`."""
     order = np.random.default_rng(seed).permutation(count)
     held_out = round(count * share)
     return order[held_out:], order[:held_out]
 
 
-def draw_picture(path, draw, width, height):
-    """Write the figure that `draw` fills; without matplotlib say so."""
+def draw_picture(path: str, draw: Callable[[Any], None], width: float, height: float) -> None:
+    """Write the figure that `draw` fills; without matplotlib print that it is missing."""
     if not plot.available():
         print("picture: not drawn, matplotlib is missing (pip install 'rnnfast[plot]')")
         return
@@ -89,8 +158,8 @@ def draw_picture(path, draw, width, height):
     print(f"picture: {path}")
 
 
-def draw_curve(axes, shares, title):
-    """Shares of right answers, one an epoch."""
+def draw_curve(axes: Any, shares: Sequence[float], title: str) -> None:
+    """Draw the share of right answers after each epoch."""
     axes.plot(range(1, len(shares) + 1), np.array(shares) * 100, marker=".")
     axes.set(title=title, xlabel="epoch", ylabel="right, %", ylim=(0, 102))
     axes.xaxis.get_major_locator().set_params(integer=True)

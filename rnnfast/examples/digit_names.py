@@ -1,28 +1,55 @@
-"""An image of a digit, its name spelled out: one to many, as a caption is (chapter 7).
+"""The name of a digit in an image, spelled out: one to many, like image captions (chapter 7).
 
-The 64 pixels of one of scikit-learn's handwritten digits are, through an affine layer, the first
-state of a decoder, which writes "seven", letter by letter. "_" begins a name and fills it up. A
-fifth of the images is held out; a name counts if all of its letters are right.
+An affine layer turns the 64 pixels of one of scikit-learn's handwritten digits into the initial
+state of a decoder, which writes "seven", letter by letter. "_" begins a name and pads it. A fifth
+of the images is held out. A name is right if all of its letters are right.
 
     python -m rnnfast.examples.digit_names   # needs scikit-learn: pip install 'rnnfast[examples]'
 """
 
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rnnfast import data, sequences, trainer
 from rnnfast.examples import common, digits
 from rnnfast.layers.cells import RECURRENT
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-LETTERS = 6  # of the longest name, and the "_" that ends it
+LETTERS = 6  # the longest name and the "_" at its end
 VOCABULARY = data.CharVocabulary("_" + "".join(sorted(set("".join(NAMES)))))
 SPELLED = np.stack([VOCABULARY.encode("_" + name.ljust(LETTERS, "_")) for name in NAMES])
 
 
-def run(images, labels, *, cell="gru", hidden=64, epochs=40, seed=0):
-    """Train -> (the model, held-out images (M, 64) and their digits, the shares right)."""
+def run(
+    images: NDArray[Any],
+    labels: NDArray[Any],
+    *,
+    cell: str = "gru",
+    hidden: int = 64,
+    epochs: int = 40,
+    seed: int = 0,
+) -> tuple[sequences.VectorToSequence, NDArray[Any], NDArray[Any], list[float]]:
+    """Train a model.
+
+    Parameters
+    ----------
+    images, labels : ndarray
+        As from `rnnfast.examples.digits.load`.
+    cell, hidden, epochs, seed
+        The options of the command line.
+
+    Returns
+    -------
+    model : VectorToSequence
+    pixels, labels : ndarray (M, 64), (M,)
+        Held-out images and their digits.
+    shares : list of float
+        Share of held-out names that are right, after each epoch.
+    """
     seen, held_out = common.split(len(images), digits.TESTED, seed)
     pixels = images.reshape(len(images), -1)
     test = pixels[held_out], labels[held_out]
@@ -42,14 +69,20 @@ def run(images, labels, *, cell="gru", hidden=64, epochs=40, seed=0):
     return model, *test, shares
 
 
-def spell(model, pixels):
-    """What the model writes for each row of pixels (M, 64)."""
+def spell(model: sequences.VectorToSequence, pixels: NDArray[Any]) -> list[str]:
+    """The name that the model writes for each row of pixels (M, 64)."""
     ids = model.generate_batch(pixels, int(SPELLED[0, 0]), LETTERS)
     return [VOCABULARY.decode(row).rstrip("_") for row in ids]
 
 
-def draw(figure, model, pixels, labels, shares):
-    """The curve, and images: the misspelled ones first."""
+def draw(
+    figure: Any,
+    model: sequences.VectorToSequence,
+    pixels: NDArray[Any],
+    labels: NDArray[Any],
+    shares: Sequence[float],
+) -> None:
+    """Draw the curve and images, the misspelled ones first."""
     left, right = figure.subfigures(1, 2)
     common.draw_curve(left.subplots(), shares, "Held-out digits whose name is right")
     found = spell(model, pixels)
@@ -61,14 +94,14 @@ def draw(figure, model, pixels, labels, shares):
         text = found[k] if is_right else f"{found[k]}\nnot {names[k]}"
         axes.set_title(text, fontsize=9, color="tab:green" if is_right else "tab:red")
         axes.set_axis_off()
-    right.suptitle("What was written, mistakes first")
+    right.suptitle("The names that were written, mistakes first")
 
 
-def main(argv=None):
-    """The command line; returns the exit code."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
     parser = common.parser("digit_names", __doc__, epochs=40)
     option = parser.add_argument
-    option("--cell", choices=tuple(RECURRENT), default="gru")
+    option("--cell", choices=tuple(RECURRENT), default="gru", help="type of layer (default: gru)")
     option("--hidden", type=common.count, default=64, metavar="N", help="units (default: 64)")
     options = vars(parser.parse_args(argv))
     picture, start = options.pop("picture"), time.monotonic()

@@ -1,11 +1,11 @@
-"""Which characters of a Python source are names, strings, comments ...: many to many.
+"""Tag the characters of a Python source as names, strings, comments ...: many to many.
 
-Source files of the standard library, cut into pieces of some hundred characters, are tagged by a
-bidirectional LSTM, one tag a character, as Python's own `tokenize` has them. Whether a word is a
-keyword or the beginning of a longer name, or a line inside of quotes is code or a string, only what
-comes later tells: the same LSTM in one direction stands beside it. So do two guesses that need no
-context, the tag that is the most frequent of all, and the one most frequent for each character.
-Every sixth file is held out.
+A bidirectional LSTM tags source files of the standard library, one tag per character. The right
+tags are those of Python's own `tokenize`. Files are cut into pieces of some hundred characters.
+Only later characters tell whether a word is a keyword or the beginning of a longer name, or whether
+a line between quotes is code or a string. Therefore the same LSTM in one direction is trained for
+comparison. Two baselines use no context: the most frequent tag, and the most frequent tag of each
+character. Every sixth file is held out.
 
     python -m rnnfast.examples.python_tokens
 """
@@ -16,15 +16,18 @@ import sysconfig
 import time
 import token
 import tokenize
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rnnfast import data, sequences, trainer
 from rnnfast.examples import common
 
 # fmt: off
-MODULES = [  # the last one of each line is held out
+MODULES = [  # the last module of each line is held out
     "argparse", "ast", "base64", "calendar", "codecs", "configparser",
     "contextlib", "csv", "difflib", "enum", "fractions", "functools",
     "gettext", "heapq", "imaplib", "optparse", "platform", "pprint",
@@ -40,17 +43,24 @@ KINDS = {
     token.COMMENT: "comment",
     token.OP: "operator",
 }
-LENGTH = 200  # characters of a piece
-IGNORED = -1  # the tag of what fills up the last piece of a file
+LENGTH = 200  # characters per piece
+IGNORED = -1  # the tag of the padding of a file's last piece
 COLOURS = ("black", "black", "tab:blue", "tab:purple", "tab:green", "tab:gray", "tab:orange")
-TEXT = {"family": "monospace", "fontsize": 8, "ha": "center", "va": "center"}
+TEXT: dict[str, Any] = {"family": "monospace", "fontsize": 8, "ha": "center", "va": "center"}
 
 
-def tag(source):
-    """A tag (an index of TAGS) for each character of a Python source, an array (len(source),).
+def tag(source: str) -> NDArray[np.int64]:
+    """Tag the characters of a Python source.
 
-    What is between tokens, ends of lines and indentation are "space". In an f-string the words and
-    operators in braces are tagged as such from Python 3.12 on, when it became tokens of its own.
+    Returns
+    -------
+    ndarray (len(source),)
+        Indices of TAGS.
+
+    Notes
+    -----
+    Characters between tokens, ends of lines and indentation are "space". From Python 3.12 on, which
+    splits f-strings into tokens, words and operators in their braces have their own tags.
     """
     lines = source.splitlines(keepends=True)
     starts = np.cumsum([0, *map(len, lines)])
@@ -67,23 +77,32 @@ def tag(source):
     return tags
 
 
-def read(module):
+def read(module: str) -> str:
     """The source of a module of the standard library."""
     return data.read_text(Path(sysconfig.get_path("stdlib"), f"{module}.py"))
 
 
-def pieces(sources, vocabulary):
-    """Ids and tags (M, LENGTH) of sources one after another, each filled up at its end."""
-    xs, ts = [], []
+def pieces(
+    sources: Sequence[str], vocabulary: data.CharVocabulary
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Ids and tags (M, LENGTH) of the sources in turn, each padded at its end."""
+    xs: list[NDArray[Any]] = []
+    ts: list[NDArray[Any]] = []
     for source in sources:
         fill = (0, -len(source) % LENGTH)
         xs.append(np.pad(vocabulary.encode(source), fill))
         ts.append(np.pad(tag(source), fill, constant_values=IGNORED))
-    return tuple(np.concatenate(arrays).reshape(-1, LENGTH) for arrays in (xs, ts))
+    return np.concatenate(xs).reshape(-1, LENGTH), np.concatenate(ts).reshape(-1, LENGTH)
 
 
-def baselines(xs, ts, test_xs, test_ts, characters):
-    """The share of test_ts that two guesses of the training pieces get right."""
+def baselines(
+    xs: NDArray[Any],
+    ts: NDArray[Any],
+    test_xs: NDArray[Any],
+    test_ts: NDArray[Any],
+    characters: int,
+) -> dict[str, float]:
+    """The share of `test_ts` that two baselines get right, which know the training pieces."""
     known, there = ts != IGNORED, test_ts != IGNORED
     counts = np.zeros((characters, len(TAGS)), int)
     np.add.at(counts, (xs[known], ts[known]), 1)
@@ -95,10 +114,30 @@ def baselines(xs, ts, test_xs, test_ts, characters):
     }
 
 
-def run(*, train=None, test=None, hidden=64, epochs=2, seed=0):
-    """Train both -> (the bidirectional model, vocabulary, {who: share of test characters right}).
+def run(
+    *,
+    train: Sequence[str] | None = None,
+    test: Sequence[str] | None = None,
+    hidden: int = 64,
+    epochs: int = 2,
+    seed: int = 0,
+) -> tuple[sequences.SequenceTagger, data.CharVocabulary, dict[str, float]]:
+    """Train both models.
 
-    train, test: sources; None are those of MODULES, every sixth of which is for the test.
+    Parameters
+    ----------
+    train, test : sequence of str, optional
+        Sources. None takes those of MODULES, every sixth of which is for the test.
+    hidden, epochs, seed : int
+        The options of the command line.
+
+    Returns
+    -------
+    model : SequenceTagger
+        The bidirectional model.
+    vocabulary : CharVocabulary
+    found : dict
+        Name of a model or baseline -> share of test characters with the right tag.
     """
     if train is None:
         train = [read(module) for module in MODULES if module not in TESTED]
@@ -110,27 +149,39 @@ def run(*, train=None, test=None, hidden=64, epochs=2, seed=0):
     V = len(vocabulary)
     seen, held_out = pieces(train, vocabulary), pieces(test, vocabulary)
     found = baselines(*seen, *held_out, V)
-    for name, bidirectional in (("LSTM", False), ("bidirectional LSTM", True)):
+
+    def fit(name: str, bidirectional: bool) -> sequences.SequenceTagger:
         print(f"{name}:")
         model = sequences.SequenceTagger(
             V, 32, hidden, len(TAGS), layers=2, bidirectional=bidirectional, rng=seed
         )
-        model.embed.params[0][...] *= 100  # the book's vectors are small, and slow to grow
+        model.embed.params[0][...] *= 100  # the book's initial vectors are small and grow slowly
         shares = common.train(
             model,
             *seen,
-            lambda model=model: trainer.eval_labels(model, *held_out, batch_size=50),
+            lambda: trainer.eval_labels(model, *held_out, batch_size=50),
             epochs=epochs,
             batch_size=8,
             lr=0.01,
             seed=seed,
         )
         found[name] = shares[-1]
-    return model, vocabulary, found
+        return model
+
+    fit("LSTM", False)
+    return fit("bidirectional LSTM", True), vocabulary, found
 
 
-def draw(figure, model, vocabulary, found, source, first, last):
-    """What is right, and lines of a source as the model colours them."""
+def draw(
+    figure: Any,
+    model: sequences.SequenceTagger,
+    vocabulary: data.CharVocabulary,
+    found: dict[str, float],
+    source: str,
+    first: int,
+    last: int,
+) -> None:
+    """Draw the shares, and lines first to last of a source in the colours of their tags."""
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
     names = list(found)[::-1]
     bars = left.barh(names, [100 * found[name] for name in names])
@@ -156,8 +207,8 @@ def draw(figure, model, vocabulary, found, source, first, last):
         y, x = (y + 1, 0) if character == "\n" else (y, x + 1)
 
 
-def main(argv=None):
-    """The command line; returns the exit code."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
     parser = common.parser("python_tokens", __doc__, epochs=2)
     parser.add_argument(
         "--hidden", type=common.count, default=64, metavar="N", help="units (default: 64)"

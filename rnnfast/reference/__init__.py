@@ -1,8 +1,8 @@
-"""The NumPy column: the specification, written to be read beside the book.
+"""The NumPy column: the specification, to be read together with the book.
 
-It is slow and plain on purpose. Every other column must give what these files give.
+It is slow and simple on purpose. All other columns must give the same results.
 """
 
 
 def available():
-    """Why this column cannot be used: None, NumPy is always there."""
+    """The reason why this column cannot be used, None if it can. NumPy is always installed."""

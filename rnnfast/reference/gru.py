@@ -1,14 +1,14 @@
 """The GRU, in NumPy. Deep Learning from Scratch 2, appendix C; Cho et al. 2014.
 
-Forward, one step; h' is the state of the step before, h_hat the candidate for the new one:
+Forward, one step; h' is the state of the previous step, h_hat the candidate for the new state:
 
-    s = h' m                                   what the products with Wh see
-    z = sigmoid(x Wx_z + s Wh_z + b_z)         how much is renewed
-    r = sigmoid(x Wx_r + s Wh_r + b_r)         how much of s the candidate sees
-    h_hat = tanh(x Wx_h + (r s) Wh_h + b_h)    r comes before the product
-    h = (1 - z) h' + z h_hat                   all of h' goes on
+    s = h' m                                   the left side of the products with Wh
+    z = sigmoid(x Wx_z + s Wh_z + b_z)         update gate: the share that is new
+    r = sigmoid(x Wx_r + s Wh_r + b_r)         reset gate: the share of s that h_hat sees
+    h_hat = tanh(x Wx_h + (r s) Wh_h + b_h)    r is applied before the product
+    h = (1 - z) h' + z h_hat                   h', not s: the mask is not applied here
 
-Backward, one step; dh has already come together from above (dhs) and from the step after:
+Backward, one step; dh is the sum of the gradients from above (dhs) and from the next step:
 
     dA_h = dh z (1 - h_hat^2)                  d(r s) = dA_h Wh_h^T
     dA_z = dh (h_hat - h') z (1 - z)
@@ -20,11 +20,11 @@ Backward, one step; dh has already come together from above (dhs) and from the s
 m is h_mask, the same at every step: variational dropout on the recurrent path (Gal and Ghahramani
 2016, https://arxiv.org/abs/1512.05287). Without it m is 1. Neither hs nor the state is masked.
 
-With lengths a sample takes part in the steps t < lengths[n] alone: at any other its state stays,
-h = 0 in hs, and nothing of xs and dhs is looked at.
+With lengths, sample n takes part only in the steps t < lengths[n]. In all other steps its state
+stays, h = 0 in hs, and the values of xs and dhs have no effect.
 
-reset_after=True is the GRU of cuDNN, PyTorch and Keras: r comes after the product, and the two
-products have their own biases, b = (b of x, b of s):
+reset_after=True is the GRU of cuDNN, PyTorch and Keras: r is applied after the product, and the two
+products have separate biases, b = (bias of x, bias of s):
 
     z = sigmoid(x Wx_z + b0_z + s Wh_z + b1_z)      r alike
     q = s Wh_h + b1_h
@@ -34,10 +34,10 @@ products have their own biases, b = (b of x, b of s):
     dh' = dh (1 - z) + ([dA_z, dA_r, dq] Wh^T) m
     dWh += s^T [dA_z, dA_r, dq]    db0, db1 += sums of dA and of [dA_z, dA_r, dq] over the batch
 
-z_keeps=True turns the update gate round, as Cho et al. 2014 (https://arxiv.org/abs/1406.1078),
-PyTorch, Keras and ONNX have it: z is how much of the old state is kept.
+z_keeps=True inverts the update gate, as in Cho et al. 2014 (https://arxiv.org/abs/1406.1078),
+PyTorch, Keras and ONNX: z is the share of the old state that is kept.
 
-    h = z h' + (1 - z) h_hat      so in the equations above 1 - z is z, and dA_z changes its sign
+    h = z h' + (1 - z) h_hat      in the equations above, z becomes 1 - z, and dA_z changes its sign
 
 Shapes: N batch, T time, D input, H hidden; the blocks are z, r, candidate.
 
@@ -66,7 +66,10 @@ def forward(
     reset_after=False,
     z_keeps=False,
 ):
-    """Runs the whole sequence: hs, (h,) and the cache for `backward`. See rnnfast.kernels."""
+    """Run the whole sequence; see rnnfast.kernels.
+
+    Returns hs, (h,) and the cache for `backward`.
+    """
     Wx, Wh, b = weights(params, train, 3, "gru")
     N, T, _ = xs.shape
     H = Wh.shape[0]
@@ -86,7 +89,7 @@ def forward(
             A[:, : 2 * H] += B[:, : 2 * H]
         else:
             A[:, : 2 * H] += seen @ Wh[:, : 2 * H]
-        z = sigmoid(-A[:, :H] if z_keeps else A[:, :H])  # from here on how much is renewed
+        z = sigmoid(-A[:, :H] if z_keeps else A[:, :H])  # from here on z is the share that is new
         r = sigmoid(A[:, H : 2 * H])
         q = B[:, 2 * H :] if reset_after else None
         A_h = A[:, 2 * H :] + (r * q if reset_after else (r * seen) @ Wh[:, 2 * H :])
@@ -102,7 +105,10 @@ def forward(
 
 
 def backward(dhs, dstate, params, cache, grads):
-    """Writes `grads` (dWx, dWh, db), empties `cache`; dxs and (dh,). See rnnfast.kernels."""
+    """Write `grads` (dWx, dWh, db) and empty `cache`; see rnnfast.kernels.
+
+    Returns dxs and (dh,).
+    """
     check_cache("gru", cache)
     Wx, Wh, b = weights(params, True, 3)
     N, T, H = dhs.shape

@@ -1,16 +1,16 @@
 """The LSTM, in NumPy. Deep Learning from Scratch 2, chapter 6; Hochreiter and Schmidhuber 1997.
 
-Forward, one step; h' and c' are the state of the step before:
+Forward, one step; h' and c' are the state of the previous step:
 
-    A = x Wx + (h' m) Wh + b     its four blocks are f, g, i, o, in the book's order
-    f = sigmoid(A_f)         how much of the old cell stays
-    g = tanh(A_g)            what is new
-    i = sigmoid(A_i)         how much of it comes in
-    o = sigmoid(A_o)         how much of the cell is shown
+    A = x Wx + (h' m) Wh + b     four blocks of columns: f, g, i, o, in the book's order
+    f = sigmoid(A_f)         forget gate: the share of the old cell that stays
+    g = tanh(A_g)            the new information
+    i = sigmoid(A_i)         input gate: the share of g that is added
+    o = sigmoid(A_o)         output gate: the share of the cell that is shown
     c = f c' + g i
     h = o tanh(c)
 
-Backward, one step; dh has already come together from above (dhs) and from the step after:
+Backward, one step; dh is the sum of the gradients from above (dhs) and from the next step:
 
     do = dh tanh(c)          dc += dh o (1 - tanh(c)^2)
     df = dc c'    dg = dc i    di = dc g    dc' = dc f
@@ -21,24 +21,24 @@ Backward, one step; dh has already come together from above (dhs) and from the s
 m is h_mask, the same at every step: variational dropout on the recurrent path (Gal and Ghahramani
 2016, https://arxiv.org/abs/1512.05287). Without it m is 1. Neither hs nor the state is masked.
 
-With lengths a sample takes part in the steps t < lengths[n] alone: at any other its state stays,
-h = 0 in hs, and nothing of xs and dhs is looked at.
+With lengths, sample n takes part only in the steps t < lengths[n]. In all other steps its state
+stays, h = 0 in hs, and the values of xs and dhs have no effect.
 
-Peepholes Wp = (P_f, P_i, P_o) let the gates see the cell, o the new one (Gers and Schmidhuber
+Peepholes Wp = (P_f, P_i, P_o) let the gates see the cell; o sees the new cell (Gers and Schmidhuber
 2000, "Recurrent nets that time and count"; diagonal as in Graves 2013, 1308.0850):
 
     A_f += c' P_f    A_i += c' P_i    A_o += c P_o
     dc += dA_o P_o^T before df, dg and di;    dc' += dA_f P_f^T + dA_i P_i^T
     dP_f += c'^T dA_f    dP_i += c'^T dA_i    dP_o += c^T dA_o
 
-Each P is (H, H), or its diagonal alone, (H,); then every product is one of elements, and a
-gradient its sum over the batch.
+Each P is a matrix (H, H) or a diagonal (H,). With a diagonal all products are elementwise, and a
+gradient is summed over the batch.
 
 cell_clip bounds the cell (Sak et al. 2014, https://arxiv.org/abs/1402.1128):
 
     c = min(max(f c' + g i, -cell_clip), cell_clip)
 
-and where c lies at the bound no dc passes on: not to f, g, i, nor to c'.
+Where c lies at the bound, its gradient is 0 for f, g, i and c'.
 
 Shapes: N batch, T time, D input, H hidden.
 
@@ -58,7 +58,10 @@ from rnnfast.reference.steps import at_work, check_cache, in_order, only
 def forward(
     xs, state, params, *, train=True, lengths=None, reverse=False, h_mask=None, cell_clip=None
 ):
-    """Runs the whole sequence: hs, (h, c) and the cache for `backward`. See rnnfast.kernels."""
+    """Run the whole sequence; see rnnfast.kernels.
+
+    Returns hs, (h, c) and the cache for `backward`.
+    """
     if cell_clip is not None and not 0 < cell_clip < np.inf:
         raise ValueError(f"lstm: cell_clip must be positive and finite, got {cell_clip}")
     Wx, Wh, b, Wp = weights(params, train, 4, "lstm")
@@ -97,7 +100,10 @@ def forward(
 
 
 def backward(dhs, dstate, params, cache, grads):
-    """Writes `grads`, one a param, empties `cache`; dxs and (dh, dc). See rnnfast.kernels."""
+    """Write `grads`, one per param and empty `cache`; see rnnfast.kernels.
+
+    Returns dxs and (dh, dc).
+    """
     check_cache("lstm", cache)
     Wx, Wh, _, Wp = weights(params, True, 4)
     N, T, H = dhs.shape
@@ -112,7 +118,7 @@ def backward(dhs, dstate, params, cache, grads):
         dh += only(on, dhs[:, t])
         tanh_c = np.tanh(c)
         dA_o = only(on, dh * tanh_c * o * (1 - o))
-        ds = dc + dh * o * (1 - tanh_c**2)  # of c at this step, where dc is of c at all later ones
+        ds = dc + dh * o * (1 - tanh_c**2)  # dc has only the later steps; ds has this one, too
         if Wp is not None:
             ds += see_back(dA_o, Wp[2])
         if cell_clip is not None:
@@ -142,10 +148,10 @@ def backward(dhs, dstate, params, cache, grads):
 
 
 def see(c, P):
-    """What a gate sees of the cell: c P, where P may be the diagonal of a matrix."""
+    """The cell's contribution to a gate: c P, where P may be the diagonal of a matrix."""
     return c * P if P.ndim == 1 else c @ P
 
 
 def see_back(dA, P):
-    """The cell's gradient from that."""
+    """The gradient of `see` with respect to c."""
     return dA * P if P.ndim == 1 else dA @ P.T

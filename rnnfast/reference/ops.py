@@ -8,7 +8,7 @@ import numpy as np
 
 
 def sigmoid(x):
-    """1 / (1 + exp(-x)); the exponent is never positive, so nothing overflows."""
+    """1 / (1 + exp(-x)); the exponents in use are never positive, so that none overflows."""
     e = np.exp(-np.abs(x))
     return np.where(x >= 0, 1, e) / (1 + e)
 
@@ -20,7 +20,7 @@ def affine_forward(x, W, b):
 
 
 def affine_backward(dy, x, W, dW, db):
-    """Writes dW (K, N) and db (N,), unless it is None; returns dx (M, K) for dy (M, N)."""
+    """Write dW (K, N) and db (N,), unless db is None; returns dx (M, K) for dy (M, N)."""
     dx, of_W, of_b = dy @ W.T, x.T @ dy, dy.sum(axis=0)
     dW[...] = of_W
     if db is not None:
@@ -29,27 +29,27 @@ def affine_backward(dy, x, W, dW, db):
 
 
 def embedding_forward(ids, W):
-    """The rows of W (V, D) that integer `ids` name: ids.shape + (D,).
+    """The rows of W (V, D) with the indices `ids`, an array ids.shape + (D,).
 
-    An id outside [0, V) is a ValueError, another dtype than an integer one a TypeError.
+    Raises ValueError for an id outside [0, V), TypeError for a dtype other than an integer one.
     """
     _check_ids("embedding: ids", ids, len(W))
     return W[ids]
 
 
 def embedding_backward(dout, ids, dW):
-    """Writes all of dW (V, D): row v is the sum of dout over the places where ids == v."""
+    """Write all of dW (V, D): row v is the sum of dout over the places where ids == v."""
     _check_ids("embedding: ids", ids, len(dW))
     total = np.zeros_like(dW)
-    np.add.at(total, ids, dout)  # unlike dW[ids] += dout, this adds a repeated id every time
+    np.add.at(total, ids, dout)  # unlike dW[ids] += dout, this adds repeated ids each time
     dW[...] = total
 
 
 def softmax_loss_forward(xs, ts, *, ignore_label=-1):
-    """Mean of -log softmax(xs)[ts] over the rows whose target is not `ignore_label`.
+    """The mean of -log softmax(xs)[ts] over the rows whose target is not `ignore_label`.
 
-    xs (M, V) logits, ts (M,) integer targets. Returns the loss, a Python float summed in
-    float64 (0.0 where no row counts), and the cache. A target outside [0, V) is a ValueError.
+    xs (M, V) logits, ts (M,) integer targets. Returns the loss, a Python float summed in float64
+    (0.0 if all targets are ignored), and the cache. A target outside [0, V) is a ValueError.
     """
     counts = ts != ignore_label
     _check_ids("softmax_loss: ts", ts[counts], xs.shape[1])
@@ -63,7 +63,7 @@ def softmax_loss_forward(xs, ts, *, ignore_label=-1):
 
 
 def softmax_loss_backward(cache, dout=1.0):
-    """dxs (M, V) = dout (softmax(xs) - onehot(ts)) / rows that count; zero in the others."""
+    """dxs (M, V) = dout (softmax(xs) - onehot(ts)) / count of rows; 0 in ignored rows."""
     xs, ts, rows = cache
     dxs = np.zeros_like(xs)
     if len(rows):
@@ -74,9 +74,10 @@ def softmax_loss_backward(cache, dout=1.0):
 
 
 def affine_softmax_loss_forward(x, W, b, ts, *, ignore_label=-1, train=True, spent=None):
-    """softmax_loss_forward of affine_forward(x, W, b): the loss and the cache, None if not train.
+    """softmax_loss_forward of affine_forward(x, W, b).
 
-    `spent`, the cache of an earlier call or None, may lend its memory once backward has run.
+    Returns the loss and the cache, which is None unless `train`. `spent` is the cache of an
+    earlier call or None; its memory may be reused after backward.
     """
     scores = affine_forward(x, W, b)
     loss, cache = softmax_loss_forward(scores, ts, ignore_label=ignore_label)
@@ -84,7 +85,7 @@ def affine_softmax_loss_forward(x, W, b, ts, *, ignore_label=-1, train=True, spe
 
 
 def affine_softmax_loss_backward(cache, dW, db, dout=1.0):
-    """Writes dW and db, unless it is None; returns dx. A second time: RuntimeError."""
+    """Write dW and db, unless db is None; returns dx. A second call is a RuntimeError."""
     if not cache:
         raise RuntimeError("affine_softmax_loss: backward needs a cache that is not consumed")
     x, W, of_loss = cache
@@ -109,7 +110,10 @@ def sgd(param, grad, lr):
 
 
 def adam(param, grad, m, v, rate, beta1, beta2):
-    """m and v move towards grad and grad^2, param by -rate m / (sqrt(v) + 1e-7), all in place."""
+    """One step of Adam in place.
+
+    m += (1 - beta1) (grad - m), v += (1 - beta2) (grad^2 - v), param -= rate m / (sqrt(v) + 1e-7).
+    """
     squares = grad * grad
     m += (1.0 - beta1) * (grad - m)
     v += (1.0 - beta2) * (squares - v)
@@ -119,9 +123,10 @@ def adam(param, grad, m, v, rate, beta1, beta2):
 def dropout_mask(shape, ratio, key, step, dtype):
     """A mask of 0 (with probability `ratio`) and 1 / (1 - ratio).
 
-    Counter-based: `key` = (seed, layer) and `step` alone decide it, not what was drawn before
-    and not the dtype, so every column and every rerun draws the same one. Element k is kept where
-    (w >> 11) / 2^53 >= ratio; w is word k % 4 of Philox4x64-10 at counter (1 + k // 4, 0, 0, step).
+    The generator is counter-based: the mask depends only on `key` = (seed, layer) and `step`, not
+    on earlier draws or on the dtype. Therefore all columns and all runs draw the same mask.
+    Element k is kept if (w >> 11) / 2^53 >= ratio, where w is word k % 4 of Philox4x64-10 at
+    counter (1 + k // 4, 0, 0, step).
     """
     philox = np.random.Philox(
         key=np.array(key, dtype=np.uint64),
@@ -132,7 +137,7 @@ def dropout_mask(shape, ratio, key, step, dtype):
 
 
 def _log_softmax(xs):
-    """float64 and shifted by the maximum; a row without a finite maximum becomes NaN, quietly."""
+    """In float64, shifted by the maximum. A row without a finite maximum becomes NaN, silently."""
     xs = xs.astype(np.float64)
     with np.errstate(invalid="ignore"):
         xs -= xs.max(axis=1, keepdims=True, initial=-np.inf)
@@ -140,7 +145,7 @@ def _log_softmax(xs):
 
 
 def _check_ids(name, ids, size):
-    """Integers in [0, size): NumPy would take -1 as the last row and say nothing."""
+    """Check for integers in [0, size). NumPy would silently take -1 as the last row."""
     ids = np.asarray(ids)
     if ids.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, got {ids.dtype}")

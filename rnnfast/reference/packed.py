@@ -1,8 +1,8 @@
-"""`pack` of every cell: in NumPy there is nothing to lay out, so it is a copy that says so."""
+"""`pack` for all cells. NumPy needs no other layout, so packed weights are copies."""
 
 
 class Packed(tuple):
-    """The params, which forward takes where train=False."""
+    """Packed params, which forward accepts if train=False."""
 
 
 def pack(params, **options):
@@ -11,9 +11,9 @@ def pack(params, **options):
 
 
 def weights(params, train, count, cell="reference"):
-    """`count` weights, None for those that were left out at the end.
+    """The params, extended to `count` with None.
 
-    A TypeError where packed ones are to be trained.
+    Packed params with train=True are a TypeError.
     """
     if train and isinstance(params, Packed):
         raise TypeError(f"{cell}: packed params are for train=False")

@@ -1,11 +1,11 @@
 """The simple recurrent network (Elman), in NumPy. Deep Learning from Scratch 2, chapter 5.
 
-Forward, one step; h' is the state of the step before:
+Forward, one step; h' is the state of the previous step:
 
     A = x Wx + (h' m) Wh + b
     h = tanh(A)              or relu(A) = max(A, 0)
 
-Backward, one step; dh has already come together from above (dhs) and from the step after:
+Backward, one step; dh is the sum of the gradients from above (dhs) and from the next step:
 
     dA = dh (1 - h^2)        or dh where h > 0, else 0
     dx = dA Wx^T    dh' = (dA Wh^T) m
@@ -14,8 +14,8 @@ Backward, one step; dh has already come together from above (dhs) and from the s
 m is h_mask, the same at every step: variational dropout on the recurrent path (Gal and Ghahramani
 2016, https://arxiv.org/abs/1512.05287). Without it m is 1. Neither hs nor the state is masked.
 
-With lengths a sample takes part in the steps t < lengths[n] alone: at any other its state stays,
-h = 0 in hs, and nothing of xs and dhs is looked at.
+With lengths, sample n takes part only in the steps t < lengths[n]. In all other steps its state
+stays, h = 0 in hs, and the values of xs and dhs have no effect.
 
 Shapes: N batch, T time, D input, H hidden.
 
@@ -41,7 +41,10 @@ def forward(
     h_mask=None,
     nonlinearity="tanh",
 ):
-    """Runs the whole sequence: hs, (h,) and the cache for `backward`. See rnnfast.kernels."""
+    """Run the whole sequence; see rnnfast.kernels.
+
+    Returns hs, (h,) and the cache for `backward`.
+    """
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f'rnn: nonlinearity must be "tanh" or "relu", got {nonlinearity!r}')
     Wx, Wh, b = weights(params, train, 3, "rnn")
@@ -68,7 +71,10 @@ def forward(
 
 
 def backward(dhs, dstate, params, cache, grads):
-    """Writes `grads` (dWx, dWh, db), empties `cache`; dxs and (dh,). See rnnfast.kernels."""
+    """Write `grads` (dWx, dWh, db) and empty `cache`; see rnnfast.kernels.
+
+    Returns dxs and (dh,).
+    """
     check_cache("rnn", cache)
     Wx, Wh, b = params
     N, T, H = dhs.shape

@@ -1,19 +1,20 @@
-"""Which steps a cell takes, in what order, and that they are taken back once."""
+"""The order of time steps, the samples that take part in each, and the check of a cache."""
 
 import numpy as np
 
 
 def in_order(T, reverse):
+    """The time steps in the order of computation."""
     return reversed(range(T)) if reverse else range(T)
 
 
 def at_work(lengths, t):
-    """(N, 1), which samples take part in step t: all of them, or those that are long enough."""
+    """The samples that take part in step t: True for all of them, or a mask (N, 1)."""
     return True if lengths is None else (t < lengths)[:, None]
 
 
 def only(on, x):
-    """x of the samples that take part, 0 of the others, whatever stands there."""
+    """x for the samples that take part, 0 for the others, even if x is NaN there."""
     return x if on is True else np.where(on, x, 0)
 
 

@@ -1,6 +1,6 @@
 """Probability of each token of a text under a language model."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -73,7 +73,7 @@ def log_probabilities(model: LanguageModel, ids: NDArray[Any]) -> NDArray[np.flo
 
 def token_scores(
     model: LanguageModel, ids: NDArray[Any]
-) -> Iterator[tuple[NDArray[np.float64], NDArray[np.bool_]]]:
+) -> Generator[tuple[NDArray[np.float64], NDArray[np.bool_]], None, None]:
     """Log probabilities in pieces of SCORE_STEPS, and whether each id had the highest score."""
     model.reset_state()
     try:
