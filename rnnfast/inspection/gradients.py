@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from rnnfast import checks, plot
 from rnnfast.inspection.arguments import here
 from rnnfast.kernels import CELLS, load
+from rnnfast.layers.cells import RECURRENT
 from rnnfast.layers.functions import sigmoid
 from rnnfast.layers.initial import generator
 from rnnfast.typing import Array
@@ -93,7 +94,7 @@ def gradient_norms(
     owner = "gradient_norms"
     if cell is not None and cell not in CELLS:
         raise ValueError(f"{owner}: cell must be None or one of {CELLS}, got {cell!r}")
-    gates = {"lstm": 4, "gru": 3}.get(cell or "", 1)
+    gates = 1 if cell is None else RECURRENT[cell].gates
     given = {"Wh": Wh, "Wx": Wx, "b": b, "xs": xs}
     arrays = [here(owner, name, x) for name, x in given.items()]
     return _norms(owner, cell, gates, arrays, batch_size, time_size)

@@ -99,9 +99,9 @@ class TimeGRU(_TimeOneState):
     -----
     h' is the state of the step before::
 
-        the book's GRU:    ~h = tanh(x Wx_c + (r h') Wh_c + b_c)           h = (1 - z) h' + z ~h
-        reset_after=True:  ~h = tanh(x Wx_c + b0_c + r (h' Wh_c + b1_c))   b is (2, 3H)
-        z_keeps=True:                                                      h = z h' + (1 - z) ~h
+        the book's GRU:    h_hat = tanh(x Wx_h + (r h') Wh_h + b_h)         h = (1 - z) h' + z h_hat
+        reset_after=True:  h_hat = tanh(x Wx_h + b0_h + r (h' Wh_h + b1_h))  b is (2, 3H)
+        z_keeps=True:                                                       h = z h' + (1 - z) h_hat
 
     cuDNN, PyTorch and Keras have both options; Cho et al. and ONNX (linear_before_reset=0) have
     z_keeps.

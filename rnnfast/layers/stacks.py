@@ -15,6 +15,7 @@ from rnnfast import checks
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.recurrent import Lengths, checked_lengths
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
+from rnnfast.layers.unrolled import _Time
 from rnnfast.typing import A
 
 
@@ -140,7 +141,7 @@ class TimeReverse(Parts):
 
     def __init__(self, layer: TimeRNN | TimeLSTM | TimeGRU) -> None:
         self._name = type(self).__name__
-        if not isinstance(layer, (TimeRNN, TimeLSTM, TimeGRU)):
+        if not isinstance(layer, _Time):
             kind = type(layer).__name__
             raise TypeError(
                 f"{self._name}: layer must be a TimeRNN, TimeLSTM or TimeGRU, got {kind}"
