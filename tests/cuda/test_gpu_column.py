@@ -29,8 +29,9 @@ def test_of_fixture(broken): pass
 
 def run_column(folder, code):
     """Lines of Python that know `column` and `worker`, in a process in a checkout of its own."""
-    (folder / "tests").mkdir()
-    (folder / "tests" / "test_gpu.py").write_text(TESTS)
+    (folder / "tests" / "cuda").mkdir(parents=True)
+    (folder / "tests" / "cuda" / "test_gpu.py").write_text(TESTS)
+    (folder / "tests" / "cuda" / "test_of_the_cpu.py").write_text("def test_left_out(): pass")
     (folder / "tests" / "test_broken.py").write_text("import no_such_module")
     lines = f"from benchmarks.cuda import column, worker\n{code}"
     own = environment(PYTHONPATH=str(ROOT))
@@ -47,13 +48,13 @@ def test_names(tmp_path):
     names = ast.literal_eval(said)
     assert names[0] == "tests/test_broken.py"
     tests = "good", "bad", "skipped", "left_out", "of_fixture"
-    of_file = [f"tests/test_gpu.py::test_{name}" for name in tests]
+    of_file = [f"tests/cuda/test_gpu.py::test_{name}" for name in tests]
     assert names[1:] == of_file
 
 
 def test_a_share_of_the_tests(tmp_path):
     """Those asked for run in their order, each has its row."""
-    names = [f"tests/test_gpu.py::test_{n}" for n in ("skipped", "good", "of_fixture", "bad")]
+    names = [f"tests/cuda/test_gpu.py::test_{n}" for n in ("skipped", "good", "of_fixture", "bad")]
     names.insert(0, "tests/test_broken.py")
     run_column(tmp_path, f"column.run({names}, False, worker.Progress('told'))")
     told = [json.loads(line) for line in (tmp_path / "told").read_text().splitlines()]
@@ -68,10 +69,10 @@ def test_a_share_of_the_tests(tmp_path):
 @pytest.mark.parametrize(
     ("nodeid", "expected"),
     [
-        ("tests/test_kernels.py::test_values[cuda-float32-lstm]", True),
-        ("tests/test_kernels.py::test_values[cpu-avx2-float32-lstm]", False),
-        ("tests/test_gpu.py::test_a_stream_of_its_own[lstm]", True),
-        ("tests/test_gpu_benchmarks.py::test_race", False),
+        ("tests/kernels/test_kernels.py::test_values[cuda-float32-lstm]", True),
+        ("tests/kernels/test_kernels.py::test_values[cpu-avx2-float32-lstm]", False),
+        ("tests/cuda/test_gpu.py::test_a_stream_of_its_own[lstm]", True),
+        ("tests/cuda/test_gpu_benchmarks.py::test_race", False),
     ],
 )
 def test_which_tests_are_the_columns(nodeid, expected):
