@@ -47,7 +47,7 @@ Calls
   takes it in the place of params if train=False, and gives the same bits; with train=True it is a
   TypeError.
 - backward overwrites grads (dWx, dWh, db, with Wp also dWp) in place, whatever their values were.
-  NumPy grads may overlap the arrays that are read, CuPy grads must not; no two grads may overlap.
+  They may overlap the arrays that are read; no two grads may overlap.
   Without b there is no db (None, or left out at the end).
 - backward consumes `cache`. A second backward, or one with the None that train=False returns, is a
   RuntimeError.
@@ -57,7 +57,7 @@ Guarantees
 - NaN in one sample stays in that sample (grads are sums over all samples).
 - The same input gives the same bits, in every run and for every number of threads.
 - The cpu column checks for signals every 0.2 s. If a handler raises (Ctrl-C), forward has changed
-  nothing; backward has written no grads, but may have consumed the cache.
+  nothing, and backward has written no grads; it may be called again with the same cache.
 - The threads of the cpu column compute in the floating-point mode of the calling thread.
 - Wrong sizes, wrong types or read-only grads are a ValueError or a TypeError before anything is
   written or copied, and `cache` stays as it was. Sizes come from the arrays themselves, not from
