@@ -210,7 +210,7 @@ def markdown(results, others=(), picture=None):
             lines += ["", f"### {title}", "", *table(results, mode), "", *losses(results, mode)]
     lines += ["", "### Targets", "", *target_table(results)]
     if any(is_busy({"rnnfast": e}) for e in entries(results)):
-        lines += ["", "Rows marked with \\* are counted, and say nothing: measure them again."]
+        lines += ["", "Rows marked with \\* are included, but not reliable: measure them again."]
     if results.models:
         lines += ["", "### One training iteration of a language model", "", *model_table(results)]
     if results.overheads:
