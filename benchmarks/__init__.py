@@ -1,1 +1,1 @@
-"""How fast rnnfast is beside PyTorch and beside the book's way of computing; see README.md."""
+"""The speed of rnnfast compared with PyTorch and with the book's code; see README.md."""

@@ -1,9 +1,9 @@
-"""The cost to beat for a whole training iteration: the book's language models, its way.
+"""The baseline for a whole training iteration: the book's language models.
 
-The layers around the LSTM, the two models of chapter 6, gradient clipping and SGD, computed as
-the book's code computes them: an embedding object for each step, whose gradient array covers the
-whole vocabulary; a softmax that is kept; tied weights found by comparing all their values.
-README.md has the comparison with the book's own code. float32; nothing is checked.
+The layers around the LSTM, the two models of chapter 6, gradient clipping and SGD, computed as in
+the book: one embedding object per step, whose gradient array covers the whole vocabulary; a
+softmax that is stored; tied weights, which are found by comparing all their values. README.md has
+the comparison with the book's own code. float32; arguments are not checked.
 
 N batch, T time, D word vectors, H hidden, V vocabulary.
 """
@@ -135,7 +135,7 @@ def rnnlm(embed_W, Wx, Wh, b, affine_W, affine_b):
 
 
 def better_rnnlm(embed_W, Wx1, Wh1, b1, Wx2, Wh2, b2, affine_b, *, dropout):
-    """Two LSTMs, dropout before, between and after; the affine's weights are the embedding's."""
+    """Two LSTMs, dropout before, between and after them; affine and embedding share weights."""
     return Model(
         [
             TimeEmbedding(embed_W),
@@ -150,7 +150,7 @@ def better_rnnlm(embed_W, Wx1, Wh1, b1, Wx2, Wh2, b2, affine_b, *, dropout):
 
 
 def remove_duplicate(params, grads):
-    """Every weight once: a matrix whose transpose has the same values is the same weight."""
+    """Each weight once: a matrix whose transpose has the same values is the same weight."""
     params, grads = params[:], grads[:]
     i = 0
     while i < len(params):

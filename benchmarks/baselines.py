@@ -1,17 +1,17 @@
-"""The cost to beat: recurrent layers in NumPy, one step at a time, as the book has them.
+"""The baseline: recurrent layers in NumPy, one step at a time, as in the book.
 
 The book is "Deep Learning from Scratch 2" (K. Saitoh).
 
 A time layer here makes one step object per time step. A step multiplies x and h by their weights
-in separate products, keeps what its backward pass needs and fills gradient arrays of its own,
-which the time layer adds up. Nothing is batched over time, no buffer is used twice. That is what
-the code of the book costs (chapters 5 and 6, and its GRU, which has no bias and multiplies gate by
-gate), and it is the NumPy baseline of every ratio that this project quotes. README.md has the
+in separate products, keeps the arrays for its backward pass, and fills its own gradient arrays,
+which the time layer adds up. Nothing is batched over time and no buffer is reused. This costs the
+same as the code of the book (chapters 5 and 6, and its GRU, which has no bias and multiplies gate
+by gate). It is the NumPy baseline of all ratios that this project quotes. README.md has the
 measured comparison with the book's own code: the same bits, and within 10% of its time.
 
 xs is (N, T, D), hs and dhs are (N, T, H); weights Wx (D, G*H), Wh (H, G*H), b (G*H,), with G = 1
-(RNN), 4 (LSTM: f, g, i, o) or 3 (GRU: z, r, candidate; no b). All of them float32 or all float64.
-Nothing is checked.
+(RNN), 4 (LSTM: f, g, i, o) or 3 (GRU: z, r, candidate; no b). All arrays are float32, or all are
+float64. Arguments are not checked.
 """
 
 import numpy as np
@@ -69,7 +69,7 @@ class LSTMStep:
         x, h_prev, c_prev, f, g, i, o, c = self.cache
         tanh_c = np.tanh(c)
         dc = dc + dh * o * (1 - tanh_c**2)
-        # Each gate's gradient, then through its activation: s' = s (1 - s), tanh' = 1 - tanh^2.
+        # The gradient of each gate, then of its activation: s' = s (1 - s), tanh' = 1 - tanh^2.
         df = dc * c_prev
         dg = dc * i
         di = dc * g
@@ -88,7 +88,7 @@ class LSTMStep:
 class GRUStep:
     """h = (1 - z) h_prev + z tanh(x Wx_c + (r h_prev) Wh_c); x (N, D), h (N, H).
 
-    Three products with x and three with h, on column blocks of the weights, as the book does it.
+    Three products with x and three with h, on column blocks of the weights, as in the book.
     """
 
     def __init__(self, Wx, Wh):
@@ -136,7 +136,7 @@ def column_blocks(W):
 class TimeLayer:
     """The loop over time. `state` is (h,) or (h, c), each (N, H); None starts from zeros.
 
-    With stateful=True the next forward continues from the state that the last one ended in.
+    With stateful=True, the next forward continues from the final state of the last one.
     """
 
     step = None
@@ -151,7 +151,7 @@ class TimeLayer:
     def forward(self, xs):
         N, T, _ = xs.shape
         H = self.params[1].shape[0]
-        # Dropped before anything new is made, as in the book: page faults depend on the order.
+        # Freed before new arrays are made, as in the book: page faults depend on the order.
         self.steps = []
         if self.state is None or not self.stateful:
             self.state = tuple(np.zeros((N, H), dtype=xs.dtype) for _ in range(self.state_size))

@@ -1,4 +1,4 @@
-"""What is computed: a cell, a shape and a mode, with the same numbers for every contender."""
+"""The cases: a cell, a shape and a mode, with the same numbers for all contenders."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +21,7 @@ FULL_GRID = (
     (128, 25, 1024, 1024),
     (256, 16, 64, 64),
 )
-SLOW = {(1, 128, 256, 256), (128, 25, 1024, 1024), (256, 16, 64, 64)}  # left for the full grid
+SLOW = {(1, 128, 256, 256), (128, 25, 1024, 1024), (256, 16, 64, 64)}  # only in the full grid
 DEFAULT_GRID = tuple(shape for shape in FULL_GRID if shape not in SLOW)
 GRIDS = {"default": DEFAULT_GRID, "full": FULL_GRID}
 
@@ -31,8 +31,8 @@ class Case:
     """One row of the results.
 
     mode "forward" is inference, "training" is forward and backward with the gradients of the
-    inputs and of every weight. A sequence starts from zeros. A single step (T = 1) is streaming:
-    it starts from the state that the call before ended in, or half of its work would be a
+    inputs and of all weights. A sequence starts from zeros. A single step (T = 1) is streaming: it
+    starts from the final state of the previous call. From zeros, half of its work would be a
     product with zeros, which rnnfast skips.
     """
 
@@ -56,7 +56,7 @@ class Case:
 
     @cached_property
     def arrays(self):
-        """params, xs, dhs and state, at the book's initialisation."""
+        """params, xs, dhs and state, initialised as in the book."""
         rng = np.random.default_rng(0)
         N, T, D, H, width = *self.shape, GATES[self.cell] * self.H
 
@@ -76,9 +76,9 @@ class Case:
 
     @property
     def flops(self):
-        """Multiplications and additions of the products that cannot be left out, in one call.
+        """Multiplications and additions of the necessary products in one call.
 
-        From zeros the first product with Wh can, and so can the last one of dWh.
+        From zeros, the first product with Wh and the last product of dWh are not necessary.
         """
         steps = self.T if self.streaming else self.T - 1
         forward = self.T * self.D + steps * self.H

@@ -1,9 +1,9 @@
-"""Who computes it. A contender prepares itself for a case; then `run()` is what is timed.
+"""The contenders. A contender prepares itself for a case; then `run()` is timed.
 
-`results()` gives what the last run computed as [hs] or, in training, [hs, dxs, *grads], laid out
-as rnnfast does it; None from a contender whose cell is a different one.
+`results()` returns the results of the last run, in rnnfast's layout: [hs] or, in training,
+[hs, dxs, *grads]; None if the contender computes a different cell.
 
-A new contender is a class, a line in CONTENDERS and, if it can be missing, one in `available`.
+A new contender needs a class, an entry in CONTENDERS and, if it can be missing, one in `available`.
 """
 
 import importlib.util
@@ -19,7 +19,7 @@ ONNX_OPERATORS = {"rnn": ("RNN", [0]), "lstm": ("LSTM", [2, 3, 0, 1]), "gru": ("
 
 
 class NumpyLayers:
-    """The step-by-step layers of baselines.py: what the book's code costs."""
+    """The step-by-step layers of baselines.py, which cost the same as the book's code."""
 
     name = "numpy"
     label = "NumPy at the book's cost"
@@ -42,7 +42,7 @@ class NumpyLayers:
 
 
 class Rnnfast:
-    """Our layer. Its weights are frozen for inference: they are packed once, not in each call."""
+    """Our layer. For inference its weights are frozen: packed once and not in each call."""
 
     name = "rnnfast"
     label = "rnnfast"
@@ -67,7 +67,7 @@ class Rnnfast:
 
 
 class RnnfastUnfrozen(Rnnfast):
-    """The same in inference without freeze(): weights that the caller may change at any time."""
+    """The same in inference without freeze(): the caller may change the weights at any time."""
 
     name = "rnnfast-unfrozen"
     label = "rnnfast, weights not frozen"
@@ -77,8 +77,9 @@ class RnnfastUnfrozen(Rnnfast):
 class PyTorch:
     """nn.RNN, nn.LSTM, nn.GRU with batch_first, given the same weights.
 
-    Its GRU applies the reset gate after the product, so the numbers differ while the arithmetic
-    is as much. It has two biases; the second is zero here, and none where the case has no bias.
+    Its GRU applies the reset gate after the product, so the numbers differ, but the amount of
+    arithmetic is the same. It has two biases; the second is zero here. Without a bias in the case
+    it has none.
     """
 
     name = "pytorch"
@@ -142,9 +143,9 @@ class PyTorch:
 class OnnxRuntime:
     """The ONNX operator of the cell in a model of its own, run by ONNX Runtime; inference only.
 
-    Its GRU with linear_before_reset=0 is the book's, but its z keeps the old state: we turn that
-    gate's sign. It takes (T, N, D) alone; xs is turned around beforehand and not timed. Inputs and
-    outputs are bound in advance (io_binding), which costs it less a call than a plain run().
+    Its GRU with linear_before_reset=0 is the book's, but its z keeps the old state, so we change
+    the sign of that gate. It takes only (T, N, D); xs is transposed beforehand and not timed.
+    Inputs and outputs are bound in advance (io_binding), which is faster than a plain run().
     """
 
     name = "onnxruntime"
@@ -163,7 +164,7 @@ class OnnxRuntime:
         value = onnxruntime.OrtValue.ortvalue_from_numpy
         self.xs = value(np.ascontiguousarray(arrays["xs"].swapaxes(0, 1)))
         self.hs = value(np.zeros((case.T, 1, case.N, case.H), np.float32))
-        # Two sets of states: a streaming call reads one and writes the other, the next turns round.
+        # Two sets of states: a streaming call reads one and writes the other, in turns.
         states = [[value(s[None].copy()) for s in arrays["state"]] for _ in range(2)]
         self.bindings = [self.bind(*states), self.bind(*states[::-1])]
 
@@ -178,7 +179,7 @@ class OnnxRuntime:
         return binding
 
     def model(self, params):
-        """The serialised model: weights are constants, as in a model that is deployed."""
+        """The serialised model. Its weights are constants, as in a deployed model."""
         import onnx
         from onnx import TensorProto, helper, numpy_helper
 
@@ -227,7 +228,7 @@ class OnnxRuntime:
 
 
 def available(contender, case):
-    """Whether the contender is installed and computes what the case asks for."""
+    """Whether the contender is installed and supports the case."""
     if contender is RnnfastUnfrozen:
         return not case.training and hasattr(rnnfast.TimeLSTM, "freeze")
     if contender is PyTorch:

@@ -1,4 +1,4 @@
-"""The machine that a result comes from."""
+"""The machine of a result."""
 
 import importlib
 import importlib.metadata

@@ -1,7 +1,7 @@
-"""Who trains a language model: one iteration of the book's trainer, from the same weights.
+"""Contenders that train a language model: one iteration of the book's trainer, same weights.
 
-`step()` is what is timed: forward, backward, each weight once, clipping, SGD. It returns the loss;
-`params()` are the weights afterwards, in the book's order.
+`step()` is timed: forward, backward, each weight once, clipping, SGD. It returns the loss.
+`params()` are the weights after it, in the book's order.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Job:
         return self.model == "BetterRnnlm"
 
     def ours(self, device="cpu"):
-        """rnnfast's model: its weights are everybody's."""
+        """rnnfast's model. All contenders use its weights."""
         more = {"dropout_ratio": self.dropout} if self.tied else {}
         return getattr(models, self.model)(V, self.H, self.H, rng=0, device=device, **more)
 
@@ -41,12 +41,12 @@ class Job:
         return [p.copy() for i, p in enumerate(params) if not (self.tied and i == len(params) - 2)]
 
     def batch(self):
-        """ids and targets (N, T), a few words making up most of the text, as in a language."""
+        """ids and targets (N, T). As in a language, a few words make up most of the text."""
         words = np.arange(1, V + 1) ** -1.3
         return np.random.default_rng(0).choice(V, (2, N, T), p=words / words.sum())
 
 
-# The learning rate is small, so that the gradient stays long enough to be clipped in all steps.
+# A small learning rate keeps the norm of the gradient above MAX_GRAD, so that all steps clip.
 JOBS = (Job("Rnnlm", 100, 0.0, lr=1e-3), Job("BetterRnnlm", 650, 0.5, lr=1e-3))
 CHECKED_LR = 1.0
 
@@ -93,7 +93,7 @@ class Book:
 class PyTorch:
     """nn.Embedding, nn.LSTM with batch_first, nn.Linear; the state is carried on, detached.
 
-    nn.LSTM has a second bias, which is zero here and does not train. SGD is fused, its fastest.
+    nn.LSTM has a second bias, which is zero here and not trained. SGD is fused, the fastest kind.
     """
 
     name, label = "pytorch", "PyTorch"
@@ -132,7 +132,7 @@ class PyTorch:
         return self.iterate().item()
 
     def iterate(self):
-        """The loss as it is, which on a GPU nobody has to wait for."""
+        """One step; the loss is returned as it is, so that a GPU is not synchronized."""
         self.optimizer.zero_grad()
         hs, state = self.lstm(self.dropout(self.embed(self.xs)), self.state)
         scores = self.affine(self.dropout(hs))

@@ -13,7 +13,7 @@ INK, PALE, BAND = "#22303c", "#8a97a3", "#e3e7ea"
 
 
 def draw(results, path, machine):
-    """A panel for each mode and cell; a dot for each peer, right of 1 where we are faster."""
+    """A panel per mode and cell; a dot per peer, right of 1 if rnnfast is faster."""
     modes = [mode for mode in MODES if mode in results.rows]
     cells = list(dict.fromkeys(cell for mode in modes for cell in results.rows[mode]))
     shapes = [list(results.rows[mode][cell]) for mode in modes for cell in results.rows[mode]]
@@ -62,7 +62,7 @@ def draw_panel(axis, results, mode, cell, limits):
     axis.text(1.04, 0.015, " faster", transform=inside, ha="left", size=7.5, color=PALE)
     axis.axvline(1, color=INK, linewidth=1, zorder=1)
     axis.axhline(mean_at - 0.65, color=PALE, linewidth=0.6, zorder=1)
-    for i in range(0, len(shapes), 2):  # bands, to see what belongs to one shape
+    for i in range(0, len(shapes), 2):  # bands group the dots of a shape
         axis.axhspan(i - 0.5, i + 0.5, color=BAND, alpha=0.5, linewidth=0, zorder=0.5)
     peers = [peer for peer in results.peers if results.ratios(peer, mode)]
     for i, peer in enumerate(peers):

@@ -3,9 +3,9 @@
     rnnfast data ptb --folder ptb
     python -m benchmarks.ptb ptb --epochs 4 --out benchmarks/results/ptb-rnnlm.json
 
-Chapter 6's settings: batch 20, 35 steps, D = H = 100, SGD 20.0, clipping at 0.25, the same weights
-to begin with. Both train in turns of a hundred iterations, so that a machine that is now slow and
-now fast is so for both.
+The settings of chapter 6: batch 20, 35 steps, D = H = 100, SGD 20.0, clipping at 0.25, the same
+initial weights. Both train alternately, a hundred iterations at a time, so that changes in the
+machine's speed affect both.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from rnnfast import data, io
 from rnnfast.trainer import eval_perplexity
 
 TURN = 100  # iterations
-PAUSE = 0.2  # seconds: a peer's threads that still spin do not slow down whoever comes next
+PAUSE = 0.2  # seconds, so that spinning threads of one contender do not slow down the next one
 
 
 def main(argv=None):
@@ -87,7 +87,7 @@ def _step(racer, xs, ts):
 
 
 def _perplexity(racer, job, corpus):
-    """Of the racer's weights, by rnnfast's evaluation, which is the book's."""
+    """The perplexity of a contender's weights, by rnnfast's evaluation, which is the book's."""
     model = job.ours()
     for param, trained in zip(model.params, racer.params(), strict=True):
         param[...] = trained

@@ -1,20 +1,21 @@
-"""Measuring contenders side by side: correct first, then timed in turns.
+"""Measuring contenders side by side: first checked, then timed in turns.
 
-A machine's speed drifts with its temperature and with what else runs on it, so contenders are not
-timed one after the other: each round times one block of calls of every contender, and a ratio is
-the median over rounds of the ratio within a round. The order turns around from round to round.
-Before each block there is a pause, because the worker threads of PyTorch and of OpenBLAS go on
-spinning after a call, OpenBLAS for tens of milliseconds, and would take the next one's cores.
+The speed of a machine drifts with its temperature and with other processes. Therefore contenders
+are not timed one after the other: each round times one block of calls of each contender, and a
+ratio is the median over rounds of the ratio within a round. The order is reversed in every other
+round. A pause precedes each block, because the worker threads of PyTorch and OpenBLAS keep spinning
+after a call, those of OpenBLAS for tens of milliseconds, and would occupy the cores of the next
+contender.
 
-The machine has to be idle otherwise: one busy process beside us can slow PyTorch's barriers down a
-hundredfold, and every ratio with it. A result therefore says how busy the others were.
+The machine must be idle otherwise: one busy process can make PyTorch's barriers a hundred times
+slower, which changes all ratios. Therefore a result contains the load by other processes.
 
-The clock drifts too, so what the processor can do at most is measured in every round as well.
+The clock drifts, too, so the ceiling of the processor is measured in every round.
 
-A virtual machine's two CPUs may be cores beside each other, or of different caches: that is its
-host's choice, which changes within seconds, and whatever one core needs of what the other has
-written then costs four times as much. A block therefore waits until a barrier takes what it takes
-between near cores, for everybody; what could not be waited for is recorded.
+The two CPUs of a virtual machine may be cores that share a cache or cores that do not. The host
+chooses, and its choice changes within seconds. Without a shared cache, data that the other core has
+written cost four times as much. Therefore each block, of all contenders, waits until a barrier is
+as fast as between near cores. Blocks for which this did not happen in time are recorded.
 """
 
 import gc
@@ -27,27 +28,27 @@ import numpy as np
 from rnnfast.cpu import _runtime
 
 PAUSE = 0.2  # seconds
-BLOCK = 0.03  # seconds of calls in a block; one call where that takes longer
+BLOCK = 0.03  # seconds of calls in a block; one call if that takes longer
 ROUNDS = 9
 MIN_ROUNDS = 5
 LONG = 0.1  # seconds; a call that takes longer needs no untimed one before it
-BUDGET = 8.0  # seconds; beyond it a race has fewer rounds, down to MIN_ROUNDS
+BUDGET = 8.0  # seconds; a longer race has fewer rounds, down to MIN_ROUNDS
 
 # |error| <= TOLERANCE * (1 + |ref|) for hs and dxs, relative 2-norm for weights' gradients.
 TOLERANCE = 1e-5
-PEER_TOLERANCE = 1e-3  # enough to know that a peer computes the same thing
+PEER_TOLERANCE = 1e-3  # enough to see that a peer computes the same
 
 
 class Ceiling:
-    """FMAs in registers on all threads, nothing else: no kernel can do more operations a second."""
+    """FMAs in registers on all threads: no kernel can do more operations per second."""
 
-    rounds = 400_000  # of independent FMAs in a call, about a millisecond
+    rounds = 400_000  # independent FMAs in a call, about a millisecond
 
     def measure(self, calls=10):
-        """Operations per second in the best of some calls, after the same pause as anybody's.
+        """Operations per second in the best of some calls, after the same pause as all blocks.
 
-        The best, because a worker may wake up on the core of the one that called it, and stay
-        there for some milliseconds.
+        The best, because a worker may wake up on the core of its caller and stay there for some
+        milliseconds.
         """
         time.sleep(PAUSE)
         return max(self._rate() for _ in range(calls))
@@ -59,10 +60,10 @@ class Ceiling:
 
 
 class Cores:
-    """How far our threads' cores are from each other, by what a barrier takes."""
+    """The distance between the cores of our threads, measured by the time of a barrier."""
 
-    NEAR = 4.0  # times the least that was seen; of another cache it is ten times
-    TRIES = 5  # pauses to wait for it
+    NEAR = 4.0  # times the fastest barrier so far; between caches it is ten times
+    TRIES = 5  # maximum number of pauses
 
     def __init__(self):
         self.least = float("inf")
@@ -80,7 +81,7 @@ class Cores:
         self.barriers.append(ns)
 
 
-cores = Cores()  # one for all races: what near means is learned
+cores = Cores()  # one for all races, because it learns the time of near cores
 
 
 @dataclass
@@ -89,10 +90,10 @@ class Result:
 
     times: dict
     calls: dict
-    others_cores: float | None  # how many cores other processes used meanwhile; None if unknown
-    ceiling: np.ndarray  # operations per second at most, in each round
+    others_cores: float | None  # mean number of cores used by other processes; None if unknown
+    ceiling: np.ndarray  # maximum operations per second, in each round
     ceiling_best: tuple  # the same, the best of several before and after the rounds
-    far: float  # share of the blocks before which the cores were far from each other
+    far: float  # share of the blocks that started with cores far from each other
 
     def median(self, name):
         return float(np.median(self.times[name]))
@@ -107,7 +108,7 @@ class Result:
 
 
 def check(name, got, expected, tolerance=TOLERANCE):
-    """AssertionError unless [hs] or [hs, dxs, *grads] is what the float64 reference has."""
+    """AssertionError unless [hs] or [hs, dxs, *grads] agrees with the float64 reference."""
     assert len(got) == len(expected), f"{name}: {len(got)} results, not {len(expected)}"
     for i, (value, ref) in enumerate(zip(got, expected, strict=True)):
         what = ("hs", "dxs", "dWx", "dWh", "db")[i]
@@ -120,10 +121,10 @@ def check(name, got, expected, tolerance=TOLERANCE):
 
 
 def race(contenders, rounds=ROUNDS):
-    """Times `run()` of each of {name: contender}, and the ceiling, in turns -> Result."""
+    """Time `run()` of each of {name: contender}, and the ceiling, in turns -> Result."""
     ceiling = Ceiling()
     gc.collect()
-    gc.disable()  # a collection would fall into whichever block happens to be running
+    gc.disable()  # a garbage collection would be counted in an arbitrary block
     try:
         single = {name: _single_call(contender.run) for name, contender in contenders.items()}
         calls = {name: max(1, round(BLOCK / seconds)) for name, seconds in single.items()}
@@ -161,13 +162,13 @@ def _block(run, calls, warm):
 
 
 class OtherProcesses:
-    """How much of the machine others use from now on; Linux only."""
+    """The load by other processes from now on; Linux only."""
 
     def __init__(self):
         self.start = self._now()
 
     def cores(self):
-        """Mean number of cores kept busy by others since the start, or None where unknown."""
+        """Mean number of cores used by other processes since the start, or None if unknown."""
         if self.start is None:
             return None
         wall, busy = (now - then for now, then in zip(self._now(), self.start, strict=True))
@@ -175,7 +176,7 @@ class OtherProcesses:
 
     @staticmethod
     def _now():
-        """Wall time, and the CPU time of everybody (a hypervisor's steal included) but us."""
+        """Wall time, and the CPU time of all other processes, including a hypervisor's steal."""
         try:
             with open("/proc/stat", encoding="ascii") as file:
                 ticks = [int(field) for field in file.readline().split()[1:9]]

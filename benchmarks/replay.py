@@ -1,11 +1,11 @@
-"""Hands the times of a race to pytest-benchmark."""
+"""Passes the times of a race to pytest-benchmark."""
 
 
 class Replay:
-    """A clock that goes forward by times measured before.
+    """A clock that advances by times measured before.
 
-    pytest-benchmark times one function after another, we need them in turns: so the race measures,
-    and pytest-benchmark is given its times round by round, for its table and its JSON.
+    pytest-benchmark times one function after another, but we need them in turns. So the race
+    measures, and pytest-benchmark gets its times round by round, for its table and its JSON.
     """
 
     now = 0.0

@@ -2,9 +2,9 @@
 
     python -m benchmarks.report results.json [more.json ...] [--into README.md]
 
-The files come from pytest-benchmark. Of the first one everything is printed, and drawn to
-results.png; of further ones, of another instruction set or machine, the ratios to PyTorch.
---into also puts all of it between the two marker lines of a Markdown file.
+The files come from pytest-benchmark. All tables of the first one are printed, and a picture is
+drawn to results.png. Further files, of another instruction set or machine, add their ratios to
+PyTorch. --into also writes the output between the two marker lines of a Markdown file.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def line(*columns):
 
 
 def head(left, *right):
-    """The two lines that begin a table: columns to the left, columns to the right."""
+    """The first two lines of a table: left-aligned columns, right-aligned columns."""
     return [line(*left, *right), "|" + " --- |" * len(left) + " ---: |" * len(right)]
 
 
@@ -106,7 +106,7 @@ def means(results, mode, cell, ratios):
 
 
 def losses(results, mode):
-    """Who is beaten how often, and every shape at which we are the slower one."""
+    """How often we are faster than each peer, and all shapes where we are slower."""
     for heading, value in ratio_columns(results, mode).items():
         ratios = results.values(value, mode)
         lost = sorted((r, row) for row, r in ratios.items() if r < 1)
@@ -210,7 +210,7 @@ def markdown(results, others=(), picture=None):
             lines += ["", f"### {title}", "", *table(results, mode), "", *losses(results, mode)]
     lines += ["", "### Targets", "", *target_table(results)]
     if any(is_busy({"rnnfast": e}) for e in entries(results)):
-        lines += ["", "Rows marked with \\* are counted, and say nothing: measure them again."]
+        lines += ["", "Rows marked with \\* are included, but not reliable: measure them again."]
     if results.models:
         lines += ["", "### One training iteration of a language model", "", *model_table(results)]
     if results.overheads:
@@ -229,7 +229,7 @@ def markdown(results, others=(), picture=None):
 
 
 def entries(results):
-    """extra_info of our rows."""
+    """The extra_info of our rows."""
     return [
         row["rnnfast"]
         for mode in results.rows.values()

@@ -1,4 +1,4 @@
-"""A results file, read for the report and its picture, and the project's targets."""
+"""Reads a results file for the report and its picture; the targets of the project."""
 
 import json
 import math
@@ -8,12 +8,12 @@ from pathlib import Path
 MODES = {"forward": "Inference (forward)", "training": "Training (forward + backward)"}
 OURS = ("rnnfast", "rnnfast-unfrozen")
 RIVALS = ("pytorch", "onnxruntime")  # "the faster" is the faster one of these
-BUSY = 0.1  # cores; if others used more a row is marked
-FAR = 0.25  # so is one of which more blocks than this share ran on cores far from each other
+BUSY = 0.1  # cores; a row is marked if other processes used more
+FAR = 0.25  # a row is marked, too, if more than this share of its blocks ran on far cores
 
 
 class Results:
-    """The extra_info of all benchmarks of a file, by what they measured.
+    """The extra_info of all benchmarks of a file, by subject.
 
     rows[mode][cell][shape][contender], models[model][contender], overheads[cell], dots[width],
     variants[cell, shape]
@@ -41,7 +41,7 @@ class Results:
         }
 
     def values(self, value, mode, cell=None):
-        """{(cell, shape): value(row)} over a mode, or one cell of it, where it is not None."""
+        """{(cell, shape): value(row)} of a mode, or of one cell in it, without None."""
         return {
             (name, shape): value(row)
             for name, shapes in self.rows.get(mode, {}).items()
@@ -59,7 +59,7 @@ def ratio(row, peer, key="ratio"):
 
 
 def faster(row, key="ratio"):
-    """The same against the faster one of PyTorch and ONNX Runtime."""
+    """The ratio to the faster one of PyTorch and ONNX Runtime."""
     return min((r for p in RIVALS if (r := ratio(row, p, key)) is not None), default=None)
 
 
@@ -80,13 +80,13 @@ def geometric_mean(values):
 
 
 def number(value):
-    """Three digits; the sign of the report tells a loss of 0.999 from a win."""
+    """Three digits; ▲ and ▼ in the report distinguish 0.999 from 1."""
     return f"{value:.2f}" if value < 9.995 else f"{value:.1f}"
 
 
 @dataclass
 class Target:
-    """What the project wants of some rows: at least `goal`, each or in the geometric mean."""
+    """A target for some rows: at least `goal`, in each row or in the geometric mean."""
 
     text: str
     values: dict  # name of a row, or of the mean: value
@@ -94,7 +94,7 @@ class Target:
     percent: bool = False
 
     def misses(self):
-        """The rows below, the worst first."""
+        """The rows below the target, the worst first."""
         below = {name: value for name, value in self.values.items() if value < self.goal}
         return dict(sorted(below.items(), key=lambda item: item[1]))
 

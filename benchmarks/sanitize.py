@@ -1,4 +1,4 @@
-"""Every kernel of the cuda column once, on small cases: what compute-sanitizer watches.
+"""Runs each kernel of the cuda column once, on small cases, for compute-sanitizer.
 
     python -m benchmarks.sanitize [NAME ...]
     compute-sanitizer --tool memcheck python -m benchmarks.sanitize
@@ -6,8 +6,8 @@
 Each cell runs forward and backward in each way (row, grid in float32 and in TF32, the same with
 weights in shared memory and in passes, steps), the grid with several groups and blocks, plainly and
 ("ragged") with an h_mask, with lengths and in reverse, and the ops run once. Results are compared
-with the reference. One line a case; exit code 1 if one is wrong. Without a GPU: one line that says
-why, exit code 1.
+with the reference. One line per case; exit code 1 if one is wrong. Without a GPU: one line with the
+reason, exit code 1.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from rnnfast.kernels import CELLS, load
 
 N, T, D, H = 5, 3, 4, 37
 TOLERANCES = {"float32": 1e-5, "tf32": tf32_tolerance(N, T, D, H)}
-SAMPLES, UNITS, THREADS = 3, 13, 64  # of a block of the grid: 2 groups, each of several blocks
+SAMPLES, UNITS, THREADS = 3, 13, 64  # of a block in the grid: 2 groups of several blocks
 OPTIONS = {
     "rnn": ({}, {"nonlinearity": "relu"}),
     "lstm": ({}, {"peepholes": "diagonal", "cell_clip": 0.5}, {"peepholes": "full"}),
@@ -37,7 +37,7 @@ OPTIONS = {
 
 
 def make_plan(kind, gpu, cell, forward, N, H, dtype, precision):
-    """In the place of the planner's: the way to run, whatever the size."""
+    """Replaces the planner: the given plan, for any size."""
     if kind == "steps":
         return planner.steps_plan(cell, N, H, precision)
     sizes = cell, forward, N, H, precision
@@ -52,7 +52,7 @@ def make_plan(kind, gpu, cell, forward, N, H, dtype, precision):
 
 
 def run_cell(cell, kind, precision, options, ragged):
-    """Forward and backward of one cell; the largest error and what it may be."""
+    """Forward and backward of one cell; returns the largest error and its bound."""
     rng = np.random.default_rng(0)
     columns = GATES[cell] * H
 
@@ -94,7 +94,7 @@ def run_cell(cell, kind, precision, options, ragged):
 
 
 def worst(got, expected):
-    """The largest error of any array, relative to that array's largest number."""
+    """The largest error of all arrays, relative to the largest number of its array."""
     errors = [
         float(np.max(np.abs(a - b))) / (1 + float(np.max(np.abs(b))))
         for a, b in zip(got, expected, strict=True)
@@ -150,7 +150,7 @@ def cases():
 
 
 def run(names):
-    """Runs cases and prints a line for each; how many are wrong."""
+    """Run cases and print a line for each; returns the number of wrong cases."""
     wrong = 0
     for name in names:
         error, tolerance = cases()[name]()
@@ -171,7 +171,7 @@ def main():
         raise SystemExit(f"no GPU: {reason}")
     import cupy
 
-    # No memory pool: each array is an allocation, so that memcheck sees what goes beyond one.
+    # No memory pool: each array is its own allocation, so that memcheck sees accesses beyond it.
     cupy.cuda.set_allocator(None)
     raise SystemExit(1 if run(names) else 0)
 

@@ -1,14 +1,14 @@
-"""What a call costs beyond its kernel, and what happens between calls.
+"""The overhead of a call beyond its kernel, and the effect of threads between calls.
 
     pytest benchmarks/test_calls.py
 
-Overhead: the smallest layer there is, N = T = D = H = 1, called as a layer and by the contract
-below it (rnnfast.kernels). What one step takes inside the kernel is known from a longer sequence,
-and what is left of a call with one step is overhead: everything that is done once, the kernel's
-own preparations included.
+Overhead: the smallest possible layer, N = T = D = H = 1, is called as a layer and by the contract
+(rnnfast.kernels). A longer sequence gives the time of one step inside the kernel. The rest of a
+call with one step is overhead: all work that is done once per call, including the kernel's own
+preparations.
 
-Threads: a loop that alternates np.dot with a layer's forward, against both alone. If the worker
-threads of one spin into the other's time the loop takes longer than the sum.
+Threads: a loop that alternates np.dot with a layer's forward, compared with each of them in its own
+loop. If the worker threads of one spin while the other runs, the loop takes longer than the sum.
 """
 
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ from benchmarks.race import race
 from benchmarks.replay import replay
 from rnnfast.kernels import load
 
-LONG = 1025  # steps of the longer sequence
+LONG = 1025  # time steps of the longer sequence
 DOTS = (256, 1024)  # width of the matrices of np.dot
 BESIDE_DOT = ("lstm", (20, 35, 100, 100))  # a layer that takes about as long as the smaller np.dot
 
@@ -69,7 +69,7 @@ def test_overhead(cell, request, machine, keep_freed_memory, benchmark):
 
 
 def beside_dot():
-    """name and contender of the layers that take turns with np.dot."""
+    """{name: contender} of the layers that alternate with np.dot."""
     case = Case(*BESIDE_DOT, "forward")
     kinds = (Rnnfast, RnnfastUnfrozen, PyTorch)
     return {kind.name: kind(case) for kind in kinds if available(kind, case)}
@@ -110,7 +110,7 @@ def test_alternating_with_dot(width, request, machine, keep_freed_memory, benchm
         "beside": [BESIDE_DOT[0], list(BESIDE_DOT[1])],
         "labels": {name: layer.label for name, layer in layers.items()},
         "seconds": {name: result.median(name) for name in runs},
-        # the loop's time / the sum of both alone: lower quartile, median, upper quartile
+        # time of the loop / sum of both separately: lower quartile, median, upper quartile
         "alternating": {
             name: result.quartiles(times[f"dot and {name}"] / (times["dot"] + times[name]))
             for name in layers

@@ -2,9 +2,9 @@
 
     pytest benchmarks/test_cells.py --benchmark-json=results.json
 
-One row of pytest-benchmark's table per contender, one group per cell, shape and mode. The rows of
-a group are measured together (race.py) once they are right: if rnnfast differs from the float64
-baseline by more than the tolerance the group fails and has no times. --benchmark-disable stops
+The table of pytest-benchmark has one row per contender and one group per cell, shape and mode. The
+rows of a group are checked, then measured together (race.py). If rnnfast differs from the float64
+baseline by more than the tolerance, the group fails and has no times. --benchmark-disable stops
 after that check.
 """
 
@@ -68,7 +68,7 @@ def test_cell(measured, name, machine, benchmark):
         "dtype": np.dtype(case.dtype).name,
         "seconds": result.median(name),
         "gflops": case.flops / result.median(name) / 1e9,
-        # of the FMA ceiling in the same round: lower quartile, median, upper quartile
+        # share of the FMA ceiling in the same round: lower quartile, median, upper quartile
         "ceiling_share": result.quartiles(rates / result.ceiling),
         "ceiling_gflops": float(np.median(result.ceiling)) / 1e9,
         "ceiling_gflops_before_after": [best / 1e9 for best in result.ceiling_best],
@@ -78,7 +78,7 @@ def test_cell(measured, name, machine, benchmark):
         "device": contenders["rnnfast"].layer.device,
         **machine,
     }
-    # this one's time / our time: lower quartile, median, upper quartile
+    # time of this contender / our time: lower quartile, median, upper quartile
     if name != "rnnfast":
         benchmark.extra_info["ratio"] = result.ratio(name, "rnnfast")
     if name not in OURS and "rnnfast-unfrozen" in contenders:

@@ -2,8 +2,8 @@
 
     pytest benchmarks/test_models.py
 
-Everything that the book's trainer does for a batch, fetching the batch excepted. Before a race the
-contenders take two steps without dropout, after which losses and weights have to agree.
+An iteration is all that the book's trainer does for a batch, except for fetching the batch. Before
+a race the contenders take two steps without dropout; then losses and weights must agree.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ from rnnfast import models
 
 
 def agree(job, names):
-    """AssertionError unless all of them have the same losses and weights after two steps."""
+    """AssertionError unless all contenders have the same losses and weights after two steps."""
     job = replace(job, dropout=0.0, lr=CHECKED_LR)
     expected = CONTENDERS["numpy"](job)
     losses = [expected.step(), expected.step()]

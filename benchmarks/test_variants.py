@@ -1,9 +1,9 @@
-"""What the variants of a layer cost: the time of each, divided by that of the plain layer.
+"""The cost of a layer's variants: the time of each, divided by the time of the plain layer.
 
     pytest benchmarks/test_variants.py
 
-Training, forward and backward, of the same sizes in turns. PyTorch's GRU computes what ours does
-with reset_after and z_keeps, and is checked against it first; it stands beside that one.
+Training, forward and backward, at the same sizes in turns. PyTorch's GRU computes the same as ours
+with reset_after and z_keeps; this is checked first, and its time is reported, too.
 """
 
 from types import SimpleNamespace

@@ -32,8 +32,8 @@ def add(commands: Commands) -> None:
         commands,
         "generate",
         generate,
-        "let a model write text",
-        "Print text that a model generates, token by token while they are drawn.",
+        "generate text with a model",
+        "Print text that a model generates. Each token is printed when it is drawn.",
     )
     add_model(command)
     option = command.add_argument
@@ -70,7 +70,7 @@ def generate(
     vocabulary: str | None = None,
     level: str | None = None,
 ) -> None:
-    """Print `prompt` and text that continues it, token by token while they are drawn.
+    """Print `prompt` and text that continues it, each token when it is drawn.
 
     Parameters
     ----------

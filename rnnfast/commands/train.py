@@ -86,7 +86,7 @@ def add(commands: Commands) -> None:
     what = "UTF-8 text; without it: Python's own documentation"
     group.add_argument("file", nargs="?", metavar="FILE", help=what)
     choice(group, "level", tuple(UNITS), "kind of token")
-    what = "treat rarer tokens as unknown, so that the model learns a token for unknown ones"
+    what = "tokens with fewer than N occurrences are unknown; the model learns a token for them"
     option(group, "min-count", positive_int, "N", what)
     what = "validation text: the weights of the epoch with the lowest perplexity are kept"
     option(group, "valid", str, "FILE", what, "the last 5%% of the training text")

@@ -100,7 +100,7 @@ def forward(
 
 
 def backward(dhs, dstate, params, cache, grads):
-    """Write `grads`, one per param and empty `cache`; see rnnfast.kernels.
+    """Write `grads`, one per param, and empty `cache`; see rnnfast.kernels.
 
     Returns dxs and (dh, dc).
     """
