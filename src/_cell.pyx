@@ -7,7 +7,7 @@ cimport numpy as cnp
 import numpy as np
 
 from rnnfast.cpu._runtime cimport (
-    LONG_CALL, behaved, cell_index, cell_job, cell_kernel, cell_of, checked, finished, kernels_for, kind_of, meets,
+    LONG_CALL, behaved, cell_index, cell_job, cell_kernel, cell_of, checked, finished, kernels_for, kind_of, meets, pack_weights,
     pack_kernel, real_type, row_step, span, span_of, strided, threads_for, view, writable,
 )
 
@@ -120,8 +120,10 @@ cdef class Cell:
         cdef pack_kernel kernel = cell_of(packed.kernels, self.index).pack
         packed.weights = empty2(1, kernel(&job, NULL) + 32, p.type_num)
         cdef void *room = aligned(packed.weights)
+        cdef int failed
         with nogil:
-            kernel(&job, room)
+            failed = pack_weights(kernel, &job, room)
+        finished(failed, self.name)
         return packed
 
     cdef Params check_params(self, params, bint reset_after):

@@ -145,6 +145,11 @@ cdef int finished(int failed, str name) except -1:
     raise MemoryError(f"{name}: no memory for packing and a call's own arrays")
 
 
+cdef int pack_weights(pack_kernel pack, const cell_job *job, void *room) noexcept nogil:
+    """run_pack, for the modules that do not link the kernels."""
+    return run_pack(pack, job, room)
+
+
 cdef const kernel_set *kernels_for(int type_num) noexcept nogil:
     return &kernels.f32 if type_num == cnp.NPY_FLOAT else &kernels.f64
 

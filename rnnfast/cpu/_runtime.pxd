@@ -98,6 +98,7 @@ cdef extern from "kernels/kernels.h" nogil:
     ctypedef int (*cell_kernel)(const cell_job *) noexcept nogil
 
     ctypedef ptrdiff_t (*pack_kernel)(const cell_job *, void *) noexcept nogil
+    int run_pack(pack_kernel pack, const cell_job *job, void *room) noexcept nogil
 
     ctypedef struct kernel_set:
         int (*gemm)(const gemm_job *) noexcept nogil
@@ -128,6 +129,7 @@ cdef extern from "kernels/kernels.h" nogil:
 
 
 cdef const kernel_set *kernels_for(int type_num) noexcept nogil
+cdef int pack_weights(pack_kernel pack, const cell_job *job, void *room) noexcept nogil
 cdef int threads_for(double flops_between_barriers, ptrdiff_t parts) noexcept nogil
 cdef str kind_of(x)
 cdef int real_type(x, str name) except -1

@@ -1,5 +1,6 @@
 /* Which instruction set runs: the best one the processor has, or the one asked for. */
 #include "kernels.h"
+#include "team.h"
 
 #include <string.h>
 
@@ -47,4 +48,23 @@ int kernels_choose(const char *name)
         if (!strcmp(kernels_name(i), name))
             kernels = tables[i];
     return 0;
+}
+
+typedef struct {
+    pack_kernel pack;
+    const cell_job *job;
+    void *room;
+} pack_work;
+
+static void pack_body(team *tm, int rank, void *work)
+{
+    const pack_work *k = work;
+    (void)tm, (void)rank;
+    k->pack(k->job, k->room);
+}
+
+int run_pack(pack_kernel pack, const cell_job *job, void *room)
+{
+    pack_work k = {pack, job, room};
+    return team_run(1, pack_body, &k);
 }

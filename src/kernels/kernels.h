@@ -127,6 +127,9 @@ typedef int (*cell_kernel)(const cell_job *);
  * reals; with room NULL that is all it does. */
 typedef ptrdiff_t (*pack_kernel)(const cell_job *, void *room);
 
+/* Runs one with room, which is not NULL, as a call that signals may stop: 0, or above 0 where a handler raised. */
+int run_pack(pack_kernel pack, const cell_job *job, void *room);
+
 #define CELL_FIELDS(cell) \
     cell_kernel cell##_forward, cell##_backward; \
     pack_kernel cell##_pack;

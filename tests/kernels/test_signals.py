@@ -215,3 +215,27 @@ def test_sums_of_long_columns():
     with pytest.raises(Stop), alarm(0.02):
         ops.affine_backward(dy, x, W, np.zeros_like(W), db)
     assert (db == 7).all()
+
+
+def test_a_long_freeze():
+    """The layer is as before: not frozen, its arrays writeable."""
+    H = 256
+    Wx = np.full((4 * H, 98304), 0.001, "f").T  # its rows lie across: packing takes longer
+    layer = rnnfast.TimeLSTM(Wx, np.full((H, 4 * H), 0.001, "f"), np.zeros(4 * H, "f"))
+    layer.freeze()
+    layer.unfreeze()
+    took = spent(layer.freeze)
+    layer.unfreeze()
+    if took < 0.45:
+        pytest.skip("packing is over before signals are looked for")
+
+    def stopped():
+        with pytest.raises(Stop), alarm(0.02):
+            layer.freeze()
+
+    assert spent(stopped) < 0.8 * took
+    assert not layer.frozen and all(W.flags.writeable for W in layer.params)
+    xs = np.full((2, 3, Wx.shape[0]), 1e-4, "f")
+    expected = layer.forward(xs, train=False)
+    layer.freeze()
+    np.testing.assert_array_equal(layer.forward(xs, train=False), expected)
