@@ -147,7 +147,7 @@ static right_side NAME(gate_weights)(REAL *room, matrix weights, ptrdiff_t K, pt
 /* All panels of gate_weights, one after another. Returns the reals they take; with room NULL that is all. */
 static ptrdiff_t NAME(pack_panels)(REAL *room, matrix weights, ptrdiff_t K, ptrdiff_t H, int first_gate, int G)
 {
-    for (ptrdiff_t p = 0; room && p * W < H && !team_stopped(); p++)
+    for (ptrdiff_t p = 0; room && p * W < H && !team_stopped_now(); p++)
         NAME(gate_weights)(room, weights, K, H, first_gate, G, p, PTRDIFF_MAX);
     return NAME(lines)(NAME(panel_count)(H) * G * W * K);
 }

@@ -44,7 +44,7 @@ static ptrdiff_t NAME(lstm_pack)(const cell_job *job, void *room)
     const ptrdiff_t P_fi = NAME(lines)(P * 2 * W * H);
     const REAL *Wp = job->Wp;
     REAL *at = room ? (REAL *)room + cell : NULL;
-    for (ptrdiff_t p = 0; p < P && at && !team_stopped(); p++)
+    for (ptrdiff_t p = 0; p < P && at && !team_stopped_now(); p++)
         NAME(peephole_weights)(at + p * 2 * W * H, Wp, H, p);
     return cell + P_fi + NAME(pack_panels)(at ? at + P_fi : NULL, (matrix){Wp + 2 * H * H, H, 1}, H, H, 0, 1);
 }

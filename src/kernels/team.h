@@ -79,6 +79,13 @@ static inline int team_stopped(void)
     return atomic_load_explicit(&this_call.team->stop, memory_order_relaxed);
 }
 
+/* The same for loops of few and long rounds, on the call's own thread alone: it looks at the clock each time. */
+static inline int team_stopped_now(void)
+{
+    this_call.left = 0;
+    return team_stopped();
+}
+
 /* From here on the call is not stopped: it writes what the caller sees. */
 static inline void team_finish(void) { this_call.left = LONG_MAX; }
 
