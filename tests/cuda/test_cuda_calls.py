@@ -217,7 +217,7 @@ def test_backward_is_checked_once_for_each_forward(checked):
     assert not checked
     for others, error in (
         ({"dhs": array(N, T, H + 1)}, "dhs must be"),
-        ({"grads": (array(D, 4 * H), array(H, 4 * H), array(H))}, r"grads\[2\] must be"),
+        ({"grads": (array(D, 4 * H), array(H, 4 * H), array(H))}, r"grads\[2\] must have shape"),
         ({"grads": (array(D, 4 * H),)}, "grads must be one for each"),
         ({"dstate": (array(N, H),)}, "dstate must be"),
     ):
