@@ -91,6 +91,10 @@ def remove_duplicate(params: Sequence[Any], grads: Sequence[Any]) -> tuple[list[
     """
     if len(params) != len(grads):
         raise ValueError(f"expected one gradient a parameter, got {len(grads)} for {len(params)}")
+    for i, param in enumerate(params):
+        if not is_array(param):
+            kind = type(param).__name__
+            raise TypeError(f"update: params[{i}] must be a NumPy array, got {kind}")
     unique_params: list[Any] = []
     unique_grads: list[Any] = []
     known: dict[Any, int] = {}

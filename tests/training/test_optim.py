@@ -252,3 +252,13 @@ def test_clipping_tiny_and_huge_float32_norms():
     bad = np.array([1, np.nan], np.float32)
     assert math.isnan(clip_grads([bad], 1.0))
     assert bad[0] == 1
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS.values())
+def test_params_that_are_no_arrays(kind):
+    """They are refused before any gradient is added to another."""
+    W, grads = np.ones((2, 2)), [np.ones((2, 2)), np.ones((2, 2)), np.ones((2, 2))]
+    for wrong in None, 3.0, [[1.0]]:
+        with pytest.raises(TypeError, match=r"update: params\[2\] must be a NumPy array, got"):
+            kind().update([W, W.T, wrong], grads)
+    assert (W == 1).all() and all((grad == 1).all() for grad in grads)
