@@ -1,8 +1,9 @@
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, final
 
 from typing_extensions import disjoint_base
 
+def overlap(grads: Sequence[Any], reads: tuple[Any, ...]) -> bool: ...
 def signature(what: tuple, kind: type, groups: tuple) -> tuple | None: ...
 def present(
     groups: tuple, starts: tuple, instead: tuple, move: Callable[[Any], Any]
