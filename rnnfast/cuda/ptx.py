@@ -52,12 +52,6 @@ def address(context, builder, signature, args, k, i=None):
     return builder.gep(base, [integer(context, builder, signature, args, i)])
 
 
-def shared_address(context, builder, signature, args, k, i=None):
-    """The same in shared memory: 32 bits."""
-    p = address(context, builder, signature, args, k, i)
-    return builder.ptrtoint(builder.addrspacecast(p, ir.PointerType(p.type.pointee, 3)), I32)
-
-
 def beyond(builder, p, floats):
     """The address some floats after p, which is a pointer or an address in shared memory."""
     if isinstance(p.type, ir.PointerType):

@@ -63,12 +63,6 @@ def number(name: str, value: Any) -> None:
         raise wrong(name, "a number", value)
 
 
-def boolean(name: str, value: Any) -> None:
-    """Check: true or false."""
-    if type(value) is not bool:
-        raise wrong(name, "true or false", value)
-
-
 def anything(name: str, value: Any) -> None:
     """Check: any value."""
 

@@ -394,4 +394,4 @@ class WordVocabulary(Vocabulary):
 
 _CLASSES: tuple[type[Vocabulary], ...] = (CharVocabulary, WordVocabulary)
 VOCABULARIES = {cls.level: cls for cls in _CLASSES}
-UNITS = {"char": "characters", "word": "words"}
+UNITS = {cls.level: f"{cls._unit()}s" for cls in _CLASSES}  # for messages
