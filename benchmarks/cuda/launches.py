@@ -40,15 +40,15 @@ class Watched:
 
 def watch():
     """From now on every kernel that a GPU makes is Watched."""
-    make = runtime.Gpu.kernel
+    make = runtime.Gpu.launcher
     if hasattr(make, "watched"):
         return
 
-    def kernel(self, function, *args, **keywords):
-        return Watched(make(self, function, *args, **keywords), function.__name__)
+    def launcher(self, function, *args):
+        return Watched(make(self, function, *args), function.__name__)
 
-    kernel.watched = True
-    runtime.Gpu.kernel = kernel
+    launcher.watched = True
+    runtime.Gpu.launcher = launcher
 
 
 def times(call, repeats=5):

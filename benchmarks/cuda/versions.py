@@ -66,7 +66,7 @@ def compiles():
         mock.patch.dict(os.environ, RNNFAST_CACHE=folder),
     ):
         x = gpu.xp.array(np.arange(32, dtype=np.float32))
-        gpu.kernel(twice_kernel, "*f", 32)(1, x)
+        gpu.kernel(twice_kernel, "*f", 32)(blocks=1, x=x)
     seconds = time.perf_counter() - begin
     got = machine.this_gpu().fetch(x)
     assert np.array_equal(got, 2 * np.arange(32)), f"twice 0 to 31 is {got}"
