@@ -1,4 +1,4 @@
-"""What is there: the GPU, versions, tools; whether Numba compiles and carried kernels load."""
+"""The GPU, all versions and tools; whether Numba can compile and carried kernels can be loaded."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ PACKAGES = (
     *("nvidia-nvjitlink", "nvidia-cuda-nvrtc", "nvidia-cublas", "nvidia-cudnn-cu13", "pytest"),
 )
 TOOLS = ("nvcc", "ptxas", "nvdisasm", "cuobjdump", "compute-sanitizer", "ncu", "gcc")
-LOADED = 20  # carried kernels that are loaded at most
+LOADED = 20  # carried kernels, at most
 
 
 def said(*command):
@@ -52,7 +52,7 @@ def system():
 
 
 def compiles():
-    """A kernel through all of Numba's way and CuPy's, without those that are kept."""
+    """Compiles, loads and launches a new kernel, which is in no cache."""
     gpu = what_runs()
     cuda = gpu.cuda
 
@@ -74,7 +74,7 @@ def compiles():
 
 
 def carried():
-    """Whether kernels of the cache folder, which another machine may have compiled, load here."""
+    """Loads kernels of the cache folder, which another machine may have compiled."""
     import cupy
 
     names = sorted(Path(cache_folder()).glob("*.name"))
