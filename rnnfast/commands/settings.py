@@ -51,6 +51,8 @@ class Settings:
     variational: bool = False
     weight_drop: float = 0.0
     tie: bool = False
+    rounds: int | None = None  # None: 5 for a mogrifier
+    rank: int | None = None  # None: whole matrices
     epochs: int = 8
     batch_size: int = 32
     time_size: int = 64
@@ -174,6 +176,7 @@ def build_model(settings: Settings, vocab_size: int) -> BaseModel:
     given = {"cell": settings.cell != "lstm", "layers": settings.layers != 1}
     given |= {"variational": settings.variational, "tie": settings.tie}
     given["weight-drop"] = settings.weight_drop != 0
+    given |= {"rounds": settings.rounds is not None, "rank": settings.rank is not None}
     given["dropout"] = settings.dropout is not None and name != "better"
     if name == "better":
         options["dropout_ratio"] = 0.5 if settings.dropout is None else settings.dropout
@@ -185,7 +188,14 @@ def build_model(settings: Settings, vocab_size: int) -> BaseModel:
             "variational_dropout": settings.variational,
             "weight_drop": settings.weight_drop,
             "tie_weights": settings.tie,
+            "rounds": settings.rounds,
+            "rank": settings.rank,
         }
+        for option in ("rounds", "rank"):
+            if given[option] and settings.cell != "mogrifier":
+                raise ValueError(
+                    f"--{option} goes with --cell mogrifier, got --cell {settings.cell}"
+                )
     elif any(given.values()):
         wrong = next(option for option, is_given in given.items() if is_given)
         raise ValueError(f"--{wrong} goes with --model custom, not with --model {name}")

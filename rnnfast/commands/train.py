@@ -121,6 +121,10 @@ def add(commands: Commands) -> None:
     what = "custom: one dropout mask for all time steps, also on the recurrent path"
     group.add_argument("--variational", action="store_true", help=what)
     option(group, "weight-drop", ratio, "X", "custom: ratio of recurrent weights that are dropped")
+    what = "custom, --cell mogrifier: rounds of gating before each step"
+    option(group, "rounds", positive_int, "N", what, "5")
+    what = "custom, --cell mogrifier: rank of the matrices of these rounds"
+    option(group, "rank", positive_int, "N", what, "none: whole matrices")
     what = "custom: embedding and output share one matrix"
     group.add_argument("--tie", action="store_true", help=what)
 

@@ -6,7 +6,7 @@ from typing import Any
 from rnnfast import checks
 from rnnfast.layers.cells import BIDIRECTIONAL, RECURRENT, check_cell
 from rnnfast.layers.embedding import TimeEmbedding
-from rnnfast.layers.initial import Initializer
+from rnnfast.layers.initial import ROUNDS, Initializer
 
 
 def _cell(owner: str, name: str, value: Any) -> Any:
@@ -53,6 +53,27 @@ def checked_sizes(owner: str, **sizes: Any) -> dict[str, Any]:
     return {name: _CHECKS.get(name, _COUNT)(owner, name, x) for name, x in sizes.items()}
 
 
+def checked_rounds(owner: str, cell: str, rounds: Any, rank: Any) -> dict[str, Any]:
+    """Check the arguments of a model that only a Mogrifier LSTM has.
+
+    Returns
+    -------
+    dict
+        The entries of `sizes`: rounds, and rank if it is given; none for another cell.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are no counts, or given for another cell.
+    """
+    given = {name: x for name, x in (("rounds", rounds), ("rank", rank)) if x is not None}
+    if cell != "mogrifier":
+        for name, value in given.items():
+            raise ValueError(f"{owner}: {name} goes with cell 'mogrifier', got {value!r}")
+        return {}
+    return checked_sizes(owner, **{"rounds": ROUNDS, **given})
+
+
 def embedding(draw: Initializer, sizes: dict[str, Any]) -> TimeEmbedding:
     """Make the embedding of a model: (vocab_size, wordvec_size), normal, divided by 100."""
     W = draw.normal(sizes["vocab_size"], sizes["wordvec_size"], 100)
@@ -68,7 +89,7 @@ def recurrent_layers(
     ----------
     draw : Initializer
     sizes : dict
-        cell, hidden_size, layers; optionally bidirectional.
+        cell, hidden_size, layers; optionally bidirectional, rounds and rank.
     D : int
         Input width of the first layer.
     stateful : bool
@@ -87,12 +108,21 @@ def recurrent_layers(
     made: list[Any] = []
     names: list[str] = []
     for k in range(1, layers + 1):
-        weights = [W for _ in directions for W in draw.recurrent(RECURRENT[cell].gates, D, H)]
-        made.append(kind(*weights, stateful=stateful, device=draw.device))
+        weights: list[Any] = []
+        beside: dict[str, Any] = {}
+        for way in range(1, len(directions) + 1):
+            weights += draw.recurrent(RECURRENT[cell].gates, D, H)
+            if cell == "mogrifier":
+                own = draw.rounds(D, H, sizes.get("rounds", ROUNDS), sizes.get("rank"))
+                suffix = way if bidirectional else ""
+                beside |= {f"{name}{suffix}": W for name, W in own.items()}
+        made.append(kind(*weights, stateful=stateful, device=draw.device, **beside))
         D = H * len(directions)
         number = "" if layers == 1 else k
+        each = len(made[-1].params) // len(directions)
         for direction in directions:
-            names += [f"{direction}{cell}_{name}{number}" for name in ("Wx", "Wh", "b")]
+            own_names = ("Wx", "Wh", "b", *RECURRENT[cell].more)[:each]
+            names += [f"{direction}{cell}_{name}{number}" for name in own_names]
     return made, names
 
 

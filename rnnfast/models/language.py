@@ -14,7 +14,7 @@ from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.initial import Initializer
 from rnnfast.models.base import BaseModel
-from rnnfast.models.building import checked_sizes, embedding, recurrent_layers
+from rnnfast.models.building import checked_rounds, checked_sizes, embedding, recurrent_layers
 
 BOOK_SIZES = ("vocab_size", "wordvec_size", "hidden_size")  # of the book's models
 
@@ -26,7 +26,7 @@ class LanguageModel(BaseModel):
     ----------
     vocab_size, wordvec_size, hidden_size : int
         V, D and H.
-    cell : {"lstm", "rnn", "gru"}
+    cell : {"lstm", "rnn", "gru", "mogrifier"}
     layers : int
         Number of recurrent layers.
     dropout : float
@@ -40,6 +40,9 @@ class LanguageModel(BaseModel):
     tie_weights : bool
         The affine layer's W is the transpose of the embedding's. It needs hidden_size =
         wordvec_size [4]_.
+    rounds, rank : int, optional
+        Of a Mogrifier LSTM: how many times x and h gate each other before each step (default 5),
+        and the rank of the matrices of these rounds; without it they are whole [5]_.
     rng : seed, Generator or None
         The source of the weights; None is np.random.
     dtype : float32 or float64
@@ -66,6 +69,7 @@ class LanguageModel(BaseModel):
     .. [2] Gal and Ghahramani 2016, https://arxiv.org/abs/1512.05287
     .. [3] Merity et al. 2017, https://arxiv.org/abs/1708.02182
     .. [4] Press and Wolf 2016, https://arxiv.org/abs/1608.05859
+    .. [5] Melis et al. 2019, https://arxiv.org/abs/1909.01792
 
     Examples
     --------
@@ -88,6 +92,8 @@ class LanguageModel(BaseModel):
         variational_dropout: bool = False,
         weight_drop: float = 0.0,
         tie_weights: bool = False,
+        rounds: int | None = None,
+        rank: int | None = None,
         rng: Any = None,
         dtype: DTypeLike = np.float32,
         device: str | None = None,
@@ -105,6 +111,7 @@ class LanguageModel(BaseModel):
             weight_drop=weight_drop,
             tie_weights=tie_weights,
         )
+        sizes |= checked_rounds(owner, sizes["cell"], rounds, rank)
         V, D, H = (sizes[name] for name in BOOK_SIZES)
         tied = sizes["tie_weights"]
         if tied and D != H:
