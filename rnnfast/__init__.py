@@ -44,6 +44,7 @@ from rnnfast.layers.losses import (
     TimeSoftmaxWithLoss,
     TimeSquaredLoss,
 )
+from rnnfast.layers.mixture import TimeMixtureSoftmax, TimeMixtureSoftmaxWithLoss
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
 from rnnfast.layers.stacks import TimeReverse, TimeStack
 from rnnfast.layers.steps import GRU, LSTM, RNN
@@ -73,6 +74,8 @@ __all__ = [
     "TimeEmbedding",
     "TimeGRU",
     "TimeLSTM",
+    "TimeMixtureSoftmax",
+    "TimeMixtureSoftmaxWithLoss",
     "TimeRNN",
     "TimeReverse",
     "TimeSigmoidWithLoss",

@@ -14,6 +14,7 @@ from rnnfast.layers.losses import (
     TimeSoftmaxWithLoss,
     TimeSquaredLoss,
 )
+from rnnfast.layers.mixture import TimeMixtureSoftmax, TimeMixtureSoftmaxWithLoss
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
 from rnnfast.layers.stacks import TimeReverse, TimeStack
 from rnnfast.layers.steps import GRU, LSTM, RNN
@@ -41,6 +42,8 @@ __all__ = [
     "TimeEmbedding",
     "TimeGRU",
     "TimeLSTM",
+    "TimeMixtureSoftmax",
+    "TimeMixtureSoftmaxWithLoss",
     "TimeRNN",
     "TimeReverse",
     "TimeSigmoidWithLoss",

@@ -132,7 +132,7 @@ def mixture_softmax_loss_forward(hs, prior, W, b, ts, *, ignore_label=-1, train=
 
 
 def mixture_softmax_loss_backward(cache, dW, db, dout=1.0):
-    """Write dW and db, unless db is None; returns dhs and dprior. A second call is a RuntimeError."""
+    """Write dW and db (or None); returns dhs and dprior. A second call is a RuntimeError."""
     if not cache:
         raise RuntimeError("mixture_softmax_loss: backward needs a cache that is not consumed")
     hs, W, b, ts, rows, pi, r = cache

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import NUMERIC_TOLERANCE, assert_close, assert_grad_close, numeric_grad
+from cases import NUMERIC_TOLERANCE, assert_close, numeric_grad
 
 from rnnfast.reference import ops
 
