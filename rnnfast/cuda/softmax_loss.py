@@ -81,16 +81,16 @@ def loss_rows_back(gpu, letter):
     exp = exponential(gpu, letter)
     zero = np.dtype(letter).type(0)
 
-    def softmax_loss_back_kernel(x, b, ts, maxima, scales, factor, dx, V, ignored):
-        """dx may be x."""
+    def softmax_loss_back_kernel(x, b, ts, maxima, scales, factors, dx, V, ignored):
+        """dx may be x. factors: of each row's gradient."""
         m = cuda.blockIdx.x
         t = ts[m]
         for v in range(cuda.threadIdx.x, V, THREADS):
             d = zero
             if t != ignored:
-                d = factor[0] * scales[m] * exp(x[m * V + v] + b[v] - maxima[m])
+                d = factors[m] * scales[m] * exp(x[m * V + v] + b[v] - maxima[m])
                 if v == t:
-                    d -= factor[0]
+                    d -= factors[m]
             dx[m * V + v] = d
 
     real = f"*{letter} "
@@ -131,11 +131,12 @@ def softmax_loss_backward(cache, dout=1.0):
 
 def _loss_back(gpu, cache_, dout, dx):
     x, b, ts, ignored, maxima, scales, count, _ = cache_
-    factor = (dout / count).astype(x.dtype).reshape(1)
     M, V = x.shape
     if M and V:
+        factors = gpu.xp.empty(M, x.dtype)
+        factors[...] = dout / count
         kernel = loss_rows_back(gpu, x.dtype.char)
-        kernel(M, x, b, ts, maxima, scales, factor, dx, V, ignored)
+        kernel(M, x, b, ts, maxima, scales, factors, dx, V, ignored)
 
 
 class Scores(list):

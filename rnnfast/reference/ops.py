@@ -104,7 +104,8 @@ def mixture_softmax(hs, prior, W, b):
     log_p = np.full((len(hs), W.shape[1]), -np.inf)
     for k in range(hs.shape[1]):
         log_p_k = _log_softmax(affine_forward(hs[:, k], W, b))
-        np.logaddexp(log_p, log_pi[:, [k]] + log_p_k, out=log_p)
+        with np.errstate(invalid="ignore"):  # NaN
+            np.logaddexp(log_p, log_pi[:, [k]] + log_p_k, out=log_p)
     return log_p.astype(W.dtype)
 
 
@@ -124,10 +125,10 @@ def mixture_softmax_loss_forward(hs, prior, W, b, ts, *, ignore_label=-1, train=
     for k in range(hs.shape[1]):
         log_p_k = _log_softmax(affine_forward(hs[rows, k], W, b))
         shares[:, k] = log_pi[:, k] + log_p_k[np.arange(len(rows)), ts]
-    log_p = np.logaddexp.reduce(shares, axis=1)
-    loss = float(-log_p.mean()) if len(rows) else 0.0
-    with np.errstate(invalid="ignore"):  # a target of probability 0 has no shares: NaN
+    with np.errstate(invalid="ignore"):  # NaN, also where a target has the probability 0
+        log_p = np.logaddexp.reduce(shares, axis=1)
         r = np.exp(shares - log_p[:, np.newaxis])
+    loss = float(-log_p.mean()) if len(rows) else 0.0
     return loss, [hs, W, b, ts, rows, np.exp(log_pi), r] if train else None
 
 

@@ -15,9 +15,7 @@ pytestmark = pytest.mark.usefixtures("device")
 def make(widths, mixtures, **options):
     """A mixture of inputs of these widths, float64, with inputs and targets."""
     rng = np.random.default_rng([*widths, *mixtures])
-    W, b, prior_W = (
-        rng.standard_normal(s) for s in ((D, V), (V,), (widths[-1], sum(mixtures)))
-    )
+    W, b, prior_W = (rng.standard_normal(s) for s in ((D, V), (V,), (widths[-1], sum(mixtures))))
     latents = [
         (rng.standard_normal((H, K * D)) / np.sqrt(H), rng.standard_normal(K * D))
         for H, K in zip(widths, mixtures, strict=True)
@@ -189,7 +187,9 @@ def test_bad_arguments():
         TimeMixtureSoftmax.create(6, D, V, K=0)
     loss = TimeMixtureSoftmaxWithLoss(layer)
     for call in (layer.forward, lambda xs: loss.forward(xs, ts)):
-        with pytest.raises(ValueError, match=r"xs must be \(N, T, H\) = \(N, T, 6\), got \(3, 4, 5"):
+        with pytest.raises(
+            ValueError, match=r"xs must be \(N, T, H\) = \(N, T, 6\), got \(3, 4, 5"
+        ):
             call(x[:, :, 1:])
         with pytest.raises(ValueError, match="xs must be 1 arrays, got 2"):
             call([x, x])
