@@ -215,10 +215,11 @@ def _arguments(gpu, name, hs, prior, W, b):
     array(f"{name}: W", W, None, 2)
     array(f"{name}: hs", hs, W.dtype, 3)
     (M, K, D), V = hs.shape, W.shape[1]
-    if W.shape[0] != D:
-        raise ValueError(f"{name}: hs must be (M, K, D) with D = {W.shape[0]}, got {hs.shape}")
+    if W.shape[0] != D or K == 0:
+        expected = f"(M, K, D) with D = {W.shape[0]}, K from 1 up"
+        raise ValueError(f"{name}: hs must be {expected}, got {hs.shape}")
     matrix(f"{name}: prior", prior, W.dtype, (M, K))
-    check_affine(hs[:, 0] if K else hs.reshape(M, 0), W, b, name)
+    check_affine(hs[:, 0], W, b, name)
     hs2, prior2 = (gpu.xp.ascontiguousarray(gpu.to_device(x)) for x in (hs, prior))
     W2 = gpu.to_device(W)
     bias = gpu.xp.zeros(V, W2.dtype) if b is None else gpu.xp.ascontiguousarray(gpu.to_device(b))
