@@ -73,7 +73,7 @@ def test_the_layers(gpu):
         value = loss.forward(take(*xs), take(ts)[0])
         dxs = loss.backward()
         arrays = [layer.forward(take(*xs)), *dxs, *layer.grads]
-        results.append([np.array([float(value), float(loss.penalty)]), *arrays])
+        results.append([np.array([float(value), float(loss.penalty)], "f"), *arrays])
     assert gpu.is_array(results[1][1])
     for here, there in zip(*results, strict=True):
         assert_close(io.to_numpy(there), here.astype("f8"))
