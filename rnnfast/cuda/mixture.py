@@ -23,6 +23,7 @@ from rnnfast.cuda.op_arguments import (
     writable,
     write,
 )
+from rnnfast.cuda.signatures import signature_of
 from rnnfast.cuda.softmax_loss import loss_rows, loss_rows_back
 from rnnfast.cuda.steps import THREADS
 
@@ -35,8 +36,8 @@ def mixture_rows(gpu, letter):
     real = np.dtype(letter).type
     zero, lowest = real(0), np.finfo(real).min
 
-    def mixture_rows_kernel(prior, losses, ts, factor, loss, shares, dprior, M, K, ignored):
-        """A thread for each row m: loss (M), and what its gradients are multiplied by.
+    def mixture_rows_kernel(prior, losses, ts, factor, mixed, shares, dprior, M, K, ignored):
+        """A thread for each row m: the loss, mixed (M), and what its gradients are multiplied by.
 
         losses (M, K): -log p_k[t]. shares: r_k = pi_k p_k[t] / p[t], and dprior: pi_k - r_k, both
         times factor[0]; 0 where the target is ignored.
@@ -57,9 +58,9 @@ def mixture_rows(gpu, letter):
             for k in range(m * K, m * K + K):
                 total += exp(prior[k] - top)
                 of_target += exp(prior[k] - losses[k] - top_share)
-            loss[m] = zero
+            mixed[m] = zero
             if counts:
-                loss[m] = (log(total) + top) - (log(of_target) + top_share)
+                mixed[m] = (log(total) + top) - (log(of_target) + top_share)
             for k in range(m * K, m * K + K):
                 share = zero
                 d = zero
@@ -69,8 +70,8 @@ def mixture_rows(gpu, letter):
                 shares[k] = share
                 dprior[k] = d
 
-    real_ = f"*{letter} "
-    return gpu.kernel(mixture_rows_kernel, f"{real_ * 2}*q {real_ * 4}q q q", THREADS)
+    signature = signature_of(mixture_rows_kernel, letter)
+    return gpu.kernel(mixture_rows_kernel, signature, THREADS)
 
 
 @cache
@@ -93,8 +94,8 @@ def mixture_weights(gpu, letter):
             for k in range(m * K, m * K + K):
                 shifts[k] = (prior[k] - top - log(total)) + (log(scales[k]) - maxima[k])
 
-    real_ = f"*{letter} "
-    return gpu.kernel(mixture_weights_kernel, f"{real_ * 4}q q", THREADS)
+    signature = signature_of(mixture_weights_kernel, letter)
+    return gpu.kernel(mixture_weights_kernel, signature, THREADS)
 
 
 @cache
@@ -120,8 +121,8 @@ def mixture_scores(gpu, letter):
                 total += exp(x[k * V + v] + shifts[k] - top)
             log_p[e] = log(total) + (top + b[v])
 
-    real_ = f"*{letter} "
-    return gpu.kernel(mixture_scores_kernel, f"{real_ * 4}q q q", THREADS)
+    signature = signature_of(mixture_scores_kernel, letter)
+    return gpu.kernel(mixture_scores_kernel, signature, THREADS)
 
 
 def mixture_softmax(hs, prior, W, b):
@@ -134,11 +135,17 @@ def mixture_softmax(hs, prior, W, b):
         x = _scores(gpu, hs2, W2, start, stop)
         nothing = xp.zeros(count * K, np.int64)
         losses, maxima, scales, shifts = (xp.empty(count * K, W2.dtype) for _ in range(4))
-        loss_rows(gpu, letter)(count * K, x, bias, nothing, losses, maxima, scales, V, -1)
+        sums = {"maxima": maxima, "scales": scales}
+        kernel = loss_rows(gpu, letter)
+        kernel(blocks=count * K, x=x, b=bias, ts=nothing, losses=losses, **sums, V=V, ignored=-1)
         kernel = mixture_weights(gpu, letter)
-        kernel(_blocks(count), prior2[start:stop], maxima, scales, shifts, count, K)
+        part = prior2[start:stop]
+        kernel(blocks=_blocks(count), prior=part, **sums, shifts=shifts, M=count, K=K)
         kernel = mixture_scores(gpu, letter)
-        kernel(blocks_of(count * V), x, bias, shifts, log_p[start:stop], count, K, V)
+        part = log_p[start:stop]
+        kernel(
+            blocks=blocks_of(count * V), x=x, b=bias, shifts=shifts, log_p=part, M=count, K=K, V=V
+        )
     return give(gpu, log_p, hs, W)
 
 
@@ -154,7 +161,7 @@ def mixture_softmax_loss_forward(hs, prior, W, b, ts, *, ignore_label=-1, train=
     own = gpu.to_device(targets(f"{name}: ts", ts, M, V, ignore_label))
     count = xp.maximum((own != ignore_label).sum(), 1)
     factor = (1 / count).astype(W2.dtype).reshape(1)
-    loss, shares, dprior = (xp.empty(shape, W2.dtype) for shape in (M, (M, K), (M, K)))
+    mixed, shares, dprior = (xp.empty(shape, W2.dtype) for shape in (M, (M, K), (M, K)))
     dhs = dW = db = None
     if train:
         dhs, part = xp.empty((M, K, D), W2.dtype), xp.empty((D, V), W2.dtype)
@@ -165,23 +172,32 @@ def mixture_softmax_loss_forward(hs, prior, W, b, ts, *, ignore_label=-1, train=
         ids = xp.empty((stop - start, K), np.int64)
         ids[...] = own[start:stop, np.newaxis]
         losses, maxima, scales = (xp.empty(rows, W2.dtype) for _ in range(3))
-        loss_rows(gpu, letter)(rows, x, bias, ids, losses, maxima, scales, V, ignore_label)
+        sums = {"maxima": maxima, "scales": scales, "V": V, "ignored": ignore_label}
+        loss_rows(gpu, letter)(blocks=rows, x=x, b=bias, ts=ids, losses=losses, **sums)
         share = shares[start:stop]
         mixture_rows(gpu, letter)(
-            _blocks(stop - start),
-            *(prior2[start:stop], losses, own[start:stop], factor),
-            *(loss[start:stop], share, dprior[start:stop]),
-            *(stop - start, K, ignore_label),
+            blocks=_blocks(stop - start),
+            prior=prior2[start:stop],
+            losses=losses,
+            ts=own[start:stop],
+            factor=factor,
+            mixed=mixed[start:stop],
+            shares=share,
+            dprior=dprior[start:stop],
+            M=stop - start,
+            K=K,
+            ignored=ignore_label,
         )
         if train:
-            back = loss_rows_back(gpu, letter)
-            back(rows, x, bias, ids, maxima, scales, share, x, V, ignore_label)
+            loss_rows_back(gpu, letter)(
+                blocks=rows, x=x, b=bias, ts=ids, factor=share, dx=x, **sums
+            )
             multiply(gpu, x, W2.T, dhs[start:stop].reshape(rows, D))
             multiply(gpu, hs2[start:stop].reshape(rows, D).T, x, part)
             dW += part
             db += x.sum(axis=0)
     host = is_numpy(hs) and is_numpy(W)
-    total = loss.sum(dtype=np.float64) / count
+    total = mixed.sum(dtype=np.float64) / count
     kept = Gradients((dhs, dprior, dW, db, host)) if train else None
     return (float(total) if host else total), kept
 
