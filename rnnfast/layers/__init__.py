@@ -14,7 +14,8 @@ from rnnfast.layers.losses import (
     TimeSoftmaxWithLoss,
     TimeSquaredLoss,
 )
-from rnnfast.layers.mixture import TimeMixtureSoftmax, TimeMixtureSoftmaxWithLoss
+from rnnfast.layers.mixture import TimeMixtureSoftmax
+from rnnfast.layers.mixture_loss import TimeMixtureSoftmaxWithLoss
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
 from rnnfast.layers.stacks import TimeReverse, TimeStack
 from rnnfast.layers.steps import GRU, LSTM, RNN
