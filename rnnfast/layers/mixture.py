@@ -200,7 +200,7 @@ class TimeMixtureSoftmax(Layer):
         W, b, *_ = self._checked_params()
         inputs = self._inputs(self._name, xs)
         N, T, _ = inputs[-1].shape
-        _, hs, prior = self._latents(inputs, train)
+        _, _, hs, prior = self._latents(inputs, train)
         log_p = self._kernel.mixture_softmax(hs, prior, W, b)
         return log_p.reshape(N, T, W.shape[1])
 
@@ -219,8 +219,8 @@ class TimeMixtureSoftmax(Layer):
             checks.fits(owner, "(N, T, max(H, V, K D))", N, T, max(H, self.params[0].shape[1], KD))
         return [checks.cast(x, self.dtype) for x in inputs]
 
-    def _latents(self, inputs: list[Any], train: bool) -> tuple[Any, Any, Any]:
-        """tanh of all latent vectors (N T, K D); hs (N T, K, D), with dropout; prior (N T, K)."""
+    def _latents(self, inputs: list[Any], train: bool) -> tuple[Any, Any, Any, Any]:
+        """tanh of all latent vectors (N, T, K D), their mask, hs (N T, K, D), prior (N T, K)."""
         _, _, prior_W, *latents = self._checked_params()
         N, T, _ = inputs[-1].shape
         made = [
@@ -230,23 +230,26 @@ class TimeMixtureSoftmax(Layer):
         xp = checks.namespace(made[0])
         for h in made:
             xp.tanh(h, out=h)
-        raw = xp.concatenate(made, axis=1) if len(made) > 1 else made[0]
-        hs = raw
-        if self.drop is not None:
-            hs = self.drop.forward(raw.reshape(N, T, raw.shape[1]), train=train)
+        flat = xp.concatenate(made, axis=1) if len(made) > 1 else made[0]
+        hs = raw = flat.reshape(N, T, flat.shape[1])
+        drop, mask = self.drop, None
+        if drop is not None and drop.train_flg and train:
+            mask = drop.draw(raw, (N, 1 if drop.variational else T, raw.shape[2]))
+            hs = raw * mask
         prior = self._kernel.affine_forward(rows(inputs[-1]), prior_W, None)
-        return raw, hs.reshape(N * T, prior.shape[1], self.params[0].shape[0]), prior
+        return raw, mask, hs.reshape(N * T, prior.shape[1], self.params[0].shape[0]), prior
 
     def _latents_back(
-        self, inputs: list[Any], raw: Any, dhs: Any, dprior: Any, grads: list[Any]
+        self, inputs: list[Any], kept: tuple[Any, Any], dhs: Any, dprior: Any, grads: list[Any]
     ) -> list[Any]:
-        """Write the gradients of prior_W and of the latents' weights; those of the inputs."""
+        """Write the gradients of prior_W and of the latents' weights; return those of the inputs.
+
+        kept: the first two that `_latents` has returned.
+        """
         _, _, prior_W, *latents = self._checked_params()
-        N, T, _ = inputs[-1].shape
-        d = dhs.reshape(raw.shape)
-        if self.drop is not None and self.drop.cache is not None:
-            d = self.drop.backward(d.reshape(N, T, raw.shape[1])).reshape(raw.shape)
-        d = d * (1 - raw * raw)
+        raw, mask = kept
+        d = dhs.reshape(raw.shape) if mask is None else dhs.reshape(raw.shape) * mask
+        d = rows(d * (1 - raw * raw))
         dxs, start = [], 0
         for i, x in enumerate(inputs):
             W, dW, db = latents[2 * i], grads[3 + 2 * i], grads[4 + 2 * i]

@@ -103,7 +103,7 @@ class TimeMixtureSoftmaxWithLoss(TimeSoftmaxWithLoss):
         t = checks.integers(self._name, "ts", t)
         ignored = self._ignore("ts", t, V)
         t = checks.own(t, given).reshape(-1)
-        raw, hs, prior = mixture._latents(inputs, train)
+        *kept, hs, prior = mixture._latents(inputs, train)
         loss, cache = mixture._kernel.mixture_softmax_loss_forward(
             hs, prior, W, b, t, ignore_label=ignored, train=train
         )
@@ -115,7 +115,7 @@ class TimeMixtureSoftmaxWithLoss(TimeSoftmaxWithLoss):
                 beta, dprior = _balance(prior, counted)
                 self.penalty, dprior = checks.scalar(self.balance * beta), self.balance * dprior
             several = isinstance(xs, (list, tuple))
-            self.cache = cache, inputs, several, raw, dprior
+            self.cache = cache, inputs, several, kept, dprior
         return loss
 
     def backward(self, dout: float | Array = 1) -> Any:
@@ -138,7 +138,7 @@ class TimeMixtureSoftmaxWithLoss(TimeSoftmaxWithLoss):
         RuntimeError
             Without the forward of a training step before it.
         """
-        cache, inputs, several, raw, of_penalty = self._pending()
+        cache, inputs, several, kept, of_penalty = self._pending()
         dout = checks.number(self._name, "dout", dout)
         mixture = self.mixture
         grads = mixture._checked_grads()
@@ -146,7 +146,7 @@ class TimeMixtureSoftmaxWithLoss(TimeSoftmaxWithLoss):
         self.cache = None
         if of_penalty is not None:
             dprior += (dout * of_penalty).astype(dprior.dtype)
-        dxs = mixture._latents_back(inputs, raw, dhs, dprior, grads)
+        dxs = mixture._latents_back(inputs, kept, dhs, dprior, grads)
         return dxs if several else dxs[0]
 
     def _choices(self) -> list[str]:
