@@ -44,6 +44,10 @@ from rnnfast.layers.losses import (
     TimeSoftmaxWithLoss,
     TimeSquaredLoss,
 )
+from rnnfast.layers.regularization import (
+    ActivationRegularization,
+    TemporalActivationRegularization,
+)
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
 from rnnfast.layers.stacks import TimeReverse, TimeStack
 from rnnfast.layers.steps import GRU, LSTM, RNN
@@ -55,6 +59,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "ActivationRegularization",
     "Affine",
     "Dropout",
     "Embedding",
@@ -65,6 +70,7 @@ __all__ = [
     "Simple_TimeSoftmaxWithLoss",
     "Softmax",
     "SoftmaxWithLoss",
+    "TemporalActivationRegularization",
     "TimeAffine",
     "TimeBiGRU",
     "TimeBiLSTM",

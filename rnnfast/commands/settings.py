@@ -27,6 +27,21 @@ MODELS = {
     "custom": "LanguageModel",
 }
 CELLS = kernels.CELLS
+# Settings of --model custom -> arguments of LanguageModel
+CUSTOM = {
+    "cell": "cell",
+    "layers": "layers",
+    "variational": "variational_dropout",
+    "tie": "tie_weights",
+    "weight_drop": "weight_drop",
+    "dropout": "dropout",
+    "input_dropout": "input_dropout",
+    "between_dropout": "between_dropout",
+    "output_dropout": "output_dropout",
+    "embedding_dropout": "embedding_dropout",
+    "alpha": "alpha",
+    "beta": "beta",
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +64,13 @@ class Settings:
     embedding: int | None = None  # None: 64, or hidden if embedding and output share a matrix
     dropout: float | None = None  # None: 0.5 for better, 0 for custom
     variational: bool = False
+    input_dropout: float | None = None  # None: that of dropout; the same of the next two
+    between_dropout: float | None = None
+    output_dropout: float | None = None
+    embedding_dropout: float | None = None  # None: 0
     weight_drop: float = 0.0
+    alpha: float | None = None  # None: 0
+    beta: float | None = None  # None: 0
     tie: bool = False
     epochs: int = 8
     batch_size: int = 32
@@ -171,23 +192,16 @@ def build_model(settings: Settings, vocab_size: int) -> BaseModel:
     ties = name == "better" or settings.tie
     embedding = settings.embedding or (settings.hidden if ties else 64)
     options: dict[str, Any] = {"rng": settings.seed}
-    given = {"cell": settings.cell != "lstm", "layers": settings.layers != 1}
-    given |= {"variational": settings.variational, "tie": settings.tie}
-    given["weight-drop"] = settings.weight_drop != 0
-    given["dropout"] = settings.dropout is not None and name != "better"
+    usual = Settings()
+    given = [field for field in CUSTOM if getattr(settings, field) != getattr(usual, field)]
     if name == "better":
+        given = [field for field in given if field != "dropout"]
         options["dropout_ratio"] = 0.5 if settings.dropout is None else settings.dropout
     if name == "custom":
-        options |= {
-            "cell": settings.cell,
-            "layers": settings.layers,
-            "dropout": settings.dropout or 0.0,
-            "variational_dropout": settings.variational,
-            "weight_drop": settings.weight_drop,
-            "tie_weights": settings.tie,
-        }
-    elif any(given.values()):
-        wrong = next(option for option, is_given in given.items() if is_given)
+        options |= {argument: getattr(settings, field) for field, argument in CUSTOM.items()}
+        options["dropout"] = settings.dropout or 0.0
+    elif given:
+        wrong = option_name(given[0])
         raise ValueError(f"--{wrong} goes with --model custom, not with --model {name}")
     made: BaseModel = getattr(models, MODELS[name])(
         vocab_size, embedding, settings.hidden, **options

@@ -14,6 +14,10 @@ from rnnfast.layers.losses import (
     TimeSoftmaxWithLoss,
     TimeSquaredLoss,
 )
+from rnnfast.layers.regularization import (
+    ActivationRegularization,
+    TemporalActivationRegularization,
+)
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
 from rnnfast.layers.stacks import TimeReverse, TimeStack
 from rnnfast.layers.steps import GRU, LSTM, RNN
@@ -22,6 +26,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "ActivationRegularization",
     "Affine",
     "Dropout",
     "Embedding",
@@ -32,6 +37,7 @@ __all__ = [
     "Simple_TimeSoftmaxWithLoss",
     "Softmax",
     "SoftmaxWithLoss",
+    "TemporalActivationRegularization",
     "TimeAffine",
     "TimeAffineSoftmaxWithLoss",
     "TimeBiGRU",
