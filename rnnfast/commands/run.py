@@ -236,6 +236,7 @@ def fit(run: Run, epochs: int) -> None:
         settings.max_grad,
         settings.eval_interval,
         restart_every=settings.restart_every or None,
+        length_seed=settings.seed if settings.vary_length else None,
     )
 
 

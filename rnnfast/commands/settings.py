@@ -75,6 +75,7 @@ class Settings:
     epochs: int = 8
     batch_size: int = 32
     time_size: int = 64
+    vary_length: bool = False
     restart_every: int = 8  # 0: never
     optimizer: str = "adam"
     lr: float | None = None  # None: that of the optimiser in RULES
@@ -100,7 +101,7 @@ CHECKS: dict[str, Any] = {
 }
 # Settings that --resume may change: all that change neither the model nor the texts
 FREE: tuple[str, ...] = ("epochs", "optimizer", "lr", "lr_decay", "max_grad", "restart_every")
-FREE += ("eval_interval", "save_every", "sample")
+FREE += ("vary_length", "eval_interval", "save_every", "sample")
 BATCH = ("batch_size", "time_size")  # may change between two epochs
 FILES = ("file", "valid", "test")  # may change if the text is the same
 

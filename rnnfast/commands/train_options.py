@@ -97,6 +97,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     option(group, "epochs", positive_int, "N", "passes over the text")
     option(group, "batch-size", positive_int, "N", "samples in parallel")
     option(group, "time-size", positive_int, "N", "time steps of truncated BPTT")
+    what = "draw the time steps of each iteration around --time-size and scale --lr with them"
+    group.add_argument("--vary-length", action="store_true", help=what)
     what = "reset the state of each sample once in N iterations; 0 as in the book: never"
     option(group, "restart-every", natural_int, "N", what)
     choice(group, "optimizer", tuple(RULES), "update rule")

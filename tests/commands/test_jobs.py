@@ -615,7 +615,7 @@ def test_custom_and_simple_models(tmp_path, text, capsys):
     cases = [
         (["--model", "simple"], "SimpleRnnlm", {}),
         (
-            [*CUSTOM, "--layers", "2", "--tie"]
+            [*CUSTOM, "--layers", "2", "--tie", "--vary-length"]
             + [part for name, x in AWD.items() for part in (f"--{name}".replace("_", "-"), str(x))],
             "LanguageModel",
             AWD,
