@@ -10,6 +10,7 @@ from rnnfast.io import headers
 from rnnfast.io.weights import load_arrays
 from rnnfast.models import BaseModel
 from rnnfast.text.vocabulary import VOCABULARIES
+from rnnfast.training.optimizers import OPTIMIZERS
 
 # --optimizer: class, default learning rate
 RULES = {
@@ -18,6 +19,8 @@ RULES = {
     "momentum": ("Momentum", 2.0),
     "adagrad": ("AdaGrad", 0.05),
     "rmsprop": ("RMSprop", 0.002),
+    "asgd": ("ASGD", 20.0),
+    "ntasgd": ("NTASGD", 20.0),
 }
 # --model: class in rnnfast.models
 MODELS = {
@@ -55,6 +58,7 @@ class Settings:
     file: str | None = None  # None: Python's documentation
     valid: str | None = None  # None: the last 5% of the text are held out
     test: str | None = None
+    init: str | None = None  # None: random weights
     level: str = "char"
     min_count: int = 1
     model: str = "rnnlm"
@@ -78,6 +82,7 @@ class Settings:
     vary_length: bool = False
     restart_every: int = 8  # 0: never
     optimizer: str = "adam"
+    nonmono: int | None = None  # None: 5
     lr: float | None = None  # None: that of the optimiser in RULES
     lr_decay: float | None = None
     max_grad: float = 0.25
@@ -103,7 +108,7 @@ CHECKS: dict[str, Any] = {
 FREE: tuple[str, ...] = ("epochs", "optimizer", "lr", "lr_decay", "max_grad", "restart_every")
 FREE += ("vary_length", "eval_interval", "save_every", "sample")
 BATCH = ("batch_size", "time_size")  # may change between two epochs
-FILES = ("file", "valid", "test")  # may change if the text is the same
+FILES = ("file", "valid", "test", "init")  # may change if the text is the same
 
 
 @overload
@@ -179,6 +184,26 @@ def stored_settings(
     if "optimizer" in changes and "lr" not in options:
         options = {**options, "lr": None}  # the default of the new optimiser
     return replace(stored, **options), changes, extra
+
+
+def check_together(settings: Settings) -> None:
+    """ValueError for settings that do not go together, apart from those of the model."""
+    if settings.valid is None:
+        needs = "needs --valid: a text on which improvement is measured"
+        if settings.lr_decay is not None:
+            raise ValueError(f"--lr-decay {needs}")
+        if settings.optimizer == "ntasgd":
+            raise ValueError(f"--optimizer ntasgd {needs}")
+    if settings.nonmono is not None and settings.optimizer != "ntasgd":
+        rule = settings.optimizer
+        raise ValueError(f"--nonmono goes with --optimizer ntasgd, not with --optimizer {rule}")
+
+
+def build_optimizer(settings: Settings) -> Any:
+    """Make the optimiser for the settings."""
+    rule, usual_lr = RULES[settings.optimizer]
+    options = {} if settings.nonmono is None else {"interval": settings.nonmono}
+    return OPTIMIZERS[rule](usual_lr if settings.lr is None else settings.lr, **options)
 
 
 def build_model(settings: Settings, vocab_size: int) -> BaseModel:

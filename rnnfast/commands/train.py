@@ -11,6 +11,7 @@ from typing import Any
 
 from rnnfast import plot
 from rnnfast.commands.arguments import Commands, add_command
+from rnnfast.commands.beginning import start_from
 from rnnfast.commands.report import draw_curve, print_sample, report
 from rnnfast.commands.run import (
     CHECKPOINT,
@@ -23,9 +24,10 @@ from rnnfast.commands.run import (
 )
 from rnnfast.commands.settings import (
     BATCH,
-    RULES,
     Settings,
     build_model,
+    build_optimizer,
+    check_together,
     describe_model,
     option_name,
     stored_settings,
@@ -33,8 +35,8 @@ from rnnfast.commands.settings import (
 from rnnfast.commands.texts import Texts
 from rnnfast.commands.train_options import add_options
 from rnnfast.text.vocabulary import UNITS
+from rnnfast.training.averaging import ASGD
 from rnnfast.training.callbacks import JsonlLog, ProgressBar
-from rnnfast.training.optimizers import OPTIMIZERS
 from rnnfast.training.stopping import Diverged, stop_on_interrupt
 from rnnfast.training.trainers import RnnlmTrainer
 
@@ -147,19 +149,18 @@ def _prepare(
             refuse_to_overwrite(out)
     if plot_curve and not plot.available():
         raise ModuleNotFoundError("matplotlib is missing: pip install 'rnnfast[plot]'")
-    if settings.lr_decay is not None and settings.valid is None:
-        raise ValueError("--lr-decay needs --valid: a text on which improvement is measured")
+    check_together(settings)
 
     texts = Texts(settings)
     if extra is not None:
         texts.check_same(extra["texts"], checkpoint)
     model = build_model(settings, len(texts.vocabulary))
+    if settings.init is not None and not resume:
+        start_from(settings.init, model, texts.vocabulary)
     os.makedirs(out, exist_ok=True)
     tempfile.TemporaryFile(dir=out).close()  # an unwritable folder shows here, not at the end
 
-    rule, usual_lr = RULES[settings.optimizer]
-    optimizer = OPTIMIZERS[rule](usual_lr if settings.lr is None else settings.lr)
-    trainer = RnnlmTrainer(model, optimizer)
+    trainer = RnnlmTrainer(model, build_optimizer(settings))
     if resume:
         _restore(trainer, checkpoint, settings, "lr" in options, changes)
     for left_over in glob.glob(os.path.join(glob.escape(out), "*.safetensors.*.tmp")):
@@ -257,10 +258,15 @@ def _fit(run: Run, log: JsonlLog) -> None:
 
 
 def _save_weights(run: Run) -> str:
-    """Write the weights of the best epoch, or without a validation text the last ones."""
+    """Write the weights of the best epoch, or without a validation text the last ones.
+
+    They are the averages if the optimiser averages.
+    """
     model = run.model
     if run.texts.valid is not None and run.plateau.best < math.inf:
         model.load_params(run.best.path)
+    elif isinstance(run.trainer.optimizer, ASGD):
+        run.trainer.optimizer.write_averages(model.params)
     run.texts.prime_with(model)
     path = os.path.join(run.out, f"{type(model).__name__}.safetensors")
     model.save_params(path, run.texts.vocabulary)

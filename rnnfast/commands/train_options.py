@@ -48,6 +48,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     what = "validation text: the weights of the epoch with the lowest perplexity are kept"
     option(group, "valid", str, "FILE", what, "the last 5%% of the training text")
     option(group, "test", str, "FILE", "text for the final evaluation", "none")
+    what = "weight file to start from, for example the best one of another run (fine-tuning)"
+    option(group, "init", str, "FILE", what, "random weights")
     option(group, "out", str, "DIR", "folder for weights, checkpoint, log, curve", "rnnfast-out")
     free = ", ".join(f"--{option_name(name)}" for name in FREE)
     batch = " and ".join(f"--{option_name(name)}" for name in BATCH)
@@ -101,7 +103,10 @@ def add_options(command: argparse.ArgumentParser) -> None:
     group.add_argument("--vary-length", action="store_true", help=what)
     what = "reset the state of each sample once in N iterations; 0 as in the book: never"
     option(group, "restart-every", natural_int, "N", what)
-    choice(group, "optimizer", tuple(RULES), "update rule")
+    what = "update rule; asgd averages the weights, ntasgd does so when --valid stops improving"
+    choice(group, "optimizer", tuple(RULES), what)
+    what = "ntasgd averages after a check on --valid that is worse than the best N checks before"
+    option(group, "nonmono", positive_int, "N", what, "5")
     rates = ", ".join(f"{name} {rate}" for name, (_, rate) in RULES.items())
     option(group, "lr", positive_float, "X", "learning rate", rates)
     what = (

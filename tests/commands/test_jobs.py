@@ -133,6 +133,7 @@ def test_better_and_its_sizes(tmp_path, text, capsys):
 def test_optimizers_learn_with_their_usual_rate(tmp_path, text, optimizer, capsys):
     out = tmp_path / "out"
     arguments = ["--optimizer", optimizer, "--out", str(out), *SMALL, *QUIET, "--epochs", "5"]
+    arguments += ["--valid", text] if optimizer == "ntasgd" else []
     ok(capsys, "train", text, *arguments)
     log = read_log(out)
     assert log[0]["lr"] == settings.RULES[optimizer][1]
