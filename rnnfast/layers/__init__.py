@@ -16,6 +16,10 @@ from rnnfast.layers.losses import (
 )
 from rnnfast.layers.mixture import TimeMixtureSoftmax
 from rnnfast.layers.mixture_loss import TimeMixtureSoftmaxWithLoss
+from rnnfast.layers.regularization import (
+    ActivationRegularization,
+    TemporalActivationRegularization,
+)
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
 from rnnfast.layers.stacks import TimeReverse, TimeStack
 from rnnfast.layers.steps import GRU, LSTM, RNN
@@ -24,6 +28,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "ActivationRegularization",
     "Affine",
     "Dropout",
     "Embedding",
@@ -34,6 +39,7 @@ __all__ = [
     "Simple_TimeSoftmaxWithLoss",
     "Softmax",
     "SoftmaxWithLoss",
+    "TemporalActivationRegularization",
     "TimeAffine",
     "TimeAffineSoftmaxWithLoss",
     "TimeBiGRU",

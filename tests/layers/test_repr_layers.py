@@ -109,6 +109,14 @@ ROWS = [
         lambda: cpu("TimeDropout", 0.5, rng=3, variational=True),
         "TimeDropout(dropout_ratio=0.5, rng=3, variational=True, cpu)",
     ),
+    (
+        lambda: layers.ActivationRegularization(2, device="cpu"),
+        "ActivationRegularization(alpha=2.0, cpu)",
+    ),
+    (
+        lambda: layers.TemporalActivationRegularization(0.5),
+        "TemporalActivationRegularization(beta=0.5)",
+    ),
     (lambda: layers.TimeDropout(rng=(3, 1)), "TimeDropout(dropout_ratio=0.5, rng=(3, 1))"),
     (lambda: layers.Softmax(), "Softmax()"),
     (lambda: layers.Sigmoid(), "Sigmoid()"),
