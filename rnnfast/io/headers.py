@@ -221,11 +221,14 @@ def weights(name: str, header: Any) -> None:
         raise wrong("prime", f"ids of a vocabulary of {len(tokens)}", max(prime))
 
 
+# What of an optimizer's state is not just a number
+_OPTIMIZER: dict[str, Check] = {"iter": integer(0), "start": maybe(integer(0))}
+_OPTIMIZER |= {"interval": integer(1), "ppls": list_of(number)}
+
+
 def _optimizer_number(name: str, value: Any) -> None:
-    """Check: a number of an optimizer's state; `iter` is a count."""
-    if name.endswith(".iter"):
-        integer(0)(name, value)
-    number(name, value)
+    """Check: one of the numbers of an optimizer's state."""
+    _OPTIMIZER.get(name.rpartition(".")[2], number)(name, value)
 
 
 _progress = record(
@@ -237,12 +240,13 @@ _progress = record(
 )
 # RnnlmTrainer has time_idx and ppl_list, Trainer loss_list
 _checkpoint = record(
-    ("time_idx", "ppl_list", "loss_list"),
+    ("eval_epochs", "time_idx", "ppl_list", "loss_list"),
     trainer=text,
     optimizer=row(text, mapping(_optimizer_number)),
     random=row(integer(0, 624), integer(0, 1), number),
     progress=maybe(_progress),
     current_epoch=integer(0),
+    eval_epochs=list_of(number),
     eval_interval=maybe(integer(1)),
     max_iter=maybe(integer(1)),
     seconds=number,

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from rnnfast import checks
 from rnnfast.io import headers
 from rnnfast.io.weights import (
     check_fits,
@@ -20,6 +19,7 @@ from rnnfast.io.weights import (
     save_arrays,
     to_device,
 )
+from rnnfast.training.gradients import distinct
 
 
 class Checkpointed:
@@ -29,7 +29,8 @@ class Checkpointed:
     `_progress` and `_restored` of BaseTrainer.
     """
 
-    kept: tuple[str, ...] = ("current_epoch", "eval_interval", "max_iter", "seconds")  # for JSON
+    # for JSON
+    kept: tuple[str, ...] = ("current_epoch", "eval_epochs", "eval_interval", "max_iter", "seconds")
     model: Any
     optimizer: Any
     _progress: Any  # a dict of numbers, the position of the present or last fit; else None
@@ -131,6 +132,7 @@ class Checkpointed:
         with_optimizer: bool,
     ) -> None:
         """Check the whole checkpoint, then restore everything."""
+        header.setdefault("eval_epochs", [])  # older checkpoints do not say
         optimizer, state = header["optimizer"]
         pairs = [("trainer", header["trainer"], type(self).__name__)]
         if with_optimizer:
@@ -153,6 +155,9 @@ class Checkpointed:
             unset = name in header and header[name] is None and name not in Checkpointed.kept
             if name not in header or (unset and progress is not None):
                 raise headers.Wrong(f"checkpoint.{name} is missing")
+        evaluations = header.get("ppl_list", header.get("loss_list")) or ()
+        if len(header["eval_epochs"]) > len(evaluations):
+            raise headers.Wrong(f"eval_epochs must be of {len(evaluations)} evaluations at most")
         self._check_order(progress, arrays.get("order"))
         kept = {name: header[name] for name in self.kept}
         states, dropout = self._checked_model_state(path, groups.get("state", {}), header)
@@ -184,10 +189,8 @@ class Checkpointed:
 
     def _optimizer_arrays(self, places: dict[str, Any]) -> dict[str, Any]:
         """The optimiser's arrays of a checkpoint in the form of its state, one per parameter."""
-        params: dict[Any, Any] = {}  # shared ones once, as in the optimiser
-        for param in self.model.params:
-            params.setdefault(frozenset(map(checks.place, (param, param.T))), param)
-        expected = [(param.shape, param.dtype) for param in params.values()]
+        params = distinct(self.model.params)
+        expected = [(param.shape, self.optimizer.array_dtype(param)) for param in params]
         state: dict[str, Any] = {}
         names = self.optimizer.arrays
         for name in names:
