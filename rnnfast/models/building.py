@@ -21,7 +21,15 @@ _COUNT: Check = checks.count
 _CHECKS: dict[str, Check] = {
     "cell": _cell,
     "dropout": checks.ratio,
+    "input_dropout": checks.ratio,
+    "between_dropout": checks.ratio,
+    "output_dropout": checks.ratio,
+    "embedding_dropout": checks.ratio,
     "weight_drop": checks.ratio,
+    "latent_dropout": checks.ratio,
+    "alpha": checks.nonnegative,
+    "beta": checks.nonnegative,
+    "balance": checks.nonnegative,
     "bidirectional": checks.flag,
     "pass_cell": checks.flag,
     "reverse": checks.flag,
@@ -53,25 +61,36 @@ def checked_sizes(owner: str, **sizes: Any) -> dict[str, Any]:
     return {name: _CHECKS.get(name, _COUNT)(owner, name, x) for name, x in sizes.items()}
 
 
-def checked_rounds(owner: str, cell: str, rounds: Any, rank: Any) -> dict[str, Any]:
-    """Check the arguments of a model that only a Mogrifier LSTM has.
+def given_sizes(owner: str, **options: Any) -> dict[str, Any]:
+    """Check those arguments that are not None; the others stay out of the model's `sizes`.
+
+    Parameters
+    ----------
+    owner, **options
+        As in `checked_sizes`.
 
     Returns
     -------
     dict
-        The entries of `sizes`: rounds, and rank if it is given; none for another cell.
+        As of `checked_sizes`.
 
     Raises
     ------
     TypeError, ValueError
-        If they are no counts, or given for another cell.
+        For the first wrong one.
     """
-    given = {name: x for name, x in (("rounds", rounds), ("rank", rank)) if x is not None}
-    if cell != "mogrifier":
-        for name, value in given.items():
-            raise ValueError(f"{owner}: {name} goes with cell 'mogrifier', got {value!r}")
-        return {}
-    return checked_sizes(owner, **{"rounds": ROUNDS, **given})
+    return checked_sizes(owner, **{name: x for name, x in options.items() if x is not None})
+
+
+def check_rounds(owner: str, sizes: dict[str, Any]) -> None:
+    """Give the sizes of a model with Mogrifier LSTMs their default; ValueError for another cell."""
+    if sizes["cell"] == "mogrifier":
+        sizes.setdefault("rounds", ROUNDS)
+        return
+    for name in ("rounds", "rank"):
+        if name in sizes:
+            cell, got = sizes["cell"], sizes[name]
+            raise ValueError(f"{owner}: {name} must be None with cell {cell!r}, got {got}")
 
 
 def embedding(draw: Initializer, sizes: dict[str, Any]) -> TimeEmbedding:
@@ -81,7 +100,12 @@ def embedding(draw: Initializer, sizes: dict[str, Any]) -> TimeEmbedding:
 
 
 def recurrent_layers(
-    draw: Initializer, sizes: dict[str, Any], D: int, *, stateful: bool = False
+    draw: Initializer,
+    sizes: dict[str, Any],
+    D: int,
+    *,
+    last: int | None = None,
+    stateful: bool = False,
 ) -> tuple[list[Any], list[str]]:
     """Make the recurrent layers of a model, the lowest first.
 
@@ -92,6 +116,8 @@ def recurrent_layers(
         cell, hidden_size, layers; optionally bidirectional, rounds and rank.
     D : int
         Input width of the first layer.
+    last : int, optional
+        H of the last layer; None is hidden_size.
     stateful : bool
         As in TimeLSTM.
 
@@ -108,6 +134,7 @@ def recurrent_layers(
     made: list[Any] = []
     names: list[str] = []
     for k in range(1, layers + 1):
+        H = last if last is not None and k == layers else H
         weights: list[Any] = []
         beside: dict[str, Any] = {}
         for way in range(1, len(directions) + 1):

@@ -10,11 +10,18 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from rnnfast import checks
-from rnnfast.layers.affine import TimeAffine
-from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.initial import Initializer
+from rnnfast.layers.mixture import TimeMixtureSoftmax
 from rnnfast.models.base import BaseModel
-from rnnfast.models.building import checked_rounds, checked_sizes, embedding, recurrent_layers
+from rnnfast.models.building import (
+    check_rounds,
+    checked_sizes,
+    embedding,
+    given_sizes,
+    recurrent_layers,
+)
+from rnnfast.models.drops import drop_layers, regularized
+from rnnfast.models.outputs import check_output, last_layer, last_width
 
 BOOK_SIZES = ("vocab_size", "wordvec_size", "hidden_size")  # of the book's models
 
@@ -33,16 +40,40 @@ class LanguageModel(BaseModel):
         Ratio of the elements dropped in training: after the embedding, between the recurrent
         layers, and before the affine layer [1]_.
     variational_dropout : bool
-        Use one mask for the whole sequence, and mask h before its product with Wh as well [2]_.
+        Use one mask for the whole sequence, and, with the ratio `dropout`, mask h before its
+        product with Wh as well [2]_.
+    input_dropout, between_dropout, output_dropout : float, optional
+        Ratios of their own for the three places of `dropout`: after the embedding, between the
+        recurrent layers, before the affine layer. None is `dropout`.
+    embedding_dropout : float, optional
+        Ratio of the words whose vectors are dropped in training, wherever they occur in a batch
+        [2]_. The affine layer keeps all words.
     weight_drop : float
         Ratio of the elements of every Wh dropped in training, one mask for a whole sequence:
         the weight drop of AWD-LSTM [3]_.
+    alpha, beta : float, optional
+        Factors of activation regularisation (AR) and temporal activation regularisation (TAR) of
+        the last recurrent layer [3]_. AR sees its output after dropout, TAR before.
     tie_weights : bool
-        The affine layer's W is the transpose of the embedding's. It needs hidden_size =
-        wordvec_size [4]_.
+        The affine layer's W is the transpose of the embedding's [4]_. The last of several
+        recurrent layers then has wordvec_size units; a single one needs hidden_size =
+        wordvec_size. With `mixtures` neither holds.
+    mixtures : int, optional
+        The number of softmaxes of which the output is a mixture [5]_; None is one, without a
+        latent vector. See `rnnfast.TimeMixtureSoftmax`.
+    mixtures_below : int, optional
+        The number of softmaxes from the input of the last recurrent layer, in addition: direct
+        output connection [6]_.
+    latent_size : int, optional
+        The width of the latent vectors; None is wordvec_size.
+    latent_dropout : float, optional
+        Ratio of the elements of the latent vectors dropped in training, one mask for a whole
+        sequence.
+    balance : float, optional
+        Factor of the penalty on mixture weights that are not balanced [6]_.
     rounds, rank : int, optional
         Of a Mogrifier LSTM: how many times x and h gate each other before each step (default 5),
-        and the rank of the matrices of these rounds; without it they are whole [5]_.
+        and the rank of the matrices of these rounds; without it they are whole [7]_.
     rng : seed, Generator or None
         The source of the weights; None is np.random.
     dtype : float32 or float64
@@ -63,13 +94,18 @@ class LanguageModel(BaseModel):
     Philox (see TimeDropout), keyed by a seed, the layer and the step. The seed is `rng` if that is
     an integer, else it is drawn from the same source after the weights.
 
+    AWD-LSTM [3]_ is this model with variational_dropout, dropout = 0, the five other ratios, alpha,
+    beta and tied weights; `sizes` has those of its options that are given.
+
     References
     ----------
     .. [1] Zaremba et al. 2014, https://arxiv.org/abs/1409.2329
     .. [2] Gal and Ghahramani 2016, https://arxiv.org/abs/1512.05287
     .. [3] Merity et al. 2017, https://arxiv.org/abs/1708.02182
     .. [4] Press and Wolf 2016, https://arxiv.org/abs/1608.05859
-    .. [5] Melis et al. 2019, https://arxiv.org/abs/1909.01792
+    .. [5] Yang et al. 2017, https://arxiv.org/abs/1711.03953
+    .. [6] Takase et al. 2018, https://arxiv.org/abs/1808.10143
+    .. [7] Melis et al. 2019, https://arxiv.org/abs/1909.01792
 
     Examples
     --------
@@ -78,6 +114,12 @@ class LanguageModel(BaseModel):
     >>> model = LanguageModel(10, 4, 6, cell="gru", layers=2, rng=0)
     >>> model.predict(np.array([[1, 2, 3]])).shape
     (1, 3, 10)
+    >>> awd = {"input_dropout": 0.4, "between_dropout": 0.25, "output_dropout": 0.4}
+    >>> awd |= {"embedding_dropout": 0.1, "weight_drop": 0.5, "alpha": 2.0, "beta": 1.0}
+    >>> awd |= {"variational_dropout": True, "tie_weights": True}
+    >>> model = LanguageModel(10, 4, 6, layers=3, rng=0, **awd)
+    >>> [layer.Wh.shape[0] for layer in model.recurrent_layers]
+    [6, 6, 4]
     """
 
     def __init__(
@@ -90,8 +132,19 @@ class LanguageModel(BaseModel):
         layers: int = 1,
         dropout: float = 0.0,
         variational_dropout: bool = False,
+        input_dropout: float | None = None,
+        between_dropout: float | None = None,
+        output_dropout: float | None = None,
+        embedding_dropout: float | None = None,
         weight_drop: float = 0.0,
+        alpha: float | None = None,
+        beta: float | None = None,
         tie_weights: bool = False,
+        mixtures: int | None = None,
+        mixtures_below: int | None = None,
+        latent_size: int | None = None,
+        latent_dropout: float | None = None,
+        balance: float | None = None,
         rounds: int | None = None,
         rank: int | None = None,
         rng: Any = None,
@@ -110,46 +163,39 @@ class LanguageModel(BaseModel):
             variational_dropout=variational_dropout,
             weight_drop=weight_drop,
             tie_weights=tie_weights,
+        ) | given_sizes(
+            owner,
+            input_dropout=input_dropout,
+            between_dropout=between_dropout,
+            output_dropout=output_dropout,
+            embedding_dropout=embedding_dropout,
+            alpha=alpha,
+            beta=beta,
+            mixtures=mixtures,
+            mixtures_below=mixtures_below,
+            latent_size=latent_size,
+            latent_dropout=latent_dropout,
+            balance=balance,
+            rounds=rounds,
+            rank=rank,
         )
-        sizes |= checked_rounds(owner, sizes["cell"], rounds, rank)
-        V, D, H = (sizes[name] for name in BOOK_SIZES)
-        tied = sizes["tie_weights"]
-        if tied and D != H:
-            raise ValueError(f"{owner}: hidden_size must be wordvec_size = {D}, tied, got {H}")
+        check_rounds(owner, sizes)
+        check_output(owner, sizes)
         draw = Initializer(owner, rng, dtype, device)
 
         embed = embedding(draw, sizes)
-        recurrent, names = recurrent_layers(draw, sizes, D, stateful=True)
-        affine_W = embed.W.T if tied else draw.normal(H, V)
-        affine = TimeAffine(affine_W, draw.zeros(V), device=draw.device)
-        drops, h_drops, Wh_drops = _drop_layers(draw, sizes)
-        stack = [embed, *recurrent]
-        if drops:
-            stack = [layer for pair in zip(stack, drops, strict=True) for layer in pair]
+        D = sizes["wordvec_size"]
+        recurrent, names = recurrent_layers(draw, sizes, D, last=last_width(sizes), stateful=True)
+        top = recurrent[-1]
+        widths = top.Wx.shape[0], top.Wh.shape[0]
+        output, output_names = last_layer(draw, sizes, embed, widths)
+        drops = drop_layers(draw, sizes)
+        if isinstance(output, TimeMixtureSoftmax):
+            output.drop = drops.latents
 
-        affine_name = None if tied else "affine_W"  # the file has embed_W.T only once
-        param_names = ["embed_W", *names, affine_name, "affine_b"]
-        super().__init__([*stack, affine], param_names, sizes, draw.device, h_drops, Wh_drops)
-
-
-def _drop_layers(
-    draw: Initializer, sizes: dict[str, Any]
-) -> tuple[list[TimeDropout], list[TimeDropout], list[TimeDropout]]:
-    """The dropout layers of a LanguageModel: one above each layer, then those for h and for Wh."""
-    layers, ratio, weight_drop = sizes["layers"], sizes["dropout"], sizes["weight_drop"]
-    if not ratio and not weight_drop:  # then, as in the book, only weights come from np.random
-        return [], [], []
-    variational, seed = sizes["variational_dropout"], draw.seed()
-    # The keys of a seed: layers + 1 for the stack, as many as layers for h, and again for Wh
-    drops = [
-        TimeDropout(ratio, (seed, key), variational=variational, device=draw.device)
-        for key in range(2 * layers + 1 if ratio else 0)
-    ]
-    Wh_drops = [
-        TimeDropout(weight_drop, (seed, 2 * layers + 1 + key), device=draw.device)
-        for key in range(layers if weight_drop else 0)
-    ]
-    return drops[: layers + 1], drops[layers + 1 :] if variational else [], Wh_drops
+        param_names = ["embed_W", *names, *output_names]
+        stack = [*regularized(draw, sizes, [embed, *recurrent], drops), output]
+        super().__init__(stack, param_names, sizes, draw.device, drops.h, drops.Wh, drops.words)
 
 
 class SimpleRnnlm(LanguageModel):
@@ -258,13 +304,18 @@ class BetterRnnlm(LanguageModel):
         dtype: DTypeLike = np.float32,
         device: str | None = None,
     ) -> None:
+        owner = type(self).__name__
+        D = checks.count(owner, "wordvec_size", wordvec_size)
+        H = checks.count(owner, "hidden_size", hidden_size)
+        if D != H:
+            raise ValueError(f"{owner}: hidden_size must be wordvec_size = {D}, tied, got {H}")
         super().__init__(
             vocab_size,
             wordvec_size,
             hidden_size,
             cell="lstm",
             layers=2,
-            dropout=checks.ratio(type(self).__name__, "dropout_ratio", dropout_ratio),
+            dropout=checks.ratio(owner, "dropout_ratio", dropout_ratio),
             tie_weights=True,
             rng=rng,
             dtype=dtype,

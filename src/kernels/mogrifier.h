@@ -15,34 +15,31 @@
  */
 
 typedef struct {
-    int of_h, last;            /* whether its round changes h, not x; whether it makes the new x or h, not u */
-    int reads, gates;          /* the products that made what this one reads and what its gate multiplies; -1: none has yet */
-    ptrdiff_t K, M;            /* how many numbers it reads, and how many it makes */
-    matrix weights;            /* (K, M) */
-    real *grads;               /* of the matrix as it lies in memory: with of_h that is (M, K) */
-    gate_panels y;               /* of M columns; du where it makes u */
-    real *rows;                /* what it makes: (T, N, M), without training (N, M); rows are step_of(M) apart */
-    right_side *sides;         /* of each panel */
-    real *room;                /* forward: [panel][k][W]; backward: transposed, [K / 2W][M][2 W] */
+    int of_h, last;    /* whether its round changes h, not x; whether it makes the new x or h, not u */
+    int reads, gates;  /* the products that made what this one reads and what its gate multiplies; -1: none has yet */
+    ptrdiff_t K, M;    /* how many numbers it reads, and how many it makes */
+    matrix weights;    /* (K, M) */
+    real *grads;       /* of the matrix as it lies in memory: with of_h that is (M, K) */
+    gate_panels y;     /* of M columns; du where it makes u */
+    real *rows;        /* what it makes: (T, N, M), without training (N, M); rows are step_of(M) apart */
+    right_side *sides; /* of each panel */
+    real *room;        /* forward: [panel][k][W]; backward: transposed, [K / 2W][M][2 W] */
 } round_product;
 
 typedef struct {
     lstm_work lstm;
     round_product *products;
     int count;
-    int x, h;                  /* the products that make x_r and h_r; h -1: none */
-    real *zeros;               /* (N, H), an initial state that is not there */
-    real *sums_x, *sums_u;     /* backward: as `sums` of the LSTM, what comes back to x and to u */
-    real *turned;              /* backward: the gradients of a transposed matrix */
+    int x, h;              /* the products that make x_r and h_r; h -1: none */
+    real *zeros;           /* (N, H), an initial state that is not there */
+    real *sums_x, *sums_u; /* backward: as `sums` of the LSTM, what comes back to x and to u */
+    real *turned;          /* backward: the gradients of a transposed matrix */
 } mogrifier_work;
 
 static inline int mogrifier_count(const cell_job *job) { return job->rank ? 2 * job->rounds : job->rounds; }
 
 /* The product that ends round i, counted from 0. */
-static inline int mogrifier_end(const cell_job *job, int i)
-{
-    return i < 0 ? -1 : job->rank ? 2 * i + 1 : i;
-}
+static inline int mogrifier_end(const cell_job *job, int i) { return i < 0 ? -1 : job->rank ? 2 * i + 1 : i; }
 
 /* Product s of a step: what follows from the sizes and weights alone. */
 static round_product mogrifier_product(const cell_job *job, int s)
@@ -123,8 +120,7 @@ static const real *mogrifier_rows(const mogrifier_work *work, int s, ptrdiff_t t
 }
 
 /* What the gate of product g multiplies: before the first round of x that is xs. */
-static const real *mogrifier_gated(const mogrifier_work *work, const round_product *g, ptrdiff_t t,
-                                         ptrdiff_t *step)
+static const real *mogrifier_gated(const mogrifier_work *work, const round_product *g, ptrdiff_t t, ptrdiff_t *step)
 {
     const cell_job *job = work->lstm.job;
     if (g->gates >= 0 || g->of_h)
@@ -134,8 +130,8 @@ static const real *mogrifier_gated(const mogrifier_work *work, const round_produ
 }
 
 /* What one tile of panel p of product g makes of its sums, whose rows are sums_r apart. */
-static void mogrifier_tile(const mogrifier_work *work, const round_product *g, ptrdiff_t p, ptrdiff_t t,
-                                 ptrdiff_t n0, ptrdiff_t rows, const real *sums, ptrdiff_t sums_r)
+static void mogrifier_tile(const mogrifier_work *work, const round_product *g, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n0,
+                           ptrdiff_t rows, const real *sums, ptrdiff_t sums_r)
 {
     const cell_job *job = work->lstm.job;
     const ptrdiff_t w = panel_width(g->M, p), j = p * W, out_n = step_of(g->M);
@@ -199,7 +195,7 @@ static void mogrifier_forward_body(team *tm, int rank, void *for_all)
             for (tile_walk w = team_tiles(tm, rank, strip_count(g->M, 1), N, ROWS_2, own_rows); next_tile(&w);) {
                 const panel_strip strip = strip_at(g->M, 1, w.p);
                 gates_product(strip.panels, g->K, w.rows, left + w.n * left_n, left_n, g->sides[strip.p], w.i,
-                                    tile_count(N, ROWS_2), sums, 0);
+                              tile_count(N, ROWS_2), sums, 0);
                 for (int v = 0; v < strip.panels; v++)
                     mogrifier_tile(work, g, strip.p + v, t, w.n, w.rows, sums + v * W, strip.panels * W);
             }

@@ -2,8 +2,8 @@
 
 /* Back through the gate of product g, one tile of columns q 2W..: dA over y, and `sums` (rows, 2 W), which is of what the
  * product makes, becomes that of what its gate multiplies. Where it makes u, sums are du. */
-static void mogrifier_tile_grads(const mogrifier_work *work, const round_product *g, ptrdiff_t q,
-                                       ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows, real *sums)
+static void mogrifier_tile_grads(const mogrifier_work *work, const round_product *g, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0,
+                                 ptrdiff_t rows, real *sums)
 {
     const cell_job *job = work->lstm.job;
     ptrdiff_t before_n = 0;
@@ -69,8 +69,8 @@ static void mogrifier_weight_grads(const mogrifier_work *work, team *tm, int ran
             rows = (left_rows){made->rows, made->rows + N * step, step, N * step, step};
         }
         if (s < 0) {
-            panel_weight_grads(&k->panels, tm, rank, 0, 4, &rows, s == -2 ? job->D : H, s == -2 ? job->dWx : job->dWh,
-                                     4, k->room);
+            panel_weight_grads(&k->panels, tm, rank, 0, 4, &rows, s == -2 ? job->D : H, s == -2 ? job->dWx : job->dWh, 4,
+                               k->room);
             continue;
         }
         const round_product *g = &work->products[s];
@@ -146,7 +146,7 @@ static int mogrifier_backward(const cell_job *job)
     }
     const ptrdiff_t zeros = lines(N * step_of(H));
     real *room = new_reals(weights + recurrent + state + zeros + rounds + lines(turned + W) + pairs * lines(2 * W * N) + left +
-                                job->threads * widest * MAX_NV * W);
+                           job->threads * widest * MAX_NV * W);
     work.products = malloc(count * sizeof(round_product));
     int stopped = 0;
     if (room && work.products) {
