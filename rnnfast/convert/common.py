@@ -114,10 +114,11 @@ def levels(owner: str, layer: Any) -> list[tuple[str, Sequence[Any]]]:
     whole: Any = layer  # type checkers take what is in a tuple of classes for an object
     if isinstance(layer, tuple(BOTH_WAYS.values())):
         return [("bidirectional", whole.parts)]
+    way = "reverse" if isinstance(layer, TimeReverse) else "forward"
     if isinstance(layer, TimeReverse):
-        return [("reverse", layer.parts)]
+        layer = whole = layer.layer
     if isinstance(layer, tuple(ONE_WAY.values())):
-        return [("forward", [layer])]
+        return [(way, [whole])]
     raise TypeError(
         f"{owner}: layer must be a TimeRNN, TimeLSTM, TimeGRU, TimeBi*, TimeReverse or TimeStack, "
         f"got {type(layer).__name__}"

@@ -228,6 +228,8 @@ def _shapes_beside(
         return {"Wp": (3, H) if peepholes == "diagonal" else (3, H, H)} if peepholes else {}
     r = ROUNDS if rounds is None else checks.count(owner, "rounds", rounds)
     if rank is None:
+        checks.fits(owner, "(r, H, D)", r, H, D)
         return {"Wm": (r, H, D)}
     k = checks.count(owner, "rank", rank)
+    checks.fits(owner, "(r, max(D, H), k)", r, max(D, H), k)
     return {"Wm": (r, H, k), "Wr": (r, k, D)}

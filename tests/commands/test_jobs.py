@@ -145,6 +145,8 @@ def test_wrong_training_arguments(tmp_path, text, other, capsys):
     for arguments, message in [
         (["--lr-decay", "4"], "--lr-decay needs --valid"),
         (["--cell", "gru"], "--cell goes with --model custom, not with --model rnnlm"),
+        (["--rank", "4"], "--rank goes with --model custom, not with --model rnnlm"),
+        (["--model", "custom", "--rounds", "4"], "rounds must be None with cell 'lstm', got 4"),
         (["--tie"], "--tie goes with --model custom"),
         (["--alpha", "2"], "--alpha goes with --model custom, not with --model rnnlm"),
         (["--dropout", "0.5"], "--dropout goes with --model custom"),
@@ -629,6 +631,11 @@ def test_custom_and_simple_models(tmp_path, text, capsys):
             {"mixtures": 3, "mixtures_below": 2, "latent_dropout": 0.2, "balance": 0.1},
         ),
         (CUSTOM[:2], "LanguageModel", {"cell": "lstm", "layers": 1, "dropout": 0.0}),
+        (
+            [*CUSTOM[:2], "--cell", "mogrifier", "--rounds", "3", "--rank", "2"],
+            "LanguageModel",
+            {"cell": "mogrifier", "rounds": 3, "rank": 2},
+        ),
         (
             [
                 "--model",

@@ -12,7 +12,8 @@ from rnnfast import kernels
 
 N, T, D, H = 2, 0, 4, 5  # no step: what is wrong is said before any kernel is needed
 CELL = {cell.name: cell for cell in CELLS}
-NAMES = {"rnn": "Wx, Wh, b", "lstm": "Wx, Wh, b, Wp", "gru": "Wx, Wh, b"}
+NAMES = dict.fromkeys(CELL, "Wx, Wh, b")
+NAMES |= {"lstm": "Wx, Wh, b, Wp", "mogrifier": "Wx, Wh, b, Wm, Wr"}
 
 
 def problem(cell, **options):
@@ -129,8 +130,8 @@ MISTAKES = [
     (
         backward,
         {"params": lambda c: make_problem(CELL[c], (N, T, D + 1, H)).params},
-        "params must be those of forward, with D = 4, H = 5, float32 and no peepholes, "
-        "got D = 5, H = 5, float32 and no peepholes",
+        "params must be those of forward, with D = 4, H = 5, float32{more}, "
+        "got D = 5, H = 5, float32{more}",
     ),
     (backward, {"grads": lambda c: 3}, "grads must be ({grads}), got int"),
     (backward, {"grads": lambda c: (f4(D, 1),)}, "grads must be one for each parameter, got 1"),
@@ -167,7 +168,14 @@ def said(call):
 def meant(text, cell):
     names = NAMES[cell]
     grads = ", ".join(f"d{name}" for name in names.split(", "))
-    values = {"D": D, "G": CELL[cell].gates, "C": CELL[cell].gates * H, "states": CELL[cell].states}
+    more = ", rounds = 5 and rank = None" if cell == "mogrifier" else " and no peepholes"
+    values = {
+        "more": more,
+        "D": D,
+        "G": CELL[cell].gates,
+        "C": CELL[cell].gates * H,
+        "states": CELL[cell].states,
+    }
     return text.format(name=cell, params=names, grads=grads, **values)
 
 

@@ -291,6 +291,14 @@ GENERAL = {
     },
     "gru, variational": {"cell": "gru", "layers": 2, "dropout": 0.4, "variational_dropout": True},
     "lstm, weights": {"cell": "lstm", "layers": 2, "weight_drop": 0.4},
+    "mogrifier": {"cell": "mogrifier", "layers": 2, "rounds": 3, "tie_weights": True},
+    "mogrifier, factorised": {
+        "cell": "mogrifier",
+        "rank": 2,
+        "dropout": 0.3,
+        "variational_dropout": True,
+        "weight_drop": 0.4,
+    },
     "gru, everything": {
         "cell": "gru",
         "layers": 2,
@@ -312,7 +320,7 @@ def test_gradients_by_differences(options):
     """For fixed masks, from a state that is not zero."""
     model = language_model(options, rng=1, dtype=np.float64)
     rng, (xs, ts) = np.random.default_rng(2), batch(1)
-    n = 2 if model.sizes["cell"] == "lstm" else 1
+    n = len(model.recurrent_layers[0].states)
     state = [tuple(rng.normal(size=(n, N, H))) for _ in model.recurrent_layers]
 
     def loss():
