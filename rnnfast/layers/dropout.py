@@ -224,6 +224,37 @@ class TimeDropout(Dropout):
         output: A = checks.beside(given, mask)
         return output
 
+    def mask_state(self) -> tuple[int, tuple[int, int] | None]:
+        """Return what the masks to come depend on, beside np.random: the number of masks, and rng.
+
+        Returns
+        -------
+        tuple
+            (step, (seed, layer)), or (step, None) without rng. Checkpoints keep it.
+        """
+        return self.step, self._key
+
+    def set_mask_state(self, step: int, key: tuple[int, int] | None) -> None:
+        """Go on with the masks of another layer, given its `mask_state`.
+
+        Parameters
+        ----------
+        step : int
+            The number of masks drawn so far.
+        key : tuple of int or None
+            (seed, layer).
+        """
+        step = checks.count(self._name, "step", step, least=0)
+        self.step, self._key = step, None if key is None else self._philox_key(key)
+
+    def _before(self) -> tuple[Any, int]:
+        """What `_restore` needs after a call that failed."""
+        return self.cache, self.step
+
+    def _restore(self, before: tuple[Any, int]) -> None:
+        """Be as before that call."""
+        self.cache, self.step = before
+
     def _philox_key(self, rng: Any) -> tuple[int, int]:
         """(seed, layer), checked."""
         key = rng if isinstance(rng, tuple) else (rng, 0)

@@ -7,7 +7,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from rnnfast.layers.recurrent import cell_clip_option, convention_options, nonlinearity_option
+from rnnfast.layers.options import cell_clip_option, convention_options, nonlinearity_option
 from rnnfast.layers.unrolled import _Time, _TimeOneState
 from rnnfast.typing import A, Array
 

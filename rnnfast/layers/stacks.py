@@ -289,7 +289,7 @@ class TimeStack(Parts):
             The output of the last layer.
         """
         drops, before = iter(self.drop_layers), self._before()
-        of_drops = [(drop, drop.cache, drop.step) for drop in self.drop_layers]
+        of_drops = [drop._before() for drop in self.drop_layers]
         try:
             for layer in self.layers:
                 xs = layer.forward(xs, train=train, lengths=lengths)
@@ -299,8 +299,8 @@ class TimeStack(Parts):
             return xs
         except BaseException:
             self._restore(before)
-            for drop, cache, step in of_drops:
-                drop.cache, drop.step = cache, step
+            for drop, earlier in zip(self.drop_layers, of_drops, strict=True):
+                drop._restore(earlier)
             raise
 
     @overload

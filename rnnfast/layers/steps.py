@@ -8,12 +8,8 @@ from typing import Any
 import numpy as np
 
 from rnnfast import checks
-from rnnfast.layers.recurrent import (
-    Recurrent,
-    cell_clip_option,
-    convention_options,
-    nonlinearity_option,
-)
+from rnnfast.layers.options import cell_clip_option, convention_options, nonlinearity_option
+from rnnfast.layers.recurrent import Recurrent
 from rnnfast.typing import A, Array
 
 
