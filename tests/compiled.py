@@ -134,7 +134,7 @@ class Probe(Compiler):
         self.name = gpu
         self.compiled = []
 
-    def kernel(self, function, signature, threads, shared=0, cooperative=False):
+    def launcher(self, function, signature, threads, shared, cooperative):
         start = time.perf_counter()
         _, cubin, log = self.compile(function, signature, threads)
         stack, stores, loads = map(int, MEMORY.search(log).groups())
@@ -243,6 +243,9 @@ def compile_ops(gpu):
         ops.embedding_backward(np.zeros((3, 5), np.float32), ids, W)
         _, spent = ops.affine_softmax_loss_forward(x, W, b, ids)
         ops.affine_softmax_loss_backward(spent, W, b)
+        hs, prior = np.zeros((3, 2, 4), np.float32), np.zeros((3, 2), np.float32)
+        ops.mixture_softmax(hs, prior, W, b)
+        ops.mixture_softmax_loss_forward(hs, prior, W, b, ids)
         ops.sgd(x, x.copy(), 0.1)
         ops.adam(x, x.copy(), x.copy(), x.copy(), 0.1, 0.9, 0.999)
         ops.dropout_mask((3, 4), 0.5, (1, 2), 3, "float32")

@@ -10,6 +10,7 @@ from rnnfast.cuda.activations import exponential
 from rnnfast.cuda.affine import affine_back, multiply
 from rnnfast.cuda.arguments import array
 from rnnfast.cuda.op_arguments import check_affine, targets, writable
+from rnnfast.cuda.signatures import signature_of
 from rnnfast.cuda.steps import THREADS
 
 
@@ -71,8 +72,7 @@ def loss_rows(gpu, letter):
             maxima[m] = top
             scales[m] = scale
 
-    real_ = f"*{letter} "
-    return gpu.kernel(softmax_loss_kernel, f"{real_ * 2}*q {real_ * 3}q q", THREADS)
+    return gpu.kernel(softmax_loss_kernel, signature_of(softmax_loss_kernel, letter), THREADS)
 
 
 @cache
@@ -82,19 +82,19 @@ def loss_rows_back(gpu, letter):
     zero = np.dtype(letter).type(0)
 
     def softmax_loss_back_kernel(x, b, ts, maxima, scales, factor, dx, V, ignored):
-        """dx may be x."""
+        """dx may be x. factor (M): of each row's gradient."""
         m = cuda.blockIdx.x
         t = ts[m]
         for v in range(cuda.threadIdx.x, V, THREADS):
             d = zero
             if t != ignored:
-                d = factor[0] * scales[m] * exp(x[m * V + v] + b[v] - maxima[m])
+                d = factor[m] * scales[m] * exp(x[m * V + v] + b[v] - maxima[m])
                 if v == t:
-                    d -= factor[0]
+                    d -= factor[m]
             dx[m * V + v] = d
 
-    real = f"*{letter} "
-    return gpu.kernel(softmax_loss_back_kernel, f"{real * 2}*q {real * 4}q q", THREADS)
+    signature = signature_of(softmax_loss_back_kernel, letter)
+    return gpu.kernel(softmax_loss_back_kernel, signature, THREADS)
 
 
 def softmax_loss_forward(xs, ts, *, ignore_label=-1):
@@ -113,7 +113,8 @@ def _loss(gpu, x, b, ts, ignored, host):
     M, V = x.shape
     losses, maxima, scales = (xp.empty(M, x.dtype) for _ in range(3))
     if M:
-        loss_rows(gpu, x.dtype.char)(M, x, b, ts, losses, maxima, scales, V, ignored)
+        kernel, sums = loss_rows(gpu, x.dtype.char), {"maxima": maxima, "scales": scales}
+        kernel(blocks=M, x=x, b=b, ts=ts, losses=losses, **sums, V=V, ignored=ignored)
     count = xp.maximum((ts != ignored).sum(), 1)
     loss = losses.sum(dtype=np.float64) / count
     cache_ = x, b, ts, ignored, maxima, scales, count, host
@@ -131,11 +132,13 @@ def softmax_loss_backward(cache, dout=1.0):
 
 def _loss_back(gpu, cache_, dout, dx):
     x, b, ts, ignored, maxima, scales, count, _ = cache_
-    factor = (dout / count).astype(x.dtype).reshape(1)
     M, V = x.shape
     if M and V:
+        factor = gpu.xp.empty(M, x.dtype)
+        factor[...] = dout / count
         kernel = loss_rows_back(gpu, x.dtype.char)
-        kernel(M, x, b, ts, maxima, scales, factor, dx, V, ignored)
+        sums = {"maxima": maxima, "scales": scales}
+        kernel(blocks=M, x=x, b=b, ts=ts, **sums, factor=factor, dx=dx, V=V, ignored=ignored)
 
 
 class Scores(list):
