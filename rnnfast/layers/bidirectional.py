@@ -10,10 +10,10 @@ from numpy.typing import DTypeLike
 
 from rnnfast import checks
 from rnnfast.layers.initial import Initializer, create_recurrent
+from rnnfast.layers.parts import Parts
 from rnnfast.layers.recurrent import Lengths, Recurrent, Weights, adopted, checked_lengths, specs
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
-from rnnfast.layers.stacks import Parts
-from rnnfast.typing import A, Array
+from rnnfast.typing import A, Array, Floats, Integers
 
 
 class _TimeBi(Parts):
@@ -98,7 +98,11 @@ class _TimeBi(Parts):
         entries += ["frozen"] if self.frozen else []
         return f"{type(self).__name__}({', '.join(entries)})"
 
-    def forward(self, xs: A, *, train: bool = True, lengths: Lengths = None) -> A:
+    @overload
+    def forward(self, xs: Integers, *, train: bool = True, lengths: Lengths = None) -> Floats: ...
+    @overload
+    def forward(self, xs: A, *, train: bool = True, lengths: Lengths = None) -> A: ...
+    def forward(self, xs: Any, *, train: bool = True, lengths: Lengths = None) -> Any:
         """Run both directions over a sequence.
 
         Parameters
@@ -128,8 +132,7 @@ class _TimeBi(Parts):
         try:
             hs1 = forward._forward(checked[0], train=train, lengths=lengths)
             hs2 = backward._forward(checked[1], train=train, lengths=lengths, reverse=True)
-            hs: A = checks.namespace(hs1).concatenate((hs1, hs2), axis=2)
-            return hs
+            return checks.namespace(hs1).concatenate((hs1, hs2), axis=2)
         except BaseException:
             self._restore(before)
             raise

@@ -1,12 +1,12 @@
 """Dropout, for a batch and for a sequence. Deep Learning from Scratch 2, chapter 6."""
 
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from rnnfast import checks
 from rnnfast.layers.base import Layer
-from rnnfast.typing import A
+from rnnfast.typing import A, Floats, Integers
 
 
 class Dropout(Layer):
@@ -40,7 +40,11 @@ class Dropout(Layer):
         checks.ratio(self._name, "dropout_ratio", dropout_ratio)
         self.dropout_ratio = dropout_ratio
 
-    def forward(self, x: A, train_flg: bool = True) -> A:
+    @overload
+    def forward(self, x: Integers, train_flg: bool = True) -> Floats: ...
+    @overload
+    def forward(self, x: A, train_flg: bool = True) -> A: ...
+    def forward(self, x: Any, train_flg: bool = True) -> Any:
         """Drop elements of x.
 
         Parameters
@@ -58,15 +62,12 @@ class Dropout(Layer):
         ratio = checks.ratio(self._name, "dropout_ratio", self.dropout_ratio)
         given = checks.floating(given)
         self.cache = None
-        output: A
         if not train_flg:
-            output = given * (1 - ratio)
-            return output
+            return given * (1 - ratio)
         mask = np.random.random_sample(given.shape) > ratio  # = rand(*x.shape)
         mask = checks.beside(given, mask)
         self.cache = mask, given.shape
-        output = given * mask
-        return output
+        return given * mask
 
     def backward(self, dout: A) -> A:
         """Compute the gradient of the input.
