@@ -44,6 +44,11 @@ CUSTOM = {
     "embedding_dropout": "embedding_dropout",
     "alpha": "alpha",
     "beta": "beta",
+    "mixtures": "mixtures",
+    "mixtures_below": "mixtures_below",
+    "latent": "latent_size",
+    "latent_dropout": "latent_dropout",
+    "balance": "balance",
 }
 
 
@@ -75,6 +80,11 @@ class Settings:
     weight_drop: float = 0.0
     alpha: float | None = None  # None: 0
     beta: float | None = None  # None: 0
+    mixtures: int | None = None  # None: one softmax, without a latent vector
+    mixtures_below: int | None = None  # None: 0
+    latent: int | None = None  # None: that of embedding
+    latent_dropout: float | None = None  # None: 0
+    balance: float | None = None  # None: 0
     tie: bool = False
     epochs: int = 8
     batch_size: int = 32

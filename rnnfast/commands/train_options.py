@@ -92,6 +92,16 @@ def add_options(command: argparse.ArgumentParser) -> None:
     option(group, "alpha", nonnegative_float, "X", what, "0")
     what = "custom: penalty on their changes from step to step (TAR)"
     option(group, "beta", nonnegative_float, "X", what, "0")
+    what = "custom: number of softmaxes of which the output is a mixture"
+    option(group, "mixtures", positive_int, "N", what, "none")
+    what = "custom: softmaxes from the layer below, in addition (direct output connection)"
+    option(group, "mixtures-below", positive_int, "N", what, "none")
+    what = "custom: size of the latent vectors of a mixture"
+    option(group, "latent", positive_int, "N", what, "that of --embedding")
+    what = "custom: dropout ratio of the latent vectors of a mixture"
+    option(group, "latent-dropout", ratio, "X", what, "0")
+    what = "custom: penalty on mixture weights that are not balanced"
+    option(group, "balance", nonnegative_float, "X", what, "0")
     what = "custom: embedding and output share one matrix"
     group.add_argument("--tie", action="store_true", help=what)
 

@@ -62,9 +62,7 @@ class TimeMixtureSoftmaxWithLoss(TimeSoftmaxWithLoss):
     ) -> None:
         super().__init__(device=device)
         self.mixture = mixture
-        self.balance = checks.number(self._name, "balance", balance)
-        if not 0 <= self.balance < np.inf:
-            raise ValueError(f"{self._name}: balance must be from 0 up, got {balance}")
+        self.balance = checks.nonnegative(self._name, "balance", balance)
         self.penalty: Any = 0.0
 
     def forward(self, xs: Any, ts: Array, *, train: bool = True) -> Any:

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from rnnfast import checks
-from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.initial import Initializer
+from rnnfast.layers.mixture import TimeMixtureSoftmax
 from rnnfast.models.base import BaseModel
 from rnnfast.models.building import checked_sizes, embedding, given_sizes, recurrent_layers
 from rnnfast.models.drops import drop_layers, regularized
+from rnnfast.models.outputs import check_output, last_layer, last_width
 
 BOOK_SIZES = ("vocab_size", "wordvec_size", "hidden_size")  # of the book's models
 
@@ -50,7 +51,20 @@ class LanguageModel(BaseModel):
     tie_weights : bool
         The affine layer's W is the transpose of the embedding's [4]_. The last of several
         recurrent layers then has wordvec_size units; a single one needs hidden_size =
-        wordvec_size.
+        wordvec_size. With `mixtures` neither holds.
+    mixtures : int, optional
+        The number of softmaxes of which the output is a mixture [5]_; None is one, without a
+        latent vector. See `rnnfast.TimeMixtureSoftmax`.
+    mixtures_below : int, optional
+        The number of softmaxes from the input of the last recurrent layer, in addition: direct
+        output connection [6]_.
+    latent_size : int, optional
+        The width of the latent vectors; None is wordvec_size.
+    latent_dropout : float, optional
+        Ratio of the elements of the latent vectors dropped in training, one mask for a whole
+        sequence.
+    balance : float, optional
+        Factor of the penalty on mixture weights that are not balanced [6]_.
     rng : seed, Generator or None
         The source of the weights; None is np.random.
     dtype : float32 or float64
@@ -80,6 +94,8 @@ class LanguageModel(BaseModel):
     .. [2] Gal and Ghahramani 2016, https://arxiv.org/abs/1512.05287
     .. [3] Merity et al. 2017, https://arxiv.org/abs/1708.02182
     .. [4] Press and Wolf 2016, https://arxiv.org/abs/1608.05859
+    .. [5] Yang et al. 2017, https://arxiv.org/abs/1711.03953
+    .. [6] Takase et al. 2018, https://arxiv.org/abs/1808.10143
 
     Examples
     --------
@@ -114,6 +130,11 @@ class LanguageModel(BaseModel):
         alpha: float | None = None,
         beta: float | None = None,
         tie_weights: bool = False,
+        mixtures: int | None = None,
+        mixtures_below: int | None = None,
+        latent_size: int | None = None,
+        latent_dropout: float | None = None,
+        balance: float | None = None,
         rng: Any = None,
         dtype: DTypeLike = np.float32,
         device: str | None = None,
@@ -138,23 +159,27 @@ class LanguageModel(BaseModel):
             embedding_dropout=embedding_dropout,
             alpha=alpha,
             beta=beta,
+            mixtures=mixtures,
+            mixtures_below=mixtures_below,
+            latent_size=latent_size,
+            latent_dropout=latent_dropout,
+            balance=balance,
         )
-        V, D, H = (sizes[name] for name in BOOK_SIZES)
-        tied = sizes["tie_weights"]
-        if tied and sizes["layers"] == 1 and D != H:
-            raise ValueError(f"{owner}: hidden_size must be wordvec_size = {D}, tied, got {H}")
+        check_output(owner, sizes)
         draw = Initializer(owner, rng, dtype, device)
 
         embed = embedding(draw, sizes)
-        last = D if tied else H
-        recurrent, names = recurrent_layers(draw, sizes, D, last=last, stateful=True)
-        affine_W = embed.W.T if tied else draw.normal(last, V)
-        affine = TimeAffine(affine_W, draw.zeros(V), device=draw.device)
+        D = sizes["wordvec_size"]
+        recurrent, names = recurrent_layers(draw, sizes, D, last=last_width(sizes), stateful=True)
+        top = recurrent[-1]
+        widths = top.Wx.shape[0], top.Wh.shape[0]
+        output, output_names = last_layer(draw, sizes, embed, widths)
         drops = drop_layers(draw, sizes)
+        if isinstance(output, TimeMixtureSoftmax):
+            output.drop = drops.latents
 
-        affine_name = None if tied else "affine_W"  # the file has embed_W.T only once
-        param_names = ["embed_W", *names, affine_name, "affine_b"]
-        stack = [*regularized(draw, sizes, [embed, *recurrent], drops), affine]
+        param_names = ["embed_W", *names, *output_names]
+        stack = [*regularized(draw, sizes, [embed, *recurrent], drops), output]
         super().__init__(stack, param_names, sizes, draw.device, drops.h, drops.Wh, drops.words)
 
 

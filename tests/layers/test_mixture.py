@@ -182,7 +182,7 @@ def test_bad_arguments():
             TimeMixtureSoftmax(W, b, prior_W, latents)
     with pytest.raises(TypeError, match="drop must be a TimeDropout or None, got float"):
         TimeMixtureSoftmax(W, b, prior_W, [latent], drop=0.5)
-    with pytest.raises(ValueError, match="balance must be from 0 up, got -1"):
+    with pytest.raises(ValueError, match="balance must be finite, from 0 up, got -1"):
         TimeMixtureSoftmaxWithLoss(layer, balance=-1)
     with pytest.raises(ValueError, match="K must be from 1 up, got 0"):
         TimeMixtureSoftmax.create(6, D, V, K=0)
