@@ -113,8 +113,7 @@ class TimeDropout(Dropout):
     Attributes
     ----------
     train_flg : bool
-        False, or forward(xs, train=False), makes forward return xs itself. After train_flg = False
-        backward returns dout unchanged.
+        False, or forward(xs, train=False), makes forward return xs itself.
     step : int
         The number of masks drawn so far.
 
@@ -178,8 +177,6 @@ class TimeDropout(Dropout):
         self.cache = None
         output: A
         if not (self.train_flg and train):
-            if train:
-                self.cache = 1.0, given.shape  # dx = dout
             output = given
             return output
         given = checks.floating(given)

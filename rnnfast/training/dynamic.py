@@ -228,7 +228,8 @@ def _copy(owner: str, model: Any) -> Any:
     """A copy of a model without dropout, which may learn."""
     vocab_size(owner, model)
     learner = copy.deepcopy(model)
-    for drop in learner.drop_layers:
+    learner.layers = [layer for layer in learner.layers if layer not in learner.drop_layers]
+    for drop in learner.drop_layers:  # those that draw masks of h and of weights
         drop.train_flg = False
     return learner
 

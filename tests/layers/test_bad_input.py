@@ -429,7 +429,7 @@ def test_dropout():
         match = f"^{name}: dout must be .* got"
         assert_rejected(ValueError, match, layer.backward, randn(N, 1, D))
         layer.train_flg = False
-        layer.forward(randn(N, T, D), **{"train_flg" if name == "Dropout" else "train": False})
+        layer.forward(randn(N, T, D), **({"train_flg": False} if name == "Dropout" else {}))
         match = f"^{name}: backward needs the forward of a training step"
         assert_rejected(RuntimeError, match, layer.backward, randn(N, T, D))
 

@@ -211,7 +211,6 @@ def test_time_dropout_lets_evaluation_through(rng):
     np.random.seed(8)
     layer.train_flg = False
     assert layer.forward(xs) is xs
-    np.testing.assert_array_equal(layer.backward(2 * xs), 2 * xs)
     layer.train_flg = True
     assert layer.forward(xs, train=False) is xs
     np.random.seed(8)
