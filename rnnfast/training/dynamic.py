@@ -16,6 +16,8 @@ from rnnfast.training.stopping import Diverged
 from rnnfast.typing import Array, LanguageModel
 
 SEGMENT = 20  # steps between two updates
+BATCH = 20  # samples, for mean squares
+EPSILON = 1e-3
 # rule -> learning rate, decay
 USUAL = {"sgd": (0.5, 0.001), "rms": (0.001, 0.001)}
 
@@ -29,7 +31,7 @@ def eval_dynamic(
     lr: float | None = None,
     decay: float | None = None,
     mean_squares: Sequence[Any] | None = None,
-    epsilon: float = 1e-3,
+    epsilon: float = EPSILON,
     cache: NeuralCache | None = None,
     prime: Sequence[int] | Array | None = None,
 ) -> float:
@@ -152,7 +154,7 @@ def eval_dynamic(
 def gradient_mean_squares(
     model: LanguageModel,
     corpus: Sequence[int] | Array,
-    batch_size: int = 20,
+    batch_size: int = BATCH,
     time_size: int = SEGMENT,
 ) -> list[Any]:
     """Mean squares of the gradients of a language model on its training text.
