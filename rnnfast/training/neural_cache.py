@@ -56,8 +56,8 @@ class NeuralCache:
     NeuralCache(size=500, theta=0.5, ratio=0.1)
     """
 
-    size: int = 2000
-    theta: float = 0.3
+    size: int = 500
+    theta: float = 0.6
     ratio: float = 0.1
 
     def __post_init__(self) -> None:
