@@ -151,7 +151,7 @@ cdef int pack_weights(pack_kernel pack, const cell_job *job, void *room) noexcep
 
 
 cdef const kernel_set *kernels_for(int type_num) noexcept nogil:
-    return &kernels.f32 if type_num == cnp.NPY_FLOAT else &kernels.f64
+    return kernels.f32 if type_num == cnp.NPY_FLOAT else kernels.f64
 
 
 # Below this many operations between two barriers a second thread costs more than it saves.

@@ -125,7 +125,8 @@ cdef extern from "kernels/kernels.h" nogil:
 
     ctypedef struct kernel_table:
         const char *name
-        kernel_set f32, f64
+        const kernel_set *f32
+        const kernel_set *f64
 
 
 cdef const kernel_set *kernels_for(int type_num) noexcept nogil

@@ -1,4 +1,8 @@
-/* One copy of all kernels for one real type; table.h includes this once for each. */
+/* All kernels for one instruction set and one real type, as one table. Every file <set>_<type>.c compiles one copy: it says
+ * what `real` is, and includes the header of its instruction set, which includes this one.
+ *
+ * Everything but the table is static. So the copies may share their names, and no other file can end up with the
+ * instructions of one. */
 #include "vec.h"
 #include "gemm.h"
 #include "panels.h"
@@ -8,10 +12,23 @@
 #include "peephole.h"
 #include "gru.h"
 #include "ops.h"
-#undef W
-#undef vec
-#undef matrix
-#undef product
-#undef rows_of
-#undef panels_of
-#undef right_side
+
+#define CELL_ENTRIES(cell) .cell##_forward = cell##_forward, .cell##_backward = cell##_backward, .cell##_pack = cell##_pack,
+
+const kernel_set KERNELS = {
+    CELLS(CELL_ENTRIES)
+    .gemm = gemm,
+    .column_sums = column_sums,
+    .softmax_forward = softmax_forward,
+    .softmax_backward = softmax_backward,
+    .scatter = scatter,
+    .affine_softmax_forward = affine_softmax_forward,
+    .affine_softmax_backward = affine_softmax_backward,
+    .sum_of_squares = sum_of_squares,
+    .scale = scale,
+    .sgd = sgd,
+    .adam = adam,
+    .dropout_mask = dropout_mask,
+    .apply = apply,
+    .fma = run_fma,
+};

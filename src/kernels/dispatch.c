@@ -4,15 +4,19 @@
 
 #include <string.h>
 
-extern const kernel_table kernels_portable;
-#if defined(__x86_64__)
-extern const kernel_table kernels_avx512, kernels_avx2;
-static const kernel_table *const tables[] = {&kernels_avx512, &kernels_avx2, &kernels_portable};
-#else
-static const kernel_table *const tables[] = {&kernels_portable};
-#endif
+extern const kernel_set kernels_avx512_f32, kernels_avx512_f64, kernels_avx2_f32, kernels_avx2_f64, kernels_portable_f32,
+    kernels_portable_f64;
 
-const kernel_table *kernels = &kernels_portable;
+static const kernel_table tables[] = {
+#if defined(__x86_64__)
+    {"avx512", &kernels_avx512_f32, &kernels_avx512_f64},
+    {"avx2", &kernels_avx2_f32, &kernels_avx2_f64},
+#endif
+    {"portable", &kernels_portable_f32, &kernels_portable_f64},
+};
+enum { TABLES = sizeof tables / sizeof *tables };
+
+const kernel_table *kernels = &tables[TABLES - 1]; /* portable, until one is chosen */
 
 static int processor_has(const char *name)
 {
@@ -29,7 +33,7 @@ static int processor_has(const char *name)
 
 const char *kernels_name(int i)
 {
-    return i < (int)(sizeof tables / sizeof *tables) ? tables[i]->name : NULL;
+    return i < TABLES ? tables[i].name : NULL;
 }
 
 int kernels_usable(const char *name)
@@ -46,7 +50,7 @@ int kernels_choose(const char *name)
         return -1;
     for (int i = 0; kernels_name(i); i++)
         if (!strcmp(kernels_name(i), name))
-            kernels = tables[i];
+            kernels = &tables[i];
     return 0;
 }
 

@@ -29,342 +29,342 @@
 typedef struct {
     int first_gate, G;
     right_side *Wx, *Wh;       /* of each panel */
-    REAL *Wx_room, *Wh_room;   /* [panel][k][G][W] */
-} NAME(gru_group);
+    real *Wx_room, *Wh_room;   /* [panel][k][G][W] */
+} gru_group;
 
 typedef struct {
     const cell_job *job;
-    panels_of panels;          /* without training: room for one chunk of steps, used again and again */
+    gate_panels panels;          /* without training: room for one chunk of steps, used again and again */
     int precomputed;           /* the panels hold x Wx of `chunk` steps before their time loop */
     ptrdiff_t chunk;
-    NAME(gru_group) zr, candidate; /* forward */
-    REAL *WxT_room, *WhT_zr_room, *WhT_h_room; /* backward: transposed, [columns / 2W][k][2 W] */
-    REAL *x;                   /* forward, not precomputed: copy_step */
-    REAL *h, *seen, *rh;       /* without training: h and h m (2, N, H), r s (N, H) */
+    gru_group zr, candidate; /* forward */
+    real *WxT_room, *WhT_zr_room, *WhT_h_room; /* backward: transposed, [columns / 2W][k][2 W] */
+    real *x;                   /* forward, not precomputed: copy_step */
+    real *h, *seen, *rh;       /* without training: h and h m (2, N, H), r s (N, H) */
     int few;                   /* rows.h: then few_x, few_h (N, 3 H) are the products with Wx and Wh; */
-    REAL *few_x, *few_h;       /* backward: dA, and dq (N, H) */
-    REAL *dh;                  /* backward: the part of dh_prev that stays with its unit (N, H) */
-    REAL *sums;                /* backward: a product with Wh^T, [H / 2W][N][2 W] */
-    REAL *room;                /* backward: the packed left side of the weights' gradients */
-} NAME(gru_work);
+    real *few_x, *few_h;       /* backward: dA, and dq (N, H) */
+    real *dh;                  /* backward: the part of dh_prev that stays with its unit (N, H) */
+    real *sums;                /* backward: a product with Wh^T, [H / 2W][N][2 W] */
+    real *room;                /* backward: the packed left side of the weights' gradients */
+} gru_work;
 
-static inline const REAL *NAME(gru_h_prev)(const NAME(gru_work) *k, ptrdiff_t t, ptrdiff_t n)
+static inline const real *gru_h_prev(const gru_work *k, ptrdiff_t t, ptrdiff_t n)
 {
     const cell_job *job = k->job;
     if (t == 0)
-        return job->h0.p ? (const REAL *)job->h0.p + n * job->h0.s0 : NULL;
-    return (job->train ? (REAL *)job->h : k->h) + ((job->train ? t - 1 : (t - 1) % 2) * job->N + n) * NAME(step_of)(job->H);
+        return job->h0.p ? (const real *)job->h0.p + n * job->h0.s0 : NULL;
+    return (job->train ? (real *)job->h : k->h) + ((job->train ? t - 1 : (t - 1) % 2) * job->N + n) * step_of(job->H);
 }
 
 /* s: what the products of step t read. */
-static inline const REAL *NAME(gru_seen)(const NAME(gru_work) *k, ptrdiff_t t, ptrdiff_t n)
+static inline const real *gru_seen(const gru_work *k, ptrdiff_t t, ptrdiff_t n)
 {
     const cell_job *job = k->job;
     if (t == 0)
-        return job->seen0.p ? (const REAL *)job->seen0.p + n * job->seen0.s0 : NULL;
-    return (job->train ? (REAL *)job->seen : k->seen) + ((job->train ? t - 1 : (t - 1) % 2) * job->N + n) * NAME(step_of)(job->H);
+        return job->seen0.p ? (const real *)job->seen0.p + n * job->seen0.s0 : NULL;
+    return (job->train ? (real *)job->seen : k->seen) + ((job->train ? t - 1 : (t - 1) % 2) * job->N + n) * step_of(job->H);
 }
 
 /* From one of its rows to the next. */
-static inline ptrdiff_t NAME(gru_seen_n)(const NAME(gru_work) *k, ptrdiff_t t)
+static inline ptrdiff_t gru_seen_n(const gru_work *k, ptrdiff_t t)
 {
-    return t == 0 ? k->job->seen0.s0 : NAME(step_of)(k->job->H);
+    return t == 0 ? k->job->seen0.s0 : step_of(k->job->H);
 }
 
-static inline REAL *NAME(gru_rh)(const NAME(gru_work) *k, ptrdiff_t t, ptrdiff_t n)
+static inline real *gru_rh(const gru_work *k, ptrdiff_t t, ptrdiff_t n)
 {
     const cell_job *job = k->job;
-    return (job->train ? (REAL *)job->rh + t * job->N * NAME(step_of)(job->H) : k->rh) + n * NAME(step_of)(job->H);
+    return (job->train ? (real *)job->rh + t * job->N * step_of(job->H) : k->rh) + n * step_of(job->H);
 }
 
 /* First half of a step: z, r and r s of one tile. `sums`, from gates_product, holds x Wx_zr + s Wh_zr; if
  * the panels hold x Wx it is s Wh_zr, or NULL. */
-static void NAME(gru_gates)(const NAME(gru_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0, ptrdiff_t rows,
-                            const REAL *sums)
+static void gru_gates(const gru_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0, ptrdiff_t rows,
+                            const real *sums)
 {
     const cell_job *job = k->job;
-    const ptrdiff_t H = job->H, w = NAME(panel_width)(H, p), j = p * W, step = NAME(panel_vectors)(H, 2, p) * W;
-    const REAL *b = job->b, *b1 = b && job->reset_after ? b + 3 * H : NULL;
+    const ptrdiff_t H = job->H, w = panel_width(H, p), j = p * W, step = panel_vectors(H, 2, p) * W;
+    const real *b = job->b, *b1 = b && job->reset_after ? b + 3 * H : NULL;
     const int keeps_rh = (t > 0 || job->h0.p) && !job->reset_after;
-    vec bz = b ? NAME(load_n)(b + j, w) : (vec){0}, br = b ? NAME(load_n)(b + H + j, w) : (vec){0};
+    vec bz = b ? load_n(b + j, w) : (vec){0}, br = b ? load_n(b + H + j, w) : (vec){0};
     if (b1)
-        bz += NAME(load_n)(b1 + j, w), br += NAME(load_n)(b1 + H + j, w);
+        bz += load_n(b1 + j, w), br += load_n(b1 + H + j, w);
 
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t n = n0 + r;
-        REAL *row = NAME(panel_row)(&k->panels, p, slot, n);
-        vec Az = k->precomputed ? NAME(load_n)(row, w) + bz : bz, Ar = k->precomputed ? NAME(load_n)(row + w, w) + br : br;
+        real *row = panel_row(&k->panels, p, slot, n);
+        vec Az = k->precomputed ? load_n(row, w) + bz : bz, Ar = k->precomputed ? load_n(row + w, w) + br : br;
         if (sums) {
-            Az += NAME(load)(sums + r * step);
-            Ar += NAME(load)(sums + r * step + w);
+            Az += load(sums + r * step);
+            Ar += load(sums + r * step + w);
         }
-        vec reset = NAME(vsigmoid)(Ar);
-        NAME(store_n)(row, NAME(vsigmoid)(job->z_keeps ? -Az : Az), w);
-        NAME(store_n)(row + w, reset, w);
+        vec reset = vsigmoid(Ar);
+        store_n(row, vsigmoid(job->z_keeps ? -Az : Az), w);
+        store_n(row + w, reset, w);
         if (keeps_rh)
-            NAME(store_n)(NAME(gru_rh)(k, t, n) + j, reset * NAME(load_n)(NAME(gru_seen)(k, t, n) + j, w), w);
+            store_n(gru_rh(k, t, n) + j, reset * load_n(gru_seen(k, t, n) + j, w), w);
     }
 }
 
 /* A step that does not concern the sample leaves h and s as they were. */
-static void NAME(gru_idle)(const NAME(gru_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n)
+static void gru_idle(const gru_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n)
 {
     const cell_job *job = k->job;
-    const ptrdiff_t H = job->H, w = NAME(panel_width)(H, p), j = p * W;
-    const REAL *h = NAME(gru_h_prev)(k, t, n), *seen = NAME(gru_seen)(k, t, n);
-    NAME(store_n)((REAL *)NAME(gru_h_prev)(k, t + 1, n) + j, h ? NAME(load_n)(h + j, w) : (vec){0}, w);
+    const ptrdiff_t H = job->H, w = panel_width(H, p), j = p * W;
+    const real *h = gru_h_prev(k, t, n), *seen = gru_seen(k, t, n);
+    store_n((real *)gru_h_prev(k, t + 1, n) + j, h ? load_n(h + j, w) : (vec){0}, w);
     if (job->h_mask.p)
-        NAME(store_n)((REAL *)NAME(gru_seen)(k, t + 1, n) + j, seen ? NAME(load_n)(seen + j, w) : (vec){0}, w);
-    NAME(idle_step)(job, t, n, j, w);
+        store_n((real *)gru_seen(k, t + 1, n) + j, seen ? load_n(seen + j, w) : (vec){0}, w);
+    idle_step(job, t, n, j, w);
 }
 
 /* Second half: the candidate and h of one tile. `sums`, its rows apart by `step`, holds x Wx_h + (r s) Wh_h; if the
  * panels hold x Wx it is (r s) Wh_h, or NULL. With reset_after it holds x Wx_h, or is NULL, and products, laid out alike,
  * s Wh_h, or is NULL. */
-static void NAME(gru_candidate)(const NAME(gru_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
-                                ptrdiff_t rows, const REAL *sums, const REAL *products, ptrdiff_t step)
+static void gru_candidate(const gru_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
+                                ptrdiff_t rows, const real *sums, const real *products, ptrdiff_t step)
 {
     const cell_job *job = k->job;
-    const ptrdiff_t H = job->H, w = NAME(panel_width)(H, p), j = p * W;
-    const REAL *b = job->b, *b1 = b && job->reset_after ? b + 3 * H : NULL;
-    const vec bias = b ? NAME(load_n)(b + 2 * H + j, w) : (vec){0}, own = b1 ? NAME(load_n)(b1 + 2 * H + j, w) : (vec){0};
+    const ptrdiff_t H = job->H, w = panel_width(H, p), j = p * W;
+    const real *b = job->b, *b1 = b && job->reset_after ? b + 3 * H : NULL;
+    const vec bias = b ? load_n(b + 2 * H + j, w) : (vec){0}, own = b1 ? load_n(b1 + 2 * H + j, w) : (vec){0};
 
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t n = n0 + r;
         if (!at_work(job, t, n)) {
-            NAME(gru_idle)(k, p, t, n);
+            gru_idle(k, p, t, n);
             continue;
         }
-        REAL *row = NAME(panel_row)(&k->panels, p, slot, n);
-        const REAL *before = NAME(gru_h_prev)(k, t, n);
-        vec A = k->precomputed ? NAME(load_n)(row + 2 * w, w) + bias : bias, h_prev = before ? NAME(load_n)(before + j, w) : (vec){0};
+        real *row = panel_row(&k->panels, p, slot, n);
+        const real *before = gru_h_prev(k, t, n);
+        vec A = k->precomputed ? load_n(row + 2 * w, w) + bias : bias, h_prev = before ? load_n(before + j, w) : (vec){0};
         if (sums)
-            A += NAME(load)(sums + r * step);
+            A += load(sums + r * step);
         if (job->reset_after) {
-            vec q = products ? NAME(load)(products + r * step) + own : own;
-            A += NAME(load_n)(row + w, w) * q;
+            vec q = products ? load(products + r * step) + own : own;
+            A += load_n(row + w, w) * q;
             if (job->train)
-                NAME(store_n)(row + 3 * w, q, w);
+                store_n(row + 3 * w, q, w);
         }
-        vec z = NAME(load_n)(row, w), h_hat = NAME(vtanh)(A);
+        vec z = load_n(row, w), h_hat = vtanh(A);
         vec h = (1 - z) * h_prev + z * h_hat;
-        NAME(store_n)(row + 2 * w, h_hat, w);
-        NAME(store_n)((REAL *)NAME(gru_h_prev)(k, t + 1, n) + j, h, w);
+        store_n(row + 2 * w, h_hat, w);
+        store_n((real *)gru_h_prev(k, t + 1, n) + j, h, w);
         if (job->h_mask.p)
-            NAME(store_n)((REAL *)NAME(gru_seen)(k, t + 1, n) + j, h * NAME(mask_of)(job, n, j, w), w);
-        NAME(store_n)((REAL *)job->hs.p + n * job->hs.s0 + t * job->hs.s1 + j, h, w);
+            store_n((real *)gru_seen(k, t + 1, n) + j, h * mask_of(job, n, j, w), w);
+        store_n((real *)job->hs.p + n * job->hs.s0 + t * job->hs.s1 + j, h, w);
         if (t == last_step(job, n))
-            NAME(store_n)((REAL *)job->hT + n * H + j, h, w);
+            store_n((real *)job->hT + n * H + j, h, w);
     }
 }
 
 /* The right sides of both groups, this thread's panels p0..p1: as they are in the packed weights or to be packed now. */
-static void NAME(gru_weights)(const NAME(gru_work) *k, ptrdiff_t p0, ptrdiff_t p1)
+static void gru_weights(const gru_work *k, ptrdiff_t p0, ptrdiff_t p1)
 {
     const cell_job *job = k->job;
-    const ptrdiff_t H = job->H, P = NAME(panel_count)(H), uses = job->T * tile_count(job->N, ROWS_2);
-    const REAL *packed = job->packed;
+    const ptrdiff_t H = job->H, P = panel_count(H), uses = job->T * tile_count(job->N, ROWS_2);
+    const real *packed = job->packed;
     for (int recurrent = 0; recurrent < 2; recurrent++) /* in the order of gru_pack */
         for (int i = 0; i < 2; i++) {
-            const NAME(gru_group) *g = i ? &k->candidate : &k->zr;
+            const gru_group *g = i ? &k->candidate : &k->zr;
             const strided weights = recurrent ? job->Wh : job->Wx;
             const ptrdiff_t K = recurrent ? H : job->D;
             right_side *sides = recurrent ? g->Wh : g->Wx;
-            REAL *room = recurrent ? g->Wh_room : g->Wx_room;
+            real *room = recurrent ? g->Wh_room : g->Wx_room;
             for (ptrdiff_t p = p0; p < p1; p++)
-                sides[p] = packed ? NAME(packed_weights)(packed, K, H, g->G, p)
-                                  : NAME(gate_weights)(room, (matrix){weights.p, weights.s0, weights.s1}, K, H,
+                sides[p] = packed ? packed_weights(packed, K, H, g->G, p)
+                                  : gate_weights(room, (matrix){weights.p, weights.s0, weights.s1}, K, H,
                                                        g->first_gate, g->G, p, uses);
             if (packed)
-                packed += NAME(lines)(P * g->G * W * K);
+                packed += lines(P * g->G * W * K);
         }
 }
 
 /* Few rows: x Wx into the panels, and the product with h that the first half of the step needs. */
-static void NAME(gru_few_products)(const NAME(gru_work) *k, ptrdiff_t p0, ptrdiff_t p1)
+static void gru_few_products(const gru_work *k, ptrdiff_t p0, ptrdiff_t p1)
 {
     const cell_job *job = k->job;
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
-    NAME(few_gates)(&k->panels, p0, p1, job->N, job->xs.p, job->xs.s0, Wx, job->D, 0, 3, k->few_x);
-    NAME(few_to_panels)(&k->panels, p0, p1, job->N, k->few_x);
+    few_gates(&k->panels, p0, p1, job->N, job->xs.p, job->xs.s0, Wx, job->D, 0, 3, k->few_x);
+    few_to_panels(&k->panels, p0, p1, job->N, k->few_x);
     if (job->seen0.p)
-        NAME(few_gates)(&k->panels, p0, p1, job->N, job->seen0.p, job->seen0.s0, Wh, job->H, 0, job->reset_after ? 3 : 2,
+        few_gates(&k->panels, p0, p1, job->N, job->seen0.p, job->seen0.s0, Wh, job->H, 0, job->reset_after ? 3 : 2,
                         k->few_h);
 }
 
 /* What comes before the time loop: the weights, and of the first step what all threads read. */
-static void NAME(gru_begin)(const NAME(gru_work) *k, team *tm, int rank)
+static void gru_begin(const gru_work *k, team *tm, int rank)
 {
     ptrdiff_t p0, p1;
-    team_share(tm, rank, NAME(panel_count)(k->job->H), &p0, &p1);
+    team_share(tm, rank, panel_count(k->job->H), &p0, &p1);
     if (k->few)
-        NAME(gru_few_products)(k, p0, p1);
+        gru_few_products(k, p0, p1);
     else
-        NAME(gru_weights)(k, p0, p1);
+        gru_weights(k, p0, p1);
     if (!k->precomputed)
-        NAME(copy_step)(k->job, tm, rank, 0, k->x);
+        copy_step(k->job, tm, rank, 0, k->x);
     team_wait(tm);
 }
 
 /* Whether x Wx of step t and those after it is to be computed now, and that for a group: rows of w, one strip. Each thread
  * does it for the tiles that it walks over in these steps. */
-static inline int NAME(gru_chunk_begins)(const NAME(gru_work) *k, ptrdiff_t t)
+static inline int gru_chunk_begins(const gru_work *k, ptrdiff_t t)
 {
     return k->precomputed && !k->few && t % k->chunk == 0;
 }
-static void NAME(gru_input)(const NAME(gru_work) *k, const NAME(gru_group) *g, const tile_walk *w, panel_strip strip, ptrdiff_t t)
+static void gru_input(const gru_work *k, const gru_group *g, const tile_walk *w, panel_strip strip, ptrdiff_t t)
 {
     const cell_job *job = k->job;
     const ptrdiff_t steps = job->T - t < k->chunk ? job->T - t : k->chunk;
-    NAME(panel_input)(&k->panels, strip, g->first_gate, g->G, w->n, w->n + w->rows, steps,
-                      (const REAL *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, job->D, g->Wx[strip.p]);
+    panel_input(&k->panels, strip, g->first_gate, g->G, w->n, w->n + w->rows, steps,
+                      (const real *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, job->D, g->Wx[strip.p]);
 }
 
 /* sums = x Wx of a group: one tile of a strip. Where the panels hold it nothing is to do. */
-static void NAME(gru_times_Wx)(const NAME(gru_work) *k, const NAME(gru_group) *g, const tile_walk *w, panel_strip strip,
-                               ptrdiff_t t, REAL *sums)
+static void gru_times_Wx(const gru_work *k, const gru_group *g, const tile_walk *w, panel_strip strip,
+                               ptrdiff_t t, real *sums)
 {
-    const ptrdiff_t D = k->job->D, x_n = NAME(step_of)(D);
+    const ptrdiff_t D = k->job->D, x_n = step_of(D);
     if (!k->precomputed)
-        NAME(gates_product)(strip.panels, D, w->rows, k->x + (t % 2 * k->job->N + w->n) * x_n, x_n, g->Wx[strip.p], w->i,
+        gates_product(strip.panels, D, w->rows, k->x + (t % 2 * k->job->N + w->n) * x_n, x_n, g->Wx[strip.p], w->i,
                             w->tiles, sums, 0);
 }
 
 /* sums (+)= left Wh of a group, the same tile; rows of left are left_n apart. */
-static void NAME(gru_times_Wh)(const NAME(gru_work) *k, const NAME(gru_group) *g, const tile_walk *w, panel_strip strip,
-                               const REAL *left, ptrdiff_t left_n, REAL *sums, int add)
+static void gru_times_Wh(const gru_work *k, const gru_group *g, const tile_walk *w, panel_strip strip,
+                               const real *left, ptrdiff_t left_n, real *sums, int add)
 {
     if (k->few)
-        NAME(few_to_sums)(&k->panels, strip, k->job->N, g->first_gate, g->G, k->few_h, sums);
+        few_to_sums(&k->panels, strip, k->job->N, g->first_gate, g->G, k->few_h, sums);
     else
-        NAME(gates_product)(strip.panels, k->job->H, w->rows, left, left_n, g->Wh[strip.p], w->i, w->tiles, sums, add);
+        gates_product(strip.panels, k->job->H, w->rows, left, left_n, g->Wh[strip.p], w->i, w->tiles, sums, add);
 }
 
 /* z and r of one tile of panel p. Scratch: sums. */
-static void NAME(gru_gates_of)(const NAME(gru_work) *k, const tile_walk *w, ptrdiff_t p, ptrdiff_t t, REAL *sums)
+static void gru_gates_of(const gru_work *k, const tile_walk *w, ptrdiff_t p, ptrdiff_t t, real *sums)
 {
     const panel_strip strip = {p, 1};
-    const REAL *seen = NAME(gru_seen)(k, t, w->n);
-    NAME(gru_times_Wx)(k, &k->zr, w, strip, t, sums);
+    const real *seen = gru_seen(k, t, w->n);
+    gru_times_Wx(k, &k->zr, w, strip, t, sums);
     if (seen)
-        NAME(gru_times_Wh)(k, &k->zr, w, strip, seen, NAME(gru_seen_n)(k, t), sums, !k->precomputed);
-    NAME(gru_gates)(k, p, t, t % k->chunk, w->n, w->rows, seen || !k->precomputed ? sums : NULL);
+        gru_times_Wh(k, &k->zr, w, strip, seen, gru_seen_n(k, t), sums, !k->precomputed);
+    gru_gates(k, p, t, t % k->chunk, w->n, w->rows, seen || !k->precomputed ? sums : NULL);
 }
 
 /* x of the next step, where it is not in the panels; then all wait until h of step t is whole. */
-static void NAME(gru_step_ends)(const NAME(gru_work) *k, team *tm, int rank, ptrdiff_t t, int own_rows)
+static void gru_step_ends(const gru_work *k, team *tm, int rank, ptrdiff_t t, int own_rows)
 {
     if (!k->precomputed)
-        NAME(copy_step)(k->job, tm, rank, t + 1, k->x);
+        copy_step(k->job, tm, rank, t + 1, k->x);
     step_wait(tm, own_rows);
 }
 
 /* The book's steps: the candidates' product needs all of r s. */
-static void NAME(gru_before_body)(team *tm, int rank, void *work)
+static void gru_before_body(team *tm, int rank, void *work)
 {
-    const NAME(gru_work) *k = work;
+    const gru_work *k = work;
     const cell_job *job = k->job;
-    const ptrdiff_t N = job->N, H = job->H, P = NAME(panel_count)(H);
-    const ptrdiff_t strips = NAME(strip_count)(H, 1), rh_n = NAME(step_of)(H);
+    const ptrdiff_t N = job->N, H = job->H, P = panel_count(H);
+    const ptrdiff_t strips = strip_count(H, 1), rh_n = step_of(H);
     const matrix Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
-    const int own_rows = NAME(owns_rows)(job, tm, 3);
-    REAL sums[(ROWS_2 * 2 + 1) * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
+    const int own_rows = owns_rows(job, tm, 3);
+    real sums[(ROWS_2 * 2 + 1) * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
     ptrdiff_t p0, p1;
     team_share(tm, rank, P, &p0, &p1);
 
-    NAME(gru_begin)(k, tm, rank);
+    gru_begin(k, tm, rank);
     for (ptrdiff_t t = 0; t < job->T && !team_stopped(); t++) {
-        if (NAME(gru_chunk_begins)(k, t)) {
+        if (gru_chunk_begins(k, t)) {
             for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_2, own_rows); next_panel(&w);)
-                NAME(gru_input)(k, &k->zr, &w, (panel_strip){w.p, 1}, t);
+                gru_input(k, &k->zr, &w, (panel_strip){w.p, 1}, t);
             for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_panel(&w);)
-                NAME(gru_input)(k, &k->candidate, &w, NAME(strip)(H, 1, w.p), t);
+                gru_input(k, &k->candidate, &w, strip_at(H, 1, w.p), t);
         }
         for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_2, own_rows); next_tile(&w);)
-            NAME(gru_gates_of)(k, &w, w.p, t, sums);
+            gru_gates_of(k, &w, w.p, t, sums);
         step_wait(tm, own_rows); /* r s is whole */
 
-        const int seen = NAME(gru_seen)(k, t, 0) != NULL, any = seen || !k->precomputed; /* is anything in sums */
+        const int seen = gru_seen(k, t, 0) != NULL, any = seen || !k->precomputed; /* is anything in sums */
         if (seen && k->few) {
-            NAME(few_gates)(&k->panels, p0, p1, N, NAME(gru_rh)(k, 0, 0), rh_n, Wh, H, 2, 1, k->few_h);
+            few_gates(&k->panels, p0, p1, N, gru_rh(k, 0, 0), rh_n, Wh, H, 2, 1, k->few_h);
             team_wait(tm);
         }
         for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_tile(&w);) {
-            const panel_strip strip = NAME(strip)(H, 1, w.p);
-            NAME(gru_times_Wx)(k, &k->candidate, &w, strip, t, sums);
+            const panel_strip strip = strip_at(H, 1, w.p);
+            gru_times_Wx(k, &k->candidate, &w, strip, t, sums);
             if (seen)
-                NAME(gru_times_Wh)(k, &k->candidate, &w, strip, NAME(gru_rh)(k, t, w.n), rh_n, sums, !k->precomputed);
+                gru_times_Wh(k, &k->candidate, &w, strip, gru_rh(k, t, w.n), rh_n, sums, !k->precomputed);
             for (int v = 0; v < strip.panels; v++)
-                NAME(gru_candidate)(k, strip.p + v, t, t % k->chunk, w.n, w.rows, any ? sums + v * W : NULL, NULL,
+                gru_candidate(k, strip.p + v, t, t % k->chunk, w.n, w.rows, any ? sums + v * W : NULL, NULL,
                                     strip.panels * W);
         }
-        NAME(gru_step_ends)(k, tm, rank, t, own_rows);
+        gru_step_ends(k, tm, rank, t, own_rows);
     }
 }
 
 /* The steps of reset_after: one walk, a strip's gates and then its candidates. */
-static void NAME(gru_after_body)(team *tm, int rank, void *work)
+static void gru_after_body(team *tm, int rank, void *work)
 {
-    const NAME(gru_work) *k = work;
+    const gru_work *k = work;
     const cell_job *job = k->job;
-    const ptrdiff_t N = job->N, H = job->H, strips = NAME(strip_count)(H, 1);
-    const int own_rows = NAME(owns_rows)(job, tm, 3);
-    REAL sums[(ROWS_2 * 2 + 1) * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
-    REAL products[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
+    const ptrdiff_t N = job->N, H = job->H, strips = strip_count(H, 1);
+    const int own_rows = owns_rows(job, tm, 3);
+    real sums[(ROWS_2 * 2 + 1) * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
+    real products[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
 
-    NAME(gru_begin)(k, tm, rank);
+    gru_begin(k, tm, rank);
     for (ptrdiff_t t = 0; t < job->T && !team_stopped(); t++) {
-        if (NAME(gru_chunk_begins)(k, t))
+        if (gru_chunk_begins(k, t))
             for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_panel(&w);) {
-                const panel_strip strip = NAME(strip)(H, 1, w.p);
+                const panel_strip strip = strip_at(H, 1, w.p);
                 for (int v = 0; v < strip.panels; v++)
-                    NAME(gru_input)(k, &k->zr, &w, (panel_strip){strip.p + v, 1}, t);
-                NAME(gru_input)(k, &k->candidate, &w, strip, t);
+                    gru_input(k, &k->zr, &w, (panel_strip){strip.p + v, 1}, t);
+                gru_input(k, &k->candidate, &w, strip, t);
             }
         for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_tile(&w);) {
-            const panel_strip strip = NAME(strip)(H, 1, w.p);
-            const REAL *seen = NAME(gru_seen)(k, t, w.n);
+            const panel_strip strip = strip_at(H, 1, w.p);
+            const real *seen = gru_seen(k, t, w.n);
             for (int v = 0; v < strip.panels; v++)
-                NAME(gru_gates_of)(k, &w, strip.p + v, t, sums);
-            NAME(gru_times_Wx)(k, &k->candidate, &w, strip, t, sums);
+                gru_gates_of(k, &w, strip.p + v, t, sums);
+            gru_times_Wx(k, &k->candidate, &w, strip, t, sums);
             if (seen)
-                NAME(gru_times_Wh)(k, &k->candidate, &w, strip, seen, NAME(gru_seen_n)(k, t), products, 0);
+                gru_times_Wh(k, &k->candidate, &w, strip, seen, gru_seen_n(k, t), products, 0);
             for (int v = 0; v < strip.panels; v++)
-                NAME(gru_candidate)(k, strip.p + v, t, t % k->chunk, w.n, w.rows, k->precomputed ? NULL : sums + v * W,
+                gru_candidate(k, strip.p + v, t, t % k->chunk, w.n, w.rows, k->precomputed ? NULL : sums + v * W,
                                     seen ? products + v * W : NULL, strip.panels * W);
         }
-        NAME(gru_step_ends)(k, tm, rank, t, own_rows);
+        gru_step_ends(k, tm, rank, t, own_rows);
     }
 }
 
-static ptrdiff_t NAME(gru_pack)(const cell_job *job, void *room)
+static ptrdiff_t gru_pack(const cell_job *job, void *room)
 {
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     ptrdiff_t n = 0;
     for (int recurrent = 0; recurrent < 2; recurrent++)
         for (int i = 0; i < 2; i++) /* z and r, the candidate */
-            n += NAME(pack_panels)(room ? (REAL *)room + n : NULL, recurrent ? Wh : Wx, recurrent ? job->H : job->D, job->H,
+            n += pack_panels(room ? (real *)room + n : NULL, recurrent ? Wh : Wx, recurrent ? job->H : job->D, job->H,
                                    i ? 2 : 0, i ? 1 : 2);
     return n;
 }
 
-static inline int NAME(gru_kept)(const cell_job *job) { return GRU_GATES + (job->train && job->reset_after); }
+static inline int gru_kept(const cell_job *job) { return GRU_GATES + (job->train && job->reset_after); }
 
-static int NAME(gru_forward)(const cell_job *job)
+static int gru_forward(const cell_job *job)
 {
-    const ptrdiff_t N = job->N, D = job->D, H = job->H, P = NAME(panel_count)(H);
-    NAME(gru_work) k = {.job = job, .few = NAME(is_few)(job), .chunk = NAME(panel_steps)(job), .zr = {0, 2}, .candidate = {2, 1}};
-    k.precomputed = k.few || NAME(is_precomputed)(job, 3);
+    const ptrdiff_t N = job->N, D = job->D, H = job->H, P = panel_count(H);
+    gru_work k = {.job = job, .few = is_few(job), .chunk = panel_steps(job), .zr = {0, 2}, .candidate = {2, 1}};
+    k.precomputed = k.few || is_precomputed(job, 3);
     if (!job->train && !k.precomputed)
         k.chunk = 1; /* z is kept from the first half of a step to the second */
-    k.panels = (panels_of){job->panels, N, k.chunk, H, GRU_GATES, NAME(gru_kept)(job)};
+    k.panels = (gate_panels){job->panels, N, k.chunk, H, GRU_GATES, gru_kept(job)};
     const int own = !job->packed && !k.few; /* weights to be packed in this call */
-    ptrdiff_t x_zr = own ? NAME(lines)(P * 2 * W * D) : 0, x_h = own ? NAME(lines)(P * W * D) : 0;
-    ptrdiff_t h_zr = own ? NAME(lines)(P * 2 * W * H) : 0, h_h = own ? NAME(lines)(P * W * H) : 0;
-    ptrdiff_t few = k.few ? NAME(lines)(N * 3 * H) : 0, x = k.precomputed ? 0 : NAME(lines)(2 * N * NAME(step_of)(D));
-    ptrdiff_t gates = job->train ? 0 : NAME(lines)(k.chunk * N * 3 * H + W), state = job->train ? 0 : NAME(lines)(N * NAME(step_of)(H));
+    ptrdiff_t x_zr = own ? lines(P * 2 * W * D) : 0, x_h = own ? lines(P * W * D) : 0;
+    ptrdiff_t h_zr = own ? lines(P * 2 * W * H) : 0, h_h = own ? lines(P * W * H) : 0;
+    ptrdiff_t few = k.few ? lines(N * 3 * H) : 0, x = k.precomputed ? 0 : lines(2 * N * step_of(D));
+    ptrdiff_t gates = job->train ? 0 : lines(k.chunk * N * 3 * H + W), state = job->train ? 0 : lines(N * step_of(H));
     const int masked = job->h_mask.p != NULL;
-    REAL *room = NAME(new_room)(x_zr + x_h + h_zr + h_h + 2 * few + x + gates + (3 + 2 * masked) * state);
+    real *room = new_reals(x_zr + x_h + h_zr + h_h + 2 * few + x + gates + (3 + 2 * masked) * state);
     right_side *sides = malloc(4 * P * sizeof(right_side));
     int stopped = 0;
     if (room && sides) {
@@ -375,7 +375,7 @@ static int NAME(gru_forward)(const cell_job *job)
         k.x = k.few_h + few, k.rh = k.x + x, k.h = k.rh + state, k.seen = k.h + 2 * masked * state;
         if (!job->train)
             k.panels.p = k.seen + 2 * state;
-        stopped = team_run(job->threads, job->reset_after ? NAME(gru_after_body) : NAME(gru_before_body), &k);
+        stopped = team_run(job->threads, job->reset_after ? gru_after_body : gru_before_body, &k);
     }
     int failed = !room || !sides;
     free(room);
@@ -386,224 +386,224 @@ static int NAME(gru_forward)(const cell_job *job)
 /* First half of a step back: dA of z and the candidate for one tile of units q 2W.. (two panels); with reset_after all
  * there is to do. `sums` (rows, 2 W) holds dA_next Wh_zr^T, with reset_after all of dA_next Wh^T, or is NULL at the last
  * step, where dh is what the caller gave. */
-static void NAME(gru_gate_grads)(const NAME(gru_work) *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows,
-                                 const REAL *sums)
+static void gru_gate_grads(const gru_work *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows,
+                                 const real *sums)
 {
     const cell_job *job = k->job;
     const ptrdiff_t H = job->H;
 
     for (ptrdiff_t p = 2 * q; p < 2 * q + 2 && p * W < H; p++) {
-        const ptrdiff_t w = NAME(panel_width)(H, p), j = p * W;
+        const ptrdiff_t w = panel_width(H, p), j = p * W;
         for (ptrdiff_t r = 0; r < rows; r++) {
             const ptrdiff_t n = n0 + r;
-            const REAL *before = NAME(gru_h_prev)(k, t, n), *back = sums ? sums + r * 2 * W + (p - 2 * q) * W : NULL;
-            REAL *row = NAME(panel_row)(&k->panels, p, t, n), *kept = k->dh + n * H + j;
+            const real *before = gru_h_prev(k, t, n), *back = sums ? sums + r * 2 * W + (p - 2 * q) * W : NULL;
+            real *row = panel_row(&k->panels, p, t, n), *kept = k->dh + n * H + j;
             if (!at_work(job, t, n)) {
                 for (int g = 0; g < k->panels.S; g++)
-                    NAME(store_n)(row + g * w, (vec){0}, w);
-                NAME(idle_step_back)(job, t, n, j, w, back, kept);
+                    store_n(row + g * w, (vec){0}, w);
+                idle_step_back(job, t, n, j, w, back, kept);
                 continue;
             }
-            vec z = NAME(load_n)(row, w), h_hat = NAME(load_n)(row + 2 * w, w);
-            vec h_prev = before ? NAME(load_n)(before + j, w) : (vec){0};
-            vec dh = NAME(load_n)((const REAL *)job->dhs.p + n * job->dhs.s0 + t * job->dhs.s1 + j, w);
+            vec z = load_n(row, w), h_hat = load_n(row + 2 * w, w);
+            vec h_prev = before ? load_n(before + j, w) : (vec){0};
+            vec dh = load_n((const real *)job->dhs.p + n * job->dhs.s0 + t * job->dhs.s1 + j, w);
             if (t < last_step(job, n)) {
-                vec dseen = NAME(load)(back);
+                vec dseen = load(back);
                 if (job->h_mask.p)
-                    dseen *= NAME(mask_of)(job, n, j, w);
-                dh += dseen + NAME(load_n)(kept, w);
+                    dseen *= mask_of(job, n, j, w);
+                dh += dseen + load_n(kept, w);
             } else
-                dh += NAME(state_of)(job->dhT, n, j, w);
+                dh += state_of(job->dhT, n, j, w);
             vec dA_z = dh * (h_hat - h_prev) * z * (1 - z), dA_h = dh * z * (1 - h_hat * h_hat);
-            NAME(store_n)(row, job->z_keeps ? -dA_z : dA_z, w);
-            NAME(store_n)(row + 2 * w, dA_h, w);
-            NAME(store_n)(kept, dh * (1 - z), w);
+            store_n(row, job->z_keeps ? -dA_z : dA_z, w);
+            store_n(row + 2 * w, dA_h, w);
+            store_n(kept, dh * (1 - z), w);
             if (job->reset_after) {
-                vec reset = NAME(load_n)(row + w, w), of_product = NAME(load_n)(row + 3 * w, w);
-                NAME(store_n)(row + w, dA_h * of_product * reset * (1 - reset), w);
-                NAME(store_n)(row + 3 * w, dA_h * reset, w);
+                vec reset = load_n(row + w, w), of_product = load_n(row + 3 * w, w);
+                store_n(row + w, dA_h * of_product * reset * (1 - reset), w);
+                store_n(row + 3 * w, dA_h * reset, w);
             }
         }
     }
 }
 
 /* Second half: dA of r, and its share of dh_prev. `sums` (rows, 2 W) holds dq = dA_h Wh_h^T. */
-static void NAME(gru_reset_grads)(const NAME(gru_work) *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows,
-                                  const REAL *sums)
+static void gru_reset_grads(const gru_work *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows,
+                                  const real *sums)
 {
     const cell_job *job = k->job;
     const ptrdiff_t H = job->H;
 
     for (ptrdiff_t p = 2 * q; p < 2 * q + 2 && p * W < H; p++) {
-        const ptrdiff_t w = NAME(panel_width)(H, p), j = p * W;
+        const ptrdiff_t w = panel_width(H, p), j = p * W;
         for (ptrdiff_t r = 0; r < rows; r++) {
             const ptrdiff_t n = n0 + r;
             if (!at_work(job, t, n))
                 continue; /* its dA of r is 0 */
-            const REAL *before = NAME(gru_seen)(k, t, n);
-            REAL *row = NAME(panel_row)(&k->panels, p, t, n), *kept = k->dh + n * H + j;
-            vec reset = NAME(load_n)(row + w, w), dq = NAME(load)(sums + r * 2 * W + (p - 2 * q) * W);
-            vec seen = before ? NAME(load_n)(before + j, w) : (vec){0};
-            NAME(store_n)(row + w, dq * seen * reset * (1 - reset), w);
+            const real *before = gru_seen(k, t, n);
+            real *row = panel_row(&k->panels, p, t, n), *kept = k->dh + n * H + j;
+            vec reset = load_n(row + w, w), dq = load(sums + r * 2 * W + (p - 2 * q) * W);
+            vec seen = before ? load_n(before + j, w) : (vec){0};
+            store_n(row + w, dq * seen * reset * (1 - reset), w);
             if (job->h_mask.p)
-                dq *= NAME(mask_of)(job, n, j, w);
-            NAME(store_n)(kept, NAME(load_n)(kept, w) + dq * reset, w);
+                dq *= mask_of(job, n, j, w);
+            store_n(kept, load_n(kept, w) + dq * reset, w);
         }
     }
 }
 
 /* sums = dA of step t times Wh^T, of z and r, with reset_after and of dq. */
-static void NAME(gru_hidden_grads)(const NAME(gru_work) *k, const team *tm, int rank, ptrdiff_t t, int own_rows)
+static void gru_hidden_grads(const gru_work *k, const team *tm, int rank, ptrdiff_t t, int own_rows)
 {
-    NAME(panel_hidden_grads)(&k->panels, tm, rank, t, 0, 2, k->WhT_zr_room, k->sums, 0, own_rows);
+    panel_hidden_grads(&k->panels, tm, rank, t, 0, 2, k->WhT_zr_room, k->sums, 0, own_rows);
     if (k->job->reset_after)
-        NAME(panel_hidden_grads)(&k->panels, tm, rank, t, 3, 1, k->WhT_h_room, k->sums, 1, own_rows);
+        panel_hidden_grads(&k->panels, tm, rank, t, 3, 1, k->WhT_h_room, k->sums, 1, own_rows);
 }
 
 /* db, with reset_after (2, 3 H): this thread's panels. */
-static void NAME(gru_bias_grads)(const NAME(gru_work) *k, ptrdiff_t p0, ptrdiff_t p1)
+static void gru_bias_grads(const gru_work *k, ptrdiff_t p0, ptrdiff_t p1)
 {
-    REAL *db = k->job->db;
+    real *db = k->job->db;
     const ptrdiff_t H = k->job->H;
     if (db)
-        NAME(panel_bias_grads)(&k->panels, p0, p1, 0, 3, db);
+        panel_bias_grads(&k->panels, p0, p1, 0, 3, db);
     if (db && k->job->reset_after) {
-        NAME(panel_bias_grads)(&k->panels, p0, p1, 0, 2, db + 3 * H);
-        NAME(panel_bias_grads)(&k->panels, p0, p1, 3, 1, db + 5 * H);
+        panel_bias_grads(&k->panels, p0, p1, 0, 2, db + 3 * H);
+        panel_bias_grads(&k->panels, p0, p1, 3, 1, db + 5 * H);
     }
 }
 
 /* Few rows: what is left once dh0 = dA Wh^T and dWh are there. */
-static void NAME(few_last_grads)(const NAME(gru_work) *k, team *tm, int rank, ptrdiff_t p0, ptrdiff_t p1)
+static void few_last_grads(const gru_work *k, team *tm, int rank, ptrdiff_t p0, ptrdiff_t p1)
 {
     const cell_job *job = k->job;
     const ptrdiff_t N = job->N, D = job->D, H = job->H;
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1};
-    NAME(few_mask_grads)(tm, rank, job);
+    few_mask_grads(tm, rank, job);
     ptrdiff_t j0, j1; /* the units whose dh0 this thread has just written, as few_grads shares them */
     team_share(tm, rank, H, &j0, &j1);
     for (ptrdiff_t n = 0; n < N; n++)
         for (ptrdiff_t j = j0; j < j1; j++)
-            ((REAL *)job->dh0)[n * H + j] += k->dh[n * H + j];
-    NAME(gru_bias_grads)(k, p0, p1);
+            ((real *)job->dh0)[n * H + j] += k->dh[n * H + j];
+    gru_bias_grads(k, p0, p1);
     if (job->reset_after) { /* dA has dq in the candidate's place */
         team_wait(tm);
-        NAME(few_from_panels)(&k->panels, p0, p1, N, 2, k->few_x);
+        few_from_panels(&k->panels, p0, p1, N, 2, k->few_x);
         team_wait(tm);
     }
-    NAME(few_grads)(&k->panels, tm, rank, N, k->few_x, 0, 3, Wx, D, job->xs.p, job->xs.s0, (REAL *)job->dxs.p, job->dxs.s0,
+    few_grads(&k->panels, tm, rank, N, k->few_x, 0, 3, Wx, D, job->xs.p, job->xs.s0, (real *)job->dxs.p, job->dxs.s0,
                     job->dWx);
 }
 
 /* All of backward where there are few rows. */
-static void NAME(gru_few_backward)(const NAME(gru_work) *k, team *tm, int rank)
+static void gru_few_backward(const gru_work *k, team *tm, int rank)
 {
     const cell_job *job = k->job;
     const ptrdiff_t N = job->N, H = job->H;
     const matrix Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
-    const REAL *seen0 = job->seen0.p, *rh = job->rh;
-    REAL *dA = k->few_x, *dq = k->few_h;
+    const real *seen0 = job->seen0.p, *rh = job->rh;
+    real *dA = k->few_x, *dq = k->few_h;
     ptrdiff_t q0, q1, p0, p1;
-    team_share(tm, rank, NAME(pair_count)(H), &q0, &q1);
-    team_share(tm, rank, NAME(panel_count)(H), &p0, &p1);
+    team_share(tm, rank, pair_count(H), &q0, &q1);
+    team_share(tm, rank, panel_count(H), &p0, &p1);
 
     for (ptrdiff_t q = q0; q < q1; q++)
-        NAME(gru_gate_grads)(k, q, 0, 0, N, NULL);
+        gru_gate_grads(k, q, 0, 0, N, NULL);
     team_wait(tm);
-    NAME(few_from_panels)(&k->panels, p0, p1, N, job->reset_after ? 3 : 2, dA);
+    few_from_panels(&k->panels, p0, p1, N, job->reset_after ? 3 : 2, dA);
     team_wait(tm);
     if (job->reset_after) {
-        NAME(few_grads)(&k->panels, tm, rank, N, dA, 0, 3, Wh, H, seen0, job->seen0.s0, job->dh0, H, job->dWh);
-        NAME(few_last_grads)(k, tm, rank, p0, p1);
+        few_grads(&k->panels, tm, rank, N, dA, 0, 3, Wh, H, seen0, job->seen0.s0, job->dh0, H, job->dWh);
+        few_last_grads(k, tm, rank, p0, p1);
         return;
     }
-    NAME(few_grads)(&k->panels, tm, rank, N, dA, 2, 1, Wh, H, seen0 ? rh : NULL, NAME(step_of)(H), dq, H, job->dWh);
+    few_grads(&k->panels, tm, rank, N, dA, 2, 1, Wh, H, seen0 ? rh : NULL, step_of(H), dq, H, job->dWh);
     team_wait(tm);
     for (ptrdiff_t q = q0; q < q1; q++) {
         for (ptrdiff_t n = 0; n < N; n++)
             for (ptrdiff_t v = 0, j; (j = (2 * q + v) * W) < H && v < 2; v++)
-                NAME(store)(k->sums + ((q * N + n) * 2 + v) * W, NAME(load_n)(dq + n * H + j, H - j < W ? H - j : W));
-        NAME(gru_reset_grads)(k, q, 0, 0, N, k->sums + q * N * 2 * W);
+                store(k->sums + ((q * N + n) * 2 + v) * W, load_n(dq + n * H + j, H - j < W ? H - j : W));
+        gru_reset_grads(k, q, 0, 0, N, k->sums + q * N * 2 * W);
     }
     team_wait(tm);
-    NAME(few_from_panels)(&k->panels, p0, p1, N, 2, dA);
+    few_from_panels(&k->panels, p0, p1, N, 2, dA);
     team_wait(tm);
-    NAME(few_grads)(&k->panels, tm, rank, N, dA, 0, 2, Wh, H, seen0, job->seen0.s0, job->dh0, H, job->dWh);
-    NAME(few_last_grads)(k, tm, rank, p0, p1);
+    few_grads(&k->panels, tm, rank, N, dA, 0, 2, Wh, H, seen0, job->seen0.s0, job->dh0, H, job->dWh);
+    few_last_grads(k, tm, rank, p0, p1);
 }
 
-static void NAME(gru_backward_body)(team *tm, int rank, void *work)
+static void gru_backward_body(team *tm, int rank, void *work)
 {
-    NAME(gru_work) *k = work;
+    gru_work *k = work;
     const cell_job *job = k->job;
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H;
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
-    const ptrdiff_t Q = NAME(pair_count)(H);
-    const int own_rows = NAME(owns_rows)(job, tm, 3);
-    const ptrdiff_t h_n = NAME(step_of)(H);
-    const REAL *seen0 = job->seen0.p, *rh = job->rh, *xs = job->xs.p;
+    const ptrdiff_t Q = pair_count(H);
+    const int own_rows = owns_rows(job, tm, 3);
+    const ptrdiff_t h_n = step_of(H);
+    const real *seen0 = job->seen0.p, *rh = job->rh, *xs = job->xs.p;
     ptrdiff_t q0, q1, x0, x1, p0, p1;
     team_share(tm, rank, Q, &q0, &q1);
-    team_share(tm, rank, NAME(pair_count)(D), &x0, &x1);
-    team_share(tm, rank, NAME(panel_count)(H), &p0, &p1);
+    team_share(tm, rank, pair_count(D), &x0, &x1);
+    team_share(tm, rank, panel_count(H), &p0, &p1);
 
     if (k->few) {
-        NAME(gru_few_backward)(k, tm, rank);
+        gru_few_backward(k, tm, rank);
         return;
     }
     for (ptrdiff_t q = q0; q < q1; q++) {
-        NAME(pack_transposed)(k->WhT_zr_room + q * 2 * W * 2 * H, Wh, H, q, H, 0, 2);
-        NAME(pack_transposed)(k->WhT_h_room + q * 2 * W * H, Wh, H, q, H, 2, 1);
+        pack_transposed(k->WhT_zr_room + q * 2 * W * 2 * H, Wh, H, q, H, 0, 2);
+        pack_transposed(k->WhT_h_room + q * 2 * W * H, Wh, H, q, H, 2, 1);
     }
     for (ptrdiff_t q = x0; q < x1; q++)
-        NAME(pack_transposed)(k->WxT_room + q * 2 * W * 3 * H, Wx, D, q, H, 0, 3);
+        pack_transposed(k->WxT_room + q * 2 * W * 3 * H, Wx, D, q, H, 0, 3);
     team_wait(tm);
 
     for (ptrdiff_t t = T - 1; t >= 0 && !team_stopped(); t--) {
         if (t < T - 1)
-            NAME(gru_hidden_grads)(k, tm, rank, t + 1, own_rows);
+            gru_hidden_grads(k, tm, rank, t + 1, own_rows);
         for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_panel(&w);)
-            NAME(gru_gate_grads)(k, w.p, t, w.n, w.rows, t < T - 1 ? k->sums + (w.p * N + w.n) * 2 * W : NULL);
+            gru_gate_grads(k, w.p, t, w.n, w.rows, t < T - 1 ? k->sums + (w.p * N + w.n) * 2 * W : NULL);
         step_wait(tm, own_rows); /* dA of the candidate is whole */
         if (job->reset_after)
             continue;
-        NAME(panel_hidden_grads)(&k->panels, tm, rank, t, 2, 1, k->WhT_h_room, k->sums, 0, own_rows);
+        panel_hidden_grads(&k->panels, tm, rank, t, 2, 1, k->WhT_h_room, k->sums, 0, own_rows);
         for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_panel(&w);)
-            NAME(gru_reset_grads)(k, w.p, t, w.n, w.rows, k->sums + (w.p * N + w.n) * 2 * W);
+            gru_reset_grads(k, w.p, t, w.n, w.rows, k->sums + (w.p * N + w.n) * 2 * W);
         step_wait(tm, own_rows); /* dA of z and r is whole */
     }
-    NAME(gru_hidden_grads)(k, tm, rank, 0, own_rows);
-    NAME(panel_state_grads)(&k->panels, tm, rank, job, k->sums, 1, k->dh, job->dh0, own_rows);
+    gru_hidden_grads(k, tm, rank, 0, own_rows);
+    panel_state_grads(&k->panels, tm, rank, job, k->sums, 1, k->dh, job->dh0, own_rows);
 
     if (!team_goes_on(tm, job->whole))
         return;
-    rows_of x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
-    rows_of h_rows = {seen0, job->seen, job->seen0.s0, N * h_n, h_n};
-    rows_of rh_rows = {seen0 ? rh : NULL, job->reset_after ? NULL : rh + N * h_n, h_n, N * h_n, h_n};
-    NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 3, &x_rows, D, job->dWx, 3, k->room);
-    NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 2, &h_rows, H, job->dWh, 3, k->room);
-    NAME(panel_weight_grads)(&k->panels, tm, rank, job->reset_after ? 3 : 2, 1, job->reset_after ? &h_rows : &rh_rows, H,
-                             (REAL *)job->dWh + 2 * H, 3, k->room);
-    NAME(gru_bias_grads)(k, p0, p1);
-    NAME(panel_input_grads)(&k->panels, tm, rank, k->WxT_room, D, (REAL *)job->dxs.p, job->dxs.s0, job->dxs.s1);
+    left_rows x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
+    left_rows h_rows = {seen0, job->seen, job->seen0.s0, N * h_n, h_n};
+    left_rows rh_rows = {seen0 ? rh : NULL, job->reset_after ? NULL : rh + N * h_n, h_n, N * h_n, h_n};
+    panel_weight_grads(&k->panels, tm, rank, 0, 3, &x_rows, D, job->dWx, 3, k->room);
+    panel_weight_grads(&k->panels, tm, rank, 0, 2, &h_rows, H, job->dWh, 3, k->room);
+    panel_weight_grads(&k->panels, tm, rank, job->reset_after ? 3 : 2, 1, job->reset_after ? &h_rows : &rh_rows, H,
+                             (real *)job->dWh + 2 * H, 3, k->room);
+    gru_bias_grads(k, p0, p1);
+    panel_input_grads(&k->panels, tm, rank, k->WxT_room, D, (real *)job->dxs.p, job->dxs.s0, job->dxs.s1);
 }
 
-static int NAME(gru_backward)(const cell_job *job)
+static int gru_backward(const cell_job *job)
 {
     const ptrdiff_t N = job->N, D = job->D, H = job->H;
-    NAME(gru_work) k = {.job = job, .panels = {job->panels, N, job->T, H, GRU_GATES, NAME(gru_kept)(job)}};
-    k.few = NAME(is_few)(job);
-    const ptrdiff_t packs = !k.few, few = k.few ? NAME(lines)(N * 3 * H) : 0;
-    ptrdiff_t weights = packs * NAME(lines)(NAME(pair_count)(D) * 2 * W * 3 * H), state = NAME(lines)(N * H);
-    ptrdiff_t zr = packs * NAME(lines)(NAME(pair_count)(H) * 2 * W * 2 * H), candidate = packs * NAME(lines)(NAME(pair_count)(H) * 2 * W * H);
-    ptrdiff_t sums = NAME(lines)(NAME(pair_count)(H) * 2 * W * N);
-    REAL *room = NAME(new_room)(weights + zr + candidate + state + sums + 2 * few + packs * NAME(grad_room)(job));
+    gru_work k = {.job = job, .panels = {job->panels, N, job->T, H, GRU_GATES, gru_kept(job)}};
+    k.few = is_few(job);
+    const ptrdiff_t packs = !k.few, few = k.few ? lines(N * 3 * H) : 0;
+    ptrdiff_t weights = packs * lines(pair_count(D) * 2 * W * 3 * H), state = lines(N * H);
+    ptrdiff_t zr = packs * lines(pair_count(H) * 2 * W * 2 * H), candidate = packs * lines(pair_count(H) * 2 * W * H);
+    ptrdiff_t sums = lines(pair_count(H) * 2 * W * N);
+    real *room = new_reals(weights + zr + candidate + state + sums + 2 * few + packs * grad_room(job));
     if (!room)
         return -1;
     k.WxT_room = room, k.WhT_zr_room = room + weights, k.WhT_h_room = k.WhT_zr_room + zr;
     k.dh = k.WhT_h_room + candidate, k.sums = k.dh + state;
     k.few_x = k.sums + sums, k.few_h = k.few_x + few, k.room = k.few_h + few;
-    const int stopped = team_run(job->threads, NAME(gru_backward_body), &k);
+    const int stopped = team_run(job->threads, gru_backward_body, &k);
     free(room);
     return stopped;
 }

@@ -1,5 +1,5 @@
-/* What every instruction-set file includes first, before it fixes its target: system headers, and the
- * macros that stamp out one copy of the kernels per real type and one micro-kernel per number of rows. */
+/* What the header of every instruction set includes first, before it fixes the target: system headers, what does not
+ * depend on the real type, and the macros that make one micro-kernel for each number of rows. */
 #ifndef RNNFAST_ISA_H
 #define RNNFAST_ISA_H
 

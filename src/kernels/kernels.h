@@ -1,4 +1,4 @@
-/* What the kernels offer to the Cython modules: one table of functions per instruction set.
+/* What the kernels offer to the Cython modules: one table of functions for each instruction set and real type.
  *
  * Shapes: N batch, T time, D input, H hidden, G gates of a cell. All strides are counted in elements.
  * Callers have checked every size, dtype and pointer; nothing here can fail but the allocation of room,
@@ -177,7 +177,7 @@ static inline cell_kernels cell_of(const kernel_set *set, int index)
 
 typedef struct {
     const char *name;
-    kernel_set f32, f64;
+    const kernel_set *f32, *f64;
 } kernel_table;
 
 #define SQUARES 8192 /* elements whose squares are summed in one block */

@@ -20,213 +20,213 @@
 
 typedef struct {
     const cell_job *job;
-    panels_of panels;          /* without training: room for one chunk of steps, used again and again, or none */
+    gate_panels panels;          /* without training: room for one chunk of steps, used again and again, or none */
     int precomputed;                 /* the panels hold x Wx of `chunk` steps before their time loop */
     ptrdiff_t chunk;
     right_side *Wx, *Wh;       /* of each panel */
-    REAL *Wx_room, *Wh_room;   /* forward: [panel][k][4][W]; backward: transposed, [columns / 2W][4 H][2 W] */
-    REAL *x;                   /* forward, not precomputed: copy_step */
-    REAL *h, *c;               /* without training: h m (2, N, H) and c (N, H); backward: c is dc (N, H) */
+    real *Wx_room, *Wh_room;   /* forward: [panel][k][4][W]; backward: transposed, [columns / 2W][4 H][2 W] */
+    real *x;                   /* forward, not precomputed: copy_step */
+    real *h, *c;               /* without training: h m (2, N, H) and c (N, H); backward: c is dc (N, H) */
     int few;                   /* rows.h: then few_x, few_h (N, 4 H) are the products with Wx and Wh; backward: dA */
-    REAL *few_x, *few_h;
-    REAL *sums;                /* backward: dA_next Wh^T, [H / 2W][N][2 W] */
-    REAL *room;                /* backward: the packed left side of the weights' gradients */
-} NAME(lstm_work);
+    real *few_x, *few_h;
+    real *sums;                /* backward: dA_next Wh^T, [H / 2W][N][2 W] */
+    real *room;                /* backward: the packed left side of the weights' gradients */
+} lstm_work;
 
 /* h m of sample n after step t, as it is kept. */
-static inline REAL *NAME(lstm_seen)(const NAME(lstm_work) *k, ptrdiff_t t, ptrdiff_t n)
+static inline real *lstm_seen(const lstm_work *k, ptrdiff_t t, ptrdiff_t n)
 {
     const cell_job *job = k->job;
-    return (job->train ? (REAL *)job->seen : k->h) + ((job->train ? t : t % 2) * job->N + n) * NAME(step_of)(job->H);
+    return (job->train ? (real *)job->seen : k->h) + ((job->train ? t : t % 2) * job->N + n) * step_of(job->H);
 }
 
 /* c before step t: units of panel p. */
-static inline vec NAME(lstm_c_prev)(const NAME(lstm_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n, ptrdiff_t w)
+static inline vec lstm_c_prev(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n, ptrdiff_t w)
 {
     const cell_job *job = k->job;
     if (t == 0)
-        return NAME(state_of)(job->c0, n, p * W, w);
-    return NAME(load_n)(job->train ? NAME(panel_row)(&k->panels, p, t - 1, n) + 4 * w : k->c + n * job->H + p * W, w);
+        return state_of(job->c0, n, p * W, w);
+    return load_n(job->train ? panel_row(&k->panels, p, t - 1, n) + 4 * w : k->c + n * job->H + p * W, w);
 }
 
 /* A step that does not concern the sample leaves h m as it was; c is the caller's. */
-static void NAME(lstm_idle)(const NAME(lstm_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n)
+static void lstm_idle(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n)
 {
     const cell_job *job = k->job;
-    const ptrdiff_t w = NAME(panel_width)(job->H, p), j = p * W;
-    vec seen = t > 0 ? NAME(load_n)(NAME(lstm_seen)(k, t - 1, n) + j, w) : NAME(state_of)(job->seen0, n, j, w);
-    NAME(store_n)(NAME(lstm_seen)(k, t, n) + j, seen, w);
-    NAME(idle_step)(job, t, n, j, w);
+    const ptrdiff_t w = panel_width(job->H, p), j = p * W;
+    vec seen = t > 0 ? load_n(lstm_seen(k, t - 1, n) + j, w) : state_of(job->seen0, n, j, w);
+    store_n(lstm_seen(k, t, n) + j, seen, w);
+    idle_step(job, t, n, j, w);
 }
 
 /* h of one row of a tile, to where it is kept and given. */
-static inline void NAME(lstm_give)(const NAME(lstm_work) *k, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t w, vec h, vec c)
+static inline void lstm_give(const lstm_work *k, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t w, vec h, vec c)
 {
     const cell_job *job = k->job;
-    NAME(store_n)(NAME(lstm_seen)(k, t, n) + j, job->h_mask.p ? h * NAME(mask_of)(job, n, j, w) : h, w);
-    NAME(store_n)((REAL *)job->hs.p + n * job->hs.s0 + t * job->hs.s1 + j, h, w);
+    store_n(lstm_seen(k, t, n) + j, job->h_mask.p ? h * mask_of(job, n, j, w) : h, w);
+    store_n((real *)job->hs.p + n * job->hs.s0 + t * job->hs.s1 + j, h, w);
     if (t == last_step(job, n)) {
-        NAME(store_n)((REAL *)job->hT + n * job->H + j, h, w);
-        NAME(store_n)((REAL *)job->cT + n * job->H + j, c, w);
+        store_n((real *)job->hT + n * job->H + j, h, w);
+        store_n((real *)job->cT + n * job->H + j, c, w);
     }
 }
 
 /* Activations of one tile: rows n0.. of step t of panel p. `sums`, from gates_product, holds x Wx + h_prev Wh; if the
  * panels hold x Wx it is h_prev Wh, or NULL. plain, a constant: no lengths, peepholes or bound. */
-static inline __attribute__((always_inline)) void NAME(lstm_tile)(const int plain, const NAME(lstm_work) *k, ptrdiff_t p,
+static inline __attribute__((always_inline)) void lstm_tile(const int plain, const lstm_work *k, ptrdiff_t p,
                                                                   ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
-                                                                  ptrdiff_t rows, const REAL *sums)
+                                                                  ptrdiff_t rows, const real *sums)
 {
     const cell_job *job = k->job;
-    const ptrdiff_t H = job->H, w = NAME(panel_width)(H, p), j = p * W, step = NAME(panel_vectors)(H, 4, p) * W;
+    const ptrdiff_t H = job->H, w = panel_width(H, p), j = p * W, step = panel_vectors(H, 4, p) * W;
     vec bias[4] = {{0}}, peephole[3] = {{0}};
     if (job->b)
         for (int g = 0; g < 4; g++)
-            bias[g] = NAME(load_n)((const REAL *)job->b + g * H + j, w);
+            bias[g] = load_n((const real *)job->b + g * H + j, w);
     if (!plain && job->Wp)
         for (int g = 0; g < 3; g++)
-            peephole[g] = NAME(load_n)((const REAL *)job->Wp + g * H + j, w);
+            peephole[g] = load_n((const real *)job->Wp + g * H + j, w);
 
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t n = n0 + r;
-        REAL *row = job->train || k->precomputed ? NAME(panel_row)(&k->panels, p, slot, n) : NULL;
-        vec c_prev = NAME(lstm_c_prev)(k, p, t, n, w);
+        real *row = job->train || k->precomputed ? panel_row(&k->panels, p, slot, n) : NULL;
+        vec c_prev = lstm_c_prev(k, p, t, n, w);
         if (!plain && !at_work(job, t, n)) {
             if (job->train)
-                NAME(store_n)(row + 4 * w, c_prev, w);
+                store_n(row + 4 * w, c_prev, w);
             else
-                NAME(store_n)(k->c + n * H + j, c_prev, w);
-            NAME(lstm_idle)(k, p, t, n);
+                store_n(k->c + n * H + j, c_prev, w);
+            lstm_idle(k, p, t, n);
             continue;
         }
         vec A[4];
         for (int g = 0; g < 4; g++) {
-            A[g] = k->precomputed ? NAME(load_n)(row + g * w, w) + bias[g] : bias[g];
+            A[g] = k->precomputed ? load_n(row + g * w, w) + bias[g] : bias[g];
             if (sums)
-                A[g] += NAME(load)(sums + r * step + g * w);
+                A[g] += load(sums + r * step + g * w);
         }
         if (!plain && job->Wp) /* without, 0 times an infinite c would be NaN */
             A[0] += peephole[0] * c_prev, A[2] += peephole[1] * c_prev;
-        vec f = NAME(vsigmoid)(A[0]), g = NAME(vtanh)(A[1]), i = NAME(vsigmoid)(A[2]), c = f * c_prev + g * i;
+        vec f = vsigmoid(A[0]), g = vtanh(A[1]), i = vsigmoid(A[2]), c = f * c_prev + g * i;
         if (!plain && job->clip)
-            c = NAME(clamp)(c, -(REAL)job->clip, (REAL)job->clip);
+            c = clamp(c, -(real)job->clip, (real)job->clip);
         if (!plain && job->Wp)
             A[3] += peephole[2] * c;
-        vec o = NAME(vsigmoid)(A[3]), h = o * NAME(vtanh)(c);
+        vec o = vsigmoid(A[3]), h = o * vtanh(c);
 
         if (job->train) {
-            NAME(store_n)(row, f, w);
-            NAME(store_n)(row + w, g, w);
-            NAME(store_n)(row + 2 * w, i, w);
-            NAME(store_n)(row + 3 * w, o, w);
-            NAME(store_n)(row + 4 * w, c, w);
+            store_n(row, f, w);
+            store_n(row + w, g, w);
+            store_n(row + 2 * w, i, w);
+            store_n(row + 3 * w, o, w);
+            store_n(row + 4 * w, c, w);
         } else {
-            NAME(store_n)(k->c + n * H + j, c, w);
+            store_n(k->c + n * H + j, c, w);
         }
-        NAME(lstm_give)(k, t, n, j, w, h, c);
+        lstm_give(k, t, n, j, w, h, c);
     }
 }
 
-static inline int NAME(lstm_is_plain)(const cell_job *job) { return !job->first_step && !job->Wp && !job->clip; }
+static inline int lstm_is_plain(const cell_job *job) { return !job->first_step && !job->Wp && !job->clip; }
 
-static void NAME(lstm_activate)(const NAME(lstm_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
-                                ptrdiff_t rows, const REAL *sums)
+static void lstm_activate(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
+                                ptrdiff_t rows, const real *sums)
 {
-    if (NAME(lstm_is_plain)(k->job))
-        NAME(lstm_tile)(1, k, p, t, slot, n0, rows, sums);
+    if (lstm_is_plain(k->job))
+        lstm_tile(1, k, p, t, slot, n0, rows, sums);
     else
-        NAME(lstm_tile)(0, k, p, t, slot, n0, rows, sums);
+        lstm_tile(0, k, p, t, slot, n0, rows, sums);
 }
 
 /* The right sides of this thread's panels p0..p1, as they are in the packed weights or to be packed now. */
-static void NAME(lstm_weights)(const NAME(lstm_work) *k, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t tiles)
+static void lstm_weights(const lstm_work *k, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t tiles)
 {
     const cell_job *job = k->job;
     const ptrdiff_t D = job->D, H = job->H, uses = job->T * tiles;
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
-    const REAL *packed = job->packed;
+    const real *packed = job->packed;
     for (ptrdiff_t p = p0; p < p1; p++) {
-        k->Wx[p] = packed ? NAME(packed_weights)(packed, D, H, 4, p)
-                          : NAME(gate_weights)(k->Wx_room, Wx, D, H, 0, 4, p, uses);
-        k->Wh[p] = packed ? NAME(packed_weights)(packed + NAME(lines)(NAME(panel_count)(H) * 4 * W * D), H, H, 4, p)
-                          : NAME(gate_weights)(k->Wh_room, Wh, H, H, 0, 4, p, uses);
+        k->Wx[p] = packed ? packed_weights(packed, D, H, 4, p)
+                          : gate_weights(k->Wx_room, Wx, D, H, 0, 4, p, uses);
+        k->Wh[p] = packed ? packed_weights(packed + lines(panel_count(H) * 4 * W * D), H, H, 4, p)
+                          : gate_weights(k->Wh_room, Wh, H, H, 0, 4, p, uses);
     }
 }
 
 /* What the products of step t read of h, its rows apart by *step; NULL: zeros. */
-static inline const REAL *NAME(lstm_left_side)(const NAME(lstm_work) *k, ptrdiff_t t, ptrdiff_t *step)
+static inline const real *lstm_left_side(const lstm_work *k, ptrdiff_t t, ptrdiff_t *step)
 {
-    *step = t == 0 ? k->job->seen0.s0 : NAME(step_of)(k->job->H);
-    return t == 0 ? k->job->seen0.p : NAME(lstm_seen)(k, t - 1, 0);
+    *step = t == 0 ? k->job->seen0.s0 : step_of(k->job->H);
+    return t == 0 ? k->job->seen0.p : lstm_seen(k, t - 1, 0);
 }
 
-static void NAME(lstm_forward_body)(team *tm, int rank, void *work)
+static void lstm_forward_body(team *tm, int rank, void *work)
 {
-    NAME(lstm_work) *k = work;
+    lstm_work *k = work;
     const cell_job *job = k->job;
-    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, P = NAME(panel_count)(H);
+    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, P = panel_count(H);
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     const ptrdiff_t most = N > ROWS_4 ? ROWS_2 : ROWS_4, tiles = tile_count(N, most); /* as gates_multiply cuts */
-    REAL sums[(ROWS_2 * 4 + 1) * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
-    const int own_rows = NAME(owns_rows)(job, tm, 4);
+    real sums[(ROWS_2 * 4 + 1) * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
+    const int own_rows = owns_rows(job, tm, 4);
     ptrdiff_t p0, p1;
     team_share(tm, rank, P, &p0, &p1);
 
     if (!k->few) {
-        NAME(lstm_weights)(k, p0, p1, tiles);
+        lstm_weights(k, p0, p1, tiles);
     } else {
-        NAME(few_gates)(&k->panels, p0, p1, N, job->xs.p, job->xs.s0, Wx, D, 0, 4, k->few_x);
-        NAME(few_to_panels)(&k->panels, p0, p1, N, k->few_x);
+        few_gates(&k->panels, p0, p1, N, job->xs.p, job->xs.s0, Wx, D, 0, 4, k->few_x);
+        few_to_panels(&k->panels, p0, p1, N, k->few_x);
         if (job->seen0.p)
-            NAME(few_gates)(&k->panels, p0, p1, N, job->seen0.p, job->seen0.s0, Wh, H, 0, 4, k->few_h);
+            few_gates(&k->panels, p0, p1, N, job->seen0.p, job->seen0.s0, Wh, H, 0, 4, k->few_h);
     }
     if (!k->precomputed)
-        NAME(copy_step)(job, tm, rank, 0, k->x);
+        copy_step(job, tm, rank, 0, k->x);
     team_wait(tm);
 
     for (ptrdiff_t t = 0; t < T && !team_stopped(); t++) {
         const ptrdiff_t slot = t % k->chunk;
-        const REAL *x = (const REAL *)job->xs.p + t * job->xs.s1;
+        const real *x = (const real *)job->xs.p + t * job->xs.s1;
         if (slot == 0 && k->precomputed && !k->few)
             for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_panel(&w);)
-                NAME(panel_input)(&k->panels, (panel_strip){w.p, 1}, 0, 4, w.n, w.n + w.rows,
+                panel_input(&k->panels, (panel_strip){w.p, 1}, 0, 4, w.n, w.n + w.rows,
                                   T - t < k->chunk ? T - t : k->chunk, x, job->xs.s0, job->xs.s1, D, k->Wx[w.p]);
 
-        ptrdiff_t h_n, x_n = NAME(step_of)(D);
-        const REAL *h = NAME(lstm_left_side)(k, t, &h_n);
+        ptrdiff_t h_n, x_n = step_of(D);
+        const real *h = lstm_left_side(k, t, &h_n);
         for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_tile(&w);) {
             if (!k->precomputed)
-                NAME(gates_product)(1, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[w.p], w.i, tiles, sums, 0);
+                gates_product(1, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[w.p], w.i, tiles, sums, 0);
             if (h && k->few)
-                NAME(few_to_sums)(&k->panels, (panel_strip){w.p, 1}, N, 0, 4, k->few_h, sums);
+                few_to_sums(&k->panels, (panel_strip){w.p, 1}, N, 0, 4, k->few_h, sums);
             else if (h)
-                NAME(gates_product)(1, H, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, tiles, sums, !k->precomputed);
-            NAME(lstm_activate)(k, w.p, t, slot, w.n, w.rows, h || !k->precomputed ? sums : NULL);
+                gates_product(1, H, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, tiles, sums, !k->precomputed);
+            lstm_activate(k, w.p, t, slot, w.n, w.rows, h || !k->precomputed ? sums : NULL);
         }
         if (!k->precomputed)
-            NAME(copy_step)(job, tm, rank, t + 1, k->x);
+            copy_step(job, tm, rank, t + 1, k->x);
         step_wait(tm, own_rows); /* h of step t is whole */
     }
 }
 
 /* With whole peephole matrices: peephole.h. */
-static int NAME(peephole_forward)(const cell_job *job);
-static int NAME(peephole_backward)(const cell_job *job);
+static int peephole_forward(const cell_job *job);
+static int peephole_backward(const cell_job *job);
 
-static int NAME(lstm_forward)(const cell_job *job)
+static int lstm_forward(const cell_job *job)
 {
     if (job->full)
-        return NAME(peephole_forward)(job);
-    const ptrdiff_t N = job->N, D = job->D, H = job->H, P = NAME(panel_count)(H);
-    NAME(lstm_work) k = {.job = job, .few = NAME(is_few)(job), .chunk = NAME(panel_steps)(job)};
-    k.precomputed = k.few || NAME(is_precomputed)(job, 4);
-    k.panels = (panels_of){job->panels, N, k.chunk, H, LSTM_GATES, job->train ? LSTM_KEPT : LSTM_GATES};
+        return peephole_forward(job);
+    const ptrdiff_t N = job->N, D = job->D, H = job->H, P = panel_count(H);
+    lstm_work k = {.job = job, .few = is_few(job), .chunk = panel_steps(job)};
+    k.precomputed = k.few || is_precomputed(job, 4);
+    k.panels = (gate_panels){job->panels, N, k.chunk, H, LSTM_GATES, job->train ? LSTM_KEPT : LSTM_GATES};
     const int own = !job->packed && !k.few; /* weights to be packed in this call */
-    ptrdiff_t weights = own ? NAME(lines)(P * 4 * W * D) : 0, recurrent = own ? NAME(lines)(P * 4 * W * H) : 0;
-    ptrdiff_t few = k.few ? NAME(lines)(N * 4 * H) : 0, state = job->train ? 0 : NAME(lines)(N * NAME(step_of)(H));
-    ptrdiff_t gates = job->train || !k.precomputed ? 0 : NAME(lines)(k.chunk * N * 4 * H + W);
-    ptrdiff_t x = k.precomputed ? 0 : NAME(lines)(2 * N * NAME(step_of)(D));
-    REAL *room = NAME(new_room)(weights + recurrent + 2 * few + x + gates + 3 * state);
+    ptrdiff_t weights = own ? lines(P * 4 * W * D) : 0, recurrent = own ? lines(P * 4 * W * H) : 0;
+    ptrdiff_t few = k.few ? lines(N * 4 * H) : 0, state = job->train ? 0 : lines(N * step_of(H));
+    ptrdiff_t gates = job->train || !k.precomputed ? 0 : lines(k.chunk * N * 4 * H + W);
+    ptrdiff_t x = k.precomputed ? 0 : lines(2 * N * step_of(D));
+    real *room = new_reals(weights + recurrent + 2 * few + x + gates + 3 * state);
     right_side *sides = malloc(2 * P * sizeof(right_side));
     int stopped = 0;
     if (room && sides) {
@@ -236,7 +236,7 @@ static int NAME(lstm_forward)(const cell_job *job)
         k.x = k.few_h + few, k.c = k.x + x, k.h = k.c + state;
         if (!job->train)
             k.panels.p = k.h + 2 * state;
-        stopped = team_run(job->threads, NAME(lstm_forward_body), &k);
+        stopped = team_run(job->threads, lstm_forward_body, &k);
     }
     int failed = !room || !sides;
     free(room);
@@ -245,199 +245,199 @@ static int NAME(lstm_forward)(const cell_job *job)
 }
 
 /* dh of one row of a tile: `back` (W values) holds dA_next Wh^T, where a step comes after this one. */
-static inline vec NAME(lstm_dh)(const cell_job *job, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t w, const REAL *back)
+static inline vec lstm_dh(const cell_job *job, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t w, const real *back)
 {
-    vec dh = NAME(load_n)((const REAL *)job->dhs.p + n * job->dhs.s0 + t * job->dhs.s1 + j, w);
+    vec dh = load_n((const real *)job->dhs.p + n * job->dhs.s0 + t * job->dhs.s1 + j, w);
     if (t == last_step(job, n))
-        return dh + NAME(state_of)(job->dhT, n, j, w);
-    vec dseen = NAME(load)(back);
-    return dh + (job->h_mask.p ? dseen * NAME(mask_of)(job, n, j, w) : dseen);
+        return dh + state_of(job->dhT, n, j, w);
+    vec dseen = load(back);
+    return dh + (job->h_mask.p ? dseen * mask_of(job, n, j, w) : dseen);
 }
 
 /* ds, where the bound lets it pass. */
-static inline vec NAME(lstm_clipped)(const cell_job *job, vec ds, vec c)
+static inline vec lstm_clipped(const cell_job *job, vec ds, vec c)
 {
-    const REAL clip = job->clip;
+    const real clip = job->clip;
     return (vec)((c > -clip) & (c < clip) & (__typeof__(c > c))ds);
 }
 
 /* A row of dA for a step that does not concern the sample. */
-static void NAME(lstm_idle_back)(const NAME(lstm_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n, const REAL *back)
+static void lstm_idle_back(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n, const real *back)
 {
-    const ptrdiff_t w = NAME(panel_width)(k->job->H, p);
-    REAL *row = NAME(panel_row)(&k->panels, p, t, n);
+    const ptrdiff_t w = panel_width(k->job->H, p);
+    real *row = panel_row(&k->panels, p, t, n);
     for (int g = 0; g < 4; g++)
-        NAME(store_n)(row + g * w, (vec){0}, w);
-    NAME(idle_step_back)(k->job, t, n, p * W, w, back, NULL);
+        store_n(row + g * w, (vec){0}, w);
+    idle_step_back(k->job, t, n, p * W, w, back, NULL);
 }
 
 /* dA of one tile: rows n0.. of step t, units q 2W.. (two panels). `sums` (rows, 2 W) holds dA_next Wh^T,
  * or is NULL at the last step, where dh is what the caller gave. plain as in lstm_tile. */
-static inline __attribute__((always_inline)) void NAME(lstm_tile_grads)(const int plain, const NAME(lstm_work) *k,
+static inline __attribute__((always_inline)) void lstm_tile_grads(const int plain, const lstm_work *k,
                                                                         ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0,
-                                                                        ptrdiff_t rows, const REAL *sums)
+                                                                        ptrdiff_t rows, const real *sums)
 {
     const cell_job *job = k->job;
     const ptrdiff_t H = job->H;
 
     for (ptrdiff_t p = 2 * q; p < 2 * q + 2 && p * W < H; p++) {
-        const ptrdiff_t w = NAME(panel_width)(H, p), j = p * W;
+        const ptrdiff_t w = panel_width(H, p), j = p * W;
         for (ptrdiff_t r = 0; r < rows; r++) {
             const ptrdiff_t n = n0 + r;
-            const REAL *back = sums ? sums + r * 2 * W + (p - 2 * q) * W : NULL;
+            const real *back = sums ? sums + r * 2 * W + (p - 2 * q) * W : NULL;
             if (!plain && !at_work(job, t, n)) {
-                NAME(lstm_idle_back)(k, p, t, n, back);
+                lstm_idle_back(k, p, t, n, back);
                 continue;
             }
-            REAL *row = NAME(panel_row)(&k->panels, p, t, n);
-            REAL *dc_prev = (t > (plain || !job->first_step ? 0 : job->first_step[n]) ? k->c : (REAL *)job->dc0) + n * H + j;
-            vec f = NAME(load_n)(row, w), g = NAME(load_n)(row + w, w), i = NAME(load_n)(row + 2 * w, w),
-                o = NAME(load_n)(row + 3 * w, w), c = NAME(load_n)(row + 4 * w, w);
-            vec dh = NAME(lstm_dh)(job, t, n, j, w, back), c_prev = NAME(lstm_c_prev)(k, p, t, n, w);
-            vec dc = t == last_step(job, n) ? NAME(state_of)(job->dcT, n, j, w) : NAME(load_n)(k->c + n * H + j, w);
+            real *row = panel_row(&k->panels, p, t, n);
+            real *dc_prev = (t > (plain || !job->first_step ? 0 : job->first_step[n]) ? k->c : (real *)job->dc0) + n * H + j;
+            vec f = load_n(row, w), g = load_n(row + w, w), i = load_n(row + 2 * w, w),
+                o = load_n(row + 3 * w, w), c = load_n(row + 4 * w, w);
+            vec dh = lstm_dh(job, t, n, j, w, back), c_prev = lstm_c_prev(k, p, t, n, w);
+            vec dc = t == last_step(job, n) ? state_of(job->dcT, n, j, w) : load_n(k->c + n * H + j, w);
 
-            vec tanh_c = NAME(vtanh)(c), dA_o = dh * tanh_c * o * (1 - o);
+            vec tanh_c = vtanh(c), dA_o = dh * tanh_c * o * (1 - o);
             vec ds = dc + dh * o * (1 - tanh_c * tanh_c);
-            const REAL *peephole = plain ? NULL : job->Wp;
+            const real *peephole = plain ? NULL : job->Wp;
             if (peephole)
-                ds += dA_o * NAME(load_n)(peephole + 2 * H + j, w);
+                ds += dA_o * load_n(peephole + 2 * H + j, w);
             if (!plain && job->clip)
-                ds = NAME(lstm_clipped)(job, ds, c);
+                ds = lstm_clipped(job, ds, c);
             vec dA_f = ds * c_prev * f * (1 - f), dA_i = ds * g * i * (1 - i);
-            NAME(store_n)(row, dA_f, w);
-            NAME(store_n)(row + w, ds * i * (1 - g * g), w);
-            NAME(store_n)(row + 2 * w, dA_i, w);
-            NAME(store_n)(row + 3 * w, dA_o, w);
+            store_n(row, dA_f, w);
+            store_n(row + w, ds * i * (1 - g * g), w);
+            store_n(row + 2 * w, dA_i, w);
+            store_n(row + 3 * w, dA_o, w);
             vec to_prev = ds * f;
             if (peephole)
-                to_prev += dA_f * NAME(load_n)(peephole + j, w) + dA_i * NAME(load_n)(peephole + H + j, w);
-            NAME(store_n)(dc_prev, to_prev, w);
+                to_prev += dA_f * load_n(peephole + j, w) + dA_i * load_n(peephole + H + j, w);
+            store_n(dc_prev, to_prev, w);
         }
     }
 }
 
-static void NAME(lstm_gate_grads)(const NAME(lstm_work) *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows,
-                                  const REAL *sums)
+static void lstm_gate_grads(const lstm_work *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows,
+                                  const real *sums)
 {
-    if (NAME(lstm_is_plain)(k->job))
-        NAME(lstm_tile_grads)(1, k, q, t, n0, rows, sums);
+    if (lstm_is_plain(k->job))
+        lstm_tile_grads(1, k, q, t, n0, rows, sums);
     else
-        NAME(lstm_tile_grads)(0, k, q, t, n0, rows, sums);
+        lstm_tile_grads(0, k, q, t, n0, rows, sums);
 }
 
 /* dWp (3, H) of panels p0..p1: sums of c_prev dA_f, c_prev dA_i and c dA_o over all rows, in blocks as db. */
-static void NAME(lstm_peephole_grads)(const NAME(lstm_work) *k, ptrdiff_t p0, ptrdiff_t p1)
+static void lstm_peephole_grads(const lstm_work *k, ptrdiff_t p0, ptrdiff_t p1)
 {
     const cell_job *job = k->job;
     const ptrdiff_t N = job->N, H = job->H, R = N * job->T;
     for (ptrdiff_t p = p0; p < p1; p++) {
-        const ptrdiff_t w = NAME(panel_width)(H, p);
+        const ptrdiff_t w = panel_width(H, p);
         vec total[3] = {{0}};
         for (ptrdiff_t r0 = 0; r0 < R; r0 += 64) {
             vec sum[3] = {{0}};
             for (ptrdiff_t r = r0; r < r0 + 64 && r < R; r++) {
-                const REAL *row = NAME(panel_row)(&k->panels, p, 0, r);
-                vec c_prev = NAME(lstm_c_prev)(k, p, r / N, r % N, w);
-                sum[0] += c_prev * NAME(load_n)(row, w);
-                sum[1] += c_prev * NAME(load_n)(row + 2 * w, w);
-                sum[2] += NAME(load_n)(row + 4 * w, w) * NAME(load_n)(row + 3 * w, w);
+                const real *row = panel_row(&k->panels, p, 0, r);
+                vec c_prev = lstm_c_prev(k, p, r / N, r % N, w);
+                sum[0] += c_prev * load_n(row, w);
+                sum[1] += c_prev * load_n(row + 2 * w, w);
+                sum[2] += load_n(row + 4 * w, w) * load_n(row + 3 * w, w);
             }
             for (int g = 0; g < 3; g++)
                 total[g] += sum[g];
         }
         for (int g = 0; g < 3; g++)
-            NAME(store_n)((REAL *)job->dWp + g * H + p * W, total[g], w);
+            store_n((real *)job->dWp + g * H + p * W, total[g], w);
     }
 }
 
 /* This thread's share of Wh^T and Wx^T, packed for backward. */
-static void NAME(lstm_pack_back)(const NAME(lstm_work) *k, const team *tm, int rank)
+static void lstm_pack_back(const lstm_work *k, const team *tm, int rank)
 {
     const cell_job *job = k->job;
     const ptrdiff_t D = job->D, H = job->H;
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     ptrdiff_t q0, q1;
-    team_share(tm, rank, NAME(pair_count)(H), &q0, &q1);
+    team_share(tm, rank, pair_count(H), &q0, &q1);
     for (ptrdiff_t q = q0; q < q1; q++)
-        NAME(pack_transposed)(k->Wh_room + q * 2 * W * 4 * H, Wh, H, q, H, 0, 4);
-    team_share(tm, rank, NAME(pair_count)(D), &q0, &q1);
+        pack_transposed(k->Wh_room + q * 2 * W * 4 * H, Wh, H, q, H, 0, 4);
+    team_share(tm, rank, pair_count(D), &q0, &q1);
     for (ptrdiff_t q = q0; q < q1; q++)
-        NAME(pack_transposed)(k->Wx_room + q * 2 * W * 4 * H, Wx, D, q, H, 0, 4);
+        pack_transposed(k->Wx_room + q * 2 * W * 4 * H, Wx, D, q, H, 0, 4);
 }
 
 /* dWx, dWh and db, once all of dA is there. */
-static void NAME(lstm_weight_grads)(const NAME(lstm_work) *k, team *tm, int rank)
+static void lstm_weight_grads(const lstm_work *k, team *tm, int rank)
 {
     const cell_job *job = k->job;
-    const REAL *xs = job->xs.p;
-    const ptrdiff_t h_n = NAME(step_of)(job->H);
-    rows_of x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
-    rows_of h_rows = {job->seen0.p, job->seen, job->seen0.s0, job->N * h_n, h_n};
-    NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 4, &x_rows, job->D, job->dWx, 4, k->room);
-    NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 4, &h_rows, job->H, job->dWh, 4, k->room);
+    const real *xs = job->xs.p;
+    const ptrdiff_t h_n = step_of(job->H);
+    left_rows x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
+    left_rows h_rows = {job->seen0.p, job->seen, job->seen0.s0, job->N * h_n, h_n};
+    panel_weight_grads(&k->panels, tm, rank, 0, 4, &x_rows, job->D, job->dWx, 4, k->room);
+    panel_weight_grads(&k->panels, tm, rank, 0, 4, &h_rows, job->H, job->dWh, 4, k->room);
     ptrdiff_t p0, p1;
-    team_share(tm, rank, NAME(panel_count)(job->H), &p0, &p1);
+    team_share(tm, rank, panel_count(job->H), &p0, &p1);
     if (job->db)
-        NAME(panel_bias_grads)(&k->panels, p0, p1, 0, 4, job->db);
+        panel_bias_grads(&k->panels, p0, p1, 0, 4, job->db);
 }
 
-static void NAME(lstm_backward_body)(team *tm, int rank, void *work)
+static void lstm_backward_body(team *tm, int rank, void *work)
 {
-    NAME(lstm_work) *k = work;
+    lstm_work *k = work;
     const cell_job *job = k->job;
-    const ptrdiff_t N = job->N, T = job->T, Q = NAME(pair_count)(job->H);
-    const int own_rows = NAME(owns_rows)(job, tm, 4);
+    const ptrdiff_t N = job->N, T = job->T, Q = pair_count(job->H);
+    const int own_rows = owns_rows(job, tm, 4);
     ptrdiff_t q0, q1, p0, p1;
     team_share(tm, rank, Q, &q0, &q1);
-    team_share(tm, rank, NAME(panel_count)(job->H), &p0, &p1);
+    team_share(tm, rank, panel_count(job->H), &p0, &p1);
 
     if (k->few) {
         for (ptrdiff_t q = q0; q < q1; q++)
-            NAME(lstm_gate_grads)(k, q, 0, 0, N, NULL);
+            lstm_gate_grads(k, q, 0, 0, N, NULL);
         if (job->Wp) {
             team_wait(tm); /* dA is whole: a thread's panels are not those of its pairs */
-            NAME(lstm_peephole_grads)(k, p0, p1);
+            lstm_peephole_grads(k, p0, p1);
         }
-        NAME(few_cell_grads)(&k->panels, tm, rank, job, p0, p1, k->few_x);
+        few_cell_grads(&k->panels, tm, rank, job, p0, p1, k->few_x);
         return;
     }
-    NAME(lstm_pack_back)(k, tm, rank);
+    lstm_pack_back(k, tm, rank);
     team_wait(tm);
 
     for (ptrdiff_t t = T - 1; t >= 0 && !team_stopped(); t--) {
         if (t < T - 1)
-            NAME(panel_hidden_grads)(&k->panels, tm, rank, t + 1, 0, 4, k->Wh_room, k->sums, 0, own_rows);
+            panel_hidden_grads(&k->panels, tm, rank, t + 1, 0, 4, k->Wh_room, k->sums, 0, own_rows);
         for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_panel(&w);)
-            NAME(lstm_gate_grads)(k, w.p, t, w.n, w.rows, t < T - 1 ? k->sums + (w.p * N + w.n) * 2 * W : NULL);
+            lstm_gate_grads(k, w.p, t, w.n, w.rows, t < T - 1 ? k->sums + (w.p * N + w.n) * 2 * W : NULL);
         step_wait(tm, own_rows); /* dA of step t is whole */
     }
-    NAME(panel_hidden_grads)(&k->panels, tm, rank, 0, 0, 4, k->Wh_room, k->sums, 0, own_rows);
-    NAME(panel_state_grads)(&k->panels, tm, rank, job, k->sums, 1, NULL, job->dh0, own_rows);
+    panel_hidden_grads(&k->panels, tm, rank, 0, 0, 4, k->Wh_room, k->sums, 0, own_rows);
+    panel_state_grads(&k->panels, tm, rank, job, k->sums, 1, NULL, job->dh0, own_rows);
 
     if (!team_goes_on(tm, job->whole))
         return;
-    NAME(lstm_weight_grads)(k, tm, rank);
+    lstm_weight_grads(k, tm, rank);
     if (job->Wp)
-        NAME(lstm_peephole_grads)(k, p0, p1);
-    NAME(panel_input_grads)(&k->panels, tm, rank, k->Wx_room, job->D, (REAL *)job->dxs.p, job->dxs.s0, job->dxs.s1);
+        lstm_peephole_grads(k, p0, p1);
+    panel_input_grads(&k->panels, tm, rank, k->Wx_room, job->D, (real *)job->dxs.p, job->dxs.s0, job->dxs.s1);
 }
 
-static int NAME(lstm_backward)(const cell_job *job)
+static int lstm_backward(const cell_job *job)
 {
     if (job->full)
-        return NAME(peephole_backward)(job);
+        return peephole_backward(job);
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H;
-    NAME(lstm_work) k = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, LSTM_KEPT}};
-    k.few = NAME(is_few)(job);
-    ptrdiff_t weights = k.few ? 0 : NAME(lines)(NAME(pair_count)(D) * 2 * W * 4 * H), few = k.few ? NAME(lines)(N * 4 * H) : 0;
-    ptrdiff_t recurrent = k.few ? 0 : NAME(lines)(NAME(pair_count)(H) * 2 * W * 4 * H), state = NAME(lines)(N * H);
-    ptrdiff_t sums = NAME(lines)(NAME(pair_count)(H) * 2 * W * N);
-    REAL *room = NAME(new_room)(weights + recurrent + state + sums + few + (k.few ? 0 : NAME(grad_room)(job)));
+    lstm_work k = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, LSTM_KEPT}};
+    k.few = is_few(job);
+    ptrdiff_t weights = k.few ? 0 : lines(pair_count(D) * 2 * W * 4 * H), few = k.few ? lines(N * 4 * H) : 0;
+    ptrdiff_t recurrent = k.few ? 0 : lines(pair_count(H) * 2 * W * 4 * H), state = lines(N * H);
+    ptrdiff_t sums = lines(pair_count(H) * 2 * W * N);
+    real *room = new_reals(weights + recurrent + state + sums + few + (k.few ? 0 : grad_room(job)));
     if (!room)
         return -1;
     k.Wx_room = room, k.Wh_room = room + weights;
     k.c = k.Wh_room + recurrent, k.sums = k.c + state, k.few_x = k.sums + sums, k.room = k.few_x + few;
-    const int stopped = team_run(job->threads, NAME(lstm_backward_body), &k);
+    const int stopped = team_run(job->threads, lstm_backward_body, &k);
     free(room);
     return stopped;
 }

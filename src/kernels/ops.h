@@ -5,63 +5,63 @@
 
 typedef struct {
     const gemm_job *job;
-    REAL *room;
-} NAME(gemm_work);
+    real *room;
+} gemm_work;
 
 /* Few rows of c, as when a model writes text id by id: b is read once, as it lies in memory. */
-static int NAME(gemm_is_few)(const gemm_job *g)
+static int gemm_is_few(const gemm_job *g)
 {
     return g->M <= FEW_ROWS && g->K > 0 && g->c.s1 == 1 && g->a.s1 == 1 && (g->b.s0 == 1 || g->b.s1 == 1);
 }
 
-static void NAME(gemm_few)(const team *tm, int rank, const gemm_job *g)
+static void gemm_few(const team *tm, int rank, const gemm_job *g)
 {
-    const REAL *a = g->a.p, *b = g->b.p, *bias = g->bias;
-    REAL *c = (REAL *)g->c.p;
+    const real *a = g->a.p, *b = g->b.p, *bias = g->bias;
+    real *c = (real *)g->c.p;
     ptrdiff_t j0, j1;
     team_share(tm, rank, (g->N + W - 1) / W, &j0, &j1);
     j0 *= W, j1 = j1 * W < g->N ? j1 * W : g->N;
     if (g->b.s1 == 1)
-        NAME(rows_times)(g->M, a, g->a.s0, b + j0, g->b.s0, g->K, j1 - j0, c + j0, g->c.s0);
+        rows_times(g->M, a, g->a.s0, b + j0, g->b.s0, g->K, j1 - j0, c + j0, g->c.s0);
     else
         for (ptrdiff_t j = j0; j < j1; j++)
             for (ptrdiff_t m = 0; m < g->M; m++)
-                c[m * g->c.s0 + j] = NAME(dot)(a + m * g->a.s0, b + j * g->b.s1, g->K);
+                c[m * g->c.s0 + j] = dot(a + m * g->a.s0, b + j * g->b.s1, g->K);
     for (ptrdiff_t m = 0; bias && m < g->M; m++)
         for (ptrdiff_t j = j0; j < j1; j++)
             c[m * g->c.s0 + j] += bias[j];
 }
 
-static void NAME(gemm_body)(team *tm, int rank, void *work)
+static void gemm_body(team *tm, int rank, void *work)
 {
-    const NAME(gemm_work) *k = work;
+    const gemm_work *k = work;
     const gemm_job *g = k->job;
     if (g->whole)
         team_finish();
-    if (NAME(gemm_is_few)(g)) {
-        NAME(gemm_few)(tm, rank, g);
+    if (gemm_is_few(g)) {
+        gemm_few(tm, rank, g);
         return;
     }
     matrix a = {g->a.p, g->a.s0, g->a.s1}, b = {g->b.p, g->b.s0, g->b.s1};
-    REAL *room = k->room + rank * GEMM_ROOM, *c = (REAL *)g->c.p;
+    real *room = k->room + rank * GEMM_ROOM, *c = (real *)g->c.p;
     if (g->c.s1 == 1)
-        NAME(gemm_part)(tm, rank, g->M, g->N, g->K, a, b, g->bias, c, g->c.s0, room);
+        gemm_part(tm, rank, g->M, g->N, g->K, a, b, g->bias, c, g->c.s0, room);
     else /* c is the transpose of a row-major array: c^T = b^T a^T */
-        NAME(gemm_part)(tm, rank, g->N, g->M, g->K, (matrix){b.p, b.c, b.r}, (matrix){a.p, a.c, a.r}, NULL, c, g->c.s1, room);
+        gemm_part(tm, rank, g->N, g->M, g->K, (matrix){b.p, b.c, b.r}, (matrix){a.p, a.c, a.r}, NULL, c, g->c.s1, room);
 }
 
 /* c = a b + bias. Where the columns of c are not contiguous its rows must be, and bias NULL. */
-static int NAME(gemm)(const gemm_job *job)
+static int gemm(const gemm_job *job)
 {
-    NAME(gemm_work) k = {job, NAME(new_room)(NAME(gemm_is_few)(job) ? 0 : job->threads * GEMM_ROOM)};
+    gemm_work k = {job, new_reals(gemm_is_few(job) ? 0 : job->threads * GEMM_ROOM)};
     if (!k.room)
         return -1;
-    const int stopped = team_run(job->threads, NAME(gemm_body), &k);
+    const int stopped = team_run(job->threads, gemm_body, &k);
     free(k.room);
     return stopped;
 }
 
-static void NAME(column_sums_body)(team *tm, int rank, void *work)
+static void column_sums_body(team *tm, int rank, void *work)
 {
     const gemm_job *g = work;
     enum { SIDE = 16 }; /* vectors side by side: whole pieces of a row are read */
@@ -74,24 +74,24 @@ static void NAME(column_sums_body)(team *tm, int rank, void *work)
             vec sum[SIDE] = {{0}};
             for (ptrdiff_t m = m0; m < m0 + 64 && m < g->M; m++)
                 for (ptrdiff_t v = 0; v < side; v++)
-                    sum[v] += NAME(load_n)((const REAL *)g->a.p + m * g->a.s0 + (v0 + v) * W, end - v * W < W ? end - v * W : W);
+                    sum[v] += load_n((const real *)g->a.p + m * g->a.s0 + (v0 + v) * W, end - v * W < W ? end - v * W : W);
             for (ptrdiff_t v = 0; v < side; v++)
                 total[v] += sum[v];
         }
         for (ptrdiff_t v = 0; v < side; v++)
-            NAME(store_n)((REAL *)g->c.p + (v0 + v) * W, total[v], end - v * W < W ? end - v * W : W);
+            store_n((real *)g->c.p + (v0 + v) * W, total[v], end - v * W < W ? end - v * W : W);
     }
 }
 
-static int NAME(column_sums)(const gemm_job *job)
+static int column_sums(const gemm_job *job)
 {
-    return team_run(job->threads, NAME(column_sums_body), (void *)job);
+    return team_run(job->threads, column_sums_body, (void *)job);
 }
 
 /* Over the lanes of a vector, by halves. */
-static inline double NAME(lanes_sum)(vec x)
+static inline double lanes_sum(vec x)
 {
-    double lane[VECTOR_BYTES / sizeof(REAL)];
+    double lane[VECTOR_BYTES / sizeof(real)];
     for (int i = 0; i < W; i++)
         lane[i] = x[i];
     for (int half = W / 2; half; half /= 2)
@@ -100,10 +100,10 @@ static inline double NAME(lanes_sum)(vec x)
     return lane[0];
 }
 
-static inline REAL NAME(lanes_max)(vec x)
+static inline real lanes_max(vec x)
 {
-    REAL lane[VECTOR_BYTES / sizeof(REAL)];
-    NAME(store)(lane, x);
+    real lane[VECTOR_BYTES / sizeof(real)];
+    store(lane, x);
     for (int half = W / 2; half; half /= 2)
         for (int i = 0; i < half; i++)
             lane[i] = lane[i] > lane[i + half] ? lane[i] : lane[i + half];
@@ -112,37 +112,37 @@ static inline REAL NAME(lanes_max)(vec x)
 
 /* *largest = max(x), and the sum of e = exp(x - *largest), where e may be x or NULL, and is streamed if `far`; the sum is
  * taken in float for 32 vectors at a time, then in double. The second look at x finds it in L1 or L2. */
-static inline double NAME(sum_exp)(const REAL *x, ptrdiff_t V, REAL *largest, REAL *e, int far)
+static inline double sum_exp(const real *x, ptrdiff_t V, real *largest, real *e, int far)
 {
-    vec top = NAME(splat)(x[0]), second = top;
+    vec top = splat(x[0]), second = top;
     ptrdiff_t v = 0;
     for (; v + 2 * W <= V; v += 2 * W) { /* two chains of maxima */
-        top = NAME(vmax)(top, NAME(load)(x + v));
-        second = NAME(vmax)(second, NAME(load)(x + v + W));
+        top = vmax(top, load(x + v));
+        second = vmax(second, load(x + v + W));
     }
-    REAL most = NAME(lanes_max)(NAME(vmax)(top, second));
+    real most = lanes_max(vmax(top, second));
     for (; v < V; v++)
         most = x[v] > most ? x[v] : most;
 
-    const REAL shift = most == -(REAL)INFINITY ? 0 : most; /* -inf - -inf would be NaN */
+    const real shift = most == -(real)INFINITY ? 0 : most; /* -inf - -inf would be NaN */
     double total = 0;
     for (v = 0; v < V;) {
         vec sum = {0};
         for (int block = 0; block < 32 && v + W <= V; block++, v += W) {
-            vec y = NAME(vexp)(NAME(load)(x + v) - shift);
+            vec y = vexp(load(x + v) - shift);
             if (e && far)
-                NAME(stream)(e + v, y);
+                stream_store(e + v, y);
             else if (e)
-                NAME(store)(e + v, y);
+                store(e + v, y);
             sum += y;
         }
-        total += NAME(lanes_sum)(sum);
+        total += lanes_sum(sum);
         if (v < V && v + W > V) {
-            vec last = NAME(vexp)(NAME(load_lanes)(x + v, V - v) - shift);
+            vec last = vexp(load_lanes(x + v, V - v) - shift);
             for (int i = 0; i < V - v; i++)
                 total += last[i];
             if (e)
-                NAME(store_lanes)(e + v, last, V - v);
+                store_lanes(e + v, last, V - v);
             v = V;
         }
     }
@@ -150,7 +150,7 @@ static inline double NAME(sum_exp)(const REAL *x, ptrdiff_t V, REAL *largest, RE
     return total;
 }
 
-static void NAME(softmax_forward_body)(team *tm, int rank, void *work)
+static void softmax_forward_body(team *tm, int rank, void *work)
 {
     const softmax_job *s = work;
     ptrdiff_t m0, m1;
@@ -159,46 +159,46 @@ static void NAME(softmax_forward_body)(team *tm, int rank, void *work)
         s->lse[m] = s->loss[m] = 0;
         if (s->ts[m] == s->ignore)
             continue;
-        const REAL *x = (const REAL *)s->x.p + m * s->x.s0;
-        REAL most;
-        double total = NAME(sum_exp)(x, s->V, &most, NULL, 0);
+        const real *x = (const real *)s->x.p + m * s->x.s0;
+        real most;
+        double total = sum_exp(x, s->V, &most, NULL, 0);
         s->lse[m] = most + log(total);
         s->loss[m] = s->lse[m] - x[s->ts[m]];
     }
 }
 
-static int NAME(softmax_forward)(const softmax_job *job)
+static int softmax_forward(const softmax_job *job)
 {
-    return team_run(job->threads, NAME(softmax_forward_body), (void *)job);
+    return team_run(job->threads, softmax_forward_body, (void *)job);
 }
 
 /* dx (V) = (softmax(x) - onehot(t)) scale */
-static void NAME(softmax_gradient)(const REAL *x, REAL *dx, ptrdiff_t V, ptrdiff_t t, REAL lse, REAL scale)
+static void softmax_gradient(const real *x, real *dx, ptrdiff_t V, ptrdiff_t t, real lse, real scale)
 {
     for (ptrdiff_t v = 0; v < V; v += W) {
         ptrdiff_t w = V - v < W ? V - v : W;
-        NAME(store_n)(dx + v, NAME(vexp)(NAME(load_n)(x + v, w) - lse) * scale, w);
+        store_n(dx + v, vexp(load_n(x + v, w) - lse) * scale, w);
     }
     dx[t] -= scale;
 }
 
-static void NAME(softmax_backward_body)(team *tm, int rank, void *work)
+static void softmax_backward_body(team *tm, int rank, void *work)
 {
     const softmax_job *s = work;
     ptrdiff_t m0, m1;
     team_share(tm, rank, s->M, &m0, &m1);
     for (ptrdiff_t m = m0; m < m1 && !team_stopped(); m++) {
-        REAL *dx = (REAL *)s->dx + m * s->V;
+        real *dx = (real *)s->dx + m * s->V;
         if (s->ts[m] == s->ignore)
-            memset(dx, 0, s->V * sizeof(REAL));
+            memset(dx, 0, s->V * sizeof(real));
         else
-            NAME(softmax_gradient)((const REAL *)s->x.p + m * s->x.s0, dx, s->V, s->ts[m], s->lse[m], s->scale);
+            softmax_gradient((const real *)s->x.p + m * s->x.s0, dx, s->V, s->ts[m], s->lse[m], s->scale);
     }
 }
 
-static int NAME(softmax_backward)(const softmax_job *job)
+static int softmax_backward(const softmax_job *job)
 {
-    return team_run(job->threads, NAME(softmax_backward_body), (void *)job);
+    return team_run(job->threads, softmax_backward_body, (void *)job);
 }
 
 /* Affine and softmax loss in one: the log-sum-exp is taken while the scores are in L1.
@@ -208,7 +208,7 @@ static int NAME(softmax_backward)(const softmax_job *job)
  * are stored in place of the scores (M, V), and behind them what makes a block's exps probabilities (M, blocks):
  * exp(maximum) / sum of all. Backward multiplies, instead of computing the exps again, just before a product reads
  * the gradient, which is never stored; recomputing the exps too would be a fourth product. */
-#define SCORE_ROOM ((768 << 10) / (ptrdiff_t)sizeof(REAL)) /* packed weights: 768 KiB */
+#define SCORE_ROOM ((768 << 10) / (ptrdiff_t)sizeof(real)) /* packed weights: 768 KiB */
 #define SCORE_COLUMNS 256 /* where W is deep, else twice as many */
 #define SCORES_FAR (16 << 20) /* bytes of scores that no cache keeps until backward */
 
@@ -217,36 +217,36 @@ typedef struct {
     ptrdiff_t columns, blocks; /* of one block at most; how many blocks */
     ptrdiff_t depth, width;    /* rows of the right side packed at a time, and in backward its columns, whole pairs */
     ptrdiff_t each;            /* reals of one thread's part of room */
-    REAL *room;
-    REAL *turned_x;            /* the left side of dW: for each run of rows, tiles of x's columns */
-    REAL *tops;                /* (M, blocks) maximum of a row within a block, later its part of the probabilities */
+    real *room;
+    real *turned_x;            /* the left side of dW: for each run of rows, tiles of x's columns */
+    real *tops;                /* (M, blocks) maximum of a row within a block, later its part of the probabilities */
     double *sums;              /* (M, blocks) sum of exp(x - maximum) */
     double *targets;           /* (M) the target's score */
-} NAME(score_work);
+} score_work;
 
-static void NAME(score_body)(team *tm, int rank, void *work)
+static void score_body(team *tm, int rank, void *work)
 {
-    const NAME(score_work) *k = work;
+    const score_work *k = work;
     const affine_softmax_job *s = k->job;
     const ptrdiff_t panels = (s->V + 2 * W - 1) / (2 * W), tiles = tile_count(s->M, ROWS_2);
-    const int far = s->M * s->V * (ptrdiff_t)sizeof(REAL) > SCORES_FAR;
-    REAL *room = k->room + rank * k->each, *own = room + k->depth * k->columns;
+    const int far = s->M * s->V * (ptrdiff_t)sizeof(real) > SCORES_FAR;
+    real *room = k->room + rank * k->each, *own = room + k->depth * k->columns;
 
     for (ptrdiff_t block = rank; block < k->blocks; block += tm->size) {
         const ptrdiff_t j0 = tile_start(panels, k->blocks, block) * 2 * W, j1 = tile_start(panels, k->blocks, block + 1) * 2 * W;
         const ptrdiff_t columns = (j1 < s->V ? j1 : s->V) - j0;
         const int tile = s->scores && s->K <= k->depth; /* scores are whole at once: a tile's have a room of their own */
         const ptrdiff_t cr = s->scores && !tile ? s->V : columns;
-        REAL *all = s->scores ? (REAL *)s->scores + j0 : own;
-        const REAL *bias = s->bias ? (const REAL *)s->bias + j0 : NULL;
+        real *all = s->scores ? (real *)s->scores + j0 : own;
+        const real *bias = s->bias ? (const real *)s->bias + j0 : NULL;
         for (ptrdiff_t k0 = 0; k0 < s->K || k0 == 0; k0 += k->depth) {
             const ptrdiff_t depth = s->K - k0 < k->depth ? s->K - k0 : k->depth;
-            NAME(gemm_pack)(room, (matrix){(const REAL *)s->weights.p + k0 * s->weights.s0 + j0 * s->weights.s1, s->weights.s0, s->weights.s1}, depth, columns);
+            gemm_pack(room, (matrix){(const real *)s->weights.p + k0 * s->weights.s0 + j0 * s->weights.s1, s->weights.s0, s->weights.s1}, depth, columns);
             for (ptrdiff_t i = 0; i < tiles && !team_stopped(); i++) {
                 const ptrdiff_t m0 = tile_start(s->M, tiles, i), m1 = tile_start(s->M, tiles, i + 1);
-                REAL *c = tile ? own : all + m0 * cr;
-                NAME(gemm_block)(0, m1 - m0, columns, depth, (matrix){(const REAL *)s->x.p + m0 * s->x.s0 + k0, s->x.s0, 1},
-                                 room, k0 == 0 ? bias : NULL, c, cr, k0 > 0, NULL, (NAME(prefetch)){0});
+                real *c = tile ? own : all + m0 * cr;
+                gemm_block(0, m1 - m0, columns, depth, (matrix){(const real *)s->x.p + m0 * s->x.s0 + k0, s->x.s0, 1},
+                                 room, k0 == 0 ? bias : NULL, c, cr, k0 > 0, NULL, (prefetch_streams){0});
                 if (k0 + depth < s->K)
                     continue;
                 for (ptrdiff_t m = m0; m < m1; m++, c += cr) {
@@ -255,13 +255,13 @@ static void NAME(score_body)(team *tm, int rank, void *work)
                         continue;
                     if (t >= 0 && t < columns)
                         k->targets[m] = c[t];
-                    k->sums[m * k->blocks + block] = NAME(sum_exp)(c, columns, &k->tops[m * k->blocks + block],
+                    k->sums[m * k->blocks + block] = sum_exp(c, columns, &k->tops[m * k->blocks + block],
                                                                    s->scores ? all + m * s->V : NULL, far);
                 }
             }
         }
     }
-    NAME(stream_end)();
+    stream_end();
     team_wait(tm);
 
     ptrdiff_t m0, m1;
@@ -270,7 +270,7 @@ static void NAME(score_body)(team *tm, int rank, void *work)
         s->loss[m] = 0;
         if (s->ts[m] < 0)
             continue;
-        REAL *tops = k->tops + m * k->blocks;
+        real *tops = k->tops + m * k->blocks;
         double *sums = k->sums + m * k->blocks, most = tops[0], total = 0;
         for (ptrdiff_t i = 1; i < k->blocks; i++)
             most = tops[i] > most ? tops[i] : most;
@@ -286,28 +286,28 @@ static void NAME(score_body)(team *tm, int rank, void *work)
 }
 
 /* The blocks of columns, by the shapes alone. */
-static void NAME(score_blocks)(NAME(score_work) *k)
+static void score_blocks(score_work *k)
 {
     const affine_softmax_job *s = k->job;
     k->columns = s->K * 2 * SCORE_COLUMNS <= SCORE_ROOM ? 2 * SCORE_COLUMNS : SCORE_COLUMNS;
     k->blocks = tile_count((s->V + 2 * W - 1) / (2 * W), k->columns / (2 * W));
 }
 
-static int NAME(affine_softmax_forward)(const affine_softmax_job *job)
+static int affine_softmax_forward(const affine_softmax_job *job)
 {
-    NAME(score_work) k = {.job = job};
-    NAME(score_blocks)(&k);
+    score_work k = {.job = job};
+    score_blocks(&k);
     k.depth = SCORE_ROOM / k.columns;
     k.depth = job->K < k.depth ? job->K + !job->K : k.depth; /* 1 for K = 0: loops have to move on */
-    k.each = NAME(lines)(k.depth * k.columns + (job->scores ? ROWS_2 : job->M) * k.columns);
+    k.each = lines(k.depth * k.columns + (job->scores ? ROWS_2 : job->M) * k.columns);
     const ptrdiff_t cells = job->M * k.blocks;
-    k.sums = new_room((cells + job->M) * sizeof(double) + cells * sizeof(REAL));
-    k.room = NAME(new_room)(job->threads * k.each);
+    k.sums = new_room((cells + job->M) * sizeof(double) + cells * sizeof(real));
+    k.room = new_reals(job->threads * k.each);
     int stopped = 0;
     if (k.sums && k.room) {
         k.targets = k.sums + cells;
-        k.tops = job->scores ? (REAL *)job->scores + job->M * job->V : (REAL *)(k.targets + job->M);
-        stopped = team_run(job->threads, NAME(score_body), &k);
+        k.tops = job->scores ? (real *)job->scores + job->M * job->V : (real *)(k.targets + job->M);
+        stopped = team_run(job->threads, score_body, &k);
     }
     const int failed = !k.sums || !k.room;
     free(k.sums), free(k.room);
@@ -316,60 +316,60 @@ static int NAME(affine_softmax_forward)(const affine_softmax_job *job)
 
 /* dy of row m, columns v0 to v1, = (softmax - onehot(t)) scale from the stored exps, in pairs of vectors `apart` reals
  * from each other. Whole vectors are written, with 0 beyond V; v0 is a multiple of 2 W. */
-static void NAME(score_gradient)(const NAME(score_work) *k, ptrdiff_t m, ptrdiff_t v0, ptrdiff_t v1, REAL *dy, ptrdiff_t apart)
+static void score_gradient(const score_work *k, ptrdiff_t m, ptrdiff_t v0, ptrdiff_t v1, real *dy, ptrdiff_t apart)
 {
     const affine_softmax_job *s = k->job;
     const ptrdiff_t panels = (s->V + 2 * W - 1) / (2 * W), t = s->ts[m];
-    const REAL *e = (const REAL *)s->scores + m * s->V;
+    const real *e = (const real *)s->scores + m * s->V;
     if (t < 0) {
         for (ptrdiff_t v = v0; v < v1; v += 2 * W, dy += apart)
-            memset(dy, 0, 2 * W * sizeof(REAL));
+            memset(dy, 0, 2 * W * sizeof(real));
         return;
     }
-    REAL *pair = dy;
+    real *pair = dy;
     for (ptrdiff_t block = v0 / k->columns, v = v0; v < v1; block++) {
         const ptrdiff_t end = tile_start(panels, k->blocks, block + 1) * 2 * W, to = end < v1 ? end : v1;
-        const REAL part = k->tops[m * k->blocks + block] * s->scale;
+        const real part = k->tops[m * k->blocks + block] * s->scale;
         for (; v < to; v += 2 * W, pair += apart) { /* blocks are whole pairs, but for the last */
             const ptrdiff_t left = to - v;
-            NAME(store)(pair, NAME(load_n)(e + v, left < W ? left : W) * part);
+            store(pair, load_n(e + v, left < W ? left : W) * part);
             if (left > W)
-                NAME(store)(pair + W, NAME(load_n)(e + v + W, left < 2 * W ? left - W : W) * part);
+                store(pair + W, load_n(e + v + W, left < 2 * W ? left - W : W) * part);
         }
     }
     if (t >= v0 && t < v1)
-        dy[(t - v0) / (2 * W) * apart + (t - v0) % (2 * W)] -= (REAL)s->scale;
+        dy[(t - v0) / (2 * W) * apart + (t - v0) % (2 * W)] -= (real)s->scale;
 }
 
 /* dx (M, K) = dy W^T, whose rows the threads share. dy of a tile of rows is made just before. */
-static void NAME(score_dx)(const NAME(score_work) *k, team *tm, int rank, REAL *room)
+static void score_dx(const score_work *k, team *tm, int rank, real *room)
 {
     const affine_softmax_job *s = k->job;
-    const ptrdiff_t tiles = tile_count(s->M, ROWS_2), step = NAME(step_of)(k->depth + 2 * W);
-    REAL *dy = room + NAME(lines)(k->depth * k->width);
+    const ptrdiff_t tiles = tile_count(s->M, ROWS_2), step = step_of(k->depth + 2 * W);
+    real *dy = room + lines(k->depth * k->width);
     ptrdiff_t i0, i1;
     team_share(tm, rank, tiles, &i0, &i1);
     for (ptrdiff_t v = 0; v < s->V && i0 < i1; v += k->depth) {
         const ptrdiff_t depth = s->V - v < k->depth ? s->V - v : k->depth;
-        NAME(gemm_pack)(room, (matrix){(const REAL *)s->weights.p + v * s->weights.s1, s->weights.s1, s->weights.s0}, depth, s->K);
+        gemm_pack(room, (matrix){(const real *)s->weights.p + v * s->weights.s1, s->weights.s1, s->weights.s0}, depth, s->K);
         for (ptrdiff_t i = i0; i < i1 && !team_stopped(); i++) {
             const ptrdiff_t m0 = tile_start(s->M, tiles, i), m1 = tile_start(s->M, tiles, i + 1);
             for (ptrdiff_t m = m0; m < m1; m++)
-                NAME(score_gradient)(k, m, v, v + depth, dy + (m - m0) * step, 2 * W);
-            NAME(prefetch) next_rows = {(const REAL *)s->scores + m1 * s->V + v, s->V, 1, i + 1 < i1 ? ROWS_2 - 1 : 0};
-            NAME(gemm_block)(0, m1 - m0, s->K, depth, (matrix){dy, step, 1}, room, NULL, (REAL *)s->dx + m0 * s->K, s->K,
+                score_gradient(k, m, v, v + depth, dy + (m - m0) * step, 2 * W);
+            prefetch_streams next_rows = {(const real *)s->scores + m1 * s->V + v, s->V, 1, i + 1 < i1 ? ROWS_2 - 1 : 0};
+            gemm_block(0, m1 - m0, s->K, depth, (matrix){dy, step, 1}, room, NULL, (real *)s->dx + m0 * s->K, s->K,
                              v > 0, NULL, next_rows);
         }
     }
 }
 
 /* dst(j, i) = src(i, j) for a block of rows x columns */
-static void NAME(turn)(REAL *dst, ptrdiff_t to, const REAL *src, ptrdiff_t from, ptrdiff_t rows, ptrdiff_t columns)
+static void turn(real *dst, ptrdiff_t to, const real *src, ptrdiff_t from, ptrdiff_t rows, ptrdiff_t columns)
 {
     for (ptrdiff_t j = 0; j < columns; j += W)
         for (ptrdiff_t i = 0; i < rows; i += W) {
             if (i + W <= rows && j + W <= columns) {
-                NAME(transpose)(dst + j * to + i, to, src + i * from + j, from);
+                transpose(dst + j * to + i, to, src + i * from + j, from);
                 continue;
             }
             for (ptrdiff_t jj = j; jj < j + W && jj < columns; jj++)
@@ -379,7 +379,7 @@ static void NAME(turn)(REAL *dst, ptrdiff_t to, const REAL *src, ptrdiff_t from,
 }
 
 /* x^T as dW needs it, once for all of its blocks; a thread's share of the tiles. */
-static void NAME(turn_x)(const NAME(score_work) *k, team *tm, int rank)
+static void turn_x(const score_work *k, team *tm, int rank)
 {
     const affine_softmax_job *s = k->job;
     const ptrdiff_t tiles = tile_count(s->K, ROWS_2), most = SCORE_ROOM / SCORE_COLUMNS;
@@ -389,127 +389,127 @@ static void NAME(turn_x)(const NAME(score_work) *k, team *tm, int rank)
         const ptrdiff_t depth = s->M - m < most ? s->M - m : most;
         for (ptrdiff_t i = i0; i < i1; i++) {
             const ptrdiff_t from = tile_start(s->K, tiles, i), rows = tile_start(s->K, tiles, i + 1) - from;
-            NAME(gather_a)(k->turned_x + m * s->K + from * depth,
-                           (matrix){(const REAL *)s->x.p + m * s->x.s0 + from, 1, s->x.s0}, depth, rows);
+            gather_a(k->turned_x + m * s->K + from * depth,
+                           (matrix){(const real *)s->x.p + m * s->x.s0 + from, 1, s->x.s0}, depth, rows);
         }
     }
 }
 
 /* dW (K, V) = x^T dy and db, block by block of their columns: dy's are made, packed, once for both. A dW whose columns are
  * contiguous (tied to an embedding) is turned around block by block. */
-static void NAME(score_dW)(const NAME(score_work) *k, team *tm, int rank, REAL *room)
+static void score_dW(const score_work *k, team *tm, int rank, real *room)
 {
     const affine_softmax_job *s = k->job;
     const ptrdiff_t panels = (s->V + 2 * W - 1) / (2 * W), most = SCORE_ROOM / SCORE_COLUMNS;
     const ptrdiff_t blocks = tile_count(panels, SCORE_COLUMNS / (2 * W)); /* smaller ones than forward's: M is deep */
     const int rows = s->dW.s1 == 1;
-    REAL *own = room + SCORE_ROOM;
+    real *own = room + SCORE_ROOM;
 
     for (ptrdiff_t block = rank; block < blocks; block += tm->size) {
         const ptrdiff_t j0 = tile_start(panels, blocks, block) * 2 * W, j1 = tile_start(panels, blocks, block + 1) * 2 * W;
         const ptrdiff_t columns = (j1 < s->V ? j1 : s->V) - j0;
-        REAL *c = rows ? (REAL *)s->dW.p + j0 : own, *db = s->db ? (REAL *)s->db + j0 : NULL;
+        real *c = rows ? (real *)s->dW.p + j0 : own, *db = s->db ? (real *)s->db + j0 : NULL;
         const ptrdiff_t cr = rows ? s->dW.s0 : SCORE_COLUMNS;
         for (ptrdiff_t m = 0; m < s->M && !team_stopped(); m += most) {
             const ptrdiff_t depth = s->M - m < most ? s->M - m : most;
             const ptrdiff_t next = tile_start(panels, blocks, block + tm->size) * 2 * W;
-            NAME(prefetch) next_columns = {(const REAL *)s->scores + m * s->V + next, 64 / sizeof(REAL), s->V, 0};
+            prefetch_streams next_columns = {(const real *)s->scores + m * s->V + next, 64 / sizeof(real), s->V, 0};
             if (block + tm->size < blocks)
-                next_columns.count = (s->V - next < columns ? s->V - next : columns) * sizeof(REAL) / 64;
+                next_columns.count = (s->V - next < columns ? s->V - next : columns) * sizeof(real) / 64;
             for (ptrdiff_t r = 0; r < depth; r++)
-                NAME(score_gradient)(k, m + r, j0, j0 + columns, room + r * 2 * W, depth * 2 * W);
-            NAME(gemm_block)(0, s->K, columns, depth, (matrix){NULL, depth, 0}, room, NULL, c, cr, m > 0,
+                score_gradient(k, m + r, j0, j0 + columns, room + r * 2 * W, depth * 2 * W);
+            gemm_block(0, s->K, columns, depth, (matrix){NULL, depth, 0}, room, NULL, c, cr, m > 0,
                              k->turned_x + m * s->K, next_columns);
             for (ptrdiff_t j = 0; db && j < columns; j += W) {
-                const REAL *panel = room + j / (2 * W) * (2 * W) * depth + j % (2 * W);
+                const real *panel = room + j / (2 * W) * (2 * W) * depth + j % (2 * W);
                 const ptrdiff_t w = columns - j < W ? columns - j : W;
                 vec total = {0};
                 for (ptrdiff_t r0 = 0; r0 < depth; r0 += 64) { /* in blocks: the error stays that of a block */
                     vec sum = {0};
                     for (ptrdiff_t r = r0; r < r0 + 64 && r < depth; r++)
-                        sum += NAME(load)(panel + r * 2 * W);
+                        sum += load(panel + r * 2 * W);
                     total += sum;
                 }
-                NAME(store_n)(db + j, m > 0 ? NAME(load_n)(db + j, w) + total : total, w);
+                store_n(db + j, m > 0 ? load_n(db + j, w) + total : total, w);
             }
         }
         if (!rows)
-            NAME(turn)((REAL *)s->dW.p + j0 * s->dW.s1, s->dW.s1, own, cr, s->K, columns);
+            turn((real *)s->dW.p + j0 * s->dW.s1, s->dW.s1, own, cr, s->K, columns);
     }
 }
 
-static void NAME(score_gradient_body)(team *tm, int rank, void *work)
+static void score_gradient_body(team *tm, int rank, void *work)
 {
-    const NAME(score_work) *k = work;
-    NAME(turn_x)(k, tm, rank);
-    NAME(score_dx)(k, tm, rank, k->room + rank * k->each);
+    const score_work *k = work;
+    turn_x(k, tm, rank);
+    score_dx(k, tm, rank, k->room + rank * k->each);
     if (team_goes_on(tm, k->job->whole))
-        NAME(score_dW)(k, tm, rank, k->room + rank * k->each);
+        score_dW(k, tm, rank, k->room + rank * k->each);
 }
 
-static int NAME(affine_softmax_backward)(const affine_softmax_job *job)
+static int affine_softmax_backward(const affine_softmax_job *job)
 {
-    NAME(score_work) k = {.job = job};
+    score_work k = {.job = job};
     k.width = (job->K + !job->K + 2 * W - 1) / (2 * W) * (2 * W);
     k.depth = SCORE_ROOM / k.width; /* all columns of dx at once: a gradient is made once for it */
     k.depth = k.depth < 64 ? 64 : k.depth < GEMM_DEPTH ? k.depth / (2 * W) * 2 * W : GEMM_DEPTH; /* whole pairs */
-    NAME(score_blocks)(&k);
-    k.tops = (REAL *)job->scores + job->M * job->V;
-    const ptrdiff_t for_dx = NAME(lines)(k.depth * k.width) + ROWS_2 * NAME(step_of)(k.depth + 2 * W);
+    score_blocks(&k);
+    k.tops = (real *)job->scores + job->M * job->V;
+    const ptrdiff_t for_dx = lines(k.depth * k.width) + ROWS_2 * step_of(k.depth + 2 * W);
     const ptrdiff_t for_dW = SCORE_ROOM + (job->dW.s1 == 1 ? 0 : job->K * SCORE_COLUMNS);
-    k.each = NAME(lines)(for_dx > for_dW ? for_dx : for_dW);
-    k.room = NAME(new_room)(job->threads * k.each + job->M * job->K);
+    k.each = lines(for_dx > for_dW ? for_dx : for_dW);
+    k.room = new_reals(job->threads * k.each + job->M * job->K);
     if (!k.room)
         return -1;
     k.turned_x = k.room + job->threads * k.each;
-    const int stopped = team_run(job->threads, NAME(score_gradient_body), &k);
+    const int stopped = team_run(job->threads, score_gradient_body, &k);
     free(k.room);
     return stopped;
 }
 
 /* dW = 0, then dW[ids[m]] += dy[m] in the order of m. Rows are cleared one after another, as memory likes it;
  * then a thread owns some columns of all rows. */
-static void NAME(scatter_body)(team *tm, int rank, void *work)
+static void scatter_body(team *tm, int rank, void *work)
 {
     const scatter_job *s = work;
     ptrdiff_t from, to;
     team_share(tm, rank, s->V, &from, &to);
     for (ptrdiff_t v = from; v < to; v++)
-        memset((REAL *)s->dW.p + v * s->dW.s0, 0, s->D * sizeof(REAL));
+        memset((real *)s->dW.p + v * s->dW.s0, 0, s->D * sizeof(real));
     team_wait(tm);
     team_share(tm, rank, (s->D + W - 1) / W, &from, &to);
     from *= W, to = to * W < s->D ? to * W : s->D;
     for (ptrdiff_t m = 0; m < s->M; m++)
         for (ptrdiff_t d = from; d < to; d += W) {
-            REAL *row = (REAL *)s->dW.p + s->ids[m] * s->dW.s0 + d;
+            real *row = (real *)s->dW.p + s->ids[m] * s->dW.s0 + d;
             ptrdiff_t w = to - d < W ? to - d : W;
-            NAME(store_n)(row, NAME(load_n)(row, w) + NAME(load_n)((const REAL *)s->dy.p + m * s->dy.s0 + d, w), w);
+            store_n(row, load_n(row, w) + load_n((const real *)s->dy.p + m * s->dy.s0 + d, w), w);
         }
 }
 
-static int NAME(scatter)(const scatter_job *job)
+static int scatter(const scatter_job *job)
 {
-    team_run(job->threads, NAME(scatter_body), (void *)job);
+    team_run(job->threads, scatter_body, (void *)job);
     return 0;
 }
 
 /* Optimisers: n elements, one look at each array. Every element is computed alike, wherever it lies. */
 #define SPAN 1024 /* elements: threads share whole ones, so that only the last has an end that is no vector */
 
-static void NAME(span)(const team *tm, int rank, ptrdiff_t n, ptrdiff_t *from, ptrdiff_t *to)
+static void span(const team *tm, int rank, ptrdiff_t n, ptrdiff_t *from, ptrdiff_t *to)
 {
     team_share(tm, rank, (n + SPAN - 1) / SPAN, from, to);
     *from *= SPAN;
     *to = *to * SPAN < n ? *to * SPAN : n;
 }
 
-static void NAME(sum_of_squares_body)(team *tm, int rank, void *work)
+static void sum_of_squares_body(team *tm, int rank, void *work)
 {
     const update_job *u = work;
     ptrdiff_t b0, b1;
     team_share(tm, rank, (u->n + SQUARES - 1) / SQUARES, &b0, &b1);
     for (ptrdiff_t block = b0; block < b1; block++) {
-        const REAL *x = (const REAL *)u->grad + block * SQUARES;
+        const real *x = (const real *)u->grad + block * SQUARES;
         const ptrdiff_t n = u->n - block * SQUARES < SQUARES ? u->n - block * SQUARES : SQUARES;
         double sums[32] = {0}, total = 0;
         ptrdiff_t i = 0;
@@ -524,67 +524,66 @@ static void NAME(sum_of_squares_body)(team *tm, int rank, void *work)
     }
 }
 
-static void NAME(scale_body)(team *tm, int rank, void *work)
+static void scale_body(team *tm, int rank, void *work)
 {
     const update_job *u = work;
-    REAL *x = u->param;
-    const REAL factor = u->rate;
+    real *x = u->param;
+    const real factor = u->rate;
     ptrdiff_t i, to;
-    for (NAME(span)(tm, rank, u->n, &i, &to); i < to; i += W) {
+    for (span(tm, rank, u->n, &i, &to); i < to; i += W) {
         const ptrdiff_t w = to - i < W ? to - i : W;
-        NAME(store_n)(x + i, NAME(load_n)(x + i, w) * factor, w);
+        store_n(x + i, load_n(x + i, w) * factor, w);
     }
 }
 
-static void NAME(sgd_body)(team *tm, int rank, void *work)
+static void sgd_body(team *tm, int rank, void *work)
 {
     const update_job *u = work;
-    const REAL *grad = u->grad, rate = u->rate;
-    REAL *param = u->param;
+    const real *grad = u->grad, rate = u->rate;
+    real *param = u->param;
     ptrdiff_t i, to;
-    for (NAME(span)(tm, rank, u->n, &i, &to); i < to; i += W) {
+    for (span(tm, rank, u->n, &i, &to); i < to; i += W) {
         const ptrdiff_t w = to - i < W ? to - i : W;
-        NAME(store_n)(param + i, NAME(load_n)(param + i, w) - rate * NAME(load_n)(grad + i, w), w);
+        store_n(param + i, load_n(param + i, w) - rate * load_n(grad + i, w), w);
     }
 }
 
-static void NAME(adam_body)(team *tm, int rank, void *work)
+static void adam_body(team *tm, int rank, void *work)
 {
     const update_job *u = work;
-    const REAL *grad = u->grad, rate = u->rate, move1 = 1 - u->beta1, move2 = 1 - u->beta2, epsilon = 1e-7;
-    REAL *param = u->param, *ms = u->m, *vs = u->v;
+    const real *grad = u->grad, rate = u->rate, move1 = 1 - u->beta1, move2 = 1 - u->beta2, epsilon = 1e-7;
+    real *param = u->param, *ms = u->m, *vs = u->v;
     ptrdiff_t i, to;
-    for (NAME(span)(tm, rank, u->n, &i, &to); i < to; i += W) {
+    for (span(tm, rank, u->n, &i, &to); i < to; i += W) {
         const ptrdiff_t w = to - i < W ? to - i : W;
-        vec g = NAME(load_n)(grad + i, w), m = NAME(load_n)(ms + i, w), v = NAME(load_n)(vs + i, w);
+        vec g = load_n(grad + i, w), m = load_n(ms + i, w), v = load_n(vs + i, w);
         m += move1 * (g - m);
         v += move2 * (g * g - v);
-        NAME(store_n)(ms + i, m, w);
-        NAME(store_n)(vs + i, v, w);
-        NAME(store_n)(param + i, NAME(load_n)(param + i, w) - rate * m / (NAME(vsqrt)(v) + epsilon), w);
+        store_n(ms + i, m, w);
+        store_n(vs + i, v, w);
+        store_n(param + i, load_n(param + i, w) - rate * m / (vsqrt(v) + epsilon), w);
     }
 }
 
 #define UPDATE(name) \
-    static int NAME(name)(const update_job *job) \
+    static int name(const update_job *job) \
     { \
-        team_run(job->threads, NAME(name##_body), (void *)job); \
+        team_run(job->threads, name##_body, (void *)job); \
         return 0; \
     }
 UPDATE(sum_of_squares)
 UPDATE(scale)
 UPDATE(sgd)
 UPDATE(adam)
-#undef UPDATE
 
 /* Philox4x64-10 (Salmon et al. 2011), counted as NumPy counts: four elements from each counter. */
-static void NAME(dropout_body)(team *tm, int rank, void *work)
+static void dropout_body(team *tm, int rank, void *work)
 {
     typedef unsigned long long word;
     const dropout_job *d = work;
-    const REAL kept = d->kept;
+    const real kept = d->kept;
     const word least = (word)ceil(d->ratio * 0x1p53);
-    REAL *mask = d->mask;
+    real *mask = d->mask;
     ptrdiff_t q0, q1;
     team_share(tm, rank, (d->n + 3) / 4, &q0, &q1);
     for (ptrdiff_t q = q0; q < q1; q++) {
@@ -597,29 +596,29 @@ static void NAME(dropout_body)(team *tm, int rank, void *work)
             k0 += 0x9E3779B97F4A7C15ull, k1 += 0xBB67AE8584CAA73Bull;
         }
         const word words[4] = {c0, c1, c2, c3};
-        REAL four[4];
+        real four[4];
         for (int i = 0; i < 4; i++)
-            four[i] = kept * (REAL)(words[i] >> 11 >= least); /* no branch: nobody could predict it */
-        memcpy(mask + 4 * q, four, (d->n - 4 * q < 4 ? d->n - 4 * q : 4) * sizeof(REAL));
+            four[i] = kept * (real)(words[i] >> 11 >= least); /* no branch: nobody could predict it */
+        memcpy(mask + 4 * q, four, (d->n - 4 * q < 4 ? d->n - 4 * q : 4) * sizeof(real));
     }
 }
 
-static int NAME(dropout_mask)(const dropout_job *job)
+static int dropout_mask(const dropout_job *job)
 {
-    team_run(job->threads, NAME(dropout_body), (void *)job);
+    team_run(job->threads, dropout_body, (void *)job);
     return 0;
 }
 
 /* The vector functions by themselves, for their accuracy tests. */
-static int NAME(apply)(int function, const void *from, void *to, ptrdiff_t n)
+static int apply(int function, const void *from, void *to, ptrdiff_t n)
 {
-    const REAL *x = from;
-    REAL *y = to;
+    const real *x = from;
+    real *y = to;
     for (ptrdiff_t i = 0; i < n; i += W) {
         ptrdiff_t w = n - i < W ? n - i : W;
-        vec v = NAME(load_n)(x + i, w);
-        v = function == 0 ? NAME(vexp)(v) : function == 1 ? NAME(vsigmoid)(v) : NAME(vtanh)(v);
-        NAME(store_n)(y + i, v, w);
+        vec v = load_n(x + i, w);
+        v = function == 0 ? vexp(v) : function == 1 ? vsigmoid(v) : vtanh(v);
+        store_n(y + i, v, w);
     }
     return 0;
 }
@@ -631,17 +630,17 @@ static int NAME(apply)(int function, const void *from, void *to, ptrdiff_t n)
 typedef struct {
     ptrdiff_t n;
     double flops;
-} NAME(fma_work);
+} fma_work;
 
-static void NAME(fma_body)(team *tm, int rank, void *work)
+static void fma_body(team *tm, int rank, void *work)
 {
-    NAME(fma_work) *job = work;
-    vec sum[CHAINS], x = NAME(splat)(0.5), y = NAME(splat)(1), total = {0};
+    fma_work *job = work;
+    vec sum[CHAINS], x = splat(0.5), y = splat(1), total = {0};
     PIN(x); /* of unknown value, or the compiler would compute ahead */
     PIN(y);
     UNROLLED
     for (int i = 0; i < CHAINS; i++)
-        sum[i] = NAME(splat)(i);
+        sum[i] = splat(i);
     for (ptrdiff_t n = job->n; n > 0; n--)
         UNROLLED
         for (int i = 0; i < CHAINS; i++)
@@ -649,19 +648,15 @@ static void NAME(fma_body)(team *tm, int rank, void *work)
     UNROLLED
     for (int i = 0; i < CHAINS; i++)
         total += sum[i];
-    volatile REAL used = total[0]; /* or it would compute nothing */
+    volatile real used = total[0]; /* or it would compute nothing */
     (void)used;
     if (rank == 0)
         job->flops = 2.0 * CHAINS * W * job->n * tm->size;
 }
 
-static double NAME(fma)(int threads, ptrdiff_t n)
+static double run_fma(int threads, ptrdiff_t n)
 {
-    NAME(fma_work) job = {n, 0};
-    team_run(threads, NAME(fma_body), &job);
+    fma_work job = {n, 0};
+    team_run(threads, fma_body, &job);
     return job.flops;
 }
-#undef CHAINS
-#undef SCORE_ROOM
-#undef SCORE_COLUMNS
-#undef SPAN

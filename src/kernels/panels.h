@@ -17,23 +17,22 @@
  */
 
 typedef struct {
-    REAL *p;
+    real *p;
     ptrdiff_t N, T, H;
     int G, S;
-} NAME(panels);
-#define panels_of NAME(panels)
+} gate_panels;
 
-static inline ptrdiff_t NAME(panel_count)(ptrdiff_t H) { return (H + W - 1) / W; }
-static inline ptrdiff_t NAME(panel_width)(ptrdiff_t H, ptrdiff_t p) { return H - p * W < W ? H - p * W : W; }
+static inline ptrdiff_t panel_count(ptrdiff_t H) { return (H + W - 1) / W; }
+static inline ptrdiff_t panel_width(ptrdiff_t H, ptrdiff_t p) { return H - p * W < W ? H - p * W : W; }
 
-static inline int NAME(panel_vectors)(ptrdiff_t H, int G, ptrdiff_t p)
+static inline int panel_vectors(ptrdiff_t H, int G, ptrdiff_t p)
 {
-    return (int)((G * NAME(panel_width)(H, p) + W - 1) / W);
+    return (int)((G * panel_width(H, p) + W - 1) / W);
 }
 
 /* Columns of a product with dA come in pairs of vectors, 2 W at a time: how many pairs, and the columns of pair q. */
-static inline ptrdiff_t NAME(pair_count)(ptrdiff_t columns) { return (columns + 2 * W - 1) / (2 * W); }
-static inline ptrdiff_t NAME(pair_columns)(ptrdiff_t columns, ptrdiff_t q)
+static inline ptrdiff_t pair_count(ptrdiff_t columns) { return (columns + 2 * W - 1) / (2 * W); }
+static inline ptrdiff_t pair_columns(ptrdiff_t columns, ptrdiff_t q)
 {
     const ptrdiff_t left = columns - 2 * q * W;
     return left < 2 * W ? left : 2 * W;
@@ -42,14 +41,14 @@ static inline ptrdiff_t NAME(pair_columns)(ptrdiff_t columns, ptrdiff_t q)
 /* x Wx of a step can be summed up together with h Wh, in registers: nothing is stored and loaded again. Or it is
  * precomputed before the time loop, into the panels: that reads Wx once for many steps and multiplies whole tiles of them,
  * which pays where a step has too few rows for one, or to make up for reading weights that do not stay in L2. */
-static inline int NAME(is_precomputed)(const cell_job *job, int G)
+static inline int is_precomputed(const cell_job *job, int G)
 {
-    const ptrdiff_t weights = (job->D + job->H) * G * job->H * sizeof(REAL);
+    const ptrdiff_t weights = (job->D + job->H) * G * job->H * sizeof(real);
     return job->N < 12 || (job->N < 48 && weights > 1 << 20);
 }
 
 /* Steps that the panels have room for: without training some 512 rows, used again and again. */
-static inline ptrdiff_t NAME(panel_steps)(const cell_job *job)
+static inline ptrdiff_t panel_steps(const cell_job *job)
 {
     const ptrdiff_t steps = job->train ? job->T : job->N < 512 ? 512 / job->N : 1;
     return steps < job->T ? steps : job->T;
@@ -57,24 +56,24 @@ static inline ptrdiff_t NAME(panel_steps)(const cell_job *job)
 
 /* In the time loops a thread owns hidden units, or some samples and all of their units: then steps need no barrier and
  * h never changes cores. It reads all weights, though, which must stay in its L2, and tiles of rows must come out even. */
-static inline int NAME(owns_rows)(const cell_job *job, const team *tm, int G)
+static inline int owns_rows(const cell_job *job, const team *tm, int G)
 {
-    const ptrdiff_t weights = (job->D + job->H) * G * job->H * sizeof(REAL), tiles = tile_count(job->N, ROWS_2);
+    const ptrdiff_t weights = (job->D + job->H) * G * job->H * sizeof(real), tiles = tile_count(job->N, ROWS_2);
     const ptrdiff_t most = tile_count(tiles, tm->size) * tm->size; /* as if each had as many as the one with most */
-    return job->N >= 8 * tm->size && 16 * most <= 17 * tiles && !NAME(is_precomputed)(job, G) && weights <= 1 << 20;
+    return job->N >= 8 * tm->size && 16 * most <= 17 * tiles && !is_precomputed(job, G) && weights <= 1 << 20;
 }
 
-static inline REAL *NAME(panel_row)(const panels_of *P, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n)
+static inline real *panel_row(const gate_panels *P, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n)
 {
-    return P->p + p * W * P->S * P->N * P->T + (t * P->N + n) * P->S * NAME(panel_width)(P->H, p);
+    return P->p + p * W * P->S * P->N * P->T + (t * P->N + n) * P->S * panel_width(P->H, p);
 }
 
 /* A single gate would be one vector of columns, too few to keep the machine busy: whole panels then go in pairs. */
-static inline ptrdiff_t NAME(strip_count)(ptrdiff_t H, int G)
+static inline ptrdiff_t strip_count(ptrdiff_t H, int G)
 {
-    return NAME(panel_count)(H) - (G == 1 ? H / W / 2 : 0);
+    return panel_count(H) - (G == 1 ? H / W / 2 : 0);
 }
-static inline panel_strip NAME(strip)(ptrdiff_t H, int G, ptrdiff_t s)
+static inline panel_strip strip_at(ptrdiff_t H, int G, ptrdiff_t s)
 {
     const ptrdiff_t pairs = G == 1 ? H / W / 2 : 0;
     return s < pairs ? (panel_strip){2 * s, 2} : (panel_strip){pairs + s, 1};
@@ -82,45 +81,44 @@ static inline panel_strip NAME(strip)(ptrdiff_t H, int G, ptrdiff_t s)
 
 /* Rows of a product with G gates. Four gates are at most ROWS_4 rows at once, or two by two ROWS_2 rows,
  * which reads the weights half as often. */
-static inline ptrdiff_t NAME(gate_rows)(int G) { return G == 3 ? ROWS_3 : ROWS_2; }
+static inline ptrdiff_t gate_rows(int G) { return G == 3 ? ROWS_3 : ROWS_2; }
 
 /* One tile of a strip of NV vectors, of which `columns` columns are wanted. t is moved on rather than copied: a copy is
  * made of wide loads, and those wait until all stores before them, the last tile's sums too, have left the core. */
-static void NAME(gates_multiply)(int NV, ptrdiff_t rows, ptrdiff_t columns, product *t)
+static void gates_multiply(int NV, ptrdiff_t rows, ptrdiff_t columns, product *t)
 {
     if (NV < 3 || rows <= (NV == 3 ? ROWS_3 : ROWS_4)) {
-        NAME(multiply)(NV, rows, columns, t);
+        multiply(NV, rows, columns, t);
         return;
     }
-    NAME(multiply)(2, rows, columns < 2 * W ? columns : 2 * W, t);
+    multiply(2, rows, columns < 2 * W ? columns : 2 * W, t);
     t->b += 2 * t->bv, t->c += 2 * t->cv;
     if (t->plus)
         t->plus += 2 * t->pv;
     for (int i = 0; i < 2; i++)
         if (t->prefetch[i].p)
             t->prefetch[i].p += t->K * t->prefetch[i].step;
-    NAME(multiply)(NV - 2, rows, columns - 2 * W, t);
+    multiply(NV - 2, rows, columns - 2 * W, t);
 }
 
 /* The right side of a product: W values for k and v at p[k*bk + v*bv]; `vectors` of them for a panel. */
 typedef struct {
-    const REAL *p;
+    const real *p;
     ptrdiff_t bk, bv;
     int vectors;
-} NAME(right_side);
-#define right_side NAME(right_side)
+} right_side;
 
 /* Weights of panel p as packed into room: [k][vectors][W]. The next panel is bv further if G is 1. */
-static inline right_side NAME(packed_weights)(const REAL *room, ptrdiff_t K, ptrdiff_t H, int G, ptrdiff_t p)
+static inline right_side packed_weights(const real *room, ptrdiff_t K, ptrdiff_t H, int G, ptrdiff_t p)
 {
-    const int vectors = NAME(panel_vectors)(H, G, p);
+    const int vectors = panel_vectors(H, G, p);
     return (right_side){room + p * G * W * K, vectors * W, G == 1 ? W * K : W, vectors};
 }
 
 /* dst[k][vectors][W] = gates side by side, w columns each, of rows of `weights` */
-static void NAME(pack_narrow)(REAL *dst, matrix weights, ptrdiff_t K, ptrdiff_t H, int G, ptrdiff_t w, int vectors)
+static void pack_narrow(real *dst, matrix weights, ptrdiff_t K, ptrdiff_t H, int G, ptrdiff_t w, int vectors)
 {
-    memset(dst, 0, K * vectors * W * sizeof(REAL));
+    memset(dst, 0, K * vectors * W * sizeof(real));
     for (ptrdiff_t k = 0; k < K; k++, dst += vectors * W)
         for (int g = 0; g < G; g++)
             for (ptrdiff_t j = 0; j < w; j++)
@@ -129,70 +127,70 @@ static void NAME(pack_narrow)(REAL *dst, matrix weights, ptrdiff_t K, ptrdiff_t 
 
 /* Weights of panel p, G gates from first_gate on of (K, all H), packed into room, which has space for all panels. Where so
  * few tiles will use them that packing would not pay, they are read where they lie. */
-static right_side NAME(gate_weights)(REAL *room, matrix weights, ptrdiff_t K, ptrdiff_t H, int first_gate, int G, ptrdiff_t p,
+static right_side gate_weights(real *room, matrix weights, ptrdiff_t K, ptrdiff_t H, int first_gate, int G, ptrdiff_t p,
                                      ptrdiff_t tiles)
 {
-    const ptrdiff_t w = NAME(panel_width)(H, p);
+    const ptrdiff_t w = panel_width(H, p);
     matrix own = {weights.p + (first_gate * H + p * W) * weights.c, weights.r, weights.c};
     if (tiles <= 2 && w == W && own.c == 1)
         return (right_side){own.p, own.r, G == 1 ? W : H, G};
-    REAL *to = room + p * G * W * K;
+    real *to = room + p * G * W * K;
     if (w == W)
-        NAME(pack_b)(to, own, K, G, H, (lanes_of){{W, W, W, W}});
+        pack_b(to, own, K, G, H, (lanes_of){{W, W, W, W}});
     else
-        NAME(pack_narrow)(to, own, K, H, G, w, NAME(panel_vectors)(H, G, p));
-    return NAME(packed_weights)(room, K, H, G, p);
+        pack_narrow(to, own, K, H, G, w, panel_vectors(H, G, p));
+    return packed_weights(room, K, H, G, p);
 }
 
 /* All panels of gate_weights, one after another. Returns the reals they take; with room NULL that is all. */
-static ptrdiff_t NAME(pack_panels)(REAL *room, matrix weights, ptrdiff_t K, ptrdiff_t H, int first_gate, int G)
+static ptrdiff_t pack_panels(real *room, matrix weights, ptrdiff_t K, ptrdiff_t H, int first_gate, int G)
 {
     for (ptrdiff_t p = 0; room && p * W < H && !team_stopped_now(); p++)
-        NAME(gate_weights)(room, weights, K, H, first_gate, G, p, PTRDIFF_MAX);
-    return NAME(lines)(NAME(panel_count)(H) * G * W * K);
+        gate_weights(room, weights, K, H, first_gate, G, p, PTRDIFF_MAX);
+    return lines(panel_count(H) * G * W * K);
 }
 
 /* <cell>_pack of a cell whose gates go together: the panels of Wx, then those of Wh. */
-static ptrdiff_t NAME(pack_cell)(const cell_job *job, REAL *room, int G)
+static ptrdiff_t pack_cell(const cell_job *job, real *room, int G)
 {
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
-    const ptrdiff_t x = NAME(pack_panels)(room, Wx, job->D, job->H, 0, G);
-    return x + NAME(pack_panels)(room ? room + x : NULL, Wh, job->H, job->H, 0, G);
+    const ptrdiff_t x = pack_panels(room, Wx, job->D, job->H, 0, G);
+    return x + pack_panels(room ? room + x : NULL, Wh, job->H, job->H, 0, G);
 }
 
 /* sums (rows, vectors of a strip of so many panels, W) (+)= a b: one of `tiles` tiles of it, the one with number i. What
  * lies behind b is fetched meanwhile: if it is packed that is multiplied next. */
-static void NAME(gates_product)(int panels, ptrdiff_t K, ptrdiff_t rows, const REAL *a, ptrdiff_t ar, right_side b,
-                                ptrdiff_t i, ptrdiff_t tiles, REAL *sums, int add)
+static void gates_product(int panels, ptrdiff_t K, ptrdiff_t rows, const real *a, ptrdiff_t ar, right_side b,
+                                ptrdiff_t i, ptrdiff_t tiles, real *sums, int add)
 {
     const int NV = panels * b.vectors;
     const ptrdiff_t step = 2 * W / tiles + 1;
     product m = {.K = K, .a = a, .ar = ar, .ak = 1, .b = b.p, .bk = b.bk, .bv = b.bv,
                  .c = sums, .cr = NV * W, .cv = W};
     if (add)
-        NAME(add_to)(&m, sums, NV * W, W);
+        add_to(&m, sums, NV * W, W);
     if (b.bk == b.vectors * W)
         m.prefetch[0].p = b.p + K * NV * W + i * (NV / 2) * K * step, m.prefetch[0].step = step;
-    NAME(gates_multiply)(NV, rows, NV * W, &m);
+    gates_multiply(NV, rows, NV * W, &m);
 }
 
 /* x of step t in room (2, N, D), this thread's share of it, for a step to come: its rows lie so far apart in xs that
  * they would fight for the same lines of the caches. Here they are step_of(D) apart. */
-static void NAME(copy_step)(const cell_job *job, const team *tm, int rank, ptrdiff_t t, REAL *room)
+static void copy_step(const cell_job *job, const team *tm, int rank, ptrdiff_t t, real *room)
 {
     const ptrdiff_t N = job->N, D = job->D, tiles = tile_count(N, ROWS_2); /* as team_tiles shares own rows */
     ptrdiff_t i0, i1;
     team_share(tm, rank, t < job->T ? tiles : 0, &i0, &i1);
     for (ptrdiff_t n = tile_start(N, tiles, i0); i0 < i1 && n < tile_start(N, tiles, i1); n++)
-        memcpy(room + (t % 2 * N + n) * NAME(step_of)(D), (const REAL *)job->xs.p + n * job->xs.s0 + t * job->xs.s1, D * sizeof(REAL));
+        memcpy(room + (t % 2 * N + n) * step_of(D), (const real *)job->xs.p + n * job->xs.s0 + t * job->xs.s1, D * sizeof(real));
 }
 
 /* G gates from first_gate on of a strip = x Wx, of samples n0..n1, for the first T steps that P has room for. Tiles run over
  * the longer of batch and time, so that rows keep one stride whatever the layout of xs. */
-static void NAME(panel_input)(const panels_of *P, panel_strip strip, int first_gate, int G, ptrdiff_t n0, ptrdiff_t n1,
-                              ptrdiff_t T, const REAL *xs, ptrdiff_t xn, ptrdiff_t xt, ptrdiff_t D, right_side weights)
+static void panel_input(const gate_panels *P, panel_strip strip, int first_gate, int G, ptrdiff_t n0, ptrdiff_t n1,
+                              ptrdiff_t T, const real *xs, ptrdiff_t xn, ptrdiff_t xt, ptrdiff_t D, right_side weights)
 {
-    const ptrdiff_t N = n1 - n0, w = NAME(panel_width)(P->H, strip.p);
+    const ptrdiff_t N = n1 - n0, w = panel_width(P->H, strip.p);
     const int over_time = N * tile_count(T, ROWS_2) <= T * tile_count(N, ROWS_2);
     const ptrdiff_t outer = over_time ? N : T, inner = over_time ? T : N, tiles = tile_count(inner, ROWS_2);
     const ptrdiff_t cv = G == 1 ? W * P->S * P->N * P->T : W;
@@ -202,9 +200,9 @@ static void NAME(panel_input)(const panels_of *P, panel_strip strip, int first_g
             ptrdiff_t from = tile_start(inner, tiles, i), rows = tile_start(inner, tiles, i + 1) - from;
             ptrdiff_t n = n0 + (over_time ? o : from), t = over_time ? from : o;
             product m = {.K = D, .a = xs + n * xn + t * xt, .ar = over_time ? xt : xn, .ak = 1,
-                         .b = weights.p, .bk = weights.bk, .bv = weights.bv, .c = NAME(panel_row)(P, strip.p, t, n) + first_gate * w,
+                         .b = weights.p, .bk = weights.bk, .bv = weights.bv, .c = panel_row(P, strip.p, t, n) + first_gate * w,
                          .cr = (over_time ? P->N : 1) * P->S * w, .cv = cv};
-            NAME(gates_multiply)(strip.panels * weights.vectors, rows, strip.panels * G * w, &m);
+            gates_multiply(strip.panels * weights.vectors, rows, strip.panels * G * w, &m);
         }
 }
 
@@ -213,64 +211,64 @@ static void NAME(panel_input)(const panels_of *P, panel_strip strip, int first_g
 #define GRAD_ROWS (8 * GRAD_DEPTH)
 
 /* Reals of room for panel_weight_grads: the packed left side, R rows of M columns, then each thread's part of dW. */
-static inline ptrdiff_t NAME(left_room)(ptrdiff_t R, ptrdiff_t M)
+static inline ptrdiff_t left_room(ptrdiff_t R, ptrdiff_t M)
 {
-    return NAME(lines)((R < GRAD_ROWS ? R : GRAD_ROWS) * M + W);
+    return lines((R < GRAD_ROWS ? R : GRAD_ROWS) * M + W);
 }
-static inline ptrdiff_t NAME(grad_room)(const cell_job *job)
+static inline ptrdiff_t grad_room(const cell_job *job)
 {
     const ptrdiff_t M = job->D > job->H ? job->D : job->H;
-    return NAME(left_room)(job->N * job->T, M) + job->threads * M * MAX_NV * W;
+    return left_room(job->N * job->T, M) + job->threads * M * MAX_NV * W;
 }
 
 /* A strip's part of dW, the rows of walk k, from the rows r0 to r1 of dA and of the packed left side. It is summed up in
  * `sums` (M, vectors of the strip, W), where nothing is in its way, and written to dW once; the gates of a narrow panel,
  * which there are apart, one by one. */
-static void NAME(strip_weight_grads)(const panels_of *P, panel_strip strip, int first_gate, int G, tile_walk k, ptrdiff_t M,
-                                     ptrdiff_t r0, ptrdiff_t r1, const REAL *left, REAL *dW, int all, REAL *sums)
+static void strip_weight_grads(const gate_panels *P, panel_strip strip, int first_gate, int G, tile_walk k, ptrdiff_t M,
+                                     ptrdiff_t r0, ptrdiff_t r1, const real *left, real *dW, int all, real *sums)
 {
-    const ptrdiff_t H = P->H, w = NAME(panel_width)(H, strip.p), panel = W * P->S * P->N * P->T;
+    const ptrdiff_t H = P->H, w = panel_width(H, strip.p), panel = W * P->S * P->N * P->T;
     const ptrdiff_t blocks = tile_count(r1 - r0, GRAD_DEPTH);
-    const int NV = strip.panels * NAME(panel_vectors)(H, G, strip.p), narrow = w < W;
+    const int NV = strip.panels * panel_vectors(H, G, strip.p), narrow = w < W;
 
     for (ptrdiff_t block = 0; block < blocks && !team_stopped(); block++) {
         const ptrdiff_t from = tile_start(r1 - r0, blocks, block), K = tile_start(r1 - r0, blocks, block + 1) - from;
-        const REAL *dA = P->p + strip.p * panel + ((r0 + from) * P->S + first_gate) * w, *next_dA = dA + K * P->S * w;
+        const real *dA = P->p + strip.p * panel + ((r0 + from) * P->S + first_gate) * w, *next_dA = dA + K * P->S * w;
         if (block + 1 == blocks)
             next_dA = dA + strip.panels * panel - from * P->S * w;
         for (ptrdiff_t n = k.n, rows, i = 0; n < k.n + k.rows; n += rows, i++) {
             rows = tile_rows(k, n);
-            REAL *part = sums + n * NV * W, *to = dW + n * all * H + strip.p * W;
+            real *part = sums + n * NV * W, *to = dW + n * all * H + strip.p * W;
             product t = {.K = K, .a = left + from * M + n * K, .ar = 1, .ak = rows,
                          .b = dA, .bk = P->S * w, .bv = G == 1 ? panel : W, .c = part, .cr = NV * W, .cv = W};
             if (block > 0)
-                NAME(add_to)(&t, part, NV * W, W);
+                add_to(&t, part, NV * W, W);
             else if (r0 > 0 && !narrow)
-                NAME(add_to)(&t, to, all * H, G == 1 ? W : H);
+                add_to(&t, to, all * H, G == 1 ? W : H);
             if (block + 1 == blocks && !narrow)
                 t.c = to, t.cr = all * H, t.cv = G == 1 ? W : H;
             t.prefetch[0].p = t.a + K * rows, t.prefetch[0].step = rows; /* the next tile of rows */
             if (i <= P->S) /* with the first tiles, parts of the dA that comes next */
                 t.prefetch[1].p = next_dA + (i - 1) * K * W, t.prefetch[1].step = W;
-            NAME(gates_multiply)(NV, rows, NV * W, &t);
+            gates_multiply(NV, rows, NV * W, &t);
         }
     }
     for (ptrdiff_t n = k.n; narrow && n < k.n + k.rows; n++)
         for (int g = 0; g < G; g++) {
-            REAL *to = dW + (n * all + g) * H + strip.p * W;
-            vec part = NAME(load)(sums + n * NV * W + g * w);
-            NAME(store_n)(to, r0 > 0 ? NAME(load_n)(to, w) + part : part, w);
+            real *to = dW + (n * all + g) * H + strip.p * W;
+            vec part = load(sums + n * NV * W + g * w);
+            store_n(to, r0 > 0 ? load_n(to, w) + part : part, w);
         }
 }
 
 /* dW (M, H of G gates) = rows^T dA of G gates from first_gate on: this thread's tiles of it. The rows of dW are those of `all`
  * gates, dW points to the first one's. The team packs `rows` into room together; what room held before may still be in
  * use. */
-static void NAME(panel_weight_grads)(const panels_of *P, team *tm, int rank, int first_gate, int G, const rows_of *rows,
-                                     ptrdiff_t M, REAL *dW, int all, REAL *room)
+static void panel_weight_grads(const gate_panels *P, team *tm, int rank, int first_gate, int G, const left_rows *rows,
+                                     ptrdiff_t M, real *dW, int all, real *room)
 {
-    const ptrdiff_t R = P->N * P->T, height = NAME(gate_rows)(G), packs = tile_count(R, GRAD_ROWS);
-    REAL *sums = room + NAME(left_room)(R, M) + rank * M * MAX_NV * W;
+    const ptrdiff_t R = P->N * P->T, height = gate_rows(G), packs = tile_count(R, GRAD_ROWS);
+    real *sums = room + left_room(R, M) + rank * M * MAX_NV * W;
 
     for (ptrdiff_t pack = 0; pack < packs; pack++) {
         const ptrdiff_t r0 = tile_start(R, packs, pack), r1 = tile_start(R, packs, pack + 1);
@@ -278,52 +276,52 @@ static void NAME(panel_weight_grads)(const panels_of *P, team *tm, int rank, int
         team_wait(tm);
         for (ptrdiff_t block = 0; block < blocks; block++) {
             const ptrdiff_t from = tile_start(r1 - r0, blocks, block), to = tile_start(r1 - r0, blocks, block + 1);
-            NAME(pack_a)(room + from * M, tm, rank, rows, P->N, r0 + from, r0 + to, M, height);
+            pack_a(room + from * M, tm, rank, rows, P->N, r0 + from, r0 + to, M, height);
         }
         team_wait(tm);
-        for (tile_walk k = team_tiles(tm, rank, NAME(strip_count)(P->H, G), M, height, 0); next_panel(&k);)
-            NAME(strip_weight_grads)(P, NAME(strip)(P->H, G, k.p), first_gate, G, k, M, r0, r1, room, dW, all, sums);
+        for (tile_walk k = team_tiles(tm, rank, strip_count(P->H, G), M, height, 0); next_panel(&k);)
+            strip_weight_grads(P, strip_at(P->H, G, k.p), first_gate, G, k, M, r0, r1, room, dW, all, sums);
     }
 }
 
 /* db (G H) = sum of dA of G gates from first_gate on over all rows, units of panels p0..p1; in blocks, so that the error stays
  * that of a block. */
-static void NAME(panel_bias_grads)(const panels_of *P, ptrdiff_t p0, ptrdiff_t p1, int first_gate, int G, REAL *db)
+static void panel_bias_grads(const gate_panels *P, ptrdiff_t p0, ptrdiff_t p1, int first_gate, int G, real *db)
 {
     const ptrdiff_t R = P->N * P->T;
     for (ptrdiff_t p = p0; p < p1; p++) {
-        const ptrdiff_t w = NAME(panel_width)(P->H, p);
+        const ptrdiff_t w = panel_width(P->H, p);
         for (int g = 0; g < G; g++) {
-            const REAL *column = NAME(panel_row)(P, p, 0, 0) + (first_gate + g) * w;
+            const real *column = panel_row(P, p, 0, 0) + (first_gate + g) * w;
             vec total = {0};
             for (ptrdiff_t r0 = 0; r0 < R; r0 += 64) {
                 vec sum = {0};
                 for (ptrdiff_t r = r0; r < r0 + 64 && r < R; r++)
-                    sum += NAME(load_n)(column + r * P->S * w, w);
+                    sum += load_n(column + r * P->S * w, w);
                 total += sum;
             }
-            NAME(store_n)(db + g * P->H + p * W, total, w);
+            store_n(db + g * P->H + p * W, total, w);
         }
     }
 }
 
 /* Right side of a product with dA: columns q 2W.. of weights^T, its k in the order of a row of all panels,
  * (panel, gate, unit). `weights` is (columns, all H); G gates from first_gate on are taken. -> [k][2 W] */
-static void NAME(pack_transposed)(REAL *dst, matrix weights, ptrdiff_t columns, ptrdiff_t q, ptrdiff_t H, int first_gate, int G)
+static void pack_transposed(real *dst, matrix weights, ptrdiff_t columns, ptrdiff_t q, ptrdiff_t H, int first_gate, int G)
 {
-    const lanes_of lanes = NAME(pair_lanes)(columns, q);
-    for (ptrdiff_t p = 0; p < NAME(panel_count)(H); p++)
+    const lanes_of lanes = pair_lanes(columns, q);
+    for (ptrdiff_t p = 0; p < panel_count(H); p++)
         for (int g = first_gate; g < first_gate + G; g++) {
-            ptrdiff_t w = NAME(panel_width)(H, p);
+            ptrdiff_t w = panel_width(H, p);
             matrix part = {weights.p + q * 2 * W * weights.r + (g * H + p * W) * weights.c, weights.c, weights.r};
-            NAME(pack_b)(dst, part, w, 2, W, lanes);
+            pack_b(dst, part, w, 2, W, lanes);
             dst += w * 2 * W;
         }
 }
 
 /* Panels whose part of k is multiplied at once: 512 of k, so that a tile of dA stays in L1 and their part of
  * the weights in L2 for all rows. Whole panels are runs of one product; the last, if narrower, is one by itself. */
-static inline ptrdiff_t NAME(panels_at_once)(ptrdiff_t H, int G, ptrdiff_t p)
+static inline ptrdiff_t panels_at_once(ptrdiff_t H, int G, ptrdiff_t p)
 {
     const ptrdiff_t most = G * W < 512 ? 512 / (G * W) : 1, whole = H / W - p;
     return whole < 1 ? 1 : whole < most ? whole : most;
@@ -331,22 +329,22 @@ static inline ptrdiff_t NAME(panels_at_once)(ptrdiff_t H, int G, ptrdiff_t p)
 
 /* What times_transposed multiplies: c (rows x 2 W) (+)= dA weights^T over the k of panels p..p+count. */
 typedef struct {
-    const panels_of *P;
+    const gate_panels *P;
     ptrdiff_t p, count;
     int first_gate, G;
     ptrdiff_t t, n, rows, apart; /* of dA, from step t and sample n on; apart 1: samples of one step, N: steps of one sample */
-    const REAL *weights, *next;  /* see pack_transposed; next: what is multiplied after it */
+    const real *weights, *next;  /* see pack_transposed; next: what is multiplied after it */
     ptrdiff_t columns;           /* of c */
-    REAL *c;
+    real *c;
     ptrdiff_t cr;                /* from one row of c to the next */
     int add;                     /* += for panel 0, too */
     int first_use;               /* these rows of dA are not in L2 yet */
-} NAME(transposed);
+} transposed;
 
-static void NAME(times_transposed)(const NAME(transposed) *x)
+static void times_transposed(const transposed *x)
 {
-    const ptrdiff_t w = NAME(panel_width)(x->P->H, x->p), S = x->P->S, tiles = tile_count(x->rows, ROWS_2);
-    const REAL *dA = NAME(panel_row)(x->P, x->p, x->t, x->n) + x->first_gate * w;
+    const ptrdiff_t w = panel_width(x->P->H, x->p), S = x->P->S, tiles = tile_count(x->rows, ROWS_2);
+    const real *dA = panel_row(x->P, x->p, x->t, x->n) + x->first_gate * w;
 
     for (ptrdiff_t i = 0; i < tiles; i++) {
         const ptrdiff_t r = tile_start(x->rows, tiles, i), height = tile_start(x->rows, tiles, i + 1) - r;
@@ -354,102 +352,102 @@ static void NAME(times_transposed)(const NAME(transposed) *x)
                      .a = dA + r * x->apart * S * w, .ar = x->apart * S * w, .ak = 1,
                      .b = x->weights, .bk = 2 * W, .bv = W, .c = x->c + r * x->cr, .cr = x->cr, .cv = W};
         if (x->add || x->p > 0)
-            NAME(add_to)(&m, m.c, x->cr, W);
+            add_to(&m, m.c, x->cr, W);
         m.prefetch[0].step = 2 * W / tiles + 1, m.prefetch[0].run = m.K * m.prefetch[0].step;
         m.prefetch[0].p = x->next + i * x->count * m.prefetch[0].run;
         if (x->first_use && i + 1 < tiles)
-            m.prefetch[1].p = m.a + height * m.ar, m.prefetch[1].step = 64 / sizeof(REAL), m.prefetch[1].run = m.a_run;
-        NAME(multiply)(x->columns > W ? 2 : 1, height, x->columns, &m);
+            m.prefetch[1].p = m.a + height * m.ar, m.prefetch[1].step = 64 / sizeof(real), m.prefetch[1].run = m.a_run;
+        multiply(x->columns > W ? 2 : 1, height, x->columns, &m);
     }
 }
 
 /* sums[q][n][2 W] (+)= dA of step t times weights^T: this thread's tiles of pairs q and samples n. */
-static void NAME(panel_hidden_grads)(const panels_of *P, const team *tm, int rank, ptrdiff_t t, int first_gate, int G,
-                                     const REAL *packed, REAL *sums, int add, int own_rows)
+static void panel_hidden_grads(const gate_panels *P, const team *tm, int rank, ptrdiff_t t, int first_gate, int G,
+                                     const real *packed, real *sums, int add, int own_rows)
 {
-    const ptrdiff_t H = P->H, Q = NAME(pair_count)(H), pair = G * H * 2 * W;
-    NAME(transposed) x = {.P = P, .first_gate = first_gate, .G = G, .t = t, .apart = 1, .cr = 2 * W, .add = add};
+    const ptrdiff_t H = P->H, Q = pair_count(H), pair = G * H * 2 * W;
+    transposed x = {.P = P, .first_gate = first_gate, .G = G, .t = t, .apart = 1, .cr = 2 * W, .add = add};
     for (; x.p * W < H; x.p += x.count) {
-        x.count = NAME(panels_at_once)(H, G, x.p), x.first_use = 1;
+        x.count = panels_at_once(H, G, x.p), x.first_use = 1;
         for (tile_walk w = team_tiles(tm, rank, Q, P->N, ROWS_2, own_rows); next_panel(&w); x.first_use = 0) {
             x.n = w.n, x.rows = w.rows;
             x.weights = packed + w.p * pair + x.p * W * G * 2 * W, x.next = x.weights + pair;
-            x.columns = NAME(pair_columns)(H, w.p) > W ? 2 * W : W;
+            x.columns = pair_columns(H, w.p) > W ? 2 * W : W;
             x.c = sums + (w.p * P->N + w.n) * 2 * W;
-            NAME(times_transposed)(&x);
+            times_transposed(&x);
         }
     }
 }
 
 /* The factor of h_mask for units j.. of sample n; only where there is a mask. */
-static inline vec NAME(mask_of)(const cell_job *job, ptrdiff_t n, ptrdiff_t j, ptrdiff_t width)
+static inline vec mask_of(const cell_job *job, ptrdiff_t n, ptrdiff_t j, ptrdiff_t width)
 {
-    return NAME(load_n)((const REAL *)job->h_mask.p + n * job->h_mask.s0 + j, width);
+    return load_n((const real *)job->h_mask.p + n * job->h_mask.s0 + j, width);
 }
 
 /* Units j.. of a row of the states, zeros where there is none. */
-static inline vec NAME(state_of)(strided x, ptrdiff_t n, ptrdiff_t j, ptrdiff_t width)
+static inline vec state_of(strided x, ptrdiff_t n, ptrdiff_t j, ptrdiff_t width)
 {
-    return x.p ? NAME(load_n)((const REAL *)x.p + n * x.s0 + j, width) : (vec){0};
+    return x.p ? load_n((const real *)x.p + n * x.s0 + j, width) : (vec){0};
 }
 
 /* Forward at a step that does not concern the sample: h is 0 in hs, and the final state, if no step concerns it. */
-static void NAME(idle_step)(const cell_job *job, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t width)
+static void idle_step(const cell_job *job, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t width)
 {
-    NAME(store_n)((REAL *)job->hs.p + n * job->hs.s0 + t * job->hs.s1 + j, (vec){0}, width);
+    store_n((real *)job->hs.p + n * job->hs.s0 + t * job->hs.s1 + j, (vec){0}, width);
     if (t == 0 && has_no_step(job, n)) {
-        NAME(store_n)((REAL *)job->hT + n * job->H + j, NAME(state_of)(job->h0, n, j, width), width);
+        store_n((real *)job->hT + n * job->H + j, state_of(job->h0, n, j, width), width);
         if (job->cT)
-            NAME(store_n)((REAL *)job->cT + n * job->H + j, NAME(state_of)(job->c0, n, j, width), width);
+            store_n((real *)job->cT + n * job->H + j, state_of(job->c0, n, j, width), width);
     }
 }
 
 /* Backward at such a step: the initial state's gradient, where it is known now. `sums` (W values, or NULL): what comes
  * back through Wh from the step after; kept (W values, or NULL): past it. */
-static void NAME(idle_step_back)(const cell_job *job, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t width,
-                                 const REAL *sums, const REAL *kept)
+static void idle_step_back(const cell_job *job, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t width,
+                                 const real *sums, const real *kept)
 {
-    REAL *dh0 = (REAL *)job->dh0 + n * job->H + j;
+    real *dh0 = (real *)job->dh0 + n * job->H + j;
     if (has_no_step(job, n)) {
-        NAME(store_n)(dh0, NAME(state_of)(job->dhT, n, j, width), width);
+        store_n(dh0, state_of(job->dhT, n, j, width), width);
         if (job->dc0)
-            NAME(store_n)((REAL *)job->dc0 + n * job->H + j, NAME(state_of)(job->dcT, n, j, width), width);
+            store_n((real *)job->dc0 + n * job->H + j, state_of(job->dcT, n, j, width), width);
     } else if (t + 1 == job->first_step[n]) {
-        vec dh = NAME(load)(sums);
+        vec dh = load(sums);
         if (job->h_mask.p)
-            dh *= NAME(mask_of)(job, n, j, width);
-        NAME(store_n)(dh0, kept ? dh + NAME(load_n)(kept, width) : dh, width);
+            dh *= mask_of(job, n, j, width);
+        store_n(dh0, kept ? dh + load_n(kept, width) : dh, width);
     }
 }
 
 /* out (N, H) = sums, times h_mask if `masked`, + more (N, H), which may be NULL: the gradient of the initial h or c, where
  * step 0 concerns the sample. This thread's tiles. */
-static void NAME(panel_state_grads)(const panels_of *P, const team *tm, int rank, const cell_job *job, const REAL *sums,
-                                    int masked, const REAL *more, REAL *out, int own_rows)
+static void panel_state_grads(const gate_panels *P, const team *tm, int rank, const cell_job *job, const real *sums,
+                                    int masked, const real *more, real *out, int own_rows)
 {
     const ptrdiff_t N = P->N, H = P->H;
-    for (tile_walk w = team_tiles(tm, rank, NAME(pair_count)(H), N, ROWS_2, own_rows); next_panel(&w);)
+    for (tile_walk w = team_tiles(tm, rank, pair_count(H), N, ROWS_2, own_rows); next_panel(&w);)
         for (ptrdiff_t n = w.n; n < w.n + w.rows; n++)
             for (ptrdiff_t v = 0, j; at_work(job, 0, n) && (j = (2 * w.p + v) * W) < H && v < 2; v++) {
                 const ptrdiff_t width = H - j < W ? H - j : W;
-                vec sum = NAME(load)(sums + ((w.p * N + n) * 2 + v) * W);
+                vec sum = load(sums + ((w.p * N + n) * 2 + v) * W);
                 if (masked && job->h_mask.p)
-                    sum *= NAME(mask_of)(job, n, j, width);
+                    sum *= mask_of(job, n, j, width);
                 if (more)
-                    sum += NAME(load_n)(more + n * H + j, width);
-                NAME(store_n)(out + n * H + j, sum, width);
+                    sum += load_n(more + n * H + j, width);
+                store_n(out + n * H + j, sum, width);
             }
 }
 
 /* dxs = dA Wx^T: this thread's part. packed: all columns of Wx^T, one pack_transposed after another. The rows of
  * some samples (or steps) at a time, about 128, are multiplied with all columns while they are in L2. */
-static void NAME(panel_input_grads)(const panels_of *P, const team *tm, int rank, const REAL *packed, ptrdiff_t D,
-                                    REAL *dxs, ptrdiff_t dxn, ptrdiff_t dxt)
+static void panel_input_grads(const gate_panels *P, const team *tm, int rank, const real *packed, ptrdiff_t D,
+                                    real *dxs, ptrdiff_t dxn, ptrdiff_t dxt)
 {
-    const ptrdiff_t N = P->N, T = P->T, Q = NAME(pair_count)(D), pair = P->G * P->H * 2 * W;
+    const ptrdiff_t N = P->N, T = P->T, Q = pair_count(D), pair = P->G * P->H * 2 * W;
     const int over_time = N * tile_count(T, ROWS_2) <= T * tile_count(N, ROWS_2);
     const ptrdiff_t outer = over_time ? N : T, inner = over_time ? T : N, most = inner < 128 ? 128 / inner : 1;
-    NAME(transposed) x = {.P = P, .G = P->G, .rows = inner, .apart = over_time ? N : 1, .cr = over_time ? dxt : dxn};
+    transposed x = {.P = P, .G = P->G, .rows = inner, .apart = over_time ? N : 1, .cr = over_time ? dxt : dxn};
     ptrdiff_t from, to, o1, q1;
     team_share(tm, rank, outer * Q, &from, &to);
 
@@ -458,15 +456,15 @@ static void NAME(panel_input_grads)(const panels_of *P, const team *tm, int rank
         o1 = o0 + (q0 > 0 || whole < 1 ? 1 : whole < most ? whole : most);
         q1 = q0 > 0 || whole < 1 ? (Q < q0 + to - job ? Q : q0 + to - job) : Q;
         for (x.p = 0; x.p * W < P->H; x.p += x.count) {
-            x.count = NAME(panels_at_once)(P->H, P->G, x.p);
+            x.count = panels_at_once(P->H, P->G, x.p);
             for (ptrdiff_t q = q0; q < q1 && !team_stopped(); q++)
                 for (ptrdiff_t o = o0; o < o1; o++) {
                     x.t = over_time ? 0 : o, x.n = over_time ? o : 0;
                     x.weights = packed + q * pair + x.p * W * P->G * 2 * W, x.next = x.weights + pair;
-                    x.columns = NAME(pair_columns)(D, q);
+                    x.columns = pair_columns(D, q);
                     x.c = dxs + o * (over_time ? dxn : dxt) + q * 2 * W;
                     x.first_use = q == q0;
-                    NAME(times_transposed)(&x);
+                    times_transposed(&x);
                 }
         }
     }

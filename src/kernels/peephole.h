@@ -9,206 +9,206 @@
  */
 
 typedef struct {
-    NAME(lstm_work) lstm;      /* without training its panels have room for a step at least: A_o waits there */
+    lstm_work lstm;      /* without training its panels have room for a step at least: A_o waits there */
     right_side *P_fi, *P_o;    /* of each panel */
-    REAL *P_fi_room, *P_o_room; /* forward: [panel][k][2 or 1][W] */
-    REAL *PT_room[3];          /* backward: of f, i, o, transposed, [H / 2W][H][2 W] */
-    REAL *cells;               /* without training: c (2, N, H) */
-    REAL *sums_c;              /* backward: as `sums`, what reaches c through the peepholes */
-} NAME(peephole_work);
+    real *P_fi_room, *P_o_room; /* forward: [panel][k][2 or 1][W] */
+    real *PT_room[3];          /* backward: of f, i, o, transposed, [H / 2W][H][2 W] */
+    real *cells;               /* without training: c (2, N, H) */
+    real *sums_c;              /* backward: as `sums`, what reaches c through the peepholes */
+} peephole_work;
 
 /* c of all samples after step t as rows; before the first one NULL, where it is zeros. */
-static inline const REAL *NAME(peephole_c)(const NAME(peephole_work) *k, ptrdiff_t t, ptrdiff_t *step)
+static inline const real *peephole_c(const peephole_work *k, ptrdiff_t t, ptrdiff_t *step)
 {
     const cell_job *job = k->lstm.job;
-    *step = t < 0 ? job->c0.s0 : NAME(step_of)(job->H);
+    *step = t < 0 ? job->c0.s0 : step_of(job->H);
     if (t < 0)
         return job->c0.p;
-    return job->train ? (REAL *)job->c + t * job->N * *step : k->cells + t % 2 * job->N * *step;
+    return job->train ? (real *)job->c + t * job->N * *step : k->cells + t % 2 * job->N * *step;
 }
 
 /* P_f and P_i of panel p, packed into room as [k][2][W]. */
-static right_side NAME(peephole_weights)(REAL *room, const REAL *Wp, ptrdiff_t H, ptrdiff_t p)
+static right_side peephole_weights(real *room, const real *Wp, ptrdiff_t H, ptrdiff_t p)
 {
-    const ptrdiff_t w = NAME(panel_width)(H, p);
-    NAME(pack_b)(room, (matrix){Wp + p * W, H, 1}, H, 2, H * H, (lanes_of){{w, w}});
+    const ptrdiff_t w = panel_width(H, p);
+    pack_b(room, (matrix){Wp + p * W, H, 1}, H, 2, H * H, (lanes_of){{w, w}});
     return (right_side){room, 2 * W, W, 2};
 }
 
 /* The panels of Wx, those of Wh, and those of full peepholes. */
-static ptrdiff_t NAME(lstm_pack)(const cell_job *job, void *room)
+static ptrdiff_t lstm_pack(const cell_job *job, void *room)
 {
-    const ptrdiff_t H = job->H, P = NAME(panel_count)(H), cell = NAME(pack_cell)(job, room, 4);
+    const ptrdiff_t H = job->H, P = panel_count(H), cell = pack_cell(job, room, 4);
     if (!job->full)
         return cell;
-    const ptrdiff_t P_fi = NAME(lines)(P * 2 * W * H);
-    const REAL *Wp = job->Wp;
-    REAL *at = room ? (REAL *)room + cell : NULL;
+    const ptrdiff_t P_fi = lines(P * 2 * W * H);
+    const real *Wp = job->Wp;
+    real *at = room ? (real *)room + cell : NULL;
     for (ptrdiff_t p = 0; p < P && at && !team_stopped_now(); p++)
-        NAME(peephole_weights)(at + p * 2 * W * H, Wp, H, p);
-    return cell + P_fi + NAME(pack_panels)(at ? at + P_fi : NULL, (matrix){Wp + 2 * H * H, H, 1}, H, H, 0, 1);
+        peephole_weights(at + p * 2 * W * H, Wp, H, p);
+    return cell + P_fi + pack_panels(at ? at + P_fi : NULL, (matrix){Wp + 2 * H * H, H, 1}, H, H, 0, 1);
 }
 
 /* First half of a step: f, g, i, c and A_o without c of one tile. `sums` as in lstm_tile, with c_prev P_fi. */
-static void NAME(peephole_cell)(const NAME(peephole_work) *work, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
-                                ptrdiff_t rows, const REAL *sums)
+static void peephole_cell(const peephole_work *work, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
+                                ptrdiff_t rows, const real *sums)
 {
-    const NAME(lstm_work) *k = &work->lstm;
+    const lstm_work *k = &work->lstm;
     const cell_job *job = k->job;
-    const ptrdiff_t H = job->H, w = NAME(panel_width)(H, p), j = p * W, step = NAME(panel_vectors)(H, 4, p) * W;
+    const ptrdiff_t H = job->H, w = panel_width(H, p), j = p * W, step = panel_vectors(H, 4, p) * W;
     ptrdiff_t before_n, after_n;
-    const REAL *before = NAME(peephole_c)(work, t - 1, &before_n);
-    REAL *after = (REAL *)NAME(peephole_c)(work, t, &after_n);
+    const real *before = peephole_c(work, t - 1, &before_n);
+    real *after = (real *)peephole_c(work, t, &after_n);
     vec bias[4] = {{0}};
     if (job->b)
         for (int g = 0; g < 4; g++)
-            bias[g] = NAME(load_n)((const REAL *)job->b + g * H + j, w);
+            bias[g] = load_n((const real *)job->b + g * H + j, w);
 
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t n = n0 + r;
-        REAL *row = NAME(panel_row)(&k->panels, p, slot, n);
-        vec A[4], c_prev = before ? NAME(load_n)(before + n * before_n + j, w) : (vec){0}, c = c_prev;
+        real *row = panel_row(&k->panels, p, slot, n);
+        vec A[4], c_prev = before ? load_n(before + n * before_n + j, w) : (vec){0}, c = c_prev;
         if (at_work(job, t, n)) {
             for (int g = 0; g < 4; g++) {
-                A[g] = k->precomputed ? NAME(load_n)(row + g * w, w) + bias[g] : bias[g];
+                A[g] = k->precomputed ? load_n(row + g * w, w) + bias[g] : bias[g];
                 if (sums)
-                    A[g] += NAME(load)(sums + r * step + g * w);
+                    A[g] += load(sums + r * step + g * w);
             }
-            vec f = NAME(vsigmoid)(A[0]), g = NAME(vtanh)(A[1]), i = NAME(vsigmoid)(A[2]);
+            vec f = vsigmoid(A[0]), g = vtanh(A[1]), i = vsigmoid(A[2]);
             c = f * c_prev + g * i;
             if (job->clip)
-                c = NAME(clamp)(c, -(REAL)job->clip, (REAL)job->clip);
-            NAME(store_n)(row, f, w);
-            NAME(store_n)(row + w, g, w);
-            NAME(store_n)(row + 2 * w, i, w);
-            NAME(store_n)(row + 3 * w, A[3], w);
+                c = clamp(c, -(real)job->clip, (real)job->clip);
+            store_n(row, f, w);
+            store_n(row + w, g, w);
+            store_n(row + 2 * w, i, w);
+            store_n(row + 3 * w, A[3], w);
         }
-        NAME(store_n)(after + n * after_n + j, c, w);
+        store_n(after + n * after_n + j, c, w);
         if (job->train)
-            NAME(store_n)(row + 4 * w, c, w);
+            store_n(row + 4 * w, c, w);
     }
 }
 
 /* Second half: o and h of one tile. `sums`, its rows apart by `step`, holds c P_o. */
-static void NAME(peephole_output)(const NAME(peephole_work) *work, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
-                                  ptrdiff_t rows, const REAL *sums, ptrdiff_t step)
+static void peephole_output(const peephole_work *work, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
+                                  ptrdiff_t rows, const real *sums, ptrdiff_t step)
 {
-    const NAME(lstm_work) *k = &work->lstm;
+    const lstm_work *k = &work->lstm;
     const cell_job *job = k->job;
-    const ptrdiff_t w = NAME(panel_width)(job->H, p), j = p * W;
+    const ptrdiff_t w = panel_width(job->H, p), j = p * W;
     ptrdiff_t cells_n;
-    const REAL *cells = NAME(peephole_c)(work, t, &cells_n);
+    const real *cells = peephole_c(work, t, &cells_n);
 
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t n = n0 + r;
         if (!at_work(job, t, n)) {
-            NAME(lstm_idle)(k, p, t, n);
+            lstm_idle(k, p, t, n);
             continue;
         }
-        REAL *A_o = NAME(panel_row)(&k->panels, p, slot, n) + 3 * w;
-        vec o = NAME(vsigmoid)(NAME(load_n)(A_o, w) + NAME(load)(sums + r * step)), c = NAME(load_n)(cells + n * cells_n + j, w);
-        NAME(store_n)(A_o, o, w);
-        NAME(lstm_give)(k, t, n, j, w, o * NAME(vtanh)(c), c);
+        real *A_o = panel_row(&k->panels, p, slot, n) + 3 * w;
+        vec o = vsigmoid(load_n(A_o, w) + load(sums + r * step)), c = load_n(cells + n * cells_n + j, w);
+        store_n(A_o, o, w);
+        lstm_give(k, t, n, j, w, o * vtanh(c), c);
     }
 }
 
 /* sums of panel p, in f and i, += c_prev P_fi */
-static void NAME(peephole_product)(ptrdiff_t H, ptrdiff_t p, ptrdiff_t rows, const REAL *c, ptrdiff_t c_n, right_side P_fi,
-                                   REAL *sums)
+static void peephole_product(ptrdiff_t H, ptrdiff_t p, ptrdiff_t rows, const real *c, ptrdiff_t c_n, right_side P_fi,
+                                   real *sums)
 {
-    const ptrdiff_t w = NAME(panel_width)(H, p), step = NAME(panel_vectors)(H, 4, p) * W;
-    REAL both[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
+    const ptrdiff_t w = panel_width(H, p), step = panel_vectors(H, 4, p) * W;
+    real both[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
     product m = {.K = H, .a = c, .ar = c_n, .ak = 1, .b = P_fi.p, .bk = P_fi.bk, .bv = P_fi.bv,
                  .c = both, .cr = 2 * W, .cv = W};
-    NAME(gates_multiply)(2, rows, 2 * W, &m);
+    gates_multiply(2, rows, 2 * W, &m);
     for (ptrdiff_t r = 0; r < rows; r++)
         for (int g = 0; g < 2; g++) {
-            REAL *to = sums + r * step + 2 * g * w;
-            NAME(store_n)(to, NAME(load_n)(to, w) + NAME(load)(both + (r * 2 + g) * W), w);
+            real *to = sums + r * step + 2 * g * w;
+            store_n(to, load_n(to, w) + load(both + (r * 2 + g) * W), w);
         }
 }
 
-static void NAME(peephole_forward_body)(team *tm, int rank, void *for_all)
+static void peephole_forward_body(team *tm, int rank, void *for_all)
 {
-    NAME(peephole_work) *work = for_all;
-    NAME(lstm_work) *k = &work->lstm;
+    peephole_work *work = for_all;
+    lstm_work *k = &work->lstm;
     const cell_job *job = k->job;
-    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, P = NAME(panel_count)(H);
+    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, P = panel_count(H);
     const ptrdiff_t most = N > ROWS_4 ? ROWS_2 : ROWS_4, tiles = tile_count(N, most); /* as gates_multiply cuts */
-    const ptrdiff_t strips = NAME(strip_count)(H, 1);
-    REAL sums[(ROWS_2 * 4 + 1) * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
-    const int own_rows = NAME(owns_rows)(job, tm, 4);
+    const ptrdiff_t strips = strip_count(H, 1);
+    real sums[(ROWS_2 * 4 + 1) * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
+    const int own_rows = owns_rows(job, tm, 4);
     ptrdiff_t p0, p1;
     team_share(tm, rank, P, &p0, &p1);
 
-    NAME(lstm_weights)(k, p0, p1, tiles);
+    lstm_weights(k, p0, p1, tiles);
     for (ptrdiff_t p = p0; p < p1; p++) {
-        const REAL *Wp = job->Wp, *at = job->packed;
+        const real *Wp = job->Wp, *at = job->packed;
         if (at) { /* as lstm_pack lays them out */
-            at += NAME(lines)(P * 4 * W * D) + NAME(lines)(P * 4 * W * H);
+            at += lines(P * 4 * W * D) + lines(P * 4 * W * H);
             work->P_fi[p] = (right_side){at + p * 2 * W * H, 2 * W, W, 2};
-            work->P_o[p] = NAME(packed_weights)(at + NAME(lines)(P * 2 * W * H), H, H, 1, p);
+            work->P_o[p] = packed_weights(at + lines(P * 2 * W * H), H, H, 1, p);
         } else {
-            work->P_fi[p] = NAME(peephole_weights)(work->P_fi_room + p * 2 * W * H, Wp, H, p);
-            work->P_o[p] = NAME(gate_weights)(work->P_o_room, (matrix){Wp + 2 * H * H, H, 1}, H, H, 0, 1, p, T * tiles);
+            work->P_fi[p] = peephole_weights(work->P_fi_room + p * 2 * W * H, Wp, H, p);
+            work->P_o[p] = gate_weights(work->P_o_room, (matrix){Wp + 2 * H * H, H, 1}, H, H, 0, 1, p, T * tiles);
         }
     }
     if (!k->precomputed)
-        NAME(copy_step)(job, tm, rank, 0, k->x);
+        copy_step(job, tm, rank, 0, k->x);
     team_wait(tm);
 
     for (ptrdiff_t t = 0; t < T && !team_stopped(); t++) {
         const ptrdiff_t slot = t % k->chunk;
-        const REAL *x = (const REAL *)job->xs.p + t * job->xs.s1;
+        const real *x = (const real *)job->xs.p + t * job->xs.s1;
         if (slot == 0 && k->precomputed)
             for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_panel(&w);)
-                NAME(panel_input)(&k->panels, (panel_strip){w.p, 1}, 0, 4, w.n, w.n + w.rows,
+                panel_input(&k->panels, (panel_strip){w.p, 1}, 0, 4, w.n, w.n + w.rows,
                                   T - t < k->chunk ? T - t : k->chunk, x, job->xs.s0, job->xs.s1, D, k->Wx[w.p]);
 
-        ptrdiff_t h_n, c_n, x_n = NAME(step_of)(D);
-        const REAL *h = NAME(lstm_left_side)(k, t, &h_n), *c = NAME(peephole_c)(work, t - 1, &c_n);
+        ptrdiff_t h_n, c_n, x_n = step_of(D);
+        const real *h = lstm_left_side(k, t, &h_n), *c = peephole_c(work, t - 1, &c_n);
         for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_tile(&w);) {
             int there = h || !k->precomputed; /* is anything in sums */
             if (!k->precomputed)
-                NAME(gates_product)(1, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[w.p], w.i, tiles, sums, 0);
+                gates_product(1, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[w.p], w.i, tiles, sums, 0);
             if (h)
-                NAME(gates_product)(1, H, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, tiles, sums, !k->precomputed);
+                gates_product(1, H, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, tiles, sums, !k->precomputed);
             if (c && !there)
-                memset(sums, 0, w.rows * 4 * W * sizeof(REAL));
+                memset(sums, 0, w.rows * 4 * W * sizeof(real));
             if (c)
-                NAME(peephole_product)(H, w.p, w.rows, c + w.n * c_n, c_n, work->P_fi[w.p], sums);
-            NAME(peephole_cell)(work, w.p, t, slot, w.n, w.rows, c || there ? sums : NULL);
+                peephole_product(H, w.p, w.rows, c + w.n * c_n, c_n, work->P_fi[w.p], sums);
+            peephole_cell(work, w.p, t, slot, w.n, w.rows, c || there ? sums : NULL);
         }
         step_wait(tm, own_rows); /* c of step t is whole */
 
-        c = NAME(peephole_c)(work, t, &c_n);
+        c = peephole_c(work, t, &c_n);
         for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_tile(&w);) {
-            const panel_strip strip = NAME(strip)(H, 1, w.p);
-            NAME(gates_product)(strip.panels, H, w.rows, c + w.n * c_n, c_n, work->P_o[strip.p], w.i,
+            const panel_strip strip = strip_at(H, 1, w.p);
+            gates_product(strip.panels, H, w.rows, c + w.n * c_n, c_n, work->P_o[strip.p], w.i,
                                 tile_count(N, ROWS_2), sums, 0);
             for (int v = 0; v < strip.panels; v++)
-                NAME(peephole_output)(work, strip.p + v, t, slot, w.n, w.rows, sums + v * W, strip.panels * W);
+                peephole_output(work, strip.p + v, t, slot, w.n, w.rows, sums + v * W, strip.panels * W);
         }
         if (!k->precomputed)
-            NAME(copy_step)(job, tm, rank, t + 1, k->x);
+            copy_step(job, tm, rank, t + 1, k->x);
         step_wait(tm, own_rows); /* h of step t is whole */
     }
 }
 
-static int NAME(peephole_forward)(const cell_job *job)
+static int peephole_forward(const cell_job *job)
 {
-    const ptrdiff_t N = job->N, D = job->D, H = job->H, P = NAME(panel_count)(H);
-    NAME(peephole_work) work = {.lstm = {.job = job, .precomputed = NAME(is_precomputed)(job, 4), .chunk = NAME(panel_steps)(job)}};
-    NAME(lstm_work) *k = &work.lstm;
+    const ptrdiff_t N = job->N, D = job->D, H = job->H, P = panel_count(H);
+    peephole_work work = {.lstm = {.job = job, .precomputed = is_precomputed(job, 4), .chunk = panel_steps(job)}};
+    lstm_work *k = &work.lstm;
     if (!job->train && !k->precomputed)
         k->chunk = 1;
-    k->panels = (panels_of){job->panels, N, k->chunk, H, LSTM_GATES, job->train ? LSTM_KEPT : LSTM_GATES};
+    k->panels = (gate_panels){job->panels, N, k->chunk, H, LSTM_GATES, job->train ? LSTM_KEPT : LSTM_GATES};
     const int own = !job->packed; /* weights to be packed in this call */
-    ptrdiff_t weights = own ? NAME(lines)(P * 4 * W * D) : 0, recurrent = own ? NAME(lines)(P * 4 * W * H) : 0;
-    ptrdiff_t P_fi = own ? NAME(lines)(P * 2 * W * H) : 0, P_o = own ? NAME(lines)(P * W * H) : 0;
-    ptrdiff_t state = job->train ? 0 : NAME(lines)(N * NAME(step_of)(H)), x = k->precomputed ? 0 : NAME(lines)(2 * N * NAME(step_of)(D));
-    ptrdiff_t gates = job->train ? 0 : NAME(lines)(k->chunk * N * 4 * H + W);
-    REAL *room = NAME(new_room)(weights + recurrent + P_fi + P_o + x + gates + 4 * state);
+    ptrdiff_t weights = own ? lines(P * 4 * W * D) : 0, recurrent = own ? lines(P * 4 * W * H) : 0;
+    ptrdiff_t P_fi = own ? lines(P * 2 * W * H) : 0, P_o = own ? lines(P * W * H) : 0;
+    ptrdiff_t state = job->train ? 0 : lines(N * step_of(H)), x = k->precomputed ? 0 : lines(2 * N * step_of(D));
+    ptrdiff_t gates = job->train ? 0 : lines(k->chunk * N * 4 * H + W);
+    real *room = new_reals(weights + recurrent + P_fi + P_o + x + gates + 4 * state);
     right_side *sides = malloc(4 * P * sizeof(right_side));
     int stopped = 0;
     if (room && sides) {
@@ -218,7 +218,7 @@ static int NAME(peephole_forward)(const cell_job *job)
         k->x = work.P_o_room + P_o, k->h = k->x + x, work.cells = k->h + 2 * state;
         if (!job->train)
             k->panels.p = work.cells + 2 * state;
-        stopped = team_run(job->threads, NAME(peephole_forward_body), &work);
+        stopped = team_run(job->threads, peephole_forward_body, &work);
     }
     int failed = !room || !sides;
     free(room);
@@ -228,132 +228,132 @@ static int NAME(peephole_forward)(const cell_job *job)
 
 /* First half of a step back, one tile of units q 2W..: dA of o, and into c (N, H) what is known of ds. `sums` and sums_c
  * (rows, 2 W) hold what comes back from the step after, or are NULL at the last step. */
-static void NAME(peephole_output_grads)(const NAME(peephole_work) *work, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0,
-                                        ptrdiff_t rows, const REAL *sums, const REAL *sums_c)
+static void peephole_output_grads(const peephole_work *work, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0,
+                                        ptrdiff_t rows, const real *sums, const real *sums_c)
 {
-    const NAME(lstm_work) *k = &work->lstm;
+    const lstm_work *k = &work->lstm;
     const cell_job *job = k->job;
     const ptrdiff_t H = job->H;
 
     for (ptrdiff_t p = 2 * q; p < 2 * q + 2 && p * W < H; p++) {
-        const ptrdiff_t w = NAME(panel_width)(H, p), j = p * W;
+        const ptrdiff_t w = panel_width(H, p), j = p * W;
         for (ptrdiff_t r = 0; r < rows; r++) {
             const ptrdiff_t n = n0 + r, at = r * 2 * W + (p - 2 * q) * W;
-            REAL *row = NAME(panel_row)(&k->panels, p, t, n), *ds = k->c + n * H + j;
+            real *row = panel_row(&k->panels, p, t, n), *ds = k->c + n * H + j;
             if (!at_work(job, t, n)) {
-                NAME(lstm_idle_back)(k, p, t, n, sums ? sums + at : NULL);
+                lstm_idle_back(k, p, t, n, sums ? sums + at : NULL);
                 if (t + 1 == job->first_step[n] && !has_no_step(job, n))
-                    NAME(store_n)((REAL *)job->dc0 + n * H + j, NAME(load_n)(ds, w) + NAME(load)(sums_c + at), w);
+                    store_n((real *)job->dc0 + n * H + j, load_n(ds, w) + load(sums_c + at), w);
                 continue;
             }
-            vec o = NAME(load_n)(row + 3 * w, w), tanh_c = NAME(vtanh)(NAME(load_n)(row + 4 * w, w));
-            vec dh = NAME(lstm_dh)(job, t, n, j, w, sums ? sums + at : NULL);
-            vec dc = t == last_step(job, n) ? NAME(state_of)(job->dcT, n, j, w)
-                                            : NAME(load_n)(ds, w) + NAME(load)(sums_c + at);
-            NAME(store_n)(row + 3 * w, dh * tanh_c * o * (1 - o), w);
-            NAME(store_n)(ds, dc + dh * o * (1 - tanh_c * tanh_c), w);
+            vec o = load_n(row + 3 * w, w), tanh_c = vtanh(load_n(row + 4 * w, w));
+            vec dh = lstm_dh(job, t, n, j, w, sums ? sums + at : NULL);
+            vec dc = t == last_step(job, n) ? state_of(job->dcT, n, j, w)
+                                            : load_n(ds, w) + load(sums_c + at);
+            store_n(row + 3 * w, dh * tanh_c * o * (1 - o), w);
+            store_n(ds, dc + dh * o * (1 - tanh_c * tanh_c), w);
         }
     }
 }
 
 /* Second half: dA of f, g and i, and into c the part of dc_prev that stays with its unit. `sums` (rows, 2 W) holds
  * dA_o P_o^T. */
-static void NAME(peephole_cell_grads)(const NAME(peephole_work) *work, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0,
-                                      ptrdiff_t rows, const REAL *sums)
+static void peephole_cell_grads(const peephole_work *work, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0,
+                                      ptrdiff_t rows, const real *sums)
 {
-    const NAME(lstm_work) *k = &work->lstm;
+    const lstm_work *k = &work->lstm;
     const cell_job *job = k->job;
     const ptrdiff_t H = job->H;
 
     for (ptrdiff_t p = 2 * q; p < 2 * q + 2 && p * W < H; p++) {
-        const ptrdiff_t w = NAME(panel_width)(H, p);
+        const ptrdiff_t w = panel_width(H, p);
         for (ptrdiff_t r = 0; r < rows; r++) {
             const ptrdiff_t n = n0 + r;
             if (!at_work(job, t, n))
                 continue;
-            REAL *row = NAME(panel_row)(&k->panels, p, t, n), *dc = k->c + n * H + p * W;
-            vec f = NAME(load_n)(row, w), g = NAME(load_n)(row + w, w), i = NAME(load_n)(row + 2 * w, w);
-            vec ds = NAME(load_n)(dc, w) + NAME(load)(sums + r * 2 * W + (p - 2 * q) * W);
+            real *row = panel_row(&k->panels, p, t, n), *dc = k->c + n * H + p * W;
+            vec f = load_n(row, w), g = load_n(row + w, w), i = load_n(row + 2 * w, w);
+            vec ds = load_n(dc, w) + load(sums + r * 2 * W + (p - 2 * q) * W);
             if (job->clip)
-                ds = NAME(lstm_clipped)(job, ds, NAME(load_n)(row + 4 * w, w));
-            NAME(store_n)(row, ds * NAME(lstm_c_prev)(k, p, t, n, w) * f * (1 - f), w);
-            NAME(store_n)(row + w, ds * i * (1 - g * g), w);
-            NAME(store_n)(row + 2 * w, ds * g * i * (1 - i), w);
-            NAME(store_n)(dc, ds * f, w);
+                ds = lstm_clipped(job, ds, load_n(row + 4 * w, w));
+            store_n(row, ds * lstm_c_prev(k, p, t, n, w) * f * (1 - f), w);
+            store_n(row + w, ds * i * (1 - g * g), w);
+            store_n(row + 2 * w, ds * g * i * (1 - i), w);
+            store_n(dc, ds * f, w);
         }
     }
 }
 
 /* sums = dA of step t times Wh^T, sums_c = dA_f P_f^T + dA_i P_i^T */
-static void NAME(peephole_hidden_grads)(const NAME(peephole_work) *work, const team *tm, int rank, ptrdiff_t t, int own_rows)
+static void peephole_hidden_grads(const peephole_work *work, const team *tm, int rank, ptrdiff_t t, int own_rows)
 {
-    const NAME(lstm_work) *k = &work->lstm;
-    NAME(panel_hidden_grads)(&k->panels, tm, rank, t, 0, 4, k->Wh_room, k->sums, 0, own_rows);
-    NAME(panel_hidden_grads)(&k->panels, tm, rank, t, 0, 1, work->PT_room[0], work->sums_c, 0, own_rows);
-    NAME(panel_hidden_grads)(&k->panels, tm, rank, t, 2, 1, work->PT_room[1], work->sums_c, 1, own_rows);
+    const lstm_work *k = &work->lstm;
+    panel_hidden_grads(&k->panels, tm, rank, t, 0, 4, k->Wh_room, k->sums, 0, own_rows);
+    panel_hidden_grads(&k->panels, tm, rank, t, 0, 1, work->PT_room[0], work->sums_c, 0, own_rows);
+    panel_hidden_grads(&k->panels, tm, rank, t, 2, 1, work->PT_room[1], work->sums_c, 1, own_rows);
 }
 
-static void NAME(peephole_backward_body)(team *tm, int rank, void *for_all)
+static void peephole_backward_body(team *tm, int rank, void *for_all)
 {
-    NAME(peephole_work) *work = for_all;
-    NAME(lstm_work) *k = &work->lstm;
+    peephole_work *work = for_all;
+    lstm_work *k = &work->lstm;
     const cell_job *job = k->job;
-    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, Q = NAME(pair_count)(H);
-    const int own_rows = NAME(owns_rows)(job, tm, 4);
-    const REAL *c = job->c;
+    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, Q = pair_count(H);
+    const int own_rows = owns_rows(job, tm, 4);
+    const real *c = job->c;
     ptrdiff_t q0, q1;
     team_share(tm, rank, Q, &q0, &q1);
 
-    NAME(lstm_pack_back)(k, tm, rank);
+    lstm_pack_back(k, tm, rank);
     for (ptrdiff_t q = q0; q < q1; q++)
         for (int g = 0; g < 3; g++)
-            NAME(pack_transposed)(work->PT_room[g] + q * 2 * W * H, (matrix){(const REAL *)job->Wp + g * H * H, H, 1}, H, q, H, 0, 1);
+            pack_transposed(work->PT_room[g] + q * 2 * W * H, (matrix){(const real *)job->Wp + g * H * H, H, 1}, H, q, H, 0, 1);
     team_wait(tm);
 
     for (ptrdiff_t t = T - 1; t >= 0 && !team_stopped(); t--) {
         if (t < T - 1)
-            NAME(peephole_hidden_grads)(work, tm, rank, t + 1, own_rows);
+            peephole_hidden_grads(work, tm, rank, t + 1, own_rows);
         for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_panel(&w);) {
             const ptrdiff_t at = (w.p * N + w.n) * 2 * W;
-            NAME(peephole_output_grads)(work, w.p, t, w.n, w.rows, t < T - 1 ? k->sums + at : NULL, work->sums_c + at);
+            peephole_output_grads(work, w.p, t, w.n, w.rows, t < T - 1 ? k->sums + at : NULL, work->sums_c + at);
         }
         step_wait(tm, own_rows); /* dA of o is whole */
-        NAME(panel_hidden_grads)(&k->panels, tm, rank, t, 3, 1, work->PT_room[2], work->sums_c, 0, own_rows);
+        panel_hidden_grads(&k->panels, tm, rank, t, 3, 1, work->PT_room[2], work->sums_c, 0, own_rows);
         for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_panel(&w);)
-            NAME(peephole_cell_grads)(work, w.p, t, w.n, w.rows, work->sums_c + (w.p * N + w.n) * 2 * W);
+            peephole_cell_grads(work, w.p, t, w.n, w.rows, work->sums_c + (w.p * N + w.n) * 2 * W);
         step_wait(tm, own_rows); /* dA of step t is whole */
     }
-    NAME(peephole_hidden_grads)(work, tm, rank, 0, own_rows);
-    NAME(panel_state_grads)(&k->panels, tm, rank, job, k->sums, 1, NULL, job->dh0, own_rows);
-    NAME(panel_state_grads)(&k->panels, tm, rank, job, work->sums_c, 0, k->c, job->dc0, own_rows);
+    peephole_hidden_grads(work, tm, rank, 0, own_rows);
+    panel_state_grads(&k->panels, tm, rank, job, k->sums, 1, NULL, job->dh0, own_rows);
+    panel_state_grads(&k->panels, tm, rank, job, work->sums_c, 0, k->c, job->dc0, own_rows);
 
     if (!team_goes_on(tm, job->whole))
         return;
-    NAME(lstm_weight_grads)(k, tm, rank);
-    const ptrdiff_t c_n = NAME(step_of)(H);
-    rows_of before = {job->c0.p, c, job->c0.s0, N * c_n, c_n}, after = {c, c + N * c_n, c_n, N * c_n, c_n};
-    REAL *dWp = job->dWp;
-    NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 1, &before, H, dWp, 1, k->room);
-    NAME(panel_weight_grads)(&k->panels, tm, rank, 2, 1, &before, H, dWp + H * H, 1, k->room);
-    NAME(panel_weight_grads)(&k->panels, tm, rank, 3, 1, &after, H, dWp + 2 * H * H, 1, k->room);
-    NAME(panel_input_grads)(&k->panels, tm, rank, k->Wx_room, D, (REAL *)job->dxs.p, job->dxs.s0, job->dxs.s1);
+    lstm_weight_grads(k, tm, rank);
+    const ptrdiff_t c_n = step_of(H);
+    left_rows before = {job->c0.p, c, job->c0.s0, N * c_n, c_n}, after = {c, c + N * c_n, c_n, N * c_n, c_n};
+    real *dWp = job->dWp;
+    panel_weight_grads(&k->panels, tm, rank, 0, 1, &before, H, dWp, 1, k->room);
+    panel_weight_grads(&k->panels, tm, rank, 2, 1, &before, H, dWp + H * H, 1, k->room);
+    panel_weight_grads(&k->panels, tm, rank, 3, 1, &after, H, dWp + 2 * H * H, 1, k->room);
+    panel_input_grads(&k->panels, tm, rank, k->Wx_room, D, (real *)job->dxs.p, job->dxs.s0, job->dxs.s1);
 }
 
-static int NAME(peephole_backward)(const cell_job *job)
+static int peephole_backward(const cell_job *job)
 {
-    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, Q = NAME(pair_count)(H);
-    NAME(peephole_work) work = {.lstm = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, LSTM_KEPT}}};
-    NAME(lstm_work) *k = &work.lstm;
-    ptrdiff_t weights = NAME(lines)(NAME(pair_count)(D) * 2 * W * 4 * H), recurrent = NAME(lines)(Q * 2 * W * 4 * H);
-    ptrdiff_t peephole = NAME(lines)(Q * 2 * W * H), state = NAME(lines)(N * H), sums = NAME(lines)(Q * 2 * W * N);
-    REAL *room = NAME(new_room)(weights + recurrent + 3 * peephole + state + 2 * sums + NAME(grad_room)(job));
+    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, Q = pair_count(H);
+    peephole_work work = {.lstm = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, LSTM_KEPT}}};
+    lstm_work *k = &work.lstm;
+    ptrdiff_t weights = lines(pair_count(D) * 2 * W * 4 * H), recurrent = lines(Q * 2 * W * 4 * H);
+    ptrdiff_t peephole = lines(Q * 2 * W * H), state = lines(N * H), sums = lines(Q * 2 * W * N);
+    real *room = new_reals(weights + recurrent + 3 * peephole + state + 2 * sums + grad_room(job));
     if (!room)
         return -1;
     k->Wx_room = room, k->Wh_room = room + weights;
     for (int g = 0; g < 3; g++)
         work.PT_room[g] = k->Wh_room + recurrent + g * peephole;
     k->c = work.PT_room[2] + peephole, k->sums = k->c + state, work.sums_c = k->sums + sums, k->room = work.sums_c + sums;
-    const int stopped = team_run(job->threads, NAME(peephole_backward_body), &work);
+    const int stopped = team_run(job->threads, peephole_backward_body, &work);
     free(room);
     return stopped;
 }

@@ -10,130 +10,130 @@
 
 typedef struct {
     const cell_job *job;
-    panels_of panels;          /* without training: room for one chunk of steps, used again and again, or none */
+    gate_panels panels;          /* without training: room for one chunk of steps, used again and again, or none */
     int precomputed;                 /* the panels hold x Wx of `chunk` steps before their time loop */
     ptrdiff_t chunk;
     right_side *Wx, *Wh;       /* of each panel */
-    REAL *Wx_room, *Wh_room;   /* forward: [panel][k][W]; backward: transposed, [columns / 2W][H][2 W] */
-    REAL *x;                   /* forward, not precomputed: copy_step */
-    REAL *h;                   /* without training: h m (2, N, H) */
+    real *Wx_room, *Wh_room;   /* forward: [panel][k][W]; backward: transposed, [columns / 2W][H][2 W] */
+    real *x;                   /* forward, not precomputed: copy_step */
+    real *h;                   /* without training: h m (2, N, H) */
     int few;                   /* rows.h: then few_x, few_h (N, H) are the products with Wx and Wh; backward: dA */
-    REAL *few_x, *few_h;
-    REAL *sums;                /* backward: dA_next Wh^T, [H / 2W][N][2 W] */
-    REAL *room;                /* backward: the packed left side of the weights' gradients */
-} NAME(rnn_work);
+    real *few_x, *few_h;
+    real *sums;                /* backward: dA_next Wh^T, [H / 2W][N][2 W] */
+    real *room;                /* backward: the packed left side of the weights' gradients */
+} rnn_work;
 
 /* h of one tile: rows n0.. of step t of panel p. `sums`, its rows apart by `step`, holds x Wx + h_prev Wh; if the
  * panels hold x Wx it is h_prev Wh, or NULL. */
-static void NAME(rnn_activate)(const NAME(rnn_work) *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
-                               ptrdiff_t rows, const REAL *sums, ptrdiff_t step)
+static void rnn_activate(const rnn_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
+                               ptrdiff_t rows, const real *sums, ptrdiff_t step)
 {
     const cell_job *job = k->job;
-    const ptrdiff_t H = job->H, w = NAME(panel_width)(H, p), j = p * W, h_n = NAME(step_of)(H);
-    const vec bias = job->b ? NAME(load_n)((const REAL *)job->b + j, w) : (vec){0};
+    const ptrdiff_t H = job->H, w = panel_width(H, p), j = p * W, h_n = step_of(H);
+    const vec bias = job->b ? load_n((const real *)job->b + j, w) : (vec){0};
 
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t n = n0 + r;
-        REAL *kept = job->train ? (REAL *)job->seen + (t * job->N + n) * h_n : k->h + (t % 2 * job->N + n) * h_n;
+        real *kept = job->train ? (real *)job->seen + (t * job->N + n) * h_n : k->h + (t % 2 * job->N + n) * h_n;
         if (!at_work(job, t, n)) {
-            const REAL *before = job->train ? kept - job->N * h_n : k->h + ((t + 1) % 2 * job->N + n) * h_n;
-            NAME(store_n)(kept + j, t > 0 ? NAME(load_n)(before + j, w) : NAME(state_of)(job->seen0, n, j, w), w);
-            NAME(idle_step)(job, t, n, j, w);
+            const real *before = job->train ? kept - job->N * h_n : k->h + ((t + 1) % 2 * job->N + n) * h_n;
+            store_n(kept + j, t > 0 ? load_n(before + j, w) : state_of(job->seen0, n, j, w), w);
+            idle_step(job, t, n, j, w);
             continue;
         }
-        vec A = k->precomputed ? NAME(load_n)(NAME(panel_row)(&k->panels, p, slot, n), w) + bias : bias;
+        vec A = k->precomputed ? load_n(panel_row(&k->panels, p, slot, n), w) + bias : bias;
         if (sums)
-            A += NAME(load)(sums + r * step);
-        vec h = job->relu ? NAME(vmax)((vec){0}, A) : NAME(vtanh)(A);
+            A += load(sums + r * step);
+        vec h = job->relu ? vmax((vec){0}, A) : vtanh(A);
         if (job->h_mask.p) {
-            NAME(store_n)(kept + j, h * NAME(mask_of)(job, n, j, w), w);
+            store_n(kept + j, h * mask_of(job, n, j, w), w);
             if (job->train)
-                NAME(store_n)((REAL *)job->h + (t * job->N + n) * h_n + j, h, w);
+                store_n((real *)job->h + (t * job->N + n) * h_n + j, h, w);
         } else {
-            NAME(store_n)(kept + j, h, w);
+            store_n(kept + j, h, w);
         }
-        NAME(store_n)((REAL *)job->hs.p + n * job->hs.s0 + t * job->hs.s1 + j, h, w);
+        store_n((real *)job->hs.p + n * job->hs.s0 + t * job->hs.s1 + j, h, w);
         if (t == last_step(job, n))
-            NAME(store_n)((REAL *)job->hT + n * H + j, h, w);
+            store_n((real *)job->hT + n * H + j, h, w);
     }
 }
 
-static void NAME(rnn_forward_body)(team *tm, int rank, void *work)
+static void rnn_forward_body(team *tm, int rank, void *work)
 {
-    NAME(rnn_work) *k = work;
+    rnn_work *k = work;
     const cell_job *job = k->job;
-    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, P = NAME(panel_count)(H);
+    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, P = panel_count(H);
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
-    const ptrdiff_t tiles = tile_count(N, ROWS_2), strips = NAME(strip_count)(H, 1);
-    const REAL *packed = job->packed;
-    REAL sums[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(REAL))] __attribute__((aligned(64)));
-    const int own_rows = NAME(owns_rows)(job, tm, 1);
+    const ptrdiff_t tiles = tile_count(N, ROWS_2), strips = strip_count(H, 1);
+    const real *packed = job->packed;
+    real sums[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
+    const int own_rows = owns_rows(job, tm, 1);
     ptrdiff_t p0, p1;
     team_share(tm, rank, P, &p0, &p1);
 
     for (ptrdiff_t p = p0; p < p1 && !k->few; p++) {
-        k->Wx[p] = packed ? NAME(packed_weights)(packed, D, H, 1, p)
-                          : NAME(gate_weights)(k->Wx_room, Wx, D, H, 0, 1, p, T * tiles);
-        k->Wh[p] = packed ? NAME(packed_weights)(packed + NAME(lines)(P * W * D), H, H, 1, p)
-                          : NAME(gate_weights)(k->Wh_room, Wh, H, H, 0, 1, p, T * tiles);
+        k->Wx[p] = packed ? packed_weights(packed, D, H, 1, p)
+                          : gate_weights(k->Wx_room, Wx, D, H, 0, 1, p, T * tiles);
+        k->Wh[p] = packed ? packed_weights(packed + lines(P * W * D), H, H, 1, p)
+                          : gate_weights(k->Wh_room, Wh, H, H, 0, 1, p, T * tiles);
     }
     if (k->few) {
-        NAME(few_gates)(&k->panels, p0, p1, N, job->xs.p, job->xs.s0, Wx, D, 0, 1, k->few_x);
-        NAME(few_to_panels)(&k->panels, p0, p1, N, k->few_x);
+        few_gates(&k->panels, p0, p1, N, job->xs.p, job->xs.s0, Wx, D, 0, 1, k->few_x);
+        few_to_panels(&k->panels, p0, p1, N, k->few_x);
         if (job->seen0.p)
-            NAME(few_gates)(&k->panels, p0, p1, N, job->seen0.p, job->seen0.s0, Wh, H, 0, 1, k->few_h);
+            few_gates(&k->panels, p0, p1, N, job->seen0.p, job->seen0.s0, Wh, H, 0, 1, k->few_h);
     }
     if (!k->precomputed)
-        NAME(copy_step)(job, tm, rank, 0, k->x);
+        copy_step(job, tm, rank, 0, k->x);
     team_wait(tm);
 
     for (ptrdiff_t t = 0; t < T && !team_stopped(); t++) {
         const ptrdiff_t slot = t % k->chunk;
         if (slot == 0 && k->precomputed && !k->few)
             for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_panel(&w);) {
-                const panel_strip strip = NAME(strip)(H, 1, w.p);
-                NAME(panel_input)(&k->panels, strip, 0, 1, w.n, w.n + w.rows, T - t < k->chunk ? T - t : k->chunk,
-                                  (const REAL *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, D, k->Wx[strip.p]);
+                const panel_strip strip = strip_at(H, 1, w.p);
+                panel_input(&k->panels, strip, 0, 1, w.n, w.n + w.rows, T - t < k->chunk ? T - t : k->chunk,
+                                  (const real *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, D, k->Wx[strip.p]);
             }
 
-        const ptrdiff_t x_n = NAME(step_of)(D), h_n = t == 0 ? job->seen0.s0 : NAME(step_of)(H);
-        const REAL *h = t == 0       ? job->seen0.p
-                        : job->train ? (REAL *)job->seen + (t - 1) * N * h_n
+        const ptrdiff_t x_n = step_of(D), h_n = t == 0 ? job->seen0.s0 : step_of(H);
+        const real *h = t == 0       ? job->seen0.p
+                        : job->train ? (real *)job->seen + (t - 1) * N * h_n
                                      : k->h + (t - 1) % 2 * N * h_n;
         for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_tile(&w);) {
-            const panel_strip strip = NAME(strip)(H, 1, w.p);
+            const panel_strip strip = strip_at(H, 1, w.p);
             if (!k->precomputed)
-                NAME(gates_product)(strip.panels, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[strip.p], w.i,
+                gates_product(strip.panels, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[strip.p], w.i,
                                     tiles, sums, 0);
             if (h && k->few)
-                NAME(few_to_sums)(&k->panels, strip, N, 0, 1, k->few_h, sums);
+                few_to_sums(&k->panels, strip, N, 0, 1, k->few_h, sums);
             else if (h)
-                NAME(gates_product)(strip.panels, H, w.rows, h + w.n * h_n, h_n, k->Wh[strip.p], w.i, tiles, sums,
+                gates_product(strip.panels, H, w.rows, h + w.n * h_n, h_n, k->Wh[strip.p], w.i, tiles, sums,
                                     !k->precomputed);
             for (int v = 0; v < strip.panels; v++)
-                NAME(rnn_activate)(k, strip.p + v, t, slot, w.n, w.rows, h || !k->precomputed ? sums + v * W : NULL,
+                rnn_activate(k, strip.p + v, t, slot, w.n, w.rows, h || !k->precomputed ? sums + v * W : NULL,
                                    strip.panels * W);
         }
         if (!k->precomputed)
-            NAME(copy_step)(job, tm, rank, t + 1, k->x);
+            copy_step(job, tm, rank, t + 1, k->x);
         step_wait(tm, own_rows); /* h of step t is whole */
     }
 }
 
-static ptrdiff_t NAME(rnn_pack)(const cell_job *job, void *room) { return NAME(pack_cell)(job, room, 1); }
+static ptrdiff_t rnn_pack(const cell_job *job, void *room) { return pack_cell(job, room, 1); }
 
-static int NAME(rnn_forward)(const cell_job *job)
+static int rnn_forward(const cell_job *job)
 {
-    const ptrdiff_t N = job->N, D = job->D, H = job->H, P = NAME(panel_count)(H);
-    NAME(rnn_work) k = {.job = job, .few = NAME(is_few)(job), .chunk = NAME(panel_steps)(job)};
-    k.precomputed = k.few || NAME(is_precomputed)(job, 1);
-    k.panels = (panels_of){job->panels, N, k.chunk, H, 1, 1};
+    const ptrdiff_t N = job->N, D = job->D, H = job->H, P = panel_count(H);
+    rnn_work k = {.job = job, .few = is_few(job), .chunk = panel_steps(job)};
+    k.precomputed = k.few || is_precomputed(job, 1);
+    k.panels = (gate_panels){job->panels, N, k.chunk, H, 1, 1};
     const int own = !job->packed && !k.few; /* weights to be packed in this call */
-    ptrdiff_t weights = own ? NAME(lines)(P * W * D) : 0, recurrent = own ? NAME(lines)(P * W * H) : 0;
-    ptrdiff_t few = k.few ? NAME(lines)(N * H) : 0;
-    ptrdiff_t gates = job->train || !k.precomputed ? 0 : NAME(lines)(k.chunk * N * H + W), x = k.precomputed ? 0 : NAME(lines)(2 * N * NAME(step_of)(D));
-    ptrdiff_t state = job->train ? 0 : NAME(lines)(N * NAME(step_of)(H));
-    REAL *room = NAME(new_room)(weights + recurrent + 2 * few + x + gates + 2 * state);
+    ptrdiff_t weights = own ? lines(P * W * D) : 0, recurrent = own ? lines(P * W * H) : 0;
+    ptrdiff_t few = k.few ? lines(N * H) : 0;
+    ptrdiff_t gates = job->train || !k.precomputed ? 0 : lines(k.chunk * N * H + W), x = k.precomputed ? 0 : lines(2 * N * step_of(D));
+    ptrdiff_t state = job->train ? 0 : lines(N * step_of(H));
+    real *room = new_reals(weights + recurrent + 2 * few + x + gates + 2 * state);
     right_side *sides = malloc(2 * P * sizeof(right_side));
     int stopped = 0;
     if (room && sides) {
@@ -142,7 +142,7 @@ static int NAME(rnn_forward)(const cell_job *job)
         k.few_x = k.Wh_room + recurrent, k.few_h = k.few_x + few, k.x = k.few_h + few, k.h = k.x + x;
         if (!job->train)
             k.panels.p = k.h + 2 * state;
-        stopped = team_run(job->threads, NAME(rnn_forward_body), &k);
+        stopped = team_run(job->threads, rnn_forward_body, &k);
     }
     int failed = !room || !sides;
     free(room);
@@ -152,97 +152,97 @@ static int NAME(rnn_forward)(const cell_job *job)
 
 /* dA of one tile: rows n0.. of step t, units q 2W.. (two panels). `sums` (rows, 2 W) holds dA_next Wh^T,
  * or is NULL at the last step, where dh is what the caller gave. */
-static void NAME(rnn_gate_grads)(const NAME(rnn_work) *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows,
-                                 const REAL *sums)
+static void rnn_gate_grads(const rnn_work *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows,
+                                 const real *sums)
 {
     const cell_job *job = k->job;
     const ptrdiff_t H = job->H;
 
     for (ptrdiff_t p = 2 * q; p < 2 * q + 2 && p * W < H; p++) {
-        const ptrdiff_t w = NAME(panel_width)(H, p), j = p * W;
+        const ptrdiff_t w = panel_width(H, p), j = p * W;
         for (ptrdiff_t r = 0; r < rows; r++) {
             const ptrdiff_t n = n0 + r;
-            const REAL *back = sums ? sums + r * 2 * W + (p - 2 * q) * W : NULL;
+            const real *back = sums ? sums + r * 2 * W + (p - 2 * q) * W : NULL;
             if (!at_work(job, t, n)) {
-                NAME(store_n)(NAME(panel_row)(&k->panels, p, t, n), (vec){0}, w);
-                NAME(idle_step_back)(job, t, n, j, w, back, NULL);
+                store_n(panel_row(&k->panels, p, t, n), (vec){0}, w);
+                idle_step_back(job, t, n, j, w, back, NULL);
                 continue;
             }
-            vec h = NAME(load_n)((const REAL *)job->h + (t * job->N + n) * NAME(step_of)(H) + j, w);
-            vec dh = NAME(load_n)((const REAL *)job->dhs.p + n * job->dhs.s0 + t * job->dhs.s1 + j, w);
+            vec h = load_n((const real *)job->h + (t * job->N + n) * step_of(H) + j, w);
+            vec dh = load_n((const real *)job->dhs.p + n * job->dhs.s0 + t * job->dhs.s1 + j, w);
             if (t < last_step(job, n)) {
-                vec dseen = NAME(load)(back);
-                dh += job->h_mask.p ? dseen * NAME(mask_of)(job, n, j, w) : dseen;
+                vec dseen = load(back);
+                dh += job->h_mask.p ? dseen * mask_of(job, n, j, w) : dseen;
             } else
-                dh += NAME(state_of)(job->dhT, n, j, w);
+                dh += state_of(job->dhT, n, j, w);
             vec dA = job->relu ? (vec)((h > 0) & (__typeof__(h > 0))dh) : dh * (1 - h * h);
-            NAME(store_n)(NAME(panel_row)(&k->panels, p, t, n), dA, w);
+            store_n(panel_row(&k->panels, p, t, n), dA, w);
         }
     }
 }
 
-static void NAME(rnn_backward_body)(team *tm, int rank, void *work)
+static void rnn_backward_body(team *tm, int rank, void *work)
 {
-    NAME(rnn_work) *k = work;
+    rnn_work *k = work;
     const cell_job *job = k->job;
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H;
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
-    const ptrdiff_t Q = NAME(pair_count)(H);
-    const int own_rows = NAME(owns_rows)(job, tm, 1);
-    const REAL *xs = job->xs.p;
+    const ptrdiff_t Q = pair_count(H);
+    const int own_rows = owns_rows(job, tm, 1);
+    const real *xs = job->xs.p;
     ptrdiff_t q0, q1, x0, x1, p0, p1;
     team_share(tm, rank, Q, &q0, &q1);
-    team_share(tm, rank, NAME(pair_count)(D), &x0, &x1);
-    team_share(tm, rank, NAME(panel_count)(H), &p0, &p1);
+    team_share(tm, rank, pair_count(D), &x0, &x1);
+    team_share(tm, rank, panel_count(H), &p0, &p1);
 
     if (k->few) {
         for (ptrdiff_t q = q0; q < q1; q++)
-            NAME(rnn_gate_grads)(k, q, 0, 0, N, NULL);
-        NAME(few_cell_grads)(&k->panels, tm, rank, job, p0, p1, k->few_x);
+            rnn_gate_grads(k, q, 0, 0, N, NULL);
+        few_cell_grads(&k->panels, tm, rank, job, p0, p1, k->few_x);
         return;
     }
     for (ptrdiff_t q = q0; q < q1; q++)
-        NAME(pack_transposed)(k->Wh_room + q * 2 * W * H, Wh, H, q, H, 0, 1);
+        pack_transposed(k->Wh_room + q * 2 * W * H, Wh, H, q, H, 0, 1);
     for (ptrdiff_t q = x0; q < x1; q++)
-        NAME(pack_transposed)(k->Wx_room + q * 2 * W * H, Wx, D, q, H, 0, 1);
+        pack_transposed(k->Wx_room + q * 2 * W * H, Wx, D, q, H, 0, 1);
 
     team_wait(tm);
 
     for (ptrdiff_t t = T - 1; t >= 0 && !team_stopped(); t--) {
         if (t < T - 1)
-            NAME(panel_hidden_grads)(&k->panels, tm, rank, t + 1, 0, 1, k->Wh_room, k->sums, 0, own_rows);
+            panel_hidden_grads(&k->panels, tm, rank, t + 1, 0, 1, k->Wh_room, k->sums, 0, own_rows);
         for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_panel(&w);)
-            NAME(rnn_gate_grads)(k, w.p, t, w.n, w.rows, t < T - 1 ? k->sums + (w.p * N + w.n) * 2 * W : NULL);
+            rnn_gate_grads(k, w.p, t, w.n, w.rows, t < T - 1 ? k->sums + (w.p * N + w.n) * 2 * W : NULL);
         step_wait(tm, own_rows); /* dA of step t is whole */
     }
-    NAME(panel_hidden_grads)(&k->panels, tm, rank, 0, 0, 1, k->Wh_room, k->sums, 0, own_rows);
-    NAME(panel_state_grads)(&k->panels, tm, rank, job, k->sums, 1, NULL, job->dh0, own_rows);
+    panel_hidden_grads(&k->panels, tm, rank, 0, 0, 1, k->Wh_room, k->sums, 0, own_rows);
+    panel_state_grads(&k->panels, tm, rank, job, k->sums, 1, NULL, job->dh0, own_rows);
 
     if (!team_goes_on(tm, job->whole))
         return;
-    rows_of x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
-    rows_of h_rows = {job->seen0.p, job->seen, job->seen0.s0, N * NAME(step_of)(H), NAME(step_of)(H)};
-    NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 1, &x_rows, D, job->dWx, 1, k->room);
-    NAME(panel_weight_grads)(&k->panels, tm, rank, 0, 1, &h_rows, H, job->dWh, 1, k->room);
+    left_rows x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
+    left_rows h_rows = {job->seen0.p, job->seen, job->seen0.s0, N * step_of(H), step_of(H)};
+    panel_weight_grads(&k->panels, tm, rank, 0, 1, &x_rows, D, job->dWx, 1, k->room);
+    panel_weight_grads(&k->panels, tm, rank, 0, 1, &h_rows, H, job->dWh, 1, k->room);
     if (job->db)
-        NAME(panel_bias_grads)(&k->panels, p0, p1, 0, 1, job->db);
-    NAME(panel_input_grads)(&k->panels, tm, rank, k->Wx_room, D, (REAL *)job->dxs.p, job->dxs.s0, job->dxs.s1);
+        panel_bias_grads(&k->panels, p0, p1, 0, 1, job->db);
+    panel_input_grads(&k->panels, tm, rank, k->Wx_room, D, (real *)job->dxs.p, job->dxs.s0, job->dxs.s1);
 }
 
-static int NAME(rnn_backward)(const cell_job *job)
+static int rnn_backward(const cell_job *job)
 {
     const ptrdiff_t D = job->D, H = job->H;
-    NAME(rnn_work) k = {.job = job, .panels = {job->panels, job->N, job->T, H, 1, 1}};
-    k.few = NAME(is_few)(job);
-    ptrdiff_t weights = k.few ? 0 : NAME(lines)(NAME(pair_count)(D) * 2 * W * H);
-    ptrdiff_t recurrent = k.few ? 0 : NAME(lines)(NAME(pair_count)(H) * 2 * W * H);
-    ptrdiff_t sums = NAME(lines)(NAME(pair_count)(H) * 2 * W * job->N), few = k.few ? NAME(lines)(job->N * H) : 0;
-    REAL *room = NAME(new_room)(weights + recurrent + sums + few + (k.few ? 0 : NAME(grad_room)(job)));
+    rnn_work k = {.job = job, .panels = {job->panels, job->N, job->T, H, 1, 1}};
+    k.few = is_few(job);
+    ptrdiff_t weights = k.few ? 0 : lines(pair_count(D) * 2 * W * H);
+    ptrdiff_t recurrent = k.few ? 0 : lines(pair_count(H) * 2 * W * H);
+    ptrdiff_t sums = lines(pair_count(H) * 2 * W * job->N), few = k.few ? lines(job->N * H) : 0;
+    real *room = new_reals(weights + recurrent + sums + few + (k.few ? 0 : grad_room(job)));
     if (!room)
         return -1;
     k.Wx_room = room, k.Wh_room = room + weights;
     k.sums = k.Wh_room + recurrent, k.few_x = k.sums + sums, k.room = k.few_x + few;
-    const int stopped = team_run(job->threads, NAME(rnn_backward_body), &k);
+    const int stopped = team_run(job->threads, rnn_backward_body, &k);
     free(room);
     return stopped;
 }

@@ -9,44 +9,44 @@
 #define FEW_ROWS 4
 
 /* Columns of w and y have unit stride. The sum of an element runs over k in order: the micro-kernel's bits. */
-static void NAME(rows_times)(ptrdiff_t rows, const REAL *x, ptrdiff_t xr, const REAL *w, ptrdiff_t wk, ptrdiff_t K,
-                             ptrdiff_t columns, REAL *y, ptrdiff_t yr)
+static void rows_times(ptrdiff_t rows, const real *x, ptrdiff_t xr, const real *w, ptrdiff_t wk, ptrdiff_t K,
+                             ptrdiff_t columns, real *y, ptrdiff_t yr)
 {
     for (ptrdiff_t k = 0; k < K; k += 8, w += 8 * wk)
         for (ptrdiff_t n = 0; n < rows; n++) {
-            const REAL *a = x + n * xr + k;
+            const real *a = x + n * xr + k;
             const ptrdiff_t depth = K - k < 8 ? K - k : 8;
             for (ptrdiff_t j = 0; j < columns; j += W) {
                 const ptrdiff_t lanes = columns - j < W ? columns - j : W;
-                vec sum = k ? NAME(load_n)(y + n * yr + j, lanes) : (vec){0};
+                vec sum = k ? load_n(y + n * yr + j, lanes) : (vec){0};
                 if (depth == 8 && lanes == W)
                     UNROLLED
                     for (int i = 0; i < 8; i++) {
                         __builtin_prefetch(w + (8 + i) * wk + j);
-                        sum += a[i] * NAME(load)(w + i * wk + j);
+                        sum += a[i] * load(w + i * wk + j);
                     }
                 else
                     for (ptrdiff_t i = 0; i < depth; i++)
-                        sum += a[i] * NAME(load_n)(w + i * wk + j, lanes);
-                NAME(store_n)(y + n * yr + j, sum, lanes);
+                        sum += a[i] * load_n(w + i * wk + j, lanes);
+                store_n(y + n * yr + j, sum, lanes);
             }
         }
 }
 
-static REAL NAME(dot)(const REAL *a, const REAL *b, ptrdiff_t n)
+static real dot(const real *a, const real *b, ptrdiff_t n)
 {
     vec sum[4] = {{0}};
     ptrdiff_t j = 0;
     for (; j + 4 * W <= n; j += 4 * W)
         UNROLLED
         for (int i = 0; i < 4; i++)
-            sum[i] += NAME(load)(a + j + i * W) * NAME(load)(b + j + i * W);
+            sum[i] += load(a + j + i * W) * load(b + j + i * W);
     for (; j < n; j += W) {
         const ptrdiff_t lanes = n - j < W ? n - j : W;
-        sum[0] += NAME(load_n)(a + j, lanes) * NAME(load_n)(b + j, lanes);
+        sum[0] += load_n(a + j, lanes) * load_n(b + j, lanes);
     }
     vec all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-    REAL total = 0;
+    real total = 0;
     for (int i = 0; i < W; i++)
         total += all[i];
     return total;
@@ -54,106 +54,106 @@ static REAL NAME(dot)(const REAL *a, const REAL *b, ptrdiff_t n)
 
 /* Rows k0 to k1 of the weights, which have unit column stride: dx (rows, K) and dw (K, columns) in one pass over
  * w and dw. x NULL means zeros. */
-static void NAME(rows_back)(ptrdiff_t rows, const REAL *dy, ptrdiff_t yr, ptrdiff_t columns, ptrdiff_t k0, ptrdiff_t k1,
-                            const REAL *w, ptrdiff_t wk, const REAL *x, ptrdiff_t xr, REAL *dx, ptrdiff_t dxr, REAL *dw,
+static void rows_back(ptrdiff_t rows, const real *dy, ptrdiff_t yr, ptrdiff_t columns, ptrdiff_t k0, ptrdiff_t k1,
+                            const real *w, ptrdiff_t wk, const real *x, ptrdiff_t xr, real *dx, ptrdiff_t dxr, real *dw,
                             ptrdiff_t dwk)
 {
     for (ptrdiff_t k = k0; k < k1; k++) {
         for (ptrdiff_t n = 0; n < rows; n++)
-            dx[n * dxr + k] = NAME(dot)(dy + n * yr, w + k * wk, columns);
+            dx[n * dxr + k] = dot(dy + n * yr, w + k * wk, columns);
         for (ptrdiff_t j = 0; j < columns; j += W) {
             const ptrdiff_t lanes = columns - j < W ? columns - j : W;
             vec sum = {0};
             for (ptrdiff_t n = 0; x && n < rows; n++)
-                sum += x[n * xr + k] * NAME(load_n)(dy + n * yr + j, lanes);
-            NAME(store_n)(dw + k * dwk + j, sum, lanes);
+                sum += x[n * xr + k] * load_n(dy + n * yr + j, lanes);
+            store_n(dw + k * dwk + j, sum, lanes);
         }
     }
 }
 
 /* The same between panels and rows: y (rows, all H) = x weights, G gates from first_gate on of this thread's panels p0..p1. */
-static void NAME(few_gates)(const panels_of *P, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows, const REAL *x, ptrdiff_t xr,
-                            matrix weights, ptrdiff_t K, int first_gate, int G, REAL *y)
+static void few_gates(const gate_panels *P, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows, const real *x, ptrdiff_t xr,
+                            matrix weights, ptrdiff_t K, int first_gate, int G, real *y)
 {
     const ptrdiff_t H = P->H, j0 = p0 * W, j1 = p1 * W < H ? p1 * W : H;
     for (int g = first_gate; g < first_gate + G; g++)
-        NAME(rows_times)(rows, x, xr, weights.p + g * H + j0, weights.r, K, j1 - j0, y + g * H + j0, P->G * H);
+        rows_times(rows, x, xr, weights.p + g * H + j0, weights.r, K, j1 - j0, y + g * H + j0, P->G * H);
 }
 
 /* y from few_gates into the panels' first step. */
-static void NAME(few_to_panels)(const panels_of *P, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows, const REAL *y)
+static void few_to_panels(const gate_panels *P, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows, const real *y)
 {
     for (ptrdiff_t p = p0; p < p1; p++)
         for (ptrdiff_t n = 0; n < rows; n++)
-            for (ptrdiff_t g = 0, w = NAME(panel_width)(P->H, p); g < P->G; g++)
-                NAME(store_n)(NAME(panel_row)(P, p, 0, n) + g * w, NAME(load_n)(y + (n * P->G + g) * P->H + p * W, w), w);
+            for (ptrdiff_t g = 0, w = panel_width(P->H, p); g < P->G; g++)
+                store_n(panel_row(P, p, 0, n) + g * w, load_n(y + (n * P->G + g) * P->H + p * W, w), w);
 }
 
 /* y from few_gates as the sums of a strip: G gates from first_gate on, or one of the strip's panels, as gates_product. */
-static void NAME(few_to_sums)(const panels_of *P, panel_strip strip, ptrdiff_t rows, int first_gate, int G, const REAL *y,
-                              REAL *sums)
+static void few_to_sums(const gate_panels *P, panel_strip strip, ptrdiff_t rows, int first_gate, int G, const real *y,
+                              real *sums)
 {
-    const ptrdiff_t w = NAME(panel_width)(P->H, strip.p), step = strip.panels * NAME(panel_vectors)(P->H, G, strip.p) * W;
+    const ptrdiff_t w = panel_width(P->H, strip.p), step = strip.panels * panel_vectors(P->H, G, strip.p) * W;
     for (ptrdiff_t n = 0; n < rows; n++)
         for (ptrdiff_t v = 0; v < G * strip.panels; v++) {
             const ptrdiff_t gate = first_gate + (G == 1 ? 0 : v), p = strip.p + (G == 1 ? v : 0);
-            NAME(store)(sums + n * step + v * w, NAME(load_n)(y + (n * P->G + gate) * P->H + p * W, w));
+            store(sums + n * step + v * w, load_n(y + (n * P->G + gate) * P->H + p * W, w));
         }
 }
 
 /* The way back of few_gates: dy (rows, all H) from the panels' first step, this thread's panels. The last gate's lies at
  * `last` of what a panel keeps. */
-static void NAME(few_from_panels)(const panels_of *P, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows, int last, REAL *dy)
+static void few_from_panels(const gate_panels *P, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows, int last, real *dy)
 {
     for (ptrdiff_t p = p0; p < p1; p++)
         for (ptrdiff_t n = 0; n < rows; n++)
-            for (ptrdiff_t g = 0, w = NAME(panel_width)(P->H, p); g < P->G; g++) {
-                const REAL *dA = NAME(panel_row)(P, p, 0, n) + (g < P->G - 1 ? g : last) * w;
-                NAME(store_n)(dy + (n * P->G + g) * P->H + p * W, NAME(load_n)(dA, w), w);
+            for (ptrdiff_t g = 0, w = panel_width(P->H, p); g < P->G; g++) {
+                const real *dA = panel_row(P, p, 0, n) + (g < P->G - 1 ? g : last) * w;
+                store_n(dy + (n * P->G + g) * P->H + p * W, load_n(dA, w), w);
             }
 }
 
 /* G gates from first_gate on of dx = dy weights^T and dW = x^T dy, dW as large as the weights: this thread's rows of the
  * weights (K, all H). */
-static void NAME(few_grads)(const panels_of *P, const team *tm, int rank, ptrdiff_t rows, const REAL *dy, int first_gate, int G,
-                            matrix weights, ptrdiff_t K, const REAL *x, ptrdiff_t xr, REAL *dx, ptrdiff_t dxr, REAL *dW)
+static void few_grads(const gate_panels *P, const team *tm, int rank, ptrdiff_t rows, const real *dy, int first_gate, int G,
+                            matrix weights, ptrdiff_t K, const real *x, ptrdiff_t xr, real *dx, ptrdiff_t dxr, real *dW)
 {
     const ptrdiff_t all = P->G * P->H, skip = first_gate * P->H;
     ptrdiff_t k0, k1;
     team_share(tm, rank, K, &k0, &k1);
-    NAME(rows_back)(rows, dy + skip, all, G * P->H, k0, k1, weights.p + skip, weights.r, x, xr, dx, dxr, dW + skip, all);
+    rows_back(rows, dy + skip, all, G * P->H, k0, k1, weights.p + skip, weights.r, x, xr, dx, dxr, dW + skip, all);
 }
 
 /* Whether a call is one: a single step of few rows, all of them at work, with weights whose rows are contiguous. */
-static inline int NAME(is_few)(const cell_job *job)
+static inline int is_few(const cell_job *job)
 {
     return job->T == 1 && job->N <= FEW_ROWS && job->Wx.s1 == 1 && job->Wh.s1 == 1 && !job->packed && !job->first_step && !job->full;
 }
 
 /* dh0 *= h_mask: the units that few_grads gave this thread. */
-static void NAME(few_mask_grads)(const team *tm, int rank, const cell_job *job)
+static void few_mask_grads(const team *tm, int rank, const cell_job *job)
 {
     ptrdiff_t j0, j1;
     team_share(tm, rank, job->H, &j0, &j1);
     for (ptrdiff_t n = 0; job->h_mask.p && n < job->N; n++)
         for (ptrdiff_t j = j0; j < j1; j++)
-            ((REAL *)job->dh0)[n * job->H + j] *= ((const REAL *)job->h_mask.p)[n * job->h_mask.s0 + j];
+            ((real *)job->dh0)[n * job->H + j] *= ((const real *)job->h_mask.p)[n * job->h_mask.s0 + j];
 }
 
 /* What is left of backward once dA is in the panels, for a cell without a product within its step: dh0, dxs and all
  * gradients of the weights. dA: room (N, all H). */
-static void NAME(few_cell_grads)(const panels_of *P, team *tm, int rank, const cell_job *job, ptrdiff_t p0, ptrdiff_t p1,
-                                 REAL *dA)
+static void few_cell_grads(const gate_panels *P, team *tm, int rank, const cell_job *job, ptrdiff_t p0, ptrdiff_t p1,
+                                 real *dA)
 {
     const ptrdiff_t N = job->N, D = job->D, H = job->H;
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
 
     team_wait(tm);
-    NAME(few_from_panels)(P, p0, p1, N, P->G - 1, dA);
+    few_from_panels(P, p0, p1, N, P->G - 1, dA);
     if (job->db)
-        NAME(panel_bias_grads)(P, p0, p1, 0, P->G, job->db);
+        panel_bias_grads(P, p0, p1, 0, P->G, job->db);
     team_wait(tm);
-    NAME(few_grads)(P, tm, rank, N, dA, 0, P->G, Wh, H, job->seen0.p, job->seen0.s0, job->dh0, H, job->dWh);
-    NAME(few_mask_grads)(tm, rank, job);
-    NAME(few_grads)(P, tm, rank, N, dA, 0, P->G, Wx, D, job->xs.p, job->xs.s0, (REAL *)job->dxs.p, job->dxs.s0, job->dWx);
+    few_grads(P, tm, rank, N, dA, 0, P->G, Wh, H, job->seen0.p, job->seen0.s0, job->dh0, H, job->dWh);
+    few_mask_grads(tm, rank, job);
+    few_grads(P, tm, rank, N, dA, 0, P->G, Wx, D, job->xs.p, job->xs.s0, (real *)job->dxs.p, job->dxs.s0, job->dWx);
 }

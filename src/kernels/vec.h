@@ -1,7 +1,6 @@
 /* One vector type for one instruction set and one real type, and the functions of it that cells need.
  *
- *   REAL   float | double          W    lanes of one vector
- *   vec    W lanes                 NAME(x)   x_f32 | x_f64: everything here exists once per real type
+ *   real   float | double          vec   a vector of reals          W   how many it has
  *
  * float: vexp is within 2 ULP on [-87, 88], 0 below and saturated above; vsigmoid and vtanh are within 2e-7
  * absolutely, and vtanh keeps its relative precision near 0. A NaN lane stays NaN.
@@ -11,18 +10,17 @@
  * for the instruction: partial loads and stores, min, max, reciprocal.
  */
 
-#define W ((ptrdiff_t)(VECTOR_BYTES / sizeof(REAL)))
+#define W ((ptrdiff_t)(VECTOR_BYTES / sizeof(real)))
 
-typedef REAL NAME(vec) __attribute__((vector_size(VECTOR_BYTES)));
-typedef REAL NAME(loose) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
-#define vec NAME(vec)
+typedef real vec __attribute__((vector_size(VECTOR_BYTES)));
+typedef real loose_vec __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
 
-static inline vec NAME(load)(const REAL *p) { return *(const NAME(loose) *)p; }
-static inline void NAME(store)(REAL *p, vec v) { *(NAME(loose) *)p = v; }
-static inline vec NAME(splat)(REAL x) { return x - (vec){0}; }
+static inline vec load(const real *p) { return *(const loose_vec *)p; }
+static inline void store(real *p, vec v) { *(loose_vec *)p = v; }
+static inline vec splat(real x) { return x - (vec){0}; }
 
 /* The first n < W lanes only: nothing beyond them is read or written; lanes read as 0. */
-static inline vec NAME(load_lanes)(const REAL *p, ptrdiff_t n)
+static inline vec load_lanes(const real *p, ptrdiff_t n)
 {
 #if VECTOR_BYTES == 64 && REAL_IS_FLOAT
     return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
@@ -30,39 +28,39 @@ static inline vec NAME(load_lanes)(const REAL *p, ptrdiff_t n)
     return (vec)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), p);
 #else
     vec v = {0};
-    memcpy(&v, p, n * sizeof(REAL));
+    memcpy(&v, p, n * sizeof(real));
     return v;
 #endif
 }
 
-static inline void NAME(store_lanes)(REAL *p, vec v, ptrdiff_t n)
+static inline void store_lanes(real *p, vec v, ptrdiff_t n)
 {
 #if VECTOR_BYTES == 64 && REAL_IS_FLOAT
     _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
 #elif VECTOR_BYTES == 64
     _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m512d)v);
 #else
-    memcpy(p, &v, n * sizeof(REAL));
+    memcpy(p, &v, n * sizeof(real));
 #endif
 }
 
 /* n <= W lanes; the usual case, a whole vector, takes the plain instruction. */
-static inline vec NAME(load_n)(const REAL *p, ptrdiff_t n)
+static inline vec load_n(const real *p, ptrdiff_t n)
 {
-    return n == W ? NAME(load)(p) : NAME(load_lanes)(p, n);
+    return n == W ? load(p) : load_lanes(p, n);
 }
 
-static inline void NAME(store_n)(REAL *p, vec v, ptrdiff_t n)
+static inline void store_n(real *p, vec v, ptrdiff_t n)
 {
     if (n == W)
-        NAME(store)(p, v);
+        store(p, v);
     else
-        NAME(store_lanes)(p, v, n);
+        store_lanes(p, v, n);
 }
 
 /* Stores a whole vector past the caches, where p is at its place in a line: memory that is read again only after much else
  * is then not fetched to be overwritten. stream_end before other threads may read it. */
-static inline void NAME(stream)(REAL *p, vec v)
+static inline void stream_store(real *p, vec v)
 {
 #if VECTOR_BYTES >= 32
     if ((uintptr_t)p % VECTOR_BYTES == 0) {
@@ -74,9 +72,9 @@ static inline void NAME(stream)(REAL *p, vec v)
         return;
     }
 #endif
-    NAME(store)(p, v);
+    store(p, v);
 }
-static inline void NAME(stream_end)(void)
+static inline void stream_end(void)
 {
 #if VECTOR_BYTES >= 32
     _mm_sfence();
@@ -84,7 +82,7 @@ static inline void NAME(stream_end)(void)
 }
 
 /* dst[j*to .. +W] = column j of the W x W block at src, whose rows are `from` apart. */
-static inline void NAME(transpose)(REAL *dst, ptrdiff_t to, const REAL *src, ptrdiff_t from)
+static inline void transpose(real *dst, ptrdiff_t to, const real *src, ptrdiff_t from)
 {
 #if VECTOR_BYTES == 64 && REAL_IS_FLOAT
     __m512 a[16], b[16];
@@ -116,7 +114,7 @@ static inline void NAME(transpose)(REAL *dst, ptrdiff_t to, const REAL *src, ptr
 }
 
 /* x limited to [lo, hi]; NaN stays NaN, which is why the operands stand in this order. */
-static inline vec NAME(clamp)(vec x, REAL lo, REAL hi)
+static inline vec clamp(vec x, real lo, real hi)
 {
 #if VECTOR_BYTES == 64 && REAL_IS_FLOAT
     return (vec)_mm512_max_ps(_mm512_set1_ps(lo), _mm512_min_ps(_mm512_set1_ps(hi), (__m512)x));
@@ -124,14 +122,14 @@ static inline vec NAME(clamp)(vec x, REAL lo, REAL hi)
     return (vec)_mm256_max_ps(_mm256_set1_ps(lo), _mm256_min_ps(_mm256_set1_ps(hi), (__m256)x));
 #else
     for (int i = 0; i < W; i++) {
-        REAL y = hi < x[i] ? hi : x[i];
+        real y = hi < x[i] ? hi : x[i];
         x[i] = lo > y ? lo : y;
     }
     return x;
 #endif
 }
 
-static inline vec NAME(vmax)(vec x, vec y)
+static inline vec vmax(vec x, vec y)
 {
 #if VECTOR_BYTES == 64 && REAL_IS_FLOAT
     return (vec)_mm512_max_ps((__m512)x, (__m512)y);
@@ -144,7 +142,7 @@ static inline vec NAME(vmax)(vec x, vec y)
 #endif
 }
 
-static inline vec NAME(vsqrt)(vec x)
+static inline vec vsqrt(vec x)
 {
 #if VECTOR_BYTES == 64 && REAL_IS_FLOAT
     return (vec)_mm512_sqrt_ps((__m512)x);
@@ -161,14 +159,14 @@ static inline vec NAME(vsqrt)(vec x)
 
 #if REAL_IS_FLOAT
 
-typedef int32_t NAME(bits) __attribute__((vector_size(VECTOR_BYTES)));
+typedef int32_t int_vec __attribute__((vector_size(VECTOR_BYTES)));
 
 /* exp(x) = 2^n e^r with |r| <= ln(2)/2: returns s = 2^n and sets *m = e^r - 1, so that exp(x) is
  * s + s m and exp(x) - 1 is (s - 1) + s m without cancellation. x within [-87, 88].
  * The polynomial is a minimax fit of (e^r - 1 - r) / r^2, relative error 1.4e-8. */
-static inline vec NAME(exp_parts)(vec x, vec *m)
+static inline vec exp_parts(vec x, vec *m)
 {
-    const REAL round = 0x1.8p23f; /* adding it leaves the nearest integer in the low bits */
+    const real round = 0x1.8p23f; /* adding it leaves the nearest integer in the low bits */
     vec t = x * 0x1.715476p+0f + round;
     vec n = t - round;
     vec r = x - n * 0x1.62e400p-1f;
@@ -178,18 +176,18 @@ static inline vec NAME(exp_parts)(vec x, vec *m)
     q = q * r + 1.6666543e-1f;
     q = q * r + 0.5f;
     *m = (r * r) * q + r;
-    return (vec)(((NAME(bits))t << 23) + 0x3f800000);
+    return (vec)(((int_vec)t << 23) + 0x3f800000);
 }
 
-static inline vec NAME(vexp)(vec x)
+static inline vec vexp(vec x)
 {
-    vec m, s = NAME(exp_parts)(NAME(clamp)(x, -87.0f, 88.0f), &m);
-    return (vec)(~(x < -87.0f) & (NAME(bits))(s * m + s));
+    vec m, s = exp_parts(clamp(x, -87.0f, 88.0f), &m);
+    return (vec)(~(x < -87.0f) & (int_vec)(s * m + s));
 }
 
 /* 1 / d for d in [1, 1e35]. Where the hardware has an estimate good to 14 bits, one Newton step is
  * enough and costs a fraction of a division. */
-static inline vec NAME(reciprocal)(vec d)
+static inline vec reciprocal(vec d)
 {
 #if VECTOR_BYTES == 64
     vec r = (vec)_mm512_rcp14_ps((__m512)d);
@@ -199,37 +197,37 @@ static inline vec NAME(reciprocal)(vec d)
 #endif
 }
 
-static inline vec NAME(vsigmoid)(vec x)
+static inline vec vsigmoid(vec x)
 {
-    vec m, s = NAME(exp_parts)(NAME(clamp)(-x, -80.0f, 80.0f), &m);
-    return NAME(reciprocal)((s * m + s) + 1.0f);
+    vec m, s = exp_parts(clamp(-x, -80.0f, 80.0f), &m);
+    return reciprocal((s * m + s) + 1.0f);
 }
 
 /* tanh(x) = e / (e + 2) with e = exp(2x) - 1 */
-static inline vec NAME(vtanh)(vec x)
+static inline vec vtanh(vec x)
 {
-    vec m, s = NAME(exp_parts)(NAME(clamp)(x + x, -40.0f, 40.0f), &m);
+    vec m, s = exp_parts(clamp(x + x, -40.0f, 40.0f), &m);
     vec e = s * m + (s - 1.0f);
-    return e * NAME(reciprocal)(e + 2.0f);
+    return e * reciprocal(e + 2.0f);
 }
 
 #else
 
-static inline vec NAME(vexp)(vec x)
+static inline vec vexp(vec x)
 {
     for (int i = 0; i < W; i++)
         x[i] = exp(x[i]);
     return x;
 }
 
-static inline vec NAME(vsigmoid)(vec x)
+static inline vec vsigmoid(vec x)
 {
     for (int i = 0; i < W; i++)
         x[i] = 1.0 / (1.0 + exp(-x[i]));
     return x;
 }
 
-static inline vec NAME(vtanh)(vec x)
+static inline vec vtanh(vec x)
 {
     for (int i = 0; i < W; i++)
         x[i] = tanh(x[i]);

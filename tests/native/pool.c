@@ -24,7 +24,7 @@ static float *numbers(size_t n)
 /* Forward and backward of one cell; returns a sum that has to be the same each time. */
 static double call(int cell, int threads)
 {
-    const kernel_set *k = &kernels->f32;
+    const kernel_set *k = kernels->f32;
     const ptrdiff_t gates = cell == 0 ? 1 : cell == 1 ? 4 : 3;
     enum { ARRAYS = 20 };
     float *a[ARRAYS];

@@ -9,8 +9,6 @@
 #pragma GCC target("avx2,fma")
 #endif
 
-#define TABLE kernels_avx2
-#define TABLE_NAME "avx2"
 #define VECTOR_BYTES 32
 #define ROWS_1 6
 #define ROWS_2 6
@@ -18,7 +16,7 @@
 #define ROWS_4 3
 #define PINNED_NV 2
 #define PIN(v) __asm__("" : "+x"(v))
-#include "table.h"
+#include "all.h"
 
 #ifdef __clang__
 #pragma clang attribute pop

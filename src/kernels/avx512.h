@@ -9,8 +9,6 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
 #endif
 
-#define TABLE kernels_avx512
-#define TABLE_NAME "avx512"
 #define VECTOR_BYTES 64
 #define ROWS_1 12
 #define ROWS_2 12
@@ -18,7 +16,7 @@
 #define ROWS_4 6
 #define PINNED_NV 4
 #define PIN(v) __asm__("" : "+v"(v))
-#include "table.h"
+#include "all.h"
 
 #ifdef __clang__
 #pragma clang attribute pop
