@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in stages for a machine that is at hand for minutes:
+# All tests and benchmarks that need a GPU, in stages of a few minutes:
 #
-#     benchmarks/gpu.sh 1          150 s: is every kernel right, what do its pieces take, times beside cuDNN
+#     benchmarks/gpu.sh 1          150 s: results of all kernels, times of their parts, comparison with cuDNN
 #     benchmarks/gpu.sh 2          200 s: the tests of the cuda column, compute-sanitizer
-#     benchmarks/gpu.sh 3          200 s: BetterRnnlm on Penn Treebank beside PyTorch, the race of plans
-#     benchmarks/gpu.sh prepare    beforehand, without a GPU: compiles what the stages need into .carry
-#     benchmarks/gpu.sh 1 --dry    few and small cases; --budget 900: other seconds
+#     benchmarks/gpu.sh 3          200 s: BetterRnnlm on Penn Treebank, comparison with PyTorch; other plans
+#     benchmarks/gpu.sh prepare    before, without a GPU: compiles the kernels of the stages into .carry
+#     benchmarks/gpu.sh 1 --dry    few and small cases
+#     benchmarks/gpu.sh 1 --budget 900    with another time limit, in seconds
 #
-# Results go to $OUT (benchmarks/results/gpu) as they are measured. PYTHON is the interpreter
-# (.venv/bin/python, else python3). Nothing is installed and nothing downloaded. See
-# benchmarks/README.md. Exit code 0 if all passed, 1 if not or without a GPU, 2 for a wrong word.
+# The results are written into the folder $OUT (default: benchmarks/results/gpu) during the run. PYTHON
+# is the interpreter (default: .venv/bin/python, else python3). The script installs and downloads
+# nothing. See benchmarks/README.md. Exit codes: 0 all passed; 1 not all passed, or no GPU; 2 wrong
+# arguments.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 python=${PYTHON:-}

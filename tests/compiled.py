@@ -134,7 +134,7 @@ class Probe(Compiler):
         self.name = gpu
         self.compiled = []
 
-    def kernel(self, function, signature, threads, shared=0, cooperative=False):
+    def launcher(self, function, signature, threads, shared, cooperative):
         start = time.perf_counter()
         _, cubin, log = self.compile(function, signature, threads)
         stack, stores, loads = map(int, MEMORY.search(log).groups())

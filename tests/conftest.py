@@ -1,5 +1,6 @@
 """Fixtures: the columns that a test of one square of the grid runs on, and devices of layers."""
 
+import gc
 import math
 import signal
 import sys
@@ -64,6 +65,16 @@ def pytest_collection_modifyitems(items):
             item.add_marker("large")
         elif mark and _place(item, places) % mark.args[0]:
             item.add_marker("rest")
+
+
+def pytest_collection():
+    """The thousands of tests stay to the end: no collection of garbage needs to look at them."""
+    gc.disable()
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 def _place(item, places):

@@ -1,9 +1,9 @@
-"""What travels to a machine where nothing can be installed and time is short.
+"""Files for a GPU machine where nothing can be installed and time is short.
 
-`prepare` compiles, without a GPU, every kernel that the suites ask for on an H100. They lie in
-.carry/kernels, which is a cache folder of the library's; with rnnfast's compiled modules they are
-packed into one archive, beside which Penn Treebank is put. `unpack` brings them into place there.
-As long as the column's sources stay the same no kernel is compiled twice.
+`prepare` needs no GPU. It compiles all kernels that the suites need on an H100 into .carry/kernels,
+which is a cache folder of rnnfast. It packs them and rnnfast's compiled modules into one archive
+and copies Penn Treebank into .carry. On the GPU machine, `unpack` puts the files of the archive
+into place. A kernel is compiled again only after a change of the column's sources.
 """
 
 import os
@@ -19,13 +19,13 @@ from benchmarks.cuda.runner import ROOT, Suite
 FOLDER = ROOT / ".carry"  # git ignores it
 KERNELS, MODULES, PTB = (FOLDER / name for name in ("kernels", "modules", "ptb"))
 ARCHIVE = FOLDER / "compiled.tar.xz"
-SUITES = ("smoke", "cells", "language", "sweep", "column")  # "sanitized" asks for what "smoke" does
+SUITES = ("smoke", "cells", "language", "sweep", "column")  # "sanitized" has the kernels of "smoke"
 TEXTS = tuple(f"ptb.{part}.txt" for part in ("train", "valid", "test"))
 HOURS = 3600.0
 
 
 def prepare(suites, dry):
-    """Fills .carry; PTB in the environment is the folder with the texts."""
+    """Fills .carry. The environment variable PTB names the folder with the texts."""
     from rnnfast.cuda.kept import sources, toolchain
 
     made_of = KERNELS / "sources"
@@ -55,12 +55,12 @@ def prepare(suites, dry):
 
 
 def count(folder=KERNELS):
-    """How many kernels there are."""
+    """The number of compiled kernels in a folder."""
     return len(list(Path(folder).glob("*.cubin")))
 
 
 def pack():
-    """Kernels and compiled modules into the archive."""
+    """Writes kernels and compiled modules into the archive."""
     part = ARCHIVE.with_suffix(".part")
     with tarfile.open(part, "w:xz") as tar:
         for path in sorted(KERNELS.iterdir()):
@@ -72,14 +72,14 @@ def pack():
 
 
 def unpack():
-    """Brings what was carried into place, if there is any."""
+    """Unpacks the archive, if there is one."""
     if ARCHIVE.exists():
         with tarfile.open(ARCHIVE) as tar:
             tar.extractall(FOLDER, filter="data")
 
 
 def build(say, environment, seconds):
-    """Makes `import rnnfast` work: as it is, with the carried modules, or by compiling them."""
+    """Makes `import rnnfast` work: without changes, with the carried modules, or by compiling."""
 
     def works():
         words = [sys.executable, "-c", "import rnnfast, rnnfast.cuda._bound"]

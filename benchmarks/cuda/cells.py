@@ -1,8 +1,9 @@
-"""RNN, LSTM and GRU beside cuDNN's and the book's: forward, training, NumPy arrays in and out.
+"""RNN, LSTM and GRU compared with cuDNN and the book: forward, training, NumPy arrays in and out.
 
-An item is a case. Its contenders are right first (against float64), then timed in turns: us a time
-step by CUDA events, the host's us a call, and of ours what its own kernels take alone, beside the
-plan and what was predicted for it. A contender that is wrong has no time, the others have theirs.
+An item is a case. First the results of all contenders are compared with float64. Then the
+contenders are timed in turns: us for a time step by CUDA events, and us of the host for a call. For
+rnnfast there are also the times of its own kernels, its plan and the predicted time. A contender
+with wrong results is not timed; the others are.
 """
 
 from functools import partial
@@ -20,7 +21,7 @@ from benchmarks.cuda.contenders import (
 )
 from benchmarks.cuda.race import race
 
-# N, T, D, H; what matters most first, as a run may be cut off
+# N, T, D, H; the most important first, because a run may be stopped early
 SHAPES = (
     (20, 35, 650, 650),
     (20, 35, 100, 100),
@@ -33,12 +34,12 @@ SHAPES = (
     (1, 1, 512, 512),
 )
 DRY_SHAPES = ((2, 3, 4, 5),)
-CELLS = (("lstm", False), ("gru", True), ("rnn", False), ("gru", False))  # and whether `after`
+CELLS = (("lstm", False), ("gru", True), ("rnn", False), ("gru", False))  # (cell, after)
 MODES = ("training", "forward")
 
 
 def take_part(case, contenders, gpu):
-    """Who has computed the case rightly, and of the others why not."""
+    """({name: contender with right results}, {name: why left out}, {name: what is wrong})."""
     made, out, wrong = {}, {}, {}
     for name, contender in contenders.items():
         if reason := why_not(contender, gpu, case):
@@ -101,7 +102,7 @@ def items(dry):
                 case = Case(cell, shape, mode, after=after)
                 them = dict(CONTENDERS)
                 if shape not in TRANSFERRED and not dry:
-                    del them[Book.name]  # whose steps take milliseconds
+                    del them[Book.name]  # its steps take milliseconds
                 found[str(case)] = partial(measure, "cell", case, them, rounds)
     for shape in DRY_SHAPES if dry else TRANSFERRED:
         for mode in MODES:

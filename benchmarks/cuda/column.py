@@ -1,8 +1,8 @@
-"""The tests of the cuda column, each on its own: one that hangs or breaks CUDA fails alone.
+"""The tests of the cuda column. A test that hangs or breaks CUDA does not stop the others.
 
-A worker runs its share in one pytest session, without plugins of others, and leaves it after a
-test that has broken the CUDA context; the runner starts another for the rest. A file that cannot be
-imported is an item too, a wrong one.
+A worker runs its tests in one pytest session, without third-party plugins. If a test breaks the
+CUDA context, the worker stops, and the runner starts another worker for the rest. A test file that
+cannot be imported is an item, too, and counts as wrong.
 """
 
 import sys
@@ -12,12 +12,12 @@ import pytest
 from benchmarks.cuda.worker import LENGTH, is_broken
 
 WORDS = ("-q", "-W", "default", "--tb=short", "--continue-on-collection-errors")
-WORDS += ("-m", "")  # also what is left out elsewhere: a GPU is fast
-NO_PLUGINS = ("cacheprovider", "benchmark", "xdist", "timeout")  # they may be there or not
+WORDS += ("-m", "")  # also tests that pytest leaves out by default: a GPU is fast
+NO_PLUGINS = ("cacheprovider", "benchmark", "xdist", "timeout")  # whether installed or not
 
 
 def is_of_column(nodeid):
-    """Whether a test needs the GPU: a parameter or the file says so."""
+    """Whether a test needs the GPU, by its file or its parameters."""
     file, _, test = nodeid.partition("::")
     return "cuda" in test or file.rpartition("/")[2] in ("test_gpu.py", "test_cuda_host.py")
 
@@ -28,7 +28,7 @@ def call_pytest(plugin, *words):
 
 
 class Names:
-    """A pytest plugin: which tests there are."""
+    """A pytest plugin that lists the tests."""
 
     def __init__(self):
         self.found = []
@@ -43,7 +43,7 @@ class Names:
 
 
 class Share:
-    """A pytest plugin: runs some of the tests, and tells of each."""
+    """A pytest plugin that runs some of the tests and writes the progress."""
 
     def __init__(self, names, progress):
         self.names, self.progress = names, progress

@@ -1,10 +1,11 @@
-"""Who computes a case on the GPU: one of benchmarks/cases.py, or a GRU as cuDNN has it.
+"""The contenders on the GPU: for the cases of benchmarks/cases.py and cuDNN's GRU.
 
-As in benchmarks/contenders.py: it prepares itself for a case, `run()` is what is timed, `results()`
-is [hs] or, in training, [hs, dxs, *grads] as NumPy arrays, None from one whose cell is a different
-one. `prepare()` sets what is global before its turn. `precision` is "highest" or "high" (TF32).
+They have the methods of benchmarks/contenders.py. The constructor prepares a case. `run()` is
+timed. `results()` returns [hs] or, in training, [hs, dxs, *grads] as NumPy arrays; None means that
+the contender has another cell, so that its numbers cannot be compared. `prepare()` makes global
+settings and is called before each turn. `precision` is "highest" or "high" (TF32).
 
-A new contender is a class and a line in CONTENDERS.
+To add a contender, write a class and add it to CONTENDERS.
 """
 
 import importlib
@@ -20,17 +21,17 @@ from benchmarks.race import check
 from rnnfast.cuda.precision import tf32_tolerance
 from rnnfast.kernels import load
 
-PEER_TOLERANCES = {"highest": 1e-3, "high": 1e-2}  # to know what a peer computes
+PEER_TOLERANCES = {"highest": 1e-3, "high": 1e-2}  # does a peer compute the same?
 
 
 def our_tolerance(precision, N, T, D, H):
-    """What ours may differ from the float64 reference by."""
+    """The largest allowed difference between rnnfast and the float64 reference."""
     return tf32_tolerance(N, T, D, H) if precision == "high" else 1e-5
 
 
 @dataclass(frozen=True)
 class Case(AnyCase):
-    """after: a GRU with the reset gate after the product, which is cuDNN's."""
+    """A case; after: a GRU with the reset gate after the product, as in cuDNN."""
 
     after: bool = False
 
@@ -43,7 +44,7 @@ class Case(AnyCase):
 
 
 def on(xp, name="baselines", **more):
-    """A second copy of a baseline's module where `np` is xp, and other names those of `more`."""
+    """A copy of a module of baselines in which `np` is xp; `more` replaces other names."""
     spec = importlib.util.find_spec(f"benchmarks.{name}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -54,7 +55,7 @@ def on(xp, name="baselines", **more):
 
 
 class Rnnfast:
-    """The contract, rnnfast.kernels, with CuPy arrays; weights packed for inference."""
+    """The contract (rnnfast.kernels) with CuPy arrays; for inference with packed weights."""
 
     name, label, ours, precision = "rnnfast", "rnnfast", True, "highest"
 
@@ -67,7 +68,7 @@ class Rnnfast:
             self.params = self.module.pack(self.params, **case.options)
 
     def place(self, arrays):
-        """Everything but the gradients, to where this contender wants it."""
+        """Copies all arrays except the gradients to the GPU."""
         put = self.gpu.put
         self.params = (*map(put, arrays["params"]), None)[:3]
         self.xs, self.dhs = put(arrays["xs"]), put(arrays["dhs"])
@@ -98,7 +99,7 @@ class RnnfastTF32(Rnnfast):
 
 
 class RnnfastHost(Rnnfast):
-    """NumPy in, NumPy out: every call copies its arrays to the GPU and the results back."""
+    """With NumPy arrays: every call copies its arrays to the GPU and the results back."""
 
     name, label = "rnnfast-host", "rnnfast, NumPy in and out"
 
@@ -109,7 +110,7 @@ class RnnfastHost(Rnnfast):
 
 
 class CuDNN(PyTorch):
-    """nn.RNN, nn.LSTM, nn.GRU on the GPU, which are cuDNN's."""
+    """PyTorch's nn.RNN, nn.LSTM and nn.GRU on the GPU, which call cuDNN."""
 
     name, label, ours, precision = "cudnn", "PyTorch (cuDNN)", False, "highest"
 
@@ -138,7 +139,7 @@ class CuDNNTF32(CuDNN):
 
 
 class CuDNNHost(CuDNN):
-    """From NumPy arrays and back to them, as RnnfastHost; the weights stay on the GPU."""
+    """With NumPy arrays, like RnnfastHost, but the weights stay on the GPU."""
 
     name, label = "cudnn-host", "PyTorch (cuDNN), NumPy in and out, weights stay"
 
@@ -158,7 +159,7 @@ class CuDNNHost(CuDNN):
 
 
 class Book:
-    """baselines.py with CuPy in the place of NumPy: what the book's layers cost with GPU = True."""
+    """baselines.py with CuPy instead of NumPy, like the book's layers with GPU = True."""
 
     name, label, ours, precision = "cupy", "CuPy at the book's cost", False, "highest"
 
@@ -170,7 +171,7 @@ class Book:
         self.xs, self.dhs = gpu.put(arrays["xs"]), gpu.put(arrays["dhs"])
 
     def prepare(self):
-        """CuPy's products are in full precision unless CUPY_TF32 says otherwise."""
+        """Nothing to set: CuPy's products have full precision, unless CUPY_TF32 is set."""
 
     def run(self):
         self.hs = self.layer.forward(self.xs)
@@ -183,13 +184,13 @@ class Book:
 
 
 def set_torch_precision(torch, precision):
-    """TF32 in cuDNN's layers and in products, or neither."""
+    """Turns TF32 on or off, for cuDNN's layers and for products."""
     torch.backends.cudnn.allow_tf32 = precision == "high"
     torch.set_float32_matmul_precision(precision)
 
 
 def why_not(contender, gpu, case=None):
-    """Why a contender cannot take part, or None."""
+    """The reason why a contender cannot take part, or None."""
     if contender.name.startswith("cudnn") and gpu.torch_device is None:
         return "PyTorch with CUDA is not installed"
     if contender is Book and case is not None and case.after:
@@ -198,7 +199,7 @@ def why_not(contender, gpu, case=None):
 
 
 def check_results(contender, expected):
-    """AssertionError unless the last run gave what the float64 reference says."""
+    """Raises AssertionError if the last results differ from the float64 reference."""
     got = contender.results()
     if got is not None:
         if contender.ours:
@@ -210,8 +211,8 @@ def check_results(contender, expected):
 
 CONTENDERS = {c.name: c for c in (Rnnfast, RnnfastTF32, CuDNN, CuDNNTF32, Book)}
 TRANSFERS = {c.name: c for c in (RnnfastHost, Rnnfast, CuDNNHost, CuDNN)}
-TRANSFERRED = ((20, 35, 100, 100), (20, 35, 650, 650))  # N, T, D, H to which they are put
-# Whose time over whose is shown: a peer's over ours, in the same precision.
+TRANSFERRED = ((20, 35, 100, 100), (20, 35, 650, 650))  # their shapes: N, T, D, H
+# The ratios in the tables are time of the peer / time of rnnfast, in the same precision.
 RIVALS = {
     "cudnn": "rnnfast",
     "cudnn-tf32": "rnnfast-tf32",

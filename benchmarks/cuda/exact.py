@@ -1,4 +1,4 @@
-"""What the contenders of a case are compared with: the cpu column in float64."""
+"""The right results of a case: those of the cpu column in float64."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from rnnfast.kernels import load
 
 
 def results(case):
-    """[hs] or, in training, [hs, dxs, *grads] of a case of contenders.py."""
+    """[hs] or, in training, [hs, dxs, *grads] for a case of contenders.py."""
     case = replace(case, dtype=np.float64)
     arrays, module = case.arrays, load(case.cell, "cpu")
     params = (*arrays["params"], None)[:3]

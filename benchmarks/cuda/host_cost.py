@@ -1,11 +1,11 @@
-"""What a call of the column costs the host, before the GPU has anything to do.
+"""The time that a call of the cuda column takes on the host.
 
     python -m benchmarks.cuda.host_cost
 
-A call of the contract with CuPy arrays, of a shape that was called before: Python, the driver's
-launch and cuBLAS's; in training forward and backward each on its own. Sequences are short, so that
-nobody waits for the GPU, which is idle when a call begins; the shortest of many calls is told, and
-how much of it are CuPy's allocations.
+The calls are those of the contract, with CuPy arrays of a shape that was used before. Their time is
+that of Python, CuPy, the driver and cuBLAS on the CPU. In training, forward and backward are
+measured separately. Sequences are short and the GPU is idle when a call begins, so no call waits
+for the GPU. The table has the shortest of many calls, and how much of it CuPy's allocations take.
 """
 
 import argparse
@@ -25,14 +25,14 @@ CALLS = 3000
 
 
 def settle():
-    """All that was begun is over."""
+    """Waits for the GPU."""
     import cupy
 
     cupy.cuda.runtime.deviceSynchronize()
 
 
 def shortest(run, calls, prepare=lambda: ()):
-    """us of the shortest of so many calls run(*prepare())."""
+    """us of the shortest of `calls` calls of run(*prepare()), without prepare."""
     clock, best = time.perf_counter_ns, float("inf")
     for _ in range(calls):
         arguments = prepare()
@@ -44,13 +44,13 @@ def shortest(run, calls, prepare=lambda: ()):
 
 
 def makers():
-    """Where arrays are made: (object, name of its function)."""
+    """The functions that allocate: (object, name of its method) of each."""
     gpu = cuda.what_runs()
     return (gpu, "empty"), (gpu, "zeros")
 
 
 def allocations(run, prepare):
-    """Every allocation in a call: [(where, name, shape, dtype)]."""
+    """All allocations of one call: [(object, name, shape, dtype)]."""
     made, arguments = [], prepare()
 
     def watched(where, name):
@@ -70,7 +70,7 @@ def allocations(run, prepare):
 
 
 def of_allocations(made, calls):
-    """us that CuPy takes for these, each on its own."""
+    """us that CuPy takes for these allocations, each measured separately."""
     return sum(
         made.count(one) * shortest(lambda make, *args: make(*args), calls, lambda a=arguments: a)
         for one in set(made)
@@ -79,7 +79,7 @@ def of_allocations(made, calls):
 
 
 def ways(cell, shape):
-    """{name: (a function that is one call, what prepares its arguments)}."""
+    """{name: (function that makes one call, function that prepares its arguments)}."""
     import cupy
 
     (N, T, D, H), rng = shape, np.random.default_rng(0)
@@ -112,7 +112,7 @@ def ways(cell, shape):
 
 
 def measure(calls):
-    """The rows of the table: cell, shape, way, us, how many allocations, us of these."""
+    """The rows of the table: cell, shape, name, us, number of allocations, us of allocations."""
     prepared = []
     for shape in SHAPES:
         for cell in CELLS:

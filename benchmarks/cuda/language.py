@@ -1,9 +1,10 @@
-"""The book's language models on the GPU: an iteration, and an epoch beside PyTorch.
+"""The book's language models on the GPU: one iteration, and one epoch compared with PyTorch.
 
-An iteration is of Rnnlm and BetterRnnlm (V 10,000, N 20, T 35); who takes part has agreed with the
-book's code in losses and weights over two iterations without dropout. An epoch is BetterRnnlm's on
-Penn Treebank at the book's settings (two layers of 650, dropout 0.5, SGD 20, clipping at 0.25),
-everybody from the same weights; $PTB is the folder with ptb.train.txt and ptb.valid.txt.
+An iteration is one of Rnnlm or BetterRnnlm (V 10,000, N 20, T 35). Before it is timed, a contender
+must give the losses and weights of the book's code in two iterations without dropout. The epoch is
+one of BetterRnnlm on Penn Treebank with the book's settings (two layers of 650, dropout 0.5, SGD
+with 20, clipping at 0.25). All contenders start from the same weights. $PTB is the folder with
+ptb.train.txt and ptb.valid.txt.
 """
 
 import math
@@ -24,13 +25,13 @@ from rnnfast.trainer import eval_perplexity
 EPOCH = Job("BetterRnnlm", 650, 0.5, lr=20.0)
 IN_EPOCH = ("rnnfast", "cudnn", "rnnfast-tf32", "cudnn-tf32")
 BOOKS_EPOCHS = 40
-WARM = 20  # iterations that are not timed
+WARM = 20  # iterations before the timed ones
 DRY = {"V": 50, "N": 2, "T": 3}  # instead of the book's sizes
 DRY_WIDTH, DRY_WARM = 5, 1
 
 
 def check(contender, H, losses, params):
-    """AssertionError unless two steps of a contender give these losses and weights."""
+    """Raises AssertionError if two steps of a contender do not give these losses and weights."""
     got = []
     for _ in losses:
         contender.run()
@@ -44,7 +45,7 @@ def check(contender, H, losses, params):
 
 
 def iteration(job, rounds):
-    """Everybody's ms an iteration, in turns."""
+    """ms of an iteration for all contenders, timed in turns."""
     gpu, clock = machine.this_gpu(), machine.Events()
     checked = replace(job, dropout=0.0, lr=CHECKED_LR)
     book = model_contenders.Book(checked)
@@ -85,7 +86,7 @@ def corpus(part, dry):
 
 
 def epoch(name, job, dry):
-    """One contender's epoch: seconds, loss of each tenth, perplexity on the validation text."""
+    """An epoch of one contender: seconds, loss in each tenth, perplexity on the validation text."""
     gpu, N, T = machine.this_gpu(), model_contenders.N, model_contenders.T
     contender = models.CONTENDERS[name]
     if reason := why_not(contender, gpu):
@@ -123,7 +124,7 @@ def epoch(name, job, dry):
 
 
 def evaluated(job, params, gpu, dry):
-    """The perplexity of a racer's weights by rnnfast's evaluation, which is the book's."""
+    """The perplexity with these weights, by rnnfast's evaluation, which is like the book's."""
     model = job.ours("cuda")
     unique, _ = model_contenders.remove_duplicate(model.params, model.grads)
     for param, trained in zip(unique, params, strict=True):

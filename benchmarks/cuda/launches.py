@@ -1,7 +1,7 @@
-"""How long the column's own kernels take, launch by launch, by CUDA events.
+"""The time of each launch of the column's own kernels, by CUDA events.
 
-What is timed is the kernel alone: the GPU is held busy while a call is queued, so no wait for the
-host is in it. `watch` has to come before the column makes its kernels.
+The times do not contain the host's: another kernel keeps the GPU busy until the whole call is in
+the queue. Call `watch` before the column makes its kernels.
 """
 
 import statistics
@@ -12,13 +12,13 @@ import numpy as np
 from benchmarks.cuda import micro
 from rnnfast.cuda import runtime
 
-HOLD = 4_000_000  # cycles, some 2 ms: longer than the host takes to queue a call
+HOLD = 4_000_000  # cycles, about 2 ms: longer than the host needs to queue a call
 
 _recorded = None  # while calls are timed: (name, start, end) of each launch
 
 
 class Watched:
-    """A kernel whose launches can be timed."""
+    """A launcher whose launches can be timed."""
 
     def __init__(self, launch, name):
         self.launch, self.name = launch, name
@@ -39,20 +39,20 @@ class Watched:
 
 
 def watch():
-    """From now on every kernel that a GPU makes is Watched."""
-    make = runtime.Gpu.kernel
+    """Makes all kernels that are created later Watched."""
+    make = runtime.Gpu.launcher
     if hasattr(make, "watched"):
         return
 
-    def kernel(self, function, *args, **keywords):
-        return Watched(make(self, function, *args, **keywords), function.__name__)
+    def launcher(self, function, *args):
+        return Watched(make(self, function, *args), function.__name__)
 
-    kernel.watched = True
-    runtime.Gpu.kernel = kernel
+    launcher.watched = True
+    runtime.Gpu.launcher = launcher
 
 
 def times(call, repeats=5):
-    """{kernel: us of all its launches in a call}, medians over repeats; {} without a GPU."""
+    """{kernel: us of all its launches in a call}, medians of `repeats` calls; {} without a GPU."""
     global _recorded
     found = {}
     for cupy in _held(repeats):
@@ -72,7 +72,7 @@ def times(call, repeats=5):
 
 
 def whole(call, repeats=5):
-    """us of all that a call lets the GPU do, others' products too; None without a GPU."""
+    """us of all work of a call on the GPU, also of cuBLAS and CuPy; None without a GPU."""
     found = []
     for cupy in _held(repeats):
         start, end = cupy.cuda.Event(), cupy.cuda.Event()
@@ -85,7 +85,7 @@ def whole(call, repeats=5):
 
 
 def _held(repeats):
-    """CuPy, again and again, while the GPU is busy for HOLD cycles; nothing without it."""
+    """Yields CuPy `repeats` times, each time with a GPU that is busy for HOLD cycles."""
     cupy = sys.modules.get("cupy")
     for _ in range(repeats if cupy else 0):
         micro.kernel("hold")((1,), (1,), (np.int64(HOLD),))

@@ -1,9 +1,9 @@
-"""The GPU that the contenders run on, its clock, and what every row of the results says of it.
+"""The GPU of the benchmarks: its arrays, its clock, its description for the results.
 
     python -m benchmarks.cuda.machine [versions.json]
 
-prints versions and the GPU, as text and into a JSON file; with exit code 1 and the reason, on one
-line, where the cuda column cannot be used.
+This prints the GPU and all versions, and writes them into a JSON file. If the cuda column cannot be
+used, it prints the reason on one line, and the exit code is 1.
 """
 
 import importlib
@@ -30,22 +30,22 @@ ASKED = (  # of nvidia-smi
 
 @dataclass(frozen=True)
 class Gpu:
-    """Where the contenders' arrays are. Tests put arrays in software and PyTorch's "cpu" here."""
+    """The libraries of the contenders' arrays. Tests have their own CuPy here, and "cpu"."""
 
     xp: ModuleType  # cupy
-    torch_device: str | None  # None where PyTorch has no CUDA
+    torch_device: str | None  # None if PyTorch has no CUDA
 
     def put(self, x):
-        """A NumPy array, copied to the GPU."""
+        """Copies a NumPy array to the GPU."""
         return self.xp.array(x)
 
     def fetch(self, x):
-        """An array of the GPU as a NumPy array."""
+        """Copies an array of the GPU to a NumPy array."""
         return x if is_numpy(x) else x.get()
 
 
 def why_missing():
-    """Why nothing can be measured here, on one line, or None."""
+    """The reason why nothing can be measured here, on one line, or None."""
     reason = cuda.available()
     return None if reason is None else f"no GPU: {reason}"
 
@@ -63,7 +63,7 @@ def torch_has_cuda():
 
 
 class Events:
-    """Times blocks of calls by CUDA events on the default stream, CuPy's and PyTorch's alike."""
+    """Times blocks of calls by CUDA events on the default stream, which PyTorch uses, too."""
 
     def __init__(self):
         import cupy
@@ -72,7 +72,7 @@ class Events:
         self.start, self.end = cupy.cuda.Event(), cupy.cuda.Event()
 
     def time(self, run, calls):
-        """Seconds a call, on the GPU from the first call to the last, and on the host."""
+        """Seconds for a call, as the GPU and as the host take them for a block of calls."""
         self.cupy.cuda.runtime.deviceSynchronize()
         begin = time.perf_counter()
         self.start.record()
@@ -86,7 +86,7 @@ class Events:
 
 
 def installed():
-    """{package: version} of what matters here, without those that are missing."""
+    """{package: version} of those of PACKAGES that are installed."""
     found = {}
     for package in PACKAGES:
         try:
@@ -97,7 +97,7 @@ def installed():
 
 
 def nvidia_smi():
-    """What nvidia-smi says of the first GPU, as text by its own names; {} without it."""
+    """The answers of nvidia-smi for the first GPU: {name in ASKED: text}; {} without it."""
     command = ["nvidia-smi", f"--query-gpu={','.join(ASKED)}", "--format=csv,noheader", "--id=0"]
     try:
         said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=20)
@@ -107,7 +107,7 @@ def nvidia_smi():
 
 
 def describe():
-    """What every row says about where it was measured. Needs a GPU."""
+    """The description of the machine in all results. Needs a GPU."""
     import cupy
 
     runtime = cuda.what_runs()

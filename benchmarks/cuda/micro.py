@@ -1,7 +1,7 @@
-"""What a GPU takes for the pieces of a recurrence: launches, meetings, loads, products.
+"""The time of the parts of a recurrence on a GPU: launches, meetings, loads, products.
 
-The planner predicts from such numbers. Kernels are CUDA C (micro.cu) by NVRTC and CuPy, so that
-they depend neither on Numba nor on the column. An item gives us, or cycles of a multiprocessor.
+The planner's predictions use such numbers. The kernels are CUDA C (micro.cu), compiled by NVRTC, so
+they need neither Numba nor the column. The result of an item is us, or cycles of a multiprocessor.
 """
 
 import statistics
@@ -17,16 +17,17 @@ from benchmarks.cuda import machine
 from rnnfast import cuda
 
 THREADS = 256
-MET = (1, 2, 4, 8, 16, 32)  # groups of blocks that meet
-EXCHANGED = ((1, 8), (1, 256), (1, 1024), (4, 100), (4, 400), (16, 32), (16, 128))  # and floats
+MET = (1, 2, 4, 8, 16, 32)  # numbers of groups
+# (groups, floats of each block)
+EXCHANGED = ((1, 8), (1, 256), (1, 1024), (4, 100), (4, 400), (16, 32), (16, 128))
 READ = (16_384, 65_536, 262_144)  # floats that each block reads
 PRODUCTS = ((4096, 4096, 4096), (700, 650, 2600), (700, 650, 10_000), (20, 650, 2600))
 
 
 @dataclass(frozen=True)
 class Effort:
-    repeats: int  # of a piece in a launch
-    launches: int  # of which the median is taken
+    repeats: int  # of the part in one launch
+    launches: int  # the result is their median
     host_calls: int
 
 
@@ -50,7 +51,7 @@ def sms():
 
 
 def timed(launch, repeats, cycles):
-    """us and cycles of one repetition: medians over launches, of the slowest block."""
+    """us and cycles of one repetition, medians of all launches; cycles of the slowest block."""
     import cupy
 
     start, end, us, of_block = cupy.cuda.Event(), cupy.cuda.Event(), [], []
@@ -72,7 +73,7 @@ def zeros(*sizes):
 
 
 def meet(groups, width):
-    """A meeting of the blocks of each of `groups`, with `width` floats from every block."""
+    """A meeting of all blocks of a group; each block sends `width` floats to the others."""
     blocks = sms() // groups
     counters, x, cycles = zeros(
         (32 * groups, "int32"), (2 * sms() * max(width, 4), "float32"), (sms(), "int64")
@@ -88,7 +89,7 @@ def meet(groups, width):
 
 
 def flag(other):
-    """One way of a flag from a block to another."""
+    """A flag that goes from one block to another one."""
     x, cycles = zeros((64, "int32"), (sms(), "int64"))
 
     def launch():
@@ -100,7 +101,7 @@ def flag(other):
 
 
 def read_l2(floats, same):
-    """All blocks read from L2: how many sectors of 32 bytes in a nanosecond."""
+    """All blocks read from L2: sectors of 32 bytes for each nanosecond."""
     apart = 0 if same else floats
     x, cycles = zeros((floats * (1 if same else sms()), "float32"), (sms(), "int64"))
     repeats = max(1, effort.repeats // 20)
@@ -129,7 +130,7 @@ def chase_l2():
 
 
 def throughput(name, instructions, threads, *numbers, shared=0):
-    """Cycles of a multiprocessor for an instruction of a warp."""
+    """Cycles of a multiprocessor for one instruction of a warp."""
     (cycles,) = zeros((sms(), "int64"))
 
     def launch():
@@ -142,7 +143,7 @@ def throughput(name, instructions, threads, *numbers, shared=0):
 
 
 def launches(cooperative, blocks):
-    """A launch of a kernel that does nothing: on the host, and on the GPU from one to the next."""
+    """Launches of an empty kernel: us of the host, and us between two of them on the GPU."""
     arrays, numbers = zeros(*[(4, "float32")] * 10), (np.int32(0),) * 4
     run, clock = kernel("nothing", cooperative), machine.Events()
     times = [
@@ -154,7 +155,7 @@ def launches(cooperative, blocks):
 
 
 def host_calls():
-    """Host us of the CuPy calls that a layer's call is made of."""
+    """us of the host for the CuPy calls that are parts of a layer's call."""
     import cupy
 
     a, b, c = (cupy.zeros((100, 100), "float32") for _ in range(3))
@@ -181,7 +182,7 @@ def host_calls():
 
 
 def product(m, k, n, precision):
-    """A product outside of the recurrence, which is cuBLAS's."""
+    """A product outside the recurrence, by cuBLAS."""
     gpu, clock = cuda.what_runs(), machine.Events()
     random = np.random.default_rng(0)
     a, b = (gpu.xp.array(random.standard_normal(s).astype("f")) for s in ((m, k), (k, n)))

@@ -1,8 +1,8 @@
-"""Who trains the language models of benchmarks/model_contenders.py on the GPU.
+"""The contenders that train the language models of benchmarks/model_contenders.py on the GPU.
 
-`step()` is one iteration, `params()` are the weights afterwards as NumPy arrays, in the book's
-order; `put(ids)` brings ids to where ours and PyTorch take them from. Nothing waits for the GPU in
-ours: the loss and the clipping stay there.
+`step()` runs one iteration. `params()` returns the weights as NumPy arrays, in the book's order.
+`put(ids)` copies ids to the GPU. In rnnfast's iteration no call waits for the GPU, because the loss
+and the clipping stay on it.
 """
 
 import rnnfast
@@ -12,7 +12,7 @@ from benchmarks.model_contenders import MAX_GRAD
 
 
 class Rnnfast(model_contenders.Rnnfast):
-    """rnnfast.models, clip_grads and SGD with everything on the GPU, ids and targets included."""
+    """rnnfast.models, clip_grads and SGD with all arrays on the GPU, also ids and targets."""
 
     ours, precision = True, "highest"
 
@@ -45,7 +45,7 @@ class PyTorch(model_contenders.PyTorch):
         super().__init__(job)
         device = gpu.torch_device
         for module in (self.embed, self.lstm, self.affine):
-            module.to(device)  # the parameters stay the same objects, and tied ones tied
+            module.to(device)  # the parameters stay the same objects, so tied ones stay tied
         self.optimizer = self.torch.optim.SGD(self.trained, lr=job.lr, fused=True)
         self.xs, self.ts = self.xs.to(device), self.ts.to(device)
 
@@ -69,7 +69,7 @@ class PyTorchTF32(PyTorch):
 
 
 class Book(model_contenders.Book):
-    """The book's models with CuPy in the place of NumPy."""
+    """The book's models with CuPy instead of NumPy."""
 
     name, label, ours, precision = "cupy", "CuPy at the book's cost", False, "highest"
 
@@ -87,7 +87,7 @@ class Book(model_contenders.Book):
         self.lr = job.lr
 
     def prepare(self):
-        """CuPy's products are in full precision unless CUPY_TF32 says otherwise."""
+        """Nothing to set: CuPy's products have full precision, unless CUPY_TF32 is set."""
 
     def run(self):
         self.loss = self.step()

@@ -1,4 +1,4 @@
-"""The planner as the benchmarks see it: the one place that knows how it is asked.
+"""All calls of the planner in the benchmarks.
 
 cell: one of rnnfast.kernels.CELLS, or "gru_after", the GRU with reset_after. direction: "forward"
 or "backward". precision: "float32" or "tf32".
@@ -10,39 +10,39 @@ from unittest import mock
 from rnnfast.cuda import gru, planner, what_runs
 
 DIRECTIONS = ("forward", "backward")
-PRECISIONS = {"float32": "highest", "tf32": "high"}  # as set_float32_matmul_precision has it
+PRECISIONS = {"float32": "highest", "tf32": "high"}  # as in set_float32_matmul_precision
 
 
 def cell_of(name):
-    """The planner's word for a cell without options."""
+    """The object of the column for a cell without options."""
     return gru.GruAfter() if name == "gru_after" else import_module(f"rnnfast.cuda.{name}").CELL
 
 
 def chosen(cell, direction, N, H, precision):
-    """The planner's choice."""
+    """The plan that the planner chooses."""
     forward = direction == "forward"
     return planner.make_plan(what_runs(), cell_of(cell), forward, N, H, "float32", precision)
 
 
 def candidates(cell, direction, N, H, precision):
-    """Every plan that fits, the planner's choice first."""
+    """All plans that are possible; the planner's choice comes first."""
     own, forward = chosen(cell, direction, N, H, precision), direction == "forward"
     found = planner.candidates(what_runs(), cell_of(cell), forward, N, H, precision)
     return [own, *(plan for plan in found if plan != own)]
 
 
 def fixed(plan):
-    """A context in which the column takes this plan, whatever the planner says."""
+    """A context in which the column uses this plan instead of the planner's choice."""
     return mock.patch.object(planner, "make_plan", lambda *arguments: plan)
 
 
 def predicted(plan):
-    """us a step as the planner's model has it; None where it has none."""
+    """us of a step by the planner's model; None if the model has no prediction."""
     return plan.us
 
 
 def described(cell, N, H, precision):
-    """{direction: its plan as text and what is predicted of it}."""
+    """{direction: its plan as text and the predicted us}."""
     found = {}
     for direction in DIRECTIONS:
         plan = chosen(cell, direction, N, H, precision)

@@ -1,9 +1,9 @@
-"""Measuring contenders on a GPU side by side: correct first, then timed in turns.
+"""Times contenders on a GPU in turns.
 
-As in benchmarks/race.py a round times one block of calls of every contender, the order turns around
-from round to round, and a ratio is the median over rounds of the ratio within a round. The time of
-a block is what CUDA events say, from its first call to its last; it holds the host's time
-where the host is the slower one, which is told beside it.
+The method is that of benchmarks/race.py. A round times one block of calls of each contender; the
+next round has the opposite order. A ratio is the median of the ratios of all rounds. The time of a
+block is measured by CUDA events, from its first call to its last one. If the host is slower than
+the GPU, this is the host's time; the host's time is therefore also in the results.
 """
 
 import gc
@@ -11,19 +11,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BLOCK = 0.008  # seconds of calls in a block; one call where that takes longer
+BLOCK = 0.008  # seconds of a block of calls; a longer call is a block by itself
 ROUNDS = 7
 MIN_ROUNDS = 3
-BUDGET = 1.5  # seconds; beyond it a race has fewer rounds, down to MIN_ROUNDS
+BUDGET = 1.5  # seconds; a longer race has fewer rounds, but at least MIN_ROUNDS
 MOST_CALLS = 200
 
 
 @dataclass
 class Result:
-    """Seconds a call, a list over rounds for each contender."""
+    """Seconds of a call: for each contender a list with one number for each round."""
 
     times: dict
-    host: dict  # the same until a call has come back, the GPU may still be at work
+    host: dict  # the same for the host: a call has returned, the GPU may still be working
     calls: dict
 
     def median(self, name):
@@ -33,7 +33,7 @@ class Result:
         return float(np.median(self.host[name]))
 
     def ratio(self, peer, name):
-        """Peer's time / name's time: lower quartile, median, upper quartile over the rounds."""
+        """Time of peer / time of name: lower quartile, median and upper quartile of the rounds."""
         values = np.array(self.times[peer]) / np.array(self.times[name])
         return [float(q) for q in np.percentile(values, (25, 50, 75))]
 
@@ -41,8 +41,9 @@ class Result:
 def race(contenders, clock, rounds=ROUNDS):
     """Times `run()` of each of {name: contender} in turns -> Result.
 
-    clock.time(run, calls) gives seconds a call, of the GPU and of the host. A contender's
-    `prepare()`, which sets what is global (its precision), is called before each block, untimed.
+    clock.time(run, calls) returns the seconds of a call, for the GPU and for the host. Before each
+    block a contender's `prepare()` is called, which makes global settings (its precision). It is
+    not timed.
     """
     gc.collect()
     gc.disable()
@@ -70,7 +71,7 @@ def race(contenders, clock, rounds=ROUNDS):
 
 
 def _single_call(contender, clock):
-    """Seconds of a warm call."""
+    """Seconds of a call that is not the first."""
     contender.prepare()
     clock.time(contender.run, 2)
     return max(clock.time(contender.run, 1)[0], 1e-6)

@@ -1,8 +1,8 @@
-"""An H100 that is not there: whatever a suite asks for is compiled into the cache, nothing runs.
+"""A stand-in for an H100: it compiles all kernels of a suite into the cache and runs none.
 
     python -m benchmarks.cuda.runner SUITE --on benchmarks.cuda.record --out FILE.json
 
-How its items end says nothing, since nothing computes; see carry.py.
+Nothing is computed, so the results of the items have no meaning; see carry.py.
 """
 
 import sys
@@ -19,19 +19,19 @@ import compiled
 
 
 class Recorder(compiled.Probe):
-    """Compiles every kernel for the cache and launches none."""
+    """Compiles all kernels into the cache and launches none."""
 
-    def kernel(self, function, signature, threads, shared=0, cooperative=False):
+    def launcher(self, function, signature, threads, shared, cooperative):
         self.cubin(function, signature, threads)
         return lambda grid, *args: None
 
 
 class Recorded(Exception):
-    """In the place of results that have nothing to be compared with."""
+    """Ends an item before its results are compared."""
 
 
 class Once:
-    """A clock's place: one call asks for all the kernels there are."""
+    """Instead of a clock: one call is enough, because it needs all kernels."""
 
     def time(self, run, calls):
         run()
@@ -47,7 +47,7 @@ def some_words(part, dry):
 
 
 def install():
-    """From now on the GPU is a Recorder, for tests that put it back too."""
+    """Makes a Recorder the GPU, also for tests, which reset the GPU at their end."""
     recorder, use = Recorder("H100"), cuda.use
     cuda.use = lambda runtime: use(runtime or recorder)
     cuda.use(None)

@@ -1,9 +1,9 @@
-"""The tables of what the stages of benchmarks/gpu.sh have measured, as Markdown.
+"""The results of benchmarks/gpu.sh as Markdown tables.
 
     python -m benchmarks.cuda.report FOLDER [--into README.md]
 
-FOLDER is the $OUT of the stages; a file that is not there has no table. --into also puts the tables
-between the two marker lines of a Markdown file.
+FOLDER is the $OUT of the stages. A suite without a file has no table. --into also writes the tables
+into a Markdown file, between its two marker lines.
 """
 
 import argparse
@@ -16,8 +16,8 @@ from benchmarks.rows import MODES, geometric_mean
 
 BEGIN, END = "<!-- benchmarks.cuda.report: begin -->", "<!-- benchmarks.cuda.report: end -->"
 KINDS = {"cell": "", "transfers": "With NumPy arrays in and out: "}
-OURS = {"float32": "rnnfast", "tf32": "rnnfast-tf32"}  # whose plans are meant
-PIECES = {  # what the planner's constants are: the item of micro.py, its number
+OURS = {"float32": "rnnfast", "tf32": "rnnfast-tf32"}  # shown with their plans
+PIECES = {  # constant of the planner: (item of micro.py, its number)
     "launch, us": ("launch", "us"),
     "cooperative launch, us": ("launch, cooperative", "us"),
     "meeting of all blocks, us": ("meet, 1 groups", "us"),
@@ -37,7 +37,7 @@ PIECES = {  # what the planner's constants are: the item of micro.py, its number
 
 
 def read(folder, name):
-    """{item: result} of a suite's file, of those that have one."""
+    """{item: result} from a suite's file, for all items with a result."""
     path = Path(folder) / f"{name}.json"
     if not path.exists():
         return {}
@@ -46,7 +46,7 @@ def read(folder, name):
 
 
 def labels_of(rows):
-    """{name: label} of all contenders, and the names of those that have a ratio."""
+    """{name: label} of all contenders, and the names of the contenders with a ratio."""
     them = [(name, c) for row in rows for name, c in row["contenders"].items()]
     rated = {name for name, c in them if "ratio" in c}
     labels = {name: c["label"] for name, c in them}
@@ -67,13 +67,13 @@ def us(row, name):
 
 
 def kernels(row, name):
-    """us a step of our kernels alone."""
+    """us of a step, only of rnnfast's own kernels."""
     found = row["contenders"].get(name, {}).get("kernels")
     return sum(found.values()) if found else None
 
 
 def predicted(row, precision):
-    """us a step of the same as the planner has it."""
+    """us of a step of the same kernels, predicted by the planner."""
     ways = row["plans"].get(precision, {})
     wanted = ("forward", "backward") if row["mode"] == "training" else ("forward",)
     values = [ways.get(way, {}).get("predicted") for way in wanted]
@@ -81,7 +81,7 @@ def predicted(row, precision):
 
 
 def cell_table(rows):
-    """us a time step of everybody, ratios with their geometric means, our kernels alone."""
+    """us of a time step of all contenders, ratios, geometric means, rnnfast's own kernels."""
     labels, rated = labels_of(rows)
     own = [(f"{labels[name]}: ", p, name) for p, name in OURS.items() if name in labels]
     yield from head(
@@ -106,7 +106,7 @@ def cell_table(rows):
 
 
 def bound_by_host(rows):
-    """Rows of ours where the host took nearly all of the time, so that the GPU waited for it."""
+    """rnnfast's rows where the GPU waited for the host most of the time."""
     for row in rows:
         for name, found in row["contenders"].items():
             call = found["us_per_step"] * row["shape"][1]
@@ -156,7 +156,7 @@ def describe(m):
 
 
 def tables(folder):
-    """(title, lines) of each table there is something for."""
+    """(title, lines) of all tables that are not empty."""
     cells = read(folder, "cells").values()
     for kind, prefix in KINDS.items():
         for mode, title in MODES.items():

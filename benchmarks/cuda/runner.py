@@ -1,17 +1,17 @@
-"""Runs a suite's items in worker processes, each item within its own seconds; results as it goes.
+"""Runs the items of a suite in worker processes, with a time limit for each item.
 
     python -m benchmarks.cuda.runner SUITE --out FILE.json [--each 10] [--total 60] [--workers 1]
                                      [--dry] [NAME ...]
 
-A worker (worker.py) takes items one after the other. One that hangs in an item, crashes or breaks
-its CUDA context costs that item's seconds; a fresh worker goes on with the next. FILE.json is
-written again and again, so that a run which is cut off leaves what was measured:
+A worker (worker.py) runs items one after the other. If an item hangs, crashes or breaks the CUDA
+context, this costs no more than the item's time limit; a new worker continues with the next item.
+FILE.json is written again and again, so that the results remain if the run is stopped:
 
     {"suite": ..., "seconds": ..., "items": {name: {"seconds": ..., "result": ...}}}
 
-in the place of "result": "wrong" (an AssertionError), "failed" (anything else, hung and died too)
-or "skipped". NAMEs keep the items whose name contains one of them. Needs nothing but Python here:
-what needs a GPU happens in the workers.
+Instead of "result" there can be "wrong" (an AssertionError), "failed" (another error, or the item
+hung, or its process died) or "skipped". With NAMEs, only items run whose name contains one of them.
+This module needs only Python; the workers need the GPU.
 """
 
 import argparse
@@ -34,7 +34,7 @@ BAD = ("wrong", "failed", "skipped")
 
 @dataclass
 class Suite:
-    """What to run and how. prefix: words before a worker's command, as of a debugger."""
+    """A suite and how to run it. prefix: words before a worker's command, as for a debugger."""
 
     name: str
     each: float = 10
@@ -44,7 +44,7 @@ class Suite:
     dry: bool = False
     on: str | None = None
     prefix: tuple = ()
-    log: object = None  # a file for what workers print
+    log: object = None  # a file for the output of the workers
     environment: dict = field(default_factory=lambda: dict(os.environ))
 
     def command(self, *files):
@@ -52,7 +52,7 @@ class Suite:
         return words + ["--dry"] * self.dry + (["--on", self.on] if self.on else [])
 
     def names(self):
-        """Those of its items. RuntimeError if they cannot be told."""
+        """The names of its items. Raises RuntimeError if the suite cannot list them."""
         words = self.command()[len(self.prefix) :]
         said = subprocess.run(
             words,
@@ -68,7 +68,7 @@ class Suite:
 
 
 class Worker:
-    """A share of the names and the process that works on them."""
+    """Some of the items and the process that runs them."""
 
     def __init__(self, suite, names, folder):
         self.suite, self.names, self.folder = suite, list(names), folder
@@ -89,11 +89,12 @@ class Worker:
             stdin=subprocess.DEVNULL,
             stdout=self.suite.log,
             stderr=self.suite.log,
-            process_group=0,  # its children die with it; in our session, as it must not outlive us
+            # So that its children can be killed, too. Not a new session: it must end with us.
+            process_group=0,
         )
 
     def look(self, over):
-        """Goes on; False once there is nothing more to do. over: the time of all is up."""
+        """Continues; returns False at the end. over: the time for the whole suite has passed."""
         self.read()
         ended = self.process.poll() is not None
         patience = self.suite.each if self.running else self.suite.startup
@@ -124,7 +125,7 @@ class Worker:
         self.read()
 
     def read(self):
-        """What the process has told since the last look."""
+        """Reads what the process has written since the last call."""
         with open(self.progress, "rb") as file:
             file.seek(self.size)
             text = file.read()
@@ -146,7 +147,7 @@ class Worker:
 
 
 def run(suite, out, words=()):
-    """Runs a Suite into the file `out`, and gives what is in it."""
+    """Runs a Suite, writes the results into the file `out` and returns them."""
     begin = time.monotonic()
     names, problem = [], None
     try:
@@ -185,14 +186,14 @@ def run(suite, out, words=()):
 
 
 def write_json(path, value):
-    """Writes a JSON file so that it is the old one or all of the new one."""
+    """Writes a JSON file; if this fails, the old file remains."""
     temporary = f"{path}.part"
     Path(temporary).write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, path)
 
 
 def summary(result):
-    """Lines that say what was not good, and last how many were."""
+    """Lines about bad items; the last line has the numbers of good and bad ones."""
     count = dict.fromkeys(BAD, 0)
     for name, row in result["items"].items():
         for kind in set(BAD) & set(row):
@@ -207,13 +208,13 @@ def summary(result):
 
 
 def passed(result):
-    """Whether there were items and all of them are good."""
+    """Whether there are items and all of them are good."""
     rows = result["items"].values()
     return bool(rows) and "problem" not in result and not any(set(BAD) & set(r) for r in rows)
 
 
 def end(*_):
-    """For SIGTERM: ends the workers too, on the way out."""
+    """For SIGTERM: exits in a way that also ends the workers."""
     raise SystemExit(143)
 
 

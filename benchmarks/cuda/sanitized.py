@@ -1,4 +1,4 @@
-"""benchmarks/sanitize.py's cases, to be run under compute-sanitizer; see stages.py."""
+"""The cases of benchmarks/sanitize.py for a run under compute-sanitizer; see stages.py."""
 
 import sys
 from functools import partial
@@ -8,7 +8,7 @@ from benchmarks.cuda.smoke import small
 
 
 def watched(run):
-    """Without a memory pool: each array is an allocation, so that what goes beyond it is seen."""
+    """Runs a case without a memory pool, so that accesses beyond an array are found."""
     if cupy := sys.modules.get("cupy"):
         cupy.cuda.set_allocator(None)
     return small(run)

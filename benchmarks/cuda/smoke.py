@@ -1,7 +1,7 @@
-"""Is every kernel right? The small cases of benchmarks/sanitize.py, then real widths.
+"""Checks the results of all kernels: the small cases of benchmarks/sanitize.py, then real widths.
 
-At a real width the planner's own choice runs a few steps forward and backward, in float32 and in
-TF32: right against float64 and, run again, of the same bits. An item gives its largest error.
+At a real width a few steps run forward and backward with the planner's plan, in float32 and in
+TF32. The results are compared with float64, and a second run must give the same bits.
 """
 
 from functools import partial
@@ -27,7 +27,7 @@ SHAPES = (
     (7, 2, 33, 333),
 )
 DRY_SHAPES = ((3, 2, 5, 7), (5, 2, 4, 120))
-CELLS = (("lstm", False), ("gru", True), ("gru", False), ("rnn", False))  # and whether `after`
+CELLS = (("lstm", False), ("gru", True), ("gru", False), ("rnn", False))  # (cell, after)
 
 
 def small(run):

@@ -1,8 +1,8 @@
-"""The stages of benchmarks/gpu.sh: which suites run, for how long, and what is told of them.
+"""The stages of benchmarks/gpu.sh: their suites, time limits and reports.
 
-Needs nothing but Python itself: rnnfast may have to be built first, and whatever touches the GPU
-happens in processes that may hang (runner.py). Each suite writes SUITE.json in $OUT as it goes;
-stage-N.json says what passed, stage-N.log has what was printed.
+This module needs only Python, because rnnfast may have to be built first. All work on the GPU is
+done in worker processes, which may hang (runner.py). Each suite writes its results into
+$OUT/SUITE.json while it runs. stage-N.json has a summary, stage-N.log has the output.
 """
 
 import argparse
@@ -29,7 +29,7 @@ CLEAN = re.compile(r"COMPUTE-SANITIZER|SUMMARY: 0 |^=+\s*$")
 
 
 def environment():
-    """What the workers' processes see."""
+    """The environment variables of the workers."""
     found = dict(os.environ)
     found |= {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
     found["NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS"] = "0"
@@ -43,14 +43,14 @@ def environment():
 
 
 def toolkit():
-    """Where a CUDA toolkit with NVVM is, which Numba looks for in CUDA_HOME; or None."""
+    """The folder of a CUDA toolkit with NVVM, for CUDA_HOME, where Numba looks; or None."""
     places = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
     places += sorted(glob.glob("/usr/local/cuda*"), key=len)
     return next((p for p in places if p and Path(p, "nvvm", "libdevice").is_dir()), None)
 
 
 def sanitizer(path):
-    """compute-sanitizer in PATH or of its pip package, or None."""
+    """The path of compute-sanitizer, from PATH or from its pip package; or None."""
     packages = [p for folder in sys.path for p in Path(folder or ".").glob("nvidia/cu*/bin")]
     return shutil.which("compute-sanitizer", path=os.pathsep.join((path, *map(str, packages))))
 
@@ -76,7 +76,7 @@ class Stage:
         print(line, file=self.log, flush=True)
 
     def run(self, suite, seconds=None, each=10, workers=1, out=None, prefix=(), **variables):
-        """Runs a suite within `seconds`, or what is left; `each` for an item."""
+        """Runs a suite; limits: `seconds` (None: all time that is left), `each` for an item."""
         left = self.budget - LAST - self.seconds
         total = left if seconds is None else min(left, seconds * self.scale)
         name, threads = out or suite, max(1, (os.cpu_count() or 1) // workers)
@@ -101,7 +101,7 @@ class Stage:
         return result
 
     def sanitize(self, tool):
-        """The cases of benchmarks/sanitize.py under one of compute-sanitizer's tools."""
+        """Runs the cases of benchmarks/sanitize.py under a tool of compute-sanitizer."""
         found = sanitizer(self.environment["PATH"])
         with tempfile.TemporaryDirectory() as folder:
             logs = f"{folder}/%p.log"
@@ -120,7 +120,7 @@ class Stage:
         self.say(result.get("problem", f"{tool}: nothing found"))
 
     def report(self):
-        """The tables of what was measured so far."""
+        """Prints the tables of all results so far."""
         words = [sys.executable, "-m", "benchmarks.cuda.report", str(self.out)]
         done = subprocess.run(
             words, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60
@@ -128,7 +128,7 @@ class Stage:
         self.say(f"tables\n{done.stdout or done.stderr}")
 
     def count(self):
-        """How many compiled kernels there are."""
+        """The number of compiled kernels."""
         return carry.count(self.environment["RNNFAST_CACHE"])
 
     def end(self):
@@ -145,7 +145,7 @@ class Stage:
 
 
 def why_missing():
-    """Why nothing can be measured here, on one line, or None."""
+    """The reason why nothing can be measured here, on one line, or None."""
     words = [sys.executable, "-m", "benchmarks.cuda.machine"]
     try:
         done = subprocess.run(

@@ -1,12 +1,12 @@
-"""A race of plans that fit a shape: what the planner's model said beside what was measured.
+"""Times different plans for the same shape and compares them with the planner's predictions.
 
     python -m benchmarks.cuda.runner sweep --out FOLDER/sweep.json --each 8 --total 150
     python -m benchmarks.cuda.report FOLDER
 
-An item is a plan of a cell's forward or backward. Its kernels, timed alone at two lengths, give us
-a step and the us before the first one; the result has to be that of the planner's own choice. The
-planner's choices come first, then the second plans of all shapes, and so on, so that a run which is
-cut off has seen the likely ones; last some that the model calls slow.
+An item is one plan for forward or backward of a cell. Its kernels are timed at two lengths, which
+gives us for a step and us before the first step. The results must be those of the planner's choice.
+The items begin with the planner's choices for all shapes. Then come the second plans of all shapes,
+and so on, because a run may be stopped early. The last ones are plans that are slow by the model.
 """
 
 from functools import cache, partial
@@ -23,13 +23,13 @@ from rnnfast.kernels import load
 SHAPES = ((20, 650), (64, 512), (32, 256), (1, 256), (20, 100), (128, 1024))
 DRY_SHAPES = ((5, 120),)
 CELLS = ("lstm", "gru_after", "rnn", "gru")
-FIRST, SPREAD = 5, 5  # plans of a recurrence, of which there may be hundreds
+FIRST, SPREAD = 5, 5  # plans of a recurrence; there may be hundreds
 LENGTHS, DRY_LENGTHS = (8, 40), (2, 4)
-D = 8  # small: what a step costs does not depend on it
+D = 8  # small: the time of a step does not depend on it
 
 
 class Problem:
-    """Forward and backward of a cell at one length, with everything on the GPU."""
+    """Forward and backward of a cell at one length, with all arrays on the GPU."""
 
     def __init__(self, cell, N, T, H):
         gpu, kind = machine.this_gpu(), cell.removesuffix("_after")
@@ -48,11 +48,11 @@ class Problem:
         return self.module.backward(self.dhs, None, self.params, kept, self.grads)
 
     def ready(self, direction):
-        """A function that runs one direction, once."""
+        """A function that runs one direction once."""
         return self.forward if direction == "forward" else partial(self.backward, self.forward()[2])
 
     def results(self, direction, plan):
-        """What one direction gives with a plan, as NumPy arrays."""
+        """The results of one direction with a plan, as NumPy arrays."""
         run = self.ready(direction)
         with plans.fixed(plan):
             first, *_ = run()
@@ -60,9 +60,9 @@ class Problem:
         return [np.array(self.fetch(x)) for x in found if x is not None]
 
     def us(self, direction, plan, repeats):
-        """us of the kernels of one direction with a plan; None where nothing is timed.
+        """us of the kernels of one direction with a plan; None without a GPU.
 
-        Where a step has products of cuBLAS's, all that the GPU does.
+        If the steps have products by cuBLAS, us of all work on the GPU.
         """
         runs = [self.ready(direction) for _ in range(repeats)]
         with plans.fixed(plan):
@@ -78,7 +78,7 @@ def problem(cell, N, T, H):
 
 @cache
 def expected(cell, direction, N, T, H, precision):
-    """What the planner's own choice gives."""
+    """The results with the planner's choice."""
     plan = plans.chosen(cell, direction, N, H, precision)
     return problem(cell, N, T, H).results(direction, plan)
 
@@ -105,13 +105,13 @@ def measure(key, plan, rank, dry):
 
 
 def differs(got, expected):
-    """The largest difference of any array, relative to that array's largest number."""
+    """The largest difference in all arrays, relative to the largest number of the array."""
     pairs = zip(got, expected, strict=True)
     return float(np.max([np.max(np.abs(a - b)) / np.max(np.abs(b)) for a, b in pairs]))
 
 
 def of_all(found):
-    """[(rank, plan)]: the FIRST by the model, and SPREAD over the slower ones, where it may err."""
+    """[(rank, plan)]: the FIRST by the model, and SPREAD others, in case the model is wrong."""
     ranked = sorted(found, key=plans.predicted)
     slower = np.linspace(FIRST, len(ranked) - 1, SPREAD).round().astype(int)
     ranks = sorted({*range(min(FIRST, len(ranked))), *(slower[slower >= FIRST])})
@@ -132,7 +132,7 @@ def items(dry):
 
 
 def table(results):
-    """Lines of Markdown: a recurrence, how many plans raced, the chosen one and the best one."""
+    """Lines of Markdown: for each recurrence the number of plans, the chosen and the best one."""
     rows = {}
     for row in results:
         if "us_per_step" in row:
@@ -151,5 +151,5 @@ def table(results):
 
 
 def figures(row):
-    """us a step, measured and predicted; NaN where the model predicts nothing."""
+    """us of a step, measured and predicted; NaN if there is no prediction."""
     return row["us_per_step"], float("nan") if row["predicted"] is None else row["predicted"]

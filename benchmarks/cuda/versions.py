@@ -1,4 +1,4 @@
-"""What is there: the GPU, versions, tools; whether Numba compiles and carried kernels load."""
+"""The GPU, all versions and tools; whether Numba can compile and carried kernels can be loaded."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ PACKAGES = (
     *("nvidia-nvjitlink", "nvidia-cuda-nvrtc", "nvidia-cublas", "nvidia-cudnn-cu13", "pytest"),
 )
 TOOLS = ("nvcc", "ptxas", "nvdisasm", "cuobjdump", "compute-sanitizer", "ncu", "gcc")
-LOADED = 20  # carried kernels that are loaded at most
+LOADED = 20  # carried kernels, at most
 
 
 def said(*command):
@@ -52,7 +52,7 @@ def system():
 
 
 def compiles():
-    """A kernel through all of Numba's way and CuPy's, without those that are kept."""
+    """Compiles, loads and launches a new kernel, which is in no cache."""
     gpu = what_runs()
     cuda = gpu.cuda
 
@@ -66,7 +66,7 @@ def compiles():
         mock.patch.dict(os.environ, RNNFAST_CACHE=folder),
     ):
         x = gpu.xp.array(np.arange(32, dtype=np.float32))
-        gpu.kernel(twice_kernel, "*f", 32)(1, x)
+        gpu.kernel(twice_kernel, "*f", 32)(blocks=1, x=x)
     seconds = time.perf_counter() - begin
     got = machine.this_gpu().fetch(x)
     assert np.array_equal(got, 2 * np.arange(32)), f"twice 0 to 31 is {got}"
@@ -74,7 +74,7 @@ def compiles():
 
 
 def carried():
-    """Whether kernels of the cache folder, which another machine may have compiled, load here."""
+    """Loads kernels of the cache folder, which another machine may have compiled."""
     import cupy
 
     names = sorted(Path(cache_folder()).glob("*.name"))

@@ -1,13 +1,13 @@
-"""Runs items of a suite one after the other, in a process that may hang or die over them.
+"""Runs items of a suite one after the other, in a process that may hang or die.
 
     python -m benchmarks.cuda.worker SUITE                    prints the names of its items
     python -m benchmarks.cuda.worker SUITE NAMES PROGRESS     runs those in NAMES, a JSON list
 
-A suite is a module of this folder with `items(dry)`: {name: function}. A function returns what JSON
-can hold; where that is wrong it raises AssertionError, or says so under the key "wrong" of the
-dictionary that it returns. A suite whose items are no functions has `names(dry)` and
-`run(names, dry, progress)` instead. PROGRESS gets a line of JSON before and after each item, so
-that whoever started this process knows where it is; see runner.py.
+A suite is a module of this folder with `items(dry)`: {name: function}. A function returns an object
+for JSON. If its results are wrong, it raises AssertionError or returns a dictionary with the key
+"wrong". A suite whose items are no functions has `names(dry)` and `run(names, dry, progress)`
+instead. Before and after each item, one line of JSON is written into the file PROGRESS, which
+runner.py reads.
 """
 
 import argparse
@@ -17,11 +17,11 @@ import sys
 import time
 import traceback
 
-LENGTH = 800  # of what a row says at most
+LENGTH = 800  # characters of a message, at most
 
 
 class Progress:
-    """What a worker tells, a line of JSON at once."""
+    """Writes the progress of a worker, one line of JSON at a time."""
 
     def __init__(self, path):
         self.file = open(path, "a", encoding="utf-8")  # noqa: SIM115, open as long as the process
@@ -38,7 +38,7 @@ class Progress:
 
 
 def run_items(items, names, progress):
-    """Runs functions; after a failure that has broken the CUDA context nothing more."""
+    """Runs functions; stops after a failure that has broken the CUDA context."""
     for name in names:
         progress.start(name)
         begin = time.perf_counter()
@@ -57,7 +57,7 @@ def run_items(items, names, progress):
 
 
 def is_broken():
-    """Whether CUDA fails from now on in this process, as after a kernel's illegal access."""
+    """Whether CUDA no longer works in this process, as after an illegal access of a kernel."""
     cupy = sys.modules.get("cupy")
     if cupy is None:
         return False

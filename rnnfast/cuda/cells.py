@@ -15,20 +15,8 @@ constants of a unit. dB is of the gates of the first product: what goes back to 
 where a cell says that it is `separate`. dstates[0] comes with dhs, and goes without what dB gives.
 """
 
-import inspect
 from dataclasses import dataclass
 from functools import cache
-
-import numpy as np
-
-# Arguments of kernels, by their names: one name means one type in all of them
-ARRAYS = [
-    *("A", "Ah", "Ah2", "B", "dB", "dB2", "Wh", "b", "Wp", "m", "hs", "dhs", "x", "x2", "seen"),
-    *("came", "through", "c", "c_next", "cp", "dh", "dA_o"),
-]
-STATES = ["initial", "final", "states", "dstates"]
-INTEGERS = ["counters", "ends"]  # arrays of them
-NUMBERS = ["N", "T", "t", "start", "ahead", "train"]
 
 
 @dataclass(frozen=True)
@@ -87,18 +75,6 @@ class Cell:
     def other_grads(self, call, arrays, grads):
         """db and dWp for `call.finish`, where they are the cell's own."""
         return {}
-
-
-def signature_of(kernel, cell, dtype):
-    """The types of a kernel's arguments, in the letters of Compiler.types, from their names."""
-    real = "*" + np.dtype(dtype).char
-    types = dict.fromkeys(ARRAYS, real) | dict.fromkeys(STATES, f"{len(cell.states)}{real}")
-    types |= dict.fromkeys(INTEGERS, "*i") | dict.fromkeys(NUMBERS, "i")
-    types["kept"] = f"{len(cell.kept)}{real}"
-    names = inspect.signature(kernel).parameters
-    if unknown := [name for name in names if name not in types]:
-        raise TypeError(f"{kernel.__name__}: arguments must be named in cells.py, got {unknown}")
-    return " ".join(types[name] for name in names)
 
 
 # What a process compiles once, whatever the sizes

@@ -7,6 +7,7 @@ import numpy as np
 
 from rnnfast.checks import FLOATS
 from rnnfast.cuda import what_runs
+from rnnfast.cuda.signatures import signature_of
 from rnnfast.cuda.steps import THREADS
 
 
@@ -18,7 +19,7 @@ def philox(gpu, letter):
     W0, W1 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
     none, eleven = np.uint64(0), np.uint64(11)
 
-    def dropout_mask_kernel(mask, size, threshold, kept, key0, key1, step):
+    def dropout_mask_kernel(mask, size, threshold, scale, key0, key1, step):
         """Philox4x64-10 (Salmon et al. 2011): four words from each counter (1 + e, 0, 0, step)."""
         e = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
         if 4 * e < size:
@@ -50,10 +51,10 @@ def philox(gpu, letter):
                 if 4 * e + i < size:
                     value = zero
                     if word >> eleven >= threshold:
-                        value = kept
+                        value = scale
                     mask[4 * e + i] = value
 
-    return gpu.kernel(dropout_mask_kernel, f"*{letter} q Q {letter} Q Q Q", THREADS)
+    return gpu.kernel(dropout_mask_kernel, signature_of(dropout_mask_kernel, letter), THREADS)
 
 
 def dropout_mask(shape, ratio, key, step, dtype):
@@ -72,9 +73,11 @@ def dropout_mask(shape, ratio, key, step, dtype):
     mask = gpu.xp.empty(shape, dtype)
     if mask.size:
         # (word >> 11) / 2^53 >= ratio, in whole numbers
-        threshold, kept = math.ceil(ratio * 2**53), 1 / (1 - ratio)
-        blocks = -(-mask.size // (4 * THREADS))
-        philox(gpu, dtype.char)(
-            blocks, mask.reshape(-1), mask.size, threshold, kept, key[0], key[1], step
+        threshold, scale = math.ceil(ratio * 2**53), 1 / (1 - ratio)
+        kernel, flat = philox(gpu, dtype.char), mask.reshape(-1)
+        numbers = {"key0": key[0], "key1": key[1], "step": step}
+        blocks = -(-flat.size // (4 * THREADS))
+        kernel(
+            blocks=blocks, mask=flat, size=flat.size, threshold=threshold, scale=scale, **numbers
         )
     return mask

@@ -8,6 +8,7 @@ import numpy as np
 from rnnfast.cuda import what_runs
 from rnnfast.cuda.arguments import array
 from rnnfast.cuda.op_arguments import blocks_of, give, whole_numbers, writable, write
+from rnnfast.cuda.signatures import signature_of
 from rnnfast.cuda.steps import THREADS
 
 
@@ -26,7 +27,8 @@ def gather(gpu, letter):
             else:
                 out[e] = nan
 
-    return gpu.kernel(embedding_gather_kernel, f"*{letter} *q *{letter} q q q", THREADS)
+    signature = signature_of(embedding_gather_kernel, letter)
+    return gpu.kernel(embedding_gather_kernel, signature, THREADS)
 
 
 @cache
@@ -49,7 +51,8 @@ def scatter(gpu, letter):
                     i += 1
                 dW[row * D + d] = total
 
-    return gpu.kernel(embedding_scatter_kernel, f"*{letter} *q *q *{letter} q q q", THREADS)
+    signature = signature_of(embedding_scatter_kernel, letter)
+    return gpu.kernel(embedding_scatter_kernel, signature, THREADS)
 
 
 def embedding_forward(ids, W):
@@ -63,7 +66,8 @@ def embedding_forward(ids, W):
     if out.size:
         W2 = gpu.xp.ascontiguousarray(gpu.to_device(W))
         kernel = gather(gpu, out.dtype.char)
-        kernel(blocks_of(out.size), W2, gpu.to_device(own), out, own.size, V, D)
+        given = {"W": W2, "ids": gpu.to_device(own), "M": own.size, "V": V, "D": D}
+        kernel(blocks=blocks_of(out.size), out=out, **given)
     return give(gpu, out, ids, W)
 
 
@@ -83,5 +87,6 @@ def embedding_backward(dout, ids, dW):
         order = xp.argsort(flat, kind="stable")
         rows = xp.ascontiguousarray(gpu.to_device(dout)).reshape(-1, D)
         kernel = scatter(gpu, grad.dtype.char)
-        kernel(flat.size, rows, flat[order], order, grad, flat.size, V, D)
+        given = {"ids": flat[order], "order": order, "M": flat.size, "V": V, "D": D}
+        kernel(blocks=flat.size, dout=rows, dW=grad, **given)
     write(gpu, dW, grad)

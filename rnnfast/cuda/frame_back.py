@@ -4,8 +4,9 @@ from functools import cache
 
 import numpy as np
 
-from rnnfast.cuda.cells import equations_back, signature_of
+from rnnfast.cuda.cells import equations_back
 from rnnfast.cuda.frame import COUNTER, make_clear, make_common, make_product
+from rnnfast.cuda.signatures import signature_of
 from rnnfast.cuda.tuples import add_first, columns, constants, put, put_columns, take
 
 
@@ -157,5 +158,5 @@ def make_frame_back(gpu, cell, masked, ragged, plan):
                     dstates = add_first(dstates, came)
                 put(final, n * H + j, dstates)
 
-    signature = signature_of(back_kernel, cell, "float32")
+    signature = signature_of(back_kernel, "float32", cell)
     return gpu.kernel(back_kernel, signature, plan.threads, plan.shared, cooperative=not LOCAL)

@@ -4,10 +4,11 @@ from functools import cache
 
 import numpy as np
 
-from rnnfast.cuda.cells import equations, signature_of
+from rnnfast.cuda.cells import equations
 from rnnfast.cuda.frame import COUNTER, make_clear, make_common, make_product
 from rnnfast.cuda.numba_cuda import intrinsic, types
 from rnnfast.cuda.ptx import address, store
+from rnnfast.cuda.signatures import signature_of
 from rnnfast.cuda.tuples import columns, constants, put, put_columns, take
 from rnnfast.cuda.whole import shared_element, wholes
 
@@ -166,5 +167,5 @@ def make_frame_forward(gpu, cell, masked, ragged, plan):
                     states = recall(s, r)
                 put(final, n * H + j, states)
 
-    signature = signature_of(forward_kernel, cell, "float32")
+    signature = signature_of(forward_kernel, "float32", cell)
     return gpu.kernel(forward_kernel, signature, plan.threads, plan.shared, cooperative=not LOCAL)

@@ -9,7 +9,8 @@ import numpy as np
 from rnnfast.cuda import recurrence, steps
 from rnnfast.cuda.activations import activations
 from rnnfast.cuda.call import rows
-from rnnfast.cuda.cells import Cell, signature_of
+from rnnfast.cuda.cells import Cell
+from rnnfast.cuda.signatures import bind, signature_of
 
 
 @dataclass(frozen=True)
@@ -147,29 +148,30 @@ class WholeLstm(Lstm):
     in_steps = True
 
     def complete(self, call, arrays):
-        gpu, N, T, H, Wp = call.gpu, call.N, call.T, call.H, arrays.Wp
-        kernel, c_next = make_cell_kernel(gpu, self, H, call.dtype.name), call.empty(N, H)
+        gpu, H, Wp, c_next = call.gpu, call.H, arrays.Wp, call.empty(call.N, call.H)
+        given = steps.given(call, A=arrays.A, b=arrays.b, c_next=c_next)
+        kernel = bind(make_cell_kernel(gpu, self, H, call.dtype.name), **given)
 
         def complete(Ah, states, t):
             (_, c), (Ah_f, _, Ah_i, Ah_o) = states, blocks(Ah)
             Ah_f += gpu.matmul(c, Wp[0])
             Ah_i += gpu.matmul(c, Wp[1])
-            kernel(-(-N * H // steps.THREADS), arrays.A, Ah, arrays.b, c, c_next, N, T, t)
+            kernel(Ah=Ah, c=c, t=t)
             Ah_o += gpu.matmul(c_next, Wp[2])
 
         return complete
 
     def complete_back(self, call, arrays, dB):
-        gpu, N, T, H, Wp = call.gpu, call.N, call.T, call.H, arrays.Wp
-        kernel = make_output_kernel(gpu, self, H, call.masked, call.ragged, call.dtype.name)
-        dA_o = call.empty(N, H)
+        gpu, H, Wp, dA_o = call.gpu, call.H, arrays.Wp, call.empty(call.N, call.H)
+        kernel = bind(
+            make_output_kernel(gpu, self, H, call.masked, call.ragged, call.dtype.name),
+            **steps.given(call, A=arrays.A, cp=arrays.kept[1], dA_o=dA_o),
+            **{"dhs": arrays.dhs, "m": arrays.m, "ends": arrays.ends},
+        )
 
         def before(dstates, came, t):
             dh, dc = dstates
-            kernel(
-                *(-(-N * H // steps.THREADS), arrays.dhs, arrays.A, dA_o, arrays.kept[1]),
-                *(dh, came, arrays.m, arrays.ends, N, T, t),
-            )
+            kernel(dh=dh, came=came, t=t)
             dc += gpu.matmul(dA_o, Wp[2].T)
 
         def after(dstates):
@@ -197,7 +199,7 @@ def make_cell_kernel(gpu, cell, H, dtype):
                 c[e],
             )
 
-    return gpu.kernel(cell_kernel, signature_of(cell_kernel, cell, dtype), steps.THREADS)
+    return gpu.kernel(cell_kernel, signature_of(cell_kernel, dtype, cell), steps.THREADS)
 
 
 @cache
@@ -222,7 +224,7 @@ def make_output_kernel(gpu, cell, H, masked, ragged, dtype):
                 dA = zero
             dA_o[e] = dA
 
-    return gpu.kernel(output_kernel, signature_of(output_kernel, cell, dtype), steps.THREADS)
+    return gpu.kernel(output_kernel, signature_of(output_kernel, dtype, cell), steps.THREADS)
 
 
 def blocks(A):

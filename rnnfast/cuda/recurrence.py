@@ -8,19 +8,20 @@ from rnnfast.cuda import planner, steps
 from rnnfast.cuda.frame import COUNTER
 from rnnfast.cuda.frame_back import make_frame_back
 from rnnfast.cuda.frame_forward import make_frame_forward
+from rnnfast.cuda.signatures import bind
 from rnnfast.kernels import get_float32_matmul_precision
 
 
 @dataclass(slots=True)
 class Way:
-    """How the steps of a call run; plan and kernel are None where there is none."""
+    """How the steps of a call run; plan and kernels are None where there are none."""
 
     cell: object  # with its peepholes
     no_kept: tuple  # what the kernel takes for them without training
     columns: tuple  # of A, a slice for each product of a step
     orders: tuple  # (first step, which way on) of the usual direction and of the other
     plan: object = None
-    kernel: object = None  # of all steps
+    kernels: tuple | None = None  # of all steps, in either direction
     starts: tuple = ()  # of what the blocks exchange, counters first, and where it ends
     alone: tuple = ()  # what the kernel takes in its place where they exchange nothing
 
@@ -45,7 +46,9 @@ def find_way(call, cell, forward):
     if plan.kind == "steps":
         return way
     make = make_frame_forward if forward else make_frame_back
-    way.kernel = make(gpu, cell, call.masked, call.ragged, plan)
+    kernel = make(gpu, cell, call.masked, call.ragged, plan)
+    sizes = {"blocks": plan.grid, "N": call.N, "T": call.T}
+    way.kernels = tuple([bind(kernel, **sizes, start=t, ahead=ahead) for t, ahead in orders])
     way.alone = None, call.no_ends, call.nothing, call.nothing
     if not plan.local:
         slots = 2 if len(plan.tiles) == 1 else 1
@@ -77,7 +80,8 @@ def forward(cell, xs, state, params, train, lengths, reverse, h_mask):
     """See rnnfast.kernels; cell: sizes, equations and options."""
     call, params = calls.start_forward(cell, xs, state, params, train, h_mask, lengths)
     way = call.way or planned(call, cell, True)
-    cell, kernel, N, T, dtype = way.cell, way.kernel, call.N, call.T, call.dtype
+    cell, N, T, dtype, direction = way.cell, call.N, call.T, call.dtype, 1 if reverse else 0
+    kernel = way.kernels and way.kernels[direction]
     xs, Wx, Wh, b, Wp, m, *initial = call.arrays(xs, params, h_mask, state)
     initial, ends, empty = tuple(initial), call.no_ends, call.gpu.empty
     new = empty
@@ -89,21 +93,32 @@ def forward(cell, xs, state, params, train, lengths, reverse, h_mask):
     kept = tuple([new(shape, dtype) for _ in cell.kept]) if train else way.no_kept
     final = states_at_the_end(call, kernel, initial)
 
-    start, ahead = way.orders[1 if reverse else 0]
     if N * T:
         product = call.bound.get("A") or call.bind("A", xs, Wx, A)
         product(xs, Wx, A)
     if kernel is not None:
         _room, counters, x, x2 = exchange(call, way.starts) if way.starts else way.alone
         kernel(
-            *(way.plan.grid, A, Wh, b, Wp, initial, m, hs, kept, final, x, x2, counters, ends),
-            *(N, T, start, ahead, train),
+            A=A,
+            Wh=Wh,
+            b=b,
+            Wp=Wp,
+            initial=initial,
+            m=m,
+            hs=hs,
+            kept=kept,
+            final=final,
+            x=x,
+            x2=x2,
+            counters=counters,
+            ends=ends,
+            train=train,
         )
         if not train:
             return call.give(hs, final, None) if call.host else (hs, final, None)
     arrays = calls.Arrays(A, b, Wp, m, ends, kept, xs, hs, reverse)
     if kernel is None and N * T:
-        steps.forward(call, cell, arrays, Wh, final, start, ahead, train)
+        steps.forward(call, cell, arrays, Wh, final, *way.orders[direction], train)
 
     cache, arrays.hs = None, None
     if train:
@@ -117,7 +132,8 @@ def backward(kind, dhs, dstate, params, cache, grads):
     """See rnnfast.kernels; kind: the class of the cells of which the cache may be."""
     call, arrays = calls.start_backward(kind, dhs, dstate, params, cache, grads)
     way = call.way or planned(call, cache.cell, False)
-    cell, plan, kernel, A, m = way.cell, way.plan, way.kernel, arrays.A, arrays.m
+    cell, plan, direction, A = way.cell, way.plan, 1 if arrays.reverse else 0, arrays.A
+    kernel = way.kernels and way.kernels[direction]
     dhs, Wx, Wh, b, Wp, _, *initial = call.arrays(dhs, params, None, dstate)
     arrays.dhs, arrays.b, arrays.Wp, B = dhs, b, Wp, A
     if cell.separate:
@@ -125,15 +141,26 @@ def backward(kind, dhs, dstate, params, cache, grads):
     arrays.B, initial = B, tuple(initial)
     final = states_at_the_end(call, kernel, initial)
 
-    start, ahead = way.orders[1 if arrays.reverse else 0]
     if kernel is not None:
-        _room, counters, x, x2 = exchange(call, way.starts) if way.starts else way.alone
+        _room, counters, x2, x = exchange(call, way.starts) if way.starts else way.alone
         kernel(
-            *(plan.grid, dhs, A, B, Wh, b, Wp, initial, m, arrays.kept, final, x2, x),
-            *(counters, arrays.ends, call.N, call.T, start, ahead),
+            dhs=dhs,
+            A=A,
+            B=B,
+            Wh=Wh,
+            b=b,
+            Wp=Wp,
+            initial=initial,
+            m=arrays.m,
+            kept=arrays.kept,
+            final=final,
+            x=x,
+            x2=x2,
+            counters=counters,
+            ends=arrays.ends,
         )
     elif plan is not None:
-        steps.back(call, cell, arrays, Wh, final, start, ahead)
+        steps.back(call, cell, arrays, Wh, final, *way.orders[direction])
 
     targets = grads
     if arrays.beside:

@@ -18,6 +18,7 @@ from rnnfast.checks import adopt
 from rnnfast.cuda.cublas import Products
 from rnnfast.cuda.kept import KEPT, fingerprint
 from rnnfast.cuda.launch import Launch, blame
+from rnnfast.cuda.signatures import by_name
 from rnnfast.kernels import get_float32_matmul_precision
 
 KERNEL_NAME = re.compile(rb"(?:\.text\.|\.entry )(\w+)")  # in a cubin, in PTX
@@ -101,6 +102,19 @@ class Compiler:
             return types.UniTuple(kind, count) if count else kind
 
         return tuple(of(*token) for token in tokens(signature))
+
+    def kernel(self, function, signature, threads, shared=0, cooperative=False):
+        """A compiled kernel: a function of `blocks` and the kernel's arguments, all by name.
+
+        function: the kernel; signature: the types of its arguments. shared: floats of dynamic
+        shared memory. cooperative: all blocks have to run at once. See signatures.py.
+        """
+        launch = self.launcher(function, signature, threads, shared, cooperative)
+        return by_name(launch, function)
+
+    def launcher(self, function, signature, threads, shared, cooperative):
+        """What launches a kernel: launch(blocks, *arguments), in the order of its parameters."""
+        raise NotImplementedError
 
     def link(self, function, signature, threads, kind, **options):
         """What nvJitLink makes of a kernel, "cubin" or "ptx", and its log."""
@@ -212,11 +226,7 @@ class Gpu(Compiler):
         self.shared_memory = attributes["MaxSharedMemoryPerBlockOptin"]
         self.name = cupy.cuda.runtime.getDeviceProperties(device.id)["name"].decode()
 
-    def kernel(self, function, signature, threads, shared=0, cooperative=False):
-        """A compiled kernel: call it with the number of blocks and the arguments; see Launch.
-
-        shared: floats of dynamic shared memory. cooperative: all blocks have to run at once.
-        """
+    def launcher(self, function, signature, threads, shared, cooperative):
         name, code = self.cubin(function, signature, threads)
         label, size = function.__name__, shared * 4
         return Launch(self.xp, name, label, code, tokens(signature), threads, size, cooperative)

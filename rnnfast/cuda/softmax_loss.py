@@ -10,6 +10,7 @@ from rnnfast.cuda.activations import exponential
 from rnnfast.cuda.affine import affine_back, multiply
 from rnnfast.cuda.arguments import array
 from rnnfast.cuda.op_arguments import check_affine, targets, writable
+from rnnfast.cuda.signatures import signature_of
 from rnnfast.cuda.steps import THREADS
 
 
@@ -71,8 +72,7 @@ def loss_rows(gpu, letter):
             maxima[m] = top
             scales[m] = scale
 
-    real_ = f"*{letter} "
-    return gpu.kernel(softmax_loss_kernel, f"{real_ * 2}*q {real_ * 3}q q", THREADS)
+    return gpu.kernel(softmax_loss_kernel, signature_of(softmax_loss_kernel, letter), THREADS)
 
 
 @cache
@@ -93,8 +93,8 @@ def loss_rows_back(gpu, letter):
                     d -= factor[0]
             dx[m * V + v] = d
 
-    real = f"*{letter} "
-    return gpu.kernel(softmax_loss_back_kernel, f"{real * 2}*q {real * 4}q q", THREADS)
+    signature = signature_of(softmax_loss_back_kernel, letter)
+    return gpu.kernel(softmax_loss_back_kernel, signature, THREADS)
 
 
 def softmax_loss_forward(xs, ts, *, ignore_label=-1):
@@ -113,7 +113,8 @@ def _loss(gpu, x, b, ts, ignored, host):
     M, V = x.shape
     losses, maxima, scales = (xp.empty(M, x.dtype) for _ in range(3))
     if M:
-        loss_rows(gpu, x.dtype.char)(M, x, b, ts, losses, maxima, scales, V, ignored)
+        kernel, sums = loss_rows(gpu, x.dtype.char), {"maxima": maxima, "scales": scales}
+        kernel(blocks=M, x=x, b=b, ts=ts, losses=losses, **sums, V=V, ignored=ignored)
     count = xp.maximum((ts != ignored).sum(), 1)
     loss = losses.sum(dtype=np.float64) / count
     cache_ = x, b, ts, ignored, maxima, scales, count, host
@@ -135,7 +136,8 @@ def _loss_back(gpu, cache_, dout, dx):
     M, V = x.shape
     if M and V:
         kernel = loss_rows_back(gpu, x.dtype.char)
-        kernel(M, x, b, ts, maxima, scales, factor, dx, V, ignored)
+        sums = {"maxima": maxima, "scales": scales}
+        kernel(blocks=M, x=x, b=b, ts=ts, **sums, factor=factor, dx=dx, V=V, ignored=ignored)
 
 
 class Scores(list):

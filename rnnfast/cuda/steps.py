@@ -12,7 +12,8 @@ from functools import cache
 
 import numpy as np
 
-from rnnfast.cuda.cells import equations, equations_back, signature_of
+from rnnfast.cuda.cells import equations, equations_back
+from rnnfast.cuda.signatures import bind, signature_of
 from rnnfast.cuda.tiles import WARP
 from rnnfast.cuda.tuples import add_first, columns, constants, put, put_columns, take
 
@@ -52,7 +53,7 @@ def make_first(gpu, cell, H, dtype):
             put_first(Ah, row, z)
             seen[e] = h
 
-    return gpu.kernel(first_kernel, signature_of(first_kernel, cell, dtype), THREADS)
+    return gpu.kernel(first_kernel, signature_of(first_kernel, dtype, cell), THREADS)
 
 
 @cache
@@ -85,7 +86,7 @@ def make_step(gpu, cell, H, ragged, dtype):
                 put_gates(A, gate, gates)
             put(states, e, after)
 
-    return gpu.kernel(step_kernel, signature_of(step_kernel, cell, dtype), THREADS)
+    return gpu.kernel(step_kernel, signature_of(step_kernel, dtype, cell), THREADS)
 
 
 def make_arriving(gpu, masked):
@@ -122,7 +123,7 @@ def make_first_back(gpu, cell, H, masked, ragged, dtype):
                 terms = nothing
             put_terms(dB2, n * G2 * H + j, terms)
 
-    return gpu.kernel(first_back_kernel, signature_of(first_back_kernel, cell, dtype), THREADS)
+    return gpu.kernel(first_back_kernel, signature_of(first_back_kernel, dtype, cell), THREADS)
 
 
 @cache
@@ -158,7 +159,7 @@ def make_step_back(gpu, cell, H, masked, ragged, dtype):
             put_terms(dB, n * G1 * H + j, terms)
             put(dstates, e, after)
 
-    return gpu.kernel(step_back_kernel, signature_of(step_back_kernel, cell, dtype), THREADS)
+    return gpu.kernel(step_back_kernel, signature_of(step_back_kernel, dtype, cell), THREADS)
 
 
 def weights_of(call, cell, Wh):
@@ -173,17 +174,25 @@ def weights_of(call, cell, Wh):
     return tuple(map(call.xp.ascontiguousarray, parts))
 
 
+def given(call, **others):
+    """What a kernel of one step is bound to, with the sizes of a launch."""
+    return {"blocks": -(-call.N * call.H // THREADS), "N": call.N, "T": call.T, **others}
+
+
 def forward(call, cell, arrays, Wh, states, start, ahead, train):
     """All steps; states are replaced."""
     gpu, N, T, H, dtype = call.gpu, call.N, call.T, call.H, call.dtype.name
-    grid = -(-N * H // THREADS)
-    step = make_step(gpu, cell, H, call.ragged, dtype)
     W, *more = weights_of(call, cell, Wh)
     Ah = Ah2 = call.empty(N, W.shape[1])
+    of_all = given(call, b=arrays.b, Wp=arrays.Wp, A=arrays.A, Ah=Ah, states=states)
     if more:
         (W2,) = more
-        first, seen = make_first(gpu, cell, H, dtype), call.empty(N, H)
+        seen = call.empty(N, H)
         Ah2 = call.empty(N, W2.shape[1])
+        first = bind(make_first(gpu, cell, H, dtype), **of_all, seen=seen)
+    kernel = make_step(gpu, cell, H, call.ragged, dtype)
+    outputs = {"hs": arrays.hs, "kept": arrays.kept, "train": train}
+    step = bind(kernel, **of_all, Ah2=Ah2, ends=arrays.ends, **outputs)
     complete = cell.complete(call, arrays)
 
     def multiply(h, W, out):
@@ -192,45 +201,38 @@ def forward(call, cell, arrays, Wh, states, start, ahead, train):
     for t in range(start, start + ahead * T, ahead):
         multiply(states[0], W, Ah)
         if more:
-            first(grid, arrays.A, Ah, arrays.b, arrays.Wp, states, seen, N, T, t)
+            first(t=t)
             multiply(seen, W2, Ah2)
         complete(Ah, states, t)
-        step(
-            *(grid, arrays.A, Ah, Ah2, arrays.b, arrays.Wp, states, arrays.hs, arrays.kept),
-            *(arrays.ends, N, T, t, train),
-        )
+        step(t=t)
 
 
 def back(call, cell, arrays, Wh, dstates, start, ahead):
     """All steps back; dstates are replaced, arrays.A becomes dA."""
-    gpu, N, T, H, dtype = call.gpu, call.N, call.T, call.H, call.dtype.name
-    grid, ways = -(-N * H // THREADS), (call.masked, call.ragged, dtype)
-    step_back = make_step_back(gpu, cell, H, *ways)
+    gpu, N, T, H = call.gpu, call.N, call.T, call.H
+    ways = call.masked, call.ragged, call.dtype.name
     W, *more = weights_of(call, cell, Wh)
     dB, came = call.empty(N, W.shape[1]), call.zeros(N, H)
     through = came
+    of_all = given(call, b=arrays.b, Wp=arrays.Wp, A=arrays.A, dstates=dstates, came=came)
+    of_all |= {"dhs": arrays.dhs, "kept": arrays.kept, "m": arrays.m, "ends": arrays.ends}
     if more:
         (W2,) = more
-        first_back = make_first_back(gpu, cell, H, *ways)
         dB2, through = call.empty(N, W2.shape[1]), call.empty(N, H)
+        first_back = bind(make_first_back(gpu, cell, H, *ways), **of_all, dB2=dB2)
+    kernel = make_step_back(gpu, cell, H, *ways)
+    step_back = bind(kernel, **of_all, B=arrays.B, dB=dB, through=through)
     before, after = cell.complete_back(call, arrays, dB)
-    m, kept, ends = arrays.m, arrays.kept, arrays.ends
 
     for t in range(start, start + ahead * T, ahead):
         if more:
-            first_back(
-                *(grid, arrays.dhs, arrays.A, arrays.b, arrays.Wp, dstates, came, m, kept, dB2),
-                *(ends, N, T, t),
-            )
+            first_back(t=t)
             gpu.matmul(dB2, W2.T, out=through)
         before(dstates, came, t)
-        step_back(
-            *(grid, arrays.dhs, arrays.A, arrays.B, dB, arrays.b, arrays.Wp, dstates, came),
-            *(through, m, kept, ends, N, T, t),
-        )
+        step_back(t=t)
         gpu.matmul(dB, W.T, out=came)
         after(dstates)
     if call.masked:
-        came *= m
+        came *= arrays.m
     dh = dstates[0]
     dh += came

@@ -8,6 +8,7 @@ from rnnfast.checks import is_numpy
 from rnnfast.cuda import what_runs
 from rnnfast.cuda.arguments import array
 from rnnfast.cuda.op_arguments import blocks_of, number, real_of, writable, write
+from rnnfast.cuda.signatures import signature_of
 from rnnfast.cuda.steps import THREADS
 
 
@@ -47,10 +48,9 @@ def update_kernels(gpu, letter):
             v[e] = v_next
             p[e] -= rate * m_next / (sqrt(v_next) + epsilon)
 
-    real = f"*{letter} "
     return (
-        gpu.kernel(sgd_kernel, f"{real * 2}q {letter}", THREADS),
-        gpu.kernel(adam_kernel, f"{real * 4}q {letter} {letter} {letter}", THREADS),
+        gpu.kernel(sgd_kernel, signature_of(sgd_kernel, letter), THREADS),
+        gpu.kernel(adam_kernel, signature_of(adam_kernel, letter), THREADS),
     )
 
 
@@ -68,7 +68,7 @@ def sgd(param, grad, lr):
     p1 = p.reshape(-1)
     kernel, _ = update_kernels(gpu, dtype.char)
     if p.size:
-        kernel(blocks_of(p.size), p1, _dense(gpu, g, param), p.size, lr)
+        kernel(blocks=blocks_of(p.size), p=p1, g=_dense(gpu, g, param), size=p.size, lr=lr)
     if p is not param:
         write(gpu, param, p)
 
@@ -81,10 +81,8 @@ def adam(param, grad, m, v, rate, beta1, beta2):
     array("adam: grad", grad, dtype, len(param.shape))
     if grad.shape != param.shape:
         raise ValueError(f"adam: grad must be {param.shape}, got {grad.shape}")
-    numbers = [
-        number(f"adam: {name}", x)
-        for name, x in (("rate", rate), ("beta1", beta1), ("beta2", beta2))
-    ]
+    given = {"rate": rate, "beta1": beta1, "beta2": beta2}
+    numbers = {name: number(f"adam: {name}", x) for name, x in given.items()}
     for a, b in ((param, m), (param, v), (m, v)):
         if type(a) is type(b) and gpu.shares_memory(a, b):
             raise ValueError("adam: param, m and v must not share memory")
@@ -93,7 +91,8 @@ def adam(param, grad, m, v, rate, beta1, beta2):
     _, kernel = update_kernels(gpu, dtype.char)
     p1, m1, v1 = (x.reshape(-1) for x in own)
     if p1.size:
-        kernel(blocks_of(p1.size), p1, _dense(gpu, g, param), m1, v1, p1.size, *numbers)
+        g1 = _dense(gpu, g, param)
+        kernel(blocks=blocks_of(p1.size), p=p1, g=g1, m=m1, v=v1, size=p1.size, **numbers)
     for x, mine in zip((param, m, v), own, strict=True):
         if mine is not x:
             write(gpu, x, mine)

@@ -237,12 +237,13 @@ _progress = record(
 )
 # RnnlmTrainer has time_idx and ppl_list, Trainer loss_list
 _checkpoint = record(
-    ("time_idx", "ppl_list", "loss_list"),
+    ("eval_epochs", "time_idx", "ppl_list", "loss_list"),
     trainer=text,
     optimizer=row(text, mapping(_optimizer_number)),
     random=row(integer(0, 624), integer(0, 1), number),
     progress=maybe(_progress),
     current_epoch=integer(0),
+    eval_epochs=list_of(number),
     eval_interval=maybe(integer(1)),
     max_iter=maybe(integer(1)),
     seconds=number,

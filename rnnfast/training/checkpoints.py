@@ -29,7 +29,8 @@ class Checkpointed:
     `_progress` and `_restored` of BaseTrainer.
     """
 
-    kept: tuple[str, ...] = ("current_epoch", "eval_interval", "max_iter", "seconds")  # for JSON
+    # for JSON
+    kept: tuple[str, ...] = ("current_epoch", "eval_epochs", "eval_interval", "max_iter", "seconds")
     model: Any
     optimizer: Any
     _progress: Any  # a dict of numbers, the position of the present or last fit; else None
@@ -131,6 +132,7 @@ class Checkpointed:
         with_optimizer: bool,
     ) -> None:
         """Check the whole checkpoint, then restore everything."""
+        header.setdefault("eval_epochs", [])  # older checkpoints do not say
         optimizer, state = header["optimizer"]
         pairs = [("trainer", header["trainer"], type(self).__name__)]
         if with_optimizer:
@@ -153,6 +155,9 @@ class Checkpointed:
             unset = name in header and header[name] is None and name not in Checkpointed.kept
             if name not in header or (unset and progress is not None):
                 raise headers.Wrong(f"checkpoint.{name} is missing")
+        evaluations = header.get("ppl_list", header.get("loss_list")) or ()
+        if len(header["eval_epochs"]) > len(evaluations):
+            raise headers.Wrong(f"eval_epochs must be of {len(evaluations)} evaluations at most")
         self._check_order(progress, arrays.get("order"))
         kept = {name: header[name] for name in self.kept}
         states, dropout = self._checked_model_state(path, groups.get("state", {}), header)

@@ -66,6 +66,7 @@ class BaseTrainer(Checkpointed):
         self.write: Callable[[str], Any] = write or partial(print, flush=True)
         self.eval_interval: int | None = None
         self.current_epoch = 0
+        self.eval_epochs: list[float] = []
         self.max_iter: int | None = None  # iterations of an epoch
         self.seconds = 0.0
         self.stopped = False
@@ -176,6 +177,7 @@ class BaseTrainer(Checkpointed):
                     value = self._value(now["total"] / now["count"])
                     now["total"], now["count"] = 0.0, 0
                     values.append(value)
+                    self.eval_epochs.append(self.current_epoch + (i + 1) / max_iter)
                     ppl = value if self.measure == "perplexity" else None
                     self.write(
                         f"| epoch {self.current_epoch + 1} | iter {i + 1} / {max_iter} "
@@ -196,13 +198,8 @@ class BaseTrainer(Checkpointed):
 
     def _curve(self, values: list[float]) -> tuple[list[float], list[float]]:
         """Epochs, for the x axis, and the values of their evaluations as Python floats."""
-        if not values:
-            return [], []
-        max_iter: Any = self.max_iter  # both are int after an evaluation
-        interval: Any = self.eval_interval
-        at = [(i + 1) / max_iter for i in range(0, max_iter, interval)]
-        xs = [k // len(at) + at[k % len(at)] for k in range(len(values))]
-        return xs, [float(value) for value in values]
+        known = values[len(values) - len(self.eval_epochs) :]  # an older checkpoint has no epochs
+        return self.eval_epochs, [float(value) for value in known]
 
     def _value(self, loss: float) -> float:
         """The value of an evaluation, of the mean loss."""

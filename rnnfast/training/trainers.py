@@ -33,6 +33,8 @@ class Trainer(BaseTrainer):
     ----------
     loss_list : list of float
         The mean loss since the last evaluation, at every evaluation.
+    eval_epochs : list of float
+        When each of them was, as the lines count: 2.5 is in the middle of the third epoch.
     current_epoch : int
         Number of finished epochs, over all fits.
     stopped : bool
@@ -179,6 +181,8 @@ class RnnlmTrainer(BaseTrainer):
     ppl_list : list of float
         The perplexity since the last evaluation, at every evaluation of the last fit; None before
         the first fit.
+    eval_epochs : list of float
+        When each of them was, as the lines count: 2.5 is in the middle of the third epoch.
     time_idx : int
         Position in the text of the next batch; None before the first fit.
     current_epoch : int
@@ -303,7 +307,7 @@ class RnnlmTrainer(BaseTrainer):
         if self._begin(size, max_iter, max_epoch, max_grad, eval_interval):
             self.time_idx = 0
             if not resumed:
-                self.ppl_list = []
+                self.ppl_list, self.eval_epochs = [], []
             else:
                 self.model.reset_state()  # it belongs to samples of other sizes
 
@@ -336,7 +340,7 @@ class RnnlmTrainer(BaseTrainer):
         ModuleNotFoundError
             matplotlib, the extra `plot`, is missing.
         """
-        plot.show_curve(*self._curve(self.ppl_list), ylim)
+        plot.show_curve(*self._curve(self.ppl_list or []), ylim)
 
     def _value(self, loss: float) -> float:
         return perplexity(loss)

@@ -183,7 +183,7 @@ MODES = {
 
 
 def run_arguments(text, other, out, mode):
-    arguments = ["train", text, "--out", str(out), *SMALL, *QUIET, "--epochs", "15"]
+    arguments = ["train", text, "--out", str(out), *SMALL, *QUIET, "--epochs", "9"]
     arguments += ["--eval-interval", "1", *MODES[mode]]
     return arguments + (["--valid", other, "--test", other] if mode == "validation" else [])
 
@@ -217,7 +217,7 @@ def test_kill_and_resume_equals_uninterrupted(tmp_path, text, other, mode, capsy
         seen = 0
         for line in process.stdout:
             seen += bool(LINE.match(line))
-            if seen == 40:
+            if seen == 10:
                 break
         time.sleep(0.01 * attempt)
         process.send_signal(signal.SIGKILL)

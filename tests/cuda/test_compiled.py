@@ -190,7 +190,7 @@ def test_no_kernel_is_missing(monkeypatch):
     names = set()
 
     class Naming(compiled.Probe):
-        def kernel(self, function, *how, **more):
+        def launcher(self, function, *how):
             names.add(function.__name__)
             return lambda grid, *args: None
 

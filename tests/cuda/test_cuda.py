@@ -70,7 +70,7 @@ def test_meetings_of_the_blocks_of_a_gru(monkeypatch, options, meetings):
     assert backward <= forward
 
 
-@pytest.mark.parametrize("plan", ["row", "blocks"])
+@pytest.mark.parametrize("plan", ["blocks", pytest.param("row", marks=pytest.mark.rest)])
 def test_launches_of_a_gru_with_r_after_the_product(monkeypatch, plan):
     """No more than without; lengths cost fills and what clears xs, whatever T."""
     plan_as(monkeypatch, PLANS[plan])

@@ -22,7 +22,8 @@ def ids(variant):
     return variant_name(*variant)
 
 
-# Values. Kernels depend on H and the plan, not on N and T: tests that share both share kernels.
+# Values. Kernels depend on H and the plan, not on N and T: tests that share both share kernels,
+# and most of the time goes into compiling them.
 
 H = 13
 OPTIONLESS = [v for v in IN_ONE_KERNEL if not v[1] or v[1] == {"reset_after": True}]
@@ -165,11 +166,9 @@ def test_lengths_of_all_steps_or_of_none(gpu, monkeypatch, variant, plan):
 # What does not depend on the order of things
 
 
-@pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
+@pytest.mark.parametrize(("variant", "plan"), named(0))
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("place", ["xs", "dhs"])
-@pytest.mark.parametrize("plan", ["row of 2 samples", "blocks", "passes"])
-@pytest.mark.one_in(3)
 def test_nan_in_one_sample_stays_there(gpu, monkeypatch, variant, plan, place, bad):
     plan_as(monkeypatch, PLANS[plan])
     cell, options = variant
@@ -180,20 +179,28 @@ def test_nan_in_one_sample_stays_there(gpu, monkeypatch, variant, plan, place, b
         got, expected = spoilt.run(module), clean.run(module)
     for (name, a), (_, b) in zip(got.arrays(), expected.arrays(), strict=True):
         np.testing.assert_array_equal(a[[0, 2]], b[[0, 2]], err_msg=name)
-    if np.isnan(bad):
+    stops_it = place == "dhs" and options.get("nonlinearity") == "relu"  # where h is 0
+    if np.isnan(bad) and not stops_it:
         assert np.isnan((got.hs if place == "xs" else got.dxs)[1]).any()
 
 
-@pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
-@pytest.mark.parametrize("precision", ["float32", "tf32"])
-@pytest.mark.one_in(2)
-def test_every_schedule_gives_the_same_bits(monkeypatch, variant, precision):
+@pytest.mark.parametrize(("variant", "plan"), named(0))
+def test_every_schedule_gives_the_same_bits(monkeypatch, variant, plan):
     """And none has a race: what one thread writes and another reads has a barrier between."""
+    plan_as(monkeypatch, PLANS[plan])
+    same_bits(variant, H)
+
+
+@pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
+@pytest.mark.one_in(2)
+def test_every_schedule_gives_the_same_bits_in_tf32(monkeypatch, variant):
+    plan_as(monkeypatch, frame(16, 3, 256, "tf32", passes=2))
+    same_bits(variant, 37)
+
+
+def same_bits(variant, width):
+    """In three schedules, with races watched."""
     cell, options = variant
-    rule, width = PLANS["passes"], H
-    if precision == "tf32":
-        rule, width = frame(16, 3, 128, "tf32", passes=2), 37
-    plan_as(monkeypatch, rule)
     problem, results = make_problem(cell, (5, 3, 4, width), **options), []
     for seed in (None, 1, 2):
         with in_software(seed=seed, races=True):

@@ -153,7 +153,7 @@ def test_compiled_kernels_are_kept(cupy, monkeypatch, tmp_path):
 
     def add():
         x = cupy.ones(4, "f")
-        Gpu().kernel(add_kernel, "*f 2*f i", 1)(1, x, (x[1:], x[2:]), 5)
+        Gpu().kernel(add_kernel, "*f 2*f i", 1)(blocks=1, x=x, y=(x[1:], x[2:]), n=5)
         return x[0].get()
 
     monkeypatch.setenv("RNNFAST_CACHE", str(tmp_path))
@@ -173,11 +173,11 @@ def test_blocks_that_cannot_be_on_the_gpu_at_once(cupy):
 
     gpu, x = Gpu(), cupy.ones(4, "f")
     run = gpu.kernel(nothing_kernel, "*f", 1024, shared=30_000, cooperative=True)
-    run(gpu.multiprocessors, x)
+    run(blocks=gpu.multiprocessors, x=x)
     blocks = gpu.multiprocessors + 1
     expected = rf"its {blocks} blocks of 1024 threads have to be .* and {blocks - 1} can be"
     with pytest.raises(RuntimeError, match=expected):
-        run(blocks, x)
+        run(blocks=blocks, x=x)
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])

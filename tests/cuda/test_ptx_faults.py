@@ -197,7 +197,11 @@ LATE = "setp.ne.s32 %p2, %r10, 0; @%p2 bra other;"
             "nobody changes any more|barrier to which others never",
         ),
         (f"{LATE} bar.sync 0; other: bar.sync 0;", "threads of a block wait at two barriers"),
-        ("loop: bra.uni loop;", "threads go on and on|nobody changes"),
+        pytest.param(
+            "loop: bra.uni loop;",
+            "threads go on and on|nobody changes",
+            marks=pytest.mark.rest,  # a hundred million blocks
+        ),
         (f"{LATE} {WAITS} other: {SHUFFLE}", "nobody changes|deadlock: lanes wait"),
         (f"{LATE} bar.sync 0; other: {SHUFFLE}", "deadlock"),
         (SHUFFLE.replace("-1;", "1;"), "not meant for all"),

@@ -87,6 +87,7 @@ def test_values_of_every_way_to_call(column, cell, options, shape, reverse, bias
 @variants
 @pytest.mark.parametrize("wide", ["D", "H"])
 @pytest.mark.for_hardware
+@pytest.mark.one_in(3)
 def test_values_of_rows_that_fill_pages(column, cell, options, wide):
     """4 KB a row: those that products read are kept further apart."""
     width = 4096 // np.dtype(column.dtype).itemsize
@@ -98,7 +99,7 @@ def test_values_of_rows_that_fill_pages(column, cell, options, wide):
 @variants
 @pytest.mark.parametrize("shape", FEW_SHAPES, ids=str)
 @pytest.mark.parametrize("states", [False, True])
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(5)
 def test_values_with_a_mask(column, cell, options, shape, states):
     p, expected = solved(cell, shape, column.dtype, states=states, mask=True, **options)
     module = column.load(cell.name)
@@ -114,7 +115,7 @@ def test_values_with_a_mask(column, cell, options, shape, states):
 @variants
 @pytest.mark.parametrize("shape", FEW_SHAPES, ids=str)
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(5)
 def test_values_with_lengths(column, cell, options, shape, reverse):
     """All from 0 to T; what stands beyond them, NaN here, changes no bit."""
     problem, expected = solved(cell, shape, column.dtype, lengths=True, reverse=reverse, **options)

@@ -141,18 +141,20 @@ CASES = {
     "gru, masked, of lengths": (
         "TimeGRU",
         {},
-        {"h_mask": np.full((64, 512), 0.5, "f"), "lengths": np.arange(64) % 9 + 120},
+        {"h_mask": np.full((64, 512), 0.5, "f"), "lengths": np.arange(64) % 9 + 72},
     ),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_backward_that_was_stopped_may_be_called_again(case):
+@pytest.mark.one_in(2)
+def test_a_backward_that_was_stopped_may_be_called_again(case, threads):
     """It has overwritten what forward kept, which is computed again: the same bits."""
     name, options, keywords = CASES[case]
     layer = getattr(rnnfast, name)(*weights(GATES[name]), stateful=True, **options)
     rng = np.random.default_rng(1)
-    shape = 64, 300 if name == "TimeRNN" else 130, 512
+    steps = (220 if name == "TimeRNN" else 80) * threads  # signals may wait for 0.2 s
+    shape = 64, steps, 512
     xs, dhs = (rng.standard_normal(shape).astype("f") for _ in range(2))
     h = np.full((64, 512), 0.1, "f")
     found = []

@@ -109,15 +109,14 @@ class PtxGpu(Compiler):
 
         return text_of(execute.kept(key, ".ptx", make))
 
-    def kernel(self, function, signature, threads, shared=0, cooperative=False):
-        """A kernel: call it with the number of blocks and the arguments; see runtime.Gpu.kernel."""
+    def launcher(self, function, signature, threads, shared, cooperative):
         ptx = self.ptx(function, signature, threads)
         if self.change_ptx:
             ptx = self.change_ptx(function.__name__, ptx)
         return self.load(function.__name__, ptx, signature, threads, shared, cooperative)
 
     def load(self, name, ptx, signature, threads, shared=0, cooperative=False):
-        """The same of a kernel that is PTX already."""
+        """The launcher of a kernel that is PTX already."""
         letters = flat_letters(signature)
         loaded = Loaded(name, ptx, threads, shared)
         self.loaded.append(loaded)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny import CLASSES, POINTS, TEXT, TS, XS, N, T, TwoLayerNet, V, train_net
 
-from rnnfast import io
+from rnnfast import io, plot
 from rnnfast.models import BetterRnnlm, Rnnlm
 from rnnfast.optim import OPTIMIZERS, SGD, Adam
 from rnnfast.trainer import Checkpoint, RnnlmTrainer, Trainer, eval_perplexity
@@ -136,6 +136,21 @@ def test_trainer_resumes_within_a_shuffled_epoch(path):
     second.load_checkpoint(path)
     _, rest, _ = train_net(second, epochs=3)
     assert losses + rest == expected
+
+
+def test_an_older_checkpoint_does_not_say_when_its_evaluations_were(path, monkeypatch):
+    fit(new_trainer(), 5, path)
+    arrays, whole = io.load_arrays(path)
+    del whole["checkpoint"]["eval_epochs"]
+    io.save_arrays(path, arrays, whole)
+    second = new_trainer()
+    second.load_checkpoint(path)
+    fit(second, epochs=1)
+    assert len(second.ppl_list) == 3
+    shown = []
+    monkeypatch.setattr(plot, "show_curve", lambda *curve: shown.extend(curve[:2]))
+    second.plot()
+    assert shown == [pytest.approx([0.9]), second.ppl_list[2:]]
 
 
 def test_every_so_many_seconds_and_every_epoch(path):

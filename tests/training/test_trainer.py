@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tiny import CLASSES, POINTS, TEXT, TS, XS, N, T, TwoLayerNet, V, train, train_net
 
+from rnnfast import plot
 from rnnfast.data import load_ptb
 from rnnfast.layers.freezing import frozen
 from rnnfast.models import Rnnlm
@@ -204,6 +205,32 @@ def test_plot_shows_the_curve(monkeypatch):
     assert pyplot.gca().get_xlabel() == "epoch" and pyplot.gca().get_title() == "Perplexity"
     assert pyplot.gca().get_ylim() == (0, 20)
     pyplot.close()
+
+
+def test_a_curve_over_fits_with_other_intervals_and_batches(monkeypatch, tmp_path):
+    """Each evaluation stays where it was, whatever the last fit was given."""
+    shown = []
+    monkeypatch.setattr(plot, "show_curve", lambda epochs, values, *_: shown.append(epochs[:]))
+    trainer, _, _ = train_net(epochs=1, eval_interval=4)  # 6 iterations
+    trainer.plot()
+    train_net(trainer, epochs=1, eval_interval=None)
+    trainer.plot()
+    train_net(trainer, epochs=1, batch_size=25, eval_interval=1)  # 2 iterations
+    trainer.plot()
+    ends = [1 / 6, 5 / 6, 2.5, 3]
+    assert shown == [pytest.approx(ends[:2])] * 2 + [pytest.approx(ends)]
+
+    first, _ = train(epochs=1, eval_interval=4)
+    first.callbacks = [lambda step: step.iter == 6 and first.stop()]
+    first.fit(XS, TS, 1, N, T, eval_interval=5)  # of 10: a language model's list begins anew
+    first.save_checkpoint(tmp_path / "half")
+    second, _ = train()
+    second.load_checkpoint(tmp_path / "half")
+    second.fit(XS, TS, 1, N, T, eval_interval=None)
+    second.plot()
+    assert shown[-1] == pytest.approx([1.1, 1.6])
+    RnnlmTrainer(Rnnlm(V, 5, 8), SGD(0.1)).plot()
+    assert shown[-1] == []
 
 
 def test_eval_accuracy():
