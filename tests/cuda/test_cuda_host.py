@@ -92,7 +92,7 @@ def test_a_model_on_a_gpu_learns_from_what_it_is_measured_on(on_gpu):
             model = models.BetterRnnlm(11, 5, 5, rng=0)
             squares = trainer.gradient_mean_squares(model, ids, 2, 5)
             assert checks.is_cupy(squares[0]) == (device == "cuda")
-            rms = {"lr": 0.01, "decay": 0.01, "mean_squares": squares}
+            rms = {"lr": 0.01, "epsilon": 0.01, "mean_squares": squares}
             found.append(
                 [
                     trainer.eval_dynamic(model, ids, 2, 5, lr=0.5, decay=0.01),
