@@ -44,6 +44,12 @@ from rnnfast.layers.losses import (
     TimeSoftmaxWithLoss,
     TimeSquaredLoss,
 )
+from rnnfast.layers.mixture import TimeMixtureSoftmax
+from rnnfast.layers.mixture_loss import TimeMixtureSoftmaxWithLoss
+from rnnfast.layers.regularization import (
+    ActivationRegularization,
+    TemporalActivationRegularization,
+)
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
 from rnnfast.layers.stacks import TimeReverse, TimeStack
 from rnnfast.layers.steps import GRU, LSTM, RNN
@@ -55,6 +61,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "ActivationRegularization",
     "Affine",
     "Dropout",
     "Embedding",
@@ -65,6 +72,7 @@ __all__ = [
     "Simple_TimeSoftmaxWithLoss",
     "Softmax",
     "SoftmaxWithLoss",
+    "TemporalActivationRegularization",
     "TimeAffine",
     "TimeBiGRU",
     "TimeBiLSTM",
@@ -73,6 +81,8 @@ __all__ = [
     "TimeEmbedding",
     "TimeGRU",
     "TimeLSTM",
+    "TimeMixtureSoftmax",
+    "TimeMixtureSoftmaxWithLoss",
     "TimeRNN",
     "TimeReverse",
     "TimeSigmoidWithLoss",

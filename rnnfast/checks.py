@@ -8,6 +8,7 @@ that came instead.
 `x: Any` means that a caller may pass any object and the check decides.
 """
 
+import math
 import operator
 import sys
 import weakref
@@ -263,6 +264,15 @@ def ratio(owner: str, name: str, value: Any) -> float:
         raise TypeError(f"{owner}: {name} must be a number, got {type(value).__name__}")
     if not 0 <= value < 1:
         raise ValueError(f"{owner}: {name} must be in [0, 1), got {value}")
+    return float(value)
+
+
+def nonnegative(owner: str, name: str, value: Any) -> float:
+    """value as a float: the factor of a penalty, finite and from 0 up."""
+    if not is_number(value):
+        raise TypeError(f"{owner}: {name} must be a number, got {type(value).__name__}")
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{owner}: {name} must be finite, from 0 up, got {value}")
     return float(value)
 
 

@@ -178,6 +178,10 @@ def ops_calls(draw, device):
         ts, x, W = take(rng.integers(-1, max(N, 1), M)), normal(M, K), normal(K, N)
         _, cache = ops.affine_softmax_loss_forward(x, W, normal(N), ts)
         ops.affine_softmax_loss_backward(cache, normal(K, N), normal(N), 0.5)
+        hs, prior = normal(M, 3, K), normal(M, 3)
+        ops.mixture_softmax(hs, prior, W, normal(N))
+        _, cache = ops.mixture_softmax_loss_forward(hs, prior, W, normal(N), ts)
+        ops.mixture_softmax_loss_backward(cache, normal(K, N), normal(N), 0.5)
     elif which == 4:
         arrays = [normal(M, N) for _ in range(4)]
         ops.adam(*arrays, 0.1, 0.9, 0.99)

@@ -6,7 +6,7 @@ import shlex
 import shutil
 import signal
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rnnfast.commands.settings import FILES, Settings, absolute
 from rnnfast.commands.texts import Texts
 from rnnfast.models import BaseModel
+from rnnfast.training.averaging import ASGD, NTASGD
 from rnnfast.training.callbacks import Checkpoint, JsonlLog, Plateau, ProgressBar, Watch
 from rnnfast.training.loop import Step
 from rnnfast.training.stopping import Diverged, Stop
@@ -90,7 +91,8 @@ class _Last(Checkpoint):
             return
         run.texts.prime_with(run.model)
         if best:
-            run.best.save()
+            with run.averaged():
+                run.best.save()
         super().save()
         copy_checkpoint(self.path, run.candidate)
 
@@ -176,6 +178,13 @@ class Run:
             "log_bytes": os.path.getsize(os.path.join(self.out, "log.jsonl")),
         }
 
+    def averaged(self) -> AbstractContextManager[None]:
+        """A block with the averaged weights in the model, if the optimiser averages."""
+        optimizer = self.trainer.optimizer
+        return (
+            optimizer.averaged(self.model.params) if isinstance(optimizer, ASGD) else nullcontext()
+        )
+
     def step(self, step: Step) -> None:
         """Judge the candidate and extend the curve; a callback of the trainer."""
         if os.path.exists(self.candidate):  # this loss was computed with its weights
@@ -236,6 +245,7 @@ def fit(run: Run, epochs: int) -> None:
         settings.max_grad,
         settings.eval_interval,
         restart_every=settings.restart_every or None,
+        length_seed=settings.seed if settings.vary_length else None,
     )
 
 
@@ -251,11 +261,15 @@ def fit_and_validate(run: Run, valid: NDArray[Any], log: JsonlLog) -> None:
         if trainer.stopped:
             return
         lr, epoch = optimizer.lr, trainer.current_epoch
-        result = run.texts.measured(run.model, valid)
+        with run.averaged():
+            result = run.texts.measured(run.model, valid)
         best = run.plateau.update(result.ppl)
+        begins = isinstance(optimizer, NTASGD) and optimizer.check(result.ppl)
         run.valid.append([epoch, result.ppl])
         rate = "" if optimizer.lr == lr else f" | lr {optimizer.lr:g}"
         run.write(f"| epoch {epoch} | validation perplexity {result}{rate}")
+        if begins:
+            run.write(f"| epoch {epoch} | the weights are averaged from here on")
         log.write(event="valid", epoch=epoch, **result.fields, lr=lr)
         run.checkpoint.save(best=best)
         if trainer.stopped:

@@ -10,6 +10,7 @@ from rnnfast.io import headers
 from rnnfast.io.weights import load_arrays
 from rnnfast.models import BaseModel
 from rnnfast.text.vocabulary import VOCABULARIES
+from rnnfast.training.optimizers import OPTIMIZERS
 
 # --optimizer: class, default learning rate
 RULES = {
@@ -18,6 +19,8 @@ RULES = {
     "momentum": ("Momentum", 2.0),
     "adagrad": ("AdaGrad", 0.05),
     "rmsprop": ("RMSprop", 0.002),
+    "asgd": ("ASGD", 20.0),
+    "ntasgd": ("NTASGD", 20.0),
 }
 # --model: class in rnnfast.models
 MODELS = {
@@ -27,6 +30,21 @@ MODELS = {
     "custom": "LanguageModel",
 }
 CELLS = kernels.CELLS
+# Settings of --model custom -> arguments of LanguageModel
+CUSTOM = {
+    "cell": "cell",
+    "layers": "layers",
+    "variational": "variational_dropout",
+    "tie": "tie_weights",
+    "weight_drop": "weight_drop",
+    "dropout": "dropout",
+    "input_dropout": "input_dropout",
+    "between_dropout": "between_dropout",
+    "output_dropout": "output_dropout",
+    "embedding_dropout": "embedding_dropout",
+    "alpha": "alpha",
+    "beta": "beta",
+}
 
 
 @dataclass(frozen=True)
@@ -40,6 +58,7 @@ class Settings:
     file: str | None = None  # None: Python's documentation
     valid: str | None = None  # None: the last 5% of the text are held out
     test: str | None = None
+    init: str | None = None  # None: random weights
     level: str = "char"
     min_count: int = 1
     model: str = "rnnlm"
@@ -49,13 +68,21 @@ class Settings:
     embedding: int | None = None  # None: 64, or hidden if embedding and output share a matrix
     dropout: float | None = None  # None: 0.5 for better, 0 for custom
     variational: bool = False
+    input_dropout: float | None = None  # None: that of dropout; the same of the next two
+    between_dropout: float | None = None
+    output_dropout: float | None = None
+    embedding_dropout: float | None = None  # None: 0
     weight_drop: float = 0.0
+    alpha: float | None = None  # None: 0
+    beta: float | None = None  # None: 0
     tie: bool = False
     epochs: int = 8
     batch_size: int = 32
     time_size: int = 64
+    vary_length: bool = False
     restart_every: int = 8  # 0: never
     optimizer: str = "adam"
+    nonmono: int | None = None  # None: 5
     lr: float | None = None  # None: that of the optimiser in RULES
     lr_decay: float | None = None
     max_grad: float = 0.25
@@ -79,9 +106,9 @@ CHECKS: dict[str, Any] = {
 }
 # Settings that --resume may change: all that change neither the model nor the texts
 FREE: tuple[str, ...] = ("epochs", "optimizer", "lr", "lr_decay", "max_grad", "restart_every")
-FREE += ("eval_interval", "save_every", "sample")
+FREE += ("vary_length", "eval_interval", "save_every", "sample")
 BATCH = ("batch_size", "time_size")  # may change between two epochs
-FILES = ("file", "valid", "test")  # may change if the text is the same
+FILES = ("file", "valid", "test", "init")  # may change if the text is the same
 
 
 @overload
@@ -159,6 +186,26 @@ def stored_settings(
     return replace(stored, **options), changes, extra
 
 
+def check_together(settings: Settings) -> None:
+    """ValueError for settings that do not go together, apart from those of the model."""
+    if settings.valid is None:
+        needs = "needs --valid: a text on which improvement is measured"
+        if settings.lr_decay is not None:
+            raise ValueError(f"--lr-decay {needs}")
+        if settings.optimizer == "ntasgd":
+            raise ValueError(f"--optimizer ntasgd {needs}")
+    if settings.nonmono is not None and settings.optimizer != "ntasgd":
+        rule = settings.optimizer
+        raise ValueError(f"--nonmono goes with --optimizer ntasgd, not with --optimizer {rule}")
+
+
+def build_optimizer(settings: Settings) -> Any:
+    """Make the optimiser for the settings."""
+    rule, usual_lr = RULES[settings.optimizer]
+    options = {} if settings.nonmono is None else {"interval": settings.nonmono}
+    return OPTIMIZERS[rule](usual_lr if settings.lr is None else settings.lr, **options)
+
+
 def build_model(settings: Settings, vocab_size: int) -> BaseModel:
     """Make the model for the settings.
 
@@ -171,23 +218,16 @@ def build_model(settings: Settings, vocab_size: int) -> BaseModel:
     ties = name == "better" or settings.tie
     embedding = settings.embedding or (settings.hidden if ties else 64)
     options: dict[str, Any] = {"rng": settings.seed}
-    given = {"cell": settings.cell != "lstm", "layers": settings.layers != 1}
-    given |= {"variational": settings.variational, "tie": settings.tie}
-    given["weight-drop"] = settings.weight_drop != 0
-    given["dropout"] = settings.dropout is not None and name != "better"
+    usual = Settings()
+    given = [field for field in CUSTOM if getattr(settings, field) != getattr(usual, field)]
     if name == "better":
+        given = [field for field in given if field != "dropout"]
         options["dropout_ratio"] = 0.5 if settings.dropout is None else settings.dropout
     if name == "custom":
-        options |= {
-            "cell": settings.cell,
-            "layers": settings.layers,
-            "dropout": settings.dropout or 0.0,
-            "variational_dropout": settings.variational,
-            "weight_drop": settings.weight_drop,
-            "tie_weights": settings.tie,
-        }
-    elif any(given.values()):
-        wrong = next(option for option, is_given in given.items() if is_given)
+        options |= {argument: getattr(settings, field) for field, argument in CUSTOM.items()}
+        options["dropout"] = settings.dropout or 0.0
+    elif given:
+        wrong = option_name(given[0])
         raise ValueError(f"--{wrong} goes with --model custom, not with --model {name}")
     made: BaseModel = getattr(models, MODELS[name])(
         vocab_size, embedding, settings.hidden, **options

@@ -1,26 +1,17 @@
 """`rnnfast train`: from a text to a folder with weights, checkpoints, log and curve."""
 
-import argparse
 import glob
 import math
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rnnfast import plot
-from rnnfast.commands.arguments import (
-    Commands,
-    add_command,
-    factor,
-    natural_int,
-    positive_float,
-    positive_int,
-    ratio,
-    seconds,
-)
+from rnnfast.commands.arguments import Commands, add_command
+from rnnfast.commands.beginning import start_from
 from rnnfast.commands.report import draw_curve, print_sample, report
 from rnnfast.commands.run import (
     CHECKPOINT,
@@ -33,24 +24,21 @@ from rnnfast.commands.run import (
 )
 from rnnfast.commands.settings import (
     BATCH,
-    CELLS,
-    FREE,
-    MODELS,
-    RULES,
     Settings,
     build_model,
+    build_optimizer,
+    check_together,
     describe_model,
     option_name,
     stored_settings,
 )
 from rnnfast.commands.texts import Texts
+from rnnfast.commands.train_options import add_options
 from rnnfast.text.vocabulary import UNITS
+from rnnfast.training.averaging import ASGD
 from rnnfast.training.callbacks import JsonlLog, ProgressBar
-from rnnfast.training.optimizers import OPTIMIZERS
 from rnnfast.training.stopping import Diverged, stop_on_interrupt
 from rnnfast.training.trainers import RnnlmTrainer
-
-Group = argparse._ArgumentGroup
 
 
 def add(commands: Commands) -> None:
@@ -64,83 +52,7 @@ def add(commands: Commands) -> None:
         "held-out text, and print generated text. Ctrl-C and SIGTERM save a checkpoint and print "
         "the command that continues the run. generate, eval and score read checkpoints, too.",
     )
-    usual = Settings()
-
-    def option(
-        group: Group,
-        name: str,
-        kind: Callable[[str], Any],
-        metavar: str,
-        help: str,
-        default: str | None = None,
-    ) -> None:
-        shown = getattr(usual, name.replace("-", "_"), None) if default is None else default
-        help += f" (default: {shown})"
-        group.add_argument(f"--{name}", type=kind, metavar=metavar, help=help)
-
-    def choice(group: Group, name: str, choices: tuple[str, ...], help: str) -> None:
-        help += f" (default: {getattr(usual, name)})"
-        group.add_argument(f"--{name}", choices=choices, help=help)
-
-    group = command.add_argument_group("text and files")
-    what = "UTF-8 text; without it: Python's own documentation"
-    group.add_argument("file", nargs="?", metavar="FILE", help=what)
-    choice(group, "level", tuple(UNITS), "kind of token")
-    what = "tokens with fewer than N occurrences are unknown; the model learns a token for them"
-    option(group, "min-count", positive_int, "N", what)
-    what = "validation text: the weights of the epoch with the lowest perplexity are kept"
-    option(group, "valid", str, "FILE", what, "the last 5%% of the training text")
-    option(group, "test", str, "FILE", "text for the final evaluation", "none")
-    option(group, "out", str, "DIR", "folder for weights, checkpoint, log, curve", "rnnfast-out")
-    free = ", ".join(f"--{option_name(name)}" for name in FREE)
-    batch = " and ".join(f"--{option_name(name)}" for name in BATCH)
-    what = "continue from the checkpoint in DIR with its settings; these may be changed: "
-    what += f"{free}, and between two epochs {batch}"
-    again = group.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help=what)
-    what = "start anew in a DIR that holds a run; its weights stay until the new ones are written"
-    again.add_argument("--force", action="store_true", help=what)
-    group.add_argument(
-        "--plot",
-        action=argparse.BooleanOptionalAction,
-        dest="plot_curve",
-        help="draw the perplexity curve (default: if matplotlib is installed)",
-    )
-    option(group, "save-every", seconds, "SECONDS", "time between checkpoints within an epoch")
-
-    group = command.add_argument_group("model")
-    what = "the book's SimpleRnnlm (RNN), Rnnlm (LSTM), BetterRnnlm (two LSTM, dropout, tied), or "
-    choice(group, "model", tuple(MODELS), f"{what}custom: the options below")
-    option(group, "hidden", positive_int, "N", "hidden units per layer")
-    what = "size of the word vectors"
-    option(group, "embedding", positive_int, "N", what, "64; that of --hidden with better or --tie")
-    what = "dropout ratio, for better and custom"
-    option(group, "dropout", ratio, "X", what, "0.5 for better, 0 for custom")
-    choice(group, "cell", CELLS, "custom: type of recurrent layer")
-    option(group, "layers", positive_int, "N", "custom: number of recurrent layers")
-    what = "custom: one dropout mask for all time steps, also on the recurrent path"
-    group.add_argument("--variational", action="store_true", help=what)
-    option(group, "weight-drop", ratio, "X", "custom: ratio of recurrent weights that are dropped")
-    what = "custom: embedding and output share one matrix"
-    group.add_argument("--tie", action="store_true", help=what)
-
-    group = command.add_argument_group("training")
-    option(group, "epochs", positive_int, "N", "passes over the text")
-    option(group, "batch-size", positive_int, "N", "samples in parallel")
-    option(group, "time-size", positive_int, "N", "time steps of truncated BPTT")
-    what = "reset the state of each sample once in N iterations; 0 as in the book: never"
-    option(group, "restart-every", natural_int, "N", what)
-    choice(group, "optimizer", tuple(RULES), "update rule")
-    rates = ", ".join(f"{name} {rate}" for name, (_, rate) in RULES.items())
-    option(group, "lr", positive_float, "X", "learning rate", rates)
-    what = (
-        "divide the learning rate by X after an epoch without improvement on --valid (the book: 4)"
-    )
-    option(group, "lr-decay", factor, "X", what, "never")
-    option(group, "max-grad", positive_float, "X", "maximum norm of the gradient")
-    option(group, "eval-interval", positive_int, "N", "iterations per line of output")
-    option(group, "seed", natural_int, "N", "seed of weights and samples")
-    option(group, "sample", natural_int, "N", "tokens to generate at the end")
+    add_options(command)
 
 
 def train(
@@ -237,19 +149,18 @@ def _prepare(
             refuse_to_overwrite(out)
     if plot_curve and not plot.available():
         raise ModuleNotFoundError("matplotlib is missing: pip install 'rnnfast[plot]'")
-    if settings.lr_decay is not None and settings.valid is None:
-        raise ValueError("--lr-decay needs --valid: a text on which improvement is measured")
+    check_together(settings)
 
     texts = Texts(settings)
     if extra is not None:
         texts.check_same(extra["texts"], checkpoint)
     model = build_model(settings, len(texts.vocabulary))
+    if settings.init is not None and not resume:
+        start_from(settings.init, model, texts.vocabulary)
     os.makedirs(out, exist_ok=True)
     tempfile.TemporaryFile(dir=out).close()  # an unwritable folder shows here, not at the end
 
-    rule, usual_lr = RULES[settings.optimizer]
-    optimizer = OPTIMIZERS[rule](usual_lr if settings.lr is None else settings.lr)
-    trainer = RnnlmTrainer(model, optimizer)
+    trainer = RnnlmTrainer(model, build_optimizer(settings))
     if resume:
         _restore(trainer, checkpoint, settings, "lr" in options, changes)
     for left_over in glob.glob(os.path.join(glob.escape(out), "*.safetensors.*.tmp")):
@@ -347,10 +258,15 @@ def _fit(run: Run, log: JsonlLog) -> None:
 
 
 def _save_weights(run: Run) -> str:
-    """Write the weights of the best epoch, or without a validation text the last ones."""
+    """Write the weights of the best epoch, or without a validation text the last ones.
+
+    They are the averages if the optimiser averages.
+    """
     model = run.model
     if run.texts.valid is not None and run.plateau.best < math.inf:
         model.load_params(run.best.path)
+    elif isinstance(run.trainer.optimizer, ASGD):
+        run.trainer.optimizer.write_averages(model.params)
     run.texts.prime_with(model)
     path = os.path.join(run.out, f"{type(model).__name__}.safetensors")
     model.save_params(path, run.texts.vocabulary)

@@ -78,11 +78,19 @@ cdef extern from "kernels/kernels.h" nogil:
         const ptrdiff_t *ts
         void *scores
         double *loss
-        double scale
+        const double *scales
         void *dx
         strided dW
         void *db
-        int whole
+        int whole, more
+
+    ctypedef struct mixture_job:
+        ptrdiff_t M, K, V
+        int threads
+        const void *scores
+        const double *log_pi
+        double *shifts
+        void *log_p
 
     ctypedef struct dropout_job:
         ptrdiff_t n
@@ -108,6 +116,7 @@ cdef extern from "kernels/kernels.h" nogil:
         int (*scatter)(const scatter_job *) noexcept nogil
         int (*affine_softmax_forward)(const affine_softmax_job *) noexcept nogil
         int (*affine_softmax_backward)(const affine_softmax_job *) noexcept nogil
+        int (*mixture_softmax)(const mixture_job *) noexcept nogil
         int (*sum_of_squares)(const update_job *) noexcept nogil
         int (*scale)(const update_job *) noexcept nogil
         int (*sgd)(const update_job *) noexcept nogil

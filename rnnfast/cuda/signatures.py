@@ -17,6 +17,7 @@ REALS = [  # arrays of the kernel's own dtype
     *("W", "out", "dout", "dW"),
     *("p", "g", "v"),
     *("losses", "maxima", "scales", "factor", "dx", "mask"),
+    *("prior", "mixed", "shares", "dprior", "shifts", "log_p"),
 ]
 REAL_NUMBERS = ["lr", "rate", "beta1", "beta2", "scale"]
 STATES = ["initial", "final", "states", "dstates"]  # tuples, an array for each state of the cell
@@ -25,7 +26,7 @@ TYPES = {
     **dict.fromkeys(["counters", "ends"], "*i"),
     **dict.fromkeys(["ids", "order", "ts"], "*q"),
     **dict.fromkeys(["N", "T", "t", "start", "ahead", "train"], "i"),
-    **dict.fromkeys(["M", "V", "D", "size", "ignored"], "q"),
+    **dict.fromkeys(["M", "K", "V", "D", "size", "ignored"], "q"),
     **dict.fromkeys(["key0", "key1", "step", "threshold"], "Q"),
 }
 

@@ -221,11 +221,14 @@ def weights(name: str, header: Any) -> None:
         raise wrong("prime", f"ids of a vocabulary of {len(tokens)}", max(prime))
 
 
+# What of an optimizer's state is not just a number
+_OPTIMIZER: dict[str, Check] = {"iter": integer(0), "start": maybe(integer(0))}
+_OPTIMIZER |= {"interval": integer(1), "ppls": list_of(number)}
+
+
 def _optimizer_number(name: str, value: Any) -> None:
-    """Check: a number of an optimizer's state; `iter` is a count."""
-    if name.endswith(".iter"):
-        integer(0)(name, value)
-    number(name, value)
+    """Check: one of the numbers of an optimizer's state."""
+    _OPTIMIZER.get(name.rpartition(".")[2], number)(name, value)
 
 
 _progress = record(

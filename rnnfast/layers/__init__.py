@@ -14,6 +14,12 @@ from rnnfast.layers.losses import (
     TimeSoftmaxWithLoss,
     TimeSquaredLoss,
 )
+from rnnfast.layers.mixture import TimeMixtureSoftmax
+from rnnfast.layers.mixture_loss import TimeMixtureSoftmaxWithLoss
+from rnnfast.layers.regularization import (
+    ActivationRegularization,
+    TemporalActivationRegularization,
+)
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
 from rnnfast.layers.stacks import TimeReverse, TimeStack
 from rnnfast.layers.steps import GRU, LSTM, RNN
@@ -22,6 +28,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "ActivationRegularization",
     "Affine",
     "Dropout",
     "Embedding",
@@ -32,6 +39,7 @@ __all__ = [
     "Simple_TimeSoftmaxWithLoss",
     "Softmax",
     "SoftmaxWithLoss",
+    "TemporalActivationRegularization",
     "TimeAffine",
     "TimeAffineSoftmaxWithLoss",
     "TimeBiGRU",
@@ -41,6 +49,8 @@ __all__ = [
     "TimeEmbedding",
     "TimeGRU",
     "TimeLSTM",
+    "TimeMixtureSoftmax",
+    "TimeMixtureSoftmaxWithLoss",
     "TimeRNN",
     "TimeReverse",
     "TimeSigmoidWithLoss",

@@ -93,11 +93,13 @@ class Embedding(Layer):
         return cls(draw.normal(V, D, 100), device=draw.device)
 
     @overload
-    def forward(self, idx: NDArray[Any], *, train: bool = True) -> NDArray[Any]: ...
+    def forward(
+        self, idx: NDArray[Any], *, train: bool = True, word_mask: Array | None = None
+    ) -> NDArray[Any]: ...
     @overload
-    def forward(self, idx: Array, *, train: bool = True) -> Any: ...
+    def forward(self, idx: Array, *, train: bool = True, word_mask: Array | None = None) -> Any: ...
 
-    def forward(self, idx: Any, *, train: bool = True) -> Any:
+    def forward(self, idx: Any, *, train: bool = True, word_mask: Any = None) -> Any:
         """Look up the rows.
 
         Parameters
@@ -106,30 +108,47 @@ class Embedding(Layer):
             Ids, each in [0, V), of any shape.
         train : bool
             False keeps nothing for a backward.
+        word_mask : array (V,), optional
+            Multiplies row v of W by word_mask[v] in this call: embedding dropout, which drops
+            whole words (`TimeDropout.draw` makes a mask).
 
         Returns
         -------
         array (..., D)
-            W[idx].
+            W[idx], times word_mask[idx].
 
         Raises
         ------
         TypeError
             If the ids are not integers.
         ValueError
-            For an id outside [0, V). On a GPU ids are not checked.
-        """
-        return self._forward("idx", idx, train)
+            For an id outside [0, V), or a mask of another shape. On a GPU ids are not checked.
 
-    def _forward(self, name: str, ids: Any, train: bool) -> Any:
+        References
+        ----------
+        word_mask: Gal and Ghahramani 2016, https://arxiv.org/abs/1512.05287;
+        Merity et al. 2017, https://arxiv.org/abs/1708.02182.
+        """
+        return self._forward("idx", idx, train, word_mask)
+
+    def _forward(self, name: str, ids: Any, train: bool, word_mask: Any) -> Any:
         """forward of an argument with this name."""
         (W,) = self._checked_params()
         V, D = W.shape
         ids = checks.integers(self._name, name, ids)
         checks.fits(self._name, "(..., D)", *ids.shape, D)
         checks.in_range(self._name, name, ids, V)
+        scale = None
+        if word_mask is not None:
+            word_mask = checks.real(self._name, "word_mask", word_mask)
+            if word_mask.shape != (V,):
+                raise checks.shape_error(self._name, "word_mask", f"(V,) = ({V},)", word_mask)
+            # Only the rows that occur are scaled: never a whole W
+            scale = checks.cast(word_mask, self.dtype)[checks.beside(word_mask, ids)][..., None]
         out = self._kernel.embedding_forward(ids, W)
-        self.cache = ids if train else None
+        if scale is not None:
+            out *= checks.beside(out, scale)
+        self.cache = (ids, scale) if train else None
         return out
 
     def backward(self, dout: Array) -> None:
@@ -149,10 +168,13 @@ class Embedding(Layer):
         RuntimeError
             Without the forward of a training step before it.
         """
-        ids = self._pending()
+        ids, scale = self._pending()
         (dW,) = self._checked_grads()
         self._check_dout(dout, (*ids.shape, dW.shape[1]))
-        self._kernel.embedding_backward(checks.cast(dout, self.dtype), ids, dW)
+        dout = checks.cast(dout, self.dtype)
+        if scale is not None:
+            dout = dout * checks.beside(dout, scale)
+        self._kernel.embedding_backward(dout, ids, dW)
 
     def _sizes(self) -> list[str]:
         V, D = self._specs[0][1]
@@ -182,11 +204,15 @@ class TimeEmbedding(Embedding):
 
     # The book names ids idx in a batch and xs in a sequence.
     @overload
-    def forward(self, xs: NDArray[Any], *, train: bool = True) -> NDArray[Any]: ...
+    def forward(
+        self, xs: NDArray[Any], *, train: bool = True, word_mask: Array | None = None
+    ) -> NDArray[Any]: ...
     @overload
-    def forward(self, xs: Array, *, train: bool = True) -> Any: ...
+    def forward(self, xs: Array, *, train: bool = True, word_mask: Array | None = None) -> Any: ...
 
-    def forward(self, xs: Any, *, train: bool = True) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, xs: Any, *, train: bool = True, word_mask: Any = None
+    ) -> Any:
         """Look up the rows.
 
         Parameters
@@ -195,11 +221,13 @@ class TimeEmbedding(Embedding):
             Ids, each in [0, V).
         train : bool
             False keeps nothing for a backward.
+        word_mask : array (V,), optional
+            As in `Embedding.forward`.
 
         Returns
         -------
         array (N, T, D)
-            W[xs].
+            W[xs], times word_mask[xs].
 
         Raises
         ------
@@ -209,4 +237,4 @@ class TimeEmbedding(Embedding):
         xs = checks.integers(self._name, "xs", xs)
         if xs.ndim != 2:
             raise checks.shape_error(self._name, "xs", "(N, T)", xs)
-        return self._forward("xs", xs, train)
+        return self._forward("xs", xs, train, word_mask)

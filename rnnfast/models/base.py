@@ -28,14 +28,18 @@ class BaseModel(Model):
         The device of the loss layer.
     h_drops, Wh_drops : sequence of TimeDropout
         One per recurrent layer, or none. They draw its h_mask or its Wh_mask in training.
+    word_drop : TimeDropout, optional
+        Draws the word_mask of the first layer, an embedding, in training.
 
     Attributes
     ----------
     loss_layer : TimeAffineSoftmaxWithLoss
     recurrent_layers : list
     drop_layers : list of TimeDropout
-        The dropout layers in `layers`, then those of `h_drops` and `Wh_drops`. Their `step` counts
-        the masks drawn so far.
+        The dropout layers in `layers`, then those of `h_drops` and `Wh_drops`, then `word_drop`.
+        Their `step` counts the masks drawn so far.
+    penalty_layers : list
+        The layers in `layers` that compute a penalty: AR and TAR.
 
     Notes
     -----
@@ -47,6 +51,7 @@ class BaseModel(Model):
     recurrent_layers: list[Any]
     h_drops: list[TimeDropout]
     Wh_drops: list[TimeDropout]
+    word_drop: TimeDropout | None
     drop_layers: list[TimeDropout]
 
     def __init__(
@@ -57,19 +62,30 @@ class BaseModel(Model):
         device: str | None,
         h_drops: Sequence[TimeDropout] = (),
         Wh_drops: Sequence[TimeDropout] = (),
+        word_drop: TimeDropout | None = None,
     ) -> None:
         super().__init__(layers, param_names, sizes)
         self.loss_layer = TimeAffineSoftmaxWithLoss(layers[-1], device=device)
         self.recurrent_layers = [layer for layer in layers if hasattr(layer, "reset_state")]
-        self.h_drops, self.Wh_drops = list(h_drops), list(Wh_drops)
+        self.h_drops, self.Wh_drops, self.word_drop = list(h_drops), list(Wh_drops), word_drop
         in_depth = [layer for layer in layers if isinstance(layer, TimeDropout)]
         self.drop_layers = in_depth + self.h_drops + self.Wh_drops
+        self.drop_layers += [] if word_drop is None else [word_drop]
+        self.penalty_layers = [layer for layer in layers if hasattr(layer, "loss")]
 
     @property
     def vocab_size(self) -> int:
         """V, the number of ids."""
         V: int = self.layers[-1].params[0].shape[1]
         return V
+
+    @property
+    def penalty(self) -> Any:
+        """The sum of all penalties (AR, TAR) in the last forward of training.
+
+        `backward` includes its gradient; the loss that `forward` returns does not include it.
+        """
+        return sum(layer.loss for layer in self.penalty_layers)
 
     @overload
     def predict(self, xs: NDArray[Any], train_flg: bool = False) -> NDArray[Any]: ...
@@ -105,7 +121,7 @@ class BaseModel(Model):
         Returns
         -------
         float
-            Mean cross entropy in nats; a 0-d array on a GPU.
+            Mean cross entropy in nats, without penalties; a 0-d array on a GPU.
         """
         return self.loss_layer.forward(self._hidden(xs, train_flg), ts, train=train_flg)
 
@@ -114,6 +130,9 @@ class BaseModel(Model):
         h_drops, Wh_drops = iter(self.h_drops), iter(self.Wh_drops)
         for layer in self.layers[:-1]:
             masks = {}
+            drop = self.word_drop if layer is self.layers[0] else None
+            if train_flg and drop is not None and drop.train_flg:
+                masks["word_mask"] = drop.draw(layer.W, (len(layer.W),))
             if train_flg and layer in self.recurrent_layers:
                 drop = next(h_drops, None)
                 if drop is not None and drop.train_flg:
@@ -139,12 +158,12 @@ class BaseModel(Model):
         return to_numpy(self.layers[-1].forward(last, train=False)[:, 0])
 
     def backward(self, dout: float = 1) -> Any:
-        """Fill `grads`. Needs a forward pass with `train_flg`.
+        """Fill `grads`, those of the loss and the penalty. Needs a forward pass with `train_flg`.
 
         Parameters
         ----------
         dout : float
-            The gradient of the loss.
+            The gradient of the loss and of the penalty.
 
         Returns
         -------
@@ -153,7 +172,8 @@ class BaseModel(Model):
         """
         grad: Any = self.loss_layer.backward(dout)
         for layer in reversed(self.layers[:-1]):
-            grad = layer.backward(grad)
+            penalised = layer in self.penalty_layers
+            grad = layer.backward(grad, dout) if penalised else layer.backward(grad)
         return grad
 
     def reset_state(self) -> None:

@@ -21,7 +21,13 @@ _COUNT: Check = checks.count
 _CHECKS: dict[str, Check] = {
     "cell": _cell,
     "dropout": checks.ratio,
+    "input_dropout": checks.ratio,
+    "between_dropout": checks.ratio,
+    "output_dropout": checks.ratio,
+    "embedding_dropout": checks.ratio,
     "weight_drop": checks.ratio,
+    "alpha": checks.nonnegative,
+    "beta": checks.nonnegative,
     "bidirectional": checks.flag,
     "pass_cell": checks.flag,
     "reverse": checks.flag,
@@ -53,6 +59,27 @@ def checked_sizes(owner: str, **sizes: Any) -> dict[str, Any]:
     return {name: _CHECKS.get(name, _COUNT)(owner, name, x) for name, x in sizes.items()}
 
 
+def given_sizes(owner: str, **options: Any) -> dict[str, Any]:
+    """Check those arguments that are not None; the others stay out of the model's `sizes`.
+
+    Parameters
+    ----------
+    owner, **options
+        As in `checked_sizes`.
+
+    Returns
+    -------
+    dict
+        As of `checked_sizes`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For the first wrong one.
+    """
+    return checked_sizes(owner, **{name: x for name, x in options.items() if x is not None})
+
+
 def embedding(draw: Initializer, sizes: dict[str, Any]) -> TimeEmbedding:
     """Make the embedding of a model: (vocab_size, wordvec_size), normal, divided by 100."""
     W = draw.normal(sizes["vocab_size"], sizes["wordvec_size"], 100)
@@ -60,7 +87,12 @@ def embedding(draw: Initializer, sizes: dict[str, Any]) -> TimeEmbedding:
 
 
 def recurrent_layers(
-    draw: Initializer, sizes: dict[str, Any], D: int, *, stateful: bool = False
+    draw: Initializer,
+    sizes: dict[str, Any],
+    D: int,
+    *,
+    last: int | None = None,
+    stateful: bool = False,
 ) -> tuple[list[Any], list[str]]:
     """Make the recurrent layers of a model, the lowest first.
 
@@ -71,6 +103,8 @@ def recurrent_layers(
         cell, hidden_size, layers; optionally bidirectional.
     D : int
         Input width of the first layer.
+    last : int, optional
+        H of the last layer; None is hidden_size.
     stateful : bool
         As in TimeLSTM.
 
@@ -87,6 +121,7 @@ def recurrent_layers(
     made: list[Any] = []
     names: list[str] = []
     for k in range(1, layers + 1):
+        H = last if last is not None and k == layers else H
         weights = [W for _ in directions for W in draw.recurrent(RECURRENT[cell].gates, D, H)]
         made.append(kind(*weights, stateful=stateful, device=draw.device))
         D = H * len(directions)

@@ -11,10 +11,10 @@ from numpy.typing import DTypeLike
 
 from rnnfast import checks
 from rnnfast.layers.affine import TimeAffine
-from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.initial import Initializer
 from rnnfast.models.base import BaseModel
-from rnnfast.models.building import checked_sizes, embedding, recurrent_layers
+from rnnfast.models.building import checked_sizes, embedding, given_sizes, recurrent_layers
+from rnnfast.models.drops import drop_layers, regularized
 
 BOOK_SIZES = ("vocab_size", "wordvec_size", "hidden_size")  # of the book's models
 
@@ -33,13 +33,24 @@ class LanguageModel(BaseModel):
         Ratio of the elements dropped in training: after the embedding, between the recurrent
         layers, and before the affine layer [1]_.
     variational_dropout : bool
-        Use one mask for the whole sequence, and mask h before its product with Wh as well [2]_.
+        Use one mask for the whole sequence, and, with the ratio `dropout`, mask h before its
+        product with Wh as well [2]_.
+    input_dropout, between_dropout, output_dropout : float, optional
+        Ratios of their own for the three places of `dropout`: after the embedding, between the
+        recurrent layers, before the affine layer. None is `dropout`.
+    embedding_dropout : float, optional
+        Ratio of the words whose vectors are dropped in training, wherever they occur in a batch
+        [2]_. The affine layer keeps all words.
     weight_drop : float
         Ratio of the elements of every Wh dropped in training, one mask for a whole sequence:
         the weight drop of AWD-LSTM [3]_.
+    alpha, beta : float, optional
+        Factors of activation regularisation (AR) and temporal activation regularisation (TAR) of
+        the last recurrent layer [3]_. AR sees its output after dropout, TAR before.
     tie_weights : bool
-        The affine layer's W is the transpose of the embedding's. It needs hidden_size =
-        wordvec_size [4]_.
+        The affine layer's W is the transpose of the embedding's [4]_. The last of several
+        recurrent layers then has wordvec_size units; a single one needs hidden_size =
+        wordvec_size.
     rng : seed, Generator or None
         The source of the weights; None is np.random.
     dtype : float32 or float64
@@ -60,6 +71,9 @@ class LanguageModel(BaseModel):
     Philox (see TimeDropout), keyed by a seed, the layer and the step. The seed is `rng` if that is
     an integer, else it is drawn from the same source after the weights.
 
+    AWD-LSTM [3]_ is this model with variational_dropout, dropout = 0, the five other ratios, alpha,
+    beta and tied weights; `sizes` has those of its options that are given.
+
     References
     ----------
     .. [1] Zaremba et al. 2014, https://arxiv.org/abs/1409.2329
@@ -74,6 +88,12 @@ class LanguageModel(BaseModel):
     >>> model = LanguageModel(10, 4, 6, cell="gru", layers=2, rng=0)
     >>> model.predict(np.array([[1, 2, 3]])).shape
     (1, 3, 10)
+    >>> awd = {"input_dropout": 0.4, "between_dropout": 0.25, "output_dropout": 0.4}
+    >>> awd |= {"embedding_dropout": 0.1, "weight_drop": 0.5, "alpha": 2.0, "beta": 1.0}
+    >>> awd |= {"variational_dropout": True, "tie_weights": True}
+    >>> model = LanguageModel(10, 4, 6, layers=3, rng=0, **awd)
+    >>> [layer.Wh.shape[0] for layer in model.recurrent_layers]
+    [6, 6, 4]
     """
 
     def __init__(
@@ -86,7 +106,13 @@ class LanguageModel(BaseModel):
         layers: int = 1,
         dropout: float = 0.0,
         variational_dropout: bool = False,
+        input_dropout: float | None = None,
+        between_dropout: float | None = None,
+        output_dropout: float | None = None,
+        embedding_dropout: float | None = None,
         weight_drop: float = 0.0,
+        alpha: float | None = None,
+        beta: float | None = None,
         tie_weights: bool = False,
         rng: Any = None,
         dtype: DTypeLike = np.float32,
@@ -104,45 +130,32 @@ class LanguageModel(BaseModel):
             variational_dropout=variational_dropout,
             weight_drop=weight_drop,
             tie_weights=tie_weights,
+        ) | given_sizes(
+            owner,
+            input_dropout=input_dropout,
+            between_dropout=between_dropout,
+            output_dropout=output_dropout,
+            embedding_dropout=embedding_dropout,
+            alpha=alpha,
+            beta=beta,
         )
         V, D, H = (sizes[name] for name in BOOK_SIZES)
         tied = sizes["tie_weights"]
-        if tied and D != H:
+        if tied and sizes["layers"] == 1 and D != H:
             raise ValueError(f"{owner}: hidden_size must be wordvec_size = {D}, tied, got {H}")
         draw = Initializer(owner, rng, dtype, device)
 
         embed = embedding(draw, sizes)
-        recurrent, names = recurrent_layers(draw, sizes, D, stateful=True)
-        affine_W = embed.W.T if tied else draw.normal(H, V)
+        last = D if tied else H
+        recurrent, names = recurrent_layers(draw, sizes, D, last=last, stateful=True)
+        affine_W = embed.W.T if tied else draw.normal(last, V)
         affine = TimeAffine(affine_W, draw.zeros(V), device=draw.device)
-        drops, h_drops, Wh_drops = _drop_layers(draw, sizes)
-        stack = [embed, *recurrent]
-        if drops:
-            stack = [layer for pair in zip(stack, drops, strict=True) for layer in pair]
+        drops = drop_layers(draw, sizes)
 
         affine_name = None if tied else "affine_W"  # the file has embed_W.T only once
         param_names = ["embed_W", *names, affine_name, "affine_b"]
-        super().__init__([*stack, affine], param_names, sizes, draw.device, h_drops, Wh_drops)
-
-
-def _drop_layers(
-    draw: Initializer, sizes: dict[str, Any]
-) -> tuple[list[TimeDropout], list[TimeDropout], list[TimeDropout]]:
-    """The dropout layers of a LanguageModel: one above each layer, then those for h and for Wh."""
-    layers, ratio, weight_drop = sizes["layers"], sizes["dropout"], sizes["weight_drop"]
-    if not ratio and not weight_drop:  # then, as in the book, only weights come from np.random
-        return [], [], []
-    variational, seed = sizes["variational_dropout"], draw.seed()
-    # The keys of a seed: layers + 1 for the stack, as many as layers for h, and again for Wh
-    drops = [
-        TimeDropout(ratio, (seed, key), variational=variational, device=draw.device)
-        for key in range(2 * layers + 1 if ratio else 0)
-    ]
-    Wh_drops = [
-        TimeDropout(weight_drop, (seed, 2 * layers + 1 + key), device=draw.device)
-        for key in range(layers if weight_drop else 0)
-    ]
-    return drops[: layers + 1], drops[layers + 1 :] if variational else [], Wh_drops
+        stack = [*regularized(draw, sizes, [embed, *recurrent], drops), affine]
+        super().__init__(stack, param_names, sizes, draw.device, drops.h, drops.Wh, drops.words)
 
 
 class SimpleRnnlm(LanguageModel):
@@ -251,13 +264,18 @@ class BetterRnnlm(LanguageModel):
         dtype: DTypeLike = np.float32,
         device: str | None = None,
     ) -> None:
+        owner = type(self).__name__
+        D = checks.count(owner, "wordvec_size", wordvec_size)
+        H = checks.count(owner, "hidden_size", hidden_size)
+        if D != H:
+            raise ValueError(f"{owner}: hidden_size must be wordvec_size = {D}, tied, got {H}")
         super().__init__(
             vocab_size,
             wordvec_size,
             hidden_size,
             cell="lstm",
             layers=2,
-            dropout=checks.ratio(type(self).__name__, "dropout_ratio", dropout_ratio),
+            dropout=checks.ratio(owner, "dropout_ratio", dropout_ratio),
             tie_weights=True,
             rng=rng,
             dtype=dtype,

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from rnnfast import checks
 from rnnfast.io import headers
 from rnnfast.io.weights import (
     check_fits,
@@ -20,6 +19,7 @@ from rnnfast.io.weights import (
     save_arrays,
     to_device,
 )
+from rnnfast.training.gradients import distinct
 
 
 class Checkpointed:
@@ -189,10 +189,8 @@ class Checkpointed:
 
     def _optimizer_arrays(self, places: dict[str, Any]) -> dict[str, Any]:
         """The optimiser's arrays of a checkpoint in the form of its state, one per parameter."""
-        params: dict[Any, Any] = {}  # shared ones once, as in the optimiser
-        for param in self.model.params:
-            params.setdefault(frozenset(map(checks.place, (param, param.T))), param)
-        expected = [(param.shape, param.dtype) for param in params.values()]
+        params = distinct(self.model.params)
+        expected = [(param.shape, self.optimizer.array_dtype(param)) for param in params]
         state: dict[str, Any] = {}
         names = self.optimizer.arrays
         for name in names:

@@ -84,9 +84,9 @@ def eval_dynamic(
         SGD:  p += -lr g                                   + decay (p0 - p)
         RMS:  p += -lr g / (sqrt(mean_squares) + epsilon)  + min(decay r, 1) (p0 - p)
 
-    with r = sqrt(mean_squares), divided by its mean over all weights. Dropout is off. The gradient
-    goes back to the beginning of the segment only; the state is carried on. Batches and their mean
-    are those of `eval_perplexity`.
+    with r = sqrt(mean_squares), divided by its mean over all weights. There is no dropout and no
+    penalty on activations. The gradient goes back to the beginning of the segment only; the state
+    is carried on. Batches and their mean are those of `eval_perplexity`.
 
     References
     ----------
@@ -106,8 +106,10 @@ def eval_dynamic(
     if cache is not None:
         cache = checked_cache(owner, cache)
     usual_lr, usual_decay = USUAL["sgd" if mean_squares is None else "rms"]
-    lr = usual_lr if lr is None else _in(owner, "lr", lr, 0, math.inf)
-    decay = usual_decay if decay is None else _in(owner, "decay", decay, 0, 1)
+    lr = usual_lr if lr is None else checks.nonnegative(owner, "lr", lr)
+    decay = usual_decay if decay is None else checks.number(owner, "decay", decay)
+    if not 0 <= decay <= 1:
+        raise ValueError(f"{owner}: decay must be in [0, 1], got {decay}")
     if not 0 < checks.number(owner, "epsilon", epsilon) < math.inf:
         raise ValueError(f"{owner}: epsilon must be finite, above 0, got {epsilon}")
     learner = _copy(owner, model)
@@ -184,8 +186,8 @@ def gradient_mean_squares(
 
     Notes
     -----
-    The mean of g**2 over all batches of the text, with the g of each batch. The weights do not
-    change, dropout is off, and the state is carried on.
+    The mean of g**2 over all batches of the text, with the gradient g of each batch. The weights do
+    not change, the state is carried on, and there is no dropout and no penalty on activations.
 
     References
     ----------
@@ -227,22 +229,14 @@ def gradient_mean_squares(
 
 
 def _copy(owner: str, model: Any) -> Any:
-    """A copy of a model without dropout, which may learn."""
+    """A copy of a model without dropout and penalties, which may learn."""
     vocab_size(owner, model)
     learner = copy.deepcopy(model)
-    learner.layers = [layer for layer in learner.layers if layer not in learner.drop_layers]
-    for drop in learner.drop_layers:  # those that draw masks of h and of weights
+    identities = *learner.drop_layers, *learner.penalty_layers
+    learner.layers = [layer for layer in learner.layers if layer not in identities]
+    for drop in learner.drop_layers:  # those that draw masks of h, weights and words
         drop.train_flg = False
     return learner
-
-
-def _in(owner: str, name: str, value: Any, low: float, high: float) -> float:
-    """value as a finite float in [low, high]."""
-    found = checks.number(owner, name, value)
-    if not (low <= found <= high and math.isfinite(found)):
-        wanted = "finite, from 0 up" if high == math.inf else f"in [{low}, {high}]"
-        raise ValueError(f"{owner}: {name} must be {wanted}, got {value}")
-    return found
 
 
 def _roots(owner: str, mean_squares: Sequence[Any], params: list[Any]) -> list[Any]:

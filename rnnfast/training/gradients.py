@@ -111,6 +111,14 @@ def remove_duplicate(params: Sequence[Any], grads: Sequence[Any]) -> tuple[list[
     return unique_params, unique_grads
 
 
+def distinct(params: Sequence[Any]) -> list[Any]:
+    """The parameters, shared ones once, in the order of `remove_duplicate`."""
+    found: dict[Any, Any] = {}
+    for param in params:
+        found.setdefault(frozenset(map(place, (param, param.T))), param)
+    return list(found.values())
+
+
 def column_of(array: Any) -> Any:
     """The ops of the array's device; NumPy's for dtypes other than float32 and float64."""
     if getattr(array, "dtype", None) not in FLOATS:

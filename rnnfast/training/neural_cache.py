@@ -63,9 +63,8 @@ class NeuralCache:
     def __post_init__(self) -> None:
         owner = type(self).__name__
         checks.count(owner, "size", self.size)
+        checks.nonnegative(owner, "theta", self.theta)
         checks.ratio(owner, "ratio", self.ratio)
-        if not 0 <= checks.number(owner, "theta", self.theta) < np.inf:
-            raise ValueError(f"{owner}: theta must be finite, from 0 up, got {self.theta}")
 
 
 def eval_cache(

@@ -15,122 +15,17 @@ constructor, in `load_state_dict` and in `update`.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from rnnfast import checks
-from rnnfast.checks import is_array, is_numpy, writeable
-from rnnfast.training.gradients import column_of, like, remove_duplicate
+from rnnfast.training.averaging import ASGD, NTASGD
+from rnnfast.training.gradients import column_of
+from rnnfast.training.optimizer import BaseOptimizer
 
 
-class _Optimizer:
-    """Named numbers, and named lists of arrays with one array per parameter.
-
-    The lists are None before the first update. Every update takes the same list of parameters:
-    other shapes are a ValueError.
-    """
-
-    numbers: tuple[str, ...] = ("lr",)
-    arrays: tuple[str, ...] = ()
-    lr: float
-
-    def __init__(self, **numbers: Any) -> None:
-        for name in self.numbers:
-            setattr(self, name, self._checked(name, numbers.get(name, 0)))
-        for name in self.arrays:
-            setattr(self, name, None)
-
-    def __repr__(self) -> str:
-        numbers = [f"{name}={getattr(self, name)!r}" for name in self.numbers if name != "iter"]
-        return f"{type(self).__name__}({', '.join(numbers)})"
-
-    def _checked(self, name: str, value: Any) -> Any:
-        """value as one of `numbers`: a Python float, an int for iter."""
-        owner = type(self).__name__
-        if name == "iter":
-            if (value := checks.integer(owner, name, value)) < 0:
-                raise ValueError(f"{owner}: iter must be from 0 up, got {value}")
-            return value
-        value = checks.number(owner, name, value)
-        limit, wanted = (math.inf, "finite, from 0 up") if name == "lr" else (1, "in [0, 1)")
-        if not 0 <= value < limit:
-            raise ValueError(f"{owner}: {name} must be {wanted}, got {value}")
-        return value
-
-    def state_dict(self) -> dict[str, Any]:
-        """Copy the state of the optimiser.
-
-        Returns
-        -------
-        dict
-            The numbers and copies of the arrays by name: lists of NumPy arrays, or None before
-            the first update.
-        """
-        state: dict[str, Any] = {name: getattr(self, name) for name in self.numbers}
-        for name in self.arrays:
-            arrays = getattr(self, name)
-            state[name] = None if arrays is None else [_to_numpy(array) for array in arrays]
-        return state
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the state from `state_dict`.
-
-        Parameters
-        ----------
-        state : dict
-            What `state_dict` of an optimiser of the same class returned.
-
-        Raises
-        ------
-        ValueError
-            The state does not fit; nothing is changed.
-        """
-        name = type(self).__name__
-        expected = {*self.numbers, *self.arrays}
-        if not isinstance(state, dict) or state.keys() != expected:
-            found = sorted(state) if isinstance(state, dict) else type(state).__name__
-            raise ValueError(f"{name}: state must have {sorted(expected)}, got {found}")
-        try:
-            numbers = {key: self._checked(key, state[key]) for key in self.numbers}
-        except TypeError as error:
-            raise ValueError(str(error)) from None
-        lists = [state[key] for key in self.arrays]
-        if any(arrays is None for arrays in lists):
-            fits = all(arrays is None for arrays in lists)
-        else:
-            shapes = [[getattr(array, "shape", None) for array in arrays] for arrays in lists]
-            fits = all(row == shapes[0] and None not in row for row in shapes)
-        if not fits:
-            raise ValueError(f"{name}: {', '.join(self.arrays)} must be equal lists of arrays")
-        for key, value in numbers.items():
-            setattr(self, key, value)
-        for key, arrays in zip(self.arrays, lists, strict=True):
-            setattr(self, key, None if arrays is None else [array.copy() for array in arrays])
-
-    def _each(self, params: Sequence[Any], grads: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
-        """(param, grad, its arrays ...) of every parameter, checked; the arrays start at zero."""
-        for name in self.numbers:
-            self._checked(name, getattr(self, name))  # a script may have assigned other values
-        params, grads = remove_duplicate(params, grads)
-        for param in params:
-            if is_array(param) and not writeable(param):
-                raise ValueError("update: param must be writable, got a read-only array")
-        for name in self.arrays:
-            arrays = getattr(self, name)
-            if arrays is None:
-                setattr(self, name, [np.zeros_like(param) for param in params])
-            elif [(a.shape, a.dtype) for a in arrays] != [(p.shape, p.dtype) for p in params]:
-                owner = type(self).__name__
-                raise ValueError(f"{owner}: the parameters are not those of the first update")
-            else:
-                setattr(self, name, list(map(_at_home, arrays, params)))
-        grads = [like(param, grad) for param, grad in zip(params, grads, strict=True)]
-        return zip(params, grads, *(getattr(self, name) for name in self.arrays), strict=True)
-
-
-class SGD(_Optimizer):
+class SGD(BaseOptimizer):
     """Stochastic gradient descent.
 
     Parameters
@@ -179,7 +74,7 @@ class SGD(_Optimizer):
             column_of(param).sgd(param, grad, self.lr)
 
 
-class Momentum(_Optimizer):
+class Momentum(BaseOptimizer):
     """SGD with momentum.
 
     Parameters
@@ -217,7 +112,7 @@ class Momentum(_Optimizer):
             param += v
 
 
-class AdaGrad(_Optimizer):
+class AdaGrad(BaseOptimizer):
     """AdaGrad: a learning rate per element, which falls with the sum of squared gradients.
 
     Parameters
@@ -251,7 +146,7 @@ class AdaGrad(_Optimizer):
             param -= self.lr * grad / (np.sqrt(h) + 1e-7)
 
 
-class RMSprop(_Optimizer):
+class RMSprop(BaseOptimizer):
     """RMSprop: AdaGrad with a running mean of squared gradients in place of their sum.
 
     Parameters
@@ -289,7 +184,7 @@ class RMSprop(_Optimizer):
             param -= self.lr * grad / (np.sqrt(h) + 1e-7)
 
 
-class Adam(_Optimizer):
+class Adam(BaseOptimizer):
     """Adam, with the book's epsilon of 1e-7.
 
     Parameters
@@ -341,19 +236,5 @@ class Adam(_Optimizer):
 
 
 OPTIMIZERS: dict[str, type[Any]] = {
-    cls.__name__: cls for cls in (SGD, Momentum, AdaGrad, RMSprop, Adam)
+    cls.__name__: cls for cls in (SGD, Momentum, AdaGrad, RMSprop, Adam, ASGD, NTASGD)
 }
-
-
-def _to_numpy(array: Any) -> Any:
-    """A copy on the host."""
-    return array.get() if hasattr(array, "get") else array.copy()
-
-
-def _at_home(array: Any, param: Any) -> Any:
-    """array on the device of param: loaded arrays are NumPy's."""
-    if is_numpy(array) and not is_numpy(param):
-        moved = np.empty_like(param)
-        moved.set(array)
-        return moved
-    return array

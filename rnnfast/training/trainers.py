@@ -11,6 +11,7 @@ from rnnfast.io import headers
 from rnnfast.text.corpora import sequence_batch
 from rnnfast.training.arguments import checked_lengths, ids
 from rnnfast.training.evaluation import perplexity
+from rnnfast.training.lengths import checked_seed, random_length
 from rnnfast.training.loop import BaseTrainer, Step
 from rnnfast.typing import Array, LanguageModel, Model, Optimizer
 
@@ -226,6 +227,7 @@ class RnnlmTrainer(BaseTrainer):
         # both are None before the first fit only, so that Any spares scripts a check
         self.time_idx: Any = None
         self.ppl_list: Any = None
+        self._rate = 1.0  # of the learning rate in this iteration
 
     kept = (*BaseTrainer.kept, "time_idx", "ppl_list")
 
@@ -259,6 +261,7 @@ class RnnlmTrainer(BaseTrainer):
         eval_interval: int | None = 20,
         *,
         restart_every: int | None = None,
+        length_seed: int | None = None,
     ) -> None:
         """Train on a text.
 
@@ -279,6 +282,9 @@ class RnnlmTrainer(BaseTrainer):
             Each sample restarts from a zero state once in this number of iterations, one sample
             after the other, so that the model learns to begin a text. None, the book's way, never
             restarts; a model that was trained for few iterations may then be poor at a zero state.
+        length_seed : int, optional
+            Draw the number of steps of each iteration by this seed, around `time_size`, and scale
+            the learning rate with it; see `rnnfast.training.lengths`. None takes `time_size` steps.
 
         Raises
         ------
@@ -303,6 +309,8 @@ class RnnlmTrainer(BaseTrainer):
             )
         if restart_every is not None:
             checks.count("fit", "restart_every", restart_every)
+        if length_seed is not None:
+            checked_seed("fit", "length_seed", length_seed)
         resumed = self._restored
         if self._begin(size, max_iter, max_epoch, max_grad, eval_interval):
             self.time_idx = 0
@@ -313,10 +321,25 @@ class RnnlmTrainer(BaseTrainer):
 
         def batch(i: int) -> tuple[Any, ...]:
             if restart_every is not None:
-                self._restart(self.time_idx // time_size, restart_every)
-            return self.get_batch(xs, ts, batch_size, time_size)
+                self._restart(self._progress["epoch"] * max_iter + i, restart_every)
+            steps = time_size
+            if length_seed is not None:
+                steps = random_length(time_size, length_seed, self.iterations(max_iter))
+            self._rate = steps / time_size
+            return self.get_batch(xs, ts, batch_size, steps)
 
         self._loop(batch, max_iter, max_epoch, max_grad, self.ppl_list)
+
+    def _update(
+        self, max_grad: float | None, xs: Any, ts: Any, lengths: Any = None
+    ) -> tuple[float, float | None]:
+        """As in BaseTrainer, with the learning rate for this number of steps."""
+        lr = self.optimizer.lr
+        self.optimizer.lr = lr * self._rate
+        try:
+            return super()._update(max_grad, xs, ts, lengths)
+        finally:
+            self.optimizer.lr = lr
 
     def _restart(self, iteration: int, every: int) -> None:
         """Set the state of each `every`th sample to zero, of other samples in each iteration."""

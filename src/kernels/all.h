@@ -24,6 +24,7 @@ const kernel_set KERNELS = {
     .scatter = scatter,
     .affine_softmax_forward = affine_softmax_forward,
     .affine_softmax_backward = affine_softmax_backward,
+    .mixture_softmax = mixture_softmax,
     .sum_of_squares = sum_of_squares,
     .scale = scale,
     .sgd = sgd,

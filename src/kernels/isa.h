@@ -6,6 +6,7 @@
 #include "kernels.h"
 #include "team.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>

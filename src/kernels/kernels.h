@@ -103,12 +103,22 @@ typedef struct {
     const ptrdiff_t *ts;       /* (M) target ids, negative: ignored */
     void *scores;              /* M SCORES(V) reals, see ops.h; NULL: only the loss is wanted */
     double *loss;              /* (M), as in softmax_job */
-    double scale;              /* backward: of all gradients */
+    const double *scales;      /* backward: (M), of each row's gradients */
     void *dx;                  /* (M, K) contiguous */
     strided dW;                /* (K, V), one of the strides 1 */
     void *db;                  /* (V) or NULL */
     int whole;                 /* dW is the caller's, as cell_job.whole */
+    int more;                  /* dW, whose rows are contiguous then, and db are added to */
 } affine_softmax_job;
+
+typedef struct {
+    ptrdiff_t M, K, V;         /* rows, softmaxes, classes */
+    int threads;
+    const void *scores;        /* (M, K, V) contiguous */
+    const double *log_pi;      /* (M, K) logarithms of the mixture weights */
+    double *shifts;            /* (M, K): room */
+    void *log_p;               /* (M, V) contiguous */
+} mixture_job;
 
 #define SCORES(V) ((V) + (V) / 256 + 2) /* reals of one row of affine_softmax_job.scores */
 
@@ -143,6 +153,7 @@ typedef struct {
     int (*scatter)(const scatter_job *);
     int (*affine_softmax_forward)(const affine_softmax_job *);
     int (*affine_softmax_backward)(const affine_softmax_job *);
+    int (*mixture_softmax)(const mixture_job *);
     int (*sum_of_squares)(const update_job *);  /* of grad, in blocks of SQUARES: double m[block] */
     int (*scale)(const update_job *);           /* param *= rate */
     int (*sgd)(const update_job *);

@@ -314,7 +314,7 @@ static int affine_softmax_forward(const affine_softmax_job *job)
     return failed ? -1 : stopped;
 }
 
-/* dy of row m, columns v0 to v1, = (softmax - onehot(t)) scale from the stored exps, in pairs of vectors `apart` reals
+/* dy of row m, columns v0 to v1, = (softmax - onehot(t)) scales[m] from the stored exps, in pairs of vectors `apart` reals
  * from each other. Whole vectors are written, with 0 beyond V; v0 is a multiple of 2 W. */
 static void score_gradient(const score_work *k, ptrdiff_t m, ptrdiff_t v0, ptrdiff_t v1, real *dy, ptrdiff_t apart)
 {
@@ -329,7 +329,7 @@ static void score_gradient(const score_work *k, ptrdiff_t m, ptrdiff_t v0, ptrdi
     real *pair = dy;
     for (ptrdiff_t block = v0 / k->columns, v = v0; v < v1; block++) {
         const ptrdiff_t end = tile_start(panels, k->blocks, block + 1) * 2 * W, to = end < v1 ? end : v1;
-        const real part = k->tops[m * k->blocks + block] * s->scale;
+        const real part = k->tops[m * k->blocks + block] * s->scales[m];
         for (; v < to; v += 2 * W, pair += apart) { /* blocks are whole pairs, but for the last */
             const ptrdiff_t left = to - v;
             store(pair, load_n(e + v, left < W ? left : W) * part);
@@ -338,7 +338,7 @@ static void score_gradient(const score_work *k, ptrdiff_t m, ptrdiff_t v0, ptrdi
         }
     }
     if (t >= v0 && t < v1)
-        dy[(t - v0) / (2 * W) * apart + (t - v0) % (2 * W)] -= (real)s->scale;
+        dy[(t - v0) / (2 * W) * apart + (t - v0) % (2 * W)] -= (real)s->scales[m];
 }
 
 /* dx (M, K) = dy W^T, whose rows the threads share. dy of a tile of rows is made just before. */
@@ -418,7 +418,7 @@ static void score_dW(const score_work *k, team *tm, int rank, real *room)
                 next_columns.count = (s->V - next < columns ? s->V - next : columns) * sizeof(real) / 64;
             for (ptrdiff_t r = 0; r < depth; r++)
                 score_gradient(k, m + r, j0, j0 + columns, room + r * 2 * W, depth * 2 * W);
-            gemm_block(0, s->K, columns, depth, (matrix){NULL, depth, 0}, room, NULL, c, cr, m > 0,
+            gemm_block(0, s->K, columns, depth, (matrix){NULL, depth, 0}, room, NULL, c, cr, m > 0 || s->more,
                              k->turned_x + m * s->K, next_columns);
             for (ptrdiff_t j = 0; db && j < columns; j += W) {
                 const real *panel = room + j / (2 * W) * (2 * W) * depth + j % (2 * W);
@@ -430,7 +430,7 @@ static void score_dW(const score_work *k, team *tm, int rank, real *room)
                         sum += load(panel + r * 2 * W);
                     total += sum;
                 }
-                store_n(db + j, m > 0 ? load_n(db + j, w) + total : total, w);
+                store_n(db + j, m > 0 || s->more ? load_n(db + j, w) + total : total, w);
             }
         }
         if (!rows)
@@ -465,6 +465,49 @@ static int affine_softmax_backward(const affine_softmax_job *job)
     const int stopped = team_run(job->threads, score_gradient_body, &k);
     free(k.room);
     return stopped;
+}
+
+/* The logarithm of a mixture of K softmaxes: log_p = log sum_k exp(scores_k + shift_k), where shift makes scores
+ * logarithms of pi_k p_k. */
+#define COLUMNS_SPAN 1024 /* of log_p, which a thread computes at a time */
+
+static void mixture_body(team *tm, int rank, void *work)
+{
+    const mixture_job *s = work;
+    const real *scores = s->scores;
+    ptrdiff_t i0, i1;
+    team_share(tm, rank, s->M * s->K, &i0, &i1);
+    for (ptrdiff_t i = i0; i < i1 && !team_stopped(); i++) {
+        real most;
+        const double total = sum_exp(scores + i * s->V, s->V, &most, NULL, 0);
+        s->shifts[i] = s->log_pi[i] - most - log(total);
+    }
+    team_wait(tm);
+
+    const ptrdiff_t spans = (s->V + COLUMNS_SPAN - 1) / COLUMNS_SPAN;
+    team_share(tm, rank, s->M * spans, &i0, &i1);
+    for (ptrdiff_t i = i0; i < i1 && !team_stopped(); i++) {
+        const ptrdiff_t m = i / spans, v0 = i % spans * COLUMNS_SPAN;
+        const ptrdiff_t v1 = v0 + COLUMNS_SPAN < s->V ? v0 + COLUMNS_SPAN : s->V;
+        const double *shifts = s->shifts + m * s->K;
+        for (ptrdiff_t v = v0; v < v1; v += W) {
+            const ptrdiff_t w = v1 - v < W ? v1 - v : W;
+            const real *x = scores + m * s->K * s->V + v;
+            vec top = splat(REAL_IS_FLOAT ? -FLT_MAX : -DBL_MAX), sum = {0}; /* finite: -inf - -inf would be NaN */
+            for (ptrdiff_t k = 0; k < s->K; k++)
+                top = vmax(top, load_n(x + k * s->V, w) + (real)shifts[k]);
+            for (ptrdiff_t k = 0; k < s->K; k++)
+                sum += vexp(load_n(x + k * s->V, w) + (real)shifts[k] - top);
+            for (ptrdiff_t j = 0; j < w; j++)
+                top[j] += (real)log(sum[j]);
+            store_n((real *)s->log_p + m * s->V + v, top, w);
+        }
+    }
+}
+
+static int mixture_softmax(const mixture_job *job)
+{
+    return team_run(job->threads, mixture_body, (void *)job);
 }
 
 /* dW = 0, then dW[ids[m]] += dy[m] in the order of m. Rows are cleared one after another, as memory likes it;

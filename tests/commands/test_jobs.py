@@ -133,6 +133,7 @@ def test_better_and_its_sizes(tmp_path, text, capsys):
 def test_optimizers_learn_with_their_usual_rate(tmp_path, text, optimizer, capsys):
     out = tmp_path / "out"
     arguments = ["--optimizer", optimizer, "--out", str(out), *SMALL, *QUIET, "--epochs", "5"]
+    arguments += ["--valid", text] if optimizer == "ntasgd" else []
     ok(capsys, "train", text, *arguments)
     log = read_log(out)
     assert log[0]["lr"] == settings.RULES[optimizer][1]
@@ -145,6 +146,7 @@ def test_wrong_training_arguments(tmp_path, text, other, capsys):
         (["--lr-decay", "4"], "--lr-decay needs --valid"),
         (["--cell", "gru"], "--cell goes with --model custom, not with --model rnnlm"),
         (["--tie"], "--tie goes with --model custom"),
+        (["--alpha", "2"], "--alpha goes with --model custom, not with --model rnnlm"),
         (["--dropout", "0.5"], "--dropout goes with --model custom"),
         (["--model", "better", "--layers", "3"], "--layers goes with --model custom, not with"),
         (["--model", "better"], "hidden_size must be wordvec_size = 6"),
@@ -598,12 +600,27 @@ def test_the_checkpoint_says_what_was_asked_for(tmp_path, text, capsys):
 
 
 CUSTOM = ["--model", "custom", "--variational"]
+AWD = {
+    "input_dropout": 0.4,
+    "between_dropout": 0.25,
+    "output_dropout": 0.3,
+    "embedding_dropout": 0.1,
+    "weight_drop": 0.5,
+    "alpha": 2.0,
+    "beta": 1.0,
+}
 
 
 def test_custom_and_simple_models(tmp_path, text, capsys):
     sizes = ["--hidden", "8", "--embedding", "8", "--batch-size", "4", "--time-size", "10"]
     cases = [
         (["--model", "simple"], "SimpleRnnlm", {}),
+        (
+            [*CUSTOM, "--layers", "2", "--tie", "--vary-length"]
+            + [part for name, x in AWD.items() for part in (f"--{name}".replace("_", "-"), str(x))],
+            "LanguageModel",
+            AWD,
+        ),
         (CUSTOM[:2], "LanguageModel", {"cell": "lstm", "layers": 1, "dropout": 0.0}),
         (
             [

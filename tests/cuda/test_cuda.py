@@ -193,16 +193,30 @@ def test_one_step_on_the_gpu(gpu, name):
         assert_close(io.to_numpy(b), a)
 
 
-@pytest.mark.parametrize("variational", [False, True])
-def test_a_language_model_trains_on_the_gpu_as_on_the_cpu(gpu, variational):
+AWD = {
+    "variational_dropout": True,
+    "input_dropout": 0.4,
+    "output_dropout": 0.3,
+    "embedding_dropout": 0.3,
+    "weight_drop": 0.2,
+    "alpha": 2.0,
+    "beta": 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"dropout": 0.3}, {"dropout": 0.3, "variational_dropout": True}, AWD],
+    ids=["dropout", "variational", "awd"],
+)
+def test_a_language_model_trains_on_the_gpu_as_on_the_cpu(gpu, options):
     """Ten losses from one seed, with tied weights, dropout, clipping, SGD; and what it writes."""
 
     def losses(device):
         model = LanguageModel(
             *(11, 6, 6),
             layers=2,
-            dropout=0.3,
-            variational_dropout=variational,
+            **options,
             tie_weights=True,
             rng=5,
             device=device,
@@ -215,7 +229,7 @@ def test_a_language_model_trains_on_the_gpu_as_on_the_cpu(gpu, variational):
             params, grads = remove_duplicate(model.params, model.grads)
             norm = clip_grads(grads, 0.25)
             optimizer.update(params, grads)
-            found.append((float(loss), float(norm)))
+            found.append((float(loss), float(model.penalty), float(norm)))
         return found, loss, model, sampling.generate(model, [1], 5, rng=0)
 
     expected, loss, *_, text = losses("cpu")

@@ -25,6 +25,7 @@ def both(name, gates, **options):
 
 
 TIED = layers.TimeAffine(zeros(2, 5), zeros(5), device="cpu")
+MIXTURE = layers.TimeMixtureSoftmax.create(3, 4, 5, K=2, rng=0, device="cpu")
 GRU2 = zeros(3, 6), zeros(2, 6), zeros(2, 6)
 
 ROWS = [
@@ -108,6 +109,14 @@ ROWS = [
         lambda: cpu("TimeDropout", 0.5, rng=3, variational=True),
         "TimeDropout(dropout_ratio=0.5, rng=3, variational=True, cpu)",
     ),
+    (
+        lambda: layers.ActivationRegularization(2, device="cpu"),
+        "ActivationRegularization(alpha=2.0, cpu)",
+    ),
+    (
+        lambda: layers.TemporalActivationRegularization(0.5),
+        "TemporalActivationRegularization(beta=0.5)",
+    ),
     (lambda: layers.TimeDropout(rng=(3, 1)), "TimeDropout(dropout_ratio=0.5, rng=(3, 1))"),
     (lambda: layers.Softmax(), "Softmax()"),
     (lambda: layers.Sigmoid(), "Sigmoid()"),
@@ -117,6 +126,12 @@ ROWS = [
     (
         lambda: layers.TimeAffineSoftmaxWithLoss(TIED),
         "TimeAffineSoftmaxWithLoss(TimeAffine(D=2, M=5, float32, cpu))",
+    ),
+    (lambda: MIXTURE, "TimeMixtureSoftmax(H=3, K=2, D=4, V=5, float32, cpu)"),
+    (
+        lambda: layers.TimeMixtureSoftmaxWithLoss(MIXTURE, balance=0.1),
+        "TimeMixtureSoftmaxWithLoss(TimeMixtureSoftmax(H=3, K=2, D=4, V=5, float32, cpu), "
+        "balance=0.1)",
     ),
     (lambda: layers.SigmoidWithLoss(), "SigmoidWithLoss()"),
     (lambda: layers.TimeSigmoidWithLoss(), "TimeSigmoidWithLoss()"),

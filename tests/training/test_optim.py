@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from rnnfast.optim import (
+    ASGD,
+    NTASGD,
     OPTIMIZERS,
     SGD,
     AdaGrad,
@@ -112,6 +114,9 @@ def test_defaults_are_the_books():
     assert RMSprop().state_dict() == {"lr": 0.01, "decay_rate": 0.99, "h": None}
     adam = {"lr": 0.001, "beta1": 0.9, "beta2": 0.999, "iter": 0, "m": None, "v": None}
     assert Adam().state_dict() == adam
+    assert ASGD().state_dict() == {"lr": 0.01, "iter": 0, "start": 0, "mean": None}
+    trigger = {"lr": 0.01, "iter": 0, "start": None, "interval": 5, "ppls": (), "mean": None}
+    assert NTASGD().state_dict() == trigger
 
 
 @everyone
@@ -156,9 +161,11 @@ def test_a_state_that_does_not_fit_changes_nothing(change):
 def test_other_parameters_are_refused(optimizer):
     tested, params = optimizer(), arrays(0)
     tested.update(params, arrays(1))
-    if tested.arrays:
+    there = any(getattr(tested, name) for name in tested.arrays)  # NTASGD has not begun
+    if there:
         with pytest.raises(ValueError, match="not those of the first update"):
             tested.update(params[:2], arrays(1)[:2])
+    if there and tested.dtype is None:  # else its arrays do not tell those of the params
         with pytest.raises(ValueError, match="not those of the first update"):
             tested.update(arrays(0, np.float32), arrays(1))
 

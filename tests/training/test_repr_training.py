@@ -10,6 +10,8 @@ SHOWN = {
     "Momentum(lr=0.01, momentum=0.8)": optim.Momentum(momentum=0.8),
     "AdaGrad(lr=0.01)": optim.AdaGrad(),
     "RMSprop(lr=0.01, decay_rate=0.9)": optim.RMSprop(decay_rate=0.9),
+    "ASGD(lr=0.5, start=3)": optim.ASGD(0.5, start=3),
+    "NTASGD(lr=0.01, interval=2)": optim.NTASGD(interval=2),
     "Adam(lr=0.001, beta1=0.9, beta2=0.999)": optim.Adam(),
 }
 

@@ -1,0 +1,119 @@
+"""The options of `rnnfast train`, one for each of its settings."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from rnnfast.commands.arguments import (
+    factor,
+    natural_int,
+    nonnegative_float,
+    positive_float,
+    positive_int,
+    ratio,
+    seconds,
+)
+from rnnfast.commands.settings import BATCH, CELLS, FREE, MODELS, RULES, Settings, option_name
+from rnnfast.text.vocabulary import UNITS
+
+Group = argparse._ArgumentGroup
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of `rnnfast train`."""
+    usual = Settings()
+
+    def option(
+        group: Group,
+        name: str,
+        kind: Callable[[str], Any],
+        metavar: str,
+        help: str,
+        default: str | None = None,
+    ) -> None:
+        shown = getattr(usual, name.replace("-", "_"), None) if default is None else default
+        help += f" (default: {shown})"
+        group.add_argument(f"--{name}", type=kind, metavar=metavar, help=help)
+
+    def choice(group: Group, name: str, choices: tuple[str, ...], help: str) -> None:
+        help += f" (default: {getattr(usual, name)})"
+        group.add_argument(f"--{name}", choices=choices, help=help)
+
+    group = command.add_argument_group("text and files")
+    what = "UTF-8 text; without it: Python's own documentation"
+    group.add_argument("file", nargs="?", metavar="FILE", help=what)
+    choice(group, "level", tuple(UNITS), "kind of token")
+    what = "tokens with fewer than N occurrences are unknown; the model learns a token for them"
+    option(group, "min-count", positive_int, "N", what)
+    what = "validation text: the weights of the epoch with the lowest perplexity are kept"
+    option(group, "valid", str, "FILE", what, "the last 5%% of the training text")
+    option(group, "test", str, "FILE", "text for the final evaluation", "none")
+    what = "weight file to start from, for example the best one of another run (fine-tuning)"
+    option(group, "init", str, "FILE", what, "random weights")
+    option(group, "out", str, "DIR", "folder for weights, checkpoint, log, curve", "rnnfast-out")
+    free = ", ".join(f"--{option_name(name)}" for name in FREE)
+    batch = " and ".join(f"--{option_name(name)}" for name in BATCH)
+    what = "continue from the checkpoint in DIR with its settings; these may be changed: "
+    what += f"{free}, and between two epochs {batch}"
+    again = group.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help=what)
+    what = "start anew in a DIR that holds a run; its weights stay until the new ones are written"
+    again.add_argument("--force", action="store_true", help=what)
+    group.add_argument(
+        "--plot",
+        action=argparse.BooleanOptionalAction,
+        dest="plot_curve",
+        help="draw the perplexity curve (default: if matplotlib is installed)",
+    )
+    option(group, "save-every", seconds, "SECONDS", "time between checkpoints within an epoch")
+
+    group = command.add_argument_group("model")
+    what = "the book's SimpleRnnlm (RNN), Rnnlm (LSTM), BetterRnnlm (two LSTM, dropout, tied), or "
+    choice(group, "model", tuple(MODELS), f"{what}custom: the options below")
+    option(group, "hidden", positive_int, "N", "hidden units per layer")
+    what = "size of the word vectors"
+    option(group, "embedding", positive_int, "N", what, "64; that of --hidden with better or --tie")
+    what = "dropout ratio, for better and custom"
+    option(group, "dropout", ratio, "X", what, "0.5 for better, 0 for custom")
+    choice(group, "cell", CELLS, "custom: type of recurrent layer")
+    option(group, "layers", positive_int, "N", "custom: number of recurrent layers")
+    what = "custom: one dropout mask for all time steps, also on the recurrent path"
+    group.add_argument("--variational", action="store_true", help=what)
+    what = "custom: dropout ratio after the embedding"
+    option(group, "input-dropout", ratio, "X", what, "that of --dropout")
+    what = "custom: dropout ratio between recurrent layers"
+    option(group, "between-dropout", ratio, "X", what, "that of --dropout")
+    what = "custom: dropout ratio before the output"
+    option(group, "output-dropout", ratio, "X", what, "that of --dropout")
+    what = "custom: ratio of words whose vectors are dropped"
+    option(group, "embedding-dropout", ratio, "X", what, "0")
+    option(group, "weight-drop", ratio, "X", "custom: ratio of recurrent weights that are dropped")
+    what = "custom: penalty on large activations of the last layer (AR)"
+    option(group, "alpha", nonnegative_float, "X", what, "0")
+    what = "custom: penalty on their changes from step to step (TAR)"
+    option(group, "beta", nonnegative_float, "X", what, "0")
+    what = "custom: embedding and output share one matrix"
+    group.add_argument("--tie", action="store_true", help=what)
+
+    group = command.add_argument_group("training")
+    option(group, "epochs", positive_int, "N", "passes over the text")
+    option(group, "batch-size", positive_int, "N", "samples in parallel")
+    option(group, "time-size", positive_int, "N", "time steps of truncated BPTT")
+    what = "draw the time steps of each iteration around --time-size and scale --lr with them"
+    group.add_argument("--vary-length", action="store_true", help=what)
+    what = "reset the state of each sample once in N iterations; 0 as in the book: never"
+    option(group, "restart-every", natural_int, "N", what)
+    what = "update rule; asgd averages the weights, ntasgd does so when --valid stops improving"
+    choice(group, "optimizer", tuple(RULES), what)
+    what = "ntasgd averages after a check on --valid that is worse than the best N checks before"
+    option(group, "nonmono", positive_int, "N", what, "5")
+    rates = ", ".join(f"{name} {rate}" for name, (_, rate) in RULES.items())
+    option(group, "lr", positive_float, "X", "learning rate", rates)
+    what = (
+        "divide the learning rate by X after an epoch without improvement on --valid (the book: 4)"
+    )
+    option(group, "lr-decay", factor, "X", what, "never")
+    option(group, "max-grad", positive_float, "X", "maximum norm of the gradient")
+    option(group, "eval-interval", positive_int, "N", "iterations per line of output")
+    option(group, "seed", natural_int, "N", "seed of weights and samples")
+    option(group, "sample", natural_int, "N", "tokens to generate at the end")

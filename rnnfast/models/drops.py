@@ -1,0 +1,72 @@
+"""The layers of a language model that regularise it: dropout, AR and TAR."""
+
+from typing import Any, NamedTuple
+
+from rnnfast.layers.dropout import TimeDropout
+from rnnfast.layers.initial import Initializer
+from rnnfast.layers.regularization import (
+    ActivationRegularization,
+    TemporalActivationRegularization,
+)
+
+
+class Drops(NamedTuple):
+    """The dropout layers of a LanguageModel.
+
+    Attributes
+    ----------
+    above : list of (TimeDropout or None)
+        Those in the stack: above the embedding and above each recurrent layer. None is no dropout.
+    h, Wh : list of TimeDropout
+        They draw the h_mask and the Wh_mask of each recurrent layer; empty if there are none.
+    words : TimeDropout or None
+        Draws the word_mask of the embedding.
+    """
+
+    above: list[TimeDropout | None]
+    h: list[TimeDropout]
+    Wh: list[TimeDropout]
+    words: TimeDropout | None
+
+
+def drop_layers(draw: Initializer, sizes: dict[str, Any]) -> Drops:
+    """Make the dropout layers of a LanguageModel from its sizes.
+
+    The keys of the model's seed: layers + 1 for the stack, as many as layers for h, the same
+    number for Wh, one for words. A place has its key whether or not others have dropout.
+    """
+    layers, dropout, weight_drop = sizes["layers"], sizes["dropout"], sizes["weight_drop"]
+    words = sizes.get("embedding_dropout", 0.0)
+    places = ("input", *["between"] * (layers - 1), "output")
+    ratios = [sizes.get(f"{place}_dropout", dropout) for place in places]
+    if not any((*ratios, dropout, weight_drop, words)):
+        # then, as in the book, only weights come from np.random
+        return Drops([None] * (layers + 1), [], [], None)
+    variational, seed = sizes["variational_dropout"], draw.seed()
+
+    def one(ratio: float, key: int, variational: bool = False) -> TimeDropout:
+        return TimeDropout(ratio, (seed, key), variational=variational, device=draw.device)
+
+    each = range(layers)
+    return Drops(
+        [one(ratio, key, variational) if ratio else None for key, ratio in enumerate(ratios)],
+        [one(dropout, layers + 1 + k) for k in each] if dropout and variational else [],
+        [one(weight_drop, 2 * layers + 1 + k) for k in each] if weight_drop else [],
+        one(words, 3 * layers + 1) if words else None,
+    )
+
+
+def regularized(
+    draw: Initializer, sizes: dict[str, Any], stack: list[Any], drops: Drops
+) -> list[Any]:
+    """The layers with dropout above them, where there is some, and AR and TAR above the last."""
+    found: list[Any] = []
+    for layer, drop in zip(stack, drops.above, strict=True):
+        found.append(layer)
+        if layer is stack[-1] and sizes.get("beta"):
+            found.append(TemporalActivationRegularization(sizes["beta"], device=draw.device))
+        if drop is not None:
+            found.append(drop)
+    if sizes.get("alpha"):
+        found.append(ActivationRegularization(sizes["alpha"], device=draw.device))
+    return found

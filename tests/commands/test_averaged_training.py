@@ -1,0 +1,117 @@
+"""`rnnfast train` with averaged SGD, and from the weights of another run."""
+
+import numpy as np
+import pytest
+from shell import LINES, QUIET, SMALL, failing, losses, ok, read_log
+
+from rnnfast import io
+from rnnfast.commands import inputs
+from rnnfast.models import load_model
+from rnnfast.text.corpora import read_text
+from rnnfast.trainer import eval_perplexity
+
+WORDS = ["--level", "word", "--optimizer", "ntasgd", "--nonmono", "1", "--lr", "20"]
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(LINES * 40, encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def valid(tmp_path):
+    path = tmp_path / "valid.txt"
+    swapped = "a bird sang\nthe dog sat on the mat\nthe cat sat on the rug\n"
+    path.write_text(swapped * 6, encoding="utf-8")
+    return str(path)
+
+
+def params(path):
+    return load_model(path)[0].params
+
+
+def test_averaging_begins_and_is_what_is_measured_and_saved(tmp_path, text, valid, capsys):
+    arguments = ["train", text, "--valid", valid, *WORDS, *SMALL, *QUIET, "--vary-length"]
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    lines = ok(capsys, *arguments, "--epochs", "5", "--out", str(whole))
+    (begin,) = [line for line in lines if line.endswith("the weights are averaged from here on")]
+    epoch = int(begin.split()[2])
+    assert epoch == 4
+    checks = [entry["perplexity"] for entry in read_log(whole) if entry["event"] == "valid"]
+    assert checks[epoch - 1] > min(checks[: epoch - 2])
+
+    # Interrupted before and after that, it is the same run
+    for epochs in 3, 4, 5:
+        more = ["--resume"] if out.exists() else arguments[1:]
+        ok(capsys, "train", *more, "--epochs", str(epochs), "--out", str(out), *QUIET)
+    assert losses(out) == losses(whole)
+    files = [(folder / "Rnnlm.safetensors").read_bytes() for folder in (whole, out)]
+    assert files[0] == files[1]
+
+    # The last check is the best one, of the averages
+    assert checks[-1] == min(checks)
+    arrays, _ = io.weights.load_arrays(whole / "checkpoint.safetensors")
+    means = [arrays[f"optimizer/mean/{i}"] for i in range(6)]
+    saved = params(whole / "Rnnlm.safetensors")
+    for param, mean, now in zip(
+        saved, means, params(whole / "checkpoint.safetensors"), strict=True
+    ):
+        np.testing.assert_array_equal(param, mean.astype("f4"))
+        assert (param != now).any()
+    model, vocabulary = inputs.open_model(whole / "best.safetensors")
+    ids, prime = vocabulary.encode(read_text(valid)), np.array(vocabulary.prime)
+    assert eval_perplexity(model, ids, 1, 35, prime=prime) == checks[-1]
+
+
+def test_without_a_validation_text_the_last_averages_are_saved(tmp_path, text, capsys):
+    out = tmp_path / "out"
+    arguments = ["--optimizer", "asgd", "--lr", "2", "--epochs", "2", *SMALL, *QUIET]
+    ok(capsys, "train", text, *arguments, "--out", str(out))
+    arrays, _ = io.weights.load_arrays(out / "checkpoint.safetensors")
+    for i, param in enumerate(params(out / "Rnnlm.safetensors")):
+        np.testing.assert_array_equal(param, arrays[f"optimizer/mean/{i}"].astype("f4"))
+
+
+def test_a_second_run_starts_from_the_weights_of_the_first(tmp_path, text, capsys):
+    first, second = tmp_path / "first", tmp_path / "second"
+    ok(capsys, "train", text, "--epochs", "1", *SMALL, *QUIET, "--out", str(first))
+    weights = first / "Rnnlm.safetensors"
+    more = ["--init", str(weights), "--optimizer", "asgd", "--lr", "1e-30", "--epochs", "2"]
+    ok(capsys, "train", text, *more, *SMALL, *QUIET, "--out", str(second), "--seed", "9")
+    for one, other in zip(params(weights), params(second / "Rnnlm.safetensors"), strict=True):
+        np.testing.assert_array_equal(one, other)
+    ok(
+        capsys,
+        "train",
+        "--resume",
+        "--out",
+        str(second),
+        "--epochs",
+        "3",
+        "--sample",
+        "0",
+        "--lr",
+        "1",
+    )
+    assert losses(second)[-1][0] == 3
+
+
+def test_arguments_that_do_not_go_together(tmp_path, text, valid, capsys):
+    other = tmp_path / "other.txt"
+    other.write_text("other letters\n" * 40, encoding="utf-8")
+    out = ["--out", str(tmp_path / "out"), *SMALL, *QUIET]
+    ok(capsys, "train", text, *out, "--epochs", "1")
+    weights = str(tmp_path / "out" / "Rnnlm.safetensors")
+    out[1] = str(tmp_path / "new")
+    for arguments, message in [
+        ([text, "--optimizer", "ntasgd"], "--optimizer ntasgd needs --valid: a text on which"),
+        ([text, "--nonmono", "3"], "--nonmono goes with --optimizer ntasgd, not with --optimizer"),
+        ([text, "--init", str(tmp_path / "no")], "no: No such file"),
+        ([text, "--init", text], "text.txt"),
+        ([str(other), "--init", weights], f"--init: {weights} has other tokens than the training"),
+        ([text, "--init", weights, "--hidden", "8"], "Rnnlm.safetensors"),
+    ]:
+        assert message in failing(capsys, "train", *out, *arguments)
+        assert not (tmp_path / "new").exists()
