@@ -26,8 +26,8 @@ PARTS = "train", "valid", "test"
 CHOSEN_ON = 20_000  # words of the validation text
 CACHE = NeuralCache(500, theta=0.6, ratio=0.2)
 BESIDE_RMS = NeuralCache(500, theta=0.6, ratio=0.1)
-SGD = {"lr": 1.0, "decay": 0.003}
-RMS = {"lr": 0.001, "decay": 0.003, "epsilon": 1e-4}
+SGD = {"time_size": 20, "lr": 1.0, "decay": 0.003}
+RMS = {"time_size": 20, "lr": 0.001, "decay": 0.003, "epsilon": 1e-4}
 ROWS = {
     "plain": {},
     "SGD": SGD,
