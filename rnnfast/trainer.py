@@ -11,6 +11,7 @@ from rnnfast.training.callbacks import (
     Watch,
     check_divergence,
 )
+from rnnfast.training.dynamic import eval_dynamic, gradient_mean_squares
 from rnnfast.training.evaluation import (
     PerplexityWarning,
     eval_accuracy,
@@ -20,6 +21,7 @@ from rnnfast.training.evaluation import (
     perplexity,
 )
 from rnnfast.training.loop import Step
+from rnnfast.training.neural_cache import NeuralCache, eval_cache
 from rnnfast.training.stopping import Diverged, Stop, stop_on_interrupt
 from rnnfast.training.trainers import RnnlmTrainer, Trainer
 
@@ -27,6 +29,7 @@ __all__ = [
     "Checkpoint",
     "Diverged",
     "JsonlLog",
+    "NeuralCache",
     "PerplexityWarning",
     "Plateau",
     "ProgressBar",
@@ -37,9 +40,12 @@ __all__ = [
     "Watch",
     "check_divergence",
     "eval_accuracy",
+    "eval_cache",
+    "eval_dynamic",
     "eval_exact",
     "eval_labels",
     "eval_perplexity",
+    "gradient_mean_squares",
     "perplexity",
     "stop_on_interrupt",
 ]
