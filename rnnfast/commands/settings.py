@@ -49,6 +49,8 @@ CUSTOM = {
     "latent": "latent_size",
     "latent_dropout": "latent_dropout",
     "balance": "balance",
+    "rounds": "rounds",
+    "rank": "rank",
 }
 
 
@@ -86,6 +88,8 @@ class Settings:
     latent_dropout: float | None = None  # None: 0
     balance: float | None = None  # None: 0
     tie: bool = False
+    rounds: int | None = None  # None: 5 for a mogrifier
+    rank: int | None = None  # None: whole matrices
     epochs: int = 8
     batch_size: int = 32
     time_size: int = 64

@@ -77,6 +77,10 @@ def add_options(command: argparse.ArgumentParser) -> None:
     option(group, "dropout", ratio, "X", what, "0.5 for better, 0 for custom")
     choice(group, "cell", CELLS, "custom: type of recurrent layer")
     option(group, "layers", positive_int, "N", "custom: number of recurrent layers")
+    what = "custom: how often x and h gate each other before each step of a mogrifier"
+    option(group, "rounds", positive_int, "N", what, "5")
+    what = "custom: rank of the matrices of these rounds"
+    option(group, "rank", positive_int, "N", what, "none: whole matrices")
     what = "custom: one dropout mask for all time steps, also on the recurrent path"
     group.add_argument("--variational", action="store_true", help=what)
     what = "custom: dropout ratio after the embedding"

@@ -17,7 +17,10 @@ cdef extern from "kernels/kernels.h" nogil:
         strided xs, h0, c0, h_mask, seen0, Wx, Wh
         const void *b
         const void *Wp
-        int full
+        int full, rounds
+        ptrdiff_t rank
+        const void *Wm
+        const void *Wr
         const void *packed
         strided hs
         void *hT
@@ -27,6 +30,7 @@ cdef extern from "kernels/kernels.h" nogil:
         void *rh
         void *seen
         void *c
+        void *rounds_kept
         strided dhs, dhT, dcT, dxs
         void *dh0
         void *dc0
@@ -34,6 +38,8 @@ cdef extern from "kernels/kernels.h" nogil:
         void *dWh
         void *db
         void *dWp
+        void *dWm
+        void *dWr
         int whole
 
     ctypedef struct gemm_job:

@@ -2,7 +2,7 @@
 
 from rnnfast.layers.activations import Sigmoid, Softmax
 from rnnfast.layers.affine import Affine, MatMul, Simple_TimeAffine, TimeAffine
-from rnnfast.layers.bidirectional import TimeBiGRU, TimeBiLSTM, TimeBiRNN
+from rnnfast.layers.bidirectional import TimeBiGRU, TimeBiLSTM, TimeBiMogrifier, TimeBiRNN
 from rnnfast.layers.dropout import Dropout, TimeDropout
 from rnnfast.layers.embedding import Embedding, TimeEmbedding
 from rnnfast.layers.losses import (
@@ -20,9 +20,9 @@ from rnnfast.layers.regularization import (
     ActivationRegularization,
     TemporalActivationRegularization,
 )
-from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
+from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeMogrifier, TimeRNN
 from rnnfast.layers.stacks import TimeReverse, TimeStack
-from rnnfast.layers.steps import GRU, LSTM, RNN
+from rnnfast.layers.steps import GRU, LSTM, RNN, Mogrifier
 
 __all__ = [
     "GRU",
@@ -33,6 +33,7 @@ __all__ = [
     "Dropout",
     "Embedding",
     "MatMul",
+    "Mogrifier",
     "Sigmoid",
     "SigmoidWithLoss",
     "Simple_TimeAffine",
@@ -44,6 +45,7 @@ __all__ = [
     "TimeAffineSoftmaxWithLoss",
     "TimeBiGRU",
     "TimeBiLSTM",
+    "TimeBiMogrifier",
     "TimeBiRNN",
     "TimeDropout",
     "TimeEmbedding",
@@ -51,6 +53,7 @@ __all__ = [
     "TimeLSTM",
     "TimeMixtureSoftmax",
     "TimeMixtureSoftmaxWithLoss",
+    "TimeMogrifier",
     "TimeRNN",
     "TimeReverse",
     "TimeSigmoidWithLoss",

@@ -12,7 +12,7 @@ from rnnfast import checks
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.parts import Parts
 from rnnfast.layers.recurrent import Lengths, checked_lengths
-from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
+from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeMogrifier, TimeRNN
 from rnnfast.layers.unrolled import _Time
 from rnnfast.typing import A, Floats, Integers
 
@@ -22,7 +22,7 @@ class TimeReverse(Parts):
 
     Parameters
     ----------
-    layer : TimeRNN, TimeLSTM or TimeGRU
+    layer : TimeRNN, TimeLSTM, TimeGRU or TimeMogrifier
         The layer.
 
     Raises
@@ -42,13 +42,11 @@ class TimeReverse(Parts):
     TimeReverse(TimeGRU(D=3, H=2, float32, cpu))
     """
 
-    def __init__(self, layer: TimeRNN | TimeLSTM | TimeGRU) -> None:
+    def __init__(self, layer: TimeRNN | TimeLSTM | TimeGRU | TimeMogrifier) -> None:
         self._name = type(self).__name__
         if not isinstance(layer, _Time):
-            kind = type(layer).__name__
-            raise TypeError(
-                f"{self._name}: layer must be a TimeRNN, TimeLSTM or TimeGRU, got {kind}"
-            )
+            kinds, kind = "TimeRNN, TimeLSTM, TimeGRU or TimeMogrifier", type(layer).__name__
+            raise TypeError(f"{self._name}: layer must be a {kinds}, got {kind}")
         self.layer = layer
         self.parts = [layer]
         self.params, self.grads = layer.params, layer.grads
@@ -109,8 +107,8 @@ class TimeStack(Parts):
     Parameters
     ----------
     layers : iterable
-        TimeRNN, TimeLSTM, TimeGRU, TimeBi*, TimeReverse or stacks. The output of each layer is as
-        wide as the input of the next one.
+        TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier, TimeBi*, TimeReverse or stacks. The output of
+        each layer is as wide as the input of the next one.
     dropout_ratio : float
         The dropout of each layer's output but the last one's, in training.
     rng : int, optional

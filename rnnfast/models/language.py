@@ -13,7 +13,13 @@ from rnnfast import checks
 from rnnfast.layers.initial import Initializer
 from rnnfast.layers.mixture import TimeMixtureSoftmax
 from rnnfast.models.base import BaseModel
-from rnnfast.models.building import checked_sizes, embedding, given_sizes, recurrent_layers
+from rnnfast.models.building import (
+    check_rounds,
+    checked_sizes,
+    embedding,
+    given_sizes,
+    recurrent_layers,
+)
 from rnnfast.models.drops import drop_layers, regularized
 from rnnfast.models.outputs import check_output, last_layer, last_width
 
@@ -27,7 +33,7 @@ class LanguageModel(BaseModel):
     ----------
     vocab_size, wordvec_size, hidden_size : int
         V, D and H.
-    cell : {"lstm", "rnn", "gru"}
+    cell : {"lstm", "rnn", "gru", "mogrifier"}
     layers : int
         Number of recurrent layers.
     dropout : float
@@ -65,6 +71,9 @@ class LanguageModel(BaseModel):
         sequence.
     balance : float, optional
         Factor of the penalty on mixture weights that are not balanced [6]_.
+    rounds, rank : int, optional
+        Of a Mogrifier LSTM: how many times x and h gate each other before each step (default 5),
+        and the rank of the matrices of these rounds; without it they are whole [7]_.
     rng : seed, Generator or None
         The source of the weights; None is np.random.
     dtype : float32 or float64
@@ -96,6 +105,7 @@ class LanguageModel(BaseModel):
     .. [4] Press and Wolf 2016, https://arxiv.org/abs/1608.05859
     .. [5] Yang et al. 2017, https://arxiv.org/abs/1711.03953
     .. [6] Takase et al. 2018, https://arxiv.org/abs/1808.10143
+    .. [7] Melis et al. 2019, https://arxiv.org/abs/1909.01792
 
     Examples
     --------
@@ -135,6 +145,8 @@ class LanguageModel(BaseModel):
         latent_size: int | None = None,
         latent_dropout: float | None = None,
         balance: float | None = None,
+        rounds: int | None = None,
+        rank: int | None = None,
         rng: Any = None,
         dtype: DTypeLike = np.float32,
         device: str | None = None,
@@ -164,7 +176,10 @@ class LanguageModel(BaseModel):
             latent_size=latent_size,
             latent_dropout=latent_dropout,
             balance=balance,
+            rounds=rounds,
+            rank=rank,
         )
+        check_rounds(owner, sizes)
         check_output(owner, sizes)
         draw = Initializer(owner, rng, dtype, device)
 

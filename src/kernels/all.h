@@ -11,6 +11,8 @@
 #include "lstm.h"
 #include "peephole.h"
 #include "gru.h"
+#include "mogrifier.h"
+#include "mogrifier_back.h"
 #include "ops.h"
 
 #define CELL_ENTRIES(cell) .cell##_forward = cell##_forward, .cell##_backward = cell##_backward, .cell##_pack = cell##_pack,

@@ -12,7 +12,7 @@
 #include <string.h>
 
 /* Every cell, once: its kernels are in <cell>.h, its module is src/<cell>.pyx. */
-#define CELLS(X) X(rnn) X(lstm) X(gru)
+#define CELLS(X) X(rnn) X(lstm) X(gru) X(mogrifier)
 
 /* Reals from one row of n to the next, where they are the left side of a product. Not a multiple of 4 KB: such rows
  * would fight for the same lines of L1. */
@@ -38,7 +38,10 @@ typedef struct {
     const void *b;                          /* (G H), with reset_after (2, G H), or NULL */
     const void *Wp;                         /* lstm: peepholes, contiguous (3, H) or, if `full`, (3, H, H); or NULL */
     int full;
-    const void *packed; /* without training: what <cell>_pack wrote, used instead of Wx and Wh; or NULL */
+    int rounds;          /* mogrifier: r; the matrices are contiguous */
+    ptrdiff_t rank;      /* k, or 0: there is no Wr */
+    const void *Wm, *Wr; /* (r, H, D); with a rank (r, H, k) and (r, k, D) */
+    const void *packed;  /* without training: what <cell>_pack wrote, used instead of Wx and Wh; or NULL */
 
     /* forward writes */
     strided hs;    /* (N, T, H), last stride 1 */
@@ -48,14 +51,15 @@ typedef struct {
      * In forward without training all are NULL. seen (T, N, H) is h h_mask, which without a mask is h itself; c
      * (T, N, H) is there for full peepholes. Rows of h, rh, seen and c are row_step(H, size of a real) apart. */
     void *panels, *h, *rh, *seen, *c;
+    void *rounds_kept; /* mogrifier: see there */
 
     /* backward */
-    strided dhs;                /* (N, T, H), last stride 1 */
-    strided dhT, dcT;           /* (N, H), last stride 1, or NULL */
-    strided dxs;                /* (N, T, D), last stride 1 */
-    void *dh0, *dc0;            /* (N, H) */
-    void *dWx, *dWh, *db, *dWp; /* contiguous, as Wx, Wh, b, Wp; NULL as these */
-    int whole;                  /* these are the caller's: not to be left half written */
+    strided dhs;                            /* (N, T, H), last stride 1 */
+    strided dhT, dcT;                       /* (N, H), last stride 1, or NULL */
+    strided dxs;                            /* (N, T, D), last stride 1 */
+    void *dh0, *dc0;                        /* (N, H) */
+    void *dWx, *dWh, *db, *dWp, *dWm, *dWr; /* contiguous, as Wx, Wh, b, Wp, Wm, Wr; NULL as these */
+    int whole;                              /* these are the caller's: not to be left half written */
 } cell_job;
 
 typedef struct {
@@ -133,7 +137,7 @@ typedef struct {
 
 typedef int (*cell_kernel)(const cell_job *);
 
-/* Packs the weights for forward without training: D, H, Wx, Wh, Wp and full of the job alone are used. Returns the number of
+/* Packs the weights for forward without training: D, H and the weights of the job alone are used. Returns the number of
  * reals; with room NULL that is all it does. */
 typedef ptrdiff_t (*pack_kernel)(const cell_job *, void *room);
 

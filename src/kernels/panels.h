@@ -51,13 +51,20 @@ static inline ptrdiff_t panel_steps(const cell_job *job)
     return steps < job->T ? steps : job->T;
 }
 
+/* Whether each thread would have about as many tiles of samples as any other, and enough of them. */
+static inline int rows_come_out_even(const cell_job *job, const team *tm)
+{
+    const ptrdiff_t tiles = tile_count(job->N, ROWS_2);
+    const ptrdiff_t most = tile_count(tiles, tm->size) * tm->size; /* as if each had as many as the one with most */
+    return job->N >= 8 * tm->size && 16 * most <= 17 * tiles;
+}
+
 /* In the time loops a thread owns hidden units, or some samples and all of their units: then steps need no barrier and
  * h never changes cores. It reads all weights, though, which must stay in its L2, and tiles of rows must come out even. */
 static inline int owns_rows(const cell_job *job, const team *tm, int G)
 {
-    const ptrdiff_t weights = (job->D + job->H) * G * job->H * sizeof(real), tiles = tile_count(job->N, ROWS_2);
-    const ptrdiff_t most = tile_count(tiles, tm->size) * tm->size; /* as if each had as many as the one with most */
-    return job->N >= 8 * tm->size && 16 * most <= 17 * tiles && !is_precomputed(job, G) && weights <= 1 << 20;
+    const ptrdiff_t weights = (job->D + job->H) * G * job->H * sizeof(real);
+    return !is_precomputed(job, G) && rows_come_out_even(job, tm) && weights <= 1 << 20;
 }
 
 static inline real *panel_row(const gate_panels *P, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n)
@@ -376,22 +383,30 @@ static void times_transposed(const transposed *x)
     }
 }
 
-/* sums[q][n][2 W] (+)= dA of step t times weights^T: this thread's tiles of pairs q and samples n. */
-static void panel_hidden_grads(const gate_panels *P, const team *tm, int rank, ptrdiff_t t, int first_gate, int G,
-                               const real *packed, real *sums, int add, int own_rows)
+/* sums[q][n][2 W] (+)= dA of step t times weights^T, of which there are so many columns: this thread's tiles of pairs q
+ * and samples n. */
+static void panel_step_grads(const gate_panels *P, const team *tm, int rank, ptrdiff_t t, ptrdiff_t columns, int first_gate,
+                             int G, const real *packed, real *sums, int add, int own_rows)
 {
-    const ptrdiff_t H = P->H, Q = pair_count(H), pair = G * H * 2 * W;
+    const ptrdiff_t H = P->H, Q = pair_count(columns), pair = G * H * 2 * W;
     transposed x = {.P = P, .first_gate = first_gate, .G = G, .t = t, .apart = 1, .cr = 2 * W, .add = add};
     for (; x.p * W < H; x.p += x.count) {
         x.count = panels_at_once(H, G, x.p), x.first_use = 1;
         for (tile_walk w = team_tiles(tm, rank, Q, P->N, ROWS_2, own_rows); next_panel(&w); x.first_use = 0) {
             x.n = w.n, x.rows = w.rows;
             x.weights = packed + w.p * pair + x.p * W * G * 2 * W, x.next = x.weights + pair;
-            x.columns = pair_columns(H, w.p) > W ? 2 * W : W;
+            x.columns = pair_columns(columns, w.p) > W ? 2 * W : W;
             x.c = sums + (w.p * P->N + w.n) * 2 * W;
             times_transposed(&x);
         }
     }
+}
+
+/* The same where the weights are those of h. */
+static void panel_hidden_grads(const gate_panels *P, const team *tm, int rank, ptrdiff_t t, int first_gate, int G,
+                               const real *packed, real *sums, int add, int own_rows)
+{
+    panel_step_grads(P, tm, rank, t, P->H, first_gate, G, packed, sums, add, own_rows);
 }
 
 /* The factor of h_mask for units j.. of sample n; only where there is a mask. */
