@@ -26,8 +26,10 @@ V vocabulary. Wrong arguments raise a TypeError or a ValueError.
 """
 
 from rnnfast.models.coders import Decoder, Encoder, PeekyDecoder
-from rnnfast.models.readers import SequenceClassifier, SequenceRegressor, SequenceTagger
-from rnnfast.models.writers import PeekySeq2seq, Seq2seq, VectorToSequence
+from rnnfast.models.readers import SequenceClassifier
+from rnnfast.models.seq2seq import PeekySeq2seq, Seq2seq
+from rnnfast.models.step_readers import SequenceRegressor, SequenceTagger
+from rnnfast.models.writers import VectorToSequence
 
 __all__ = [
     "Decoder",

@@ -11,6 +11,7 @@ from rnnfast.training.callbacks import (
     Watch,
     check_divergence,
 )
+from rnnfast.training.dynamic import eval_dynamic, gradient_mean_squares
 from rnnfast.training.evaluation import (
     PerplexityWarning,
     eval_accuracy,
@@ -19,14 +20,17 @@ from rnnfast.training.evaluation import (
     eval_perplexity,
     perplexity,
 )
+from rnnfast.training.language import RnnlmTrainer
 from rnnfast.training.loop import Step
+from rnnfast.training.neural_cache import NeuralCache, eval_cache
 from rnnfast.training.stopping import Diverged, Stop, stop_on_interrupt
-from rnnfast.training.trainers import RnnlmTrainer, Trainer
+from rnnfast.training.trainers import Trainer
 
 __all__ = [
     "Checkpoint",
     "Diverged",
     "JsonlLog",
+    "NeuralCache",
     "PerplexityWarning",
     "Plateau",
     "ProgressBar",
@@ -37,9 +41,12 @@ __all__ = [
     "Watch",
     "check_divergence",
     "eval_accuracy",
+    "eval_cache",
+    "eval_dynamic",
     "eval_exact",
     "eval_labels",
     "eval_perplexity",
+    "gradient_mean_squares",
     "perplexity",
     "stop_on_interrupt",
 ]

@@ -7,10 +7,10 @@ from numpy.typing import DTypeLike
 
 from rnnfast import checks
 from rnnfast.layers.initial import Initializer, create_recurrent
+from rnnfast.layers.parts import Parts
 from rnnfast.layers.recurrent import Lengths, Recurrent, checked_lengths
-from rnnfast.layers.stacks import Parts
 from rnnfast.layers.weights import Weights, adopted, specs
-from rnnfast.typing import A
+from rnnfast.typing import A, Floats, Integers
 
 
 class _TimeBi(Parts):
@@ -99,7 +99,11 @@ class _TimeBi(Parts):
         entries += ["frozen"] if self.frozen else []
         return f"{type(self).__name__}({', '.join(entries)})"
 
-    def forward(self, xs: A, *, train: bool = True, lengths: Lengths = None) -> A:
+    @overload
+    def forward(self, xs: Integers, *, train: bool = True, lengths: Lengths = None) -> Floats: ...
+    @overload
+    def forward(self, xs: A, *, train: bool = True, lengths: Lengths = None) -> A: ...
+    def forward(self, xs: Any, *, train: bool = True, lengths: Lengths = None) -> Any:
         """Run both directions over a sequence.
 
         Parameters
@@ -129,8 +133,7 @@ class _TimeBi(Parts):
         try:
             hs1 = forward._forward(checked[0], train=train, lengths=lengths)
             hs2 = backward._forward(checked[1], train=train, lengths=lengths, reverse=True)
-            hs: A = checks.namespace(hs1).concatenate((hs1, hs2), axis=2)
-            return hs
+            return checks.namespace(hs1).concatenate((hs1, hs2), axis=2)
         except BaseException:
             self._restore(before)
             raise

@@ -7,7 +7,7 @@ N batch, T time, D input, H hidden. Inputs and errors: see rnnfast.layers.recurr
 
 import numpy as np
 
-from rnnfast.layers.recurrent import cell_clip_option, convention_options, nonlinearity_option
+from rnnfast.layers.options import cell_clip_option, convention_options, nonlinearity_option
 from rnnfast.layers.rounds import Rounds
 from rnnfast.layers.unrolled import _TimeOneState, _TimeTwoStates
 from rnnfast.typing import Array

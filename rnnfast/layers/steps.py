@@ -3,19 +3,15 @@
 N batch, D input, H hidden. Inputs and errors: see rnnfast.layers.recurrent.
 """
 
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from rnnfast import checks
-from rnnfast.layers.recurrent import (
-    Recurrent,
-    cell_clip_option,
-    convention_options,
-    nonlinearity_option,
-)
+from rnnfast.layers.options import cell_clip_option, convention_options, nonlinearity_option
+from rnnfast.layers.recurrent import Recurrent
 from rnnfast.layers.rounds import Rounds
-from rnnfast.typing import A, Array
+from rnnfast.typing import A, Array, Floats, Integers
 
 
 class _Step(Recurrent):
@@ -48,7 +44,11 @@ class _Step(Recurrent):
 class _StepOneState(_Step):
     """A step of a cell whose state is h."""
 
-    def forward(self, x: A, h_prev: Array | None, *, train: bool = True) -> A:
+    @overload
+    def forward(self, x: Integers, h_prev: Array | None, *, train: bool = True) -> Floats: ...
+    @overload
+    def forward(self, x: A, h_prev: Array | None, *, train: bool = True) -> A: ...
+    def forward(self, x: Any, h_prev: Array | None, *, train: bool = True) -> Any:
         """Compute one step.
 
         Parameters
@@ -72,8 +72,7 @@ class _StepOneState(_Step):
         RuntimeError
             If the layer is frozen and train is True.
         """
-        h_next: A = self._forward(x, h_prev, train=train)[0]
-        return h_next
+        return self._forward(x, h_prev, train=train)[0]
 
     def backward(self, dh_next: Array | None) -> tuple[Any, ...]:
         """Compute the gradients; `grads` are written in place.
@@ -103,9 +102,17 @@ class _StepTwoStates(_Step):
 
     states = ("h", "c")
 
+    @overload
+    def forward(
+        self, x: Integers, h_prev: Array | None, c_prev: Array | None, *, train: bool = True
+    ) -> tuple[Floats, ...]: ...
+    @overload
     def forward(
         self, x: A, h_prev: Array | None, c_prev: Array | None, *, train: bool = True
-    ) -> tuple[A, ...]:
+    ) -> tuple[A, ...]: ...
+    def forward(
+        self, x: Any, h_prev: Array | None, c_prev: Array | None, *, train: bool = True
+    ) -> tuple[Any, ...]:
         """Compute one step.
 
         Parameters

@@ -9,7 +9,7 @@ from typing import Any, overload
 from rnnfast import checks
 from rnnfast.layers.recurrent import SMALL, Lengths, Recurrent, checked_lengths
 from rnnfast.layers.weights import Weights
-from rnnfast.typing import A, Array
+from rnnfast.typing import A, Array, Floats, Integers
 
 Checked = tuple[Any, tuple[Any, ...] | None, Any]  # of forward: xs, state, weights
 
@@ -43,6 +43,17 @@ class _Time(Recurrent):
         """The arrays of the state, in the order of `states`."""
         raise NotImplementedError
 
+    @overload
+    def forward(
+        self,
+        xs: Integers,
+        *,
+        train: bool = True,
+        lengths: Lengths = None,
+        h_mask: Array | None = None,
+        Wh_mask: Array | None = None,
+    ) -> Floats: ...
+    @overload
     def forward(
         self,
         xs: A,
@@ -51,7 +62,16 @@ class _Time(Recurrent):
         lengths: Lengths = None,
         h_mask: Array | None = None,
         Wh_mask: Array | None = None,
-    ) -> A:
+    ) -> A: ...
+    def forward(
+        self,
+        xs: Any,
+        *,
+        train: bool = True,
+        lengths: Lengths = None,
+        h_mask: Array | None = None,
+        Wh_mask: Array | None = None,
+    ) -> Any:
         """Run the layer over a sequence.
 
         Parameters
@@ -99,10 +119,8 @@ class _Time(Recurrent):
         np.False_
         """
         checked = self._checked_forward(xs, train)
-        hs: A
         if lengths is h_mask is Wh_mask is None:
-            hs = self._forward(checked, train)
-            return hs
+            return self._forward(checked, train)
         xs, state, weights = checked
         if lengths is not None:
             lengths = checked_lengths(self._name, lengths, *xs.shape[:2])
