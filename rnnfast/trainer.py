@@ -20,10 +20,11 @@ from rnnfast.training.evaluation import (
     eval_perplexity,
     perplexity,
 )
+from rnnfast.training.language import RnnlmTrainer
 from rnnfast.training.loop import Step
 from rnnfast.training.neural_cache import NeuralCache, eval_cache
 from rnnfast.training.stopping import Diverged, Stop, stop_on_interrupt
-from rnnfast.training.trainers import RnnlmTrainer, Trainer
+from rnnfast.training.trainers import Trainer
 
 __all__ = [
     "Checkpoint",

@@ -18,9 +18,9 @@ from rnnfast.commands.texts import Texts
 from rnnfast.models import BaseModel
 from rnnfast.training.averaging import ASGD, NTASGD
 from rnnfast.training.callbacks import Checkpoint, JsonlLog, Plateau, ProgressBar, Watch
+from rnnfast.training.language import RnnlmTrainer
 from rnnfast.training.loop import Step
 from rnnfast.training.stopping import Diverged, Stop
-from rnnfast.training.trainers import RnnlmTrainer
 
 CHECKPOINT = "checkpoint.safetensors"  # the last one of a run
 GOOD = "good.safetensors"  # the last one after which the loss did not rise

@@ -37,8 +37,8 @@ from rnnfast.commands.train_options import add_options
 from rnnfast.text.vocabulary import UNITS
 from rnnfast.training.averaging import ASGD
 from rnnfast.training.callbacks import JsonlLog, ProgressBar
+from rnnfast.training.language import RnnlmTrainer
 from rnnfast.training.stopping import Diverged, stop_on_interrupt
-from rnnfast.training.trainers import RnnlmTrainer
 
 
 def add(commands: Commands) -> None:
