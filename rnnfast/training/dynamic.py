@@ -11,7 +11,7 @@ from rnnfast import checks
 from rnnfast.text.sampling import vocab_size
 from rnnfast.training.evaluation import mean_of_batches, perplexity, warn_if_blind
 from rnnfast.training.gradients import remove_duplicate
-from rnnfast.training.neural_cache import NeuralCache, Remembered, checked_cache, target_logs
+from rnnfast.training.neural_cache import NeuralCache, Remembered, checked_cache, target_logs, top
 from rnnfast.training.stopping import Diverged
 from rnnfast.typing import Array, LanguageModel
 
@@ -131,7 +131,7 @@ def eval_dynamic(
         hs = learner._hidden(xs, True)
         value = learner.loss_layer.forward(hs, ts)
         if remembered is not None:
-            value = remembered.loss(hs, target_logs(learner, hs, ts), ts)
+            value = remembered.loss(top(hs), target_logs(learner, hs, ts), ts)
         learner.backward()
         # The difference to the trained weights is what is stored, so that it does not drown in
         # their rounding errors, and weights that learned nothing stay exactly as they were.
@@ -236,6 +236,8 @@ def _copy(owner: str, model: Any) -> Any:
     learner.layers = [layer for layer in learner.layers if layer not in identities]
     for drop in learner.drop_layers:  # those that draw masks of h, weights and words
         drop.train_flg = False
+    if hasattr(learner.loss_layer, "balance"):
+        learner.loss_layer.balance = 0.0
     return learner
 
 

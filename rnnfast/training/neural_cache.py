@@ -123,7 +123,7 @@ def eval_cache(
 
     def loss(xs: Any, ts: Any) -> Any:
         hs = net._hidden(xs, False)
-        return remembered.loss(hs, target_logs(net, hs, ts), ts)
+        return remembered.loss(top(hs), target_logs(net, hs, ts), ts)
 
     with frozen(model):
         mean = mean_of_batches("eval_cache", model, corpus, batch_size, time_size, loss, prime)
@@ -144,6 +144,11 @@ def target_logs(model: Any, hs: Any, ts: Any) -> Any:
     logs: Any = log_softmax(model.layers[-1].forward(hs, train=False))
     ts = checks.beside(logs, ts)[:, :, np.newaxis]
     return checks.namespace(logs).take_along_axis(logs, ts, axis=2)[:, :, 0]
+
+
+def top(hs: Any) -> Any:
+    """The output of the last recurrent layer, of the input hs of the last layer."""
+    return hs[-1] if isinstance(hs, list) else hs
 
 
 class Remembered:

@@ -345,3 +345,22 @@ def test_the_books_weights_on_penn_treebank():
     assert eval_perplexity(model, corpus, 1, 20) == pytest.approx(122.7, abs=0.1)
     found = eval_dynamic(model, corpus, lr=0.5, decay=0.0)  # as a script with the book's code says
     assert found == pytest.approx(108.4, abs=0.1)
+
+
+@pytest.mark.parametrize("below", [None, 2])
+def test_mixtures_of_softmaxes(below):
+    """The cache remembers the last layer's states only; dropout and the penalty are off."""
+    mixture = {"mixtures": 3, "mixtures_below": below, "latent_size": D}
+    model = models.LanguageModel(V, D, H, layers=2, **mixture, rng=1, dtype=np.float64)
+    penalised = models.LanguageModel(
+        V, D, H, layers=2, **mixture, latent_dropout=0.4, balance=5.0, rng=1, dtype=np.float64
+    )
+    model.params[0][...] *= 20
+    penalised.params[0][...] *= 20
+    sizes, alone = (1, 10), NeuralCache(size=17, ratio=0.0)
+    plain = eval_perplexity(model, TEXT, *sizes)
+    assert eval_cache(model, TEXT, *sizes, cache=alone) == pytest.approx(plain, rel=1e-10)
+    assert eval_cache(model, TEXT, *sizes, cache=CACHE) < 0.9 * plain
+    learned = eval_dynamic(model, TEXT, *sizes, cache=CACHE)
+    assert learned < 0.9 * plain
+    assert eval_dynamic(penalised, TEXT, *sizes, cache=CACHE) == learned
