@@ -149,7 +149,7 @@ def test_the_commands_of_the_readme(tmp_path, monkeypatch, capsys):
             with warnings.catch_warnings():
                 assert main.main([*argv, *more]) == 0, line
             run += 1
-    assert run == 6
+    assert run == 7
     assert "generated text" in capsys.readouterr().out
     assert {"my_model", "rnnfast-out"} <= set(os.listdir())
 
