@@ -32,6 +32,7 @@ SAMPLES, UNITS, THREADS = 3, 13, 64  # of a block in the grid: 2 groups of sever
 OPTIONS = {
     "rnn": ({}, {"nonlinearity": "relu"}),
     "lstm": ({}, {"peepholes": "diagonal", "cell_clip": 0.5}, {"peepholes": "full"}),
+    "mogrifier": ({"rounds": 3}, {"rounds": 2, "rank": 3}),
     "gru": ({}, {"reset_after": True}),
 }
 
@@ -64,7 +65,11 @@ def run_cell(cell, kind, precision, options, ragged):
     params = normal(D, columns) / 2, normal(H, columns) / 4, b
     if peepholes := keywords.pop("peepholes", None):
         params += (normal(3, H) if peepholes == "diagonal" else normal(3, H, H) / 4,)
-    states = 2 if cell == "lstm" else 1
+    if rounds := keywords.pop("rounds", None):
+        rank = keywords.pop("rank", None)
+        params += (normal(rounds, H, rank or D) / 2,)
+        params += () if rank is None else (normal(rounds, rank, D),)
+    states = 2 if cell in ("lstm", "mogrifier") else 1
     state, dstate = (tuple(normal(N, H) for _ in range(states)) for _ in range(2))
     xs, dhs = normal(N, T, D), normal(N, T, H)
     if ragged:
@@ -144,7 +149,8 @@ def cases():
     ways += list(product(("grid", "aside"), ("float32", "tf32")))
     variants = [(cell, options) for cell in CELLS for options in OPTIONS[cell]]
     for (cell, options), (kind, precision) in product(variants, ways):
-        if options.get("peepholes") == "full" and kind != "steps":
+        whole = cell == "mogrifier" or options.get("peepholes") == "full"
+        if whole and kind != "steps":
             continue
         for ragged in (False, True):
             named = (name if value is True else str(value) for name, value in options.items())

@@ -19,6 +19,7 @@ class Cell:
     gates: int  # blocks in Wx, Wh and b
     states: int  # 1: (h,), 2: (h, c)
     options: tuple = ({},)  # keyword arguments of make_problem, each set tested
+    in_steps: bool = False  # no CUDA kernel runs all of its steps
 
 
 CELLS = (
@@ -50,9 +51,11 @@ CELLS = (
         gates=4,
         states=2,
         options=({}, {"rounds": 1}, {"rounds": 2, "rank": 3}),
+        in_steps=True,
     ),
 )
 VARIANTS = [(cell, options) for cell in CELLS for options in cell.options]
+IN_ONE_KERNEL = [v for v in VARIANTS if not v[0].in_steps and v[1].get("peepholes") != "full"]
 
 
 def variant_name(cell, options):
@@ -208,7 +211,7 @@ class Result:
         yield from zip(("dh", "dc"), self.dstate, strict=False)
 
     def named_grads(self):
-        pairs = zip(self.names, self.grads, strict=True)
+        pairs = zip(self.names, self.grads, strict=False)  # without b there may be two
         return [(f"d{name}", g) for name, g in pairs if g is not None]
 
 

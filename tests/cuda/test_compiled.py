@@ -14,7 +14,7 @@ from unittest import mock
 import compiled
 import numpy as np
 import pytest
-from cases import CELLS, VARIANTS, variant_name
+from cases import CELLS, IN_ONE_KERNEL, VARIANTS, variant_name
 
 from rnnfast.cuda import planner
 
@@ -27,7 +27,7 @@ PRECISION_OF = [(kind, "float32") for kind in WAYS] + [("grid", "tf32")]
 RUNS = [
     (*variant, *way)
     for variant, way in product(VARIANTS, PRECISION_OF)
-    if way[0] == "steps" or variant[1].get("peepholes") != "full"
+    if way[0] == "steps" or variant in IN_ONE_KERNEL
 ]
 
 

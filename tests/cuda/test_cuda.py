@@ -23,7 +23,10 @@ from rnnfast.optim import SGD, Adam, clip_grads, remove_duplicate
 # Launches
 
 
-@cells
+FRAMED = [cell for cell in CELLS if not cell.in_steps]
+
+
+@pytest.mark.parametrize("cell", FRAMED, ids=lambda cell: cell.name)
 @pytest.mark.parametrize("kind", ["row", "grid"])
 @pytest.mark.parametrize("states", [False, True])
 @pytest.mark.one_in(3)
@@ -89,15 +92,21 @@ def test_launches_of_a_gru_with_r_after_the_product(monkeypatch, plan):
 
 # Arrays on the GPU
 
-LAYERS = {"rnn": rnnfast.TimeRNN, "lstm": rnnfast.TimeLSTM, "gru": rnnfast.TimeGRU}
+LAYERS = {
+    "rnn": rnnfast.TimeRNN,
+    "lstm": rnnfast.TimeLSTM,
+    "gru": rnnfast.TimeGRU,
+    "mogrifier": rnnfast.TimeMogrifier,
+}
 
 
 @cells
 def test_a_layer_on_the_gpu_gives_what_it_gives_on_the_cpu(gpu, cell):
     """CuPy arrays in, CuPy arrays out; with stateful, a training step and inference."""
     p = make_problem(cell, (3, 4, 5, 7))
-    layer = LAYERS[cell.name](*(a.copy() for a in p.params), stateful=True)
-    twin = LAYERS[cell.name](*on_gpu(gpu, *p.params), stateful=True)
+    layer = LAYERS[cell.name](*(a.copy() for a in p.params[:3]), stateful=True, **p.beside)
+    beside = {name: gpu.to_device(array) for name, array in p.beside.items()}
+    twin = LAYERS[cell.name](*on_gpu(gpu, *p.params[:3]), stateful=True, **beside)
     assert (layer.device, twin.device) == ("cpu", "cuda")
     for train in (True, True, False):
         xs, dhs = p.xs * (1 + train), p.dhs
@@ -121,8 +130,8 @@ def test_a_layer_on_the_gpu_gives_what_it_gives_on_the_cpu(gpu, cell):
 def test_numpy_arrays_on_the_gpu(gpu, cell):
     """They are copied both ways; one CuPy array among the arguments makes the results CuPy's."""
     p = make_problem(cell, (3, 4, 5, 7))
-    layer = LAYERS[cell.name](*p.params, device="cuda")
-    expected = LAYERS[cell.name](*p.params, device="reference").forward(p.xs)
+    layer = LAYERS[cell.name](*p.params[:3], device="cuda", **p.beside)
+    expected = LAYERS[cell.name](*p.params[:3], device="reference", **p.beside).forward(p.xs)
     hs = layer.forward(p.xs)
     assert type(hs) is np.ndarray
     assert_close(hs, expected)
@@ -372,7 +381,7 @@ def test_gradients_over_each_other_are_refused(gpu, cell, there):
     params = list(map(place, p.params))
     *_, cache = module.forward(place(p.xs), None, params)
     grads = list(map(place, p.poisoned_grads()))
-    both = grads[0], grads[0], grads[2]
+    both = grads[0], grads[0], *grads[2:]
     with pytest.raises(ValueError, match=r"grads\[1\] must have memory of its own, got that of gr"):
         module.backward(place(p.dhs), None, params, cache, both)
     assert np.isnan(grads[0].get() if there else grads[0]).all()

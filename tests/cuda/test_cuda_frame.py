@@ -7,15 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cases import VARIANTS, make_problem, variant_name
+from cases import IN_ONE_KERNEL, VARIANTS, make_problem, variant_name
 from on_cuda import PLANS, check, frame, in_software, plan_as, steps
 
 import rnnfast
 from rnnfast import kernels
 from rnnfast.cuda import cost, gru, lstm, planner, rnn
 from rnnfast.cuda.precision import tf32_tolerance
-
-IN_ONE_KERNEL = [v for v in VARIANTS if v[1].get("peepholes") != "full"]
 
 
 def ids(variant):

@@ -294,7 +294,7 @@ def test_backwards_alone(cell, stateful, rng):
             assert_grad_close(g, ref)
     stack = rnnfast.TimeStack([layer, TIME[cell](*weights(rng, cell, D=H))])
     assert stack.forward(xs).shape == (N, T, H)
-    with pytest.raises(TypeError, match="TimeReverse: layer must be a TimeRNN, TimeLSTM or"):
+    with pytest.raises(TypeError, match="TimeReverse: layer must be a TimeRNN, TimeLSTM, "):
         rnnfast.TimeReverse(stack)
 
 

@@ -44,6 +44,18 @@ ROWS = [
         lambda: cpu("GRU", *GRU2, reset_after=True),
         "GRU(D=3, H=2, reset_after=True, float32, cpu)",
     ),
+    (
+        lambda: cpu("Mogrifier", *weights(4), Wm=zeros(5, 2, 3)),
+        "Mogrifier(D=3, H=2, rounds=5, float32, cpu)",
+    ),
+    (
+        lambda: cpu("TimeMogrifier", *weights(4), Wm=zeros(2, 2, 1), Wr=zeros(2, 1, 3)),
+        "TimeMogrifier(D=3, H=2, rounds=2, rank=1, float32, cpu)",
+    ),
+    (
+        lambda: both("TimeBiMogrifier", 4, Wm1=zeros(2, 2, 3), Wm2=zeros(2, 2, 3)),
+        "TimeBiMogrifier(D=3, H=2, rounds=2, float32, cpu)",
+    ),
     (lambda: cpu("TimeRNN", *weights(1)), "TimeRNN(D=3, H=2, float32, cpu)"),
     (
         lambda: cpu("TimeRNN", *weights(1), True, nonlinearity="relu"),
