@@ -44,6 +44,8 @@ CUSTOM = {
     "embedding_dropout": "embedding_dropout",
     "alpha": "alpha",
     "beta": "beta",
+    "past_decode": "past_decode",
+    "adversarial": "adversarial",
 }
 
 
@@ -75,6 +77,8 @@ class Settings:
     weight_drop: float = 0.0
     alpha: float | None = None  # None: 0
     beta: float | None = None  # None: 0
+    past_decode: float | None = None  # None: 0
+    adversarial: float | None = None  # None: 0
     tie: bool = False
     epochs: int = 8
     batch_size: int = 32

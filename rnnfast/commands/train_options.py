@@ -92,6 +92,10 @@ def add_options(command: argparse.ArgumentParser) -> None:
     option(group, "alpha", nonnegative_float, "X", what, "0")
     what = "custom: penalty on their changes from step to step (TAR)"
     option(group, "beta", nonnegative_float, "X", what, "0")
+    what = "custom: penalty by decoding the token before from the prediction (PDR; 0.001)"
+    option(group, "past-decode", nonnegative_float, "X", what, "0")
+    what = "custom: size of adversarial noise on the vectors of target tokens (0.005)"
+    option(group, "adversarial", nonnegative_float, "X", what, "0")
     what = "custom: embedding and output share one matrix"
     group.add_argument("--tie", action="store_true", help=what)
 

@@ -14,10 +14,12 @@ from rnnfast.layers.losses import (
     TimeSoftmaxWithLoss,
     TimeSquaredLoss,
 )
+from rnnfast.layers.past_decode import PastDecode
 from rnnfast.layers.regularization import (
     ActivationRegularization,
     TemporalActivationRegularization,
 )
+from rnnfast.layers.regularized_loss import TimeRegularizedSoftmaxWithLoss
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
 from rnnfast.layers.stacks import TimeReverse, TimeStack
 from rnnfast.layers.steps import GRU, LSTM, RNN
@@ -31,6 +33,7 @@ __all__ = [
     "Dropout",
     "Embedding",
     "MatMul",
+    "PastDecode",
     "Sigmoid",
     "SigmoidWithLoss",
     "Simple_TimeAffine",
@@ -48,6 +51,7 @@ __all__ = [
     "TimeGRU",
     "TimeLSTM",
     "TimeRNN",
+    "TimeRegularizedSoftmaxWithLoss",
     "TimeReverse",
     "TimeSigmoidWithLoss",
     "TimeSoftmaxWithLoss",

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from rnnfast.io.weights import to_numpy
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.losses import TimeAffineSoftmaxWithLoss
+from rnnfast.layers.past_decode import PastDecode
+from rnnfast.layers.regularized_loss import TimeRegularizedSoftmaxWithLoss
 from rnnfast.models.model import Model
 from rnnfast.text import sampling
 from rnnfast.typing import Array
@@ -30,6 +32,8 @@ class BaseModel(Model):
         One per recurrent layer, or none. They draw its h_mask or its Wh_mask in training.
     word_drop : TimeDropout, optional
         Draws the word_mask of the first layer, an embedding, in training.
+    loss_layer : TimeRegularizedSoftmaxWithLoss, optional
+        Of the last layer; None is the loss without regularisation.
 
     Attributes
     ----------
@@ -52,6 +56,8 @@ class BaseModel(Model):
     h_drops: list[TimeDropout]
     Wh_drops: list[TimeDropout]
     word_drop: TimeDropout | None
+    past: PastDecode | None
+    loss_layer: TimeAffineSoftmaxWithLoss
     drop_layers: list[TimeDropout]
 
     def __init__(
@@ -63,9 +69,11 @@ class BaseModel(Model):
         h_drops: Sequence[TimeDropout] = (),
         Wh_drops: Sequence[TimeDropout] = (),
         word_drop: TimeDropout | None = None,
+        loss_layer: TimeRegularizedSoftmaxWithLoss | None = None,
     ) -> None:
-        super().__init__(layers, param_names, sizes)
-        self.loss_layer = TimeAffineSoftmaxWithLoss(layers[-1], device=device)
+        self.past = None if loss_layer is None else loss_layer.past
+        super().__init__(layers, param_names, sizes, [self.past] if self.past else [])
+        self.loss_layer = loss_layer or TimeAffineSoftmaxWithLoss(layers[-1], device=device)
         self.recurrent_layers = [layer for layer in layers if hasattr(layer, "reset_state")]
         self.h_drops, self.Wh_drops, self.word_drop = list(h_drops), list(Wh_drops), word_drop
         in_depth = [layer for layer in layers if isinstance(layer, TimeDropout)]
@@ -81,11 +89,12 @@ class BaseModel(Model):
 
     @property
     def penalty(self) -> Any:
-        """The sum of all penalties (AR, TAR) in the last forward of training.
+        """What the last forward of training minimises beside the loss: AR, TAR and others.
 
         `backward` includes its gradient; the loss that `forward` returns does not include it.
         """
-        return sum(layer.loss for layer in self.penalty_layers)
+        of_loss = getattr(self.loss_layer, "penalty", 0.0)
+        return sum((layer.loss for layer in self.penalty_layers), of_loss)
 
     @overload
     def predict(self, xs: NDArray[Any], train_flg: bool = False) -> NDArray[Any]: ...
@@ -123,7 +132,8 @@ class BaseModel(Model):
         float
             Mean cross entropy in nats, without penalties; a 0-d array on a GPU.
         """
-        return self.loss_layer.forward(self._hidden(xs, train_flg), ts, train=train_flg)
+        more = {} if self.past is None else {"previous": xs}
+        return self.loss_layer.forward(self._hidden(xs, train_flg), ts, train=train_flg, **more)
 
     def _hidden(self, xs: Any, train_flg: bool) -> Any:
         """The input of the affine layer."""

@@ -28,6 +28,8 @@ _CHECKS: dict[str, Check] = {
     "weight_drop": checks.ratio,
     "alpha": checks.nonnegative,
     "beta": checks.nonnegative,
+    "past_decode": checks.nonnegative,
+    "adversarial": checks.nonnegative,
     "bidirectional": checks.flag,
     "pass_cell": checks.flag,
     "reverse": checks.flag,

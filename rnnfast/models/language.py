@@ -14,7 +14,7 @@ from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.initial import Initializer
 from rnnfast.models.base import BaseModel
 from rnnfast.models.building import checked_sizes, embedding, given_sizes, recurrent_layers
-from rnnfast.models.drops import drop_layers, regularized
+from rnnfast.models.drops import drop_layers, regularized, regularized_loss
 
 BOOK_SIZES = ("vocab_size", "wordvec_size", "hidden_size")  # of the book's models
 
@@ -47,6 +47,11 @@ class LanguageModel(BaseModel):
     alpha, beta : float, optional
         Factors of activation regularisation (AR) and temporal activation regularisation (TAR) of
         the last recurrent layer [3]_. AR sees its output after dropout, TAR before.
+    past_decode : float, optional
+        Factor of past decode regularisation [5]_; see PastDecode.
+    adversarial : float, optional
+        Size of adversarial noise on the word vectors of the targets [6]_; see
+        TimeRegularizedSoftmaxWithLoss.
     tie_weights : bool
         The affine layer's W is the transpose of the embedding's [4]_. The last of several
         recurrent layers then has wordvec_size units; a single one needs hidden_size =
@@ -80,6 +85,8 @@ class LanguageModel(BaseModel):
     .. [2] Gal and Ghahramani 2016, https://arxiv.org/abs/1512.05287
     .. [3] Merity et al. 2017, https://arxiv.org/abs/1708.02182
     .. [4] Press and Wolf 2016, https://arxiv.org/abs/1608.05859
+    .. [5] Brahma 2018, https://arxiv.org/abs/1808.05908
+    .. [6] Wang, Gong, Liu 2019, https://arxiv.org/abs/1906.03805
 
     Examples
     --------
@@ -113,6 +120,8 @@ class LanguageModel(BaseModel):
         weight_drop: float = 0.0,
         alpha: float | None = None,
         beta: float | None = None,
+        past_decode: float | None = None,
+        adversarial: float | None = None,
         tie_weights: bool = False,
         rng: Any = None,
         dtype: DTypeLike = np.float32,
@@ -138,6 +147,8 @@ class LanguageModel(BaseModel):
             embedding_dropout=embedding_dropout,
             alpha=alpha,
             beta=beta,
+            past_decode=past_decode,
+            adversarial=adversarial,
         )
         V, D, H = (sizes[name] for name in BOOK_SIZES)
         tied = sizes["tie_weights"]
@@ -150,12 +161,22 @@ class LanguageModel(BaseModel):
         recurrent, names = recurrent_layers(draw, sizes, D, last=last, stateful=True)
         affine_W = embed.W.T if tied else draw.normal(last, V)
         affine = TimeAffine(affine_W, draw.zeros(V), device=draw.device)
+        loss_layer, loss_names = regularized_loss(draw, sizes, affine)
         drops = drop_layers(draw, sizes)
 
         affine_name = None if tied else "affine_W"  # the file has embed_W.T only once
-        param_names = ["embed_W", *names, affine_name, "affine_b"]
+        param_names = ["embed_W", *names, affine_name, "affine_b", *loss_names]
         stack = [*regularized(draw, sizes, [embed, *recurrent], drops), affine]
-        super().__init__(stack, param_names, sizes, draw.device, drops.h, drops.Wh, drops.words)
+        super().__init__(
+            stack,
+            param_names,
+            sizes,
+            draw.device,
+            drops.h,
+            drops.Wh,
+            drops.words,
+            loss_layer,
+        )
 
 
 class SimpleRnnlm(LanguageModel):

@@ -608,6 +608,8 @@ AWD = {
     "weight_drop": 0.5,
     "alpha": 2.0,
     "beta": 1.0,
+    "past_decode": 0.01,
+    "adversarial": 0.02,
 }
 
 

@@ -201,6 +201,8 @@ AWD = {
     "weight_drop": 0.2,
     "alpha": 2.0,
     "beta": 1.0,
+    "past_decode": 0.1,
+    "adversarial": 0.2,
 }
 
 
