@@ -119,6 +119,10 @@ def run_ops():
         ops.embedding_backward(dout, ids, dW)
         loss, kept = ops.affine_softmax_loss_forward(x, affine, b, ids)
         dx = ops.affine_softmax_loss_backward(kept, d_affine, db)
+        hs, prior, dW1, db1 = normal(7, 3, 5), normal(7, 3), normal(5, 300), normal(300)
+        mixed, kept = ops.mixture_softmax_loss_forward(hs, prior, affine, b, ids)
+        dhs, dprior = ops.mixture_softmax_loss_backward(kept, dW1, db1)
+        log_p = ops.mixture_softmax(hs, prior, affine, b)
         p, q, m, v = normal(7, 5), normal(7, 5), np.zeros((7, 5), real), np.zeros((7, 5), real)
         ops.sgd(p, dout, 0.1)
         ops.adam(q, dout, m, v, 0.01, 0.9, 0.999)
@@ -127,8 +131,9 @@ def run_ops():
         scaled = normal(7, 5)
         ops.scale(scaled, 0.5)
         squares = ops.sum_of_squares(W)
-        scalars = np.array([loss, squares], real)
-        found.append([x, dW, dx, d_affine, db, p, q, m, v, mask, scaled, scalars])
+        scalars = np.array([loss, squares, mixed], real)
+        mixture = [log_p, dhs, dprior, dW1, db1]
+        found.append([x, dW, dx, d_affine, db, *mixture, p, q, m, v, mask, scaled, scalars])
     return worst(*found), TOLERANCES["float32"]
 
 

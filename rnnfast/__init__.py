@@ -32,7 +32,7 @@ except ValueError as error:  # RNNFAST_NUM_THREADS or RNNFAST_SIMD, read when th
     raise
 from rnnfast.layers.activations import Sigmoid, Softmax
 from rnnfast.layers.affine import Affine, MatMul, Simple_TimeAffine, TimeAffine
-from rnnfast.layers.bidirectional import TimeBiGRU, TimeBiLSTM, TimeBiRNN
+from rnnfast.layers.bidirectional import TimeBiGRU, TimeBiLSTM, TimeBiMogrifier, TimeBiRNN
 from rnnfast.layers.dropout import Dropout, TimeDropout
 from rnnfast.layers.embedding import Embedding, TimeEmbedding
 from rnnfast.layers.functions import cross_entropy_error, relu, sigmoid, softmax
@@ -44,13 +44,15 @@ from rnnfast.layers.losses import (
     TimeSoftmaxWithLoss,
     TimeSquaredLoss,
 )
+from rnnfast.layers.mixture import TimeMixtureSoftmax
+from rnnfast.layers.mixture_loss import TimeMixtureSoftmaxWithLoss
 from rnnfast.layers.regularization import (
     ActivationRegularization,
     TemporalActivationRegularization,
 )
-from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
+from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeMogrifier, TimeRNN
 from rnnfast.layers.stacks import TimeReverse, TimeStack
-from rnnfast.layers.steps import GRU, LSTM, RNN
+from rnnfast.layers.steps import GRU, LSTM, RNN, Mogrifier
 from rnnfast.time_layers import GPU, np
 from rnnfast.version import __version__ as __version__
 
@@ -64,6 +66,7 @@ __all__ = [
     "Dropout",
     "Embedding",
     "MatMul",
+    "Mogrifier",
     "Sigmoid",
     "SigmoidWithLoss",
     "Simple_TimeAffine",
@@ -74,11 +77,15 @@ __all__ = [
     "TimeAffine",
     "TimeBiGRU",
     "TimeBiLSTM",
+    "TimeBiMogrifier",
     "TimeBiRNN",
     "TimeDropout",
     "TimeEmbedding",
     "TimeGRU",
     "TimeLSTM",
+    "TimeMixtureSoftmax",
+    "TimeMixtureSoftmaxWithLoss",
+    "TimeMogrifier",
     "TimeRNN",
     "TimeReverse",
     "TimeSigmoidWithLoss",

@@ -183,13 +183,19 @@ def in_range(owner: str, name: str, ids: Any, size: int) -> None:
 
 
 def matrix(owner: str, name: str, W: Any, label: str) -> tuple[int, int]:
-    """The shape of a weight matrix, float32 or float64 and not empty; `label` names its sides."""
+    """The shape of a weight matrix; see `weight`."""
+    rows, columns = weight(owner, name, W, 2, label)
+    return rows, columns
+
+
+def weight(owner: str, name: str, W: Any, ndim: int, label: str) -> tuple[int, ...]:
+    """The shape of a weight, float32 or float64 and not empty; `label` names its sides."""
     if not is_array(W) or W.dtype not in FLOATS:
         raise TypeError(f"{owner}: {name} must be a float32 or float64 array, got {_kind(W)}")
-    if W.ndim != 2 or 0 in W.shape:
+    if W.ndim != ndim or 0 in W.shape:
         raise shape_error(owner, name, f"{label}, sizes from 1 up", W)
-    rows, columns = W.shape
-    return rows, columns
+    shape: tuple[int, ...] = W.shape
+    return shape
 
 
 def exactly(

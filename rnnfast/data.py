@@ -1,5 +1,6 @@
 """Vocabularies and corpora: from texts to arrays of ids. Defined in rnnfast.text."""
 
+from rnnfast.text.base import Vocabulary
 from rnnfast.text.corpora import load_ptb, load_text, python_docs, read_text, sequence_batch
 from rnnfast.text.vocabulary import (
     EOS,
@@ -7,7 +8,6 @@ from rnnfast.text.vocabulary import (
     UNKNOWN_WORD,
     VOCABULARIES,
     CharVocabulary,
-    Vocabulary,
     WordVocabulary,
 )
 

@@ -1,6 +1,6 @@
 """The contract of the kernels, and the devices.
 
-The kernels form a grid. Rows are cells (rnn, lstm, gru) and `ops`; columns are devices (reference,
+The kernels form a grid. Rows are cells (`CELLS`) and `ops`; columns are devices (reference,
 cpu, cuda). The module `rnnfast.<device>.<cell>` is one square of the grid; `load(cell, device)`
 imports it. Every square has the same functions:
 
@@ -16,8 +16,9 @@ Arrays
 
 - xs, dxs (N, T, D); hs, dhs (N, T, H). params is (Wx, Wh, b): Wx (D, G*H), Wh (H, G*H), b (G*H,)
   or None. Gate blocks: lstm f, g, i, o; gru z, r, candidate. An lstm with peepholes has a fourth
-  array, Wp (3, H) or (3, H, H), for f, i and o.
-- state and dstate are tuples of arrays (N, H): (h,) for rnn and gru, (h, c) for lstm. As an
+  array, Wp (3, H) or (3, H, H), for f, i and o. A mogrifier is an lstm with a fourth array Wm
+  (r, H, D), the matrices of its r rounds, or with two: Wm (r, H, k) and Wr (r, k, D), k their rank.
+- state and dstate are tuples of arrays (N, H): (h,) for rnn and gru, (h, c) for the others. As an
   argument either may be None, which means zeros: the first product with Wh is then skipped.
 
 Options of forward
@@ -28,9 +29,9 @@ Options of forward
   steps t < lengths[n], in both directions. At any other step its state stays, hs and dxs are 0, and
   the values of xs and dhs are not used. None means T for every sample, and costs nothing.
 - h_mask (N, H) multiplies h at every step before the product with Wh (variational dropout on the
-  recurrent path); backward multiplies the gradient of h. It applies neither to hs and the states
-  nor to the h that a gru mixes with its candidate. The equations are in rnnfast/reference. None
-  costs nothing.
+  recurrent path), in a mogrifier before the rounds; backward multiplies the gradient of h. It
+  applies neither to hs and the states nor to the h that a gru mixes with its candidate. The
+  equations are in rnnfast/reference. None costs nothing.
 - Options of a cell: nonlinearity="tanh" or "relu" for rnn; cell_clip=None or a positive float for
   lstm; reset_after=False (if True, b is (2, 3H)) and z_keeps=False for gru. `cache` remembers
   them, and lengths, reverse and h_mask. pack takes the options that forward will get.
@@ -46,8 +47,8 @@ Calls
 - pack lays the weights out once for many calls. Its result is opaque and holds copies. forward
   takes it in the place of params if train=False, and gives the same bits; with train=True it is a
   TypeError.
-- backward overwrites grads (dWx, dWh, db, with Wp also dWp) in place, whatever their values were.
-  They may overlap the arrays that are read; no two grads may overlap.
+- backward overwrites grads, one for each of params (dWx, dWh, db, ...), in place, whatever their
+  values were. They may overlap the arrays that are read; no two grads may overlap.
   Without b there is no db (None, or left out at the end).
 - backward consumes `cache`. A second backward, or one with the None that train=False returns, is a
   RuntimeError.
@@ -84,7 +85,7 @@ from rnnfast.checks import is_cupy
 from rnnfast.cpu import _runtime
 from rnnfast.version import __version__
 
-CELLS = ("rnn", "lstm", "gru")
+CELLS = ("rnn", "lstm", "gru", "mogrifier")
 DEVICES = ("cuda", "cpu", "reference")  # the best first
 MAX_THREADS = 1024
 

@@ -9,7 +9,7 @@
 forward(xs, ts) returns the loss, backward() fills `grads`; trainer.Trainer needs these and
 `params`. Every forward starts from a zero state. Common arguments:
 
-    cell           "rnn", "lstm" (default) or "gru"
+    cell           "rnn", "lstm" (default), "gru" or "mogrifier"
     layers         number of recurrent layers; 1 by default
     bidirectional  whether the layers read the sequence in both directions
     dropout        ratio of each layer's output dropped in training; 0 by default
@@ -26,8 +26,10 @@ V vocabulary. Wrong arguments raise a TypeError or a ValueError.
 """
 
 from rnnfast.models.coders import Decoder, Encoder, PeekyDecoder
-from rnnfast.models.readers import SequenceClassifier, SequenceRegressor, SequenceTagger
-from rnnfast.models.writers import PeekySeq2seq, Seq2seq, VectorToSequence
+from rnnfast.models.readers import SequenceClassifier
+from rnnfast.models.seq2seq import PeekySeq2seq, Seq2seq
+from rnnfast.models.step_readers import SequenceRegressor, SequenceTagger
+from rnnfast.models.writers import VectorToSequence
 
 __all__ = [
     "Decoder",

@@ -11,6 +11,7 @@ from rnnfast.training.callbacks import (
     Watch,
     check_divergence,
 )
+from rnnfast.training.dynamic import eval_dynamic, gradient_mean_squares
 from rnnfast.training.evaluation import (
     PerplexityWarning,
     eval_accuracy,
@@ -21,6 +22,7 @@ from rnnfast.training.evaluation import (
 )
 from rnnfast.training.language import RnnlmTrainer
 from rnnfast.training.loop import Step
+from rnnfast.training.neural_cache import NeuralCache, eval_cache
 from rnnfast.training.stopping import Diverged, Stop, stop_on_interrupt
 from rnnfast.training.trainers import Trainer
 
@@ -28,6 +30,7 @@ __all__ = [
     "Checkpoint",
     "Diverged",
     "JsonlLog",
+    "NeuralCache",
     "PerplexityWarning",
     "Plateau",
     "ProgressBar",
@@ -38,9 +41,12 @@ __all__ = [
     "Watch",
     "check_divergence",
     "eval_accuracy",
+    "eval_cache",
+    "eval_dynamic",
     "eval_exact",
     "eval_labels",
     "eval_perplexity",
+    "gradient_mean_squares",
     "perplexity",
     "stop_on_interrupt",
 ]

@@ -1,13 +1,15 @@
 """Types for annotations: arrays of either kind, layers, models, optimisers.
 
 `Array` is what NumPy's and CuPy's arrays have in common, so that a function that takes one works
-with both, and a function from `A` to `A` returns NumPy arrays for NumPy arrays.
+with both, and a function from `A` to `A` returns NumPy arrays for NumPy arrays. A layer that casts
+integers to the dtype of its weights returns `Floats` for `Integers`.
 """
 
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 class Array(Protocol):
@@ -28,6 +30,8 @@ class Array(Protocol):
 
 
 A = TypeVar("A", bound=Array)
+Integers = NDArray[np.integer[Any]]
+Floats = NDArray[np.floating[Any]]
 
 
 class Layer(Protocol):

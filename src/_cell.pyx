@@ -48,10 +48,24 @@ cdef void *data(cnp.ndarray x) noexcept:
     return NULL if x is None else cnp.PyArray_DATA(x)
 
 
-cdef str sizes_of(ptrdiff_t D, ptrdiff_t H, int type_num, bint peepholes, bint full):
+cdef str sizes_of(ptrdiff_t D, ptrdiff_t H, int type_num, bint peepholes, bint full, ptrdiff_t rounds, ptrdiff_t rank):
     """What params have to have in common with those of forward, in words."""
+    cdef str sizes = f"D = {D}, H = {H}, {cnp.PyArray_DescrFromType(type_num)}"
+    if rounds:
+        return f"{sizes}, rounds = {rounds} and rank = {rank or None}"
     kind = ("full" if full else "diagonal") if peepholes else "no"
-    return f"D = {D}, H = {H}, {cnp.PyArray_DescrFromType(type_num)} and {kind} peepholes"
+    return f"{sizes} and {kind} peepholes"
+
+
+cdef ptrdiff_t rounds_room(ptrdiff_t rows, Params p, ptrdiff_t size) noexcept:
+    """Reals of cell_job.rounds_kept: of each product y and what it makes, with room to align both."""
+    cdef ptrdiff_t i, M, room = 32
+    for i in range(p.rounds):
+        M = p.D if i % 2 == 0 else p.H
+        room += rows * (M + row_step(M, size)) + 64
+        if p.rank:
+            room += rows * (p.rank + row_step(p.rank, size)) + 64
+    return room
 
 
 cdef void take_options(cell_job *job, Options options, cnp.ndarray steps) noexcept:
@@ -73,7 +87,7 @@ cdef class Cache:
 @cython.auto_pickle(False)
 @cython.final
 cdef class Params:
-    """(Wx, Wh, b, Wp) after their checks; of packed ones only b and Wp are there."""
+    """(Wx, Wh, b) and Wp, or Wm and Wr, after their checks; of packed ones only b and Wp are there."""
 
 
 @cython.auto_pickle(False)
@@ -86,14 +100,15 @@ cdef class Packed:
 @cython.final
 cdef class Cell:
     """One row of the grid: `gates` blocks of H columns in the weights, `kept` values a unit kept in the panels (one more
-    with reset_after). has_c: a second state; has_rh: without reset_after r h is kept; has_peepholes: params may hold a Wp."""
+    with reset_after). has_c: a second state; has_rh: without reset_after r h is kept; beside: the names of the params after
+    Wx, Wh and b, Wp or Wm and Wr."""
 
-    def __cinit__(self, str name, int gates, int kept, bint has_c=False, bint has_rh=False, bint has_peepholes=False):
+    def __cinit__(self, str name, int gates, int kept, bint has_c=False, bint has_rh=False, tuple beside=()):
         self.name, self.index = name, cell_index(name.encode())
         if self.index < 0:
             raise ValueError(f"Cell: name must be one of CELLS in src/kernels/kernels.h, got {name!r}")
         self.gates, self.kept, self.has_c, self.has_rh = gates, kept, has_c, has_rh
-        self.names = ("Wx", "Wh", "b", "Wp") if has_peepholes else ("Wx", "Wh", "b")
+        self.names, self.has_rounds = ("Wx", "Wh", "b", *beside), "Wm" in beside
 
     cdef Params check_packed(self, Packed packed, bint train, bint reset_after):
         if packed.cell.index != self.index:
@@ -110,13 +125,14 @@ cdef class Cell:
         cdef Packed packed = Packed()
         packed.cell, packed.kernels, packed.params = self, kernels_for(p.type_num), own
         own.D, own.H, own.type_num, own.packed = p.D, p.H, p.type_num, packed
-        own.reset_after, own.full = reset_after, p.full
+        own.reset_after, own.full, own.rounds, own.rank = reset_after, p.full, p.rounds, p.rank
         own.b = None if p.b is None else p.b.copy()
         own.Wp = None if p.Wp is None else p.Wp.copy()
         cdef cell_job job
         job.D, job.H = p.D, p.H
         job.Wx, job.Wh = view(p.Wx), view(p.Wh)
         job.Wp, job.full = data(p.Wp), p.full
+        job.rounds, job.rank, job.Wm, job.Wr, job.dWm, job.dWr = p.rounds, p.rank, data(p.Wm), data(p.Wr), NULL, NULL
         cdef pack_kernel kernel = cell_of(packed.kernels, self.index).pack
         packed.weights = empty2(1, kernel(&job, NULL) + 32, p.type_num)
         cdef void *room = aligned(packed.weights)
@@ -127,12 +143,13 @@ cdef class Cell:
         return packed
 
     cdef Params check_params(self, params, bint reset_after):
-        if not isinstance(params, (tuple, list)) or not 2 <= len(params) <= len(self.names):
+        if not isinstance(params, (tuple, list)) or not (
+            (4 if self.has_rounds else 2) <= len(params) <= len(self.names)
+        ):
             raise TypeError(f"{self.name}: params must be ({', '.join(self.names)}), got {type(params).__name__}")
         cdef Params p = Params()
         Wx, Wh = params[0], params[1]
         b = params[2] if len(params) > 2 else None
-        Wp = params[3] if len(params) > 3 else None
         p.type_num = real_type(Wx, f"{self.name}: Wx")
         p.Wx = checked(Wx, 2, p.type_num, f"{self.name}: Wx")
         p.Wh = checked(Wh, 2, p.type_num, f"{self.name}: Wh")
@@ -153,6 +170,30 @@ cdef class Cell:
             if cnp.PyArray_DIM(p.b, 0) != columns:
                 raise ValueError(f"{self.name}: b must be ({self.gates}H,) = ({columns},), got {np.shape(p.b)}")
             p.b = behaved(p.b, True)
+        self.check_beside(p, params)
+        p.Wx, p.Wh = behaved(p.Wx, False), behaved(p.Wh, False)
+        return p
+
+    cdef int check_beside(self, Params p, params) except -1:
+        """Wp, or Wm and Wr, into p."""
+        Wp = Wr = None
+        if self.has_rounds:
+            p.Wm = checked(params[3], 3, p.type_num, f"{self.name}: Wm")
+            Wr = params[4] if len(params) > 4 else None
+            p.rounds, columns, wide = cnp.PyArray_DIM(p.Wm, 0), cnp.PyArray_DIM(p.Wm, 2), "D" if Wr is None else "k"
+            if not 1 <= p.rounds < 2**20 or cnp.PyArray_DIM(p.Wm, 1) != p.H or columns < 1 or Wr is None and columns != p.D:
+                sizes = f"H = {p.H} and D = {p.D}" if Wr is None else f"H = {p.H}"
+                raise ValueError(f"{self.name}: Wm must be (r, H, {wide}) with {sizes}, got {np.shape(p.Wm)}")
+            p.Wm = np.ascontiguousarray(behaved(p.Wm, False))
+        elif len(params) > 3:
+            Wp = params[3]
+        if Wr is not None:
+            p.rank = columns
+            p.Wr = checked(Wr, 3, p.type_num, f"{self.name}: Wr")
+            expected = p.rounds, p.rank, p.D
+            if np.shape(p.Wr) != expected:
+                raise ValueError(f"{self.name}: Wr must be (r, k, D) = {expected}, got {np.shape(p.Wr)}")
+            p.Wr = np.ascontiguousarray(behaved(p.Wr, False))
         if Wp is not None:
             p.full = isinstance(Wp, np.ndarray) and cnp.PyArray_NDIM(Wp) == 3
             p.Wp = checked(Wp, 3 if p.full else 2, p.type_num, f"{self.name}: Wp")
@@ -161,8 +202,11 @@ cdef class Cell:
             ):
                 raise ValueError(f"{self.name}: Wp must be (3, H) or (3, H, H) with H = {p.H}, got {np.shape(p.Wp)}")
             p.Wp = np.ascontiguousarray(behaved(p.Wp, False))
-        p.Wx, p.Wh = behaved(p.Wx, False), behaved(p.Wh, False)
-        return p
+        return 0
+
+    cdef list weights(self, Params p):
+        """One for each of names, None where it is not there."""
+        return [p.Wx, p.Wh, p.b, *((p.Wm, p.Wr) if self.has_rounds else (p.Wp,))][: len(self.names)]
 
     cdef cnp.ndarray check_lengths(self, lengths, ptrdiff_t N, ptrdiff_t T):
         if not isinstance(lengths, np.ndarray) or np.asarray(lengths).dtype != np.intp:
@@ -177,17 +221,18 @@ cdef class Cell:
         return lengths
 
     cdef list check_grads(self, grads, Params p):
-        """dWx, dWh, db and dWp, None as the params."""
+        """One for each of names, None as the params."""
         if not isinstance(grads, (tuple, list)):
             names = ", ".join(f"d{name}" for name in self.names)
             raise TypeError(f"{self.name}: grads must be ({names}), got {type(grads).__name__}")
-        cdef int last = 3 if p.Wp is not None else 2 if p.b is not None else 1
-        if not last < len(grads) <= len(self.names):
+        cdef list weights = self.weights(p)
+        cdef int count = len(weights), last = max([i for i in range(count) if weights[i] is not None])
+        if not last < len(grads) <= count:
             raise ValueError(f"{self.name}: grads must be one for each parameter, got {len(grads)}")
-        cdef list given = [*grads, *(None,) * (4 - len(grads))], weights = [p.Wx, p.Wh, p.b, p.Wp]
-        for i in range(4):
+        cdef list given = [*grads, *(None,) * (count - len(grads))]
+        for i in range(count):
             if weights[i] is None and given[i] is not None:
-                raise ValueError(f"{self.name}: grads[{i}] must be None, as {'b' if i == 2 else 'Wp'} is")
+                raise ValueError(f"{self.name}: grads[{i}] must be None, as {self.names[i]} is")
             if weights[i] is not None:
                 given[i] = writable(given[i], weights[i], f"{self.name}: grads[{i}]")
         return given
@@ -196,13 +241,13 @@ cdef class Cell:
         """Where to compute them: in them, where the kernels can write them and nothing that is read lies there; else beside
         them, or if `beside` in any case. After everything that can be wrong."""
         cdef span read[16]
-        cdef span own[4]
+        cdef span own[5]
         cdef int i, j, count = len(inputs)
         cdef bint direct
         cdef list places = []
         for i in range(count):
             read[i] = span_of(inputs[i])
-        for i in range(4):
+        for i in range(len(grads)):
             own[i] = span_of(grads[i])
             for j in range(i):
                 if meets(own[i], own[j]) and np.may_share_memory(grads[i], grads[j], 10**6):
@@ -240,6 +285,9 @@ cdef class Cell:
         """Raise where all arrays and rooms of a call, or any one of them, would overflow a size."""
         cdef double D = p.D, H = p.H, sequence = (<double>N) * (T + 1) * (D + 10 * H)
         cdef double weights = 4 * (self.gates + 2) * (D + H + 64) * (H + 64), rooms = 1024 * (512 * (D + H) + 64.0 * N)
+        cdef double products = (2 if p.rank else 1) * p.rounds, widest = D + H + p.rank
+        sequence += <double>N * (T + 1) * products * (2 * widest + 128)
+        weights += 4 * products * (widest + 64) * (widest + 64)
         if (sequence + weights + rooms) * 8 > 4e18:
             raise ValueError(
                 f"{self.name}: (N, T, D, H) = ({N}, {T}, {p.D}, {p.H}) needs more memory than can be addressed"
@@ -279,7 +327,7 @@ cdef class Cell:
         k.mask_view, k.seen0_view = optional(mask), optional(seen0)
         k.N, k.T, k.D, k.H = N, T, D, H
         k.type_num, k.reverse, k.options, k.steps = p.type_num, reverse, options, steps
-        k.peepholes, k.full = p.Wp is not None, p.full
+        k.peepholes, k.full, k.rounds, k.rank = p.Wp is not None, p.full, p.rounds, p.rank
         cdef int kept = self.kept + options.reset_after
         cdef ptrdiff_t step = row_step(H, hs.itemsize)
         if N == 0 or T == 0:
@@ -296,6 +344,8 @@ cdef class Cell:
                     k.rh = empty3(T, N, step, p.type_num)
                 if p.full:
                     k.c = empty3(T, N, step, p.type_num)
+                if self.has_rounds:
+                    k.rounds_kept = empty2(1, rounds_room(N * T, p, hs.itemsize), p.type_num)
             self.run_forward(k, p, train, hs, hT, cT)
         return hs, (hT, cT) if self.has_c else (hT,), (k if train else None)
 
@@ -319,6 +369,8 @@ cdef class Cell:
         job.h_mask, job.seen0 = k.mask_view, k.seen0_view
         job.Wx, job.Wh, job.packed = optional(p.Wx), optional(p.Wh), NULL
         job.b, job.Wp, job.full = data(p.b), data(p.Wp), k.full
+        job.rounds, job.rank, job.Wm, job.Wr, job.dWm, job.dWr = k.rounds, k.rank, data(p.Wm), data(p.Wr), NULL, NULL
+        job.rounds_kept = NULL if k.rounds_kept is None else aligned(k.rounds_kept)
         job.panels = NULL if k.panels is None else aligned(k.panels)
         job.h, job.seen, job.rh, job.c = data(k.h), data(k.seen), data(k.rh), data(k.c)
         if k.reverse:
@@ -334,8 +386,8 @@ cdef class Cell:
             raise RuntimeError(f"{self.name}: this cache was used by an earlier backward; call forward again")
         cdef Params p = self.check_params(params, k.options.reset_after)
         cdef ptrdiff_t N = k.N, T = k.T, D = k.D, H = k.H
-        cdef str expected = sizes_of(D, H, k.type_num, k.peepholes, k.full)
-        cdef str given = sizes_of(p.D, p.H, p.type_num, p.Wp is not None, p.full)
+        cdef str expected = sizes_of(D, H, k.type_num, k.peepholes, k.full, k.rounds, k.rank)
+        cdef str given = sizes_of(p.D, p.H, p.type_num, p.Wp is not None, p.full, p.rounds, p.rank)
         if given != expected:
             raise ValueError(f"{self.name}: params must be those of forward, with {expected}, got {given}")
         cdef cnp.ndarray g = checked(dhs, 3, p.type_num, f"{self.name}: dhs")
@@ -346,8 +398,9 @@ cdef class Cell:
         g = behaved(g, True)
         dhT, dcT = self.check_states(dstate, p, N, ("dh", "dc", "dstate"))
         cdef list own = self.check_grads(grads, p)
-        cdef bint beside = 6.0 * N * T * (D + H) * self.gates * H > LONG_CALL
-        cdef list inputs = [k.xs, k.h0, k.c0, k.h_mask, k.seen0, p.Wx, p.Wh, p.Wp, g, dhT, dcT]
+        cdef double rounds = p.rounds * (<double>p.rank * (D + H) if p.rank else <double>D * H)
+        cdef bint beside = 6.0 * N * T * (<double>(D + H) * self.gates * H + rounds) > LONG_CALL
+        cdef list inputs = [k.xs, k.h0, k.c0, k.h_mask, k.seen0, p.Wx, p.Wh, p.Wp, p.Wm, p.Wr, g, dhT, dcT]
         cdef list targets = self.places(own, inputs, beside)
 
         cdef cnp.ndarray dxs = empty3(N, T, D, p.type_num)
@@ -381,7 +434,11 @@ cdef class Cell:
         job.dhT, job.dcT = optional(dhT), optional(dcT)
         job.dh0, job.dc0 = data(dh0), data(dc0)
         job.whole = not beside
-        job.dWx, job.dWh, job.db, job.dWp = data(targets[0]), data(targets[1]), data(targets[2]), data(targets[3])
+        job.dWx, job.dWh, job.db, job.dWp = data(targets[0]), data(targets[1]), data(targets[2]), NULL
+        if self.has_rounds:
+            job.dWm, job.dWr = data(targets[3]), data(targets[4])
+        elif len(targets) > 3:
+            job.dWp = data(targets[3])
         if k.reverse:
             backwards(&job.dhs, T, p.type_num)
             backwards(&job.dxs, T, p.type_num)
@@ -390,7 +447,7 @@ cdef class Cell:
         except BaseException:  # what the handler of a signal raised, or no memory
             k.used, k.spoilt = False, True
             raise
-        k.panels = k.h = k.rh = k.seen = k.xs = k.h0 = k.c0 = k.h_mask = k.seen0 = k.c = k.steps = None
+        k.panels = k.h = k.rh = k.seen = k.xs = k.h0 = k.c0 = k.h_mask = k.seen0 = k.c = k.steps = k.rounds_kept = None
         for scratch, grad in zip(targets, own):
             if scratch is not grad:
                 grad[...] = scratch

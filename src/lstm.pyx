@@ -3,7 +3,7 @@ from libc.math cimport isfinite
 
 from rnnfast.cpu._cell cimport Cell, Options
 
-cdef Cell cell = Cell("lstm", gates=4, kept=5, has_c=True, has_peepholes=True)
+cdef Cell cell = Cell("lstm", gates=4, kept=5, has_c=True, beside=("Wp",))
 
 
 def forward(

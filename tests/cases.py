@@ -45,6 +45,12 @@ CELLS = (
             {"z_keeps": True},
         ),
     ),
+    Cell(
+        "mogrifier",
+        gates=4,
+        states=2,
+        options=({}, {"rounds": 1}, {"rounds": 2, "rank": 3}),
+    ),
 )
 VARIANTS = [(cell, options) for cell in CELLS for options in cell.options]
 
@@ -142,6 +148,12 @@ class Problem:
     dhs: np.ndarray
     dstate: tuple | None
     keywords: dict  # lengths, reverse, h_mask and the cell's options
+    names: tuple  # of the params
+
+    @property
+    def beside(self):
+        """The params after Wx, Wh and b, by name, as layers take them."""
+        return dict(zip(self.names[3:], self.params[3:], strict=True))
 
     @property
     def dtype(self):
@@ -165,7 +177,7 @@ class Problem:
         keywords = dict(self.keywords)
         if "h_mask" in keywords:
             keywords["h_mask"] = keywords["h_mask"].astype(dtype)
-        return Problem(xs, state, cast(self.params), dhs, dstate, keywords)
+        return Problem(xs, state, cast(self.params), dhs, dstate, keywords, self.names)
 
     def poisoned_grads(self):
         """NaN, which stays wherever backward does not write."""
@@ -176,7 +188,7 @@ class Problem:
         hs, state, cache = module.forward(self.xs, self.state, self.params, **self.keywords)
         grads = self.poisoned_grads()
         dxs, dstate = module.backward(self.dhs, self.dstate, self.params, cache, grads)
-        return Result(hs, state, dxs, dstate, grads)
+        return Result(hs, state, dxs, dstate, grads, self.names)
 
 
 @dataclass
@@ -186,6 +198,7 @@ class Result:
     dxs: np.ndarray
     dstate: tuple
     grads: tuple
+    names: tuple  # of the params
 
     def arrays(self):
         """(name, array) of everything but the grads."""
@@ -195,8 +208,8 @@ class Result:
         yield from zip(("dh", "dc"), self.dstate, strict=False)
 
     def named_grads(self):
-        names = ("dWx", "dWh", "db", "dWp")
-        return [(n, g) for n, g in zip(names, self.grads, strict=False) if g is not None]
+        pairs = zip(self.names, self.grads, strict=True)
+        return [(f"d{name}", g) for name, g in pairs if g is not None]
 
 
 def assert_same_values(got, expected):
@@ -239,13 +252,15 @@ def make_problem(
     mask=False,
     lengths=False,
     peepholes=None,
+    rounds=5,
+    rank=None,
     **keywords,
 ):
     """Random, with weights at the book's initialisation; states and gradients all distinct.
 
     bias=False gives b None, states=False gives state and dstate None, mask=True an h_mask of
     zeros and distinct factors, lengths=True all lengths from 0 to T, peepholes="diagonal" or
-    "full" a Wp.
+    "full" a Wp, rounds and rank a mogrifier's Wm and Wr.
     """
     N, T, D, H = shape
     G = cell.gates
@@ -257,11 +272,17 @@ def make_problem(
     Wx = (randn(D, G * H) / np.sqrt(max(D, 1))).astype(dtype)
     Wh = (randn(H, G * H) / np.sqrt(max(H, 1))).astype(dtype)
     b = randn(*(2, G * H) if keywords.get("reset_after") else (G * H,))
-    Wp = ()
-    if peepholes == "diagonal":
-        Wp = (randn(3, H),)
+    beside = {}
+    if cell.name == "mogrifier":
+        if rank is None:
+            beside["Wm"] = randn(rounds, H, D) / np.sqrt(max(H, 1))
+        else:
+            beside["Wm"] = randn(rounds, H, rank) / np.sqrt(max(H, 1))
+            beside["Wr"] = randn(rounds, rank, D) / np.sqrt(rank)
+    elif peepholes == "diagonal":
+        beside["Wp"] = randn(3, H)
     elif peepholes == "full":
-        Wp = ((randn(3, H, H) / np.sqrt(max(H, 1))).astype(dtype),)
+        beside["Wp"] = randn(3, H, H) / np.sqrt(max(H, 1))
     state, dstate = (tuple(randn(N, H) for _ in range(cell.states)) for _ in range(2))
     xs, dhs = randn(N, T, D), randn(N, T, H)
     if mask:
@@ -272,10 +293,11 @@ def make_problem(
     return Problem(
         xs=xs,
         state=state if states else None,
-        params=(Wx, Wh, b if bias else None, *Wp),
+        params=(Wx, Wh, b if bias else None, *(W.astype(dtype) for W in beside.values())),
         dhs=dhs,
         dstate=dstate if states else None,
         keywords=keywords,
+        names=("Wx", "Wh", "b", *beside),
     )
 
 

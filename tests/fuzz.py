@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 import rnnfast
 from rnnfast import kernels, optim
+from rnnfast.layers.cells import BIDIRECTIONAL, RECURRENT
 
 REFUSED = (TypeError, ValueError, BufferError, MemoryError, OverflowError, RuntimeError)
 SIZES = (1, 2, 3, 5, 8, 9, 16, 17, 31, 33)
@@ -146,10 +147,10 @@ def kernel_calls(draw, device):
     got = {"hs": hs, "dxs": dxs, **dict(zip("hc", final, strict=False))}
     for name, a in got.items():
         assert_close(a, dict(expected.arrays())[name], name, 3e-5 if dtype == "float32" else None)
-    for name, g in zip(("dWx", "dWh", "db", "dWp"), grads, strict=False):
+    for name, g in zip(problem.names, grads, strict=True):
         if g is not None:
-            tolerance = 1e-4 if dtype == "float32" else None
-            assert_grad_close(np.asarray(g), dict(expected.named_grads())[name], name, tolerance)
+            tolerance, right = 1e-4 if dtype == "float32" else None, dict(expected.named_grads())
+            assert_grad_close(np.asarray(g), right[f"d{name}"], name, tolerance)
 
 
 def ops_calls(draw, device):
@@ -178,6 +179,10 @@ def ops_calls(draw, device):
         ts, x, W = take(rng.integers(-1, max(N, 1), M)), normal(M, K), normal(K, N)
         _, cache = ops.affine_softmax_loss_forward(x, W, normal(N), ts)
         ops.affine_softmax_loss_backward(cache, normal(K, N), normal(N), 0.5)
+        hs, prior = normal(M, 3, K), normal(M, 3)
+        ops.mixture_softmax(hs, prior, W, normal(N))
+        _, cache = ops.mixture_softmax_loss_forward(hs, prior, W, normal(N), ts)
+        ops.mixture_softmax_loss_backward(cache, normal(K, N), normal(N), 0.5)
     elif which == 4:
         arrays = [normal(M, N) for _ in range(4)]
         ops.adam(*arrays, 0.1, 0.9, 0.99)
@@ -201,9 +206,12 @@ def layer_calls(draw, device):
 
     G, both = cell.gates, draw(st.booleans())
     weights = [normal(D, G * H), normal(H, G * H), normal(G * H)]
-    name = f"Time{'Bi' if both else ''}{cell.name.upper()}"
+    kind, beside = (BIDIRECTIONAL if both else RECURRENT)[cell.name], {}
+    if cell.name == "mogrifier":
+        Wm = normal(draw(st.integers(0, 3)), H, D)
+        beside = {"Wm1": Wm, "Wm2": Wm} if both else {"Wm": Wm}
     with rnnfast.device(device):
-        layer = getattr(rnnfast, name)(*weights * (1 + both), stateful=draw(st.booleans()))
+        layer = kind(*weights * (1 + both), stateful=draw(st.booleans()), **beside)
     for _ in range(draw(st.integers(1, 6))):
         step = draw(st.integers(0, 6))
         try:

@@ -46,6 +46,22 @@ reveal_type(stack.forward(xs, lengths=[5]))  # is ndarray
 stack.backward(xs)
 reveal_type(stack)  # is TimeStack
 """,
+    "integers": """\
+from rnnfast.layers import Sigmoid
+
+lstm, affine = rnnfast.TimeLSTM(Wx, Wh, b), rnnfast.TimeAffine(Wx, b)
+integers = xs.astype(np.int64)
+reveal_type(lstm.forward(integers))  # is dtype[floating
+reveal_type(rnnfast.TimeReverse(lstm).forward(integers))  # is dtype[floating
+reveal_type(rnnfast.TimeStack([lstm]).forward(integers))  # is dtype[floating
+reveal_type(rnnfast.TimeBiLSTM(Wx, Wh, b, Wx, Wh, b).forward(integers))  # is dtype[floating
+reveal_type(rnnfast.GRU(Wx, Wh, b).forward(integers[:, 0], None))  # is dtype[floating
+reveal_type(rnnfast.LSTM(Wx, Wh, b).forward(integers[:, 0], None, None)[0])  # is dtype[floating
+reveal_type(affine.forward(integers))  # is dtype[floating
+reveal_type(rnnfast.Dropout().forward(integers))  # is dtype[floating
+reveal_type(Sigmoid().forward(integers))  # is dtype[floating
+reveal_type(affine.forward(xs.astype(np.float32)))  # is dtype[float
+""",
     "wrong layers": """\
 rnnfast.TimeLSTM("a", 1, 2)  # error
 rnnfast.TimeLSTM(Wx)  # error

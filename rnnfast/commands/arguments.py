@@ -79,6 +79,11 @@ def probability(text: str) -> float:
     return _number(text, float, "a number above 0 and up to 1", lambda value: 0 < value <= 1)
 
 
+def fraction(text: str) -> float:
+    """A number in [0, 1]."""
+    return _number(text, float, "a number from 0 to 1", lambda value: 0 <= value <= 1)
+
+
 def nonnegative_float(text: str) -> float:
     """A finite number from 0 up."""
     return _number(text, float, "a number from 0 up", lambda value: 0 <= value < math.inf)

@@ -2,7 +2,7 @@
 
 from rnnfast.io.weights import copy_into
 from rnnfast.models import BaseModel, load_model
-from rnnfast.text.vocabulary import Vocabulary
+from rnnfast.text.base import Vocabulary
 
 
 def start_from(path: str, model: BaseModel, vocabulary: Vocabulary) -> None:

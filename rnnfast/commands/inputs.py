@@ -14,8 +14,9 @@ from rnnfast.io.weights import load_header
 from rnnfast.layers.initial import Blank
 from rnnfast.models import BaseModel
 from rnnfast.models.loading import load_model
+from rnnfast.text.base import Vocabulary
 from rnnfast.text.corpora import load_text, read_text
-from rnnfast.text.vocabulary import EOS, UNITS, VOCABULARIES, Vocabulary
+from rnnfast.text.vocabulary import EOS, UNITS, VOCABULARIES
 
 PRIME = 1024  # --prime @FILE: tokens at the end of the file that the model reads
 
@@ -67,8 +68,8 @@ def open_model(
         )
     else:
         header = load_header(path)
-        found = VOCABULARIES[header.level](stored, header.unknown)
-        found.prime = header.prime or []
+        kind, prime = VOCABULARIES[header.level], header.prime or ()
+        found = kind(stored, header.unknown, prime=prime)
     size = model.sizes["vocab_size"]
     if len(found) != size:
         raise ValueError(

@@ -1,6 +1,7 @@
 """The course of one `rnnfast train`: its measurements, checkpoints, and ways to end."""
 
 import glob
+import math
 import os
 import shlex
 import shutil
@@ -144,17 +145,13 @@ class Run:
         self.texts = texts
         self.model = model
         self.trainer = trainer
-        self.watch = Watch(len(texts.vocabulary))
-        self.plateau = Plateau(trainer.optimizer, settings.lr_decay or 1.0)
         # A run may be resumed from another folder.
         files = {name: absolute(getattr(settings, name)) for name in FILES}
         self.kept = {**asdict(settings), **files}
-        self.curve, self.valid = [], []
-        if extra is not None:
-            self.plateau.best = extra["best"]
-            self.curve += extra["curve"]
-            self.valid += extra["valid"]
-            self.watch.lowest = extra["lowest"]
+        before = extra or {"best": math.inf, "lowest": math.inf, "curve": [], "valid": []}
+        self.plateau = Plateau(trainer.optimizer, settings.lr_decay or 1.0, best=before["best"])
+        self.watch = Watch(len(texts.vocabulary), lowest=before["lowest"])
+        self.curve, self.valid = before["curve"], before["valid"]
         last, self.good, best = (os.path.join(out, name) for name in (CHECKPOINT, GOOD, BEST))
         self.candidate = f"{self.good}.next.tmp"
         options = settings.save_every, self.progress

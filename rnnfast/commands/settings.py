@@ -46,6 +46,13 @@ CUSTOM = {
     "beta": "beta",
     "past_decode": "past_decode",
     "adversarial": "adversarial",
+    "mixtures": "mixtures",
+    "mixtures_below": "mixtures_below",
+    "latent": "latent_size",
+    "latent_dropout": "latent_dropout",
+    "balance": "balance",
+    "rounds": "rounds",
+    "rank": "rank",
 }
 
 
@@ -79,7 +86,14 @@ class Settings:
     beta: float | None = None  # None: 0
     past_decode: float | None = None  # None: 0
     adversarial: float | None = None  # None: 0
+    mixtures: int | None = None  # None: one softmax, without a latent vector
+    mixtures_below: int | None = None  # None: 0
+    latent: int | None = None  # None: that of embedding
+    latent_dropout: float | None = None  # None: 0
+    balance: float | None = None  # None: 0
     tie: bool = False
+    rounds: int | None = None  # None: 5 for a mogrifier
+    rank: int | None = None  # None: whole matrices
     epochs: int = 8
     batch_size: int = 32
     time_size: int = 64

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from rnnfast.commands.inputs import bits, load_ids
 from rnnfast.commands.settings import Settings
 from rnnfast.models import BaseModel
+from rnnfast.text.base import Vocabulary
 from rnnfast.text.corpora import python_docs, read_text
-from rnnfast.text.vocabulary import UNITS, VOCABULARIES, Vocabulary
+from rnnfast.text.vocabulary import UNITS, VOCABULARIES
 from rnnfast.training.evaluation import eval_accuracy, eval_perplexity, evaluate
 from rnnfast.training.scoring import ending
 

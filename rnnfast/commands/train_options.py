@@ -77,6 +77,10 @@ def add_options(command: argparse.ArgumentParser) -> None:
     option(group, "dropout", ratio, "X", what, "0.5 for better, 0 for custom")
     choice(group, "cell", CELLS, "custom: type of recurrent layer")
     option(group, "layers", positive_int, "N", "custom: number of recurrent layers")
+    what = "custom: how often x and h gate each other before each step of a mogrifier"
+    option(group, "rounds", positive_int, "N", what, "5")
+    what = "custom: rank of the matrices of these rounds"
+    option(group, "rank", positive_int, "N", what, "none: whole matrices")
     what = "custom: one dropout mask for all time steps, also on the recurrent path"
     group.add_argument("--variational", action="store_true", help=what)
     what = "custom: dropout ratio after the embedding"
@@ -96,6 +100,16 @@ def add_options(command: argparse.ArgumentParser) -> None:
     option(group, "past-decode", nonnegative_float, "X", what, "0")
     what = "custom: size of adversarial noise on the vectors of target tokens (0.005)"
     option(group, "adversarial", nonnegative_float, "X", what, "0")
+    what = "custom: number of softmaxes of which the output is a mixture"
+    option(group, "mixtures", positive_int, "N", what, "none")
+    what = "custom: softmaxes from the layer below, in addition (direct output connection)"
+    option(group, "mixtures-below", positive_int, "N", what, "none")
+    what = "custom: size of the latent vectors of a mixture"
+    option(group, "latent", positive_int, "N", what, "that of --embedding")
+    what = "custom: dropout ratio of the latent vectors of a mixture"
+    option(group, "latent-dropout", ratio, "X", what, "0")
+    what = "custom: penalty on mixture weights that are not balanced"
+    option(group, "balance", nonnegative_float, "X", what, "0")
     what = "custom: embedding and output share one matrix"
     group.add_argument("--tie", action="store_true", help=what)
 

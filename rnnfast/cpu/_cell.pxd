@@ -10,8 +10,8 @@ cdef struct Options:
 
 
 cdef class Params:
-    cdef cnp.ndarray Wx, Wh, b, Wp
-    cdef ptrdiff_t D, H
+    cdef cnp.ndarray Wx, Wh, b, Wp, Wm, Wr
+    cdef ptrdiff_t D, H, rounds, rank  # rank 0: none
     cdef int type_num
     cdef bint reset_after, full
     cdef Packed packed
@@ -27,9 +27,9 @@ cdef class Packed:
 cdef class Cache:
     cdef Cell cell
     cdef const kernel_set *kernels  # of the instruction set that laid out the panels
-    cdef cnp.ndarray xs, h0, c0, h_mask, seen0, steps, panels, h, rh, seen, c
+    cdef cnp.ndarray xs, h0, c0, h_mask, seen0, steps, panels, h, rh, seen, c, rounds_kept
     cdef strided xs_view, h0_view, c0_view, mask_view, seen0_view
-    cdef ptrdiff_t N, T, D, H
+    cdef ptrdiff_t N, T, D, H, rounds, rank
     cdef int type_num
     cdef bint reverse, peepholes, full, used
     cdef bint spoilt  # a backward that was stopped has overwritten what forward kept: it is computed again
@@ -39,10 +39,12 @@ cdef class Cache:
 cdef class Cell:
     cdef str name
     cdef int index, gates, kept
-    cdef bint has_c, has_rh
+    cdef bint has_c, has_rh, has_rounds
     cdef tuple names
 
     cdef Params check_params(self, params, bint reset_after)
+    cdef int check_beside(self, Params p, params) except -1
+    cdef list weights(self, Params p)
     cdef Params check_packed(self, Packed packed, bint train, bint reset_after)
     cdef Packed pack(self, params, bint reset_after)
     cdef cnp.ndarray check_lengths(self, lengths, ptrdiff_t N, ptrdiff_t T)

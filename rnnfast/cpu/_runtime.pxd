@@ -17,7 +17,10 @@ cdef extern from "kernels/kernels.h" nogil:
         strided xs, h0, c0, h_mask, seen0, Wx, Wh
         const void *b
         const void *Wp
-        int full
+        int full, rounds
+        ptrdiff_t rank
+        const void *Wm
+        const void *Wr
         const void *packed
         strided hs
         void *hT
@@ -27,6 +30,7 @@ cdef extern from "kernels/kernels.h" nogil:
         void *rh
         void *seen
         void *c
+        void *rounds_kept
         strided dhs, dhT, dcT, dxs
         void *dh0
         void *dc0
@@ -34,6 +38,8 @@ cdef extern from "kernels/kernels.h" nogil:
         void *dWh
         void *db
         void *dWp
+        void *dWm
+        void *dWr
         int whole
 
     ctypedef struct gemm_job:
@@ -78,11 +84,19 @@ cdef extern from "kernels/kernels.h" nogil:
         const ptrdiff_t *ts
         void *scores
         double *loss
-        double scale
+        const double *scales
         void *dx
         strided dW
         void *db
-        int whole
+        int whole, more
+
+    ctypedef struct mixture_job:
+        ptrdiff_t M, K, V
+        int threads
+        const void *scores
+        const double *log_pi
+        double *shifts
+        void *log_p
 
     ctypedef struct dropout_job:
         ptrdiff_t n
@@ -108,6 +122,7 @@ cdef extern from "kernels/kernels.h" nogil:
         int (*scatter)(const scatter_job *) noexcept nogil
         int (*affine_softmax_forward)(const affine_softmax_job *) noexcept nogil
         int (*affine_softmax_backward)(const affine_softmax_job *) noexcept nogil
+        int (*mixture_softmax)(const mixture_job *) noexcept nogil
         int (*sum_of_squares)(const update_job *) noexcept nogil
         int (*scale)(const update_job *) noexcept nogil
         int (*sgd)(const update_job *) noexcept nogil

@@ -29,12 +29,14 @@ def kind_of(x):
 
 
 def names_of(cell):
-    """The params that there may be; b and Wp may be left out at the end."""
-    return ("Wx", "Wh", "b", "Wp") if cell.has_peepholes else ("Wx", "Wh", "b")
+    """The params that there may be; b, Wp and Wr may be left out at the end."""
+    return ("Wx", "Wh", "b", *cell.beside)
 
 
-def sizes_of(D, H, dtype, peepholes):
+def sizes_of(D, H, dtype, peepholes, rounds):
     """What params have to have in common with those of forward, in words."""
+    if rounds:
+        return f"D = {D}, H = {H}, {dtype}, rounds = {rounds[0]} and rank = {rounds[1]}"
     return f"D = {D}, H = {H}, {dtype} and {peepholes or 'no'} peepholes"
 
 
@@ -52,10 +54,11 @@ class Arguments:
 
     def _take(self, params):
         cell, gates = self.cell, self.gates
-        if not isinstance(params, (tuple, list)) or not 2 <= len(params) <= len(self.names):
+        least = 4 if "Wm" in self.names else 2
+        if not isinstance(params, (tuple, list)) or not least <= len(params) <= len(self.names):
             kind = type(params).__name__
             raise TypeError(f"{cell}: params must be ({', '.join(self.names)}), got {kind}")
-        Wx, Wh, b, Wp = (*params, None, None)[:4]
+        Wx, Wh, b, *beside = (*params, None, None, None)[: max(len(self.names), 4)]
         array(f"{cell}: Wx", Wx, None, 2)
         self.dtype = np.dtype(Wx.dtype)
         array(f"{cell}: Wh", Wh, self.dtype, 2)
@@ -72,15 +75,34 @@ class Arguments:
             if b.shape != self.bias_shape:
                 expected = f"(2, {gates}H)" if self.two_biases else f"({gates}H,)"
                 raise ValueError(f"{cell}: b must be {expected} = {self.bias_shape}, got {b.shape}")
-        if Wp is not None:
+        self.peepholes = self.rounds = None  # "diagonal" or "full"; (r, k), k None without a rank
+        if least == 4:
+            self._take_rounds(*beside)
+        elif beside[0] is not None:
+            (Wp,) = beside
             axes = 3 if len(getattr(Wp, "shape", ())) == 3 else 2
             array(f"{cell}: Wp", Wp, self.dtype, axes)
             if Wp.shape != (3, *[self.H] * (axes - 1)):
                 raise ValueError(
                     f"{cell}: Wp must be (3, H) or (3, H, H) with H = {self.H}, got {Wp.shape}"
                 )
-        self.peepholes = None if Wp is None else "diagonal" if axes == 2 else "full"
+            self.peepholes = "diagonal" if axes == 2 else "full"
         self.biased = b is not None
+
+    def _take_rounds(self, Wm, Wr):
+        cell, H, D = self.cell, self.H, self.D
+        array(f"{cell}: Wm", Wm, self.dtype, 3)
+        r, height, k = Wm.shape
+        if r < 1 or height != H or k < 1 or (Wr is None and k != D):
+            expected = f"(r, H, k) with H = {H}"
+            if Wr is None:
+                expected = f"(r, H, D) with H = {H} and D = {D}"
+            raise ValueError(f"{cell}: Wm must be {expected}, got {Wm.shape}")
+        self.rounds = r, None if Wr is None else k
+        if Wr is not None:
+            array(f"{cell}: Wr", Wr, self.dtype, 3)
+            if Wr.shape != (r, k, D):
+                raise ValueError(f"{cell}: Wr must be (r, k, D) = {(r, k, D)}, got {Wr.shape}")
 
     def sequence(self, name, x, width):
         """x (N, T, width) as it has to be; N and T, on the way."""
@@ -89,7 +111,8 @@ class Arguments:
         if last != width:
             expected = f"(N, T, {'H' if name == 'dhs' else 'D'}) = (N, T, {width})"
             raise ValueError(f"{self.cell}: {name} must be {expected}, got {x.shape}")
-        if sys.maxsize // 2 < N * (T + 1) * (self.D + 8 * self.H) * 8:
+        rounds = self.rounds[0] if self.rounds else 0
+        if sys.maxsize // 2 < N * (T + 1) * (self.D + 8 * self.H) * (2 * rounds + 1) * 8:
             raise ValueError(
                 f"{self.cell}: (N, T, D, H) = ({N}, {T}, {self.D}, {self.H}) needs more memory "
                 "than can be addressed"
@@ -132,7 +155,7 @@ class Arguments:
         if not isinstance(grads, (tuple, list)):
             names = ", ".join(f"d{name}" for name in self.names)
             raise TypeError(f"{cell}: grads must be ({names}), got {type(grads).__name__}")
-        params = (*params, None, None)[: len(self.names)]
+        params = (*params, *(None,) * len(self.names))[: len(self.names)]
         wanted = [i for i, p in enumerate(params) if p is not None]
         if not wanted[-1] < len(grads) <= len(self.names):
             raise ValueError(f"{cell}: grads must be one for each parameter, got {len(grads)}")

@@ -37,13 +37,20 @@ class Arrays:
 
     A: object
     b: object
-    Wp: object  # without peepholes any array, which no kernel reads; so m and ends
+    Wp: object  # or Wm; without one any array, which no kernel reads; so m and ends
     m: object
     ends: object
     kept: tuple
     xs: object
     hs: object
     reverse: bool
+    train: bool = True
+    Wx: object = None  # of cells with their own_input, as the next ones
+    Wh: object = None
+    Wr: object = None
+    rounds: tuple = ()
+    left: object = None  # what met Wh, where it is not kept[0], still without h_mask
+    dxs: object = None
     dhs: object = None
     B: object = None
     final: tuple | None = None  # the states, for cells that need them in backward
@@ -83,10 +90,10 @@ class Call(Arguments):
         zeros, absent = self.gpu.kept_zeros, state is None or any(x is None for x in state)
         no_bias = None if self.biased else zeros(self.bias_shape, self.dtype)
         no_state = zeros((self.N, self.H), self.dtype) if absent else None
-        # xs or dhs, Wx, Wh, b, Wp, h_mask, states
-        missing = None, None, None, no_bias, self.nothing, self.nothing
+        # xs or dhs, Wx, Wh, b, Wp or Wm, Wr, h_mask, states
+        missing = None, None, None, no_bias, self.nothing, self.nothing, self.nothing
         self.missing = *missing, *(no_state,) * self.states
-        sizes = self.N, self.T, self.D, self.H, self.dtype, self.peepholes
+        sizes = self.N, self.T, self.D, self.H, self.dtype, self.peepholes, self.rounds
         self.of_forward = *sizes, self.two_biases, self.masked, self.ragged
 
     def here(self, cell):
@@ -101,9 +108,11 @@ class Call(Arguments):
         return self.xp.ascontiguousarray(self.gpu.to_device(x))
 
     def arrays(self, x, params, h_mask, state):
-        """x, Wx, Wh, b, Wp, h_mask and the states on the GPU, contiguous, all that there can be."""
+        """x, Wx, Wh, b, Wp or Wm, Wr, h_mask and the states on the GPU, contiguous, all that there
+        can be.
+        """
         groups = (x,), params, (h_mask,), state
-        return present(groups, (0, 1, 5, 6), self.missing, self.move)
+        return present(groups, (0, 1, 6, 7), self.missing, self.move)
 
     def until(self, xs, lengths):
         """lengths on the GPU, int32, and xs with zeros where a sample has ended.
@@ -130,14 +139,16 @@ class Call(Arguments):
             self.bound["sum"] = self.gpu.bind_sum(x, out)
         return *self.bound["sum"], x, out
 
-    def finish(self, arrays, Wx, grads, columns, *, db=None, dWp=None):
+    def finish(self, arrays, Wx, grads, columns, *, db=None, beside=(), dxs=None):
         """Writes the gradients, returns dxs; of arrays A is dA by now.
 
         dWh[:, part] is left^T B[:, :, part] over all N*T rows, for the parts of `columns`; left,
-        one of arrays.kept, is what met Wh, still without h_mask. db is the sum of dA unless the
-        cell has its own.
+        one of arrays.kept, is what met Wh, still without h_mask, or arrays.left, with it. db is
+        the sum of dA unless the cell has its own, and dxs is dA Wx^T.
         """
-        dxs = self.gpu.empty((self.N, self.T, self.D), self.dtype)
+        given = dxs is not None
+        if not given:
+            dxs = self.gpu.empty((self.N, self.T, self.D), self.dtype)
         if not self.N * self.T:
             for grad in grads:
                 if grad is not None:
@@ -146,7 +157,9 @@ class Call(Arguments):
         xs, dA, B, bound, work = arrays.xs, arrays.A, arrays.B, self.bound, []
         dWx, dWh = self.target(grads[0]), self.target(grads[1])
         for name, left in enumerate(arrays.kept[: len(columns)]):
-            if self.masked:
+            if arrays.left is not None:
+                left = arrays.left
+            elif self.masked:
                 left = left * arrays.m[:, np.newaxis]
             product = bound.get(name) or self.bind(name, left, B, dWh, True, False, columns[name])
             work.append((product, left, B, dWh))
@@ -155,10 +168,11 @@ class Call(Arguments):
         if self.biased and db is None:
             db = self.target(grads[2])
             work.append(self.sum_of_rows(dA, db))
-        product = bound.get("dxs") or self.bind("dxs", dA, Wx, dxs, turned=True)
-        work.append((product, dA, Wx, dxs))
+        if not given:
+            product = bound.get("dxs") or self.bind("dxs", dA, Wx, dxs, turned=True)
+            work.append((product, dA, Wx, dxs))
         multiply(work)
-        for grad, value in zip(grads, (dWx, dWh, db, dWp), strict=False):
+        for grad, value in zip(grads, (dWx, dWh, db, *beside), strict=False):
             if value is not grad:
                 self.write(grad, value)
         return dxs
@@ -289,11 +303,13 @@ def _over_reads(name, grads, reads):
 
 def _checked_backward(kind, dhs, dstate, params, cache, grads):
     name = kind.name
-    N, T, D, H, dtype, peepholes, *ways = cache.of_forward
+    N, T, D, H, dtype, *variant = cache.of_forward[:7]
+    ways = cache.of_forward[7:]
     call = Call(kind, params, *ways)
-    if (call.D, call.H, call.dtype, call.peepholes) != (D, H, dtype, peepholes):
-        given = sizes_of(call.D, call.H, call.dtype, call.peepholes)
-        expected = f"those of forward, with {sizes_of(D, H, dtype, peepholes)}"
+    own = call.D, call.H, call.dtype, call.peepholes, call.rounds
+    if own != (D, H, dtype, *variant):
+        given = sizes_of(*own)
+        expected = f"those of forward, with {sizes_of(D, H, dtype, *variant)}"
         raise ValueError(f"{name}: params must be {expected}, got {given}")
     call.sequence("dhs", dhs, H)
     if (call.N, call.T) != (N, T):

@@ -31,7 +31,8 @@ class Cell:
     peepholes = 0  # and in Wp
     separate = False
     in_steps = False  # whether no frame can run it
-    has_peepholes = False  # whether params may hold a Wp
+    own_input = False  # whether what meets Wx is made in each step: then x Wx is not of all before
+    beside = ()  # the names of params after Wx, Wh and b: Wp, or Wm and Wr
 
     @property
     def products(self):
@@ -67,13 +68,17 @@ class Cell:
         return lambda Ah, states, t: None
 
     def complete_back(self, call, arrays, dB):
-        """before(dstates, came, t) and after(dstates), round the kernel of step t."""
-        return lambda dstates, came, t: None, lambda dstates: None
+        """before(dstates, came, t) and after(dstates, came, t), round the kernel of step t."""
+        return lambda dstates, came, t: None, lambda dstates, came, t: None
 
     # What a call has beside dWx, dWh and db
 
     def other_grads(self, call, arrays, grads):
-        """db and dWp for `call.finish`, where they are the cell's own."""
+        """For `call.finish`: db where it is the cell's own, the gradients of what is beside b, dxs.
+
+        dxs only of a cell with its `own_input`, which also puts what met Wx and Wh into arrays.xs
+        and arrays.left.
+        """
         return {}
 
 

@@ -25,7 +25,7 @@ class Lstm(Cell):
     states = ("h", "c")
     kept = ("hp", "cp")
     biases = 4
-    has_peepholes = True
+    beside = ("Wp",)
 
     def __post_init__(self):
         if self.clip is not None and not (self.clip > 0 and isfinite(self.clip)):
@@ -136,7 +136,7 @@ class Lstm(Cell):
                 dWp[k] = (cell * dA_k).sum(axis=(0, 1))
             else:
                 dWp[k] = call.gpu.matmul(rows(cell).T, rows(dA_k))
-        return {"dWp": dWp}
+        return {"beside": (dWp,)}
 
 
 class WholeLstm(Lstm):
@@ -174,7 +174,7 @@ class WholeLstm(Lstm):
             kernel(dh=dh, came=came, t=t)
             dc += gpu.matmul(dA_o, Wp[2].T)
 
-        def after(dstates):
+        def after(dstates, came, t):
             (_, dc), (dA_f, _, dA_i, _) = dstates, blocks(dB)
             dc += gpu.matmul(dA_f, Wp[0].T)
             dc += gpu.matmul(dA_i, Wp[1].T)

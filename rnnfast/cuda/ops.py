@@ -11,6 +11,11 @@ from rnnfast.cuda import what_runs
 from rnnfast.cuda.affine import affine_backward, affine_forward
 from rnnfast.cuda.dropout import dropout_mask
 from rnnfast.cuda.embedding import embedding_backward, embedding_forward
+from rnnfast.cuda.mixture import (
+    mixture_softmax,
+    mixture_softmax_loss_backward,
+    mixture_softmax_loss_forward,
+)
 from rnnfast.cuda.planner import make_plan
 from rnnfast.cuda.softmax_loss import (
     affine_softmax_loss_backward,
@@ -29,6 +34,9 @@ __all__ = [
     "dropout_mask",
     "embedding_backward",
     "embedding_forward",
+    "mixture_softmax",
+    "mixture_softmax_loss_backward",
+    "mixture_softmax_loss_forward",
     "plans",
     "scale",
     "sgd",

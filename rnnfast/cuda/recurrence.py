@@ -82,18 +82,20 @@ def forward(cell, xs, state, params, train, lengths, reverse, h_mask):
     way = call.way or planned(call, cell, True)
     cell, N, T, dtype, direction = way.cell, call.N, call.T, call.dtype, 1 if reverse else 0
     kernel = way.kernels and way.kernels[direction]
-    xs, Wx, Wh, b, Wp, m, *initial = call.arrays(xs, params, h_mask, state)
+    xs, Wx, Wh, b, Wp, Wr, m, *initial = call.arrays(xs, params, h_mask, state)
     initial, ends, empty = tuple(initial), call.no_ends, call.gpu.empty
     new = empty
     if call.ragged:
         ends, xs = call.until(xs, lengths)
         new = call.gpu.zeros  # no kernel writes beyond all ends of a group
     shape = N, T, call.H
-    A, hs = empty((N, T, way.columns[-1].stop), dtype), new(shape, dtype)
+    # x Wx of all steps; what a step makes of x instead is added in steps
+    A = (call.gpu.zeros if cell.own_input else empty)((N, T, way.columns[-1].stop), dtype)
+    hs = new(shape, dtype)
     kept = tuple([new(shape, dtype) for _ in cell.kept]) if train else way.no_kept
     final = states_at_the_end(call, kernel, initial)
 
-    if N * T:
+    if N * T and not cell.own_input:
         product = call.bound.get("A") or call.bind("A", xs, Wx, A)
         product(xs, Wx, A)
     if kernel is not None:
@@ -116,7 +118,9 @@ def forward(cell, xs, state, params, train, lengths, reverse, h_mask):
         )
         if not train:
             return call.give(hs, final, None) if call.host else (hs, final, None)
-    arrays = calls.Arrays(A, b, Wp, m, ends, kept, xs, hs, reverse)
+    arrays = calls.Arrays(A, b, Wp, m, ends, kept, xs, hs, reverse, train)
+    if cell.own_input:
+        arrays.Wx, arrays.Wh, arrays.Wr = Wx, Wh, Wr
     if kernel is None and N * T:
         steps.forward(call, cell, arrays, Wh, final, *way.orders[direction], train)
 
@@ -134,8 +138,10 @@ def backward(kind, dhs, dstate, params, cache, grads):
     way = call.way or planned(call, cache.cell, False)
     cell, plan, direction, A = way.cell, way.plan, 1 if arrays.reverse else 0, arrays.A
     kernel = way.kernels and way.kernels[direction]
-    dhs, Wx, Wh, b, Wp, _, *initial = call.arrays(dhs, params, None, dstate)
+    dhs, Wx, Wh, b, Wp, Wr, _, *initial = call.arrays(dhs, params, None, dstate)
     arrays.dhs, arrays.b, arrays.Wp, B = dhs, b, Wp, A
+    if cell.own_input:
+        arrays.Wx, arrays.Wh, arrays.Wr = Wx, Wh, Wr
     if cell.separate:
         B = (call.gpu.zeros if call.ragged else call.gpu.empty)(A.shape, call.dtype)
     arrays.B, initial = B, tuple(initial)

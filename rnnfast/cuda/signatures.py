@@ -13,10 +13,12 @@ import numpy as np
 # One name means one type in all kernels
 REALS = [  # arrays of the kernel's own dtype
     *("A", "Ah", "Ah2", "B", "dB", "dB2", "Wh", "b", "Wp", "m", "hs", "dhs", "x", "x2", "seen"),
-    *("came", "through", "c", "c_next", "cp", "dh", "dA_o"),  # to here those of the cells
+    *("came", "through", "c", "c_next", "cp", "dh", "dA_o"),
+    *("a", "gated", "made", "y", "rows", "d", "dA"),  # to here those of the cells
     *("W", "out", "dout", "dW"),
     *("p", "g", "v"),
     *("losses", "maxima", "scales", "factor", "dx", "mask"),
+    *("prior", "mixed", "shares", "dprior", "shifts", "log_p"),
 ]
 REAL_NUMBERS = ["lr", "rate", "beta1", "beta2", "scale"]
 STATES = ["initial", "final", "states", "dstates"]  # tuples, an array for each state of the cell
@@ -25,7 +27,7 @@ TYPES = {
     **dict.fromkeys(["counters", "ends"], "*i"),
     **dict.fromkeys(["ids", "order", "ts"], "*q"),
     **dict.fromkeys(["N", "T", "t", "start", "ahead", "train"], "i"),
-    **dict.fromkeys(["M", "V", "D", "size", "ignored"], "q"),
+    **dict.fromkeys(["M", "K", "V", "D", "size", "ignored"], "q"),
     **dict.fromkeys(["key0", "key1", "step", "threshold"], "Q"),
 }
 

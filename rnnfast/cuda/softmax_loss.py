@@ -82,15 +82,15 @@ def loss_rows_back(gpu, letter):
     zero = np.dtype(letter).type(0)
 
     def softmax_loss_back_kernel(x, b, ts, maxima, scales, factor, dx, V, ignored):
-        """dx may be x."""
+        """dx may be x. factor (M): of each row's gradient."""
         m = cuda.blockIdx.x
         t = ts[m]
         for v in range(cuda.threadIdx.x, V, THREADS):
             d = zero
             if t != ignored:
-                d = factor[0] * scales[m] * exp(x[m * V + v] + b[v] - maxima[m])
+                d = factor[m] * scales[m] * exp(x[m * V + v] + b[v] - maxima[m])
                 if v == t:
-                    d -= factor[0]
+                    d -= factor[m]
             dx[m * V + v] = d
 
     signature = signature_of(softmax_loss_back_kernel, letter)
@@ -132,9 +132,10 @@ def softmax_loss_backward(cache, dout=1.0):
 
 def _loss_back(gpu, cache_, dout, dx):
     x, b, ts, ignored, maxima, scales, count, _ = cache_
-    factor = (dout / count).astype(x.dtype).reshape(1)
     M, V = x.shape
     if M and V:
+        factor = gpu.xp.empty(M, x.dtype)
+        factor[...] = dout / count
         kernel = loss_rows_back(gpu, x.dtype.char)
         sums = {"maxima": maxima, "scales": scales}
         kernel(blocks=M, x=x, b=b, ts=ts, **sums, factor=factor, dx=dx, V=V, ignored=ignored)

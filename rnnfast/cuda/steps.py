@@ -199,7 +199,8 @@ def forward(call, cell, arrays, Wh, states, start, ahead, train):
         gpu.matmul(h * arrays.m if call.masked else h, W, out=out)
 
     for t in range(start, start + ahead * T, ahead):
-        multiply(states[0], W, Ah)
+        if not cell.own_input:
+            multiply(states[0], W, Ah)
         if more:
             first(t=t)
             multiply(seen, W2, Ah2)
@@ -231,7 +232,7 @@ def back(call, cell, arrays, Wh, dstates, start, ahead):
         before(dstates, came, t)
         step_back(t=t)
         gpu.matmul(dB, W.T, out=came)
-        after(dstates)
+        after(dstates, came, t)
     if call.masked:
         came *= arrays.m
     dh = dstates[0]

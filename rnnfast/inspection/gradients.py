@@ -8,12 +8,14 @@ from numpy.typing import NDArray
 
 from rnnfast import checks, plot
 from rnnfast.inspection.arguments import here
-from rnnfast.kernels import CELLS, load
+from rnnfast.kernels import load
 from rnnfast.layers.cells import RECURRENT
 from rnnfast.layers.functions import sigmoid
 from rnnfast.layers.initial import generator
 from rnnfast.typing import Array
 
+# The cells that Wx, Wh and b are enough for
+SHOWN = tuple(name for name, layer in RECURRENT.items() if "Wm" not in layer.more)
 FLOAT64 = np.dtype(np.float64)
 
 
@@ -92,8 +94,8 @@ def gradient_norms(
     [1.0, 0.5, 0.25]
     """
     owner = "gradient_norms"
-    if cell is not None and cell not in CELLS:
-        raise ValueError(f"{owner}: cell must be None or one of {CELLS}, got {cell!r}")
+    if cell is not None and cell not in SHOWN:
+        raise ValueError(f"{owner}: cell must be None or one of {SHOWN}, got {cell!r}")
     gates = 1 if cell is None else RECURRENT[cell].gates
     given = {"Wh": Wh, "Wx": Wx, "b": b, "xs": xs}
     arrays = [here(owner, name, x) for name, x in given.items()]

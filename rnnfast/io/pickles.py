@@ -51,6 +51,13 @@ class _Array:
     def __init__(self, *ignored: Any) -> None:
         self.array = None
 
+    @classmethod
+    def of(cls, array: NDArray[Any]) -> "_Array":
+        """One that has its state."""
+        made = cls()
+        made.array = array
+        return made
+
     def build(self, state: Any) -> None:
         """The opcode BUILD."""
         if not isinstance(state, tuple) or len(state) != 5:
@@ -73,9 +80,7 @@ def _array(content: Any, dtype: Any, shape: Any, order: Any = "C", axes: Any = N
         if not _is_sizes(axes):
             raise Refused("an array whose axes are no numbers")
         array = array.transpose(axes)
-    made = _Array()
-    made.array = array
-    return made
+    return _Array.of(array)
 
 
 def _is_sizes(value: Any) -> bool:

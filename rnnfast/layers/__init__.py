@@ -2,7 +2,7 @@
 
 from rnnfast.layers.activations import Sigmoid, Softmax
 from rnnfast.layers.affine import Affine, MatMul, Simple_TimeAffine, TimeAffine
-from rnnfast.layers.bidirectional import TimeBiGRU, TimeBiLSTM, TimeBiRNN
+from rnnfast.layers.bidirectional import TimeBiGRU, TimeBiLSTM, TimeBiMogrifier, TimeBiRNN
 from rnnfast.layers.dropout import Dropout, TimeDropout
 from rnnfast.layers.embedding import Embedding, TimeEmbedding
 from rnnfast.layers.losses import (
@@ -14,15 +14,17 @@ from rnnfast.layers.losses import (
     TimeSoftmaxWithLoss,
     TimeSquaredLoss,
 )
+from rnnfast.layers.mixture import TimeMixtureSoftmax
+from rnnfast.layers.mixture_loss import TimeMixtureSoftmaxWithLoss
 from rnnfast.layers.past_decode import PastDecode
 from rnnfast.layers.regularization import (
     ActivationRegularization,
     TemporalActivationRegularization,
 )
 from rnnfast.layers.regularized_loss import TimeRegularizedSoftmaxWithLoss
-from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
+from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeMogrifier, TimeRNN
 from rnnfast.layers.stacks import TimeReverse, TimeStack
-from rnnfast.layers.steps import GRU, LSTM, RNN
+from rnnfast.layers.steps import GRU, LSTM, RNN, Mogrifier
 
 __all__ = [
     "GRU",
@@ -33,6 +35,7 @@ __all__ = [
     "Dropout",
     "Embedding",
     "MatMul",
+    "Mogrifier",
     "PastDecode",
     "Sigmoid",
     "SigmoidWithLoss",
@@ -45,11 +48,15 @@ __all__ = [
     "TimeAffineSoftmaxWithLoss",
     "TimeBiGRU",
     "TimeBiLSTM",
+    "TimeBiMogrifier",
     "TimeBiRNN",
     "TimeDropout",
     "TimeEmbedding",
     "TimeGRU",
     "TimeLSTM",
+    "TimeMixtureSoftmax",
+    "TimeMixtureSoftmaxWithLoss",
+    "TimeMogrifier",
     "TimeRNN",
     "TimeRegularizedSoftmaxWithLoss",
     "TimeReverse",

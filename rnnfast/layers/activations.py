@@ -1,9 +1,11 @@
 """Softmax and sigmoid as layers. Deep Learning from Scratch 2, chapter 1."""
 
+from typing import Any, overload
+
 from rnnfast import checks
 from rnnfast.layers.base import Layer
 from rnnfast.layers.functions import sigmoid, softmax
-from rnnfast.typing import A
+from rnnfast.typing import A, Floats, Integers
 
 
 class Softmax(Layer):
@@ -24,7 +26,11 @@ class Softmax(Layer):
     def __init__(self, *, device: str | None = None) -> None:
         super().__init__(device)
 
-    def forward(self, x: A, *, train: bool = True) -> A:
+    @overload
+    def forward(self, x: Integers, *, train: bool = True) -> Floats: ...
+    @overload
+    def forward(self, x: A, *, train: bool = True) -> A: ...
+    def forward(self, x: Any, *, train: bool = True) -> Any:
         """Compute y = exp(x) / sum(exp(x)).
 
         Parameters
@@ -42,8 +48,7 @@ class Softmax(Layer):
         x = checks.real(self._name, "x", x)
         y = softmax(checks.floating(x))
         self.cache = y.copy() if train else None  # the caller may change the returned array
-        out: A = y
-        return out
+        return y
 
     def backward(self, dout: A) -> A:
         """Compute dx = y dout - y sum(y dout), with the sum over the last axis.
@@ -84,7 +89,11 @@ class Sigmoid(Layer):
     def __init__(self, *, device: str | None = None) -> None:
         super().__init__(device)
 
-    def forward(self, x: A, *, train: bool = True) -> A:
+    @overload
+    def forward(self, x: Integers, *, train: bool = True) -> Floats: ...
+    @overload
+    def forward(self, x: A, *, train: bool = True) -> A: ...
+    def forward(self, x: Any, *, train: bool = True) -> Any:
         """Compute y = 1 / (1 + exp(-x)).
 
         Parameters
@@ -102,8 +111,7 @@ class Sigmoid(Layer):
         x = checks.real(self._name, "x", x)
         y = sigmoid(checks.floating(x))
         self.cache = y.copy() if train else None
-        out: A = y
-        return out
+        return y
 
     def backward(self, dout: A) -> A:
         """Compute dx = dout y (1 - y).

@@ -4,7 +4,7 @@ N batch, T time, D and M input and output width. Inputs, errors and `train=False
 recurrent layers (rnnfast.layers.recurrent).
 """
 
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 from rnnfast import checks
 from rnnfast.layers.base import Layer, Spec, grad, param
 from rnnfast.layers.initial import Initializer
-from rnnfast.typing import A, Array
+from rnnfast.typing import A, Array, Floats, Integers
 
 
 class _Linear(Layer):
@@ -28,7 +28,11 @@ class _Linear(Layer):
         else:
             super().__init__(device, (W, b), specs)
 
-    def forward(self, x: A, *, train: bool = True) -> A:
+    @overload
+    def forward(self, x: Integers, *, train: bool = True) -> Floats: ...
+    @overload
+    def forward(self, x: A, *, train: bool = True) -> A: ...
+    def forward(self, x: Any, *, train: bool = True) -> Any:
         """Compute y = x W + b (without b: x W).
 
         Parameters
@@ -57,8 +61,7 @@ class _Linear(Layer):
         given = checks.cast(given, self.dtype)
         y = self._kernel.affine_forward(rows(given), W, b)
         self.cache = given if train else None
-        output: A = y.reshape(*given.shape[:-1], M)
-        return output
+        return y.reshape(*given.shape[:-1], M)
 
     def backward(self, dout: A) -> A:
         """Compute the gradients; `grads` are written in place.

@@ -1,181 +1,12 @@
 """Recurrent layers that read a sequence in both directions: TimeBiRNN, TimeBiLSTM, TimeBiGRU.
 
-Schuster and Paliwal 1997; Deep Learning from Scratch 2, chapter 8 (TimeBiLSTM).
+Also TimeBiMogrifier. Schuster and Paliwal 1997; Deep Learning from Scratch 2, chapter 8
+(TimeBiLSTM).
 """
 
-from typing import Any, Self, overload
-
-import numpy as np
-from numpy.typing import DTypeLike
-
-from rnnfast import checks
-from rnnfast.layers.initial import Initializer, create_recurrent
-from rnnfast.layers.recurrent import Lengths, Recurrent, Weights, adopted, checked_lengths, specs
-from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
-from rnnfast.layers.stacks import Parts
-from rnnfast.typing import A, Array
-
-
-class _TimeBi(Parts):
-    """Two layers, one forwards and one backwards; their outputs are concatenated."""
-
-    kind: Any  # the class of the two layers
-
-    def __init__(
-        self,
-        weights1: Weights,
-        weights2: Weights,
-        stateful: bool,
-        device: str | None,
-        options1: dict[str, Any],
-        options2: dict[str, Any] | None = None,
-    ) -> None:
-        kind, name = self.kind, type(self).__name__
-        self._name = name
-        options2 = options1 if options2 is None else options2
-        both = (
-            adopted(name, (*weights1, options1.get("Wp")), "1"),
-            adopted(name, (*weights2, options2.get("Wp")), "2"),
-        )
-        weights1, weights2 = both[0][:3], both[1][:3]
-        two_biases = checks.flag(name, "reset_after", options1.get("reset_after", False))
-        expected = specs(name, kind.gates, both[0], "1", two_biases)
-        for argument, W1, W2 in zip(("Wx", "Wh", "b", "Wp"), *both, strict=True):
-            if (W1 is None) != (W2 is None):
-                kind2 = type(W2).__name__
-                other = "None" if W1 is None else "an array"
-                raise TypeError(
-                    f"{name}: {argument}2 must be {other} as {argument}1 is, got {kind2}"
-                )
-        for suffix, weights in (("1", both[0]), ("2", both[1])):
-            given = [W for W in weights if W is not None]
-            for W, (argument, shape, label) in zip(given, expected, strict=True):
-                argument = argument[:-1] + suffix
-                checks.exactly(name, argument, W, weights1[0].dtype, shape, label)
-        self.parts = [
-            kind(*weights, stateful, device=device, **options)
-            for weights, options in ((weights1, options1), (weights2, options2))
-        ]
-        for layer, direction in zip(self.parts, ("forward", "backward"), strict=True):
-            layer._name = name
-            setattr(self, f"{direction}_{kind.column}", layer)
-        self.params = self.parts[0].params + self.parts[1].params
-        self.grads = self.parts[0].grads + self.parts[1].grads
-
-    @classmethod
-    def create(
-        cls,
-        D: int,
-        H: int,
-        *,
-        rng: int | np.random.Generator | None = None,
-        dtype: DTypeLike = "float32",
-        device: str | None = None,
-        recurrent: str = "normal",
-        forget_bias: float = 0.0,
-        peepholes: str | None = None,
-        **options: Any,
-    ) -> Self:
-        """Make a layer from its sizes, with the initial weights of the book.
-
-        The arguments are those of `TimeLSTM.create`. H is the number of units of one direction.
-        The weights of the forward direction are drawn first.
-
-        Examples
-        --------
-        >>> from rnnfast import TimeBiLSTM
-        >>> TimeBiLSTM.create(100, 200, rng=0, forget_bias=1.0, device="cpu")
-        TimeBiLSTM(D=100, H=200, float32, cpu)
-        """
-        draw = Initializer(cls.__name__, rng, dtype, device)
-        return create_recurrent(
-            cls, cls.kind, ("1", "2"), (D, H), draw, recurrent, forget_bias, peepholes, options
-        )
-
-    def __repr__(self) -> str:
-        layer: Recurrent = self.parts[0]
-        entries = [entry for entry in layer._entries() if entry != "frozen"]
-        entries += ["frozen"] if self.frozen else []
-        return f"{type(self).__name__}({', '.join(entries)})"
-
-    def forward(self, xs: A, *, train: bool = True, lengths: Lengths = None) -> A:
-        """Run both directions over a sequence.
-
-        Parameters
-        ----------
-        xs : array (N, T, D)
-            The input.
-        train : bool
-            False keeps nothing for a backward.
-        lengths : array of int (N,), list or tuple, optional
-            As in `TimeLSTM.forward`. The backward direction starts at the end of each sample.
-
-        Returns
-        -------
-        array (N, T, 2H)
-            The outputs of the forward and of the backward direction, concatenated.
-
-        Raises
-        ------
-        TypeError, ValueError, RuntimeError
-            As in `TimeLSTM.forward`.
-        """
-        forward, backward = self.parts
-        checked = forward._checked_forward(xs, train), backward._checked_forward(xs, train)
-        if lengths is not None:
-            lengths = checked_lengths(self._name, lengths, *xs.shape[:2])
-        before = self._before()
-        try:
-            hs1 = forward._forward(checked[0], train=train, lengths=lengths)
-            hs2 = backward._forward(checked[1], train=train, lengths=lengths, reverse=True)
-            hs: A = checks.namespace(hs1).concatenate((hs1, hs2), axis=2)
-            return hs
-        except BaseException:
-            self._restore(before)
-            raise
-
-    @overload
-    def backward(self, dhs: A, *dstate: Any) -> A: ...
-    @overload
-    def backward(self, dhs: None, *dstate: Any) -> Any: ...
-
-    def backward(self, dhs: Any, *dstate: Any) -> Any:
-        """Compute the gradients; `grads` are written in place.
-
-        Parameters
-        ----------
-        dhs : array (N, T, 2H) or None
-            The gradient of the output. None is zeros.
-        *dstate : array (N, H) or None
-            The gradients of `state`, the final states of both directions; or nothing.
-
-        Returns
-        -------
-        array (N, T, D)
-            dxs.
-
-        Raises
-        ------
-        TypeError, ValueError, RuntimeError
-            As in `TimeLSTM.backward`.
-        """
-        forward, backward = self.parts
-        (N, T, H), _ = forward._pending()[2], backward._pending()
-        halves = None, None
-        if dhs is not None:
-            dhs = checks.real(self._name, "dhs", dhs)
-            if dhs.shape != (N, T, 2 * H):
-                raise checks.shape_error(self._name, "dhs", f"(N, T, 2H) = {N, T, 2 * H}", dhs)
-            halves = dhs[:, :, :H], dhs[:, :, H:]
-        dstate = dstate or (None,) * len(self.state)
-        shares = self._shared("backward: the states' gradients", dstate)
-        checked = [
-            part._checked_backward(half, *own)
-            for half, (part, own) in zip(halves, shares, strict=True)
-        ]
-        dxs = forward._backward(checked[0])
-        dxs += backward._backward(checked[1])
-        return dxs
+from rnnfast.layers.directions import _TimeBi
+from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeMogrifier, TimeRNN
+from rnnfast.typing import Array
 
 
 class TimeBiRNN(_TimeBi):
@@ -330,3 +161,58 @@ class TimeBiGRU(_TimeBi):
     ) -> None:
         options = {"reset_after": reset_after, "z_keeps": z_keeps}
         super().__init__((Wx1, Wh1, b1), (Wx2, Wh2, b2), stateful, device, options)
+
+
+class TimeBiMogrifier(_TimeBi):
+    """A bidirectional Mogrifier LSTM: `forward_mogrifier` and `backward_mogrifier`.
+
+    Parameters
+    ----------
+    Wx1, Wh1, b1 : array
+        The weights of the forward direction, as in `TimeMogrifier`.
+    Wx2, Wh2, b2 : array
+        The weights of the backward direction, of the same shapes.
+    stateful, device
+        As in `TimeMogrifier`.
+    Wm1, Wm2, Wr1, Wr2 : array
+        The matrices of the rounds of both directions, as Wm and Wr of `TimeMogrifier`.
+
+    Notes
+    -----
+    The output is (N, T, 2H); params is [Wx1, Wh1, b1, Wm1, Wx2, Wh2, b2, Wm2], with each Wr after
+    its Wm.
+
+    References
+    ----------
+    Schuster and Paliwal 1997, "Bidirectional recurrent neural networks".
+    Melis et al. 2019, https://arxiv.org/abs/1909.01792.
+
+    Examples
+    --------
+    >>> from rnnfast import TimeBiMogrifier
+    >>> TimeBiMogrifier.create(3, 2, rounds=4, rank=1, rng=0, device="cpu")
+    TimeBiMogrifier(D=3, H=2, rounds=4, rank=1, float32, cpu)
+    """
+
+    kind = TimeMogrifier
+    forward_mogrifier: TimeMogrifier
+    backward_mogrifier: TimeMogrifier
+
+    def __init__(
+        self,
+        Wx1: Array,
+        Wh1: Array,
+        b1: Array | None,
+        Wx2: Array,
+        Wh2: Array,
+        b2: Array | None,
+        stateful: bool = False,
+        *,
+        Wm1: Array,
+        Wm2: Array,
+        Wr1: Array | None = None,
+        Wr2: Array | None = None,
+        device: str | None = None,
+    ) -> None:
+        options = [{"Wm": Wm1, "Wr": Wr1}, {"Wm": Wm2, "Wr": Wr2}]
+        super().__init__((Wx1, Wh1, b1), (Wx2, Wh2, b2), stateful, device, *options)

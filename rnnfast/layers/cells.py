@@ -5,12 +5,14 @@ The classes have the details: `column`, the name of the kernels; `gates`; `state
 
 from typing import Any
 
-from rnnfast.layers.bidirectional import TimeBiGRU, TimeBiLSTM, TimeBiRNN
-from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
+from rnnfast.layers.bidirectional import TimeBiGRU, TimeBiLSTM, TimeBiMogrifier, TimeBiRNN
+from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeMogrifier, TimeRNN
 
 # Any: the classes differ in their options.
-RECURRENT: dict[str, Any] = {cls.column: cls for cls in (TimeRNN, TimeLSTM, TimeGRU)}
-BIDIRECTIONAL: dict[str, Any] = {cls.kind.column: cls for cls in (TimeBiRNN, TimeBiLSTM, TimeBiGRU)}
+RECURRENT: dict[str, Any] = {cls.column: cls for cls in (TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier)}
+BIDIRECTIONAL: dict[str, Any] = {
+    cls.kind.column: cls for cls in (TimeBiRNN, TimeBiLSTM, TimeBiGRU, TimeBiMogrifier)
+}
 
 
 def check_cell(owner: str, cell: Any) -> None:

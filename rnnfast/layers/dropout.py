@@ -1,12 +1,12 @@
 """Dropout, for a batch and for a sequence. Deep Learning from Scratch 2, chapter 6."""
 
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from rnnfast import checks
 from rnnfast.layers.base import Layer
-from rnnfast.typing import A
+from rnnfast.typing import A, Floats, Integers
 
 
 class Dropout(Layer):
@@ -40,7 +40,11 @@ class Dropout(Layer):
         checks.ratio(self._name, "dropout_ratio", dropout_ratio)
         self.dropout_ratio = dropout_ratio
 
-    def forward(self, x: A, train_flg: bool = True) -> A:
+    @overload
+    def forward(self, x: Integers, train_flg: bool = True) -> Floats: ...
+    @overload
+    def forward(self, x: A, train_flg: bool = True) -> A: ...
+    def forward(self, x: Any, train_flg: bool = True) -> Any:
         """Drop elements of x.
 
         Parameters
@@ -58,15 +62,12 @@ class Dropout(Layer):
         ratio = checks.ratio(self._name, "dropout_ratio", self.dropout_ratio)
         given = checks.floating(given)
         self.cache = None
-        output: A
         if not train_flg:
-            output = given * (1 - ratio)
-            return output
+            return given * (1 - ratio)
         mask = np.random.random_sample(given.shape) > ratio  # = rand(*x.shape)
         mask = checks.beside(given, mask)
         self.cache = mask, given.shape
-        output = given * mask
-        return output
+        return given * mask
 
     def backward(self, dout: A) -> A:
         """Compute the gradient of the input.
@@ -223,6 +224,37 @@ class TimeDropout(Dropout):
         self.step += 1
         output: A = checks.beside(given, mask)
         return output
+
+    def mask_state(self) -> tuple[int, tuple[int, int] | None]:
+        """Return what the masks to come depend on, beside np.random: the number of masks, and rng.
+
+        Returns
+        -------
+        tuple
+            (step, (seed, layer)), or (step, None) without rng. Checkpoints keep it.
+        """
+        return self.step, self._key
+
+    def set_mask_state(self, step: int, key: tuple[int, int] | None) -> None:
+        """Go on with the masks of another layer, given its `mask_state`.
+
+        Parameters
+        ----------
+        step : int
+            The number of masks drawn so far.
+        key : tuple of int or None
+            (seed, layer).
+        """
+        step = checks.count(self._name, "step", step, least=0)
+        self.step, self._key = step, None if key is None else self._philox_key(key)
+
+    def _before(self) -> tuple[Any, int]:
+        """What `_restore` needs after a call that failed."""
+        return self.cache, self.step
+
+    def _restore(self, before: tuple[Any, int]) -> None:
+        """Be as before that call."""
+        self.cache, self.step = before
 
     def _philox_key(self, rng: Any) -> tuple[int, int]:
         """(seed, layer), checked."""

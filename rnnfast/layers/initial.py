@@ -12,6 +12,7 @@ from rnnfast import checks, kernels
 L = TypeVar("L")
 PEEPHOLES = (None, "diagonal", "full")
 RECURRENT = ("normal", "orthogonal")
+ROUNDS = 5  # of a Mogrifier LSTM
 
 
 class Initializer:
@@ -87,6 +88,20 @@ class Initializer:
         GH = gates * H
         return self.normal(D, GH), self.normal(H, GH), self.zeros(GH)
 
+    def rounds(self, D: int, H: int, rounds: int, rank: int | None) -> dict[str, Any]:
+        """Wm of a Mogrifier LSTM, and Wr if there is a rank; each matrix divided by its fan in.
+
+        A round reads h (odd rounds, by Wm and then Wr) or x (even rounds, by Wr^T and then Wm^T).
+        """
+        odd = [i % 2 == 0 for i in range(rounds)]  # the rounds are counted from 1
+        if rank is None:
+            whole = [self.normal(H, D, np.sqrt(H if h_first else D)) for h_first in odd]
+            return {"Wm": checks.namespace(whole[0]).stack(whole)}
+        left = [self.normal(H, rank, np.sqrt(H if h_first else rank)) for h_first in odd]
+        right = [self.normal(rank, D, np.sqrt(rank if h_first else D)) for h_first in odd]
+        xp = checks.namespace(left[0])
+        return {"Wm": xp.stack(left), "Wr": xp.stack(right)}
+
     def seed(self) -> int:
         """A seed for dropout: `rng` if it is a seed, else a number drawn as the weights are."""
         return seed(self._rng, self.source)
@@ -149,48 +164,70 @@ def create_recurrent(
     draw: Initializer,
     recurrent: str,
     forget_bias: float,
-    peepholes: str | None,
+    more: dict[str, Any],
     options: dict[str, Any],
 ) -> L:
     """A recurrent layer from its sizes (D, H), for `create` of the classes.
 
     make: the class, whose arguments are weights with these suffixes ("1" and "2" for two
-    directions). cell: the class of one direction. The layer is made of zeros first, so that all
-    arguments are checked before the first number is drawn.
+    directions). cell: the class of one direction. more: peepholes, rounds and rank, None where
+    they are not given. The layer is made of zeros first, so that all arguments are checked before
+    the first number is drawn.
     """
     owner = make.__name__
     D, H = (checks.count(owner, name, size) for name, size in zip("DH", sizes, strict=True))
     gates = cell.gates
     if recurrent not in RECURRENT:
         raise ValueError(f"{owner}: recurrent must be one of {RECURRENT}, got {recurrent!r}")
-    if peepholes not in PEEPHOLES:
-        raise ValueError(f"{owner}: peepholes must be one of {PEEPHOLES}, got {peepholes!r}")
     forget_bias = checks.number(owner, "forget_bias", forget_bias)
-    if cell.column != "lstm" and (peepholes is not None or forget_bias != 0):
-        name, got = ("peepholes", peepholes) if peepholes else ("forget_bias", forget_bias)
-        raise ValueError(f"{owner}: {name} is an option of an LSTM, got {got!r}")
+    if "c" not in cell.states and forget_bias != 0:
+        raise ValueError(f"{owner}: forget_bias is an option of an LSTM, got {forget_bias!r}")
+    beside = _shapes_beside(owner, cell, D, H, **more)
     for name in options:
-        if name.rstrip("12") in ("Wx", "Wh", "b", "Wp"):
+        if name.rstrip("12") in ("Wx", "Wh", "b", *cell.more):
             raise TypeError(f"{owner}: create draws {name} itself, got it as an argument")
     checks.fits(owner, "(max(D, H), GH)", max(D, H), gates * H)
     two_biases = checks.flag(owner, "reset_after", options.get("reset_after", False))
     weights: list[Any] = []
-    more: dict[str, Any] = {}
     for suffix in suffixes:
         b = draw.zeros((2, gates * H) if two_biases else gates * H)
         weights += draw.zeros((D, gates * H)), draw.zeros((H, gates * H)), b
-        if peepholes:
-            more[f"Wp{suffix}"] = draw.zeros((3, H) if peepholes == "diagonal" else (3, H, H))
-    layer = make(*weights, device=draw.device, **more, **options)
+        options |= {f"{name}{suffix}": draw.zeros(shape) for name, shape in beside.items()}
+    layer = make(*weights, device=draw.device, **options)
     whole: Any = layer
     for part in whole.parts if len(suffixes) > 1 else (whole,):
-        Wx, Wh, b, *Wps = part.params
+        Wx, Wh, b, *rest = part.params
         Wx[...] = draw.normal(D, gates * H)
         Wh[...] = (
             draw.orthogonal(H, gates) if recurrent == "orthogonal" else draw.normal(H, gates * H)
         )
         if forget_bias:
             b[:H] = forget_bias  # f is the first block
-        for Wp in Wps:
+        if "Wm" in beside:
+            drawn = draw.rounds(D, H, part.rounds, part.rank).values()
+            for W, numbers in zip(rest, drawn, strict=True):
+                W[...] = numbers
+        elif "Wp" in beside:
+            Wp = rest[0]
             Wp[...] = draw.normal(Wp.size // H, H, np.sqrt(H)).reshape(Wp.shape)
     return layer
+
+
+def _shapes_beside(
+    owner: str, cell: Any, D: int, H: int, peepholes: Any, rounds: Any, rank: Any
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of the weights beside Wx, Wh and b, by name, from the checked options."""
+    if peepholes not in PEEPHOLES:
+        raise ValueError(f"{owner}: peepholes must be one of {PEEPHOLES}, got {peepholes!r}")
+    if peepholes and "Wp" not in cell.more:
+        raise ValueError(f"{owner}: peepholes is an option of an LSTM, got {peepholes!r}")
+    if "Wm" not in cell.more:
+        for name, value in (("rounds", rounds), ("rank", rank)):
+            if value is not None:
+                raise ValueError(f"{owner}: {name} is an option of a Mogrifier LSTM, got {value!r}")
+        return {"Wp": (3, H) if peepholes == "diagonal" else (3, H, H)} if peepholes else {}
+    r = ROUNDS if rounds is None else checks.count(owner, "rounds", rounds)
+    if rank is None:
+        return {"Wm": (r, H, D)}
+    k = checks.count(owner, "rank", rank)
+    return {"Wm": (r, H, k), "Wr": (r, k, D)}

@@ -1,4 +1,4 @@
-"""The base of the recurrent layers, of one step and of a sequence: RNN, LSTM and GRU.
+"""The base of the recurrent layers, of one step and of a sequence.
 
 The layers check their arguments, keep the state from call to call and leave the mathematics to
 their column (rnnfast.kernels). N batch, T time, D input, H hidden.
@@ -21,55 +21,14 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from rnnfast import checks
-from rnnfast.layers.base import Layer, Spec, grad, param
+from rnnfast.layers.base import Layer, grad, param
 from rnnfast.layers.initial import Initializer, create_recurrent
+from rnnfast.layers.weights import Weights, adopted, specs
 from rnnfast.typing import Array
 
 Lengths = Array | Sequence[int] | None  # the lengths of the samples
-Weights = tuple[Any, ...]  # (Wx, Wh, b) or (Wx, Wh, b, Wp), None for an array that is not there
 
 SMALL = 1 << 40  # elements; every array below this size can be addressed
-
-
-def adopted(owner: str, weights: Weights, suffix: str = "") -> Weights:
-    """(Wx, Wh, b) or (Wx, Wh, b, Wp), each through checks.adopt."""
-    names = (f"{name}{suffix}" for name in ("Wx", "Wh", "b", "Wp"))
-    return tuple(checks.adopt(owner, name, W) for name, W in zip(names, weights, strict=False))
-
-
-def specs(
-    owner: str, gates: int, weights: Weights, suffix: str = "", two_biases: bool = False
-) -> tuple[Spec, ...]:
-    """The spec (name, shape, label) of each weight, with H from `_width` and D from Wx.
-
-    weights: (Wx, Wh, b) or (Wx, Wh, b, Wp). two_biases: b is (2, G*H).
-    """
-    GH = "H" if gates == 1 else f"{gates}H"
-    Wx, Wh, *_ = weights
-    checks.matrix(owner, f"Wh{suffix}", Wh, f"(H, {GH})")
-    D, columns = checks.matrix(owner, f"Wx{suffix}", Wx, f"(D, {GH})")
-    H = _width(gates, columns, Wh, weights[2])
-    b_shape, b_label = ((2, gates * H), f"(2, {GH})") if two_biases else ((gates * H,), f"({GH},)")
-    full = getattr(weights[-1], "ndim", 2) == 3  # a Wp of matrices
-    known: tuple[Spec, ...] = (
-        (f"Wx{suffix}", (D, gates * H), f"(D, {GH})"),
-        (f"Wh{suffix}", (H, gates * H), f"(H, {GH})"),
-        (f"b{suffix}", b_shape, b_label),
-        (f"Wp{suffix}", (3, H, H), "(3, H, H)") if full else (f"Wp{suffix}", (3, H), "(3, H)"),
-    )
-    return tuple(spec for spec, W in zip(known, weights, strict=False) if W is not None)
-
-
-def _width(gates: int, columns: int, Wh: Any, b: Any) -> int:
-    """H, by the majority of Wx, Wh and b, so that the error names the third; else from Wh.
-
-    columns: of Wx, which must be gates * H. Only Wh shows by its own shape whether it is right.
-    """
-    H, wide = Wh.shape
-    of_b = getattr(b, "shape", (None,))[-1] if b is not None else None
-    if columns == gates * H or columns % gates:
-        return int(H)
-    return columns // gates if wide != gates * H or of_b == columns else int(H)
 
 
 class Recurrent(Layer):
@@ -87,6 +46,7 @@ class Recurrent(Layer):
 
     gates = 1
     states: tuple[str, ...] = ("h",)
+    more: tuple[str, ...] = ()  # the names of the weights after Wx, Wh and b
 
     _there: tuple[bool, ...]
     _D: int
@@ -99,11 +59,13 @@ class Recurrent(Layer):
 
     def __init__(self, weights: Weights, device: str | None, **options: Any) -> None:
         owner = type(self).__name__
-        weights = adopted(owner, weights)
+        weights = adopted(owner, self.more, weights)
         two_biases = options.get("reset_after", False)
-        found = specs(owner, self.gates, weights, two_biases=two_biases)
+        found = specs(owner, self.gates, self.more, weights, two_biases=two_biases)
         there = tuple(W is not None for W in weights)
-        self._there = there if there[-1] else there[:3]  # which of the column's params
+        while len(there) > 3 and not there[-1]:
+            there = there[:-1]
+        self._there = there  # which of the column's params
         super().__init__(device, [W for W in weights if W is not None], found)
         self._D, self._H = weights[0].shape[0], weights[1].shape[0]
         self._options = options
@@ -121,6 +83,8 @@ class Recurrent(Layer):
         recurrent: str = "normal",
         forget_bias: float = 0.0,
         peepholes: str | None = None,
+        rounds: int | None = None,
+        rank: int | None = None,
         **options: Any,
     ) -> Self:
         """Make a layer from its sizes, with the initial weights of the book.
@@ -138,9 +102,14 @@ class Recurrent(Layer):
         recurrent : {"normal", "orthogonal"}
             How Wh is drawn. "orthogonal": the block (H, H) of each gate is an orthogonal matrix.
         forget_bias : float
-            The initial bias of the forget gate. LSTM only.
+            The initial bias of the forget gate. LSTM and Mogrifier LSTM only.
         peepholes : {None, "diagonal", "full"}
             Draw Wp (3, H) or (3, H, H). LSTM only.
+        rounds : int, optional
+            The rounds of a Mogrifier LSTM, of which each has a matrix; default: 5.
+        rank : int, optional
+            The rank k of these matrices: Wm is (r, H, k) and Wr (r, k, D). Without it they are
+            whole: Wm is (r, H, D).
         **options
             Keywords of the constructor: stateful, nonlinearity, cell_clip, reset_after, z_keeps.
 
@@ -157,7 +126,8 @@ class Recurrent(Layer):
         Notes
         -----
         Wx is normal / sqrt(D); Wh and Wp are normal / sqrt(H); b is zero (Deep Learning from
-        Scratch 2, chapter 6). The numbers are drawn in float64, in the order Wx, Wh, Wp; of two
+        Scratch 2, chapter 6). Each matrix of Wm and Wr is normal / the root of the number of its
+        inputs. The numbers are drawn in float64, in the order Wx, Wh, Wp or Wm, Wr; of two
         directions, forward comes first.
 
         References
@@ -178,8 +148,9 @@ class Recurrent(Layer):
         (2, 6)
         """
         draw = Initializer(cls.__name__, rng, dtype, device)
+        more = {"peepholes": peepholes, "rounds": rounds, "rank": rank}
         return create_recurrent(
-            cls, cls, ("",), (D, H), draw, recurrent, forget_bias, peepholes, options
+            cls, cls, ("",), (D, H), draw, recurrent, forget_bias, more, options
         )
 
     Wx, Wh = param(0), param(1)
@@ -234,7 +205,7 @@ class Recurrent(Layer):
     def _options_shown(self) -> list[str]:
         """The variant of the cell for repr: no bias, peepholes, options."""
         shown = [] if self._there[2] else ["b=None"]
-        if len(self._there) > 3:
+        if self.more == ("Wp",) and len(self._there) > 3:
             shown.append(f"Wp={self._specs[-1][2]}")
         arguments = inspect.signature(type(self)).parameters
         for name, value in self._options.items():
@@ -346,32 +317,3 @@ def checked_lengths(owner: str, lengths: Any, N: int, T: int) -> Any:
     lengths = lengths.get() if checks.is_cupy(lengths) else lengths
     checks.in_range(owner, "lengths", lengths, T + 1)
     return None if (lengths == T).all() else np.ascontiguousarray(lengths, np.intp)
-
-
-def nonlinearity_option(layer: Layer, nonlinearity: Any) -> dict[str, Any]:
-    """The checked option of an RNN, for the column."""
-    if not isinstance(nonlinearity, str) or nonlinearity not in ("tanh", "relu"):
-        raise ValueError(
-            f"{type(layer).__name__}: nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}"
-        )
-    return {"nonlinearity": nonlinearity}
-
-
-def cell_clip_option(layer: Layer, cell_clip: Any) -> dict[str, Any]:
-    """The checked option of an LSTM, for the column."""
-    if cell_clip is None:
-        return {}
-    owner = type(layer).__name__
-    if not checks.is_number(cell_clip):
-        kind = type(cell_clip).__name__
-        raise TypeError(f"{owner}: cell_clip must be a number or None, got {kind}")
-    if not 0 < cell_clip < float("inf"):
-        raise ValueError(f"{owner}: cell_clip must be positive and finite, got {cell_clip}")
-    return {"cell_clip": float(cell_clip)}
-
-
-def convention_options(layer: Layer, reset_after: Any, z_keeps: Any) -> dict[str, Any]:
-    """The checked options of a GRU, for the column."""
-    owner = type(layer).__name__
-    reset_after = checks.flag(owner, "reset_after", reset_after)
-    return {"reset_after": reset_after, "z_keeps": checks.flag(owner, "z_keeps", z_keeps)}

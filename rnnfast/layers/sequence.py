@@ -1,15 +1,16 @@
-"""A whole sequence in one call: TimeRNN, TimeLSTM, TimeGRU. Chapters 5, 6, 7 and appendix C.
+"""A whole sequence in one call: TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier.
+
+Chapters 5, 6, 7 and appendix C of the book; the Mogrifier LSTM is not in it.
 
 N batch, T time, D input, H hidden. Inputs and errors: see rnnfast.layers.recurrent.
 """
 
-from typing import Any, overload
-
 import numpy as np
 
-from rnnfast.layers.recurrent import cell_clip_option, convention_options, nonlinearity_option
-from rnnfast.layers.unrolled import _Time, _TimeOneState
-from rnnfast.typing import A, Array
+from rnnfast.layers.options import cell_clip_option, convention_options, nonlinearity_option
+from rnnfast.layers.rounds import Rounds
+from rnnfast.layers.unrolled import _TimeOneState, _TimeTwoStates
+from rnnfast.typing import Array
 
 
 class TimeRNN(_TimeOneState):
@@ -141,7 +142,7 @@ class TimeGRU(_TimeOneState):
         super().__init__((Wx, Wh, b), stateful, device, **options)
 
 
-class TimeLSTM(_Time):
+class TimeLSTM(_TimeTwoStates):
     """An LSTM over a sequence.
 
     Parameters
@@ -194,10 +195,7 @@ class TimeLSTM(_Time):
 
     column = "lstm"
     gates = 4
-    states = ("h", "c")
-
-    c: Any
-    dc: Any
+    more = ("Wp",)
 
     def __init__(
         self,
@@ -212,59 +210,68 @@ class TimeLSTM(_Time):
     ) -> None:
         super().__init__((Wx, Wh, b, Wp), stateful, device, **cell_clip_option(self, cell_clip))
 
-    @property
-    def state(self) -> tuple[Any, ...]:
-        """(h, c), the arguments of set_state."""
-        return self.h, self.c
 
-    @property
-    def dstate(self) -> tuple[Any, ...]:
-        """(dh, dc) after backward: the gradient of the initial state."""
-        return self.dh, self.dc
+class TimeMogrifier(Rounds, _TimeTwoStates):
+    """A Mogrifier LSTM over a sequence: before each step, x and h gate each other.
 
-    def _keep(self, h: Any, c: Any) -> None:
-        self.h, self.c = h, c
+    Parameters
+    ----------
+    Wx, Wh : array
+        (D, 4H) and (H, 4H), in blocks f, g, i, o.
+    b : array (4H,) or None
+        The bias.
+    stateful : bool
+        Start each forward from the final state of the one before.
+    Wm : array (r, H, D), or (r, H, k) with Wr
+        The matrices of the r rounds, one after the other.
+    Wr : array (r, k, D), optional
+        With it the matrices have rank k: each is a Wm[i] times Wr[i].
+    device : str, optional
+        "auto", "cpu", "cuda" or "reference"; default: `rnnfast.get_device()`.
 
-    @overload
-    def backward(self, dhs: A, dh: Array | None = None, dc: Array | None = None) -> A: ...
-    @overload
-    def backward(self, dhs: None, dh: Array | None = None, dc: Array | None = None) -> Any: ...
+    Attributes
+    ----------
+    params, grads : list
+        [Wx, Wh, b, Wm] or [Wx, Wh, b, Wm, Wr], and their gradients.
+    h, c, dh, dc : array (N, H) or None
+        The final state, and after backward the gradient of the initial state.
+    rounds, rank : int
+        r and k; rank is None without Wr.
 
-    def backward(self, dhs: Any, dh: Any = None, dc: Any = None) -> Any:
-        """Compute the gradients; `grads` are written in place.
+    Notes
+    -----
+    M_1 ... M_r are the matrices, h' and c' the state of the step before::
 
-        Parameters
-        ----------
-        dhs : array (N, T, H) or None
-            The gradient of hs. None is zeros: for a loss that depends only on the final state.
-        dh, dc : array (N, H), optional
-            The gradients of the final state. None is zeros.
+        x = 2 sigmoid(h' M_i) x        i = 1, 3, 5, ...
+        h' = 2 sigmoid(x M_i^T) h'     i = 2, 4, 6, ...
 
-        Returns
-        -------
-        array (N, T, D)
-            dxs. `dh` and `dc` are now the gradients of the initial state.
+    one round after another, and then the step of an LSTM from x, h' and c', as in `TimeLSTM`. In
+    the paper's words, whose vectors are columns, M_i^T is Q^i for odd i and M_i is R^i for even i.
+    The gates of the rounds have no bias. An `h_mask` is applied before the rounds.
 
-        Raises
-        ------
-        TypeError, ValueError
-            For a wrong argument, or grads that cannot be written.
-        RuntimeError
-            Without the forward of a training step before it.
-        """
-        return self._backward(self._checked_backward(dhs, dh, dc))
+    References
+    ----------
+    Melis et al. 2019, https://arxiv.org/abs/1909.01792.
 
-    def set_state(self, h: Array | None, c: Array | None = None) -> None:
-        """Start the next forward from h and c.
+    Examples
+    --------
+    >>> from rnnfast import TimeMogrifier
+    >>> layer = TimeMogrifier.create(3, 2, rounds=5, rng=0, device="cpu")
+    >>> layer
+    TimeMogrifier(D=3, H=2, rounds=5, float32, cpu)
+    >>> layer.forward(np.ones((1, 4, 3), "f")).shape
+    (1, 4, 2)
+    """
 
-        Parameters
-        ----------
-        h, c : array (N, H) or None
-            None is zeros.
-
-        Raises
-        ------
-        ValueError
-            For a wrong shape, or if the layer is not stateful.
-        """
-        self._set_state(h, c)
+    def __init__(
+        self,
+        Wx: Array,
+        Wh: Array,
+        b: Array | None,
+        stateful: bool = False,
+        *,
+        Wm: Array,
+        Wr: Array | None = None,
+        device: str | None = None,
+    ) -> None:
+        super().__init__((Wx, Wh, b, Wm, Wr), stateful, device)

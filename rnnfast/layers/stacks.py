@@ -1,117 +1,20 @@
-"""Layers made of recurrent layers: the base of both directions, one direction backwards, stacks.
+"""Recurrent layers backwards in time and on top of each other. Chapter 6.
 
-N batch, T time, D input, H hidden. Schuster and Paliwal 1997 (both directions); Deep Learning from
-Scratch 2, chapter 6 (stacks) and 8 (TimeBiLSTM).
-
-They have the interface of a single layer: params, grads, forward, backward, `state`, `set_state`,
-`dstate`, reset_state, freeze and unfreeze. The errors are those of rnnfast.layers.recurrent.
+N batch, T time, D input, H hidden. Their interface is that of a single layer, see
+rnnfast.layers.parts; the errors are those of rnnfast.layers.recurrent.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, overload
 
 from rnnfast import checks
 from rnnfast.layers.dropout import TimeDropout
+from rnnfast.layers.parts import Parts
 from rnnfast.layers.recurrent import Lengths, checked_lengths
-from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
+from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeMogrifier, TimeRNN
 from rnnfast.layers.unrolled import _Time
-from rnnfast.typing import A
-
-
-class Parts:
-    """The base of layers that consist of recurrent layers, or of other such layers.
-
-    Attributes
-    ----------
-    parts : list
-        The layers.
-    params, grads : list of arrays
-        Those of the parts, one part after another.
-    """
-
-    parts: list[Any]
-    params: list[Any]
-    grads: list[Any]
-    _name: str  # in messages
-
-    @property
-    def state(self) -> tuple[Any, ...]:
-        """The final states of the parts, one after another: the arguments of set_state."""
-        return tuple(value for part in self.parts for value in part.state)
-
-    @property
-    def dstate(self) -> tuple[Any, ...]:
-        """The gradients of the initial states after backward, in the same order."""
-        return tuple(value for part in self.parts for value in part.dstate)
-
-    def set_state(self, *values: Any) -> None:
-        """Start the next forward from these states.
-
-        Parameters
-        ----------
-        *values : array (N, H) or None
-            One for each entry of `state`. None is zeros.
-
-        Raises
-        ------
-        ValueError
-            For a wrong number of states, or as in `TimeLSTM.set_state`.
-        """
-        shares = self._shared("set_state: the states", values)
-        self._adopted_states(*values)
-        for part, own in shares:
-            part.set_state(*own)
-
-    def _adopted_states(self, *values: Any) -> None:
-        """Check the arrays for set_state."""
-        for part, own in self._shared("set_state: the states", values):
-            part._adopted_states(*own)
-
-    def _shared(self, what: str, values: Sequence[Any]) -> list[tuple[Any, tuple[Any, ...]]]:
-        """(part, its values) of all parts. ValueError unless there is one value for each state."""
-        counts = [len(part.state) for part in self.parts]
-        if len(values) != sum(counts):
-            raise ValueError(f"{self._name}: {what} must be {sum(counts)}, got {len(values)}")
-        rest = iter(values)
-        return [
-            (part, tuple(next(rest) for _ in range(count)))
-            for part, count in zip(self.parts, counts, strict=True)
-        ]
-
-    @property
-    def stateful(self) -> bool:
-        """Whether every part starts from the final state of the forward before."""
-        return all(part.stateful for part in self.parts)
-
-    def _before(self) -> Any:
-        """Everything that a forward changes."""
-        return [part._before() for part in self.parts]
-
-    def _restore(self, before: Any) -> None:
-        """Undo a forward that failed or was interrupted by a signal in one of the parts."""
-        for part, own in zip(self.parts, before, strict=True):
-            part._restore(own)
-
-    def reset_state(self) -> None:
-        """Start the next forward from zeros."""
-        for part in self.parts:
-            part.reset_state()
-
-    def freeze(self) -> None:
-        """Freeze all parts; see `TimeLSTM.freeze`."""
-        for part in self.parts:
-            part.freeze()
-
-    def unfreeze(self) -> None:
-        """Unfreeze all parts; see `TimeLSTM.unfreeze`."""
-        for part in self.parts:
-            part.unfreeze()
-
-    @property
-    def frozen(self) -> bool:
-        """True between freeze and unfreeze."""
-        return all(part.frozen for part in self.parts)
+from rnnfast.typing import A, Floats, Integers
 
 
 class TimeReverse(Parts):
@@ -119,7 +22,7 @@ class TimeReverse(Parts):
 
     Parameters
     ----------
-    layer : TimeRNN, TimeLSTM or TimeGRU
+    layer : TimeRNN, TimeLSTM, TimeGRU or TimeMogrifier
         The layer.
 
     Raises
@@ -139,13 +42,11 @@ class TimeReverse(Parts):
     TimeReverse(TimeGRU(D=3, H=2, float32, cpu))
     """
 
-    def __init__(self, layer: TimeRNN | TimeLSTM | TimeGRU) -> None:
+    def __init__(self, layer: TimeRNN | TimeLSTM | TimeGRU | TimeMogrifier) -> None:
         self._name = type(self).__name__
         if not isinstance(layer, _Time):
-            kind = type(layer).__name__
-            raise TypeError(
-                f"{self._name}: layer must be a TimeRNN, TimeLSTM or TimeGRU, got {kind}"
-            )
+            kinds, kind = "TimeRNN, TimeLSTM, TimeGRU or TimeMogrifier", type(layer).__name__
+            raise TypeError(f"{self._name}: layer must be a {kinds}, got {kind}")
         self.layer = layer
         self.parts = [layer]
         self.params, self.grads = layer.params, layer.grads
@@ -153,7 +54,11 @@ class TimeReverse(Parts):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.layer!r})"
 
-    def forward(self, xs: A, *, train: bool = True, lengths: Lengths = None) -> A:
+    @overload
+    def forward(self, xs: Integers, *, train: bool = True, lengths: Lengths = None) -> Floats: ...
+    @overload
+    def forward(self, xs: A, *, train: bool = True, lengths: Lengths = None) -> A: ...
+    def forward(self, xs: Any, *, train: bool = True, lengths: Lengths = None) -> Any:
         """Run the layer over a sequence, backwards.
 
         Parameters
@@ -171,8 +76,7 @@ class TimeReverse(Parts):
         checked = self.layer._checked_forward(xs, train)
         if lengths is not None:
             lengths = checked_lengths(self._name, lengths, *xs.shape[:2])
-        hs: A = self.layer._forward(checked, train=train, lengths=lengths, reverse=True)
-        return hs
+        return self.layer._forward(checked, train=train, lengths=lengths, reverse=True)
 
     @overload
     def backward(self, dhs: A, *dstate: Any) -> A: ...
@@ -203,8 +107,8 @@ class TimeStack(Parts):
     Parameters
     ----------
     layers : iterable
-        TimeRNN, TimeLSTM, TimeGRU, TimeBi*, TimeReverse or stacks. The output of each layer is as
-        wide as the input of the next one.
+        TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier, TimeBi*, TimeReverse or stacks. The output of
+        each layer is as wide as the input of the next one.
     dropout_ratio : float
         The dropout of each layer's output but the last one's, in training.
     rng : int, optional
@@ -273,7 +177,11 @@ class TimeStack(Parts):
             entries += [] if drop._key is None else [f"rng={drop._key[0]}"]
         return f"{type(self).__name__}({', '.join(entries)})"
 
-    def forward(self, xs: A, *, train: bool = True, lengths: Lengths = None) -> A:
+    @overload
+    def forward(self, xs: Integers, *, train: bool = True, lengths: Lengths = None) -> Floats: ...
+    @overload
+    def forward(self, xs: A, *, train: bool = True, lengths: Lengths = None) -> A: ...
+    def forward(self, xs: Any, *, train: bool = True, lengths: Lengths = None) -> Any:
         """Run all layers over a sequence.
 
         Parameters
@@ -289,7 +197,7 @@ class TimeStack(Parts):
             The output of the last layer.
         """
         drops, before = iter(self.drop_layers), self._before()
-        of_drops = [(drop, drop.cache, drop.step) for drop in self.drop_layers]
+        of_drops = [drop._before() for drop in self.drop_layers]
         try:
             for layer in self.layers:
                 xs = layer.forward(xs, train=train, lengths=lengths)
@@ -299,8 +207,8 @@ class TimeStack(Parts):
             return xs
         except BaseException:
             self._restore(before)
-            for drop, cache, step in of_drops:
-                drop.cache, drop.step = cache, step
+            for drop, earlier in zip(self.drop_layers, of_drops, strict=True):
+                drop._restore(earlier)
             raise
 
     @overload

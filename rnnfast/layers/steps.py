@@ -1,20 +1,17 @@
-"""One step of a recurrent layer: RNN, LSTM, GRU. Chapters 5, 6 and 7.
+"""One step of a recurrent layer: RNN, LSTM, GRU (chapters 5, 6 and 7), Mogrifier.
 
 N batch, D input, H hidden. Inputs and errors: see rnnfast.layers.recurrent.
 """
 
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from rnnfast import checks
-from rnnfast.layers.recurrent import (
-    Recurrent,
-    cell_clip_option,
-    convention_options,
-    nonlinearity_option,
-)
-from rnnfast.typing import A, Array
+from rnnfast.layers.options import cell_clip_option, convention_options, nonlinearity_option
+from rnnfast.layers.recurrent import Recurrent
+from rnnfast.layers.rounds import Rounds
+from rnnfast.typing import A, Array, Floats, Integers
 
 
 class _Step(Recurrent):
@@ -47,7 +44,11 @@ class _Step(Recurrent):
 class _StepOneState(_Step):
     """A step of a cell whose state is h."""
 
-    def forward(self, x: A, h_prev: Array | None, *, train: bool = True) -> A:
+    @overload
+    def forward(self, x: Integers, h_prev: Array | None, *, train: bool = True) -> Floats: ...
+    @overload
+    def forward(self, x: A, h_prev: Array | None, *, train: bool = True) -> A: ...
+    def forward(self, x: Any, h_prev: Array | None, *, train: bool = True) -> Any:
         """Compute one step.
 
         Parameters
@@ -71,8 +72,7 @@ class _StepOneState(_Step):
         RuntimeError
             If the layer is frozen and train is True.
         """
-        h_next: A = self._forward(x, h_prev, train=train)[0]
-        return h_next
+        return self._forward(x, h_prev, train=train)[0]
 
     def backward(self, dh_next: Array | None) -> tuple[Any, ...]:
         """Compute the gradients; `grads` are written in place.
@@ -97,100 +97,22 @@ class _StepOneState(_Step):
         return self._backward(dh_next)
 
 
-class RNN(_StepOneState):
-    """One step of a simple (Elman) RNN.
+class _StepTwoStates(_Step):
+    """A step of a cell whose state is h and c."""
 
-    Parameters
-    ----------
-    Wx, Wh : array
-        (D, H) and (H, H).
-    b : array (H,) or None
-        The bias.
-    nonlinearity : {"tanh", "relu"}
-        The activation.
-    device : str, optional
-        "auto", "cpu", "cuda" or "reference"; default: `rnnfast.get_device()`.
-
-    Notes
-    -----
-    h_next = tanh(x Wx + h_prev Wh + b), or relu.
-
-    References
-    ----------
-    Deep Learning from Scratch 2, chapter 5.
-
-    Examples
-    --------
-    >>> from rnnfast import RNN
-    >>> rnn = RNN(np.ones((3, 2)), np.ones((2, 2)), np.zeros(2), device="cpu")
-    >>> rnn.forward(np.full((1, 3), 0.1), np.array([[0.1, 0.2]]))
-    array([[0.537, 0.537]])
-    """
-
-    column = "rnn"
-
-    def __init__(
-        self,
-        Wx: Array,
-        Wh: Array,
-        b: Array | None,
-        *,
-        nonlinearity: str = "tanh",
-        device: str | None = None,
-    ) -> None:
-        super().__init__((Wx, Wh, b), device, **nonlinearity_option(self, nonlinearity))
-
-
-class LSTM(_Step):
-    """One step of an LSTM.
-
-    Parameters
-    ----------
-    Wx, Wh : array
-        (D, 4H) and (H, 4H), in blocks f, g, i, o.
-    b : array (4H,) or None
-        The bias.
-    Wp, cell_clip
-        As in `TimeLSTM`.
-    device : str, optional
-        "auto", "cpu", "cuda" or "reference"; default: `rnnfast.get_device()`.
-
-    Notes
-    -----
-    The equations are in `TimeLSTM`.
-
-    References
-    ----------
-    Deep Learning from Scratch 2, chapter 6.
-
-    Examples
-    --------
-    >>> from rnnfast import LSTM
-    >>> lstm = LSTM.create(3, 2, rng=0, device="cpu")
-    >>> h, c = lstm.forward(np.ones((1, 3), "f"), None, None)
-    >>> h.shape, c.shape
-    ((1, 2), (1, 2))
-    """
-
-    column = "lstm"
-    gates = 4
     states = ("h", "c")
 
-    def __init__(
-        self,
-        Wx: Array,
-        Wh: Array,
-        b: Array | None,
-        *,
-        Wp: Array | None = None,
-        cell_clip: float | None = None,
-        device: str | None = None,
-    ) -> None:
-        super().__init__((Wx, Wh, b, Wp), device, **cell_clip_option(self, cell_clip))
-
+    @overload
+    def forward(
+        self, x: Integers, h_prev: Array | None, c_prev: Array | None, *, train: bool = True
+    ) -> tuple[Floats, ...]: ...
+    @overload
     def forward(
         self, x: A, h_prev: Array | None, c_prev: Array | None, *, train: bool = True
-    ) -> tuple[A, ...]:
+    ) -> tuple[A, ...]: ...
+    def forward(
+        self, x: Any, h_prev: Array | None, c_prev: Array | None, *, train: bool = True
+    ) -> tuple[Any, ...]:
         """Compute one step.
 
         Parameters
@@ -238,6 +160,98 @@ class LSTM(_Step):
         return self._backward(dh_next, dc_next)
 
 
+class RNN(_StepOneState):
+    """One step of a simple (Elman) RNN.
+
+    Parameters
+    ----------
+    Wx, Wh : array
+        (D, H) and (H, H).
+    b : array (H,) or None
+        The bias.
+    nonlinearity : {"tanh", "relu"}
+        The activation.
+    device : str, optional
+        "auto", "cpu", "cuda" or "reference"; default: `rnnfast.get_device()`.
+
+    Notes
+    -----
+    h_next = tanh(x Wx + h_prev Wh + b), or relu.
+
+    References
+    ----------
+    Deep Learning from Scratch 2, chapter 5.
+
+    Examples
+    --------
+    >>> from rnnfast import RNN
+    >>> rnn = RNN(np.ones((3, 2)), np.ones((2, 2)), np.zeros(2), device="cpu")
+    >>> rnn.forward(np.full((1, 3), 0.1), np.array([[0.1, 0.2]]))
+    array([[0.537, 0.537]])
+    """
+
+    column = "rnn"
+
+    def __init__(
+        self,
+        Wx: Array,
+        Wh: Array,
+        b: Array | None,
+        *,
+        nonlinearity: str = "tanh",
+        device: str | None = None,
+    ) -> None:
+        super().__init__((Wx, Wh, b), device, **nonlinearity_option(self, nonlinearity))
+
+
+class LSTM(_StepTwoStates):
+    """One step of an LSTM.
+
+    Parameters
+    ----------
+    Wx, Wh : array
+        (D, 4H) and (H, 4H), in blocks f, g, i, o.
+    b : array (4H,) or None
+        The bias.
+    Wp, cell_clip
+        As in `TimeLSTM`.
+    device : str, optional
+        "auto", "cpu", "cuda" or "reference"; default: `rnnfast.get_device()`.
+
+    Notes
+    -----
+    The equations are in `TimeLSTM`.
+
+    References
+    ----------
+    Deep Learning from Scratch 2, chapter 6.
+
+    Examples
+    --------
+    >>> from rnnfast import LSTM
+    >>> lstm = LSTM.create(3, 2, rng=0, device="cpu")
+    >>> h, c = lstm.forward(np.ones((1, 3), "f"), None, None)
+    >>> h.shape, c.shape
+    ((1, 2), (1, 2))
+    """
+
+    column = "lstm"
+    gates = 4
+    more = ("Wp",)
+
+    def __init__(
+        self,
+        Wx: Array,
+        Wh: Array,
+        b: Array | None,
+        *,
+        Wp: Array | None = None,
+        cell_clip: float | None = None,
+        device: str | None = None,
+    ) -> None:
+        super().__init__((Wx, Wh, b, Wp), device, **cell_clip_option(self, cell_clip))
+
+
 class GRU(_StepOneState):
     """One step of a GRU.
 
@@ -282,3 +296,49 @@ class GRU(_StepOneState):
         device: str | None = None,
     ) -> None:
         super().__init__((Wx, Wh, b), device, **convention_options(self, reset_after, z_keeps))
+
+
+class Mogrifier(Rounds, _StepTwoStates):
+    """One step of a Mogrifier LSTM.
+
+    Parameters
+    ----------
+    Wx, Wh : array
+        (D, 4H) and (H, 4H), in blocks f, g, i, o.
+    b : array (4H,) or None
+        The bias.
+    Wm, Wr
+        As in `TimeMogrifier`.
+    device : str, optional
+        "auto", "cpu", "cuda" or "reference"; default: `rnnfast.get_device()`.
+
+    Notes
+    -----
+    The equations are in `TimeMogrifier`.
+
+    References
+    ----------
+    Melis et al. 2019, https://arxiv.org/abs/1909.01792.
+
+    Examples
+    --------
+    >>> from rnnfast import Mogrifier
+    >>> cell = Mogrifier.create(3, 2, rounds=3, rank=1, rng=0, device="cpu")
+    >>> cell
+    Mogrifier(D=3, H=2, rounds=3, rank=1, float32, cpu)
+    >>> h, c = cell.forward(np.ones((1, 3), "f"), None, None)
+    >>> h.shape, c.shape
+    ((1, 2), (1, 2))
+    """
+
+    def __init__(
+        self,
+        Wx: Array,
+        Wh: Array,
+        b: Array | None,
+        *,
+        Wm: Array,
+        Wr: Array | None = None,
+        device: str | None = None,
+    ) -> None:
+        super().__init__((Wx, Wh, b, Wm, Wr), device)

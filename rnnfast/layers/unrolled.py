@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any, overload
 
 from rnnfast import checks
-from rnnfast.layers.recurrent import SMALL, Lengths, Recurrent, Weights, checked_lengths
-from rnnfast.typing import A, Array
+from rnnfast.layers.recurrent import SMALL, Lengths, Recurrent, checked_lengths
+from rnnfast.layers.weights import Weights
+from rnnfast.typing import A, Array, Floats, Integers
 
 Checked = tuple[Any, tuple[Any, ...] | None, Any]  # of forward: xs, state, weights
 
@@ -42,6 +43,17 @@ class _Time(Recurrent):
         """The arrays of the state, in the order of `states`."""
         raise NotImplementedError
 
+    @overload
+    def forward(
+        self,
+        xs: Integers,
+        *,
+        train: bool = True,
+        lengths: Lengths = None,
+        h_mask: Array | None = None,
+        Wh_mask: Array | None = None,
+    ) -> Floats: ...
+    @overload
     def forward(
         self,
         xs: A,
@@ -50,7 +62,16 @@ class _Time(Recurrent):
         lengths: Lengths = None,
         h_mask: Array | None = None,
         Wh_mask: Array | None = None,
-    ) -> A:
+    ) -> A: ...
+    def forward(
+        self,
+        xs: Any,
+        *,
+        train: bool = True,
+        lengths: Lengths = None,
+        h_mask: Array | None = None,
+        Wh_mask: Array | None = None,
+    ) -> Any:
         """Run the layer over a sequence.
 
         Parameters
@@ -98,10 +119,8 @@ class _Time(Recurrent):
         np.False_
         """
         checked = self._checked_forward(xs, train)
-        hs: A
         if lengths is h_mask is Wh_mask is None:
-            hs = self._forward(checked, train)
-            return hs
+            return self._forward(checked, train)
         xs, state, weights = checked
         if lengths is not None:
             lengths = checked_lengths(self._name, lengths, *xs.shape[:2])
@@ -279,3 +298,69 @@ class _TimeOneState(_Time):
             For a wrong shape, or if the layer is not stateful.
         """
         self._set_state(h)
+
+
+class _TimeTwoStates(_Time):
+    """A sequence of a cell whose state is h and c."""
+
+    states = ("h", "c")
+
+    c: Any
+    dc: Any
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        """(h, c), the arguments of set_state."""
+        return self.h, self.c
+
+    @property
+    def dstate(self) -> tuple[Any, ...]:
+        """(dh, dc) after backward: the gradient of the initial state."""
+        return self.dh, self.dc
+
+    def _keep(self, h: Any, c: Any) -> None:
+        self.h, self.c = h, c
+
+    @overload
+    def backward(self, dhs: A, dh: Array | None = None, dc: Array | None = None) -> A: ...
+    @overload
+    def backward(self, dhs: None, dh: Array | None = None, dc: Array | None = None) -> Any: ...
+
+    def backward(self, dhs: Any, dh: Any = None, dc: Any = None) -> Any:
+        """Compute the gradients; `grads` are written in place.
+
+        Parameters
+        ----------
+        dhs : array (N, T, H) or None
+            The gradient of hs. None is zeros: for a loss that depends only on the final state.
+        dh, dc : array (N, H), optional
+            The gradients of the final state. None is zeros.
+
+        Returns
+        -------
+        array (N, T, D)
+            dxs. `dh` and `dc` are now the gradients of the initial state.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a wrong argument, or grads that cannot be written.
+        RuntimeError
+            Without the forward of a training step before it.
+        """
+        return self._backward(self._checked_backward(dhs, dh, dc))
+
+    def set_state(self, h: Array | None, c: Array | None = None) -> None:
+        """Start the next forward from h and c.
+
+        Parameters
+        ----------
+        h, c : array (N, H) or None
+            None is zeros.
+
+        Raises
+        ------
+        ValueError
+            For a wrong shape, or if the layer is not stateful.
+        """
+        self._set_state(h, c)

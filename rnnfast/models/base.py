@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 
 from rnnfast.io.weights import to_numpy
 from rnnfast.layers.dropout import TimeDropout
-from rnnfast.layers.losses import TimeAffineSoftmaxWithLoss
 from rnnfast.layers.past_decode import PastDecode
 from rnnfast.layers.regularized_loss import TimeRegularizedSoftmaxWithLoss
 from rnnfast.models.model import Model
+from rnnfast.models.outputs import inner_drop, loss_of
 from rnnfast.text import sampling
 from rnnfast.typing import Array
 
 
 class BaseModel(Model):
-    """A stack of layers, the last one affine, with a softmax loss.
+    """A stack of layers, the last one affine or a mixture of softmaxes, with a softmax loss.
 
     Parameters
     ----------
@@ -37,19 +37,20 @@ class BaseModel(Model):
 
     Attributes
     ----------
-    loss_layer : TimeAffineSoftmaxWithLoss
+    loss_layer : TimeAffineSoftmaxWithLoss or TimeMixtureSoftmaxWithLoss
     recurrent_layers : list
     drop_layers : list of TimeDropout
-        The dropout layers in `layers`, then those of `h_drops` and `Wh_drops`, then `word_drop`.
-        Their `step` counts the masks drawn so far.
+        The dropout layers in `layers`, then those of `h_drops` and `Wh_drops`, then `word_drop`,
+        then that of a mixture. Their `step` counts the masks drawn so far.
     penalty_layers : list
         The layers in `layers` that compute a penalty: AR and TAR.
 
     Notes
     -----
     In training, the output of the last but one layer goes directly to the loss layer, which
-    computes the scores and the gradients of the affine layer itself; see
-    TimeAffineSoftmaxWithLoss.
+    computes the scores and the gradients of the last layer itself; see TimeAffineSoftmaxWithLoss.
+    A mixture of softmaxes with two inputs also gets the input of the last recurrent layer. Its
+    scores are log probabilities.
     """
 
     recurrent_layers: list[Any]
@@ -57,7 +58,7 @@ class BaseModel(Model):
     Wh_drops: list[TimeDropout]
     word_drop: TimeDropout | None
     past: PastDecode | None
-    loss_layer: TimeAffineSoftmaxWithLoss
+    loss_layer: Any
     drop_layers: list[TimeDropout]
 
     def __init__(
@@ -73,12 +74,16 @@ class BaseModel(Model):
     ) -> None:
         self.past = None if loss_layer is None else loss_layer.past
         super().__init__(layers, param_names, sizes, [self.past] if self.past else [])
-        self.loss_layer = loss_layer or TimeAffineSoftmaxWithLoss(layers[-1], device=device)
+        self.loss_layer = loss_layer or loss_of(layers[-1], sizes, device)
         self.recurrent_layers = [layer for layer in layers if hasattr(layer, "reset_state")]
+        several = len(getattr(layers[-1], "mixtures", ())) > 1
+        # The layer whose input is also one of the last layer's
+        self._source = self.recurrent_layers[-1] if several else None
         self.h_drops, self.Wh_drops, self.word_drop = list(h_drops), list(Wh_drops), word_drop
         in_depth = [layer for layer in layers if isinstance(layer, TimeDropout)]
         self.drop_layers = in_depth + self.h_drops + self.Wh_drops
         self.drop_layers += [] if word_drop is None else [word_drop]
+        self.drop_layers += inner_drop(layers[-1])
         self.penalty_layers = [layer for layer in layers if hasattr(layer, "loss")]
 
     @property
@@ -136,7 +141,8 @@ class BaseModel(Model):
         return self.loss_layer.forward(self._hidden(xs, train_flg), ts, train=train_flg, **more)
 
     def _hidden(self, xs: Any, train_flg: bool) -> Any:
-        """The input of the affine layer."""
+        """The input of the last layer; of a mixture with two inputs a list of both."""
+        below = None
         h_drops, Wh_drops = iter(self.h_drops), iter(self.Wh_drops)
         for layer in self.layers[:-1]:
             masks = {}
@@ -150,8 +156,9 @@ class BaseModel(Model):
                 drop = next(Wh_drops, None)
                 if drop is not None and drop.train_flg:
                     masks["Wh_mask"] = drop.draw(xs, layer.Wh.shape)
+            below = xs if layer is self._source else below
             xs = layer.forward(xs, train=train_flg, **masks)
-        return xs
+        return xs if below is None else [below, xs]
 
     def next_scores(self, xs: Any) -> NDArray[Any]:
         """Compute the scores of the next id. Starts from the current state and updates it.
@@ -164,7 +171,8 @@ class BaseModel(Model):
         -------
         ndarray, (N, V)
         """
-        last = self._hidden(xs, False)[:, -1:]
+        hidden = self._hidden(xs, False)
+        last = [hs[:, -1:] for hs in hidden] if isinstance(hidden, list) else hidden[:, -1:]
         return to_numpy(self.layers[-1].forward(last, train=False)[:, 0])
 
     def backward(self, dout: float = 1) -> Any:
@@ -181,9 +189,12 @@ class BaseModel(Model):
             The result of the first layer's backward; None for an embedding.
         """
         grad: Any = self.loss_layer.backward(dout)
+        below, grad = grad if self._source is not None else (None, grad)
         for layer in reversed(self.layers[:-1]):
             penalised = layer in self.penalty_layers
             grad = layer.backward(grad, dout) if penalised else layer.backward(grad)
+            if layer is self._source:
+                grad = grad + below
         return grad
 
     def reset_state(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from rnnfast import checks
 from rnnfast.layers.cells import BIDIRECTIONAL, RECURRENT, check_cell
 from rnnfast.layers.embedding import TimeEmbedding
-from rnnfast.layers.initial import Initializer
+from rnnfast.layers.initial import ROUNDS, Initializer
 
 
 def _cell(owner: str, name: str, value: Any) -> Any:
@@ -26,10 +26,12 @@ _CHECKS: dict[str, Check] = {
     "output_dropout": checks.ratio,
     "embedding_dropout": checks.ratio,
     "weight_drop": checks.ratio,
+    "latent_dropout": checks.ratio,
     "alpha": checks.nonnegative,
     "beta": checks.nonnegative,
     "past_decode": checks.nonnegative,
     "adversarial": checks.nonnegative,
+    "balance": checks.nonnegative,
     "bidirectional": checks.flag,
     "pass_cell": checks.flag,
     "reverse": checks.flag,
@@ -82,6 +84,17 @@ def given_sizes(owner: str, **options: Any) -> dict[str, Any]:
     return checked_sizes(owner, **{name: x for name, x in options.items() if x is not None})
 
 
+def check_rounds(owner: str, sizes: dict[str, Any]) -> None:
+    """Give the sizes of a model with Mogrifier LSTMs their default; ValueError for another cell."""
+    if sizes["cell"] == "mogrifier":
+        sizes.setdefault("rounds", ROUNDS)
+        return
+    for name in ("rounds", "rank"):
+        if name in sizes:
+            cell, got = sizes["cell"], sizes[name]
+            raise ValueError(f"{owner}: {name} must be None with cell {cell!r}, got {got}")
+
+
 def embedding(draw: Initializer, sizes: dict[str, Any]) -> TimeEmbedding:
     """Make the embedding of a model: (vocab_size, wordvec_size), normal, divided by 100."""
     W = draw.normal(sizes["vocab_size"], sizes["wordvec_size"], 100)
@@ -102,7 +115,7 @@ def recurrent_layers(
     ----------
     draw : Initializer
     sizes : dict
-        cell, hidden_size, layers; optionally bidirectional.
+        cell, hidden_size, layers; optionally bidirectional, rounds and rank.
     D : int
         Input width of the first layer.
     last : int, optional
@@ -124,12 +137,21 @@ def recurrent_layers(
     names: list[str] = []
     for k in range(1, layers + 1):
         H = last if last is not None and k == layers else H
-        weights = [W for _ in directions for W in draw.recurrent(RECURRENT[cell].gates, D, H)]
-        made.append(kind(*weights, stateful=stateful, device=draw.device))
+        weights: list[Any] = []
+        beside: dict[str, Any] = {}
+        for way in range(1, len(directions) + 1):
+            weights += draw.recurrent(RECURRENT[cell].gates, D, H)
+            if cell == "mogrifier":
+                own = draw.rounds(D, H, sizes.get("rounds", ROUNDS), sizes.get("rank"))
+                suffix = way if bidirectional else ""
+                beside |= {f"{name}{suffix}": W for name, W in own.items()}
+        made.append(kind(*weights, stateful=stateful, device=draw.device, **beside))
         D = H * len(directions)
         number = "" if layers == 1 else k
+        each = len(made[-1].params) // len(directions)
         for direction in directions:
-            names += [f"{direction}{cell}_{name}{number}" for name in ("Wx", "Wh", "b")]
+            own_names = ("Wx", "Wh", "b", *RECURRENT[cell].more)[:each]
+            names += [f"{direction}{cell}_{name}{number}" for name in own_names]
     return made, names
 
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.initial import Initializer
+from rnnfast.layers.mixture import TimeMixtureSoftmax
 from rnnfast.layers.past_decode import PastDecode
 from rnnfast.layers.regularization import (
     ActivationRegularization,
@@ -24,27 +25,31 @@ class Drops(NamedTuple):
         They draw the h_mask and the Wh_mask of each recurrent layer; empty if there are none.
     words : TimeDropout or None
         Draws the word_mask of the embedding.
+    latents : TimeDropout or None
+        Drops elements of the latent vectors of a mixture of softmaxes.
     """
 
     above: list[TimeDropout | None]
     h: list[TimeDropout]
     Wh: list[TimeDropout]
     words: TimeDropout | None
+    latents: TimeDropout | None
 
 
 def drop_layers(draw: Initializer, sizes: dict[str, Any]) -> Drops:
     """Make the dropout layers of a LanguageModel from its sizes.
 
     The keys of the model's seed: layers + 1 for the stack, as many as layers for h, the same
-    number for Wh, one for words. A place has its key whether or not others have dropout.
+    number for Wh, one for words, one for latent vectors. A place has its key whether or not others
+    have dropout.
     """
     layers, dropout, weight_drop = sizes["layers"], sizes["dropout"], sizes["weight_drop"]
-    words = sizes.get("embedding_dropout", 0.0)
+    words, latents = (sizes.get(f"{name}_dropout", 0.0) for name in ("embedding", "latent"))
     places = ("input", *["between"] * (layers - 1), "output")
     ratios = [sizes.get(f"{place}_dropout", dropout) for place in places]
-    if not any((*ratios, dropout, weight_drop, words)):
+    if not any((*ratios, dropout, weight_drop, words, latents)):
         # then, as in the book, only weights come from np.random
-        return Drops([None] * (layers + 1), [], [], None)
+        return Drops([None] * (layers + 1), [], [], None, None)
     variational, seed = sizes["variational_dropout"], draw.seed()
 
     def one(ratio: float, key: int, variational: bool = False) -> TimeDropout:
@@ -56,6 +61,7 @@ def drop_layers(draw: Initializer, sizes: dict[str, Any]) -> Drops:
         [one(dropout, layers + 1 + k) for k in each] if dropout and variational else [],
         [one(weight_drop, 2 * layers + 1 + k) for k in each] if weight_drop else [],
         one(words, 3 * layers + 1) if words else None,
+        one(latents, 3 * layers + 2, variational=True) if latents else None,
     )
 
 
@@ -76,22 +82,22 @@ def regularized(
 
 
 def regularized_loss(
-    draw: Initializer, sizes: dict[str, Any], affine: TimeAffine
+    draw: Initializer, sizes: dict[str, Any], output: TimeAffine | TimeMixtureSoftmax
 ) -> tuple[TimeRegularizedSoftmaxWithLoss | None, list[str]]:
     """Make the loss layer with past decode and noise, and name its parameters.
 
-    None without both.
+    None without both, and for a mixture (see `check_output`).
     """
     past_decode, adversarial = sizes.get("past_decode", 0.0), sizes.get("adversarial", 0.0)
-    if not past_decode and not adversarial:
+    if isinstance(output, TimeMixtureSoftmax) or not (past_decode or adversarial):
         return None, []
     past, names = None, []
     if past_decode:
-        H, V = affine.params[0].shape
+        H, V = output.params[0].shape
         weights = draw.normal(H, H), draw.zeros(H), draw.zeros(V)
-        past = PastDecode(affine, *weights, factor=past_decode, device=draw.device)
+        past = PastDecode(output, *weights, factor=past_decode, device=draw.device)
         names = ["past_W", "past_b", "past_c"]
     loss_layer = TimeRegularizedSoftmaxWithLoss(
-        affine, adversarial=adversarial, past=past, device=draw.device
+        output, adversarial=adversarial, past=past, device=draw.device
     )
     return loss_layer, names

@@ -1,22 +1,22 @@
-"""Language models as stacks of layers (chapters 5, 6 and 7).
-
-LanguageModel is the general one. SimpleRnnlm, Rnnlm and BetterRnnlm are the book's, with its
-arguments.
-"""
+"""The general language model, a stack of layers (chapters 5, 6 and 7)."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from rnnfast import checks
-from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.initial import Initializer
+from rnnfast.layers.mixture import TimeMixtureSoftmax
 from rnnfast.models.base import BaseModel
-from rnnfast.models.building import checked_sizes, embedding, given_sizes, recurrent_layers
+from rnnfast.models.building import (
+    check_rounds,
+    checked_sizes,
+    embedding,
+    given_sizes,
+    recurrent_layers,
+)
 from rnnfast.models.drops import drop_layers, regularized, regularized_loss
-
-BOOK_SIZES = ("vocab_size", "wordvec_size", "hidden_size")  # of the book's models
+from rnnfast.models.outputs import check_output, last_layer, last_width
 
 
 class LanguageModel(BaseModel):
@@ -26,7 +26,7 @@ class LanguageModel(BaseModel):
     ----------
     vocab_size, wordvec_size, hidden_size : int
         V, D and H.
-    cell : {"lstm", "rnn", "gru"}
+    cell : {"lstm", "rnn", "gru", "mogrifier"}
     layers : int
         Number of recurrent layers.
     dropout : float
@@ -48,14 +48,30 @@ class LanguageModel(BaseModel):
         Factors of activation regularisation (AR) and temporal activation regularisation (TAR) of
         the last recurrent layer [3]_. AR sees its output after dropout, TAR before.
     past_decode : float, optional
-        Factor of past decode regularisation [5]_; see PastDecode.
+        Factor of past decode regularisation [8]_; see PastDecode. Not with `mixtures`.
     adversarial : float, optional
-        Size of adversarial noise on the word vectors of the targets [6]_; see
-        TimeRegularizedSoftmaxWithLoss.
+        Size of adversarial noise on the word vectors of the targets [9]_; see
+        TimeRegularizedSoftmaxWithLoss. Not with `mixtures`.
     tie_weights : bool
         The affine layer's W is the transpose of the embedding's [4]_. The last of several
         recurrent layers then has wordvec_size units; a single one needs hidden_size =
-        wordvec_size.
+        wordvec_size. With `mixtures` neither holds.
+    mixtures : int, optional
+        The number of softmaxes of which the output is a mixture [5]_; None is one, without a
+        latent vector. See `rnnfast.TimeMixtureSoftmax`.
+    mixtures_below : int, optional
+        The number of softmaxes from the input of the last recurrent layer, in addition: direct
+        output connection [6]_.
+    latent_size : int, optional
+        The width of the latent vectors; None is wordvec_size.
+    latent_dropout : float, optional
+        Ratio of the elements of the latent vectors dropped in training, one mask for a whole
+        sequence.
+    balance : float, optional
+        Factor of the penalty on mixture weights that are not balanced [6]_.
+    rounds, rank : int, optional
+        Of a Mogrifier LSTM: how many times x and h gate each other before each step (default 5),
+        and the rank of the matrices of these rounds; without it they are whole [7]_.
     rng : seed, Generator or None
         The source of the weights; None is np.random.
     dtype : float32 or float64
@@ -85,8 +101,11 @@ class LanguageModel(BaseModel):
     .. [2] Gal and Ghahramani 2016, https://arxiv.org/abs/1512.05287
     .. [3] Merity et al. 2017, https://arxiv.org/abs/1708.02182
     .. [4] Press and Wolf 2016, https://arxiv.org/abs/1608.05859
-    .. [5] Brahma 2018, https://arxiv.org/abs/1808.05908
-    .. [6] Wang, Gong, Liu 2019, https://arxiv.org/abs/1906.03805
+    .. [5] Yang et al. 2017, https://arxiv.org/abs/1711.03953
+    .. [6] Takase et al. 2018, https://arxiv.org/abs/1808.10143
+    .. [7] Melis et al. 2019, https://arxiv.org/abs/1909.01792
+    .. [8] Brahma 2018, https://arxiv.org/abs/1808.05908
+    .. [9] Wang, Gong, Liu 2019, https://arxiv.org/abs/1906.03805
 
     Examples
     --------
@@ -123,6 +142,13 @@ class LanguageModel(BaseModel):
         past_decode: float | None = None,
         adversarial: float | None = None,
         tie_weights: bool = False,
+        mixtures: int | None = None,
+        mixtures_below: int | None = None,
+        latent_size: int | None = None,
+        latent_dropout: float | None = None,
+        balance: float | None = None,
+        rounds: int | None = None,
+        rank: int | None = None,
         rng: Any = None,
         dtype: DTypeLike = np.float32,
         device: str | None = None,
@@ -149,159 +175,30 @@ class LanguageModel(BaseModel):
             beta=beta,
             past_decode=past_decode,
             adversarial=adversarial,
+            mixtures=mixtures,
+            mixtures_below=mixtures_below,
+            latent_size=latent_size,
+            latent_dropout=latent_dropout,
+            balance=balance,
+            rounds=rounds,
+            rank=rank,
         )
-        V, D, H = (sizes[name] for name in BOOK_SIZES)
-        tied = sizes["tie_weights"]
-        if tied and sizes["layers"] == 1 and D != H:
-            raise ValueError(f"{owner}: hidden_size must be wordvec_size = {D}, tied, got {H}")
+        check_rounds(owner, sizes)
+        check_output(owner, sizes)
         draw = Initializer(owner, rng, dtype, device)
 
         embed = embedding(draw, sizes)
-        last = D if tied else H
-        recurrent, names = recurrent_layers(draw, sizes, D, last=last, stateful=True)
-        affine_W = embed.W.T if tied else draw.normal(last, V)
-        affine = TimeAffine(affine_W, draw.zeros(V), device=draw.device)
-        loss_layer, loss_names = regularized_loss(draw, sizes, affine)
+        D = sizes["wordvec_size"]
+        recurrent, names = recurrent_layers(draw, sizes, D, last=last_width(sizes), stateful=True)
+        top = recurrent[-1]
+        widths = top.Wx.shape[0], top.Wh.shape[0]
+        output, output_names = last_layer(draw, sizes, embed, widths)
+        loss_layer, loss_names = regularized_loss(draw, sizes, output)
         drops = drop_layers(draw, sizes)
+        if isinstance(output, TimeMixtureSoftmax):
+            output.drop = drops.latents
 
-        affine_name = None if tied else "affine_W"  # the file has embed_W.T only once
-        param_names = ["embed_W", *names, affine_name, "affine_b", *loss_names]
-        stack = [*regularized(draw, sizes, [embed, *recurrent], drops), affine]
-        super().__init__(
-            stack,
-            param_names,
-            sizes,
-            draw.device,
-            drops.h,
-            drops.Wh,
-            drops.words,
-            loss_layer,
-        )
-
-
-class SimpleRnnlm(LanguageModel):
-    """Embedding, one RNN, affine: the language model of chapter 5.
-
-    The same seed of np.random draws the book's weights. See `LanguageModel` for the arguments.
-
-    Attributes
-    ----------
-    rnn_layer : TimeRNN
-
-    Examples
-    --------
-    >>> from rnnfast.models import SimpleRnnlm
-    >>> SimpleRnnlm(vocab_size=10, wordvec_size=4, hidden_size=4)
-    SimpleRnnlm(vocab_size=10, wordvec_size=4, hidden_size=4): 126 parameters
-      TimeEmbedding: embed_W (10, 4), 40 parameters
-      TimeRNN: rnn_Wx (4, 4), rnn_Wh (4, 4), rnn_b (4,), 36 parameters
-      TimeAffine: affine_W (4, 10), affine_b (10,), 50 parameters
-    """
-
-    def __init__(
-        self,
-        vocab_size: int,
-        wordvec_size: int,
-        hidden_size: int,
-        *,
-        rng: Any = None,
-        dtype: DTypeLike = np.float32,
-        device: str | None = None,
-    ) -> None:
-        sizes = vocab_size, wordvec_size, hidden_size
-        super().__init__(*sizes, cell="rnn", rng=rng, dtype=dtype, device=device)
-        self.rnn_layer = self.recurrent_layers[0]
-        self.sizes = {name: self.sizes[name] for name in BOOK_SIZES}
-
-
-class Rnnlm(LanguageModel):
-    """Embedding, one LSTM, affine: the language model of chapter 6.
-
-    The same seed of np.random draws the book's weights. See `LanguageModel` for the arguments.
-
-    Attributes
-    ----------
-    lstm_layer : TimeLSTM
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from rnnfast.models import Rnnlm
-    >>> model = Rnnlm(vocab_size=10, wordvec_size=4, hidden_size=4, rng=0)
-    >>> loss = model.forward(np.array([[1, 2, 3]]), np.array([[2, 3, 4]]))
-    >>> round(float(loss), 1)  # log(10) = 2.3, as of a uniform distribution
-    2.3
-    >>> model.backward()
-    """
-
-    def __init__(
-        self,
-        vocab_size: int = 10000,
-        wordvec_size: int = 100,
-        hidden_size: int = 100,
-        *,
-        rng: Any = None,
-        dtype: DTypeLike = np.float32,
-        device: str | None = None,
-    ) -> None:
-        sizes = vocab_size, wordvec_size, hidden_size
-        super().__init__(*sizes, cell="lstm", rng=rng, dtype=dtype, device=device)
-        self.lstm_layer = self.recurrent_layers[0]
-        self.sizes = {name: self.sizes[name] for name in BOOK_SIZES}
-
-
-class BetterRnnlm(LanguageModel):
-    """Embedding, two LSTMs, affine, with tied weights and dropout between all layers.
-
-    The second language model of chapter 6. The same seed of np.random draws the book's weights,
-    but not its masks. See `LanguageModel` for the other arguments.
-
-    Parameters
-    ----------
-    vocab_size, wordvec_size, hidden_size : int
-        V, D and H. D and H must be equal, since the embedding and the affine layer share a matrix.
-    dropout_ratio : float
-
-    Attributes
-    ----------
-    lstm_layers : list of TimeLSTM
-
-    Examples
-    --------
-    >>> from rnnfast.models import BetterRnnlm
-    >>> model = BetterRnnlm(vocab_size=10, wordvec_size=4, hidden_size=4, rng=0)
-    >>> sum(layer.params[0].size for layer in model.lstm_layers)
-    128
-    """
-
-    def __init__(
-        self,
-        vocab_size: int = 10000,
-        wordvec_size: int = 650,
-        hidden_size: int = 650,
-        dropout_ratio: float = 0.5,
-        *,
-        rng: Any = None,
-        dtype: DTypeLike = np.float32,
-        device: str | None = None,
-    ) -> None:
-        owner = type(self).__name__
-        D = checks.count(owner, "wordvec_size", wordvec_size)
-        H = checks.count(owner, "hidden_size", hidden_size)
-        if D != H:
-            raise ValueError(f"{owner}: hidden_size must be wordvec_size = {D}, tied, got {H}")
-        super().__init__(
-            vocab_size,
-            wordvec_size,
-            hidden_size,
-            cell="lstm",
-            layers=2,
-            dropout=checks.ratio(owner, "dropout_ratio", dropout_ratio),
-            tie_weights=True,
-            rng=rng,
-            dtype=dtype,
-            device=device,
-        )
-        self.lstm_layers = self.recurrent_layers[:]
-        ratio = self.sizes["dropout"]
-        self.sizes = {name: self.sizes[name] for name in BOOK_SIZES} | {"dropout_ratio": ratio}
+        param_names = ["embed_W", *names, *output_names, *loss_names]
+        stack = [*regularized(draw, sizes, [embed, *recurrent], drops), output]
+        masks = drops.h, drops.Wh, drops.words
+        super().__init__(stack, param_names, sizes, draw.device, *masks, loss_layer)

@@ -94,6 +94,68 @@ def affine_softmax_loss_backward(cache, dW, db, dout=1.0):
     return dx
 
 
+def mixture_softmax(hs, prior, W, b):
+    """log p (M, V) of a mixture of K softmaxes; Yang et al. 2017, arXiv 1711.03953.
+
+    p = sum_k pi_k softmax(hs[:, k] W + b) with pi = softmax(prior), for hs (M, K, D), prior (M, K),
+    W (D, V) and b (V,) or None. No column makes an array (M, K, V).
+    """
+    log_pi = _log_softmax(prior)
+    log_p = np.full((len(hs), W.shape[1]), -np.inf)
+    for k in range(hs.shape[1]):
+        log_p_k = _log_softmax(affine_forward(hs[:, k], W, b))
+        with np.errstate(invalid="ignore"):  # NaN
+            np.logaddexp(log_p, log_pi[:, [k]] + log_p_k, out=log_p)
+    return log_p.astype(W.dtype)
+
+
+def mixture_softmax_loss_forward(hs, prior, W, b, ts, *, ignore_label=-1, train=True):
+    """The mean of -log p[ts] over the rows whose target is not `ignore_label`.
+
+    hs, prior, W, b and p as in mixture_softmax, ts (M,) integer targets. Returns the loss and the
+    cache, which is None unless `train`. With r_k = pi_k p_k[t] / p[t], the share of softmax k:
+
+        dprior = pi - r;  the gradient of the scores of softmax k = r_k (p_k - onehot(t))
+    """
+    counts = ts != ignore_label
+    _check_ids("mixture_softmax_loss: ts", ts[counts], W.shape[1])
+    rows = np.flatnonzero(counts)
+    ts, log_pi = ts[rows], _log_softmax(prior[rows])
+    shares = np.empty_like(log_pi)  # of log p[t], by k
+    for k in range(hs.shape[1]):
+        log_p_k = _log_softmax(affine_forward(hs[rows, k], W, b))
+        shares[:, k] = log_pi[:, k] + log_p_k[np.arange(len(rows)), ts]
+    with np.errstate(invalid="ignore"):  # NaN, also where a target has the probability 0
+        log_p = np.logaddexp.reduce(shares, axis=1)
+        r = np.exp(shares - log_p[:, np.newaxis])
+    loss = float(-log_p.mean()) if len(rows) else 0.0
+    return loss, [hs, W, b, ts, rows, np.exp(log_pi), r] if train else None
+
+
+def mixture_softmax_loss_backward(cache, dW, db, dout=1.0):
+    """Write dW and db (or None); returns dhs and dprior. A second call is a RuntimeError."""
+    if not cache:
+        raise RuntimeError("mixture_softmax_loss: backward needs a cache that is not consumed")
+    hs, W, b, ts, rows, pi, r = cache
+    factor = dout / max(len(rows), 1)
+    dhs, dprior = np.zeros_like(hs), np.zeros(hs.shape[:2], hs.dtype)
+    dprior[rows] = (pi - r) * factor
+    of_W, of_b = np.zeros_like(W), np.zeros_like(W, shape=W.shape[1])
+    dW_k, db_k = np.empty_like(of_W), np.empty_like(of_b)
+    for k in range(hs.shape[1]):
+        dscores = np.exp(_log_softmax(affine_forward(hs[rows, k], W, b)))
+        dscores[np.arange(len(rows)), ts] -= 1
+        dscores = (dscores * (r[:, [k]] * factor)).astype(W.dtype)
+        dhs[rows, k] = affine_backward(dscores, hs[rows, k], W, dW_k, db_k)
+        of_W += dW_k
+        of_b += db_k
+    dW[...] = of_W
+    if db is not None:
+        db[...] = of_b
+    cache.clear()
+    return dhs, dprior
+
+
 def sum_of_squares(x):
     """The sum of x^2 in float64, a Python float."""
     return float(np.square(x, dtype=np.float64).sum())

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnfast.io.files import StrPath, cache_folder, open_regular
-from rnnfast.text.vocabulary import VOCABULARIES, Vocabulary
+from rnnfast.text.base import Vocabulary
+from rnnfast.text.vocabulary import VOCABULARIES
 
 PTB_SPLITS = ("train", "valid", "test")
 

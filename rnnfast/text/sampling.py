@@ -18,7 +18,7 @@ arguments raise a TypeError or a ValueError that names them, before anything is 
 """
 
 import reprlib
-from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from collections.abc import Collection, Generator, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,8 @@ from numpy.typing import NDArray
 from rnnfast import checks
 from rnnfast.layers.freezing import frozen, own_state
 from rnnfast.layers.initial import generator, seed
+from rnnfast.text.choosing import Choose, chooser, id_set
 from rnnfast.typing import TextModel
-
-Choose = Callable[[NDArray[Any], Any], int]  # (scores (V,), rng) -> an id
 
 
 def generate(
@@ -88,8 +87,8 @@ def generate(
     [10, 10]
     """
     V = vocab_size("generate", model)
-    choose = _chooser("generate", V, temperature, top_k, top_p, skip_ids)
-    stop = _id_set("generate", "stop_ids", stop_ids, V)
+    choose = chooser("generate", V, temperature, top_k, top_p, skip_ids)
+    stop = id_set("generate", "stop_ids", stop_ids, V)
     sample_size = check_size("generate", sample_size)
     if _is_batch(start_ids):
         prompts = [_ids("generate", f"start_ids[{k}]", ids, V) for k, ids in enumerate(start_ids)]
@@ -147,8 +146,8 @@ def stream(
     >>> ids.close()
     """
     V = vocab_size("stream", model)
-    choose = _chooser("stream", V, temperature, top_k, top_p, skip_ids)
-    stop = _id_set("stream", "stop_ids", stop_ids, V)
+    choose = chooser("stream", V, temperature, top_k, top_p, skip_ids)
+    stop = id_set("stream", "stop_ids", stop_ids, V)
     ids = _ids("stream", "start_ids", start_ids, V)
     return _draw(model, ids, choose, stop, generator("stream", rng))
 
@@ -198,63 +197,6 @@ def _draw_batch(
             running = [running[row] for row in rows]
             model.set_state([tuple(a[rows] for a in state) for state in model.get_state()])
         scores = model.next_scores(np.array([results[k][-1:] for k in running]))
-
-
-def _chooser(
-    owner: str,
-    V: int,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    skip_ids: Iterable[int] | None,
-) -> Choose:
-    """The function that draws an id, for checked arguments."""
-    temperature = checks.number(owner, "temperature", temperature)
-    if not 0 <= temperature < np.inf:
-        raise ValueError(f"{owner}: temperature must be finite and not negative, got {temperature}")
-    if top_k is not None:
-        top_k = checks.integer(owner, "top_k", top_k)
-        if top_k < 1:
-            raise ValueError(f"{owner}: top_k must be from 1 up, got {top_k}")
-    if top_p is not None:
-        top_p = checks.number(owner, "top_p", top_p)
-        if not 0 < top_p <= 1:
-            raise ValueError(f"{owner}: top_p must be in (0, 1], got {top_p}")
-    skip = sorted(_id_set(owner, "skip_ids", skip_ids, V))
-    if len(skip) == V:
-        raise ValueError(f"{owner}: skip_ids leaves no id to draw")
-
-    def choose(scores: NDArray[Any], rng: Any) -> int:
-        scores = scores.astype(np.float64)
-        if np.isnan(scores).any() or scores.max() == np.inf:
-            raise ValueError(f"{owner}: the model's scores are not finite")
-        scores[skip] = -np.inf
-        best = int(scores.argmax())
-        if scores[best] == -np.inf:
-            raise ValueError(f"{owner}: skip_ids leaves no id to draw")
-        if temperature == 0:
-            return best
-        with np.errstate(over="ignore"):  # at tiny temperatures all but the best become -inf
-            weights = np.exp((scores - scores[best]) / temperature)
-        if top_k is not None or top_p is not None:
-            _cut(weights, top_k, top_p)
-        cdf = np.cumsum(weights)
-        return int(cdf.searchsorted(rng.random() * cdf[-1], side="right"))
-
-    return choose
-
-
-def _cut(weights: NDArray[Any], top_k: int | None, top_p: float | None) -> None:
-    """Set all but the greatest weights to 0, in place. Among equal ones the first are kept."""
-    descending = -np.sort(-weights)
-    kept = len(weights) if top_k is None else min(top_k, len(weights))
-    if top_p is not None:
-        cdf = np.cumsum(descending[:kept])
-        kept = int(cdf.searchsorted(top_p * cdf[-1])) + 1
-    last = descending[kept - 1]
-    keep = weights > last
-    keep[np.flatnonzero(weights == last)[: kept - int(keep.sum())]] = True
-    weights[~keep] = 0
 
 
 def vocab_size(owner: str, model: TextModel) -> int:
@@ -340,18 +282,3 @@ def _ids(owner: str, name: str, ids: Any, V: int) -> NDArray[Any]:
         raise ValueError(f"{what}, got {reprlib.repr(ids)}")
     checks.in_range(owner, name, array, V)
     return array
-
-
-def _id_set(owner: str, name: str, ids: Iterable[int] | None, V: int) -> set[int]:
-    """The set of ids to skip or to stop at; empty for None."""
-    if ids is None:
-        return set()
-    try:
-        found = {checks.integer(owner, name, k) for k in ids}
-    except TypeError:
-        got = reprlib.repr(ids)
-        raise TypeError(f"{owner}: {name} must be integer ids or None, got {got}") from None
-    for k in found:
-        if not 0 <= k < V:
-            raise ValueError(f"{owner}: {name} must be in [0, {V}), got {k}")
-    return found

@@ -28,11 +28,8 @@ class Plateau:
         Its `lr` is divided by `factor`.
     factor : float
         From 1 up.
-
-    Attributes
-    ----------
     best : float
-        The lowest perplexity so far; inf before the first.
+        The lowest perplexity so far, also an attribute. A resumed run gives that of its beginning.
 
     References
     ----------
@@ -48,12 +45,14 @@ class Plateau:
     SGD(lr=5.0)
     """
 
-    def __init__(self, optimizer: Optimizer, factor: float = 4.0) -> None:
+    def __init__(
+        self, optimizer: Optimizer, factor: float = 4.0, *, best: float = math.inf
+    ) -> None:
         if not checks.number("Plateau", "factor", factor) >= 1:
             raise ValueError(f"Plateau: factor must be from 1 up, got {factor}")
         self.optimizer = optimizer
         self.factor = factor
-        self.best = math.inf
+        self.best = checks.number("Plateau", "best", best)
 
     def update(self, ppl: float) -> bool:
         """Take the perplexity of an epoch; reduce the learning rate unless it is the best so far.
@@ -243,13 +242,14 @@ class Watch:
         Number of tokens; a blind guess has the loss log(vocab_size).
     patience : int
         Number of consecutive iterations with a risen loss after which training stops.
+    lowest : float
+        The lowest running mean so far, also an attribute. A resumed run gives that of its
+        beginning.
 
     Attributes
     ----------
     loss : float
         Running mean over about ten iterations; inf before the first.
-    lowest : float
-        The lowest running mean so far.
 
     Notes
     -----
@@ -259,10 +259,11 @@ class Watch:
 
     RISE = 0.5
 
-    def __init__(self, vocab_size: int, patience: int = 100) -> None:
+    def __init__(self, vocab_size: int, patience: int = 100, *, lowest: float = math.inf) -> None:
         self.blind = math.log(vocab_size)
         self.patience = patience
-        self.loss = self.lowest = math.inf
+        self.loss = math.inf
+        self.lowest = checks.number("Watch", "lowest", lowest)
         self._iterations = 0  # since the loss has risen
 
     @property

@@ -221,7 +221,7 @@ class Checkpointed:
             for k, array in enumerate(state)
             if array is not None
         }
-        dropout = [[layer.step, getattr(layer, "_key", None)] for layer in self._counting()]
+        dropout = [layer.mask_state() for layer in self._counting()]
         return arrays, {"recurrent": len(states), "dropout": dropout}
 
     def _counting(self) -> list[Any]:
@@ -229,7 +229,7 @@ class Checkpointed:
         found: dict[int, Any] = {}
         for value in vars(self.model).values():
             for layer in value if isinstance(value, (list, tuple)) else (value,):
-                if hasattr(layer, "step") and hasattr(layer, "dropout_ratio"):
+                if hasattr(layer, "mask_state"):
                     found[id(layer)] = layer
         return list(found.values())
 
@@ -274,6 +274,4 @@ class Checkpointed:
                 there = [None if array is None else to_device(array, like) for array in state]
                 self.model.recurrent_layers[i].set_state(*there)
         for layer, (step, key) in zip(self._counting(), dropout, strict=True):
-            layer.step = step
-            if hasattr(layer, "_key"):
-                layer._key = key
+            layer.set_mask_state(step, key)

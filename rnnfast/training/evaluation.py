@@ -120,9 +120,7 @@ def eval_perplexity(
         return float(forward(xs, ts, **options))
 
     with frozen(model):
-        mean = _mean_of_batches(
-            "eval_perplexity", model, corpus, batch_size, time_size, loss, prime
-        )
+        mean = mean_of_batches("eval_perplexity", model, corpus, batch_size, time_size, loss, prime)
     ppl = perplexity(mean)
     warn_if_blind(ppl, getattr(model, "vocab_size", math.inf), prime is not None)
     return ppl
@@ -173,10 +171,10 @@ def eval_accuracy(
         return float((to_numpy(model.predict(xs)).argmax(axis=2) == ts).mean())
 
     with frozen(model):
-        return _mean_of_batches("eval_accuracy", model, corpus, batch_size, time_size, share, prime)
+        return mean_of_batches("eval_accuracy", model, corpus, batch_size, time_size, share, prime)
 
 
-def _mean_of_batches(
+def mean_of_batches(
     owner: str,
     model: LanguageModel,
     corpus: Any,

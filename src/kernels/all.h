@@ -11,24 +11,25 @@
 #include "lstm.h"
 #include "peephole.h"
 #include "gru.h"
+#include "mogrifier.h"
+#include "mogrifier_back.h"
 #include "ops.h"
 
 #define CELL_ENTRIES(cell) .cell##_forward = cell##_forward, .cell##_backward = cell##_backward, .cell##_pack = cell##_pack,
 
-const kernel_set KERNELS = {
-    CELLS(CELL_ENTRIES)
-    .gemm = gemm,
-    .column_sums = column_sums,
-    .softmax_forward = softmax_forward,
-    .softmax_backward = softmax_backward,
-    .scatter = scatter,
-    .affine_softmax_forward = affine_softmax_forward,
-    .affine_softmax_backward = affine_softmax_backward,
-    .sum_of_squares = sum_of_squares,
-    .scale = scale,
-    .sgd = sgd,
-    .adam = adam,
-    .dropout_mask = dropout_mask,
-    .apply = apply,
-    .fma = run_fma,
-};
+const kernel_set KERNELS = {.gemm = gemm,
+                            .column_sums = column_sums,
+                            .softmax_forward = softmax_forward,
+                            .softmax_backward = softmax_backward,
+                            .scatter = scatter,
+                            .affine_softmax_forward = affine_softmax_forward,
+                            .affine_softmax_backward = affine_softmax_backward,
+                            .mixture_softmax = mixture_softmax,
+                            .sum_of_squares = sum_of_squares,
+                            .scale = scale,
+                            .sgd = sgd,
+                            .adam = adam,
+                            .dropout_mask = dropout_mask,
+                            .apply = apply,
+                            .fma = run_fma,
+                            CELLS(CELL_ENTRIES)};

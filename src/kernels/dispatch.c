@@ -23,18 +23,15 @@ static int processor_has(const char *name)
 #if defined(__x86_64__)
     __builtin_cpu_init();
     if (!strcmp(name, "avx512"))
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("avx512vl");
     if (!strcmp(name, "avx2"))
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
     return !strcmp(name, "portable");
 }
 
-const char *kernels_name(int i)
-{
-    return i < TABLES ? tables[i].name : NULL;
-}
+const char *kernels_name(int i) { return i < TABLES ? tables[i].name : NULL; }
 
 int kernels_usable(const char *name)
 {

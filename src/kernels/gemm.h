@@ -18,19 +18,19 @@ typedef struct {
 } matrix;
 
 typedef struct {
-    ptrdiff_t K;                  /* length of one run of k */
+    ptrdiff_t K; /* length of one run of k */
     const real *a;
-    ptrdiff_t ar, ak;             /* a(r, k) = a[r*ar + k*ak] */
+    ptrdiff_t ar, ak; /* a(r, k) = a[r*ar + k*ak] */
     const real *b;
-    ptrdiff_t bk, bv;             /* b(k, v) = W values from b[k*bk + v*bv] */
+    ptrdiff_t bk, bv; /* b(k, v) = W values from b[k*bk + v*bv] */
     real *c;
-    ptrdiff_t cr, cv;             /* c(r, v) = W values from c[r*cr + v*cv] */
-    const real *plus;             /* added to the sums: W values from plus[r*pr + v*pv]; may be c, or NULL */
+    ptrdiff_t cr, cv; /* c(r, v) = W values from c[r*cr + v*cv] */
+    const real *plus; /* added to the sums: W values from plus[r*pr + v*pv]; may be c, or NULL */
     ptrdiff_t pr, pv;
-    ptrdiff_t more_runs, a_run;   /* further runs of k: a moves on by a_run, b goes straight on */
-    struct {                      /* NV = 2: what will be multiplied later, fetched into L2 meanwhile; p may be NULL */
+    ptrdiff_t more_runs, a_run; /* further runs of k: a moves on by a_run, b goes straight on */
+    struct {                    /* NV = 2: what will be multiplied later, fetched into L2 meanwhile; p may be NULL */
         const real *p;
-        ptrdiff_t step, run;      /* moves on by step with each k, by run with each run of k */
+        ptrdiff_t step, run; /* moves on by step with each k, by run with each run of k */
     } prefetch[2];
 } product;
 
@@ -53,10 +53,11 @@ static inline __attribute__((always_inline)) void micro(const int NV, const int 
     const real *b = t->b;
 
     UNROLLED
-    for (int r = 0; r < rows; r++)
+    for (int r = 0; r < rows; r++) {
         UNROLLED
         for (int v = 0; v < NV; v++)
             sum[r][v] = (vec){0}, __builtin_prefetch(t->c + r * cr + v * cv, 1, 3);
+    }
 
     for (ptrdiff_t run = 0; run <= t->more_runs; run++) {
         /* One pointer per three rows: r*ar is then reached by scaled indexing, without a register a row. */
@@ -75,10 +76,11 @@ static inline __attribute__((always_inline)) void micro(const int NV, const int 
             for (int v = 0; v < NV; v++)
                 bb[v] = load(b + v * bv);
             /* Pinned in registers: the compiler would rather load b again for every row. */
-            if (NV <= PINNED_NV)
+            if (NV <= PINNED_NV) {
                 UNROLLED
                 for (int v = 0; v < NV; v++)
                     PIN(bb[v]);
+            }
             UNROLLED
             for (int r = 0; r < rows; r++) {
                 const real *base = r < 3 ? a0 : r < 6 ? a3 : r < 9 ? a6 : a9;
@@ -91,29 +93,33 @@ static inline __attribute__((always_inline)) void micro(const int NV, const int 
         }
     }
 
-    if (t->plus)
+    if (t->plus) {
         UNROLLED
-        for (int r = 0; r < rows; r++)
+        for (int r = 0; r < rows; r++) {
             UNROLLED
             for (int v = 0; v < NV; v++)
                 sum[r][v] += load(t->plus + r * t->pr + v * t->pv);
+        }
+    }
     UNROLLED
-    for (int r = 0; r < rows; r++)
+    for (int r = 0; r < rows; r++) {
         UNROLLED
         for (int v = 0; v < NV; v++)
             store(t->c + r * cr + v * cv, sum[r][v]);
+    }
 }
 
+/* Each begins at a cache line: its speed must not depend on what the compiler puts before it. */
 #define INSTANCE(NV, rows) \
-    static __attribute__((noinline)) void micro_##NV##_##rows(const product *t) { micro(NV, rows, t); }
+    static __attribute__((noinline, aligned(64))) void micro_##NV##_##rows(const product *t) { micro(NV, rows, t); }
 #define ENTRY(NV, rows) micro_##NV##_##rows,
-UP_TO(ROWS_1)(INSTANCE, 1)
-UP_TO(ROWS_2)(INSTANCE, 2)
-UP_TO(ROWS_3)(INSTANCE, 3)
-UP_TO(ROWS_4)(INSTANCE, 4)
+UP_TO(ROWS_1, INSTANCE, 1)
+UP_TO(ROWS_2, INSTANCE, 2)
+UP_TO(ROWS_3, INSTANCE, 3)
+UP_TO(ROWS_4, INSTANCE, 4)
 
 static void (*const micro_table[MAX_NV][MAX_ROWS])(const product *) = {
-    {UP_TO(ROWS_1)(ENTRY, 1)}, {UP_TO(ROWS_2)(ENTRY, 2)}, {UP_TO(ROWS_3)(ENTRY, 3)}, {UP_TO(ROWS_4)(ENTRY, 4)}};
+    {UP_TO(ROWS_1, ENTRY, 1)}, {UP_TO(ROWS_2, ENTRY, 2)}, {UP_TO(ROWS_3, ENTRY, 3)}, {UP_TO(ROWS_4, ENTRY, 4)}};
 
 /* One product of `rows` x NV vectors, of whose columns only the first `columns` exist. */
 static void multiply(int NV, ptrdiff_t rows, ptrdiff_t columns, const product *t)
@@ -171,14 +177,14 @@ static void pack_b(real *dst, matrix b, ptrdiff_t K, int NV, ptrdiff_t step, lan
 /* Rows of the left side of dW = rows^T dA, in the order of the panels (t outside, n inside):
  * x_t for dWx, h_{t-1} for dWh, whose first step is the initial state (NULL: zeros). */
 typedef struct {
-    const real *first_step, *later_steps;   /* steps 0 and 1 */
+    const real *first_step, *later_steps; /* steps 0 and 1 */
     ptrdiff_t first_n, later_t, later_n;
 } left_rows;
 
 /* dst[tile of columns][row][columns of the tile] = rows r0..r1, m columns each: the transposed left side, its
  * columns cut into tiles of `most` at most. This thread's share of the tiles. */
 static void pack_a(real *dst, const team *tm, int rank, const left_rows *src, ptrdiff_t N, ptrdiff_t r0, ptrdiff_t r1,
-                         ptrdiff_t m, ptrdiff_t most)
+                   ptrdiff_t m, ptrdiff_t most)
 {
     const ptrdiff_t count = r1 - r0, tiles = tile_count(m, most), each = m / tiles, rest = m % tiles;
     ptrdiff_t i0, i1;
@@ -186,8 +192,9 @@ static void pack_a(real *dst, const team *tm, int rank, const left_rows *src, pt
     const ptrdiff_t j0 = tile_start(m, tiles, i0), j1 = tile_start(m, tiles, i1);
     ptrdiff_t t = r0 / N, n = r0 % N;
     for (ptrdiff_t r = 0; r < count; r++) {
-        const real *row = t ? src->later_steps + (t - 1) * src->later_t + n * src->later_n
-                            : src->first_step ? src->first_step + n * src->first_n : NULL;
+        const real *row = t                 ? src->later_steps + (t - 1) * src->later_t + n * src->later_n
+                          : src->first_step ? src->first_step + n * src->first_n
+                                            : NULL;
         for (ptrdiff_t j = j0, width; j < j1; j += width) {
             width = j < rest * (each + 1) ? each + 1 : each; /* as tile_start cuts */
             real *to = dst + j * count + r * width;
@@ -251,21 +258,29 @@ typedef struct {
 /* One packed block of b, columns j0.. of c, times the rows m0 to m1 of a. `packed_b` holds K x columns. Where a.c is
  * not 1, packed_a is room for one tile of rows; where a.p is NULL, it holds a's tiles, each a.r columns of its rows. */
 static void gemm_block(ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t columns, ptrdiff_t K, matrix a, const real *packed_b,
-                             const real *bias, real *c, ptrdiff_t cr, int add, real *packed_a, prefetch_streams prefetch)
+                       const real *bias, real *c, ptrdiff_t cr, int add, real *packed_a, prefetch_streams prefetch)
 {
     const ptrdiff_t width = 2 * W, M = m1 - m0, tiles = tile_count(M, ROWS_2);
     ptrdiff_t stream = 2 * tiles * tile_count(columns, width);
 
-    for (ptrdiff_t i = 0; i < tiles && !team_stopped(); i++) { /* tile by tile, so that rows of c are written from left to right */
+    /* Tile by tile, so that rows of c are written from left to right. */
+    for (ptrdiff_t i = 0; i < tiles && !team_stopped(); i++) {
         ptrdiff_t from = tile_start(M, tiles, i), rows = tile_start(M, tiles, i + 1) - from;
         const real *tile = a.p ? a.p + (m0 + from) * a.r : NULL;
         if (a.p && a.c != 1) /* columns of memory: gathered once for all columns of c */
             gather_a(packed_a, (matrix){tile, a.r, a.c}, K, rows);
         for (ptrdiff_t j = 0; j < columns; j += width) {
             const ptrdiff_t here = columns - j < width ? columns - j : width;
-            product t = {.K = K, .a = tile, .ar = a.r, .ak = 1,
-                         .b = packed_b + j * K, .bk = width, .bv = W,
-                         .c = c + (m0 + from) * cr + j, .cr = cr, .cv = W};
+            product t = {.K = K,
+                         .a = tile,
+                         .ar = a.r,
+                         .ak = 1,
+                         .b = packed_b + j * K,
+                         .bk = width,
+                         .bv = W,
+                         .c = c + (m0 + from) * cr + j,
+                         .cr = cr,
+                         .cv = W};
             if (add || bias)
                 add_to(&t, t.c, cr, W);
             if (!a.p || a.c != 1)
@@ -285,8 +300,8 @@ static void gemm_block(ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t columns, ptrdiff_t 
  * columns or some rows, which nobody else writes: columns where there are enough to share evenly, since b is packed
  * by whoever uses it, unless a must be gathered too and is the longer side.
  * room: GEMM_ROOM reals, this thread's own. */
-static void gemm_part(team *tm, int rank, ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, matrix a, matrix b,
-                            const real *bias, real *c, ptrdiff_t cr, real *room)
+static void gemm_part(team *tm, int rank, ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, matrix a, matrix b, const real *bias, real *c,
+                      ptrdiff_t cr, real *room)
 {
     const ptrdiff_t width = 2 * W, panels = (N + width - 1) / width;
     const ptrdiff_t tiles = tile_count(M, ROWS_2);
@@ -305,8 +320,8 @@ static void gemm_part(team *tm, int rank, ptrdiff_t M, ptrdiff_t N, ptrdiff_t K,
         for (ptrdiff_t k0 = 0; k0 < K || k0 == 0; k0 += depth) {
             ptrdiff_t k = K - k0 < depth ? K - k0 : depth;
             gemm_pack(room, (matrix){b.p + k0 * b.r + j0 * b.c, b.r, b.c}, k, columns);
-            gemm_block(m0, m1, columns, k, (matrix){a.p + k0 * a.c, a.r, a.c}, room, k0 == 0 && bias ? bias + j0 : NULL,
-                             c + j0, cr, k0 > 0, room + GEMM_K * GEMM_N, (prefetch_streams){0});
+            gemm_block(m0, m1, columns, k, (matrix){a.p + k0 * a.c, a.r, a.c}, room, k0 == 0 && bias ? bias + j0 : NULL, c + j0,
+                       cr, k0 > 0, room + GEMM_K * GEMM_N, (prefetch_streams){0});
         }
     }
 }

@@ -28,24 +28,24 @@
 /* Gates whose products go together: z and r, or the candidate. */
 typedef struct {
     int first_gate, G;
-    right_side *Wx, *Wh;       /* of each panel */
-    real *Wx_room, *Wh_room;   /* [panel][k][G][W] */
+    right_side *Wx, *Wh;     /* of each panel */
+    real *Wx_room, *Wh_room; /* [panel][k][G][W] */
 } gru_group;
 
 typedef struct {
     const cell_job *job;
-    gate_panels panels;          /* without training: room for one chunk of steps, used again and again */
-    int precomputed;           /* the panels hold x Wx of `chunk` steps before their time loop */
+    gate_panels panels; /* without training: room for one chunk of steps, used again and again */
+    int precomputed;    /* the panels hold x Wx of `chunk` steps before their time loop */
     ptrdiff_t chunk;
-    gru_group zr, candidate; /* forward */
+    gru_group zr, candidate;                   /* forward */
     real *WxT_room, *WhT_zr_room, *WhT_h_room; /* backward: transposed, [columns / 2W][k][2 W] */
-    real *x;                   /* forward, not precomputed: copy_step */
-    real *h, *seen, *rh;       /* without training: h and h m (2, N, H), r s (N, H) */
-    int few;                   /* rows.h: then few_x, few_h (N, 3 H) are the products with Wx and Wh; */
-    real *few_x, *few_h;       /* backward: dA, and dq (N, H) */
-    real *dh;                  /* backward: the part of dh_prev that stays with its unit (N, H) */
-    real *sums;                /* backward: a product with Wh^T, [H / 2W][N][2 W] */
-    real *room;                /* backward: the packed left side of the weights' gradients */
+    real *x;                                   /* forward, not precomputed: copy_step */
+    real *h, *seen, *rh;                       /* without training: h and h m (2, N, H), r s (N, H) */
+    int few;                                   /* rows.h: then few_x, few_h (N, 3 H) are the products with Wx and Wh; */
+    real *few_x, *few_h;                       /* backward: dA, and dq (N, H) */
+    real *dh;                                  /* backward: the part of dh_prev that stays with its unit (N, H) */
+    real *sums;                                /* backward: a product with Wh^T, [H / 2W][N][2 W] */
+    real *room;                                /* backward: the packed left side of the weights' gradients */
 } gru_work;
 
 static inline const real *gru_h_prev(const gru_work *k, ptrdiff_t t, ptrdiff_t n)
@@ -66,10 +66,7 @@ static inline const real *gru_seen(const gru_work *k, ptrdiff_t t, ptrdiff_t n)
 }
 
 /* From one of its rows to the next. */
-static inline ptrdiff_t gru_seen_n(const gru_work *k, ptrdiff_t t)
-{
-    return t == 0 ? k->job->seen0.s0 : step_of(k->job->H);
-}
+static inline ptrdiff_t gru_seen_n(const gru_work *k, ptrdiff_t t) { return t == 0 ? k->job->seen0.s0 : step_of(k->job->H); }
 
 static inline real *gru_rh(const gru_work *k, ptrdiff_t t, ptrdiff_t n)
 {
@@ -80,7 +77,7 @@ static inline real *gru_rh(const gru_work *k, ptrdiff_t t, ptrdiff_t n)
 /* First half of a step: z, r and r s of one tile. `sums`, from gates_product, holds x Wx_zr + s Wh_zr; if
  * the panels hold x Wx it is s Wh_zr, or NULL. */
 static void gru_gates(const gru_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0, ptrdiff_t rows,
-                            const real *sums)
+                      const real *sums)
 {
     const cell_job *job = k->job;
     const ptrdiff_t H = job->H, w = panel_width(H, p), j = p * W, step = panel_vectors(H, 2, p) * W;
@@ -121,8 +118,8 @@ static void gru_idle(const gru_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n)
 /* Second half: the candidate and h of one tile. `sums`, its rows apart by `step`, holds x Wx_h + (r s) Wh_h; if the
  * panels hold x Wx it is (r s) Wh_h, or NULL. With reset_after it holds x Wx_h, or is NULL, and products, laid out alike,
  * s Wh_h, or is NULL. */
-static void gru_candidate(const gru_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
-                                ptrdiff_t rows, const real *sums, const real *products, ptrdiff_t step)
+static void gru_candidate(const gru_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0, ptrdiff_t rows,
+                          const real *sums, const real *products, ptrdiff_t step)
 {
     const cell_job *job = k->job;
     const ptrdiff_t H = job->H, w = panel_width(H, p), j = p * W;
@@ -173,8 +170,8 @@ static void gru_weights(const gru_work *k, ptrdiff_t p0, ptrdiff_t p1)
             real *room = recurrent ? g->Wh_room : g->Wx_room;
             for (ptrdiff_t p = p0; p < p1; p++)
                 sides[p] = packed ? packed_weights(packed, K, H, g->G, p)
-                                  : gate_weights(room, (matrix){weights.p, weights.s0, weights.s1}, K, H,
-                                                       g->first_gate, g->G, p, uses);
+                                  : gate_weights(room, (matrix){weights.p, weights.s0, weights.s1}, K, H, g->first_gate, g->G,
+                                                 p, uses);
             if (packed)
                 packed += lines(P * g->G * W * K);
         }
@@ -188,8 +185,7 @@ static void gru_few_products(const gru_work *k, ptrdiff_t p0, ptrdiff_t p1)
     few_gates(&k->panels, p0, p1, job->N, job->xs.p, job->xs.s0, Wx, job->D, 0, 3, k->few_x);
     few_to_panels(&k->panels, p0, p1, job->N, k->few_x);
     if (job->seen0.p)
-        few_gates(&k->panels, p0, p1, job->N, job->seen0.p, job->seen0.s0, Wh, job->H, 0, job->reset_after ? 3 : 2,
-                        k->few_h);
+        few_gates(&k->panels, p0, p1, job->N, job->seen0.p, job->seen0.s0, Wh, job->H, 0, job->reset_after ? 3 : 2, k->few_h);
 }
 
 /* What comes before the time loop: the weights, and of the first step what all threads read. */
@@ -208,31 +204,27 @@ static void gru_begin(const gru_work *k, team *tm, int rank)
 
 /* Whether x Wx of step t and those after it is to be computed now, and that for a group: rows of w, one strip. Each thread
  * does it for the tiles that it walks over in these steps. */
-static inline int gru_chunk_begins(const gru_work *k, ptrdiff_t t)
-{
-    return k->precomputed && !k->few && t % k->chunk == 0;
-}
+static inline int gru_chunk_begins(const gru_work *k, ptrdiff_t t) { return k->precomputed && !k->few && t % k->chunk == 0; }
 static void gru_input(const gru_work *k, const gru_group *g, const tile_walk *w, panel_strip strip, ptrdiff_t t)
 {
     const cell_job *job = k->job;
     const ptrdiff_t steps = job->T - t < k->chunk ? job->T - t : k->chunk;
-    panel_input(&k->panels, strip, g->first_gate, g->G, w->n, w->n + w->rows, steps,
-                      (const real *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, job->D, g->Wx[strip.p]);
+    panel_input(&k->panels, strip, g->first_gate, g->G, w->n, w->n + w->rows, steps, (const real *)job->xs.p + t * job->xs.s1,
+                job->xs.s0, job->xs.s1, job->D, g->Wx[strip.p]);
 }
 
 /* sums = x Wx of a group: one tile of a strip. Where the panels hold it nothing is to do. */
-static void gru_times_Wx(const gru_work *k, const gru_group *g, const tile_walk *w, panel_strip strip,
-                               ptrdiff_t t, real *sums)
+static void gru_times_Wx(const gru_work *k, const gru_group *g, const tile_walk *w, panel_strip strip, ptrdiff_t t, real *sums)
 {
     const ptrdiff_t D = k->job->D, x_n = step_of(D);
     if (!k->precomputed)
-        gates_product(strip.panels, D, w->rows, k->x + (t % 2 * k->job->N + w->n) * x_n, x_n, g->Wx[strip.p], w->i,
-                            w->tiles, sums, 0);
+        gates_product(strip.panels, D, w->rows, k->x + (t % 2 * k->job->N + w->n) * x_n, x_n, g->Wx[strip.p], w->i, w->tiles,
+                      sums, 0);
 }
 
 /* sums (+)= left Wh of a group, the same tile; rows of left are left_n apart. */
-static void gru_times_Wh(const gru_work *k, const gru_group *g, const tile_walk *w, panel_strip strip,
-                               const real *left, ptrdiff_t left_n, real *sums, int add)
+static void gru_times_Wh(const gru_work *k, const gru_group *g, const tile_walk *w, panel_strip strip, const real *left,
+                         ptrdiff_t left_n, real *sums, int add)
 {
     if (k->few)
         few_to_sums(&k->panels, strip, k->job->N, g->first_gate, g->G, k->few_h, sums);
@@ -295,8 +287,7 @@ static void gru_before_body(team *tm, int rank, void *work)
             if (seen)
                 gru_times_Wh(k, &k->candidate, &w, strip, gru_rh(k, t, w.n), rh_n, sums, !k->precomputed);
             for (int v = 0; v < strip.panels; v++)
-                gru_candidate(k, strip.p + v, t, t % k->chunk, w.n, w.rows, any ? sums + v * W : NULL, NULL,
-                                    strip.panels * W);
+                gru_candidate(k, strip.p + v, t, t % k->chunk, w.n, w.rows, any ? sums + v * W : NULL, NULL, strip.panels * W);
         }
         gru_step_ends(k, tm, rank, t, own_rows);
     }
@@ -331,7 +322,7 @@ static void gru_after_body(team *tm, int rank, void *work)
                 gru_times_Wh(k, &k->candidate, &w, strip, seen, gru_seen_n(k, t), products, 0);
             for (int v = 0; v < strip.panels; v++)
                 gru_candidate(k, strip.p + v, t, t % k->chunk, w.n, w.rows, k->precomputed ? NULL : sums + v * W,
-                                    seen ? products + v * W : NULL, strip.panels * W);
+                              seen ? products + v * W : NULL, strip.panels * W);
         }
         gru_step_ends(k, tm, rank, t, own_rows);
     }
@@ -344,7 +335,7 @@ static ptrdiff_t gru_pack(const cell_job *job, void *room)
     for (int recurrent = 0; recurrent < 2; recurrent++)
         for (int i = 0; i < 2; i++) /* z and r, the candidate */
             n += pack_panels(room ? (real *)room + n : NULL, recurrent ? Wh : Wx, recurrent ? job->H : job->D, job->H,
-                                   i ? 2 : 0, i ? 1 : 2);
+                             i ? 2 : 0, i ? 1 : 2);
     return n;
 }
 
@@ -386,8 +377,7 @@ static int gru_forward(const cell_job *job)
 /* First half of a step back: dA of z and the candidate for one tile of units q 2W.. (two panels); with reset_after all
  * there is to do. `sums` (rows, 2 W) holds dA_next Wh_zr^T, with reset_after all of dA_next Wh^T, or is NULL at the last
  * step, where dh is what the caller gave. */
-static void gru_gate_grads(const gru_work *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows,
-                                 const real *sums)
+static void gru_gate_grads(const gru_work *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows, const real *sums)
 {
     const cell_job *job = k->job;
     const ptrdiff_t H = job->H;
@@ -428,8 +418,7 @@ static void gru_gate_grads(const gru_work *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_
 }
 
 /* Second half: dA of r, and its share of dh_prev. `sums` (rows, 2 W) holds dq = dA_h Wh_h^T. */
-static void gru_reset_grads(const gru_work *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows,
-                                  const real *sums)
+static void gru_reset_grads(const gru_work *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows, const real *sums)
 {
     const cell_job *job = k->job;
     const ptrdiff_t H = job->H;
@@ -491,8 +480,7 @@ static void few_last_grads(const gru_work *k, team *tm, int rank, ptrdiff_t p0, 
         few_from_panels(&k->panels, p0, p1, N, 2, k->few_x);
         team_wait(tm);
     }
-    few_grads(&k->panels, tm, rank, N, k->few_x, 0, 3, Wx, D, job->xs.p, job->xs.s0, (real *)job->dxs.p, job->dxs.s0,
-                    job->dWx);
+    few_grads(&k->panels, tm, rank, N, k->few_x, 0, 3, Wx, D, job->xs.p, job->xs.s0, (real *)job->dxs.p, job->dxs.s0, job->dWx);
 }
 
 /* All of backward where there are few rows. */
@@ -583,7 +571,7 @@ static void gru_backward_body(team *tm, int rank, void *work)
     panel_weight_grads(&k->panels, tm, rank, 0, 3, &x_rows, D, job->dWx, 3, k->room);
     panel_weight_grads(&k->panels, tm, rank, 0, 2, &h_rows, H, job->dWh, 3, k->room);
     panel_weight_grads(&k->panels, tm, rank, job->reset_after ? 3 : 2, 1, job->reset_after ? &h_rows : &rh_rows, H,
-                             (real *)job->dWh + 2 * H, 3, k->room);
+                       (real *)job->dWh + 2 * H, 3, k->room);
     gru_bias_grads(k, p0, p1);
     panel_input_grads(&k->panels, tm, rank, k->WxT_room, D, (real *)job->dxs.p, job->dxs.s0, job->dxs.s1);
 }

@@ -6,6 +6,7 @@
 #include "kernels.h"
 #include "team.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -41,8 +42,8 @@ typedef struct {
 #define UNROLLED _Pragma("GCC unroll 12")
 #endif
 
-/* UP_TO(n)(X, NV) = X(NV, 1) X(NV, 2) ... X(NV, n) */
-#define UP_TO(n) PASTE(UP_TO_, n)
+/* UP_TO(n, X, NV) = X(NV, 1) X(NV, 2) ... X(NV, n) */
+#define UP_TO(n, X, NV) PASTE(UP_TO_, n)(X, NV)
 #define UP_TO_2(X, NV) X(NV, 1) X(NV, 2)
 #define UP_TO_3(X, NV) UP_TO_2(X, NV) X(NV, 3)
 #define UP_TO_4(X, NV) UP_TO_3(X, NV) X(NV, 4)

@@ -12,85 +12,89 @@
 #include <string.h>
 
 /* Every cell, once: its kernels are in <cell>.h, its module is src/<cell>.pyx. */
-#define CELLS(X) X(rnn) X(lstm) X(gru)
+#define CELLS(X) X(rnn) X(lstm) X(gru) X(mogrifier)
 
 /* Reals from one row of n to the next, where they are the left side of a product. Not a multiple of 4 KB: such rows
  * would fight for the same lines of L1. */
 static inline ptrdiff_t row_step(ptrdiff_t n, ptrdiff_t size) { return n * size % 4096 ? n : n + 64 / size; }
 
 typedef struct {
-    const void *p;  /* NULL: absent, which for a state means zeros */
+    const void *p; /* NULL: absent, which for a state means zeros */
     ptrdiff_t s0, s1, s2;
 } strided;
 
 typedef struct {
     ptrdiff_t N, T, D, H;
     int threads, train;
-    int relu;                  /* rnn: relu instead of tanh */
-    int reset_after, z_keeps;  /* gru: see gru.h */
-    double clip;               /* lstm: bound of the cell; 0: none */
-    const ptrdiff_t *first_step, *end_step; /* (N) steps, as they are counted here, in [first, end) concern a sample; NULL: all */
-    strided xs;                /* (N, T, D), last stride 1 */
-    strided h0, c0;            /* (N, H), last stride 1 */
-    strided h_mask;            /* (N, H), last stride 1, or NULL: multiplies h before Wh */
-    strided seen0;             /* (N, H), last stride 1: h0 h_mask, which is h0 without a mask */
-    strided Wx, Wh;            /* (D, G H), (H, G H), any strides */
-    const void *b;             /* (G H), with reset_after (2, G H), or NULL */
-    const void *Wp;            /* lstm: peepholes, contiguous (3, H) or, if `full`, (3, H, H); or NULL */
+    int relu;                               /* rnn: relu instead of tanh */
+    int reset_after, z_keeps;               /* gru: see gru.h */
+    double clip;                            /* lstm: bound of the cell; 0: none */
+    const ptrdiff_t *first_step, *end_step; /* (N): steps in [first, end), as counted here, concern a sample; NULL: all do */
+    strided xs;                             /* (N, T, D), last stride 1 */
+    strided h0, c0;                         /* (N, H), last stride 1 */
+    strided h_mask;                         /* (N, H), last stride 1, or NULL: multiplies h before Wh */
+    strided seen0;                          /* (N, H), last stride 1: h0 h_mask, which is h0 without a mask */
+    strided Wx, Wh;                         /* (D, G H), (H, G H), any strides */
+    const void *b;                          /* (G H), with reset_after (2, G H), or NULL */
+    const void *Wp;                         /* lstm: peepholes, contiguous (3, H) or, if `full`, (3, H, H); or NULL */
     int full;
-    const void *packed;        /* without training: what <cell>_pack wrote, used instead of Wx and Wh; or NULL */
+    int rounds;          /* mogrifier: r; the matrices are contiguous */
+    ptrdiff_t rank;      /* k, or 0: there is no Wr */
+    const void *Wm, *Wr; /* (r, H, D); with a rank (r, H, k) and (r, k, D) */
+    const void *packed;  /* without training: what <cell>_pack wrote, used instead of Wx and Wh; or NULL */
 
     /* forward writes */
-    strided hs;                /* (N, T, H), last stride 1 */
-    void *hT, *cT;             /* (N, H): the final state */
+    strided hs;    /* (N, T, H), last stride 1 */
+    void *hT, *cT; /* (N, H): the final state */
 
     /* what forward keeps for backward, which overwrites it; see the cell's header for the layout.
      * In forward without training all are NULL. seen (T, N, H) is h h_mask, which without a mask is h itself; c
      * (T, N, H) is there for full peepholes. Rows of h, rh, seen and c are row_step(H, size of a real) apart. */
     void *panels, *h, *rh, *seen, *c;
+    void *rounds_kept; /* mogrifier: see there */
 
     /* backward */
-    strided dhs;               /* (N, T, H), last stride 1 */
-    strided dhT, dcT;          /* (N, H), last stride 1, or NULL */
-    strided dxs;               /* (N, T, D), last stride 1 */
-    void *dh0, *dc0;           /* (N, H) */
-    void *dWx, *dWh, *db, *dWp; /* contiguous, as Wx, Wh, b, Wp; NULL as these */
-    int whole;                 /* these are the caller's: not to be left half written */
+    strided dhs;                            /* (N, T, H), last stride 1 */
+    strided dhT, dcT;                       /* (N, H), last stride 1, or NULL */
+    strided dxs;                            /* (N, T, D), last stride 1 */
+    void *dh0, *dc0;                        /* (N, H) */
+    void *dWx, *dWh, *db, *dWp, *dWm, *dWr; /* contiguous, as Wx, Wh, b, Wp, Wm, Wr; NULL as these */
+    int whole;                              /* these are the caller's: not to be left half written */
 } cell_job;
 
 typedef struct {
     ptrdiff_t M, N, K;
     int threads;
-    strided a, b;              /* (M, K), (K, N), any strides */
-    const void *bias;          /* (N) or NULL */
-    strided c;                 /* (M, N), one of the strides 1 */
-    int whole;                 /* c is the caller's, as cell_job.whole */
+    strided a, b;     /* (M, K), (K, N), any strides */
+    const void *bias; /* (N) or NULL */
+    strided c;        /* (M, N), one of the strides 1 */
+    int whole;        /* c is the caller's, as cell_job.whole */
 } gemm_job;
 
 typedef struct {
-    ptrdiff_t M, V;            /* rows, classes */
+    ptrdiff_t M, V; /* rows, classes */
     int threads;
-    strided x;                 /* (M, V), last stride 1 */
-    const ptrdiff_t *ts;       /* (M) target ids */
+    strided x;           /* (M, V), last stride 1 */
+    const ptrdiff_t *ts; /* (M) target ids */
     ptrdiff_t ignore;
-    double *lse;               /* (M) log of the sum of exp */
-    double *loss;              /* (M) lse - x[t], 0 where ignored: forward writes it */
-    double scale;              /* backward: dx = (softmax(x) - onehot(t)) * scale, 0 where ignored */
-    void *dx;                  /* (M, V) contiguous */
+    double *lse;  /* (M) log of the sum of exp */
+    double *loss; /* (M) lse - x[t], 0 where ignored: forward writes it */
+    double scale; /* backward: dx = (softmax(x) - onehot(t)) * scale, 0 where ignored */
+    void *dx;     /* (M, V) contiguous */
 } softmax_job;
 
 typedef struct {
     ptrdiff_t M, V, D;
     int threads;
-    const ptrdiff_t *ids;      /* (M) in [0, V) */
-    strided dy;                /* (M, D), last stride 1 */
-    strided dW;                /* (V, D), last stride 1 */
+    const ptrdiff_t *ids; /* (M) in [0, V) */
+    strided dy;           /* (M, D), last stride 1 */
+    strided dW;           /* (V, D), last stride 1 */
 } scatter_job;
 
 typedef struct {
     ptrdiff_t n;
     int threads;
-    const void *grad;          /* (n), as param, m and v */
+    const void *grad; /* (n), as param, m and v */
     void *param, *m, *v;
     double rate, beta1, beta2;
 } update_job;
@@ -98,17 +102,27 @@ typedef struct {
 typedef struct {
     ptrdiff_t M, V, K;
     int threads;
-    strided x, weights;        /* (M, K) with last stride 1, (K, V) with any strides */
-    const void *bias;          /* (V) or NULL */
-    const ptrdiff_t *ts;       /* (M) target ids, negative: ignored */
-    void *scores;              /* M SCORES(V) reals, see ops.h; NULL: only the loss is wanted */
-    double *loss;              /* (M), as in softmax_job */
-    double scale;              /* backward: of all gradients */
-    void *dx;                  /* (M, K) contiguous */
-    strided dW;                /* (K, V), one of the strides 1 */
-    void *db;                  /* (V) or NULL */
-    int whole;                 /* dW is the caller's, as cell_job.whole */
+    strided x, weights;   /* (M, K) with last stride 1, (K, V) with any strides */
+    const void *bias;     /* (V) or NULL */
+    const ptrdiff_t *ts;  /* (M) target ids, negative: ignored */
+    void *scores;         /* M SCORES(V) reals, see ops.h; NULL: only the loss is wanted */
+    double *loss;         /* (M), as in softmax_job */
+    const double *scales; /* backward: (M), of each row's gradients */
+    void *dx;             /* (M, K) contiguous */
+    strided dW;           /* (K, V), one of the strides 1 */
+    void *db;             /* (V) or NULL */
+    int whole;            /* dW is the caller's, as cell_job.whole */
+    int more;             /* dW, whose rows are contiguous then, and db are added to */
 } affine_softmax_job;
+
+typedef struct {
+    ptrdiff_t M, K, V; /* rows, softmaxes, classes */
+    int threads;
+    const void *scores;   /* (M, K, V) contiguous */
+    const double *log_pi; /* (M, K) logarithms of the mixture weights */
+    double *shifts;       /* (M, K): room */
+    void *log_p;          /* (M, V) contiguous */
+} mixture_job;
 
 #define SCORES(V) ((V) + (V) / 256 + 2) /* reals of one row of affine_softmax_job.scores */
 
@@ -116,14 +130,14 @@ typedef struct {
     ptrdiff_t n;
     int threads;
     unsigned long long key[2], step;
-    double ratio;              /* elements below it become 0 ... */
-    double kept;               /* ... and the others this */
-    void *mask;                /* (n) */
+    double ratio; /* elements below it become 0 ... */
+    double kept;  /* ... and the others this */
+    void *mask;   /* (n) */
 } dropout_job;
 
 typedef int (*cell_kernel)(const cell_job *);
 
-/* Packs the weights for forward without training: D, H, Wx, Wh, Wp and full of the job alone are used. Returns the number of
+/* Packs the weights for forward without training: D, H and the weights of the job alone are used. Returns the number of
  * reals; with room NULL that is all it does. */
 typedef ptrdiff_t (*pack_kernel)(const cell_job *, void *room);
 
@@ -137,19 +151,20 @@ int run_pack(pack_kernel pack, const cell_job *job, void *room);
 typedef struct {
     CELLS(CELL_FIELDS)
     int (*gemm)(const gemm_job *);
-    int (*column_sums)(const gemm_job *);   /* c (N) = sum over the rows of a (M, N): a and c only */
+    int (*column_sums)(const gemm_job *); /* c (N) = sum over the rows of a (M, N): a and c only */
     int (*softmax_forward)(const softmax_job *);
     int (*softmax_backward)(const softmax_job *);
     int (*scatter)(const scatter_job *);
     int (*affine_softmax_forward)(const affine_softmax_job *);
     int (*affine_softmax_backward)(const affine_softmax_job *);
-    int (*sum_of_squares)(const update_job *);  /* of grad, in blocks of SQUARES: double m[block] */
-    int (*scale)(const update_job *);           /* param *= rate */
+    int (*mixture_softmax)(const mixture_job *);
+    int (*sum_of_squares)(const update_job *); /* of grad, in blocks of SQUARES: double m[block] */
+    int (*scale)(const update_job *);          /* param *= rate */
     int (*sgd)(const update_job *);
     int (*adam)(const update_job *);
     int (*dropout_mask)(const dropout_job *);
-    int (*apply)(int function, const void *x, void *y, ptrdiff_t n);  /* 0 exp, 1 sigmoid, 2 tanh */
-    double (*fma)(int threads, ptrdiff_t n);  /* n rounds of FMAs in registers: operations done, to be timed */
+    int (*apply)(int function, const void *x, void *y, ptrdiff_t n); /* 0 exp, 1 sigmoid, 2 tanh */
+    double (*fma)(int threads, ptrdiff_t n); /* n rounds of FMAs in registers: operations done, to be timed */
 } kernel_set;
 
 /* A cell by its name: a number, or -1 where there is none; and what a set has for that number. */
@@ -182,9 +197,9 @@ typedef struct {
 
 #define SQUARES 8192 /* elements whose squares are summed in one block */
 
-extern const kernel_table *kernels;            /* the table in use */
-int kernels_usable(const char *name);          /* 1: can be chosen on this processor */
-int kernels_choose(const char *name);          /* 0, or -1 where it is not usable */
-const char *kernels_name(int i);               /* all names, best first; NULL at the end */
+extern const kernel_table *kernels;   /* the table in use */
+int kernels_usable(const char *name); /* 1: can be chosen on this processor */
+int kernels_choose(const char *name); /* 0, or -1 where it is not usable */
+const char *kernels_name(int i);      /* all names, best first; NULL at the end */
 
 #endif

@@ -20,17 +20,17 @@
 
 typedef struct {
     const cell_job *job;
-    gate_panels panels;          /* without training: room for one chunk of steps, used again and again, or none */
-    int precomputed;                 /* the panels hold x Wx of `chunk` steps before their time loop */
+    gate_panels panels; /* without training: room for one chunk of steps, used again and again, or none */
+    int precomputed;    /* the panels hold x Wx of `chunk` steps before their time loop */
     ptrdiff_t chunk;
-    right_side *Wx, *Wh;       /* of each panel */
-    real *Wx_room, *Wh_room;   /* forward: [panel][k][4][W]; backward: transposed, [columns / 2W][4 H][2 W] */
-    real *x;                   /* forward, not precomputed: copy_step */
-    real *h, *c;               /* without training: h m (2, N, H) and c (N, H); backward: c is dc (N, H) */
-    int few;                   /* rows.h: then few_x, few_h (N, 4 H) are the products with Wx and Wh; backward: dA */
+    right_side *Wx, *Wh;     /* of each panel */
+    real *Wx_room, *Wh_room; /* forward: [panel][k][4][W]; backward: transposed, [columns / 2W][4 H][2 W] */
+    real *x;                 /* forward, not precomputed: copy_step */
+    real *h, *c;             /* without training: h m (2, N, H) and c (N, H); backward: c is dc (N, H) */
+    int few;                 /* rows.h: then few_x, few_h (N, 4 H) are the products with Wx and Wh; backward: dA */
     real *few_x, *few_h;
-    real *sums;                /* backward: dA_next Wh^T, [H / 2W][N][2 W] */
-    real *room;                /* backward: the packed left side of the weights' gradients */
+    real *sums; /* backward: dA_next Wh^T, [H / 2W][N][2 W] */
+    real *room; /* backward: the packed left side of the weights' gradients */
 } lstm_work;
 
 /* h m of sample n after step t, as it is kept. */
@@ -73,9 +73,8 @@ static inline void lstm_give(const lstm_work *k, ptrdiff_t t, ptrdiff_t n, ptrdi
 
 /* Activations of one tile: rows n0.. of step t of panel p. `sums`, from gates_product, holds x Wx + h_prev Wh; if the
  * panels hold x Wx it is h_prev Wh, or NULL. plain, a constant: no lengths, peepholes or bound. */
-static inline __attribute__((always_inline)) void lstm_tile(const int plain, const lstm_work *k, ptrdiff_t p,
-                                                                  ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
-                                                                  ptrdiff_t rows, const real *sums)
+static inline __attribute__((always_inline)) void lstm_tile(const int plain, const lstm_work *k, ptrdiff_t p, ptrdiff_t t,
+                                                            ptrdiff_t slot, ptrdiff_t n0, ptrdiff_t rows, const real *sums)
 {
     const cell_job *job = k->job;
     const ptrdiff_t H = job->H, w = panel_width(H, p), j = p * W, step = panel_vectors(H, 4, p) * W;
@@ -129,8 +128,8 @@ static inline __attribute__((always_inline)) void lstm_tile(const int plain, con
 
 static inline int lstm_is_plain(const cell_job *job) { return !job->first_step && !job->Wp && !job->clip; }
 
-static void lstm_activate(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
-                                ptrdiff_t rows, const real *sums)
+static void lstm_activate(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0, ptrdiff_t rows,
+                          const real *sums)
 {
     if (lstm_is_plain(k->job))
         lstm_tile(1, k, p, t, slot, n0, rows, sums);
@@ -146,8 +145,7 @@ static void lstm_weights(const lstm_work *k, ptrdiff_t p0, ptrdiff_t p1, ptrdiff
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     const real *packed = job->packed;
     for (ptrdiff_t p = p0; p < p1; p++) {
-        k->Wx[p] = packed ? packed_weights(packed, D, H, 4, p)
-                          : gate_weights(k->Wx_room, Wx, D, H, 0, 4, p, uses);
+        k->Wx[p] = packed ? packed_weights(packed, D, H, 4, p) : gate_weights(k->Wx_room, Wx, D, H, 0, 4, p, uses);
         k->Wh[p] = packed ? packed_weights(packed + lines(panel_count(H) * 4 * W * D), H, H, 4, p)
                           : gate_weights(k->Wh_room, Wh, H, H, 0, 4, p, uses);
     }
@@ -189,8 +187,8 @@ static void lstm_forward_body(team *tm, int rank, void *work)
         const real *x = (const real *)job->xs.p + t * job->xs.s1;
         if (slot == 0 && k->precomputed && !k->few)
             for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_panel(&w);)
-                panel_input(&k->panels, (panel_strip){w.p, 1}, 0, 4, w.n, w.n + w.rows,
-                                  T - t < k->chunk ? T - t : k->chunk, x, job->xs.s0, job->xs.s1, D, k->Wx[w.p]);
+                panel_input(&k->panels, (panel_strip){w.p, 1}, 0, 4, w.n, w.n + w.rows, T - t < k->chunk ? T - t : k->chunk, x,
+                            job->xs.s0, job->xs.s1, D, k->Wx[w.p]);
 
         ptrdiff_t h_n, x_n = step_of(D);
         const real *h = lstm_left_side(k, t, &h_n);
@@ -273,9 +271,8 @@ static void lstm_idle_back(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff
 
 /* dA of one tile: rows n0.. of step t, units q 2W.. (two panels). `sums` (rows, 2 W) holds dA_next Wh^T,
  * or is NULL at the last step, where dh is what the caller gave. plain as in lstm_tile. */
-static inline __attribute__((always_inline)) void lstm_tile_grads(const int plain, const lstm_work *k,
-                                                                        ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0,
-                                                                        ptrdiff_t rows, const real *sums)
+static inline __attribute__((always_inline)) void lstm_tile_grads(const int plain, const lstm_work *k, ptrdiff_t q, ptrdiff_t t,
+                                                                  ptrdiff_t n0, ptrdiff_t rows, const real *sums)
 {
     const cell_job *job = k->job;
     const ptrdiff_t H = job->H;
@@ -291,8 +288,8 @@ static inline __attribute__((always_inline)) void lstm_tile_grads(const int plai
             }
             real *row = panel_row(&k->panels, p, t, n);
             real *dc_prev = (t > (plain || !job->first_step ? 0 : job->first_step[n]) ? k->c : (real *)job->dc0) + n * H + j;
-            vec f = load_n(row, w), g = load_n(row + w, w), i = load_n(row + 2 * w, w),
-                o = load_n(row + 3 * w, w), c = load_n(row + 4 * w, w);
+            vec f = load_n(row, w), g = load_n(row + w, w), i = load_n(row + 2 * w, w), o = load_n(row + 3 * w, w),
+                c = load_n(row + 4 * w, w);
             vec dh = lstm_dh(job, t, n, j, w, back), c_prev = lstm_c_prev(k, p, t, n, w);
             vec dc = t == last_step(job, n) ? state_of(job->dcT, n, j, w) : load_n(k->c + n * H + j, w);
 
@@ -316,8 +313,7 @@ static inline __attribute__((always_inline)) void lstm_tile_grads(const int plai
     }
 }
 
-static void lstm_gate_grads(const lstm_work *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows,
-                                  const real *sums)
+static void lstm_gate_grads(const lstm_work *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows, const real *sums)
 {
     if (lstm_is_plain(k->job))
         lstm_tile_grads(1, k, q, t, n0, rows, sums);

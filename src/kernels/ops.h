@@ -83,10 +83,7 @@ static void column_sums_body(team *tm, int rank, void *work)
     }
 }
 
-static int column_sums(const gemm_job *job)
-{
-    return team_run(job->threads, column_sums_body, (void *)job);
-}
+static int column_sums(const gemm_job *job) { return team_run(job->threads, column_sums_body, (void *)job); }
 
 /* Over the lanes of a vector, by halves. */
 static inline double lanes_sum(vec x)
@@ -167,10 +164,7 @@ static void softmax_forward_body(team *tm, int rank, void *work)
     }
 }
 
-static int softmax_forward(const softmax_job *job)
-{
-    return team_run(job->threads, softmax_forward_body, (void *)job);
-}
+static int softmax_forward(const softmax_job *job) { return team_run(job->threads, softmax_forward_body, (void *)job); }
 
 /* dx (V) = (softmax(x) - onehot(t)) scale */
 static void softmax_gradient(const real *x, real *dx, ptrdiff_t V, ptrdiff_t t, real lse, real scale)
@@ -196,10 +190,7 @@ static void softmax_backward_body(team *tm, int rank, void *work)
     }
 }
 
-static int softmax_backward(const softmax_job *job)
-{
-    return team_run(job->threads, softmax_backward_body, (void *)job);
-}
+static int softmax_backward(const softmax_job *job) { return team_run(job->threads, softmax_backward_body, (void *)job); }
 
 /* Affine and softmax loss in one: the log-sum-exp is taken while the scores are in L1.
  *
@@ -209,8 +200,8 @@ static int softmax_backward(const softmax_job *job)
  * exp(maximum) / sum of all. Backward multiplies, instead of computing the exps again, just before a product reads
  * the gradient, which is never stored; recomputing the exps too would be a fourth product. */
 #define SCORE_ROOM ((768 << 10) / (ptrdiff_t)sizeof(real)) /* packed weights: 768 KiB */
-#define SCORE_COLUMNS 256 /* where W is deep, else twice as many */
-#define SCORES_FAR (16 << 20) /* bytes of scores that no cache keeps until backward */
+#define SCORE_COLUMNS 256                                  /* where W is deep, else twice as many */
+#define SCORES_FAR (16 << 20)                              /* bytes of scores that no cache keeps until backward */
 
 typedef struct {
     const affine_softmax_job *job;
@@ -218,10 +209,10 @@ typedef struct {
     ptrdiff_t depth, width;    /* rows of the right side packed at a time, and in backward its columns, whole pairs */
     ptrdiff_t each;            /* reals of one thread's part of room */
     real *room;
-    real *turned_x;            /* the left side of dW: for each run of rows, tiles of x's columns */
-    real *tops;                /* (M, blocks) maximum of a row within a block, later its part of the probabilities */
-    double *sums;              /* (M, blocks) sum of exp(x - maximum) */
-    double *targets;           /* (M) the target's score */
+    real *turned_x;  /* the left side of dW: for each run of rows, tiles of x's columns */
+    real *tops;      /* (M, blocks) maximum of a row within a block, later its part of the probabilities */
+    double *sums;    /* (M, blocks) sum of exp(x - maximum) */
+    double *targets; /* (M) the target's score */
 } score_work;
 
 static void score_body(team *tm, int rank, void *work)
@@ -233,7 +224,8 @@ static void score_body(team *tm, int rank, void *work)
     real *room = k->room + rank * k->each, *own = room + k->depth * k->columns;
 
     for (ptrdiff_t block = rank; block < k->blocks; block += tm->size) {
-        const ptrdiff_t j0 = tile_start(panels, k->blocks, block) * 2 * W, j1 = tile_start(panels, k->blocks, block + 1) * 2 * W;
+        const ptrdiff_t j0 = tile_start(panels, k->blocks, block) * 2 * W,
+                        j1 = tile_start(panels, k->blocks, block + 1) * 2 * W;
         const ptrdiff_t columns = (j1 < s->V ? j1 : s->V) - j0;
         const int tile = s->scores && s->K <= k->depth; /* scores are whole at once: a tile's have a room of their own */
         const ptrdiff_t cr = s->scores && !tile ? s->V : columns;
@@ -241,12 +233,13 @@ static void score_body(team *tm, int rank, void *work)
         const real *bias = s->bias ? (const real *)s->bias + j0 : NULL;
         for (ptrdiff_t k0 = 0; k0 < s->K || k0 == 0; k0 += k->depth) {
             const ptrdiff_t depth = s->K - k0 < k->depth ? s->K - k0 : k->depth;
-            gemm_pack(room, (matrix){(const real *)s->weights.p + k0 * s->weights.s0 + j0 * s->weights.s1, s->weights.s0, s->weights.s1}, depth, columns);
+            const real *weights = (const real *)s->weights.p + k0 * s->weights.s0 + j0 * s->weights.s1;
+            gemm_pack(room, (matrix){weights, s->weights.s0, s->weights.s1}, depth, columns);
             for (ptrdiff_t i = 0; i < tiles && !team_stopped(); i++) {
                 const ptrdiff_t m0 = tile_start(s->M, tiles, i), m1 = tile_start(s->M, tiles, i + 1);
                 real *c = tile ? own : all + m0 * cr;
-                gemm_block(0, m1 - m0, columns, depth, (matrix){(const real *)s->x.p + m0 * s->x.s0 + k0, s->x.s0, 1},
-                                 room, k0 == 0 ? bias : NULL, c, cr, k0 > 0, NULL, (prefetch_streams){0});
+                gemm_block(0, m1 - m0, columns, depth, (matrix){(const real *)s->x.p + m0 * s->x.s0 + k0, s->x.s0, 1}, room,
+                           k0 == 0 ? bias : NULL, c, cr, k0 > 0, NULL, (prefetch_streams){0});
                 if (k0 + depth < s->K)
                     continue;
                 for (ptrdiff_t m = m0; m < m1; m++, c += cr) {
@@ -255,8 +248,8 @@ static void score_body(team *tm, int rank, void *work)
                         continue;
                     if (t >= 0 && t < columns)
                         k->targets[m] = c[t];
-                    k->sums[m * k->blocks + block] = sum_exp(c, columns, &k->tops[m * k->blocks + block],
-                                                                   s->scores ? all + m * s->V : NULL, far);
+                    k->sums[m * k->blocks + block] =
+                        sum_exp(c, columns, &k->tops[m * k->blocks + block], s->scores ? all + m * s->V : NULL, far);
                 }
             }
         }
@@ -314,7 +307,7 @@ static int affine_softmax_forward(const affine_softmax_job *job)
     return failed ? -1 : stopped;
 }
 
-/* dy of row m, columns v0 to v1, = (softmax - onehot(t)) scale from the stored exps, in pairs of vectors `apart` reals
+/* dy of row m, columns v0 to v1, = (softmax - onehot(t)) scales[m] from the stored exps, in pairs of vectors `apart` reals
  * from each other. Whole vectors are written, with 0 beyond V; v0 is a multiple of 2 W. */
 static void score_gradient(const score_work *k, ptrdiff_t m, ptrdiff_t v0, ptrdiff_t v1, real *dy, ptrdiff_t apart)
 {
@@ -329,7 +322,7 @@ static void score_gradient(const score_work *k, ptrdiff_t m, ptrdiff_t v0, ptrdi
     real *pair = dy;
     for (ptrdiff_t block = v0 / k->columns, v = v0; v < v1; block++) {
         const ptrdiff_t end = tile_start(panels, k->blocks, block + 1) * 2 * W, to = end < v1 ? end : v1;
-        const real part = k->tops[m * k->blocks + block] * s->scale;
+        const real part = k->tops[m * k->blocks + block] * s->scales[m];
         for (; v < to; v += 2 * W, pair += apart) { /* blocks are whole pairs, but for the last */
             const ptrdiff_t left = to - v;
             store(pair, load_n(e + v, left < W ? left : W) * part);
@@ -338,7 +331,7 @@ static void score_gradient(const score_work *k, ptrdiff_t m, ptrdiff_t v0, ptrdi
         }
     }
     if (t >= v0 && t < v1)
-        dy[(t - v0) / (2 * W) * apart + (t - v0) % (2 * W)] -= (real)s->scale;
+        dy[(t - v0) / (2 * W) * apart + (t - v0) % (2 * W)] -= (real)s->scales[m];
 }
 
 /* dx (M, K) = dy W^T, whose rows the threads share. dy of a tile of rows is made just before. */
@@ -357,8 +350,8 @@ static void score_dx(const score_work *k, team *tm, int rank, real *room)
             for (ptrdiff_t m = m0; m < m1; m++)
                 score_gradient(k, m, v, v + depth, dy + (m - m0) * step, 2 * W);
             prefetch_streams next_rows = {(const real *)s->scores + m1 * s->V + v, s->V, 1, i + 1 < i1 ? ROWS_2 - 1 : 0};
-            gemm_block(0, m1 - m0, s->K, depth, (matrix){dy, step, 1}, room, NULL, (real *)s->dx + m0 * s->K, s->K,
-                             v > 0, NULL, next_rows);
+            gemm_block(0, m1 - m0, s->K, depth, (matrix){dy, step, 1}, room, NULL, (real *)s->dx + m0 * s->K, s->K, v > 0, NULL,
+                       next_rows);
         }
     }
 }
@@ -389,8 +382,8 @@ static void turn_x(const score_work *k, team *tm, int rank)
         const ptrdiff_t depth = s->M - m < most ? s->M - m : most;
         for (ptrdiff_t i = i0; i < i1; i++) {
             const ptrdiff_t from = tile_start(s->K, tiles, i), rows = tile_start(s->K, tiles, i + 1) - from;
-            gather_a(k->turned_x + m * s->K + from * depth,
-                           (matrix){(const real *)s->x.p + m * s->x.s0 + from, 1, s->x.s0}, depth, rows);
+            gather_a(k->turned_x + m * s->K + from * depth, (matrix){(const real *)s->x.p + m * s->x.s0 + from, 1, s->x.s0},
+                     depth, rows);
         }
     }
 }
@@ -418,8 +411,8 @@ static void score_dW(const score_work *k, team *tm, int rank, real *room)
                 next_columns.count = (s->V - next < columns ? s->V - next : columns) * sizeof(real) / 64;
             for (ptrdiff_t r = 0; r < depth; r++)
                 score_gradient(k, m + r, j0, j0 + columns, room + r * 2 * W, depth * 2 * W);
-            gemm_block(0, s->K, columns, depth, (matrix){NULL, depth, 0}, room, NULL, c, cr, m > 0,
-                             k->turned_x + m * s->K, next_columns);
+            gemm_block(0, s->K, columns, depth, (matrix){NULL, depth, 0}, room, NULL, c, cr, m > 0 || s->more,
+                       k->turned_x + m * s->K, next_columns);
             for (ptrdiff_t j = 0; db && j < columns; j += W) {
                 const real *panel = room + j / (2 * W) * (2 * W) * depth + j % (2 * W);
                 const ptrdiff_t w = columns - j < W ? columns - j : W;
@@ -430,7 +423,7 @@ static void score_dW(const score_work *k, team *tm, int rank, real *room)
                         sum += load(panel + r * 2 * W);
                     total += sum;
                 }
-                store_n(db + j, m > 0 ? load_n(db + j, w) + total : total, w);
+                store_n(db + j, m > 0 || s->more ? load_n(db + j, w) + total : total, w);
             }
         }
         if (!rows)
@@ -466,6 +459,46 @@ static int affine_softmax_backward(const affine_softmax_job *job)
     free(k.room);
     return stopped;
 }
+
+/* The logarithm of a mixture of K softmaxes: log_p = log sum_k exp(scores_k + shift_k), where shift makes scores
+ * logarithms of pi_k p_k. */
+#define COLUMNS_SPAN 1024 /* of log_p, which a thread computes at a time */
+
+static void mixture_body(team *tm, int rank, void *work)
+{
+    const mixture_job *s = work;
+    const real *scores = s->scores;
+    ptrdiff_t i0, i1;
+    team_share(tm, rank, s->M * s->K, &i0, &i1);
+    for (ptrdiff_t i = i0; i < i1 && !team_stopped(); i++) {
+        real most;
+        const double total = sum_exp(scores + i * s->V, s->V, &most, NULL, 0);
+        s->shifts[i] = s->log_pi[i] - most - log(total);
+    }
+    team_wait(tm);
+
+    const ptrdiff_t spans = (s->V + COLUMNS_SPAN - 1) / COLUMNS_SPAN;
+    team_share(tm, rank, s->M * spans, &i0, &i1);
+    for (ptrdiff_t i = i0; i < i1 && !team_stopped(); i++) {
+        const ptrdiff_t m = i / spans, v0 = i % spans * COLUMNS_SPAN;
+        const ptrdiff_t v1 = v0 + COLUMNS_SPAN < s->V ? v0 + COLUMNS_SPAN : s->V;
+        const double *shifts = s->shifts + m * s->K;
+        for (ptrdiff_t v = v0; v < v1; v += W) {
+            const ptrdiff_t w = v1 - v < W ? v1 - v : W;
+            const real *x = scores + m * s->K * s->V + v;
+            vec top = splat(REAL_IS_FLOAT ? -FLT_MAX : -DBL_MAX), sum = {0}; /* finite: -inf - -inf would be NaN */
+            for (ptrdiff_t k = 0; k < s->K; k++)
+                top = vmax(top, load_n(x + k * s->V, w) + (real)shifts[k]);
+            for (ptrdiff_t k = 0; k < s->K; k++)
+                sum += vexp(load_n(x + k * s->V, w) + (real)shifts[k] - top);
+            for (ptrdiff_t j = 0; j < w; j++)
+                top[j] += (real)log(sum[j]);
+            store_n((real *)s->log_p + m * s->V + v, top, w);
+        }
+    }
+}
+
+static int mixture_softmax(const mixture_job *job) { return team_run(job->threads, mixture_body, (void *)job); }
 
 /* dW = 0, then dW[ids[m]] += dy[m] in the order of m. Rows are cleared one after another, as memory likes it;
  * then a thread owns some columns of all rows. */
@@ -641,10 +674,11 @@ static void fma_body(team *tm, int rank, void *work)
     UNROLLED
     for (int i = 0; i < CHAINS; i++)
         sum[i] = splat(i);
-    for (ptrdiff_t n = job->n; n > 0; n--)
+    for (ptrdiff_t n = job->n; n > 0; n--) {
         UNROLLED
         for (int i = 0; i < CHAINS; i++)
             sum[i] = sum[i] * x + y;
+    }
     UNROLLED
     for (int i = 0; i < CHAINS; i++)
         total += sum[i];

@@ -25,10 +25,7 @@ typedef struct {
 static inline ptrdiff_t panel_count(ptrdiff_t H) { return (H + W - 1) / W; }
 static inline ptrdiff_t panel_width(ptrdiff_t H, ptrdiff_t p) { return H - p * W < W ? H - p * W : W; }
 
-static inline int panel_vectors(ptrdiff_t H, int G, ptrdiff_t p)
-{
-    return (int)((G * panel_width(H, p) + W - 1) / W);
-}
+static inline int panel_vectors(ptrdiff_t H, int G, ptrdiff_t p) { return (int)((G * panel_width(H, p) + W - 1) / W); }
 
 /* Columns of a product with dA come in pairs of vectors, 2 W at a time: how many pairs, and the columns of pair q. */
 static inline ptrdiff_t pair_count(ptrdiff_t columns) { return (columns + 2 * W - 1) / (2 * W); }
@@ -54,13 +51,20 @@ static inline ptrdiff_t panel_steps(const cell_job *job)
     return steps < job->T ? steps : job->T;
 }
 
+/* Whether each thread would have about as many tiles of samples as any other, and enough of them. */
+static inline int rows_come_out_even(const cell_job *job, const team *tm)
+{
+    const ptrdiff_t tiles = tile_count(job->N, ROWS_2);
+    const ptrdiff_t most = tile_count(tiles, tm->size) * tm->size; /* as if each had as many as the one with most */
+    return job->N >= 8 * tm->size && 16 * most <= 17 * tiles;
+}
+
 /* In the time loops a thread owns hidden units, or some samples and all of their units: then steps need no barrier and
  * h never changes cores. It reads all weights, though, which must stay in its L2, and tiles of rows must come out even. */
 static inline int owns_rows(const cell_job *job, const team *tm, int G)
 {
-    const ptrdiff_t weights = (job->D + job->H) * G * job->H * sizeof(real), tiles = tile_count(job->N, ROWS_2);
-    const ptrdiff_t most = tile_count(tiles, tm->size) * tm->size; /* as if each had as many as the one with most */
-    return job->N >= 8 * tm->size && 16 * most <= 17 * tiles && !is_precomputed(job, G) && weights <= 1 << 20;
+    const ptrdiff_t weights = (job->D + job->H) * G * job->H * sizeof(real);
+    return !is_precomputed(job, G) && rows_come_out_even(job, tm) && weights <= 1 << 20;
 }
 
 static inline real *panel_row(const gate_panels *P, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n)
@@ -69,10 +73,7 @@ static inline real *panel_row(const gate_panels *P, ptrdiff_t p, ptrdiff_t t, pt
 }
 
 /* A single gate would be one vector of columns, too few to keep the machine busy: whole panels then go in pairs. */
-static inline ptrdiff_t strip_count(ptrdiff_t H, int G)
-{
-    return panel_count(H) - (G == 1 ? H / W / 2 : 0);
-}
+static inline ptrdiff_t strip_count(ptrdiff_t H, int G) { return panel_count(H) - (G == 1 ? H / W / 2 : 0); }
 static inline panel_strip strip_at(ptrdiff_t H, int G, ptrdiff_t s)
 {
     const ptrdiff_t pairs = G == 1 ? H / W / 2 : 0;
@@ -128,7 +129,7 @@ static void pack_narrow(real *dst, matrix weights, ptrdiff_t K, ptrdiff_t H, int
 /* Weights of panel p, G gates from first_gate on of (K, all H), packed into room, which has space for all panels. Where so
  * few tiles will use them that packing would not pay, they are read where they lie. */
 static right_side gate_weights(real *room, matrix weights, ptrdiff_t K, ptrdiff_t H, int first_gate, int G, ptrdiff_t p,
-                                     ptrdiff_t tiles)
+                               ptrdiff_t tiles)
 {
     const ptrdiff_t w = panel_width(H, p);
     matrix own = {weights.p + (first_gate * H + p * W) * weights.c, weights.r, weights.c};
@@ -160,13 +161,12 @@ static ptrdiff_t pack_cell(const cell_job *job, real *room, int G)
 
 /* sums (rows, vectors of a strip of so many panels, W) (+)= a b: one of `tiles` tiles of it, the one with number i. What
  * lies behind b is fetched meanwhile: if it is packed that is multiplied next. */
-static void gates_product(int panels, ptrdiff_t K, ptrdiff_t rows, const real *a, ptrdiff_t ar, right_side b,
-                                ptrdiff_t i, ptrdiff_t tiles, real *sums, int add)
+static void gates_product(int panels, ptrdiff_t K, ptrdiff_t rows, const real *a, ptrdiff_t ar, right_side b, ptrdiff_t i,
+                          ptrdiff_t tiles, real *sums, int add)
 {
     const int NV = panels * b.vectors;
     const ptrdiff_t step = 2 * W / tiles + 1;
-    product m = {.K = K, .a = a, .ar = ar, .ak = 1, .b = b.p, .bk = b.bk, .bv = b.bv,
-                 .c = sums, .cr = NV * W, .cv = W};
+    product m = {.K = K, .a = a, .ar = ar, .ak = 1, .b = b.p, .bk = b.bk, .bv = b.bv, .c = sums, .cr = NV * W, .cv = W};
     if (add)
         add_to(&m, sums, NV * W, W);
     if (b.bk == b.vectors * W)
@@ -182,13 +182,14 @@ static void copy_step(const cell_job *job, const team *tm, int rank, ptrdiff_t t
     ptrdiff_t i0, i1;
     team_share(tm, rank, t < job->T ? tiles : 0, &i0, &i1);
     for (ptrdiff_t n = tile_start(N, tiles, i0); i0 < i1 && n < tile_start(N, tiles, i1); n++)
-        memcpy(room + (t % 2 * N + n) * step_of(D), (const real *)job->xs.p + n * job->xs.s0 + t * job->xs.s1, D * sizeof(real));
+        memcpy(room + (t % 2 * N + n) * step_of(D), (const real *)job->xs.p + n * job->xs.s0 + t * job->xs.s1,
+               D * sizeof(real));
 }
 
 /* G gates from first_gate on of a strip = x Wx, of samples n0..n1, for the first T steps that P has room for. Tiles run over
  * the longer of batch and time, so that rows keep one stride whatever the layout of xs. */
-static void panel_input(const gate_panels *P, panel_strip strip, int first_gate, int G, ptrdiff_t n0, ptrdiff_t n1,
-                              ptrdiff_t T, const real *xs, ptrdiff_t xn, ptrdiff_t xt, ptrdiff_t D, right_side weights)
+static void panel_input(const gate_panels *P, panel_strip strip, int first_gate, int G, ptrdiff_t n0, ptrdiff_t n1, ptrdiff_t T,
+                        const real *xs, ptrdiff_t xn, ptrdiff_t xt, ptrdiff_t D, right_side weights)
 {
     const ptrdiff_t N = n1 - n0, w = panel_width(P->H, strip.p);
     const int over_time = N * tile_count(T, ROWS_2) <= T * tile_count(N, ROWS_2);
@@ -199,9 +200,16 @@ static void panel_input(const gate_panels *P, panel_strip strip, int first_gate,
         for (ptrdiff_t i = 0; i < tiles && !team_stopped(); i++) {
             ptrdiff_t from = tile_start(inner, tiles, i), rows = tile_start(inner, tiles, i + 1) - from;
             ptrdiff_t n = n0 + (over_time ? o : from), t = over_time ? from : o;
-            product m = {.K = D, .a = xs + n * xn + t * xt, .ar = over_time ? xt : xn, .ak = 1,
-                         .b = weights.p, .bk = weights.bk, .bv = weights.bv, .c = panel_row(P, strip.p, t, n) + first_gate * w,
-                         .cr = (over_time ? P->N : 1) * P->S * w, .cv = cv};
+            product m = {.K = D,
+                         .a = xs + n * xn + t * xt,
+                         .ar = over_time ? xt : xn,
+                         .ak = 1,
+                         .b = weights.p,
+                         .bk = weights.bk,
+                         .bv = weights.bv,
+                         .c = panel_row(P, strip.p, t, n) + first_gate * w,
+                         .cr = (over_time ? P->N : 1) * P->S * w,
+                         .cv = cv};
             gates_multiply(strip.panels * weights.vectors, rows, strip.panels * G * w, &m);
         }
 }
@@ -211,10 +219,7 @@ static void panel_input(const gate_panels *P, panel_strip strip, int first_gate,
 #define GRAD_ROWS (8 * GRAD_DEPTH)
 
 /* Reals of room for panel_weight_grads: the packed left side, R rows of M columns, then each thread's part of dW. */
-static inline ptrdiff_t left_room(ptrdiff_t R, ptrdiff_t M)
-{
-    return lines((R < GRAD_ROWS ? R : GRAD_ROWS) * M + W);
-}
+static inline ptrdiff_t left_room(ptrdiff_t R, ptrdiff_t M) { return lines((R < GRAD_ROWS ? R : GRAD_ROWS) * M + W); }
 static inline ptrdiff_t grad_room(const cell_job *job)
 {
     const ptrdiff_t M = job->D > job->H ? job->D : job->H;
@@ -225,7 +230,7 @@ static inline ptrdiff_t grad_room(const cell_job *job)
  * `sums` (M, vectors of the strip, W), where nothing is in its way, and written to dW once; the gates of a narrow panel,
  * which there are apart, one by one. */
 static void strip_weight_grads(const gate_panels *P, panel_strip strip, int first_gate, int G, tile_walk k, ptrdiff_t M,
-                                     ptrdiff_t r0, ptrdiff_t r1, const real *left, real *dW, int all, real *sums)
+                               ptrdiff_t r0, ptrdiff_t r1, const real *left, real *dW, int all, real *sums)
 {
     const ptrdiff_t H = P->H, w = panel_width(H, strip.p), panel = W * P->S * P->N * P->T;
     const ptrdiff_t blocks = tile_count(r1 - r0, GRAD_DEPTH);
@@ -239,8 +244,16 @@ static void strip_weight_grads(const gate_panels *P, panel_strip strip, int firs
         for (ptrdiff_t n = k.n, rows, i = 0; n < k.n + k.rows; n += rows, i++) {
             rows = tile_rows(k, n);
             real *part = sums + n * NV * W, *to = dW + n * all * H + strip.p * W;
-            product t = {.K = K, .a = left + from * M + n * K, .ar = 1, .ak = rows,
-                         .b = dA, .bk = P->S * w, .bv = G == 1 ? panel : W, .c = part, .cr = NV * W, .cv = W};
+            product t = {.K = K,
+                         .a = left + from * M + n * K,
+                         .ar = 1,
+                         .ak = rows,
+                         .b = dA,
+                         .bk = P->S * w,
+                         .bv = G == 1 ? panel : W,
+                         .c = part,
+                         .cr = NV * W,
+                         .cv = W};
             if (block > 0)
                 add_to(&t, part, NV * W, W);
             else if (r0 > 0 && !narrow)
@@ -265,7 +278,7 @@ static void strip_weight_grads(const gate_panels *P, panel_strip strip, int firs
  * gates, dW points to the first one's. The team packs `rows` into room together; what room held before may still be in
  * use. */
 static void panel_weight_grads(const gate_panels *P, team *tm, int rank, int first_gate, int G, const left_rows *rows,
-                                     ptrdiff_t M, real *dW, int all, real *room)
+                               ptrdiff_t M, real *dW, int all, real *room)
 {
     const ptrdiff_t R = P->N * P->T, height = gate_rows(G), packs = tile_count(R, GRAD_ROWS);
     real *sums = room + left_room(R, M) + rank * M * MAX_NV * W;
@@ -336,9 +349,9 @@ typedef struct {
     const real *weights, *next;  /* see pack_transposed; next: what is multiplied after it */
     ptrdiff_t columns;           /* of c */
     real *c;
-    ptrdiff_t cr;                /* from one row of c to the next */
-    int add;                     /* += for panel 0, too */
-    int first_use;               /* these rows of dA are not in L2 yet */
+    ptrdiff_t cr;  /* from one row of c to the next */
+    int add;       /* += for panel 0, too */
+    int first_use; /* these rows of dA are not in L2 yet */
 } transposed;
 
 static void times_transposed(const transposed *x)
@@ -348,9 +361,18 @@ static void times_transposed(const transposed *x)
 
     for (ptrdiff_t i = 0; i < tiles; i++) {
         const ptrdiff_t r = tile_start(x->rows, tiles, i), height = tile_start(x->rows, tiles, i + 1) - r;
-        product m = {.K = x->G * w, .more_runs = x->count - 1, .a_run = W * S * x->P->N * x->P->T,
-                     .a = dA + r * x->apart * S * w, .ar = x->apart * S * w, .ak = 1,
-                     .b = x->weights, .bk = 2 * W, .bv = W, .c = x->c + r * x->cr, .cr = x->cr, .cv = W};
+        product m = {.K = x->G * w,
+                     .more_runs = x->count - 1,
+                     .a_run = W * S * x->P->N * x->P->T,
+                     .a = dA + r * x->apart * S * w,
+                     .ar = x->apart * S * w,
+                     .ak = 1,
+                     .b = x->weights,
+                     .bk = 2 * W,
+                     .bv = W,
+                     .c = x->c + r * x->cr,
+                     .cr = x->cr,
+                     .cv = W};
         if (x->add || x->p > 0)
             add_to(&m, m.c, x->cr, W);
         m.prefetch[0].step = 2 * W / tiles + 1, m.prefetch[0].run = m.K * m.prefetch[0].step;
@@ -361,22 +383,30 @@ static void times_transposed(const transposed *x)
     }
 }
 
-/* sums[q][n][2 W] (+)= dA of step t times weights^T: this thread's tiles of pairs q and samples n. */
-static void panel_hidden_grads(const gate_panels *P, const team *tm, int rank, ptrdiff_t t, int first_gate, int G,
-                                     const real *packed, real *sums, int add, int own_rows)
+/* sums[q][n][2 W] (+)= dA of step t times weights^T, of which there are so many columns: this thread's tiles of pairs q
+ * and samples n. */
+static void panel_step_grads(const gate_panels *P, const team *tm, int rank, ptrdiff_t t, ptrdiff_t columns, int first_gate,
+                             int G, const real *packed, real *sums, int add, int own_rows)
 {
-    const ptrdiff_t H = P->H, Q = pair_count(H), pair = G * H * 2 * W;
+    const ptrdiff_t H = P->H, Q = pair_count(columns), pair = G * H * 2 * W;
     transposed x = {.P = P, .first_gate = first_gate, .G = G, .t = t, .apart = 1, .cr = 2 * W, .add = add};
     for (; x.p * W < H; x.p += x.count) {
         x.count = panels_at_once(H, G, x.p), x.first_use = 1;
         for (tile_walk w = team_tiles(tm, rank, Q, P->N, ROWS_2, own_rows); next_panel(&w); x.first_use = 0) {
             x.n = w.n, x.rows = w.rows;
             x.weights = packed + w.p * pair + x.p * W * G * 2 * W, x.next = x.weights + pair;
-            x.columns = pair_columns(H, w.p) > W ? 2 * W : W;
+            x.columns = pair_columns(columns, w.p) > W ? 2 * W : W;
             x.c = sums + (w.p * P->N + w.n) * 2 * W;
             times_transposed(&x);
         }
     }
+}
+
+/* The same where the weights are those of h. */
+static void panel_hidden_grads(const gate_panels *P, const team *tm, int rank, ptrdiff_t t, int first_gate, int G,
+                               const real *packed, real *sums, int add, int own_rows)
+{
+    panel_step_grads(P, tm, rank, t, P->H, first_gate, G, packed, sums, add, own_rows);
 }
 
 /* The factor of h_mask for units j.. of sample n; only where there is a mask. */
@@ -404,8 +434,8 @@ static void idle_step(const cell_job *job, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j
 
 /* Backward at such a step: the initial state's gradient, where it is known now. `sums` (W values, or NULL): what comes
  * back through Wh from the step after; kept (W values, or NULL): past it. */
-static void idle_step_back(const cell_job *job, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t width,
-                                 const real *sums, const real *kept)
+static void idle_step_back(const cell_job *job, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t width, const real *sums,
+                           const real *kept)
 {
     real *dh0 = (real *)job->dh0 + n * job->H + j;
     if (has_no_step(job, n)) {
@@ -422,8 +452,8 @@ static void idle_step_back(const cell_job *job, ptrdiff_t t, ptrdiff_t n, ptrdif
 
 /* out (N, H) = sums, times h_mask if `masked`, + more (N, H), which may be NULL: the gradient of the initial h or c, where
  * step 0 concerns the sample. This thread's tiles. */
-static void panel_state_grads(const gate_panels *P, const team *tm, int rank, const cell_job *job, const real *sums,
-                                    int masked, const real *more, real *out, int own_rows)
+static void panel_state_grads(const gate_panels *P, const team *tm, int rank, const cell_job *job, const real *sums, int masked,
+                              const real *more, real *out, int own_rows)
 {
     const ptrdiff_t N = P->N, H = P->H;
     for (tile_walk w = team_tiles(tm, rank, pair_count(H), N, ROWS_2, own_rows); next_panel(&w);)
@@ -441,8 +471,8 @@ static void panel_state_grads(const gate_panels *P, const team *tm, int rank, co
 
 /* dxs = dA Wx^T: this thread's part. packed: all columns of Wx^T, one pack_transposed after another. The rows of
  * some samples (or steps) at a time, about 128, are multiplied with all columns while they are in L2. */
-static void panel_input_grads(const gate_panels *P, const team *tm, int rank, const real *packed, ptrdiff_t D,
-                                    real *dxs, ptrdiff_t dxn, ptrdiff_t dxt)
+static void panel_input_grads(const gate_panels *P, const team *tm, int rank, const real *packed, ptrdiff_t D, real *dxs,
+                              ptrdiff_t dxn, ptrdiff_t dxt)
 {
     const ptrdiff_t N = P->N, T = P->T, Q = pair_count(D), pair = P->G * P->H * 2 * W;
     const int over_time = N * tile_count(T, ROWS_2) <= T * tile_count(N, ROWS_2);

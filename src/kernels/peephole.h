@@ -9,12 +9,12 @@
  */
 
 typedef struct {
-    lstm_work lstm;      /* without training its panels have room for a step at least: A_o waits there */
-    right_side *P_fi, *P_o;    /* of each panel */
+    lstm_work lstm;             /* without training its panels have room for a step at least: A_o waits there */
+    right_side *P_fi, *P_o;     /* of each panel */
     real *P_fi_room, *P_o_room; /* forward: [panel][k][2 or 1][W] */
-    real *PT_room[3];          /* backward: of f, i, o, transposed, [H / 2W][H][2 W] */
-    real *cells;               /* without training: c (2, N, H) */
-    real *sums_c;              /* backward: as `sums`, what reaches c through the peepholes */
+    real *PT_room[3];           /* backward: of f, i, o, transposed, [H / 2W][H][2 W] */
+    real *cells;                /* without training: c (2, N, H) */
+    real *sums_c;               /* backward: as `sums`, what reaches c through the peepholes */
 } peephole_work;
 
 /* c of all samples after step t as rows; before the first one NULL, where it is zeros. */
@@ -50,8 +50,8 @@ static ptrdiff_t lstm_pack(const cell_job *job, void *room)
 }
 
 /* First half of a step: f, g, i, c and A_o without c of one tile. `sums` as in lstm_tile, with c_prev P_fi. */
-static void peephole_cell(const peephole_work *work, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
-                                ptrdiff_t rows, const real *sums)
+static void peephole_cell(const peephole_work *work, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0, ptrdiff_t rows,
+                          const real *sums)
 {
     const lstm_work *k = &work->lstm;
     const cell_job *job = k->job;
@@ -90,8 +90,8 @@ static void peephole_cell(const peephole_work *work, ptrdiff_t p, ptrdiff_t t, p
 }
 
 /* Second half: o and h of one tile. `sums`, its rows apart by `step`, holds c P_o. */
-static void peephole_output(const peephole_work *work, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
-                                  ptrdiff_t rows, const real *sums, ptrdiff_t step)
+static void peephole_output(const peephole_work *work, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0, ptrdiff_t rows,
+                            const real *sums, ptrdiff_t step)
 {
     const lstm_work *k = &work->lstm;
     const cell_job *job = k->job;
@@ -114,12 +114,12 @@ static void peephole_output(const peephole_work *work, ptrdiff_t p, ptrdiff_t t,
 
 /* sums of panel p, in f and i, += c_prev P_fi */
 static void peephole_product(ptrdiff_t H, ptrdiff_t p, ptrdiff_t rows, const real *c, ptrdiff_t c_n, right_side P_fi,
-                                   real *sums)
+                             real *sums)
 {
     const ptrdiff_t w = panel_width(H, p), step = panel_vectors(H, 4, p) * W;
     real both[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
-    product m = {.K = H, .a = c, .ar = c_n, .ak = 1, .b = P_fi.p, .bk = P_fi.bk, .bv = P_fi.bv,
-                 .c = both, .cr = 2 * W, .cv = W};
+    product m = {
+        .K = H, .a = c, .ar = c_n, .ak = 1, .b = P_fi.p, .bk = P_fi.bk, .bv = P_fi.bv, .c = both, .cr = 2 * W, .cv = W};
     gates_multiply(2, rows, 2 * W, &m);
     for (ptrdiff_t r = 0; r < rows; r++)
         for (int g = 0; g < 2; g++) {
@@ -162,8 +162,8 @@ static void peephole_forward_body(team *tm, int rank, void *for_all)
         const real *x = (const real *)job->xs.p + t * job->xs.s1;
         if (slot == 0 && k->precomputed)
             for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_panel(&w);)
-                panel_input(&k->panels, (panel_strip){w.p, 1}, 0, 4, w.n, w.n + w.rows,
-                                  T - t < k->chunk ? T - t : k->chunk, x, job->xs.s0, job->xs.s1, D, k->Wx[w.p]);
+                panel_input(&k->panels, (panel_strip){w.p, 1}, 0, 4, w.n, w.n + w.rows, T - t < k->chunk ? T - t : k->chunk, x,
+                            job->xs.s0, job->xs.s1, D, k->Wx[w.p]);
 
         ptrdiff_t h_n, c_n, x_n = step_of(D);
         const real *h = lstm_left_side(k, t, &h_n), *c = peephole_c(work, t - 1, &c_n);
@@ -184,8 +184,7 @@ static void peephole_forward_body(team *tm, int rank, void *for_all)
         c = peephole_c(work, t, &c_n);
         for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_tile(&w);) {
             const panel_strip strip = strip_at(H, 1, w.p);
-            gates_product(strip.panels, H, w.rows, c + w.n * c_n, c_n, work->P_o[strip.p], w.i,
-                                tile_count(N, ROWS_2), sums, 0);
+            gates_product(strip.panels, H, w.rows, c + w.n * c_n, c_n, work->P_o[strip.p], w.i, tile_count(N, ROWS_2), sums, 0);
             for (int v = 0; v < strip.panels; v++)
                 peephole_output(work, strip.p + v, t, slot, w.n, w.rows, sums + v * W, strip.panels * W);
         }
@@ -228,8 +227,8 @@ static int peephole_forward(const cell_job *job)
 
 /* First half of a step back, one tile of units q 2W..: dA of o, and into c (N, H) what is known of ds. `sums` and sums_c
  * (rows, 2 W) hold what comes back from the step after, or are NULL at the last step. */
-static void peephole_output_grads(const peephole_work *work, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0,
-                                        ptrdiff_t rows, const real *sums, const real *sums_c)
+static void peephole_output_grads(const peephole_work *work, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows,
+                                  const real *sums, const real *sums_c)
 {
     const lstm_work *k = &work->lstm;
     const cell_job *job = k->job;
@@ -248,8 +247,7 @@ static void peephole_output_grads(const peephole_work *work, ptrdiff_t q, ptrdif
             }
             vec o = load_n(row + 3 * w, w), tanh_c = vtanh(load_n(row + 4 * w, w));
             vec dh = lstm_dh(job, t, n, j, w, sums ? sums + at : NULL);
-            vec dc = t == last_step(job, n) ? state_of(job->dcT, n, j, w)
-                                            : load_n(ds, w) + load(sums_c + at);
+            vec dc = t == last_step(job, n) ? state_of(job->dcT, n, j, w) : load_n(ds, w) + load(sums_c + at);
             store_n(row + 3 * w, dh * tanh_c * o * (1 - o), w);
             store_n(ds, dc + dh * o * (1 - tanh_c * tanh_c), w);
         }
@@ -258,8 +256,8 @@ static void peephole_output_grads(const peephole_work *work, ptrdiff_t q, ptrdif
 
 /* Second half: dA of f, g and i, and into c the part of dc_prev that stays with its unit. `sums` (rows, 2 W) holds
  * dA_o P_o^T. */
-static void peephole_cell_grads(const peephole_work *work, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0,
-                                      ptrdiff_t rows, const real *sums)
+static void peephole_cell_grads(const peephole_work *work, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows,
+                                const real *sums)
 {
     const lstm_work *k = &work->lstm;
     const cell_job *job = k->job;

@@ -10,23 +10,23 @@
 
 typedef struct {
     const cell_job *job;
-    gate_panels panels;          /* without training: room for one chunk of steps, used again and again, or none */
-    int precomputed;                 /* the panels hold x Wx of `chunk` steps before their time loop */
+    gate_panels panels; /* without training: room for one chunk of steps, used again and again, or none */
+    int precomputed;    /* the panels hold x Wx of `chunk` steps before their time loop */
     ptrdiff_t chunk;
-    right_side *Wx, *Wh;       /* of each panel */
-    real *Wx_room, *Wh_room;   /* forward: [panel][k][W]; backward: transposed, [columns / 2W][H][2 W] */
-    real *x;                   /* forward, not precomputed: copy_step */
-    real *h;                   /* without training: h m (2, N, H) */
-    int few;                   /* rows.h: then few_x, few_h (N, H) are the products with Wx and Wh; backward: dA */
+    right_side *Wx, *Wh;     /* of each panel */
+    real *Wx_room, *Wh_room; /* forward: [panel][k][W]; backward: transposed, [columns / 2W][H][2 W] */
+    real *x;                 /* forward, not precomputed: copy_step */
+    real *h;                 /* without training: h m (2, N, H) */
+    int few;                 /* rows.h: then few_x, few_h (N, H) are the products with Wx and Wh; backward: dA */
     real *few_x, *few_h;
-    real *sums;                /* backward: dA_next Wh^T, [H / 2W][N][2 W] */
-    real *room;                /* backward: the packed left side of the weights' gradients */
+    real *sums; /* backward: dA_next Wh^T, [H / 2W][N][2 W] */
+    real *room; /* backward: the packed left side of the weights' gradients */
 } rnn_work;
 
 /* h of one tile: rows n0.. of step t of panel p. `sums`, its rows apart by `step`, holds x Wx + h_prev Wh; if the
  * panels hold x Wx it is h_prev Wh, or NULL. */
-static void rnn_activate(const rnn_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
-                               ptrdiff_t rows, const real *sums, ptrdiff_t step)
+static void rnn_activate(const rnn_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0, ptrdiff_t rows,
+                         const real *sums, ptrdiff_t step)
 {
     const cell_job *job = k->job;
     const ptrdiff_t H = job->H, w = panel_width(H, p), j = p * W, h_n = step_of(H);
@@ -72,8 +72,7 @@ static void rnn_forward_body(team *tm, int rank, void *work)
     team_share(tm, rank, P, &p0, &p1);
 
     for (ptrdiff_t p = p0; p < p1 && !k->few; p++) {
-        k->Wx[p] = packed ? packed_weights(packed, D, H, 1, p)
-                          : gate_weights(k->Wx_room, Wx, D, H, 0, 1, p, T * tiles);
+        k->Wx[p] = packed ? packed_weights(packed, D, H, 1, p) : gate_weights(k->Wx_room, Wx, D, H, 0, 1, p, T * tiles);
         k->Wh[p] = packed ? packed_weights(packed + lines(P * W * D), H, H, 1, p)
                           : gate_weights(k->Wh_room, Wh, H, H, 0, 1, p, T * tiles);
     }
@@ -93,7 +92,7 @@ static void rnn_forward_body(team *tm, int rank, void *work)
             for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_panel(&w);) {
                 const panel_strip strip = strip_at(H, 1, w.p);
                 panel_input(&k->panels, strip, 0, 1, w.n, w.n + w.rows, T - t < k->chunk ? T - t : k->chunk,
-                                  (const real *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, D, k->Wx[strip.p]);
+                            (const real *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, D, k->Wx[strip.p]);
             }
 
         const ptrdiff_t x_n = step_of(D), h_n = t == 0 ? job->seen0.s0 : step_of(H);
@@ -103,16 +102,15 @@ static void rnn_forward_body(team *tm, int rank, void *work)
         for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_tile(&w);) {
             const panel_strip strip = strip_at(H, 1, w.p);
             if (!k->precomputed)
-                gates_product(strip.panels, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[strip.p], w.i,
-                                    tiles, sums, 0);
+                gates_product(strip.panels, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[strip.p], w.i, tiles, sums,
+                              0);
             if (h && k->few)
                 few_to_sums(&k->panels, strip, N, 0, 1, k->few_h, sums);
             else if (h)
-                gates_product(strip.panels, H, w.rows, h + w.n * h_n, h_n, k->Wh[strip.p], w.i, tiles, sums,
-                                    !k->precomputed);
+                gates_product(strip.panels, H, w.rows, h + w.n * h_n, h_n, k->Wh[strip.p], w.i, tiles, sums, !k->precomputed);
             for (int v = 0; v < strip.panels; v++)
                 rnn_activate(k, strip.p + v, t, slot, w.n, w.rows, h || !k->precomputed ? sums + v * W : NULL,
-                                   strip.panels * W);
+                             strip.panels * W);
         }
         if (!k->precomputed)
             copy_step(job, tm, rank, t + 1, k->x);
@@ -131,7 +129,8 @@ static int rnn_forward(const cell_job *job)
     const int own = !job->packed && !k.few; /* weights to be packed in this call */
     ptrdiff_t weights = own ? lines(P * W * D) : 0, recurrent = own ? lines(P * W * H) : 0;
     ptrdiff_t few = k.few ? lines(N * H) : 0;
-    ptrdiff_t gates = job->train || !k.precomputed ? 0 : lines(k.chunk * N * H + W), x = k.precomputed ? 0 : lines(2 * N * step_of(D));
+    ptrdiff_t gates = job->train || !k.precomputed ? 0 : lines(k.chunk * N * H + W),
+              x = k.precomputed ? 0 : lines(2 * N * step_of(D));
     ptrdiff_t state = job->train ? 0 : lines(N * step_of(H));
     real *room = new_reals(weights + recurrent + 2 * few + x + gates + 2 * state);
     right_side *sides = malloc(2 * P * sizeof(right_side));
@@ -152,8 +151,7 @@ static int rnn_forward(const cell_job *job)
 
 /* dA of one tile: rows n0.. of step t, units q 2W.. (two panels). `sums` (rows, 2 W) holds dA_next Wh^T,
  * or is NULL at the last step, where dh is what the caller gave. */
-static void rnn_gate_grads(const rnn_work *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows,
-                                 const real *sums)
+static void rnn_gate_grads(const rnn_work *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows, const real *sums)
 {
     const cell_job *job = k->job;
     const ptrdiff_t H = job->H;

@@ -9,8 +9,8 @@
 #define FEW_ROWS 4
 
 /* Columns of w and y have unit stride. The sum of an element runs over k in order: the micro-kernel's bits. */
-static void rows_times(ptrdiff_t rows, const real *x, ptrdiff_t xr, const real *w, ptrdiff_t wk, ptrdiff_t K,
-                             ptrdiff_t columns, real *y, ptrdiff_t yr)
+static void rows_times(ptrdiff_t rows, const real *x, ptrdiff_t xr, const real *w, ptrdiff_t wk, ptrdiff_t K, ptrdiff_t columns,
+                       real *y, ptrdiff_t yr)
 {
     for (ptrdiff_t k = 0; k < K; k += 8, w += 8 * wk)
         for (ptrdiff_t n = 0; n < rows; n++) {
@@ -19,13 +19,13 @@ static void rows_times(ptrdiff_t rows, const real *x, ptrdiff_t xr, const real *
             for (ptrdiff_t j = 0; j < columns; j += W) {
                 const ptrdiff_t lanes = columns - j < W ? columns - j : W;
                 vec sum = k ? load_n(y + n * yr + j, lanes) : (vec){0};
-                if (depth == 8 && lanes == W)
+                if (depth == 8 && lanes == W) {
                     UNROLLED
                     for (int i = 0; i < 8; i++) {
                         __builtin_prefetch(w + (8 + i) * wk + j);
                         sum += a[i] * load(w + i * wk + j);
                     }
-                else
+                } else
                     for (ptrdiff_t i = 0; i < depth; i++)
                         sum += a[i] * load_n(w + i * wk + j, lanes);
                 store_n(y + n * yr + j, sum, lanes);
@@ -37,10 +37,11 @@ static real dot(const real *a, const real *b, ptrdiff_t n)
 {
     vec sum[4] = {{0}};
     ptrdiff_t j = 0;
-    for (; j + 4 * W <= n; j += 4 * W)
+    for (; j + 4 * W <= n; j += 4 * W) {
         UNROLLED
         for (int i = 0; i < 4; i++)
             sum[i] += load(a + j + i * W) * load(b + j + i * W);
+    }
     for (; j < n; j += W) {
         const ptrdiff_t lanes = n - j < W ? n - j : W;
         sum[0] += load_n(a + j, lanes) * load_n(b + j, lanes);
@@ -55,8 +56,8 @@ static real dot(const real *a, const real *b, ptrdiff_t n)
 /* Rows k0 to k1 of the weights, which have unit column stride: dx (rows, K) and dw (K, columns) in one pass over
  * w and dw. x NULL means zeros. */
 static void rows_back(ptrdiff_t rows, const real *dy, ptrdiff_t yr, ptrdiff_t columns, ptrdiff_t k0, ptrdiff_t k1,
-                            const real *w, ptrdiff_t wk, const real *x, ptrdiff_t xr, real *dx, ptrdiff_t dxr, real *dw,
-                            ptrdiff_t dwk)
+                      const real *w, ptrdiff_t wk, const real *x, ptrdiff_t xr, real *dx, ptrdiff_t dxr, real *dw,
+                      ptrdiff_t dwk)
 {
     for (ptrdiff_t k = k0; k < k1; k++) {
         for (ptrdiff_t n = 0; n < rows; n++)
@@ -73,7 +74,7 @@ static void rows_back(ptrdiff_t rows, const real *dy, ptrdiff_t yr, ptrdiff_t co
 
 /* The same between panels and rows: y (rows, all H) = x weights, G gates from first_gate on of this thread's panels p0..p1. */
 static void few_gates(const gate_panels *P, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows, const real *x, ptrdiff_t xr,
-                            matrix weights, ptrdiff_t K, int first_gate, int G, real *y)
+                      matrix weights, ptrdiff_t K, int first_gate, int G, real *y)
 {
     const ptrdiff_t H = P->H, j0 = p0 * W, j1 = p1 * W < H ? p1 * W : H;
     for (int g = first_gate; g < first_gate + G; g++)
@@ -91,7 +92,7 @@ static void few_to_panels(const gate_panels *P, ptrdiff_t p0, ptrdiff_t p1, ptrd
 
 /* y from few_gates as the sums of a strip: G gates from first_gate on, or one of the strip's panels, as gates_product. */
 static void few_to_sums(const gate_panels *P, panel_strip strip, ptrdiff_t rows, int first_gate, int G, const real *y,
-                              real *sums)
+                        real *sums)
 {
     const ptrdiff_t w = panel_width(P->H, strip.p), step = strip.panels * panel_vectors(P->H, G, strip.p) * W;
     for (ptrdiff_t n = 0; n < rows; n++)
@@ -116,7 +117,7 @@ static void few_from_panels(const gate_panels *P, ptrdiff_t p0, ptrdiff_t p1, pt
 /* G gates from first_gate on of dx = dy weights^T and dW = x^T dy, dW as large as the weights: this thread's rows of the
  * weights (K, all H). */
 static void few_grads(const gate_panels *P, const team *tm, int rank, ptrdiff_t rows, const real *dy, int first_gate, int G,
-                            matrix weights, ptrdiff_t K, const real *x, ptrdiff_t xr, real *dx, ptrdiff_t dxr, real *dW)
+                      matrix weights, ptrdiff_t K, const real *x, ptrdiff_t xr, real *dx, ptrdiff_t dxr, real *dW)
 {
     const ptrdiff_t all = P->G * P->H, skip = first_gate * P->H;
     ptrdiff_t k0, k1;
@@ -127,7 +128,8 @@ static void few_grads(const gate_panels *P, const team *tm, int rank, ptrdiff_t 
 /* Whether a call is one: a single step of few rows, all of them at work, with weights whose rows are contiguous. */
 static inline int is_few(const cell_job *job)
 {
-    return job->T == 1 && job->N <= FEW_ROWS && job->Wx.s1 == 1 && job->Wh.s1 == 1 && !job->packed && !job->first_step && !job->full;
+    return job->T == 1 && job->N <= FEW_ROWS && job->Wx.s1 == 1 && job->Wh.s1 == 1 && !job->packed && !job->first_step &&
+           !job->full;
 }
 
 /* dh0 *= h_mask: the units that few_grads gave this thread. */
@@ -142,8 +144,7 @@ static void few_mask_grads(const team *tm, int rank, const cell_job *job)
 
 /* What is left of backward once dA is in the panels, for a cell without a product within its step: dh0, dxs and all
  * gradients of the weights. dA: room (N, all H). */
-static void few_cell_grads(const gate_panels *P, team *tm, int rank, const cell_job *job, ptrdiff_t p0, ptrdiff_t p1,
-                                 real *dA)
+static void few_cell_grads(const gate_panels *P, team *tm, int rank, const cell_job *job, ptrdiff_t p0, ptrdiff_t p1, real *dA)
 {
     const ptrdiff_t N = job->N, D = job->D, H = job->H;
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};

@@ -20,16 +20,16 @@ static void after_fork(void) { atomic_store(&forked, 1); }
  * something else either (threads of NumPy's BLAS spin on for 100 ms after a product, and a time slice is 4 ms): it
  * opens a door, and its team is who has come in when it closes. All of that gives the same bits. */
 static struct {
-    pthread_mutex_t owner;       /* held by the call that has the pool */
+    pthread_mutex_t owner; /* held by the call that has the pool */
     pthread_mutex_t sleep;
     pthread_cond_t wake;
-    int threads;                 /* started so far; the caller is one more */
-    int64_t patience;            /* ns to wait for a thread that is awake: little once one has not come */
+    int threads;      /* started so far; the caller is one more */
+    int64_t patience; /* ns to wait for a thread that is awake: little once one has not come */
     atomic_int ready, sleepers;
-    atomic_int cpu;              /* the caller's, which its team leaves to it; -1: unknown */
+    atomic_int cpu; /* the caller's, which its team leaves to it; -1: unknown */
     team_body body;
     void *job;
-    unsigned mode;               /* of the caller's arithmetic */
+    unsigned mode; /* of the caller's arithmetic */
     team team;
     _Alignas(64) atomic_uint_fast64_t door; /* number of the call, then threads that may still come in, then came in */
     _Alignas(64) atomic_uint go;            /* number of the call whose team is complete */

@@ -13,7 +13,7 @@
 
 typedef struct {
     int size;
-    atomic_int stop;           /* the call is to end, whatever it has done: see team_stopped */
+    atomic_int stop; /* the call is to end, whatever it has done: see team_stopped */
     _Alignas(64) atomic_int arrived;
     _Alignas(64) atomic_int phase;
 } team;
@@ -31,8 +31,8 @@ void team_set_asks(int (*asks)(void));
 
 double team_meet(int threads, long n); /* ns of each of n barriers with nothing between them; 0 for one thread */
 
-int team_max_threads(void);        /* what a call may use now */
-void team_set_threads(int n);      /* 0: back to the default */
+int team_max_threads(void);   /* what a call may use now */
+void team_set_threads(int n); /* 0: back to the default */
 void team_init(int default_threads);
 
 /* Memory for one call, at a cache line's start, or NULL; free() gives it back. Large rooms ask for huge pages:
@@ -149,7 +149,7 @@ static inline ptrdiff_t tile_start(ptrdiff_t n, ptrdiff_t tiles, ptrdiff_t i)
 typedef struct {
     ptrdiff_t p, n, rows, i;
     ptrdiff_t left, tiles, each, rest; /* left: tiles to come; each, rest: how rows are cut, as by tile_start */
-    ptrdiff_t first_tile, end_tile;  /* the tiles of each panel that belong to the share, but for a part of its ends */
+    ptrdiff_t first_tile, end_tile;    /* the tiles of each panel that belong to the share, but for a part of its ends */
 } tile_walk;
 
 /* The height of the tile that begins at row n. */

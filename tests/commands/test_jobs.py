@@ -611,6 +611,8 @@ AWD = {
     "past_decode": 0.01,
     "adversarial": 0.02,
 }
+DIRECT_OUTPUT = ["--mixtures", "3", "--mixtures-below", "2", "--latent-dropout", "0.2"]
+DIRECT_OUTPUT += ["--balance", "0.1"]
 
 
 def test_custom_and_simple_models(tmp_path, text, capsys):
@@ -622,6 +624,11 @@ def test_custom_and_simple_models(tmp_path, text, capsys):
             + [part for name, x in AWD.items() for part in (f"--{name}".replace("_", "-"), str(x))],
             "LanguageModel",
             AWD,
+        ),
+        (
+            [*CUSTOM, "--layers", "2", "--tie", *DIRECT_OUTPUT],
+            "LanguageModel",
+            {"mixtures": 3, "mixtures_below": 2, "latent_dropout": 0.2, "balance": 0.1},
         ),
         (CUSTOM[:2], "LanguageModel", {"cell": "lstm", "layers": 1, "dropout": 0.0}),
         (

@@ -249,6 +249,9 @@ def test_watch():
         for _ in range(40):
             watch.step(step(5.0))
     assert watch.risen
+    resumed = Watch(10, lowest=1.0)
+    resumed.step(step(5.0))
+    assert resumed.risen and resumed.lowest == 1.0
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -204,12 +204,13 @@ AWD = {
     "past_decode": 0.1,
     "adversarial": 0.2,
 }
+DIRECT_OUTPUT = {"mixtures": 3, "mixtures_below": 2, "latent_dropout": 0.3, "balance": 0.1}
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"dropout": 0.3}, {"dropout": 0.3, "variational_dropout": True}, AWD],
-    ids=["dropout", "variational", "awd"],
+    [{"dropout": 0.3}, {"dropout": 0.3, "variational_dropout": True}, AWD, DIRECT_OUTPUT],
+    ids=["dropout", "variational", "awd", "direct output"],
 )
 def test_a_language_model_trains_on_the_gpu_as_on_the_cpu(gpu, options):
     """Ten losses from one seed, with tied weights, dropout, clipping, SGD; and what it writes."""

@@ -17,7 +17,7 @@ N, T, D, H = 2, 3, 4, 5
 
 
 class Lstm(Cell):
-    name, gates, states, has_peepholes = "lstm", 4, ("h", "c"), True
+    name, gates, states, beside = "lstm", 4, ("h", "c"), ("Wp",)
 
 
 CELL = Lstm()
@@ -176,16 +176,17 @@ def test_what_stands_for_arrays_that_are_not_there(monkeypatch):
 
     for _ in range(2):
         call, found = arrays((*params, Wp), state, mask)
-        assert list(map(id, found)) == list(map(id, (xs, *params, Wp, mask, *state)))
+        expected = xs, *params, Wp, call.nothing, mask, *state  # nothing is a Wr
+        assert list(map(id, found)) == list(map(id, expected))
         call, found = arrays(params[:2], (None, state[1]))
         assert found[0] is xs
         assert found[3].shape == (4 * H,) and not found[3].any()
-        assert found[4] is found[5] is call.nothing
-        assert found[6].shape == (N, H) and not found[6].any()
-        assert found[7] is state[1]
+        assert found[4] is found[5] is found[6] is call.nothing
+        assert found[7].shape == (N, H) and not found[7].any()
+        assert found[8] is state[1]
         _, found = arrays(params)
-        assert found[3] is params[2] and found[6] is found[7]
-        assert not found[6].any()
+        assert found[3] is params[2] and found[7] is found[8]
+        assert not found[7].any()
 
 
 def test_packed_params_are_of_their_cell_each_time():

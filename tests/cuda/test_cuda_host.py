@@ -84,6 +84,27 @@ def test_evaluation_reads_what_models_on_a_gpu_say(on_gpu):
     np.testing.assert_allclose(*found, rtol=1e-5)
 
 
+def test_a_model_on_a_gpu_learns_from_what_it_is_measured_on(on_gpu):
+    """Dynamic evaluation by both rules and the neural cache, with the numbers of the CPU."""
+    found, ids, cache = [], np.arange(90) % 4, trainer.NeuralCache(9, 1.0, 0.2)
+    for device in ("cuda", "cpu"):
+        with rnnfast.device(device):
+            model = models.BetterRnnlm(11, 5, 5, rng=0)
+            squares = trainer.gradient_mean_squares(model, ids, 2, 5)
+            assert checks.is_cupy(squares[0]) == (device == "cuda")
+            rms = {"lr": 0.01, "epsilon": 0.01, "mean_squares": squares}
+            found.append(
+                [
+                    trainer.eval_dynamic(model, ids, 2, 5, lr=0.5, decay=0.01),
+                    trainer.eval_dynamic(model, ids, 2, 5, **rms),
+                    trainer.eval_dynamic(model, ids, 2, 5, lr=0.5, cache=cache),
+                    trainer.eval_cache(model, ids, 2, 5, cache=cache),
+                ]
+            )
+    assert all(type(x) is float for x in found[0])
+    np.testing.assert_allclose(*found, rtol=1e-5)
+
+
 class Axes:
     """What examples draw on: it takes everything, and NumPy arrays alone."""
 

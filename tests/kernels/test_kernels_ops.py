@@ -275,14 +275,20 @@ def test_ops_give_the_same_bits_for_any_number_of_threads(fast):
         loss1, cache = ops.affine_softmax_loss_forward(x, W, b, ts)
         dW1, db1 = np.full_like(W, np.nan), np.full_like(b, np.nan)
         dx1 = ops.affine_softmax_loss_backward(cache, dW1, db1)
+        mixture = x.reshape(43, 7, 65), y[:43, :7], W, b
+        loss2, cache = ops.mixture_softmax_loss_forward(*mixture, ts[:43])
+        dW2, db2 = np.full_like(W, np.nan), np.full_like(b, np.nan)
+        dx2, dprior = ops.mixture_softmax_loss_backward(cache, dW2, db2)
+        log_p = ops.mixture_softmax(*mixture)
         mask = ops.dropout_mask(dy.shape, 0.5, (1, 2), 3, dy.dtype)
         squares = ops.sum_of_squares(dy)
         p, m, v = dy.copy(), np.abs(dy), np.abs(dy)
         ops.sgd(p, mask, 0.3)
         ops.scale(p, 1.7)
         ops.adam(p, dy, m, v, 0.1, 0.9, 0.99)
-        numbers = np.array([loss, loss1, squares])
-        return y, dx, dW, db, out, dE, numbers, dy1, dx1, dW1, db1, mask, p, m, v
+        numbers = np.array([loss, loss1, loss2, squares])
+        mixed = dx2, dprior, dW2, db2, log_p
+        return y, dx, dW, db, out, dE, numbers, dy1, dx1, dW1, db1, *mixed, mask, p, m, v
 
     expected = everything()
     for threads in (1, 1, 2, 3, 4, 7):

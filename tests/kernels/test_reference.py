@@ -49,7 +49,7 @@ def test_gradients_are_the_numeric_ones(cell, options, reverse, bias, mask, leng
 
     got = p.run(module)
     inputs = {"dxs": p.xs, **dict(zip(("dh", "dc"), p.state, strict=False))}
-    inputs |= dict(zip(("dWx", "dWh", "db", "dWp"), p.params, strict=False))
+    inputs |= {f"d{name}": W for name, W in zip(p.names, p.params, strict=True)}
     for name, grad in [("dxs", got.dxs), *zip(("dh", "dc"), got.dstate, strict=False)]:
         assert_close(grad, numeric_grad(loss, inputs[name]), name, NUMERIC_TOLERANCE)
     for name, grad in got.named_grads():
@@ -89,6 +89,27 @@ def naive_lstm(state, A, Wh, Wp, m, cell_clip=math.inf):
     return [sigmoid(A[3 * H + j] + seen(2, c, j)) * math.tanh(c[j]) for j in range(H)], c
 
 
+def naive_mogrifier(state, x, Wx, Wh, b, more, m):
+    """From x: its gates know what the rounds have made of it."""
+    (h, c), D, H = state, len(x), len(m)
+    h, (Wm, Wr) = [h[k] * m[k] for k in range(H)], (*more, None)[:2]
+    for i in range(1, len(Wm) + 1):
+
+        def M(j, d, i=i):
+            if Wr is None:
+                return Wm[i - 1][j, d]
+            return sum(Wm[i - 1][j, k] * Wr[i - 1][k, d] for k in range(Wr.shape[1]))
+
+        if i % 2:
+            a = [sum(h[j] * M(j, d) for j in range(H)) for d in range(D)]
+            x = [2 * sigmoid(a[d]) * x[d] for d in range(D)]
+        else:
+            a = [sum(x[d] * M(j, d) for d in range(D)) for j in range(H)]
+            h = [2 * sigmoid(a[j]) * h[j] for j in range(H)]
+    A = [sum(x[d] * Wx[d, j] for d in range(D)) + b[j] for j in range(4 * H)]
+    return naive_lstm((h, c), A, Wh, None, [1.0] * H)
+
+
 def naive_gru(state, A, Wh, b1, m, reset_after=False, z_keeps=False):
     (h,) = state
     H = len(h)
@@ -122,9 +143,9 @@ def test_forward_is_the_naive_formula(cell, options, reverse, bias, states, mask
     N, T, D, H = shape = 5, 4, 5, 2
     keywords = {"bias": bias, "states": states, "reverse": reverse, "mask": mask}
     p = make_problem(cell, shape, "float64", seed=1, lengths=lengths, **keywords, **options)
-    Wx, Wh, b, *Wp = p.params
+    Wx, Wh, b, *beside = p.params
     b0, b1 = b if options.get("reset_after") and bias else (b, [0.0] * Wx.shape[1])
-    more = {"gru": b1, "lstm": Wp[0] if Wp else None}.get(cell.name)
+    more = {"gru": b1, "lstm": beside[0] if beside else None}.get(cell.name)
     hs, state, _ = load(cell.name, "reference").forward(p.xs, p.state, p.params, **p.keywords)
 
     for n in range(N):
@@ -138,7 +159,10 @@ def test_forward_is_the_naive_formula(cell, options, reverse, bias, states, mask
                 for j in range(Wx.shape[1])
             ]
             m = p.keywords["h_mask"][n] if mask else [1.0] * H
-            s = NAIVE[cell.name](s, A, Wh, more, m, **p.options)
+            if cell.name == "mogrifier":
+                s = naive_mogrifier(s, x, Wx, Wh, b if bias else [0.0] * 4 * H, beside, m)
+            else:
+                s = NAIVE[cell.name](s, A, Wh, more, m, **p.options)
             np.testing.assert_allclose(hs[n, t], s[0], rtol=1e-13, atol=1e-14)
         for got, expected in zip(state, s, strict=True):
             np.testing.assert_allclose(got[n], expected, rtol=1e-13, atol=1e-14)

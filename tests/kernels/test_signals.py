@@ -193,6 +193,19 @@ def test_long_products():
         assert affine.cache is None and loss.cache is None
 
 
+def test_a_long_mixture_of_softmaxes():
+    """Its chunks are short calls of the kernels, none of which looks for signals."""
+    rng = np.random.default_rng(0)
+    W, b = rng.standard_normal((64, 4096)).astype("f"), np.zeros(4096, "f")
+    hs, ts = np.broadcast_to(np.full(64, 0.1, "f"), (3000, 8, 64)), np.zeros(3000, int)
+    prior = np.zeros((3000, 8), "f")
+    for call in (
+        lambda M: ops.mixture_softmax(hs[:M], prior[:M], W, b),
+        lambda M: ops.mixture_softmax_loss_forward(hs[:M], prior[:M], W, b, ts[:M]),
+    ):
+        assert_stopped(lambda call=call: call(3000), lambda call=call: call(30))
+
+
 def test_a_handler_that_calls_the_layer_and_goes_on():
     """Its call runs within the long one; the long one ends as if nothing had been."""
     params = weights(1)

@@ -9,9 +9,14 @@ from cases import assert_close, assert_grad_close, make_problem, variants
 
 import rnnfast
 from rnnfast.kernels import load
+from rnnfast.layers.cells import RECURRENT
 
-TIME = {"rnn": rnnfast.TimeRNN, "lstm": rnnfast.TimeLSTM, "gru": rnnfast.TimeGRU}
-STEP = {"rnn": rnnfast.RNN, "lstm": rnnfast.LSTM, "gru": rnnfast.GRU}
+STEP = {
+    "rnn": rnnfast.RNN,
+    "lstm": rnnfast.LSTM,
+    "gru": rnnfast.GRU,
+    "mogrifier": rnnfast.Mogrifier,
+}
 N, T, D, H = 5, 4, 3, 6
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -19,8 +24,7 @@ pytestmark = pytest.mark.usefixtures("device")
 
 def layer_of(kind, p, *more):
     """A layer with the problem's weights and options."""
-    Wp = {"Wp": p.params[3]} if len(p.params) == 4 else {}
-    return kind(*p.params[:3], *more, **Wp, **p.options)
+    return kind(*p.params[:3], *more, **p.beside, **p.options)
 
 
 @variants
@@ -30,7 +34,7 @@ def layer_of(kind, p, *more):
 def test_layer_is_the_reference(cell, options, lengths, bias, dtype):
     p = make_problem(cell, (N, T, D, H), dtype, lengths=lengths, bias=bias, mask=True, **options)
     expected = p.astype("float64").run(load(cell.name, "reference"))
-    layer = layer_of(TIME[cell.name], p, True)
+    layer = layer_of(RECURRENT[cell.name], p, True)
     assert len(layer.params) == sum(W is not None for W in p.params) == len(layer.grads)
     layer.set_state(*p.state)
     ways = {k: v for k, v in p.keywords.items() if k in ("lengths", "h_mask")}
@@ -47,7 +51,7 @@ def test_layer_is_the_reference(cell, options, lengths, bias, dtype):
 @variants
 def test_steps_make_a_sequence(cell, options):
     p = make_problem(cell, (N, T, D, H), "f8", **options)
-    layer, step = layer_of(TIME[cell.name], p, True), layer_of(STEP[cell.name], p)
+    layer, step = layer_of(RECURRENT[cell.name], p, True), layer_of(STEP[cell.name], p)
     layer.set_state(*p.state)
     hs, state = layer.forward(p.xs), p.state
     for t in range(T):
@@ -70,7 +74,7 @@ def test_steps_make_a_sequence(cell, options):
 @variants
 def test_frozen_and_copied(cell, options):
     p = make_problem(cell, (N, T, D, H), "f4", lengths=True, **options)
-    layer, lengths = layer_of(TIME[cell.name], p), p.keywords["lengths"]
+    layer, lengths = layer_of(RECURRENT[cell.name], p), p.keywords["lengths"]
     hs = layer.forward(p.xs, lengths=lengths)
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         np.testing.assert_array_equal(twin.forward(p.xs, lengths=lengths), hs)
@@ -87,7 +91,7 @@ def test_frozen_and_copied(cell, options):
 def test_dropconnect_is_another_wh(cell, options):
     """Outputs are those of the masked weights, the gradient of Wh is masked as they are."""
     p = make_problem(cell, (N, T, D, H), "f8", **options)
-    layer, twin = layer_of(TIME[cell.name], p), layer_of(TIME[cell.name], p)
+    layer, twin = layer_of(RECURRENT[cell.name], p), layer_of(RECURRENT[cell.name], p)
     mask = rnnfast.TimeDropout(0.4, 1).draw(layer.Wh, layer.Wh.shape)
     assert 0 < (mask == 0).sum() < mask.size
     before = layer.Wh.copy()
@@ -98,7 +102,7 @@ def test_dropconnect_is_another_wh(cell, options):
         for k, (a, b) in enumerate(zip(layer.grads, twin.grads, strict=True)):
             np.testing.assert_array_equal(a, b * mask if k == 1 else b)
     np.testing.assert_array_equal(layer.Wh, before)
-    plain, twin = layer.forward(p.xs), layer_of(TIME[cell.name], p)
+    plain, twin = layer.forward(p.xs), layer_of(RECURRENT[cell.name], p)
     np.testing.assert_array_equal(plain, twin.forward(p.xs))  # the mask was for one call
     np.testing.assert_array_equal(layer.backward(p.dhs), twin.backward(p.dhs))
     np.testing.assert_array_equal(layer.grads[1], twin.grads[1])

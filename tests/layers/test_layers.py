@@ -239,6 +239,13 @@ def test_time_dropout_with_a_seed(rng):
     np.testing.assert_array_equal(masks(11), first)
     np.testing.assert_array_equal(masks((11, 0)), first)
     np.testing.assert_array_equal(masks((np.int64(11), 0)), first)
+    one, other = rnnfast.TimeDropout(0.5, 11), rnnfast.TimeDropout(0.5, 4)
+    one.forward(ones)
+    other.set_mask_state(*one.mask_state())
+    np.testing.assert_array_equal(other.forward(ones), first[1])
+    with pytest.raises(ValueError, match="TimeDropout: step must be from 0 up, got -1"):
+        other.set_mask_state(-1, None)
+    assert other.mask_state() == (2, (11, 0))
     drawn = [*first, *masks((11, 1)), *masks(12)]
     for k, a in enumerate(drawn):
         assert all(0.3 < (a != b).mean() < 0.7 for b in drawn[:k])

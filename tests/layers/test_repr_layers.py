@@ -25,6 +25,7 @@ def both(name, gates, **options):
 
 
 TIED = layers.TimeAffine(zeros(2, 5), zeros(5), device="cpu")
+MIXTURE = layers.TimeMixtureSoftmax.create(3, 4, 5, K=2, rng=0, device="cpu")
 
 
 def past_decode():
@@ -140,6 +141,12 @@ ROWS = [
     (
         lambda: layers.TimeAffineSoftmaxWithLoss(TIED),
         "TimeAffineSoftmaxWithLoss(TimeAffine(D=2, M=5, float32, cpu))",
+    ),
+    (lambda: MIXTURE, "TimeMixtureSoftmax(H=3, K=2, D=4, V=5, float32, cpu)"),
+    (
+        lambda: layers.TimeMixtureSoftmaxWithLoss(MIXTURE, balance=0.1),
+        "TimeMixtureSoftmaxWithLoss(TimeMixtureSoftmax(H=3, K=2, D=4, V=5, float32, cpu), "
+        "balance=0.1)",
     ),
     (lambda: layers.SigmoidWithLoss(), "SigmoidWithLoss()"),
     (lambda: layers.TimeSigmoidWithLoss(), "TimeSigmoidWithLoss()"),

@@ -15,14 +15,13 @@ from cases import (
 )
 
 import rnnfast
+from rnnfast.layers.cells import BIDIRECTIONAL, RECURRENT
 
-TIME = {"rnn": rnnfast.TimeRNN, "lstm": rnnfast.TimeLSTM, "gru": rnnfast.TimeGRU}
-BI = {"rnn": rnnfast.TimeBiRNN, "lstm": rnnfast.TimeBiLSTM, "gru": rnnfast.TimeBiGRU}
 N, T, D, H = 5, 6, 3, 4
 LENGTHS = [6, 0, 3, 1, 5]
 
 pytestmark = pytest.mark.usefixtures("device")
-each_cell = pytest.mark.parametrize("cell", TIME)
+each_cell = pytest.mark.parametrize("cell", RECURRENT)
 
 
 @pytest.fixture
@@ -31,24 +30,20 @@ def rng():
 
 
 def weights(cell, options, seed, width=D, dtype="f8"):
-    """Wx, Wh, b, and the layer's keyword arguments, Wp among them."""
+    """Wx, Wh, b, the weights beside them by name, and the layer's options."""
     p = make_problem(cell, (1, 1, width, H), dtype, seed=seed, **options)
-    keywords = dict(p.options)
-    if len(p.params) == 4:
-        keywords["Wp"] = p.params[3]
-    return p.params[:3], keywords
+    return p.params[:3], p.beside, p.options
 
 
 def make_time(cell, options, seed, width=D, stateful=True, dtype="f8"):
-    W, keywords = weights(cell, options, seed, width, dtype)
-    return TIME[cell.name](*W, stateful, **keywords)
+    W, beside, keywords = weights(cell, options, seed, width, dtype)
+    return RECURRENT[cell.name](*W, stateful, **beside, **keywords)
 
 
 def make_bi(cell, options, seeds, width=D, dtype="f8"):
-    (W1, keywords), (W2, other) = (weights(cell, options, s, width, dtype) for s in seeds)
-    if "Wp" in keywords:
-        keywords |= {"Wp1": keywords.pop("Wp"), "Wp2": other["Wp"]}
-    return BI[cell.name](*W1, *W2, True, **keywords)
+    both = [weights(cell, options, seed, width, dtype) for seed in seeds]
+    beside = {f"{name}{k}": W for k in (1, 2) for name, W in both[k - 1][1].items()}
+    return BIDIRECTIONAL[cell.name](*both[0][0], *both[1][0], True, **beside, **both[0][2])
 
 
 def turned(xs, lengths):
@@ -77,6 +72,8 @@ def test_reversal_symmetry(cell, options, lengths, depth, rng):
     for twin in twins[1:]:  # what comes from below has its halves swapped
         for direction in twin.parts:
             direction.Wx[...] = half_swapped(direction.Wx, 0)
+            if cell.name == "mogrifier":  # (r, H, D), or (r, k, D) of the second of two
+                direction.params[-1][...] = half_swapped(direction.params[-1])
     layer, twin = rnnfast.TimeStack(layers), rnnfast.TimeStack(twins)
     set_random_state(layer, rng)
     halves = len(layer.state) // (2 * depth)
@@ -107,6 +104,8 @@ def test_reversal_symmetry(cell, options, lengths, depth, rng):
         for k, (expected, got) in enumerate(zip(swapped, b.grads, strict=True)):
             if k % each == 0 and a is not layers[0]:
                 expected = half_swapped(expected, 0)
+            elif k % each == each - 1 and a is not layers[0] and cell.name == "mogrifier":
+                expected = half_swapped(expected)
             assert_grad_close(got, expected)
 
 

@@ -8,7 +8,7 @@ import pytest
 from rnnfast import data, optim
 from rnnfast.models import BetterRnnlm, LanguageModel, Rnnlm, summary
 from rnnfast.sequences import Encoder, Seq2seq, SequenceClassifier, SequenceTagger
-from rnnfast.text.vocabulary import Vocabulary
+from rnnfast.text.base import Vocabulary
 
 REPRS = [
     (

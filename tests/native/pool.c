@@ -28,8 +28,9 @@ static double call(int cell, int threads)
     const ptrdiff_t gates = cell == 0 ? 1 : cell == 1 ? 4 : 3;
     enum { ARRAYS = 20 };
     float *a[ARRAYS];
-    const size_t sizes[ARRAYS] = {N * T * D, D * G * H, H * G * H, G * H, N * H, N * H, N * T * H, N * H, N * H, 5 * N * T * H + 64,
-                                  N * T * H, N * T * H, N * T * H, N * T * D, N * H, N * H, D * G * H, H * G * H, G * H, N * T * H};
+    const size_t sizes[ARRAYS] = {N * T * D, D * G * H, H * G * H,          G * H,     N * H,     N * H,     N * T * H,
+                                  N * H,     N * H,     5 * N * T * H + 64, N * T * H, N * T * H, N * T * H, N * T * D,
+                                  N * H,     N * H,     D * G * H,          H * G * H, G * H,     N * T * H};
     for (int i = 0; i < ARRAYS; i++)
         a[i] = numbers(sizes[i]);
     cell_job job = {.N = N, .T = T, .D = D, .H = H, .threads = threads, .train = 1};

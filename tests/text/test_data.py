@@ -39,6 +39,16 @@ def test_unknown_characters_and_ids_are_named():
         CharVocabulary("aba")
 
 
+def test_what_a_model_reads_first():
+    assert CharVocabulary("abc").prime == []
+    assert CharVocabulary("abc", prime=np.array([2, 0])).prime == [2, 0]
+    for wrong in ([3], [0, -1]):
+        with pytest.raises(ValueError, match=r"CharVocabulary: prime must be ids in \[0, 3\), got"):
+            CharVocabulary("abc", prime=wrong)
+    with pytest.raises(TypeError, match="CharVocabulary: prime must be an integer, got float"):
+        CharVocabulary("abc", prime=[0.5])
+
+
 def test_words_and_ends_of_lines():
     """The last word of a line and <eos> stay two words, with or without a space between them."""
     vocabulary = WordVocabulary.from_text(" a b a \nc\n\n바다 b\n")
@@ -187,7 +197,7 @@ def test_parts_are_the_whole(cls, monkeypatch):
     text = "one  two\r\n\nthree\u2003four\n one\n"
     known, ids = cls.from_text(text), cls.from_text(text).encode(text)
     for part in 1, 2, 5:
-        monkeypatch.setattr("rnnfast.text.vocabulary.PART", part)
+        monkeypatch.setattr("rnnfast.text.parts.PART", part)
         assert cls.from_text(text).tokens == known.tokens
         np.testing.assert_array_equal(known.encode(text), ids)
         assert known.count_unknown(text + " x y x") == 3

@@ -306,8 +306,12 @@ def test_plateau():
     seen = [(plateau.update(ppl), optimizer.lr) for ppl in (9.0, 8.0, 8.0, 7.5, math.nan, 7.6)]
     assert seen == [(True, 20), (True, 20), (False, 5), (True, 5), (False, 1.25), (False, 0.3125)]
     assert plateau.best == 7.5
+    resumed = Plateau(optimizer, best=7.5)
+    assert (resumed.update(7.6), resumed.update(7.4), resumed.best) == (False, True, 7.4)
     with pytest.raises(ValueError, match=r"factor must be from 1 up, got 0\.5"):
         Plateau(optimizer, 0.5)
+    with pytest.raises(TypeError, match="Plateau: best must be a real number, got str"):
+        Plateau(optimizer, best="7")
 
 
 # Trainer

@@ -1,0 +1,103 @@
+"""The base of layers made of recurrent layers: of both directions, of one backwards, of stacks.
+
+They have the interface of a single layer: params, grads, forward, backward, `state`, `set_state`,
+`dstate`, reset_state, freeze and unfreeze.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class Parts:
+    """The base of layers that consist of recurrent layers, or of other such layers.
+
+    Attributes
+    ----------
+    parts : list
+        The layers.
+    params, grads : list of arrays
+        Those of the parts, one part after another.
+    """
+
+    parts: list[Any]
+    params: list[Any]
+    grads: list[Any]
+    _name: str  # in messages
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        """The final states of the parts, one after another: the arguments of set_state."""
+        return tuple(value for part in self.parts for value in part.state)
+
+    @property
+    def dstate(self) -> tuple[Any, ...]:
+        """The gradients of the initial states after backward, in the same order."""
+        return tuple(value for part in self.parts for value in part.dstate)
+
+    def set_state(self, *values: Any) -> None:
+        """Start the next forward from these states.
+
+        Parameters
+        ----------
+        *values : array (N, H) or None
+            One for each entry of `state`. None is zeros.
+
+        Raises
+        ------
+        ValueError
+            For a wrong number of states, or as in `TimeLSTM.set_state`.
+        """
+        shares = self._shared("set_state: the states", values)
+        self._adopted_states(*values)
+        for part, own in shares:
+            part.set_state(*own)
+
+    def _adopted_states(self, *values: Any) -> None:
+        """Check the arrays for set_state."""
+        for part, own in self._shared("set_state: the states", values):
+            part._adopted_states(*own)
+
+    def _shared(self, what: str, values: Sequence[Any]) -> list[tuple[Any, tuple[Any, ...]]]:
+        """(part, its values) of all parts. ValueError unless there is one value for each state."""
+        counts = [len(part.state) for part in self.parts]
+        if len(values) != sum(counts):
+            raise ValueError(f"{self._name}: {what} must be {sum(counts)}, got {len(values)}")
+        rest = iter(values)
+        return [
+            (part, tuple(next(rest) for _ in range(count)))
+            for part, count in zip(self.parts, counts, strict=True)
+        ]
+
+    @property
+    def stateful(self) -> bool:
+        """Whether every part starts from the final state of the forward before."""
+        return all(part.stateful for part in self.parts)
+
+    def _before(self) -> Any:
+        """Everything that a forward changes."""
+        return [part._before() for part in self.parts]
+
+    def _restore(self, before: Any) -> None:
+        """Undo a forward that failed or was interrupted by a signal in one of the parts."""
+        for part, own in zip(self.parts, before, strict=True):
+            part._restore(own)
+
+    def reset_state(self) -> None:
+        """Start the next forward from zeros."""
+        for part in self.parts:
+            part.reset_state()
+
+    def freeze(self) -> None:
+        """Freeze all parts; see `TimeLSTM.freeze`."""
+        for part in self.parts:
+            part.freeze()
+
+    def unfreeze(self) -> None:
+        """Unfreeze all parts; see `TimeLSTM.unfreeze`."""
+        for part in self.parts:
+            part.unfreeze()
+
+    @property
+    def frozen(self) -> bool:
+        """True between freeze and unfreeze."""
+        return all(part.frozen for part in self.parts)

@@ -1,0 +1,73 @@
+"""The weights that a recurrent layer is made of: their names and their shapes.
+
+N batch, D input, H hidden, G gates; of a Mogrifier LSTM r rounds and k, the rank of their matrices.
+"""
+
+from typing import Any
+
+from rnnfast import checks
+from rnnfast.layers.base import Spec
+
+# (Wx, Wh, b) and what the cell has beside; None for an array that is not there
+Weights = tuple[Any, ...]
+
+
+def adopted(owner: str, more: tuple[str, ...], weights: Weights, suffix: str = "") -> Weights:
+    """Each of the weights through checks.adopt. more: the names of those after Wx, Wh and b."""
+    names = (f"{name}{suffix}" for name in ("Wx", "Wh", "b", *more))
+    return tuple(checks.adopt(owner, name, W) for name, W in zip(names, weights, strict=False))
+
+
+def specs(
+    owner: str,
+    gates: int,
+    more: tuple[str, ...],
+    weights: Weights,
+    suffix: str = "",
+    two_biases: bool = False,
+) -> tuple[Spec, ...]:
+    """The spec (name, shape, label) of each weight, with H from `_width` and D from Wx.
+
+    more: the names of the weights after Wx, Wh and b. two_biases: b is (2, G*H).
+    """
+    GH = "H" if gates == 1 else f"{gates}H"
+    Wx, Wh, b, *rest = weights
+    checks.matrix(owner, f"Wh{suffix}", Wh, f"(H, {GH})")
+    D, columns = checks.matrix(owner, f"Wx{suffix}", Wx, f"(D, {GH})")
+    H = _width(gates, columns, Wh, b)
+    b_shape, b_label = ((2, gates * H), f"(2, {GH})") if two_biases else ((gates * H,), f"({GH},)")
+    known: tuple[Spec, ...] = (
+        (f"Wx{suffix}", (D, gates * H), f"(D, {GH})"),
+        (f"Wh{suffix}", (H, gates * H), f"(H, {GH})"),
+        (f"b{suffix}", b_shape, b_label),
+    )
+    if "Wp" in more:
+        full = getattr(rest[0], "ndim", 2) == 3  # matrices
+        shape, label = ((3, H, H), "(3, H, H)") if full else ((3, H), "(3, H)")
+        known += ((f"Wp{suffix}", shape, label),)
+    elif "Wm" in more:
+        known += _rounds(owner, D, H, rest, suffix)
+    return tuple(spec for spec, W in zip(known, weights, strict=False) if W is not None)
+
+
+def _width(gates: int, columns: int, Wh: Any, b: Any) -> int:
+    """H, by the majority of Wx, Wh and b, so that the error names the third; else from Wh.
+
+    columns: of Wx, which must be gates * H. Only Wh shows by its own shape whether it is right.
+    """
+    H, wide = Wh.shape
+    of_b = getattr(b, "shape", (None,))[-1] if b is not None else None
+    if columns == gates * H or columns % gates:
+        return int(H)
+    return columns // gates if wide != gates * H or of_b == columns else int(H)
+
+
+def _rounds(owner: str, D: int, H: int, given: list[Any], suffix: str) -> tuple[Spec, ...]:
+    """The specs of Wm and Wr, with r and k from Wm."""
+    Wm, Wr = given
+    wide = "D" if Wr is None else "k"
+    r, _, k = checks.weight(owner, f"Wm{suffix}", Wm, 3, f"(r, H, {wide})")
+    return (
+        (f"Wm{suffix}", (r, H, D if Wr is None else k), f"(r, H, {wide})"),
+        (f"Wr{suffix}", (r, k, D), "(r, k, D)"),
+    )
