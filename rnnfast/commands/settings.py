@@ -44,6 +44,8 @@ CUSTOM = {
     "embedding_dropout": "embedding_dropout",
     "alpha": "alpha",
     "beta": "beta",
+    "past_decode": "past_decode",
+    "adversarial": "adversarial",
     "mixtures": "mixtures",
     "mixtures_below": "mixtures_below",
     "latent": "latent_size",
@@ -82,6 +84,8 @@ class Settings:
     weight_drop: float = 0.0
     alpha: float | None = None  # None: 0
     beta: float | None = None  # None: 0
+    past_decode: float | None = None  # None: 0
+    adversarial: float | None = None  # None: 0
     mixtures: int | None = None  # None: one softmax, without a latent vector
     mixtures_below: int | None = None  # None: 0
     latent: int | None = None  # None: that of embedding

@@ -96,6 +96,10 @@ def add_options(command: argparse.ArgumentParser) -> None:
     option(group, "alpha", nonnegative_float, "X", what, "0")
     what = "custom: penalty on their changes from step to step (TAR)"
     option(group, "beta", nonnegative_float, "X", what, "0")
+    what = "custom: penalty by decoding the token before from the prediction (PDR; 0.001)"
+    option(group, "past-decode", nonnegative_float, "X", what, "0")
+    what = "custom: size of adversarial noise on the vectors of target tokens (0.005)"
+    option(group, "adversarial", nonnegative_float, "X", what, "0")
     what = "custom: number of softmaxes of which the output is a mixture"
     option(group, "mixtures", positive_int, "N", what, "none")
     what = "custom: softmaxes from the layer below, in addition (direct output connection)"

@@ -16,10 +16,12 @@ from rnnfast.layers.losses import (
 )
 from rnnfast.layers.mixture import TimeMixtureSoftmax
 from rnnfast.layers.mixture_loss import TimeMixtureSoftmaxWithLoss
+from rnnfast.layers.past_decode import PastDecode
 from rnnfast.layers.regularization import (
     ActivationRegularization,
     TemporalActivationRegularization,
 )
+from rnnfast.layers.regularized_loss import TimeRegularizedSoftmaxWithLoss
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeMogrifier, TimeRNN
 from rnnfast.layers.stacks import TimeReverse, TimeStack
 from rnnfast.layers.steps import GRU, LSTM, RNN, Mogrifier
@@ -34,6 +36,7 @@ __all__ = [
     "Embedding",
     "MatMul",
     "Mogrifier",
+    "PastDecode",
     "Sigmoid",
     "SigmoidWithLoss",
     "Simple_TimeAffine",
@@ -55,6 +58,7 @@ __all__ = [
     "TimeMixtureSoftmaxWithLoss",
     "TimeMogrifier",
     "TimeRNN",
+    "TimeRegularizedSoftmaxWithLoss",
     "TimeReverse",
     "TimeSigmoidWithLoss",
     "TimeSoftmaxWithLoss",

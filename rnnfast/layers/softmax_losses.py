@@ -265,9 +265,19 @@ class TimeAffineSoftmaxWithLoss(TimeSoftmaxWithLoss):
         TypeError, ValueError
             As in `SoftmaxWithLoss.forward`.
         """
+        x, t, ignored = self._checked_inputs(xs, ts)
+        W, b = self.affine._checked_params()
+        spent, self._spent = self._spent, None
+        loss, cache = self.affine._kernel.affine_softmax_loss_forward(
+            rows(x), W, b, t, ignore_label=ignored, train=train, spent=spent
+        )
+        self.cache = (cache, x.shape) if train else None
+        return loss
+
+    def _checked_inputs(self, xs: Any, ts: Any) -> tuple[Any, Any, int]:
+        """The arguments of forward: xs (N, T, H), ids (N T,), and the id to ignore."""
         affine = self.affine
-        W, b = affine._checked_params()
-        H, V = W.shape
+        H, V = affine._checked_params()[0].shape
         x = checks.real(self._name, "xs", xs)
         affine._check_shape(x, H)
         N, T, _ = x.shape
@@ -280,13 +290,7 @@ class TimeAffineSoftmaxWithLoss(TimeSoftmaxWithLoss):
             raise checks.shape_error(self._name, "ts", expected, t)
         t = checks.integers(self._name, "ts", t)
         ignored = self._ignore("ts", t, V)
-        x, t = checks.cast(x, affine.dtype), checks.own(t, given)
-        spent, self._spent = self._spent, None
-        loss, cache = affine._kernel.affine_softmax_loss_forward(
-            rows(x), W, b, t.reshape(-1), ignore_label=ignored, train=train, spent=spent
-        )
-        self.cache = (cache, x.shape) if train else None
-        return loss
+        return checks.cast(x, affine.dtype), checks.own(t, given).reshape(-1), ignored
 
     def backward(self, dout: float | Array = 1) -> Any:
         """Compute the gradients; the grads of the affine layer are written in place.

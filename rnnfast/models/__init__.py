@@ -1,9 +1,10 @@
 """Language models as stacks of layers. Sequence models are in rnnfast.sequences."""
 
 from rnnfast.models.base import BaseModel
-from rnnfast.models.language import BetterRnnlm, LanguageModel, Rnnlm, SimpleRnnlm
+from rnnfast.models.language import LanguageModel
 from rnnfast.models.loading import load_model
 from rnnfast.models.model import Model
+from rnnfast.models.rnnlm import BetterRnnlm, Rnnlm, SimpleRnnlm
 
 __all__ = [
     "BaseModel",

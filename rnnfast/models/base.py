@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from rnnfast.io.weights import to_numpy
 from rnnfast.layers.dropout import TimeDropout
+from rnnfast.layers.past_decode import PastDecode
+from rnnfast.layers.regularized_loss import TimeRegularizedSoftmaxWithLoss
 from rnnfast.models.model import Model
 from rnnfast.models.outputs import inner_drop, loss_of
 from rnnfast.text import sampling
@@ -30,6 +32,8 @@ class BaseModel(Model):
         One per recurrent layer, or none. They draw its h_mask or its Wh_mask in training.
     word_drop : TimeDropout, optional
         Draws the word_mask of the first layer, an embedding, in training.
+    loss_layer : TimeRegularizedSoftmaxWithLoss, optional
+        Of the last layer; None is the loss without regularisation.
 
     Attributes
     ----------
@@ -53,6 +57,8 @@ class BaseModel(Model):
     h_drops: list[TimeDropout]
     Wh_drops: list[TimeDropout]
     word_drop: TimeDropout | None
+    past: PastDecode | None
+    loss_layer: Any
     drop_layers: list[TimeDropout]
 
     def __init__(
@@ -64,9 +70,11 @@ class BaseModel(Model):
         h_drops: Sequence[TimeDropout] = (),
         Wh_drops: Sequence[TimeDropout] = (),
         word_drop: TimeDropout | None = None,
+        loss_layer: TimeRegularizedSoftmaxWithLoss | None = None,
     ) -> None:
-        super().__init__(layers, param_names, sizes)
-        self.loss_layer = loss_of(layers[-1], sizes, device)
+        self.past = None if loss_layer is None else loss_layer.past
+        super().__init__(layers, param_names, sizes, [self.past] if self.past else [])
+        self.loss_layer = loss_layer or loss_of(layers[-1], sizes, device)
         self.recurrent_layers = [layer for layer in layers if hasattr(layer, "reset_state")]
         several = len(getattr(layers[-1], "mixtures", ())) > 1
         # The layer whose input is also one of the last layer's
@@ -86,12 +94,12 @@ class BaseModel(Model):
 
     @property
     def penalty(self) -> Any:
-        """The sum of all penalties (AR, TAR, balance) in the last forward of training.
+        """What the last forward of training minimises beside the loss: AR, TAR and others.
 
         `backward` includes its gradient; the loss that `forward` returns does not include it.
         """
-        of_mixture = getattr(self.loss_layer, "penalty", 0.0)
-        return sum((layer.loss for layer in self.penalty_layers), of_mixture)
+        of_loss = getattr(self.loss_layer, "penalty", 0.0)
+        return sum((layer.loss for layer in self.penalty_layers), of_loss)
 
     @overload
     def predict(self, xs: NDArray[Any], train_flg: bool = False) -> NDArray[Any]: ...
@@ -129,7 +137,8 @@ class BaseModel(Model):
         float
             Mean cross entropy in nats, without penalties; a 0-d array on a GPU.
         """
-        return self.loss_layer.forward(self._hidden(xs, train_flg), ts, train=train_flg)
+        more = {} if self.past is None else {"previous": xs}
+        return self.loss_layer.forward(self._hidden(xs, train_flg), ts, train=train_flg, **more)
 
     def _hidden(self, xs: Any, train_flg: bool) -> Any:
         """The input of the last layer; of a mixture with two inputs a list of both."""

@@ -29,6 +29,8 @@ _CHECKS: dict[str, Check] = {
     "latent_dropout": checks.ratio,
     "alpha": checks.nonnegative,
     "beta": checks.nonnegative,
+    "past_decode": checks.nonnegative,
+    "adversarial": checks.nonnegative,
     "balance": checks.nonnegative,
     "bidirectional": checks.flag,
     "pass_cell": checks.flag,

@@ -1,13 +1,17 @@
-"""The layers of a language model that regularise it: dropout, AR and TAR."""
+"""The layers of a language model that regularise it: dropout, AR, TAR, and the loss."""
 
 from typing import Any, NamedTuple
 
+from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.initial import Initializer
+from rnnfast.layers.mixture import TimeMixtureSoftmax
+from rnnfast.layers.past_decode import PastDecode
 from rnnfast.layers.regularization import (
     ActivationRegularization,
     TemporalActivationRegularization,
 )
+from rnnfast.layers.regularized_loss import TimeRegularizedSoftmaxWithLoss
 
 
 class Drops(NamedTuple):
@@ -75,3 +79,25 @@ def regularized(
     if sizes.get("alpha"):
         found.append(ActivationRegularization(sizes["alpha"], device=draw.device))
     return found
+
+
+def regularized_loss(
+    draw: Initializer, sizes: dict[str, Any], output: TimeAffine | TimeMixtureSoftmax
+) -> tuple[TimeRegularizedSoftmaxWithLoss | None, list[str]]:
+    """Make the loss layer with past decode and noise, and name its parameters.
+
+    None without both, and for a mixture (see `check_output`).
+    """
+    past_decode, adversarial = sizes.get("past_decode", 0.0), sizes.get("adversarial", 0.0)
+    if isinstance(output, TimeMixtureSoftmax) or not (past_decode or adversarial):
+        return None, []
+    past, names = None, []
+    if past_decode:
+        H, V = output.params[0].shape
+        weights = draw.normal(H, H), draw.zeros(H), draw.zeros(V)
+        past = PastDecode(output, *weights, factor=past_decode, device=draw.device)
+        names = ["past_W", "past_b", "past_c"]
+    loss_layer = TimeRegularizedSoftmaxWithLoss(
+        output, adversarial=adversarial, past=past, device=draw.device
+    )
+    return loss_layer, names

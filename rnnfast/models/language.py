@@ -1,15 +1,10 @@
-"""Language models as stacks of layers (chapters 5, 6 and 7).
-
-LanguageModel is the general one. SimpleRnnlm, Rnnlm and BetterRnnlm are the book's, with its
-arguments.
-"""
+"""The general language model, a stack of layers (chapters 5, 6 and 7)."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from rnnfast import checks
 from rnnfast.layers.initial import Initializer
 from rnnfast.layers.mixture import TimeMixtureSoftmax
 from rnnfast.models.base import BaseModel
@@ -20,10 +15,8 @@ from rnnfast.models.building import (
     given_sizes,
     recurrent_layers,
 )
-from rnnfast.models.drops import drop_layers, regularized
+from rnnfast.models.drops import drop_layers, regularized, regularized_loss
 from rnnfast.models.outputs import check_output, last_layer, last_width
-
-BOOK_SIZES = ("vocab_size", "wordvec_size", "hidden_size")  # of the book's models
 
 
 class LanguageModel(BaseModel):
@@ -54,6 +47,11 @@ class LanguageModel(BaseModel):
     alpha, beta : float, optional
         Factors of activation regularisation (AR) and temporal activation regularisation (TAR) of
         the last recurrent layer [3]_. AR sees its output after dropout, TAR before.
+    past_decode : float, optional
+        Factor of past decode regularisation [8]_; see PastDecode. Not with `mixtures`.
+    adversarial : float, optional
+        Size of adversarial noise on the word vectors of the targets [9]_; see
+        TimeRegularizedSoftmaxWithLoss. Not with `mixtures`.
     tie_weights : bool
         The affine layer's W is the transpose of the embedding's [4]_. The last of several
         recurrent layers then has wordvec_size units; a single one needs hidden_size =
@@ -106,6 +104,8 @@ class LanguageModel(BaseModel):
     .. [5] Yang et al. 2017, https://arxiv.org/abs/1711.03953
     .. [6] Takase et al. 2018, https://arxiv.org/abs/1808.10143
     .. [7] Melis et al. 2019, https://arxiv.org/abs/1909.01792
+    .. [8] Brahma 2018, https://arxiv.org/abs/1808.05908
+    .. [9] Wang, Gong, Liu 2019, https://arxiv.org/abs/1906.03805
 
     Examples
     --------
@@ -139,6 +139,8 @@ class LanguageModel(BaseModel):
         weight_drop: float = 0.0,
         alpha: float | None = None,
         beta: float | None = None,
+        past_decode: float | None = None,
+        adversarial: float | None = None,
         tie_weights: bool = False,
         mixtures: int | None = None,
         mixtures_below: int | None = None,
@@ -171,6 +173,8 @@ class LanguageModel(BaseModel):
             embedding_dropout=embedding_dropout,
             alpha=alpha,
             beta=beta,
+            past_decode=past_decode,
+            adversarial=adversarial,
             mixtures=mixtures,
             mixtures_below=mixtures_below,
             latent_size=latent_size,
@@ -189,138 +193,12 @@ class LanguageModel(BaseModel):
         top = recurrent[-1]
         widths = top.Wx.shape[0], top.Wh.shape[0]
         output, output_names = last_layer(draw, sizes, embed, widths)
+        loss_layer, loss_names = regularized_loss(draw, sizes, output)
         drops = drop_layers(draw, sizes)
         if isinstance(output, TimeMixtureSoftmax):
             output.drop = drops.latents
 
-        param_names = ["embed_W", *names, *output_names]
+        param_names = ["embed_W", *names, *output_names, *loss_names]
         stack = [*regularized(draw, sizes, [embed, *recurrent], drops), output]
-        super().__init__(stack, param_names, sizes, draw.device, drops.h, drops.Wh, drops.words)
-
-
-class SimpleRnnlm(LanguageModel):
-    """Embedding, one RNN, affine: the language model of chapter 5.
-
-    The same seed of np.random draws the book's weights. See `LanguageModel` for the arguments.
-
-    Attributes
-    ----------
-    rnn_layer : TimeRNN
-
-    Examples
-    --------
-    >>> from rnnfast.models import SimpleRnnlm
-    >>> SimpleRnnlm(vocab_size=10, wordvec_size=4, hidden_size=4)
-    SimpleRnnlm(vocab_size=10, wordvec_size=4, hidden_size=4): 126 parameters
-      TimeEmbedding: embed_W (10, 4), 40 parameters
-      TimeRNN: rnn_Wx (4, 4), rnn_Wh (4, 4), rnn_b (4,), 36 parameters
-      TimeAffine: affine_W (4, 10), affine_b (10,), 50 parameters
-    """
-
-    def __init__(
-        self,
-        vocab_size: int,
-        wordvec_size: int,
-        hidden_size: int,
-        *,
-        rng: Any = None,
-        dtype: DTypeLike = np.float32,
-        device: str | None = None,
-    ) -> None:
-        sizes = vocab_size, wordvec_size, hidden_size
-        super().__init__(*sizes, cell="rnn", rng=rng, dtype=dtype, device=device)
-        self.rnn_layer = self.recurrent_layers[0]
-        self.sizes = {name: self.sizes[name] for name in BOOK_SIZES}
-
-
-class Rnnlm(LanguageModel):
-    """Embedding, one LSTM, affine: the language model of chapter 6.
-
-    The same seed of np.random draws the book's weights. See `LanguageModel` for the arguments.
-
-    Attributes
-    ----------
-    lstm_layer : TimeLSTM
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from rnnfast.models import Rnnlm
-    >>> model = Rnnlm(vocab_size=10, wordvec_size=4, hidden_size=4, rng=0)
-    >>> loss = model.forward(np.array([[1, 2, 3]]), np.array([[2, 3, 4]]))
-    >>> round(float(loss), 1)  # log(10) = 2.3, as of a uniform distribution
-    2.3
-    >>> model.backward()
-    """
-
-    def __init__(
-        self,
-        vocab_size: int = 10000,
-        wordvec_size: int = 100,
-        hidden_size: int = 100,
-        *,
-        rng: Any = None,
-        dtype: DTypeLike = np.float32,
-        device: str | None = None,
-    ) -> None:
-        sizes = vocab_size, wordvec_size, hidden_size
-        super().__init__(*sizes, cell="lstm", rng=rng, dtype=dtype, device=device)
-        self.lstm_layer = self.recurrent_layers[0]
-        self.sizes = {name: self.sizes[name] for name in BOOK_SIZES}
-
-
-class BetterRnnlm(LanguageModel):
-    """Embedding, two LSTMs, affine, with tied weights and dropout between all layers.
-
-    The second language model of chapter 6. The same seed of np.random draws the book's weights,
-    but not its masks. See `LanguageModel` for the other arguments.
-
-    Parameters
-    ----------
-    vocab_size, wordvec_size, hidden_size : int
-        V, D and H. D and H must be equal, since the embedding and the affine layer share a matrix.
-    dropout_ratio : float
-
-    Attributes
-    ----------
-    lstm_layers : list of TimeLSTM
-
-    Examples
-    --------
-    >>> from rnnfast.models import BetterRnnlm
-    >>> model = BetterRnnlm(vocab_size=10, wordvec_size=4, hidden_size=4, rng=0)
-    >>> sum(layer.params[0].size for layer in model.lstm_layers)
-    128
-    """
-
-    def __init__(
-        self,
-        vocab_size: int = 10000,
-        wordvec_size: int = 650,
-        hidden_size: int = 650,
-        dropout_ratio: float = 0.5,
-        *,
-        rng: Any = None,
-        dtype: DTypeLike = np.float32,
-        device: str | None = None,
-    ) -> None:
-        owner = type(self).__name__
-        D = checks.count(owner, "wordvec_size", wordvec_size)
-        H = checks.count(owner, "hidden_size", hidden_size)
-        if D != H:
-            raise ValueError(f"{owner}: hidden_size must be wordvec_size = {D}, tied, got {H}")
-        super().__init__(
-            vocab_size,
-            wordvec_size,
-            hidden_size,
-            cell="lstm",
-            layers=2,
-            dropout=checks.ratio(owner, "dropout_ratio", dropout_ratio),
-            tie_weights=True,
-            rng=rng,
-            dtype=dtype,
-            device=device,
-        )
-        self.lstm_layers = self.recurrent_layers[:]
-        ratio = self.sizes["dropout"]
-        self.sizes = {name: self.sizes[name] for name in BOOK_SIZES} | {"dropout_ratio": ratio}
+        masks = drops.h, drops.Wh, drops.words
+        super().__init__(stack, param_names, sizes, draw.device, *masks, loss_layer)

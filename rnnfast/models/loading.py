@@ -10,8 +10,9 @@ import numpy as np
 from rnnfast.io.files import StrPath
 from rnnfast.io.weights import Weights, copy_into, load_weights
 from rnnfast.layers.initial import Blank
-from rnnfast.models.language import BetterRnnlm, LanguageModel, Rnnlm, SimpleRnnlm
+from rnnfast.models.language import LanguageModel
 from rnnfast.models.readers import SequenceClassifier
+from rnnfast.models.rnnlm import BetterRnnlm, Rnnlm, SimpleRnnlm
 from rnnfast.models.seq2seq import PeekySeq2seq, Seq2seq
 from rnnfast.models.step_readers import SequenceRegressor, SequenceTagger
 from rnnfast.models.writers import VectorToSequence

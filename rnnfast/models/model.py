@@ -22,26 +22,34 @@ class Model:
         The names of their parameters in weight files; None for a view of another parameter.
     sizes : dict
         The arguments of the constructor that rebuild the model.
+    aside : sequence of layers
+        Layers with parameters that only the loss uses. Their parameters come last.
 
     Attributes
     ----------
-    layers : list
+    layers, aside : list
     params, grads : list of array
         The arrays of the layers, in order.
     sizes : dict
     """
 
     layers: list[Any]
+    aside: list[Any]
     params: list[Any]
     grads: list[Any]
     sizes: dict[str, Any]
 
     def __init__(
-        self, layers: list[Any], param_names: Sequence[str | None], sizes: dict[str, Any]
+        self,
+        layers: list[Any],
+        param_names: Sequence[str | None],
+        sizes: dict[str, Any],
+        aside: Sequence[Any] = (),
     ) -> None:
-        self.layers = layers
-        self.params = [param for layer in layers for param in layer.params]
-        self.grads = [grad for layer in layers for grad in layer.grads]
+        self.layers, self.aside = layers, list(aside)
+        every = [*layers, *aside]
+        self.params = [param for layer in every for param in layer.params]
+        self.grads = [grad for layer in every for grad in layer.grads]
         self._names = param_names
         self.sizes = sizes
 
@@ -108,7 +116,10 @@ class Model:
     def _put(self, i: int, array: Any) -> None:
         """Replace params[i] by array, in every layer that has it."""
         old = self.params[i]
-        for params in (self.params, *(part.params for part in _all_parts(self.layers))):
+        for params in (
+            self.params,
+            *(part.params for part in _all_parts([*self.layers, *self.aside])),
+        ):
             params[:] = [array if param is old else param for param in params]
 
     def save_params(self, file_name: StrPath | None = None, vocabulary: Any = None) -> None:

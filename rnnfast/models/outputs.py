@@ -12,6 +12,8 @@ from rnnfast.layers.mixture_loss import TimeMixtureSoftmaxWithLoss
 
 MIXTURE = ("mixtures_below", "latent_size", "latent_dropout", "balance")  # they need `mixtures`
 
+SINGLE = ("past_decode", "adversarial")  # they need a single softmax
+
 
 def check_output(owner: str, sizes: dict[str, Any]) -> None:
     """Check that the sizes of a LanguageModel's last layer go together.
@@ -19,7 +21,8 @@ def check_output(owner: str, sizes: dict[str, Any]) -> None:
     Raises
     ------
     ValueError
-        For an option of a mixture without one, or widths that tied weights do not allow.
+        For an option of a mixture without one, or of a single softmax with one, or widths that
+        tied weights do not allow.
     """
     D, tied = sizes["wordvec_size"], sizes["tie_weights"]
     if "mixtures" not in sizes:
@@ -30,7 +33,12 @@ def check_output(owner: str, sizes: dict[str, Any]) -> None:
         if tied and sizes["layers"] == 1 and sizes["hidden_size"] != D:
             got = sizes["hidden_size"]
             raise ValueError(f"{owner}: hidden_size must be wordvec_size = {D}, tied, got {got}")
-    elif tied and sizes.get("latent_size", D) != D:
+        return
+    for name in SINGLE:
+        if name in sizes:
+            got = sizes[name]
+            raise ValueError(f"{owner}: {name} must be None with mixtures, got {got}")
+    if tied and sizes.get("latent_size", D) != D:
         got = sizes["latent_size"]
         raise ValueError(f"{owner}: latent_size must be wordvec_size = {D}, tied, got {got}")
 

@@ -73,12 +73,12 @@ def rows(model: Any) -> list[Row]:
     found: list[Row] = []
     output = ""
     start = 0
-    for layer in _flat(model.layers):
+    for layer in [*_flat(model.layers), *model.aside]:
         places = range(start, start + len(layer.params))  # in model.params
         start = places.stop
         if places:  # dropout keeps the shape
             axes = "N, T" if type(layer).__name__.startswith("Time") else "N"
-            output = f"({axes}, {_width(layer)})"
+            output = f"({axes}, {_width(layer)})" if layer not in model.aside else ""
         weights, shared = [], []
         parameters = size = 0
         for i in places:

@@ -610,6 +610,8 @@ AWD = {
     "weight_drop": 0.5,
     "alpha": 2.0,
     "beta": 1.0,
+    "past_decode": 0.01,
+    "adversarial": 0.02,
 }
 DIRECT_OUTPUT = ["--mixtures", "3", "--mixtures-below", "2", "--latent-dropout", "0.2"]
 DIRECT_OUTPUT += ["--balance", "0.1"]

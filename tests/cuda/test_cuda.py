@@ -210,6 +210,8 @@ AWD = {
     "weight_drop": 0.2,
     "alpha": 2.0,
     "beta": 1.0,
+    "past_decode": 0.1,
+    "adversarial": 0.2,
 }
 DIRECT_OUTPUT = {"mixtures": 3, "mixtures_below": 2, "latent_dropout": 0.3, "balance": 0.1}
 

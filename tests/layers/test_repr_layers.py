@@ -26,6 +26,12 @@ def both(name, gates, **options):
 
 TIED = layers.TimeAffine(zeros(2, 5), zeros(5), device="cpu")
 MIXTURE = layers.TimeMixtureSoftmax.create(3, 4, 5, K=2, rng=0, device="cpu")
+
+
+def past_decode():
+    return layers.PastDecode(TIED, zeros(2, 2), zeros(2), zeros(5), device="cpu")
+
+
 GRU2 = zeros(3, 6), zeros(2, 6), zeros(2, 6)
 
 ROWS = [
@@ -124,6 +130,15 @@ ROWS = [
     (
         lambda: layers.ActivationRegularization(2, device="cpu"),
         "ActivationRegularization(alpha=2.0, cpu)",
+    ),
+    (
+        lambda: past_decode(),
+        "PastDecode(H=2, V=5, factor=0.001, float32, cpu)",
+    ),
+    (
+        lambda: layers.TimeRegularizedSoftmaxWithLoss(TIED, adversarial=0.5, past=past_decode()),
+        "TimeRegularizedSoftmaxWithLoss(TimeAffine(D=2, M=5, float32, cpu), adversarial=0.5, "
+        "past=PastDecode(H=2, V=5, factor=0.001, float32, cpu))",
     ),
     (
         lambda: layers.TemporalActivationRegularization(0.5),

@@ -3,10 +3,14 @@
 The second opinion is plain NumPy with gradients by complex steps, in float64 to 1e-10.
 """
 
+import copy
+
 import numpy as np
 import pytest
 from complex_step import cross_entropy, gradients, lstm
 
+import rnnfast
+from rnnfast.layers import TimeRegularizedSoftmaxWithLoss
 from rnnfast.models import BetterRnnlm, LanguageModel, load_model
 from rnnfast.optim import SGD, remove_duplicate
 from rnnfast.reference import ops
@@ -32,6 +36,10 @@ CASES = {
     "untied": AWD | {"tie_weights": False, "layers": 2, "weight_drop": 0.0},
     "h_mask": {"dropout": 0.3, "output_dropout": 0.5, "variational_dropout": True},
     "words": {"embedding_dropout": 0.5},
+    "past decode": {"past_decode": 0.7, "tie_weights": True, "layers": 2},
+    "past decode, untied": {"past_decode": 0.7, "output_dropout": 0.3},
+    "noise": {"adversarial": 0.4, "tie_weights": True, "layers": 2},
+    "all": AWD | {"past_decode": 0.5, "adversarial": 0.3, "layers": 2},
     "penalties": {"alpha": 0.5, "beta": 2.0, "tie_weights": True, "layers": 2},
 }
 cases = pytest.mark.parametrize("options", CASES.values(), ids=CASES)
@@ -51,8 +59,9 @@ def by_hand(model, params, xs, ts, step, states):
     sizes = model.sizes
     layers, dropout = sizes["layers"], sizes["dropout"]
     variational, tied = sizes["variational_dropout"], sizes["tie_weights"]
-    embed_W, *cells, affine_b = params
-    affine_W = embed_W.T if tied else cells.pop()
+    embed_W, cells, rest = params[0], params[1 : 3 * layers + 1], list(params[3 * layers + 1 :])
+    affine_W = embed_W.T if tied else rest.pop(0)
+    affine_b, *past = rest
 
     def mask(shape, ratio, key):
         return ops.dropout_mask(shape, ratio, (SEED, key), step, np.float64)
@@ -76,7 +85,22 @@ def by_hand(model, params, xs, ts, step, states):
     penalty = sizes.get("alpha", 0) * (hs * hs).mean()
     if change.size:
         penalty = penalty + sizes.get("beta", 0) * (change * change).mean()
-    return cross_entropy(hs @ affine_W + affine_b, ts), penalty, final
+    scores = hs @ affine_W + affine_b
+    loss = cross_entropy(scores, ts)
+    if past:
+        P = np.exp(scores) / np.exp(scores).sum(axis=2, keepdims=True)
+        W, b, c = past
+        decoded = np.tanh(P @ affine_W.T @ W + b) @ affine_W + c
+        penalty = penalty + sizes["past_decode"] * cross_entropy(decoded, xs)
+    if size := sizes.get("adversarial"):
+        noisy = scores.copy()
+        for n, t in np.ndindex(ts.shape):
+            h, w = hs[n, t].real, affine_W[:, ts[n, t]].real
+            if h @ w > 0:
+                noise = -size * np.sqrt(w @ w) * h / np.sqrt(h @ h)  # no derivative: it is real
+                noisy[n, t, ts[n, t]] += hs[n, t] @ noise
+        penalty = penalty + cross_entropy(noisy, ts) - loss
+    return loss, penalty, final
 
 
 @cases
@@ -123,7 +147,7 @@ def test_a_factor_of_the_gradient_is_one_of_the_penalty_too(options):
 def test_a_file_has_the_options_that_were_given(options, tmp_path):
     model, path = made(options), tmp_path / "model.safetensors"
     new = {"input_dropout", "between_dropout", "output_dropout", "embedding_dropout"}
-    new |= {"alpha", "beta"}
+    new |= {"alpha", "beta", "past_decode", "adversarial"}
     assert new & model.sizes.keys() == new & options.keys()
     model.save_params(path)
     loaded, _ = load_model(path)
@@ -164,8 +188,6 @@ def test_checkpoints_keep_the_masks_of_words(tmp_path):
 
 def test_a_mask_of_words():
     """Only rows that occur are multiplied; an id that occurs twice is dropped twice."""
-    import rnnfast
-
     W = np.arange(12.0).reshape(4, 3)
     for name in "Embedding", "TimeEmbedding":
         layer = getattr(rnnfast, name)(W)
@@ -199,6 +221,13 @@ def test_dropout_of_words_is_switched_off_like_the_others():
         ({"alpha": -1.0}, ValueError, "alpha must be finite, from 0 up, got -1.0"),
         ({"beta": np.inf}, ValueError, "beta must be finite, from 0 up, got inf"),
         ({"beta": "2"}, TypeError, "beta must be a number, got str"),
+        (
+            {"past_decode": 1.0, "mixtures": 2},
+            ValueError,
+            "past_decode must be None with mixtures, got 1.0",
+        ),
+        ({"past_decode": -1}, ValueError, "past_decode must be finite, from 0 up, got -1"),
+        ({"adversarial": None, "beta": -2}, ValueError, "beta must be finite, from 0 up, got -2"),
     ],
 )
 def test_wrong_options(change, error, message):
@@ -212,8 +241,6 @@ def test_the_books_model_still_needs_equal_sizes():
 
 
 def test_wrong_activations():
-    import rnnfast
-
     for layer in (
         rnnfast.ActivationRegularization(1.0),
         rnnfast.TemporalActivationRegularization(1.0),
@@ -226,3 +253,105 @@ def test_wrong_activations():
         layer.forward(np.zeros((2, 3, 1)))
         with pytest.raises(ValueError, match=rf"^{name}: dout must be like the output"):
             layer.backward(np.zeros((2, 3, 2)))
+
+
+def test_the_noise_is_the_worst_of_its_length():
+    """No other noise of this length on the target's vector has a higher cross entropy."""
+    rng = np.random.default_rng(3)
+    W, b, h = rng.normal(size=(D, V)), rng.normal(size=V), rng.normal(size=(1, 1, D))
+    affine = rnnfast.TimeAffine(W, b)
+    for t in range(V):
+        ts = np.array([[t]])
+        loss = TimeRegularizedSoftmaxWithLoss(affine, adversarial=0.3)
+        found = loss.forward(h, ts) + loss.penalty
+        if h[0, 0] @ W[:, t] <= 0:
+            assert loss.penalty == 0
+            continue
+        directions = rng.normal(size=(200, D))
+        for way in directions / np.linalg.norm(directions, axis=1, keepdims=True):
+            moved = W.copy()
+            moved[:, t] += 0.3 * np.linalg.norm(W[:, t]) * way
+            assert cross_entropy(h @ moved + b, ts) <= found + 1e-12
+    assert loss.forward(h, ts) == pytest.approx(loss.forward(h, ts, train=False), rel=1e-13)
+
+
+def test_ignored_targets_have_no_noise():
+    rng = np.random.default_rng(3)
+    affine = rnnfast.TimeAffine(rng.normal(size=(D, V)), rng.normal(size=V))
+    hs, ts = rng.normal(size=(1, 3, D)), np.array([[2, -1, 4]])
+    loss, alone = (TimeRegularizedSoftmaxWithLoss(affine, adversarial=0.5) for _ in range(2))
+    whole = loss.forward(hs, ts), loss.penalty
+    dhs = loss.backward()
+    parts = alone.forward(hs[:, ::2], ts[:, ::2]), alone.penalty
+    np.testing.assert_allclose(whole, parts, rtol=1e-13)
+    np.testing.assert_allclose(dhs[:, ::2], alone.backward(), rtol=1e-12)
+    assert (dhs[:, 1] == 0).all()
+    assert loss.forward(np.zeros((1, 1, D)), np.array([[1]])) > 0 and loss.penalty == 0
+
+
+def test_parameters_of_the_loss_are_the_models():
+    """They are copied, counted and saved with the others; predictions do not depend on them."""
+    model, plain = made({"past_decode": 0.5}), made({})
+    assert model.param_names[-3:] == ["past_W", "past_b", "past_c"]
+    for a, b in zip(model.params, plain.params, strict=False):
+        np.testing.assert_array_equal(a, b)
+    xs, ts = batch(0)
+    assert model.forward(xs, ts, train_flg=False) == plain.forward(xs, ts, train_flg=False)
+    assert "PastDecode: past_W (4, 4), past_b (4,), past_c (7,), 27 parameters" in repr(model)
+    total = sum(param.size for param in model.params)
+    assert f": {total:,} parameters" in repr(model).splitlines()[0]
+    one, other = copy.deepcopy(model), made({"past_decode": 0.5})
+    for each in one, other:
+        each.reset_state()
+        each.forward(xs, ts)
+        each.backward()
+    for a, b in zip(one.grads, other.grads, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert one.past.affine is one.layers[-1] is not model.layers[-1]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda loss, x, t: loss.forward(x, t),
+            TypeError,
+            "previous must be a NumPy array, got NoneTyp",
+        ),
+        (
+            lambda loss, x, t: loss.forward(x, t, previous=t[:, 1:]),
+            ValueError,
+            r"previous must be \(N, T\) = \(2, 3\), got \(2, 2\)",
+        ),
+        (
+            lambda loss, x, t: loss.past.forward(np.zeros((3, 2)), t[0]),
+            ValueError,
+            r"scores must be \(M, V\) = \(M, 7\), got \(3, 2\)",
+        ),
+        (
+            lambda loss, x, t: loss.forward(x, t, previous=t + V),
+            ValueError,
+            r"previous must be in \[0, 7\), got",
+        ),
+        (
+            lambda loss, x, t: loss.backward(),
+            RuntimeError,
+            "backward needs the forward of a training",
+        ),
+        (
+            lambda loss, x, t: loss.past.backward(),
+            RuntimeError,
+            "backward needs the forward of a train",
+        ),
+    ],
+)
+def test_wrong_calls_of_the_loss(call, error, message):
+    loss = made({"past_decode": 0.5}).loss_layer
+    with pytest.raises(error, match=message):
+        call(loss, np.zeros((N, T, H)), batch(0)[1])
+
+
+def test_layers_of_the_loss_belong_together():
+    model, other = made({"past_decode": 0.5}), made({})
+    with pytest.raises(ValueError, match="past must have the same affine layer, got another"):
+        TimeRegularizedSoftmaxWithLoss(other.layers[-1], past=model.past)

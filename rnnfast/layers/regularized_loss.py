@@ -1,0 +1,187 @@
+"""The softmax loss of a language model with past decode and adversarial noise.
+
+N batch, T time, H hidden, V vocabulary; M = N T rows.
+"""
+
+from typing import Any
+
+from rnnfast import checks
+from rnnfast.layers.affine import TimeAffine, rows
+from rnnfast.layers.past_decode import PastDecode
+from rnnfast.layers.softmax_losses import TimeAffineSoftmaxWithLoss
+from rnnfast.typing import Array
+
+
+class TimeRegularizedSoftmaxWithLoss(TimeAffineSoftmaxWithLoss):
+    """`TimeAffineSoftmaxWithLoss`, in training with regularisation of the word vectors.
+
+    Parameters
+    ----------
+    affine : TimeAffine
+        The layer whose weights are read and whose grads backward writes.
+    adversarial : float
+        The size of the noise, a share of the length of a target's word vector, from 0 up; 0.005
+        in the paper.
+    past : PastDecode, optional
+        Past decode regularisation, with the same affine layer.
+    device : str, optional
+        As in `TimeSoftmaxWithLoss`.
+
+    Attributes
+    ----------
+    penalty : float
+        What training minimises beside the loss, of the last forward in training: the penalty of
+        `past`, and by how much the noise raises the cross entropy. A 0-d array on a GPU.
+
+    Notes
+    -----
+    For an output h, its target t and the target's word vector w, column t of W, the noise is the
+    worst one of its length, in closed form::
+
+        noise = -adversarial |w| h / |h|     if w h > 0, else 0
+        score[t] = h (w + noise) + b[t]
+
+    The noise is a constant for the gradient. The other scores have no noise. Past decode sees the
+    scores without noise. forward returns the cross entropy without noise.
+
+    References
+    ----------
+    Wang, Gong, Liu 2019, https://arxiv.org/abs/1906.03805.
+
+    Examples
+    --------
+    >>> from rnnfast import TimeAffine
+    >>> from rnnfast.layers import TimeRegularizedSoftmaxWithLoss
+    >>> affine = TimeAffine(np.eye(2), np.zeros(2), device="cpu")
+    >>> loss = TimeRegularizedSoftmaxWithLoss(affine, adversarial=0.5)
+    >>> xs, ts = np.array([[[1.0, 0.0]]]), np.array([[0]])
+    >>> round(loss.forward(xs, ts), 4)  # -log(e / (e + 1))
+    0.3133
+    >>> round(loss.penalty, 4)  # -log(e^0.5 / (e^0.5 + 1)) is 0.4741
+    0.1608
+    """
+
+    penalty: Any
+
+    def __init__(
+        self,
+        affine: TimeAffine,
+        *,
+        adversarial: float = 0.0,
+        past: PastDecode | None = None,
+        device: str | None = None,
+    ) -> None:
+        super().__init__(affine, device=device)
+        self.adversarial = checks.nonnegative(self._name, "adversarial", adversarial)
+        if past is not None and past.affine is not affine:
+            raise ValueError(f"{self._name}: past must have the same affine layer, got another")
+        self.past = past
+        self.penalty = 0.0
+
+    def forward(self, xs: Array, ts: Array, *, train: bool = True, previous: Any = None) -> Any:
+        """Compute the loss, and in training the penalty.
+
+        Parameters
+        ----------
+        xs : array (N, T, H)
+            The input of the affine layer.
+        ts : array of int (N, T), or one-hot (N, T, V)
+            Class ids, each in [0, V) or equal to ignore_label.
+        train : bool
+            False keeps nothing for a backward and regularises nothing.
+        previous : array of int (N, T), optional
+            The ids that were read: needed in training with `past`.
+
+        Returns
+        -------
+        float
+            The cross entropy, without penalty.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `SoftmaxWithLoss.forward`, and for a wrong `previous`.
+        """
+        self.penalty = 0.0
+        if not train:
+            return super().forward(xs, ts, train=False)
+        x, t, ignored = self._checked_inputs(xs, ts)
+        if self.past is not None:
+            previous = checks.integers(self._name, "previous", previous)
+            if previous.shape != x.shape[:2]:
+                expected = f"(N, T) = {x.shape[:2]}"
+                raise checks.shape_error(self._name, "previous", expected, previous)
+        affine, ops = self.affine, self.affine._kernel
+        W, b = affine._checked_params()
+        x2 = rows(x)
+        scores = ops.affine_forward(x2, W, b)
+        loss, cache = ops.softmax_loss_forward(scores, t, ignore_label=ignored)
+        past = None if self.past is None else self.past.forward(scores, previous.reshape(-1))
+        noise = None
+        if self.adversarial:
+            noise, place = self._noise(x2, W, t, ignored)
+            scores = scores.copy()  # PastDecode and the loss without noise have the others
+            scores[place] += (x2 * noise).sum(axis=1)
+            noisy, cache = ops.softmax_loss_forward(scores, t, ignore_label=ignored)
+            self.penalty = noisy - loss
+            noise = noise, place
+        if past is not None:
+            self.penalty = self.penalty + past
+        self.cache = x, cache, noise
+        return loss
+
+    def _noise(self, x: Any, W: Any, t: Any, ignored: int) -> tuple[Any, tuple[Any, Any]]:
+        """The noise of each target's vector, (M, H), and where in the scores the targets are."""
+        xp = checks.namespace(x)
+        t = checks.beside(x, xp.where(t == ignored, 0, t) if ignored >= 0 or (t < 0).any() else t)
+        w = self.affine._kernel.embedding_forward(t, W.T)
+        lengths = xp.sqrt((x * x).sum(axis=1))
+        ahead = (x * w).sum(axis=1) > 0  # so lengths are above 0, too
+        sizes = self.adversarial * xp.sqrt((w * w).sum(axis=1))
+        share = xp.where(ahead, sizes / xp.where(ahead, lengths, 1), 0).astype(x.dtype)
+        return x * -share[:, None], (xp.arange(len(x)), t)
+
+    def backward(self, dout: float | Array = 1) -> Any:
+        """Compute the gradients of loss and penalty; the grads of both layers are written in place.
+
+        It may be called once after each forward.
+
+        Parameters
+        ----------
+        dout : float
+            The gradient of the loss and of the penalty.
+
+        Returns
+        -------
+        array (N, T, H)
+            dxs.
+
+        Raises
+        ------
+        RuntimeError
+            Without the forward of a training step before it.
+        """
+        x, cache, noise = self._pending()
+        of_target: Any = 0.0
+        dout = checks.number(self._name, "dout", dout)
+        (W, _), (dW, db) = self.affine._checked_params(), self.affine._checked_grads()
+        ops = self.affine._kernel
+        dscores = ops.softmax_loss_backward(cache, dout)
+        if noise is not None:
+            of_target = dscores[noise[1]]  # before those of past decode are added
+        dW_past = None
+        if self.past is not None:
+            more, dW_past = self.past.backward(dout)
+            dscores += more
+        dx = ops.affine_backward(dscores, rows(x), W, dW, db)
+        if dW_past is not None:
+            dW += dW_past
+        if noise is not None:
+            dx += of_target[:, None] * noise[0]
+        self.cache = None
+        return dx.reshape(x.shape)
+
+    def _choices(self) -> list[str]:
+        shown = super()._choices()
+        shown += [f"adversarial={self.adversarial}"] if self.adversarial else []
+        return shown + ([] if self.past is None else [f"past={self.past!r}"])
