@@ -207,6 +207,18 @@ class TimeSoftmaxWithLoss(Simple_TimeSoftmaxWithLoss):
         checks.in_range(self._name, t_name, ts[ts != ignored], V)
         return ignored
 
+    def _class_ids(self, ts: Any, N: int, T: int, V: int) -> tuple[Any, int]:
+        """Checked ids (N T,) for a loss that makes its own scores, and the id to ignore."""
+        given = t = checks.real(self._name, "ts", ts)
+        if t.shape == (N, T, V):
+            t = t.argmax(axis=2)
+        if t.shape != (N, T):
+            expected = f"ids {(N, T)} or one-hot (N, T, V) = {(N, T, V)}"
+            raise checks.shape_error(self._name, "ts", expected, t)
+        t = checks.integers(self._name, "ts", t)
+        ignored = self._ignore("ts", t, V)
+        return checks.own(t, given).reshape(-1), ignored
+
     def _choices(self) -> list[str]:
         return [] if self.ignore_label == -1 else [f"ignore_label={self.ignore_label}"]
 
@@ -272,18 +284,11 @@ class TimeAffineSoftmaxWithLoss(TimeSoftmaxWithLoss):
         affine._check_shape(x, H)
         N, T, _ = x.shape
         checks.fits(self._name, "(N, T, max(H, V))", N, T, max(H, V))
-        given = t = checks.real(self._name, "ts", ts)
-        if t.shape == (N, T, V):
-            t = t.argmax(axis=2)
-        if t.shape != (N, T):
-            expected = f"ids {(N, T)} or one-hot (N, T, V) = {(N, T, V)}"
-            raise checks.shape_error(self._name, "ts", expected, t)
-        t = checks.integers(self._name, "ts", t)
-        ignored = self._ignore("ts", t, V)
-        x, t = checks.cast(x, affine.dtype), checks.own(t, given)
+        t, ignored = self._class_ids(ts, N, T, V)
+        x = checks.cast(x, affine.dtype)
         spent, self._spent = self._spent, None
         loss, cache = affine._kernel.affine_softmax_loss_forward(
-            rows(x), W, b, t.reshape(-1), ignore_label=ignored, train=train, spent=spent
+            rows(x), W, b, t, ignore_label=ignored, train=train, spent=spent
         )
         self.cache = (cache, x.shape) if train else None
         return loss
