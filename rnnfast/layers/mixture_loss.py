@@ -92,15 +92,7 @@ class TimeMixtureSoftmaxWithLoss(TimeSoftmaxWithLoss):
         V = W.shape[1]
         inputs = mixture._inputs(self._name, xs)
         N, T, _ = inputs[-1].shape
-        given = t = checks.real(self._name, "ts", ts)
-        if t.shape == (N, T, V):
-            t = t.argmax(axis=2)
-        if t.shape != (N, T):
-            expected = f"ids {(N, T)} or one-hot (N, T, V) = {(N, T, V)}"
-            raise checks.shape_error(self._name, "ts", expected, t)
-        t = checks.integers(self._name, "ts", t)
-        ignored = self._ignore("ts", t, V)
-        t = checks.own(t, given).reshape(-1)
+        t, ignored = self._class_ids(ts, N, T, V)
         *kept, hs, prior = mixture._latents(inputs, train)
         loss, cache = mixture._kernel.mixture_softmax_loss_forward(
             hs, prior, W, b, t, ignore_label=ignored, train=train

@@ -207,6 +207,18 @@ class TimeSoftmaxWithLoss(Simple_TimeSoftmaxWithLoss):
         checks.in_range(self._name, t_name, ts[ts != ignored], V)
         return ignored
 
+    def _class_ids(self, ts: Any, N: int, T: int, V: int) -> tuple[Any, int]:
+        """Checked ids (N T,) for a loss that makes its own scores, and the id to ignore."""
+        given = t = checks.real(self._name, "ts", ts)
+        if t.shape == (N, T, V):
+            t = t.argmax(axis=2)
+        if t.shape != (N, T):
+            expected = f"ids {(N, T)} or one-hot (N, T, V) = {(N, T, V)}"
+            raise checks.shape_error(self._name, "ts", expected, t)
+        t = checks.integers(self._name, "ts", t)
+        ignored = self._ignore("ts", t, V)
+        return checks.own(t, given).reshape(-1), ignored
+
     def _choices(self) -> list[str]:
         return [] if self.ignore_label == -1 else [f"ignore_label={self.ignore_label}"]
 
@@ -282,15 +294,8 @@ class TimeAffineSoftmaxWithLoss(TimeSoftmaxWithLoss):
         affine._check_shape(x, H)
         N, T, _ = x.shape
         checks.fits(self._name, "(N, T, max(H, V))", N, T, max(H, V))
-        given = t = checks.real(self._name, "ts", ts)
-        if t.shape == (N, T, V):
-            t = t.argmax(axis=2)
-        if t.shape != (N, T):
-            expected = f"ids {(N, T)} or one-hot (N, T, V) = {(N, T, V)}"
-            raise checks.shape_error(self._name, "ts", expected, t)
-        t = checks.integers(self._name, "ts", t)
-        ignored = self._ignore("ts", t, V)
-        return checks.cast(x, affine.dtype), checks.own(t, given).reshape(-1), ignored
+        t, ignored = self._class_ids(ts, N, T, V)
+        return checks.cast(x, affine.dtype), t, ignored
 
     def backward(self, dout: float | Array = 1) -> Any:
         """Compute the gradients; the grads of the affine layer are written in place.

@@ -76,7 +76,7 @@ class RnnlmTrainer(BaseTrainer):
         # both are None before the first fit only, so that Any spares scripts a check
         self.time_idx: Any = None
         self.ppl_list: Any = None
-        self._rate = 1.0  # of the learning rate in this iteration
+        self._rate: float | None = None  # factor of the learning rate, if lengths vary
 
     kept = (*BaseTrainer.kept, "time_idx", "ppl_list")
 
@@ -171,10 +171,10 @@ class RnnlmTrainer(BaseTrainer):
         def batch(i: int) -> tuple[Any, ...]:
             if restart_every is not None:
                 self._restart(self._progress["epoch"] * max_iter + i, restart_every)
-            steps = time_size
+            steps, self._rate = time_size, None
             if length_seed is not None:
                 steps = random_length(time_size, length_seed, self.iterations(max_iter))
-            self._rate = steps / time_size
+                self._rate = steps / time_size
             return self.get_batch(xs, ts, batch_size, steps)
 
         self._loop(batch, max_iter, max_epoch, max_grad, self.ppl_list)
@@ -182,7 +182,12 @@ class RnnlmTrainer(BaseTrainer):
     def _update(
         self, max_grad: float | None, xs: Any, ts: Any, lengths: Any = None
     ) -> tuple[float, float | None]:
-        """As in BaseTrainer, with the learning rate for this number of steps."""
+        """As in BaseTrainer; where lengths vary, with the learning rate for this number of steps.
+
+        Else the optimiser needs no `lr`, and may change it while it updates.
+        """
+        if self._rate is None:
+            return super()._update(max_grad, xs, ts, lengths)
         lr = self.optimizer.lr
         self.optimizer.lr = lr * self._rate
         try:

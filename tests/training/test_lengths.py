@@ -89,3 +89,24 @@ def test_the_rate_is_back_after_an_error():
 def test_wrong_seeds(wrong):
     with pytest.raises((TypeError, ValueError), match=r"^fit: length_seed must be"):
         fit(trainer(), length_seed=wrong)
+
+
+class Halving:
+    """An optimiser of a user, whose rate changes within `update`, under a name of its own."""
+
+    def __init__(self, name):
+        self.name = name
+        setattr(self, name, 1.0)
+
+    def update(self, params, grads):
+        for param, grad in zip(params, grads, strict=True):
+            param -= getattr(self, self.name) * grad
+        setattr(self, self.name, getattr(self, self.name) / 2)
+
+
+@pytest.mark.parametrize("name", ["lr", "rate"])
+def test_without_varying_lengths_the_optimiser_has_its_rate_to_itself(name):
+    tested = RnnlmTrainer(BetterRnnlm(V, 6, 6, rng=1), Halving(name), write=lambda line: None)
+    fit(tested, epochs=1, length_seed=None)
+    updates = (len(XS) - 1) // (N * T)
+    assert updates > 1 and getattr(tested.optimizer, name) == 0.5**updates
