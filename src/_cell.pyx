@@ -100,7 +100,7 @@ cdef class Packed:
 @cython.final
 cdef class Cell:
     """One row of the grid: `gates` blocks of H columns in the weights, `kept` values a unit kept in the panels (one more
-    with reset_after). has_c: a second state; has_rh: without reset_after r h is kept; beside: the names of the params after
+    with reset_after or c_zoneout). has_c: a second state; has_rh: without reset_after r h is kept; beside: the names of the params after
     Wx, Wh and b, Wp or Wm and Wr."""
 
     def __cinit__(self, str name, int gates, int kept, bint has_c=False, bint has_rh=False, tuple beside=()):
@@ -240,7 +240,7 @@ cdef class Cell:
     cdef list places(self, list grads, list inputs, bint beside):
         """Where to compute them: in them, where the kernels can write them and nothing that is read lies there; else beside
         them, or if `beside` in any case. After everything that can be wrong."""
-        cdef span read[16]
+        cdef span read[20]
         cdef span own[5]
         cdef int i, j, count = len(inputs)
         cdef bint direct
@@ -270,6 +270,15 @@ cdef class Cell:
             raise ValueError(f"{self.name}: {name} must be (N, H) = ({N}, {p.H}), got {np.shape(a)}")
         return behaved(a, True)
 
+    cdef cnp.ndarray check_of_steps(self, x, Params p, ptrdiff_t N, ptrdiff_t T, str name):
+        """A mask or shares of each step, None where there is none."""
+        if x is None:
+            return None
+        cdef cnp.ndarray a = checked(x, 3, p.type_num, f"{self.name}: {name}")
+        if cnp.PyArray_DIM(a, 0) != N or cnp.PyArray_DIM(a, 1) != T or cnp.PyArray_DIM(a, 2) != p.H:
+            raise ValueError(f"{self.name}: {name} must be (N, T, H) = ({N}, {T}, {p.H}), got {np.shape(a)}")
+        return behaved(a, True)
+
     cdef tuple check_states(self, state, Params p, ptrdiff_t N, tuple names):
         """(h, c) or (h, None), each None where the state is None."""
         if state is None:
@@ -294,7 +303,10 @@ cdef class Cell:
             )
         return 0
 
-    cdef tuple forward(self, xs, state, params, bint train, lengths, bint reverse, h_mask, Options options):
+    cdef tuple forward(
+        self, xs, state, params, bint train, lengths, bint reverse, h_mask, tuple of_steps, Options options
+    ):
+        """of_steps: candidate_mask, h_zoneout and c_zoneout, of which any may be None."""
         cdef Params p
         if isinstance(params, Packed):
             p = self.check_packed(params, train, options.reset_after)
@@ -307,6 +319,10 @@ cdef class Cell:
         self.check_size(N, T, p)
         h0, c0 = self.check_states(state, p, N, ("h", "c", "state"))
         cdef cnp.ndarray steps = None, mask = None if h_mask is None else self.check_state(h_mask, p, N, "h_mask")
+        candidate_mask, h_zoneout, c_zoneout = [
+            self.check_of_steps(given, p, N, T, name)
+            for name, given in zip(("candidate_mask", "h_zoneout", "c_zoneout"), of_steps)
+        ]
         if lengths is not None:
             lengths = self.check_lengths(lengths, N, T)
             steps = np.stack((T - lengths, np.full(N, T)) if reverse else (np.zeros_like(lengths), lengths))
@@ -325,10 +341,13 @@ cdef class Cell:
         k.xs, k.h0, k.c0, k.h_mask, k.seen0 = x, h0, c0, mask, seen0
         k.xs_view, k.h0_view, k.c0_view = view(x), optional(h0), optional(c0)
         k.mask_view, k.seen0_view = optional(mask), optional(seen0)
+        k.candidate_mask, k.h_zoneout, k.c_zoneout = candidate_mask, h_zoneout, c_zoneout
+        k.candidate_view = optional(candidate_mask)
+        k.h_zoneout_view, k.c_zoneout_view = optional(h_zoneout), optional(c_zoneout)
         k.N, k.T, k.D, k.H = N, T, D, H
         k.type_num, k.reverse, k.options, k.steps = p.type_num, reverse, options, steps
         k.peepholes, k.full, k.rounds, k.rank = p.Wp is not None, p.full, p.rounds, p.rank
-        cdef int kept = self.kept + options.reset_after
+        cdef int kept = self.kept + options.reset_after + (c_zoneout is not None)
         cdef ptrdiff_t step = row_step(H, hs.itemsize)
         if N == 0 or T == 0:
             (<object>hT)[...] = 0 if h0 is None else h0
@@ -344,6 +363,7 @@ cdef class Cell:
                     k.rh = empty3(T, N, step, p.type_num)
                 if p.full:
                     k.c = empty3(T, N, step, p.type_num)
+                    k.c_new = None if c_zoneout is None else empty3(T, N, step, p.type_num)
                 if self.has_rounds:
                     k.rounds_kept = empty2(1, rounds_room(N * T, p, hs.itemsize), p.type_num)
             self.run_forward(k, p, train, hs, hT, cT)
@@ -367,14 +387,18 @@ cdef class Cell:
         job.threads = threads_for(2.0 * k.N * k.H * self.gates * k.H, (k.H + 15) // 16)
         job.xs, job.h0, job.c0 = k.xs_view, k.h0_view, k.c0_view
         job.h_mask, job.seen0 = k.mask_view, k.seen0_view
+        job.candidate_mask, job.h_zoneout, job.c_zoneout = k.candidate_view, k.h_zoneout_view, k.c_zoneout_view
         job.Wx, job.Wh, job.packed = optional(p.Wx), optional(p.Wh), NULL
         job.b, job.Wp, job.full = data(p.b), data(p.Wp), k.full
         job.rounds, job.rank, job.Wm, job.Wr, job.dWm, job.dWr = k.rounds, k.rank, data(p.Wm), data(p.Wr), NULL, NULL
         job.rounds_kept = NULL if k.rounds_kept is None else aligned(k.rounds_kept)
         job.panels = NULL if k.panels is None else aligned(k.panels)
-        job.h, job.seen, job.rh, job.c = data(k.h), data(k.seen), data(k.rh), data(k.c)
+        job.h, job.seen, job.rh, job.c, job.c_new = data(k.h), data(k.seen), data(k.rh), data(k.c), data(k.c_new)
         if k.reverse:
             backwards(&job.xs, k.T, k.type_num)
+            backwards(&job.candidate_mask, k.T, k.type_num)
+            backwards(&job.h_zoneout, k.T, k.type_num)
+            backwards(&job.c_zoneout, k.T, k.type_num)
 
     cdef tuple backward(self, dhs, dstate, params, cache, grads):
         if cache is None:
@@ -401,6 +425,7 @@ cdef class Cell:
         cdef double rounds = p.rounds * (<double>p.rank * (D + H) if p.rank else <double>D * H)
         cdef bint beside = 6.0 * N * T * (<double>(D + H) * self.gates * H + rounds) > LONG_CALL
         cdef list inputs = [k.xs, k.h0, k.c0, k.h_mask, k.seen0, p.Wx, p.Wh, p.Wp, p.Wm, p.Wr, g, dhT, dcT]
+        inputs += [k.candidate_mask, k.h_zoneout, k.c_zoneout]
         cdef list targets = self.places(own, inputs, beside)
 
         cdef cnp.ndarray dxs = empty3(N, T, D, p.type_num)
@@ -448,6 +473,7 @@ cdef class Cell:
             k.used, k.spoilt = False, True
             raise
         k.panels = k.h = k.rh = k.seen = k.xs = k.h0 = k.c0 = k.h_mask = k.seen0 = k.c = k.steps = k.rounds_kept = None
+        k.c_new = k.candidate_mask = k.h_zoneout = k.c_zoneout = None
         for scratch, grad in zip(targets, own):
             if scratch is not grad:
                 grad[...] = scratch

@@ -34,6 +34,8 @@ typedef struct {
     strided h0, c0;                         /* (N, H), last stride 1 */
     strided h_mask;                         /* (N, H), last stride 1, or NULL: multiplies h before Wh */
     strided seen0;                          /* (N, H), last stride 1: h0 h_mask, which is h0 without a mask */
+    strided candidate_mask;                 /* (N, T, H), last stride 1, or NULL: lstm, gru: multiplies g, h_hat */
+    strided h_zoneout, c_zoneout;           /* alike: rnn, lstm, gru: the share of the old h, c that a step keeps */
     strided Wx, Wh;                         /* (D, G H), (H, G H), any strides */
     const void *b;                          /* (G H), with reset_after (2, G H), or NULL */
     const void *Wp;                         /* lstm: peepholes, contiguous (3, H) or, if `full`, (3, H, H); or NULL */
@@ -49,8 +51,9 @@ typedef struct {
 
     /* what forward keeps for backward, which overwrites it; see the cell's header for the layout.
      * In forward without training all are NULL. seen (T, N, H) is h h_mask, which without a mask is h itself; c
-     * (T, N, H) is there for full peepholes. Rows of h, rh, seen and c are row_step(H, size of a real) apart. */
-    void *panels, *h, *rh, *seen, *c;
+     * (T, N, H) is there for full peepholes, c_new for these with c_zoneout. Rows of h, rh, seen, c and c_new are
+     * row_step(H, size of a real) apart. */
+    void *panels, *h, *rh, *seen, *c, *c_new;
     void *rounds_kept; /* mogrifier: see there */
 
     /* backward */
