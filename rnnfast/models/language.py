@@ -9,6 +9,7 @@ from rnnfast.layers.initial import Initializer
 from rnnfast.layers.mixture import TimeMixtureSoftmax
 from rnnfast.models.base import BaseModel
 from rnnfast.models.building import (
+    check_of_steps,
     check_rounds,
     checked_sizes,
     embedding,
@@ -44,6 +45,13 @@ class LanguageModel(BaseModel):
     weight_drop : float
         Ratio of the elements of every Wh dropped in training, one mask for a whole sequence:
         the weight drop of AWD-LSTM [3]_.
+    recurrent_dropout : float, optional
+        Ratio of the elements of the candidates dropped in training, one mask for each step or, if
+        variational_dropout, for the whole sequence: recurrent dropout without memory loss [10]_.
+        LSTM and GRU only.
+    h_zoneout, c_zoneout : float, optional
+        Zoneout [11]_: the probability that a unit of h, or of an LSTM's c, keeps its old value at a
+        step in training. Otherwise the states are mixed in this ratio. Not for a Mogrifier LSTM.
     alpha, beta : float, optional
         Factors of activation regularisation (AR) and temporal activation regularisation (TAR) of
         the last recurrent layer [3]_. AR sees its output after dropout, TAR before.
@@ -106,6 +114,8 @@ class LanguageModel(BaseModel):
     .. [7] Melis et al. 2019, https://arxiv.org/abs/1909.01792
     .. [8] Brahma 2018, https://arxiv.org/abs/1808.05908
     .. [9] Wang, Gong, Liu 2019, https://arxiv.org/abs/1906.03805
+    .. [10] Semeniuta, Severyn, Barth 2016, https://arxiv.org/abs/1603.05118
+    .. [11] Krueger et al. 2016, https://arxiv.org/abs/1606.01305
 
     Examples
     --------
@@ -137,6 +147,9 @@ class LanguageModel(BaseModel):
         output_dropout: float | None = None,
         embedding_dropout: float | None = None,
         weight_drop: float = 0.0,
+        recurrent_dropout: float | None = None,
+        h_zoneout: float | None = None,
+        c_zoneout: float | None = None,
         alpha: float | None = None,
         beta: float | None = None,
         past_decode: float | None = None,
@@ -171,6 +184,9 @@ class LanguageModel(BaseModel):
             between_dropout=between_dropout,
             output_dropout=output_dropout,
             embedding_dropout=embedding_dropout,
+            recurrent_dropout=recurrent_dropout,
+            h_zoneout=h_zoneout,
+            c_zoneout=c_zoneout,
             alpha=alpha,
             beta=beta,
             past_decode=past_decode,
@@ -184,6 +200,7 @@ class LanguageModel(BaseModel):
             rank=rank,
         )
         check_rounds(owner, sizes)
+        check_of_steps(owner, sizes)
         check_output(owner, sizes)
         draw = Initializer(owner, rng, dtype, device)
 
@@ -201,4 +218,4 @@ class LanguageModel(BaseModel):
         param_names = ["embed_W", *names, *output_names, *loss_names]
         stack = [*regularized(draw, sizes, [embed, *recurrent], drops), output]
         masks = drops.h, drops.Wh, drops.words
-        super().__init__(stack, param_names, sizes, draw.device, *masks, loss_layer)
+        super().__init__(stack, param_names, sizes, draw.device, *masks, loss_layer, drops.of_steps)

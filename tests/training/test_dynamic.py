@@ -45,6 +45,8 @@ KINDS = {
         "beta": 1.0,
     },
 }
+KINDS["lstm, zoneout"] = {"layers": 2, "h_zoneout": 0.3, "c_zoneout": 0.4}
+KINDS["lstm, zoneout"]["recurrent_dropout"] = 0.2
 kinds = pytest.mark.parametrize("options", KINDS.values(), ids=KINDS.keys())
 CACHE = NeuralCache(size=17, theta=3.0, ratio=0.3)
 
