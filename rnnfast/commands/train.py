@@ -11,7 +11,7 @@ from typing import Any
 
 from rnnfast import plot
 from rnnfast.commands.arguments import Commands, add_command
-from rnnfast.commands.beginning import start_from
+from rnnfast.commands.beginning import start_from_file
 from rnnfast.commands.recipes import recipe_settings
 from rnnfast.commands.report import draw_curve, print_sample, report
 from rnnfast.commands.run import (
@@ -165,7 +165,7 @@ def _prepare(
         texts.check_same(extra["texts"], checkpoint)
     model = build_model(settings, len(texts.vocabulary))
     if settings.init is not None and not resume:
-        start_from(settings.init, model, texts.vocabulary)
+        start_from_file(settings.init, model, texts.vocabulary)
     os.makedirs(out, exist_ok=True)
     tempfile.TemporaryFile(dir=out).close()  # an unwritable folder shows here, not at the end
 

@@ -58,7 +58,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     what = "settings of a paper, see `rnnfast recipes`; other options replace single ones, and the "
     what += "value none takes one away"
     group.add_argument("--recipe", choices=tuple(RECIPES), help=what)
-    what = "weight file to start from, for example the best one of another run (fine-tuning)"
+    what = "weight file to start from: of the same sizes, for example the best one of another run "
+    what += "(fine-tuning), or with fewer layers (gradual learning); the layers above are new"
     option(group, "init", str, "FILE", what, "random weights")
     option(group, "out", str, "DIR", "folder for weights, checkpoint, log, curve", "rnnfast-out")
     free = ", ".join(f"--{option_name(name)}" for name in FREE)
