@@ -19,12 +19,12 @@ from unittest import mock
 import numpy as np
 
 import rnnfast
-from benchmarks.cases import GATES
 from rnnfast import cuda
 from rnnfast.checks import is_numpy
 from rnnfast.cuda import planner
 from rnnfast.cuda.precision import tf32_tolerance
 from rnnfast.kernels import CELLS, load
+from rnnfast.layers.cells import RECURRENT
 
 N, T, D, H = 5, 3, 4, 37
 TOLERANCES = {"float32": 1e-5, "tf32": tf32_tolerance(N, T, D, H)}
@@ -55,7 +55,7 @@ def make_plan(kind, gpu, cell, forward, N, H, dtype, precision):
 def run_cell(cell, kind, precision, options, ragged):
     """Forward and backward of one cell; returns the largest error and its bound."""
     rng = np.random.default_rng(0)
-    columns = GATES[cell] * H
+    columns = RECURRENT[cell].gates * H
 
     def normal(*shape):
         return rng.standard_normal(shape).astype(np.float32)
@@ -69,7 +69,7 @@ def run_cell(cell, kind, precision, options, ragged):
         rank = keywords.pop("rank", None)
         params += (normal(rounds, H, rank or D) / 2,)
         params += () if rank is None else (normal(rounds, rank, D),)
-    states = 2 if cell in ("lstm", "mogrifier") else 1
+    states = len(RECURRENT[cell].states)
     state, dstate = (tuple(normal(N, H) for _ in range(states)) for _ in range(2))
     xs, dhs = normal(N, T, D), normal(N, T, H)
     if ragged:

@@ -24,7 +24,10 @@ def check_output(owner: str, sizes: dict[str, Any]) -> None:
         For an option of a mixture without one, or of a single softmax with one, or widths that
         tied weights do not allow.
     """
-    D, tied = sizes["wordvec_size"], sizes["tie_weights"]
+    D, tied, last = sizes["wordvec_size"], sizes["tie_weights"], last_width(sizes)
+    if sizes["layers"] == 1 and "last_hidden_size" in sizes and last != sizes["hidden_size"]:
+        H = sizes["hidden_size"]
+        raise ValueError(f"{owner}: last_hidden_size must be hidden_size = {H}, got {last}")
     if "mixtures" not in sizes:
         for name in MIXTURE:
             if name in sizes:
@@ -33,6 +36,10 @@ def check_output(owner: str, sizes: dict[str, Any]) -> None:
         if tied and sizes["layers"] == 1 and sizes["hidden_size"] != D:
             got = sizes["hidden_size"]
             raise ValueError(f"{owner}: hidden_size must be wordvec_size = {D}, tied, got {got}")
+        if tied and last != D:
+            raise ValueError(
+                f"{owner}: last_hidden_size must be wordvec_size = {D}, tied, got {last}"
+            )
         return
     for name in SINGLE:
         if name in sizes:
@@ -46,7 +53,8 @@ def check_output(owner: str, sizes: dict[str, Any]) -> None:
 def last_width(sizes: dict[str, Any]) -> int:
     """H of the last recurrent layer: of tied weights without a mixture, that of the embedding."""
     narrow = sizes["tie_weights"] and "mixtures" not in sizes
-    width: int = sizes["wordvec_size" if narrow else "hidden_size"]
+    usual: int = sizes["wordvec_size" if narrow else "hidden_size"]
+    width: int = sizes.get("last_hidden_size", usual)
     return width
 
 
