@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pytest
+from cases import numeric_grad
 
 import rnnfast
 from rnnfast import inspection
@@ -79,6 +80,24 @@ def test_dynamic_evaluation_takes_them_too():
     measured = eval_dynamic(model, IDS, 1, 7, lr=0.0)
     assert measured == pytest.approx(eval_perplexity(twin, IDS, 1, 7), rel=1e-12)
     assert eval_dynamic(model, IDS, 1, 7) != measured
+
+
+def test_gradients_without_regularisation():
+    """What dynamic evaluation learns from: those of the model that it measures."""
+    model, _ = model_and_its_twin()
+    xs, ts = IDS[np.newaxis, :9], IDS[np.newaxis, 1:10]
+    plain = model.unregularized()
+    expected = model.forward(xs, ts, train_flg=False)
+    assert plain.forward(xs, ts) == pytest.approx(expected, rel=1e-14)
+    plain.backward()
+    grads = [grad.copy() for grad in plain.grads]
+
+    def loss():
+        plain.reset_state()
+        return plain.forward(xs, ts, train_flg=False)
+
+    for name, param, grad in zip(plain.param_names, plain.params, grads, strict=True):
+        np.testing.assert_allclose(grad, numeric_grad(loss, param), atol=1e-8, err_msg=name)
 
 
 def test_it_is_switched_off_like_dropout():

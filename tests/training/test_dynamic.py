@@ -34,6 +34,7 @@ KINDS = {
         "variational_dropout": True,
         "weight_drop": 0.2,
     },
+    "lstm, recurrent dropout": {"layers": 2, "recurrent_dropout": 0.2},
     "lstm, tied, all that AWD-LSTM has": {
         "layers": 2,
         "tie_weights": True,
@@ -45,8 +46,6 @@ KINDS = {
         "beta": 1.0,
     },
 }
-KINDS["lstm, zoneout"] = {"layers": 2, "h_zoneout": 0.3, "c_zoneout": 0.4}
-KINDS["lstm, zoneout"]["recurrent_dropout"] = 0.2
 kinds = pytest.mark.parametrize("options", KINDS.values(), ids=KINDS.keys())
 CACHE = NeuralCache(size=17, theta=3.0, ratio=0.3)
 
