@@ -5,6 +5,7 @@ from rnnfast.layers.affine import Affine, MatMul, Simple_TimeAffine, TimeAffine
 from rnnfast.layers.bidirectional import TimeBiGRU, TimeBiLSTM, TimeBiMogrifier, TimeBiRNN
 from rnnfast.layers.dropout import Dropout, TimeDropout
 from rnnfast.layers.embedding import Embedding, TimeEmbedding
+from rnnfast.layers.frequency import FrequencyDiscriminator
 from rnnfast.layers.losses import (
     SigmoidWithLoss,
     Simple_TimeSoftmaxWithLoss,
@@ -34,6 +35,7 @@ __all__ = [
     "Affine",
     "Dropout",
     "Embedding",
+    "FrequencyDiscriminator",
     "MatMul",
     "Mogrifier",
     "PastDecode",

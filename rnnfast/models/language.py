@@ -15,7 +15,7 @@ from rnnfast.models.building import (
     given_sizes,
     recurrent_layers,
 )
-from rnnfast.models.drops import drop_layers, regularized, regularized_loss
+from rnnfast.models.drops import adversary, check_frage, drop_layers, regularized, regularized_loss
 from rnnfast.models.outputs import check_output, last_layer, last_width
 
 
@@ -55,6 +55,10 @@ class LanguageModel(BaseModel):
     adversarial : float, optional
         Size of adversarial noise on the word vectors of the targets [9]_; see
         TimeRegularizedSoftmaxWithLoss. Not with `mixtures`.
+    frage, frage_rate : float, optional
+        Factor of FRAGE, which hides from word vectors how frequent their words are, and the
+        learning rate of its discriminator (default 0.02) [10]_; see FrequencyDiscriminator. Before
+        training it needs `count_words`, which RnnlmTrainer calls.
     tie_weights : bool
         The affine layer's W is the transpose of the embedding's [4]_. The last of several
         recurrent layers then has wordvec_size units; a single one needs hidden_size =
@@ -109,6 +113,7 @@ class LanguageModel(BaseModel):
     .. [7] Melis et al. 2019, https://arxiv.org/abs/1909.01792
     .. [8] Brahma 2018, https://arxiv.org/abs/1808.05908
     .. [9] Wang, Gong, Liu 2019, https://arxiv.org/abs/1906.03805
+    .. [10] Gong et al. 2018, https://arxiv.org/abs/1809.06858
 
     Examples
     --------
@@ -145,6 +150,8 @@ class LanguageModel(BaseModel):
         beta: float | None = None,
         past_decode: float | None = None,
         adversarial: float | None = None,
+        frage: float | None = None,
+        frage_rate: float | None = None,
         tie_weights: bool = False,
         mixtures: int | None = None,
         mixtures_below: int | None = None,
@@ -180,6 +187,8 @@ class LanguageModel(BaseModel):
             beta=beta,
             past_decode=past_decode,
             adversarial=adversarial,
+            frage=frage,
+            frage_rate=frage_rate,
             mixtures=mixtures,
             mixtures_below=mixtures_below,
             latent_size=latent_size,
@@ -190,6 +199,7 @@ class LanguageModel(BaseModel):
         )
         check_rounds(owner, sizes)
         check_output(owner, sizes)
+        check_frage(owner, sizes)
         draw = Initializer(owner, rng, dtype, device)
 
         embed = embedding(draw, sizes)
@@ -199,11 +209,12 @@ class LanguageModel(BaseModel):
         widths = top.Wx.shape[0], top.Wh.shape[0]
         output, output_names = last_layer(draw, sizes, embed, widths)
         loss_layer, loss_names = regularized_loss(draw, sizes, output)
+        discriminator, its_names = adversary(draw, sizes, embed)
         drops = drop_layers(draw, sizes)
         if isinstance(output, TimeMixtureSoftmax):
             output.drop = drops.latents
 
-        param_names = ["embed_W", *names, *output_names, *loss_names]
+        param_names = ["embed_W", *names, *output_names, *loss_names, *its_names]
         stack = [*regularized(draw, sizes, [embed, *recurrent], drops), output]
         masks = drops.h, drops.Wh, drops.words
-        super().__init__(stack, param_names, sizes, draw.device, *masks, loss_layer)
+        super().__init__(stack, param_names, sizes, draw.device, *masks, loss_layer, discriminator)
