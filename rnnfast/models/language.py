@@ -9,6 +9,7 @@ from rnnfast.layers.initial import Initializer
 from rnnfast.layers.mixture import TimeMixtureSoftmax
 from rnnfast.models.base import BaseModel
 from rnnfast.models.building import (
+    check_projection,
     check_rounds,
     checked_sizes,
     embedding,
@@ -26,7 +27,7 @@ class LanguageModel(BaseModel):
     ----------
     vocab_size, wordvec_size, hidden_size : int
         V, D and H.
-    cell : {"lstm", "rnn", "gru", "mogrifier"}
+    cell : {"lstm", "rnn", "gru", "mogrifier", "lstmp"}
     layers : int
         Number of recurrent layers.
     dropout : float
@@ -54,8 +55,9 @@ class LanguageModel(BaseModel):
         TimeRegularizedSoftmaxWithLoss. Not with `mixtures`.
     tie_weights : bool
         The affine layer's W is the transpose of the embedding's [4]_. The last of several
-        recurrent layers then has wordvec_size units; a single one needs hidden_size =
-        wordvec_size. With `mixtures` neither holds.
+        recurrent layers then has wordvec_size units, or with cell="lstmp" projects to so many
+        numbers; a single one needs hidden_size, or proj_size, = wordvec_size. With `mixtures`
+        neither holds.
     mixtures : int, optional
         The number of softmaxes of which the output is a mixture [5]_; None is one, without a
         latent vector. See `rnnfast.TimeMixtureSoftmax`.
@@ -72,6 +74,9 @@ class LanguageModel(BaseModel):
     rounds, rank : int, optional
         Of a Mogrifier LSTM: how many times x and h gate each other before each step (default 5),
         and the rank of the matrices of these rounds; without it they are whole [7]_.
+    proj_size : int, optional
+        Of an LSTM with a projection, cell="lstmp": the width of h, to which its hidden_size cells
+        are projected [10]_; default: hidden_size.
     rng : seed, Generator or None
         The source of the weights; None is np.random.
     dtype : float32 or float64
@@ -106,6 +111,7 @@ class LanguageModel(BaseModel):
     .. [7] Melis et al. 2019, https://arxiv.org/abs/1909.01792
     .. [8] Brahma 2018, https://arxiv.org/abs/1808.05908
     .. [9] Wang, Gong, Liu 2019, https://arxiv.org/abs/1906.03805
+    .. [10] Sak et al. 2014, https://arxiv.org/abs/1402.1128
 
     Examples
     --------
@@ -149,6 +155,7 @@ class LanguageModel(BaseModel):
         balance: float | None = None,
         rounds: int | None = None,
         rank: int | None = None,
+        proj_size: int | None = None,
         rng: Any = None,
         dtype: DTypeLike = np.float32,
         device: str | None = None,
@@ -182,8 +189,10 @@ class LanguageModel(BaseModel):
             balance=balance,
             rounds=rounds,
             rank=rank,
+            proj_size=proj_size,
         )
         check_rounds(owner, sizes)
+        check_projection(owner, sizes)
         check_output(owner, sizes)
         draw = Initializer(owner, rng, dtype, device)
 

@@ -30,9 +30,10 @@ def check_output(owner: str, sizes: dict[str, Any]) -> None:
             if name in sizes:
                 got = sizes[name]
                 raise ValueError(f"{owner}: {name} must be None without mixtures, got {got}")
-        if tied and sizes["layers"] == 1 and sizes["hidden_size"] != D:
-            got = sizes["hidden_size"]
-            raise ValueError(f"{owner}: hidden_size must be wordvec_size = {D}, tied, got {got}")
+        name = _width_name(sizes)
+        if tied and sizes["layers"] == 1 and sizes[name] != D:
+            got = sizes[name]
+            raise ValueError(f"{owner}: {name} must be wordvec_size = {D}, tied, got {got}")
         return
     for name in SINGLE:
         if name in sizes:
@@ -44,10 +45,15 @@ def check_output(owner: str, sizes: dict[str, Any]) -> None:
 
 
 def last_width(sizes: dict[str, Any]) -> int:
-    """H of the last recurrent layer: of tied weights without a mixture, that of the embedding."""
+    """The width of the last layer's h: of tied weights without a mixture, the embedding's."""
     narrow = sizes["tie_weights"] and "mixtures" not in sizes
-    width: int = sizes["wordvec_size" if narrow else "hidden_size"]
+    width: int = sizes["wordvec_size" if narrow else _width_name(sizes)]
     return width
+
+
+def _width_name(sizes: dict[str, Any]) -> str:
+    """The name of the size that is the width of h."""
+    return "proj_size" if "proj_size" in sizes else "hidden_size"
 
 
 def last_layer(
