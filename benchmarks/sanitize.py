@@ -19,12 +19,12 @@ from unittest import mock
 import numpy as np
 
 import rnnfast
-from benchmarks.cases import GATES
 from rnnfast import cuda
 from rnnfast.checks import is_numpy
 from rnnfast.cuda import planner
 from rnnfast.cuda.precision import tf32_tolerance
 from rnnfast.kernels import CELLS, load
+from rnnfast.layers.cells import RECURRENT
 
 N, T, D, H = 5, 3, 4, 37
 TOLERANCES = {"float32": 1e-5, "tf32": tf32_tolerance(N, T, D, H)}
@@ -56,7 +56,7 @@ def make_plan(kind, gpu, cell, forward, N, H, dtype, precision):
 def run_cell(cell, kind, precision, options, ragged):
     """Forward and backward of one cell; returns the largest error and its bound."""
     rng = np.random.default_rng(0)
-    columns, keywords = GATES[cell] * H, dict(options)
+    columns, keywords = RECURRENT[cell].gates * H, dict(options)
     P = keywords.pop("proj_size", H)  # the width of h
 
     def normal(*shape):
@@ -71,7 +71,7 @@ def run_cell(cell, kind, precision, options, ragged):
         params += (normal(rounds, H, rank or D) / 2,)
         params += () if rank is None else (normal(rounds, rank, D),)
     params += (normal(H, P) / 4,) if cell == "lstmp" else ()
-    widths = (P, H) if cell in ("lstm", "mogrifier", "lstmp") else (P,)
+    widths = (P, H)[: len(RECURRENT[cell].states)]
     state, dstate = (tuple(normal(N, width) for width in widths) for _ in range(2))
     xs, dhs = normal(N, T, D), normal(N, T, P)
     if ragged:

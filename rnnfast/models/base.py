@@ -1,9 +1,10 @@
 """The base of language models: a stack of layers with its loss, its state and its sampling."""
 
+import copy
 from collections.abc import Sequence
 from contextlib import closing
 from itertools import islice
-from typing import Any, overload
+from typing import Any, Self, overload
 
 from numpy.typing import NDArray
 
@@ -119,7 +120,7 @@ class BaseModel(Model):
         array, (N, T, V)
             Of NumPy if xs is, on any device.
         """
-        scores = self.layers[-1].forward(self._hidden(xs, train_flg), train=train_flg)
+        scores = self.layers[-1].forward(self.hidden(xs, train_flg), train=train_flg)
         return self._beside(xs, scores)
 
     def forward(self, xs: Any, ts: Any, train_flg: bool = True) -> Any:
@@ -138,10 +139,23 @@ class BaseModel(Model):
             Mean cross entropy in nats, without penalties; a 0-d array on a GPU.
         """
         more = {} if self.past is None else {"previous": xs}
-        return self.loss_layer.forward(self._hidden(xs, train_flg), ts, train=train_flg, **more)
+        return self.loss_layer.forward(self.hidden(xs, train_flg), ts, train=train_flg, **more)
 
-    def _hidden(self, xs: Any, train_flg: bool) -> Any:
-        """The input of the last layer; of a mixture with two inputs a list of both."""
+    def hidden(self, xs: Any, train_flg: bool = False) -> Any:
+        """Compute what the last layer reads. Starts from the current state and updates it.
+
+        Parameters
+        ----------
+        xs : array of int, (N, T)
+        train_flg : bool
+            Keep what backward needs, and apply dropout.
+
+        Returns
+        -------
+        array (N, T, H), or list of two such arrays
+            The states of the last recurrent layer; of a mixture with two inputs, both of them. For
+            `scores` and `top_states`.
+        """
         below = None
         h_drops, Wh_drops = iter(self.h_drops), iter(self.Wh_drops)
         for layer in self.layers[:-1]:
@@ -160,6 +174,58 @@ class BaseModel(Model):
             xs = layer.forward(xs, train=train_flg, **masks)
         return xs if below is None else [below, xs]
 
+    def top_states(self, hidden: Any) -> Any:
+        """Return the states of the last recurrent layer, after dropout.
+
+        Parameters
+        ----------
+        hidden : array or list
+            The result of `hidden`.
+
+        Returns
+        -------
+        array (N, T, H)
+        """
+        return hidden[-1] if self._source is not None else hidden
+
+    def scores(self, hidden: Any) -> Any:
+        """Compute the scores of the ids that follow each step, without dropout.
+
+        Parameters
+        ----------
+        hidden : array or list
+            The result of `hidden`.
+
+        Returns
+        -------
+        array (N, T, V)
+        """
+        return self.layers[-1].forward(hidden, train=False)
+
+    def unregularized(self) -> Self:
+        """Copy the model without dropout and penalties.
+
+        Returns
+        -------
+        BaseModel
+            It computes what this model predicts, also in training. Its `params` are those that
+            predictions depend on. It is not meant for weight files: its `sizes` are those of this
+            model.
+        """
+        plain = copy.deepcopy(self)
+        identities = *plain.drop_layers, *plain.penalty_layers
+        plain.layers = [layer for layer in plain.layers if layer not in identities]
+        plain.h_drops, plain.Wh_drops, plain.word_drop = [], [], None
+        for drop in inner_drop(plain.layers[-1]):
+            drop.train_flg = False
+        plain.drop_layers, plain.penalty_layers = [], []
+        count = sum(len(layer.params) for layer in plain.layers)  # those of `aside` are the last
+        plain.params, plain.grads = plain.params[:count], plain.grads[:count]
+        plain._names = plain._names[:count]
+        plain.past, plain.aside = None, []
+        plain.loss_layer = loss_of(plain.layers[-1], {}, plain.layers[-1].device)
+        return plain
+
     def next_scores(self, xs: Any) -> NDArray[Any]:
         """Compute the scores of the next id. Starts from the current state and updates it.
 
@@ -171,9 +237,9 @@ class BaseModel(Model):
         -------
         ndarray, (N, V)
         """
-        hidden = self._hidden(xs, False)
+        hidden = self.hidden(xs)
         last = [hs[:, -1:] for hs in hidden] if isinstance(hidden, list) else hidden[:, -1:]
-        return to_numpy(self.layers[-1].forward(last, train=False)[:, 0])
+        return to_numpy(self.scores(last)[:, 0])
 
     def backward(self, dout: float = 1) -> Any:
         """Fill `grads`, those of the loss and the penalty. Needs a forward pass with `train_flg`.

@@ -30,6 +30,10 @@ class LanguageModel(BaseModel):
     cell : {"lstm", "rnn", "gru", "mogrifier", "lstmp"}
     layers : int
         Number of recurrent layers.
+    last_hidden_size : int, optional
+        The number of units of the last of several layers; None is hidden_size, or wordvec_size
+        where weights are tied without `mixtures`. With cell="lstmp" it is the width of its h, and
+        None is proj_size.
     dropout : float
         Ratio of the elements dropped in training: after the embedding, between the recurrent
         layers, and before the affine layer [1]_.
@@ -136,6 +140,7 @@ class LanguageModel(BaseModel):
         *,
         cell: str = "lstm",
         layers: int = 1,
+        last_hidden_size: int | None = None,
         dropout: float = 0.0,
         variational_dropout: bool = False,
         input_dropout: float | None = None,
@@ -174,6 +179,7 @@ class LanguageModel(BaseModel):
             tie_weights=tie_weights,
         ) | given_sizes(
             owner,
+            last_hidden_size=last_hidden_size,
             input_dropout=input_dropout,
             between_dropout=between_dropout,
             output_dropout=output_dropout,
