@@ -50,6 +50,8 @@ CUSTOM = {
     "beta": "beta",
     "past_decode": "past_decode",
     "adversarial": "adversarial",
+    "frage": "frage",
+    "frage_rate": "frage_rate",
     "mixtures": "mixtures",
     "mixtures_below": "mixtures_below",
     "latent": "latent_size",
@@ -57,6 +59,7 @@ CUSTOM = {
     "balance": "balance",
     "rounds": "rounds",
     "rank": "rank",
+    "proj_size": "proj_size",
 }
 
 
@@ -94,6 +97,8 @@ class Settings:
     beta: float | None = None  # None: 0
     past_decode: float | None = None  # None: 0
     adversarial: float | None = None  # None: 0
+    frage: float | None = None  # None: 0
+    frage_rate: float | None = None  # None: 0.02
     mixtures: int | None = None  # None: one softmax, without a latent vector
     mixtures_below: int | None = None  # None: 0
     latent: int | None = None  # None: that of embedding
@@ -102,6 +107,7 @@ class Settings:
     tie: bool = False
     rounds: int | None = None  # None: 5 for a mogrifier
     rank: int | None = None  # None: whole matrices
+    proj_size: int | None = None  # None: hidden, for an lstmp
     epochs: int = 8
     batch_size: int = 32
     time_size: int = 64

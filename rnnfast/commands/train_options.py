@@ -94,6 +94,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     option(group, "rounds", positive_int, "N", what, "5")
     what = "custom: rank of the matrices of these rounds"
     option(group, "rank", positive_int, "N", what, "none: whole matrices")
+    what = "custom: width of h of an lstmp, to which its hidden units are projected"
+    option(group, "proj-size", positive_int, "N", what, "that of --hidden")
     what = "custom: one dropout mask for all time steps, also on the recurrent path"
     flag(group, "variational", what)
     what = "custom: dropout ratio after the embedding"
@@ -119,6 +121,10 @@ def add_options(command: argparse.ArgumentParser) -> None:
     option(group, "past-decode", nonnegative_float, "X", what, "0")
     what = "custom: size of adversarial noise on the vectors of target tokens (0.005)"
     option(group, "adversarial", nonnegative_float, "X", what, "0")
+    what = "custom: factor of FRAGE, which hides from word vectors how frequent words are (0.02)"
+    option(group, "frage", nonnegative_float, "X", what, "0")
+    what = "custom: learning rate of its discriminator"
+    option(group, "frage-rate", nonnegative_float, "X", what, "0.02")
     what = "custom: number of softmaxes of which the output is a mixture"
     option(group, "mixtures", positive_int, "N", what, "none")
     what = "custom: softmaxes from the layer below, in addition (direct output connection)"
