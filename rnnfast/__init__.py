@@ -32,7 +32,13 @@ except ValueError as error:  # RNNFAST_NUM_THREADS or RNNFAST_SIMD, read when th
     raise
 from rnnfast.layers.activations import Sigmoid, Softmax
 from rnnfast.layers.affine import Affine, MatMul, Simple_TimeAffine, TimeAffine
-from rnnfast.layers.bidirectional import TimeBiGRU, TimeBiLSTM, TimeBiMogrifier, TimeBiRNN
+from rnnfast.layers.bidirectional import (
+    TimeBiGRU,
+    TimeBiLSTM,
+    TimeBiLSTMP,
+    TimeBiMogrifier,
+    TimeBiRNN,
+)
 from rnnfast.layers.dropout import Dropout, TimeDropout
 from rnnfast.layers.embedding import Embedding, TimeEmbedding
 from rnnfast.layers.functions import cross_entropy_error, relu, sigmoid, softmax
@@ -46,6 +52,7 @@ from rnnfast.layers.losses import (
 )
 from rnnfast.layers.mixture import TimeMixtureSoftmax
 from rnnfast.layers.mixture_loss import TimeMixtureSoftmaxWithLoss
+from rnnfast.layers.projection import LSTMP, TimeLSTMP
 from rnnfast.layers.regularization import (
     ActivationRegularization,
     TemporalActivationRegularization,
@@ -60,6 +67,7 @@ __all__ = [
     "GPU",
     "GRU",
     "LSTM",
+    "LSTMP",
     "RNN",
     "ActivationRegularization",
     "Affine",
@@ -77,12 +85,14 @@ __all__ = [
     "TimeAffine",
     "TimeBiGRU",
     "TimeBiLSTM",
+    "TimeBiLSTMP",
     "TimeBiMogrifier",
     "TimeBiRNN",
     "TimeDropout",
     "TimeEmbedding",
     "TimeGRU",
     "TimeLSTM",
+    "TimeLSTMP",
     "TimeMixtureSoftmax",
     "TimeMixtureSoftmaxWithLoss",
     "TimeMogrifier",

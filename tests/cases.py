@@ -53,9 +53,22 @@ CELLS = (
         options=({}, {"rounds": 1}, {"rounds": 2, "rank": 3}),
         in_steps=True,
     ),
+    Cell(
+        "lstmp",
+        gates=4,
+        states=2,
+        options=({}, {"proj_size": 19}, {"cell_clip": 0.7}),
+        in_steps=True,
+    ),
 )
 VARIANTS = [(cell, options) for cell in CELLS for options in cell.options]
 IN_ONE_KERNEL = [v for v in VARIANTS if not v[0].in_steps and v[1].get("peepholes") != "full"]
+
+
+def widths(cell, H, proj_size=None):
+    """The widths of h, and of c where there is one; of an lstmp h has a width of its own."""
+    P = proj_size or (H // 2 + 1 if cell.name == "lstmp" else H)
+    return (P, H)[: cell.states]
 
 
 def variant_name(cell, options):
@@ -257,23 +270,25 @@ def make_problem(
     peepholes=None,
     rounds=5,
     rank=None,
+    proj_size=None,
     **keywords,
 ):
     """Random, with weights at the book's initialisation; states and gradients all distinct.
 
     bias=False gives b None, states=False gives state and dstate None, mask=True an h_mask of
     zeros and distinct factors, lengths=True all lengths from 0 to T, peepholes="diagonal" or
-    "full" a Wp, rounds and rank a mogrifier's Wm and Wr.
+    "full" a Wp, rounds and rank a mogrifier's Wm and Wr, proj_size an lstmp's Wproj.
     """
     N, T, D, H = shape
-    G = cell.gates
+    G, of_states = cell.gates, widths(cell, H, proj_size)
+    P = of_states[0]
     rng = np.random.default_rng([seed, *shape])
 
     def randn(*size):
         return rng.standard_normal(size).astype(dtype)
 
     Wx = (randn(D, G * H) / np.sqrt(max(D, 1))).astype(dtype)
-    Wh = (randn(H, G * H) / np.sqrt(max(H, 1))).astype(dtype)
+    Wh = (randn(P, G * H) / np.sqrt(max(P, 1))).astype(dtype)
     b = randn(*(2, G * H) if keywords.get("reset_after") else (G * H,))
     beside = {}
     if cell.name == "mogrifier":
@@ -282,15 +297,17 @@ def make_problem(
         else:
             beside["Wm"] = randn(rounds, H, rank) / np.sqrt(max(H, 1))
             beside["Wr"] = randn(rounds, rank, D) / np.sqrt(rank)
+    elif cell.name == "lstmp":
+        beside["Wproj"] = randn(H, P) / np.sqrt(max(H, 1))
     elif peepholes == "diagonal":
         beside["Wp"] = randn(3, H)
     elif peepholes == "full":
         beside["Wp"] = randn(3, H, H) / np.sqrt(max(H, 1))
-    state, dstate = (tuple(randn(N, H) for _ in range(cell.states)) for _ in range(2))
-    xs, dhs = randn(N, T, D), randn(N, T, H)
+    state, dstate = (tuple(randn(N, width) for width in of_states) for _ in range(2))
+    xs, dhs = randn(N, T, D), randn(N, T, P)
     if mask:
-        kept = rng.random((N, H)) > 0.3
-        keywords["h_mask"] = (kept * (0.5 + rng.random((N, H)))).astype(dtype)
+        kept = rng.random((N, P)) > 0.3
+        keywords["h_mask"] = (kept * (0.5 + rng.random((N, P)))).astype(dtype)
     if lengths:
         keywords["lengths"] = rng.permutation(np.arange(N) % (T + 1)).astype(np.intp)
     return Problem(

@@ -57,7 +57,7 @@ def test_the_list_of_places_is_complete(cell):
     found = {path for path in files_that_name(cell) if not path.startswith(examples)}
     assert not {path for path in found if not any(path.endswith(place) for place in places)}
     for place in places:
-        folders = house.PACKAGE, SOURCES, house.ROOT / "tests"
+        folders = house.PACKAGE, SOURCES, house.ROOT / "tests", house.ROOT / "benchmarks"
         assert any(str(p).endswith(place) for folder in folders for p in folder.rglob("*.*")), place
 
 

@@ -56,6 +56,7 @@ CUSTOM = {
     "balance": "balance",
     "rounds": "rounds",
     "rank": "rank",
+    "proj_size": "proj_size",
 }
 
 
@@ -100,6 +101,7 @@ class Settings:
     tie: bool = False
     rounds: int | None = None  # None: 5 for a mogrifier
     rank: int | None = None  # None: whole matrices
+    proj_size: int | None = None  # None: hidden, for an lstmp
     epochs: int = 8
     batch_size: int = 32
     time_size: int = 64

@@ -94,6 +94,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     option(group, "rounds", positive_int, "N", what, "5")
     what = "custom: rank of the matrices of these rounds"
     option(group, "rank", positive_int, "N", what, "none: whole matrices")
+    what = "custom: width of h of an lstmp, to which its hidden units are projected"
+    option(group, "proj-size", positive_int, "N", what, "that of --hidden")
     what = "custom: one dropout mask for all time steps, also on the recurrent path"
     flag(group, "variational", what)
     what = "custom: dropout ratio after the embedding"

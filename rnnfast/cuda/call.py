@@ -37,7 +37,7 @@ class Arrays:
 
     A: object
     b: object
-    Wp: object  # or Wm; without one any array, which no kernel reads; so m and ends
+    Wp: object  # or Wm or Wproj; without one any array, which no kernel reads; so m and ends
     m: object
     ends: object
     kept: tuple
@@ -50,6 +50,8 @@ class Arrays:
     Wr: object = None
     rounds: tuple = ()
     left: object = None  # what met Wh, where it is not kept[0], still without h_mask
+    u: object = None  # with a projection: see lstmp.py, as the next one
+    dh: object = None
     dxs: object = None
     dhs: object = None
     B: object = None
@@ -89,12 +91,14 @@ class Call(Arguments):
         """The arguments have passed: what is taken in the place of those that are not there."""
         zeros, absent = self.gpu.kept_zeros, state is None or any(x is None for x in state)
         no_bias = None if self.biased else zeros(self.bias_shape, self.dtype)
-        no_state = zeros((self.N, self.H), self.dtype) if absent else None
-        # xs or dhs, Wx, Wh, b, Wp or Wm, Wr, h_mask, states
+        widths = (self.P, self.H)[: self.states]
+        no_states = [zeros((self.N, K), self.dtype) if absent else None for K in widths]
+        # xs or dhs, Wx, Wh, b, Wp, Wm or Wproj, Wr, h_mask, states
         missing = None, None, None, no_bias, self.nothing, self.nothing, self.nothing
-        self.missing = *missing, *(no_state,) * self.states
-        sizes = self.N, self.T, self.D, self.H, self.dtype, self.peepholes, self.rounds
-        self.of_forward = *sizes, self.two_biases, self.masked, self.ragged
+        self.missing = *missing, *no_states
+        sizes = self.N, self.T, self.D, self.H, self.dtype
+        variant = self.peepholes, self.rounds, self.projection
+        self.of_forward = *sizes, *variant, self.two_biases, self.masked, self.ragged
 
     def here(self, cell):
         """Of more than one call, whose arrays are the runtime's own. The cell is one by its id."""
@@ -108,8 +112,8 @@ class Call(Arguments):
         return self.xp.ascontiguousarray(self.gpu.to_device(x))
 
     def arrays(self, x, params, h_mask, state):
-        """x, Wx, Wh, b, Wp or Wm, Wr, h_mask and the states on the GPU, contiguous, all that there
-        can be.
+        """x, Wx, Wh, b, Wp, Wm or Wproj, Wr, h_mask and the states on the GPU, contiguous, all that
+        there can be.
         """
         groups = (x,), params, (h_mask,), state
         return present(groups, (0, 1, 6, 7), self.missing, self.move)
@@ -303,17 +307,18 @@ def _over_reads(name, grads, reads):
 
 def _checked_backward(kind, dhs, dstate, params, cache, grads):
     name = kind.name
-    N, T, D, H, dtype, *variant = cache.of_forward[:7]
-    ways = cache.of_forward[7:]
+    N, T, D, H, dtype, *variant = cache.of_forward[:8]
+    ways = cache.of_forward[8:]
     call = Call(kind, params, *ways)
-    own = call.D, call.H, call.dtype, call.peepholes, call.rounds
+    own = call.D, call.H, call.dtype, call.peepholes, call.rounds, call.projection
     if own != (D, H, dtype, *variant):
         given = sizes_of(*own)
         expected = f"those of forward, with {sizes_of(D, H, dtype, *variant)}"
         raise ValueError(f"{name}: params must be {expected}, got {given}")
-    call.sequence("dhs", dhs, H)
+    call.sequence("dhs", dhs, call.P)
     if (call.N, call.T) != (N, T):
-        raise ValueError(f"{name}: dhs must be (N, T, H) = ({N}, {T}, {H}), got {dhs.shape}")
+        expected = f"(N, T, {call.wide}) = ({N}, {T}, {call.P})"
+        raise ValueError(f"{name}: dhs must be {expected}, got {dhs.shape}")
     call.check_state("dstate", [f"d{state}" for state in kind.states], dstate)
     call.check_grads(grads, params)
     call.host = is_numpy(dhs) and is_numpy(params[0])

@@ -88,10 +88,10 @@ def forward(cell, xs, state, params, train, lengths, reverse, h_mask):
     if call.ragged:
         ends, xs = call.until(xs, lengths)
         new = call.gpu.zeros  # no kernel writes beyond all ends of a group
-    shape = N, T, call.H
+    shape = N, T, call.H  # of what is kept
     # x Wx of all steps; what a step makes of x instead is added in steps
     A = (call.gpu.zeros if cell.own_input else empty)((N, T, way.columns[-1].stop), dtype)
-    hs = new(shape, dtype)
+    hs = new((N, T, call.P), dtype)
     kept = tuple([new(shape, dtype) for _ in cell.kept]) if train else way.no_kept
     final = states_at_the_end(call, kernel, initial)
 

@@ -15,7 +15,9 @@ from rnnfast.layers.initial import generator
 from rnnfast.typing import Array
 
 # The cells that Wx, Wh and b are enough for
-SHOWN = tuple(name for name, layer in RECURRENT.items() if "Wm" not in layer.more)
+SHOWN = tuple(
+    name for name, layer in RECURRENT.items() if not {"Wm", "Wproj"}.intersection(layer.more)
+)
 FLOAT64 = np.dtype(np.float64)
 
 

@@ -2,7 +2,13 @@
 
 from rnnfast.layers.activations import Sigmoid, Softmax
 from rnnfast.layers.affine import Affine, MatMul, Simple_TimeAffine, TimeAffine
-from rnnfast.layers.bidirectional import TimeBiGRU, TimeBiLSTM, TimeBiMogrifier, TimeBiRNN
+from rnnfast.layers.bidirectional import (
+    TimeBiGRU,
+    TimeBiLSTM,
+    TimeBiLSTMP,
+    TimeBiMogrifier,
+    TimeBiRNN,
+)
 from rnnfast.layers.dropout import Dropout, TimeDropout
 from rnnfast.layers.embedding import Embedding, TimeEmbedding
 from rnnfast.layers.frequency import FrequencyDiscriminator
@@ -18,6 +24,7 @@ from rnnfast.layers.losses import (
 from rnnfast.layers.mixture import TimeMixtureSoftmax
 from rnnfast.layers.mixture_loss import TimeMixtureSoftmaxWithLoss
 from rnnfast.layers.past_decode import PastDecode
+from rnnfast.layers.projection import LSTMP, TimeLSTMP
 from rnnfast.layers.regularization import (
     ActivationRegularization,
     TemporalActivationRegularization,
@@ -31,6 +38,7 @@ from rnnfast.layers.steps import GRU, LSTM, RNN, Mogrifier
 __all__ = [
     "GRU",
     "LSTM",
+    "LSTMP",
     "RNN",
     "ActivationRegularization",
     "Affine",
@@ -51,12 +59,14 @@ __all__ = [
     "TimeAffineSoftmaxWithLoss",
     "TimeBiGRU",
     "TimeBiLSTM",
+    "TimeBiLSTMP",
     "TimeBiMogrifier",
     "TimeBiRNN",
     "TimeDropout",
     "TimeEmbedding",
     "TimeGRU",
     "TimeLSTM",
+    "TimeLSTMP",
     "TimeMixtureSoftmax",
     "TimeMixtureSoftmaxWithLoss",
     "TimeMogrifier",

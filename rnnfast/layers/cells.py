@@ -5,13 +5,22 @@ The classes have the details: `column`, the name of the kernels; `gates`; `state
 
 from typing import Any
 
-from rnnfast.layers.bidirectional import TimeBiGRU, TimeBiLSTM, TimeBiMogrifier, TimeBiRNN
+from rnnfast.layers.bidirectional import (
+    TimeBiGRU,
+    TimeBiLSTM,
+    TimeBiLSTMP,
+    TimeBiMogrifier,
+    TimeBiRNN,
+)
+from rnnfast.layers.projection import TimeLSTMP
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeMogrifier, TimeRNN
 
 # Any: the classes differ in their options.
-RECURRENT: dict[str, Any] = {cls.column: cls for cls in (TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier)}
+RECURRENT: dict[str, Any] = {
+    cls.column: cls for cls in (TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier, TimeLSTMP)
+}
 BIDIRECTIONAL: dict[str, Any] = {
-    cls.kind.column: cls for cls in (TimeBiRNN, TimeBiLSTM, TimeBiGRU, TimeBiMogrifier)
+    cls.kind.column: cls for cls in (TimeBiRNN, TimeBiLSTM, TimeBiGRU, TimeBiMogrifier, TimeBiLSTMP)
 }
 
 

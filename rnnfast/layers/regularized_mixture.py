@@ -147,49 +147,58 @@ class TimeRegularizedMixtureSoftmaxWithLoss(TimeMixtureSoftmaxWithLoss):
 
     def _cross_entropy_back(self, cache: Any, dout: float) -> tuple[Any, Any]:
         plain, hs, prior, log_p, noisy = cache
-        if log_p is None and noisy is None:
-            return super()._cross_entropy_back(plain, dout)
-        W, b, *_ = self.mixture._checked_params()
-        dW, db, *_ = self.mixture._checked_grads()
-        ops, xp = self.mixture._kernel, checks.namespace(hs)
-        pi = xp.exp(_log_softmax(prior))
         if noisy is None:
             dhs, dprior = super()._cross_entropy_back(plain, dout)
         else:
-            dhs, dW[...], db[...] = xp.zeros_like(hs), 0, 0
-            weights = (dout * noisy.weights)[:, None]
-            dprior = (pi - noisy.shares) * weights
-        of_past = None
-        if self.past is not None:
-            of_past, dW_past = self.past.backward(dout)
-            dW += dW_past
-            dpi = xp.empty_like(pi)
-        dW_k, db_k = xp.empty_like(dW), xp.empty_like(db)
-        for k in range(hs.shape[1]):
-            h = hs[:, k]
-            scores, dscores = ops.affine_forward(h, W, b), None
-            if of_past is not None:
-                log_p_k = _log_softmax(scores)
-                dscores = of_past * xp.exp(log_p_k - log_p)  # by log p_k, divided by pi
-                dpi[:, k] = dscores.sum(axis=1)
-                dscores -= xp.exp(log_p_k) * dpi[:, k, None]
-                dscores *= pi[:, k, None]
-            of_target = None
-            if noisy is not None:
-                scores[noisy.targets] += (h * noisy.noises[k]).sum(axis=1)
-                share = noisy.shares[:, k, None] * weights
-                of_noisy = xp.exp(_log_softmax(scores)) * share
-                of_noisy[noisy.targets] -= share[:, 0]
-                of_target = of_noisy[noisy.targets]
-                dscores = of_noisy if dscores is None else dscores + of_noisy
-            dhs[:, k] += ops.affine_backward(dscores, h, W, dW_k, db_k)
-            if of_target is not None:
-                dhs[:, k] += of_target[:, None] * noisy.noises[k]
-            dW += dW_k
-            db += db_k
-        if of_past is not None:
-            dprior += pi * (dpi - (pi * dpi).sum(axis=1, keepdims=True))
+            dhs, dprior = self._noise_back(hs, prior, noisy, dout)
+        if self.past is not None and log_p is not None:
+            self._add_past(self.past, hs, prior, log_p, dhs, dprior, dout)
         return dhs, dprior
+
+    def _noise_back(self, hs: Any, prior: Any, noisy: _Noisy, dout: float) -> tuple[Any, Any]:
+        """As _cross_entropy_back, of the cross entropy with noise alone."""
+        W, b, *_ = self.mixture._checked_params()
+        dW, db, *_ = self.mixture._checked_grads()
+        dW[...], db[...] = 0, 0
+        ops, xp = self.mixture._kernel, checks.namespace(hs)
+        dhs, weights = xp.zeros_like(hs), dout * noisy.weights[:, None]
+        for k, noise in enumerate(noisy.noises):
+            h, share = hs[:, k], noisy.shares[:, k, None] * weights
+            scores = ops.affine_forward(h, W, b)
+            scores[noisy.targets] += (h * noise).sum(axis=1)
+            dscores = xp.exp(_log_softmax(scores)) * share
+            dscores[noisy.targets] -= share[:, 0]
+            self._add_back(k, dscores, hs, dhs)
+            dhs[:, k] += dscores[noisy.targets][:, None] * noise
+        return dhs, (xp.exp(_log_softmax(prior)) - noisy.shares) * weights
+
+    def _add_past(
+        self, past: PastDecode, hs: Any, prior: Any, log_p: Any, dhs: Any, dprior: Any, dout: float
+    ) -> None:
+        """Add the gradients of past decode to those of W and b, and to dhs and dprior."""
+        W, b, *_ = self.mixture._checked_params()
+        xp = checks.namespace(hs)
+        dlog_p, dW = past.backward(dout)
+        self.mixture._checked_grads()[0] += dW
+        pi = xp.exp(_log_softmax(prior))
+        dpi = xp.empty_like(pi)
+        for k in range(hs.shape[1]):
+            log_p_k = _log_softmax(self.mixture._kernel.affine_forward(hs[:, k], W, b))
+            dscores = dlog_p * xp.exp(log_p_k - log_p)  # by log p_k, divided by pi_k
+            dpi[:, k] = dscores.sum(axis=1)
+            dscores -= xp.exp(log_p_k) * dpi[:, k, None]
+            self._add_back(k, dscores * pi[:, k, None], hs, dhs)
+        dprior += pi * (dpi - (pi * dpi).sum(axis=1, keepdims=True))
+
+    def _add_back(self, k: int, dscores: Any, hs: Any, dhs: Any) -> None:
+        """Add the gradients of the scores of softmax k to those of W and b, and to dhs."""
+        W, _, *_ = self.mixture._checked_params()
+        dW, db, *_ = self.mixture._checked_grads()
+        xp = checks.namespace(hs)
+        of_W, of_b = xp.empty_like(dW), xp.empty_like(db)
+        dhs[:, k] += self.mixture._kernel.affine_backward(dscores, hs[:, k], W, of_W, of_b)
+        dW += of_W
+        db += of_b
 
     def _choices(self) -> list[str]:
         mixture, *shown = super()._choices()

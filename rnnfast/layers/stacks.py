@@ -11,6 +11,7 @@ from typing import Any, overload
 from rnnfast import checks
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.parts import Parts
+from rnnfast.layers.projection import TimeLSTMP
 from rnnfast.layers.recurrent import Lengths, checked_lengths
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeMogrifier, TimeRNN
 from rnnfast.layers.unrolled import _Time
@@ -22,7 +23,7 @@ class TimeReverse(Parts):
 
     Parameters
     ----------
-    layer : TimeRNN, TimeLSTM, TimeGRU or TimeMogrifier
+    layer : TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier or TimeLSTMP
         The layer.
 
     Raises
@@ -42,10 +43,11 @@ class TimeReverse(Parts):
     TimeReverse(TimeGRU(D=3, H=2, float32, cpu))
     """
 
-    def __init__(self, layer: TimeRNN | TimeLSTM | TimeGRU | TimeMogrifier) -> None:
+    def __init__(self, layer: TimeRNN | TimeLSTM | TimeGRU | TimeMogrifier | TimeLSTMP) -> None:
         self._name = type(self).__name__
         if not isinstance(layer, _Time):
-            kinds, kind = "TimeRNN, TimeLSTM, TimeGRU or TimeMogrifier", type(layer).__name__
+            kinds = "TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier or TimeLSTMP"
+            kind = type(layer).__name__
             raise TypeError(f"{self._name}: layer must be a {kinds}, got {kind}")
         self.layer = layer
         self.parts = [layer]
@@ -107,8 +109,8 @@ class TimeStack(Parts):
     Parameters
     ----------
     layers : iterable
-        TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier, TimeBi*, TimeReverse or stacks. The output of
-        each layer is as wide as the input of the next one.
+        TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier, TimeLSTMP, TimeBi*, TimeReverse or stacks. The
+        output of each layer is as wide as the input of the next one.
     dropout_ratio : float
         The dropout of each layer's output but the last one's, in training.
     rng : int, optional

@@ -9,6 +9,7 @@ from rnnfast.layers.initial import Initializer
 from rnnfast.layers.mixture import TimeMixtureSoftmax
 from rnnfast.models.base import BaseModel
 from rnnfast.models.building import (
+    check_projection,
     check_rounds,
     checked_sizes,
     embedding,
@@ -26,12 +27,13 @@ class LanguageModel(BaseModel):
     ----------
     vocab_size, wordvec_size, hidden_size : int
         V, D and H.
-    cell : {"lstm", "rnn", "gru", "mogrifier"}
+    cell : {"lstm", "rnn", "gru", "mogrifier", "lstmp"}
     layers : int
         Number of recurrent layers.
     last_hidden_size : int, optional
         The number of units of the last of several layers; None is hidden_size, or wordvec_size
-        where weights are tied without `mixtures`.
+        where weights are tied without `mixtures`. With cell="lstmp" it is the width of its h, and
+        None is proj_size.
     dropout : float
         Ratio of the elements dropped in training: after the embedding, between the recurrent
         layers, and before the affine layer [1]_.
@@ -61,8 +63,9 @@ class LanguageModel(BaseModel):
         training it needs `count_words`, which RnnlmTrainer calls.
     tie_weights : bool
         The affine layer's W is the transpose of the embedding's [4]_. The last of several
-        recurrent layers then has wordvec_size units; a single one needs hidden_size =
-        wordvec_size. With `mixtures` neither holds.
+        recurrent layers then has wordvec_size units, or with cell="lstmp" projects to so many
+        numbers; a single one needs hidden_size, or proj_size, = wordvec_size. With `mixtures`
+        neither holds.
     mixtures : int, optional
         The number of softmaxes of which the output is a mixture [5]_; None is one, without a
         latent vector. See `rnnfast.TimeMixtureSoftmax`.
@@ -79,6 +82,9 @@ class LanguageModel(BaseModel):
     rounds, rank : int, optional
         Of a Mogrifier LSTM: how many times x and h gate each other before each step (default 5),
         and the rank of the matrices of these rounds; without it they are whole [7]_.
+    proj_size : int, optional
+        Of an LSTM with a projection, cell="lstmp": the width of h, to which its hidden_size cells
+        are projected [11]_; default: hidden_size.
     rng : seed, Generator or None
         The source of the weights; None is np.random.
     dtype : float32 or float64
@@ -114,6 +120,7 @@ class LanguageModel(BaseModel):
     .. [8] Brahma 2018, https://arxiv.org/abs/1808.05908
     .. [9] Wang, Gong, Liu 2019, https://arxiv.org/abs/1906.03805
     .. [10] Gong et al. 2018, https://arxiv.org/abs/1809.06858
+    .. [11] Sak et al. 2014, https://arxiv.org/abs/1402.1128
 
     Examples
     --------
@@ -160,6 +167,7 @@ class LanguageModel(BaseModel):
         balance: float | None = None,
         rounds: int | None = None,
         rank: int | None = None,
+        proj_size: int | None = None,
         rng: Any = None,
         dtype: DTypeLike = np.float32,
         device: str | None = None,
@@ -196,8 +204,10 @@ class LanguageModel(BaseModel):
             balance=balance,
             rounds=rounds,
             rank=rank,
+            proj_size=proj_size,
         )
         check_rounds(owner, sizes)
+        check_projection(owner, sizes)
         check_output(owner, sizes)
         check_frage(owner, sizes)
         draw = Initializer(owner, rng, dtype, device)

@@ -97,6 +97,7 @@ LAYERS = {
     "lstm": rnnfast.TimeLSTM,
     "gru": rnnfast.TimeGRU,
     "mogrifier": rnnfast.TimeMogrifier,
+    "lstmp": rnnfast.TimeLSTMP,
 }
 
 

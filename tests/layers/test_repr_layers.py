@@ -62,6 +62,18 @@ ROWS = [
         lambda: both("TimeBiMogrifier", 4, Wm1=zeros(2, 2, 3), Wm2=zeros(2, 2, 3)),
         "TimeBiMogrifier(D=3, H=2, rounds=2, float32, cpu)",
     ),
+    (
+        lambda: cpu("LSTMP", zeros(3, 8), zeros(1, 8), None, Wproj=zeros(2, 1)),
+        "LSTMP(D=3, H=2, proj_size=1, b=None, float32, cpu)",
+    ),
+    (
+        lambda: cpu("TimeLSTMP", *weights(4), Wproj=zeros(2, 2), cell_clip=3),
+        "TimeLSTMP(D=3, H=2, proj_size=2, cell_clip=3.0, float32, cpu)",
+    ),
+    (
+        lambda: both("TimeBiLSTMP", 4, Wproj1=zeros(2, 2), Wproj2=zeros(2, 2)),
+        "TimeBiLSTMP(D=3, H=2, proj_size=2, float32, cpu)",
+    ),
     (lambda: cpu("TimeRNN", *weights(1)), "TimeRNN(D=3, H=2, float32, cpu)"),
     (
         lambda: cpu("TimeRNN", *weights(1), True, nonlinearity="relu"),

@@ -299,6 +299,15 @@ GENERAL = {
         "variational_dropout": True,
         "weight_drop": 0.4,
     },
+    "lstmp": {"cell": "lstmp", "layers": 3, "proj_size": 2, "dropout": 0.3},
+    "lstmp, tied": {"cell": "lstmp", "layers": 2, "proj_size": 2, "tie_weights": True},
+    "lstmp, masks": {
+        "cell": "lstmp",
+        "proj_size": 3,
+        "dropout": 0.3,
+        "variational_dropout": True,
+        "weight_drop": 0.4,
+    },
     "gru, everything": {
         "cell": "gru",
         "layers": 2,
@@ -320,8 +329,10 @@ def test_gradients_by_differences(options):
     """For fixed masks, from a state that is not zero."""
     model = language_model(options, rng=1, dtype=np.float64)
     rng, (xs, ts) = np.random.default_rng(2), batch(1)
-    n = len(model.recurrent_layers[0].states)
-    state = [tuple(rng.normal(size=(n, N, H))) for _ in model.recurrent_layers]
+    state = [
+        tuple(rng.normal(size=(N, width)) for width in (len(layer.Wh), H)[: len(layer.states)])
+        for layer in model.recurrent_layers
+    ]
 
     def loss():
         model.set_state(state)
@@ -360,13 +371,13 @@ def test_the_masks_are_the_seeds(options):
         for k, layer in enumerate(layers[1:-1]):
             if ratio:
                 h = h * mask((N, 1, h.shape[2]) if variational else h.shape, k, step)
-            h_mask = mask((N, H), n + 1 + k, step) if variational else None
+            h_mask = mask((N, len(layer.Wh)), n + 1 + k, step) if variational else None
             Wh_mask = None
             if weight_drop:
                 Wh_mask = mask(layer.Wh.shape, 2 * n + 1 + k, step, weight_drop)
             h = layer.forward(h, h_mask=h_mask, Wh_mask=Wh_mask)
         if ratio:
-            h = h * mask((N, 1, H) if variational else h.shape, n, step)
+            h = h * mask((N, 1, h.shape[2]) if variational else h.shape, n, step)
         assert loss == pytest.approx(loss_layer.forward(layers[-1].forward(h), ts), rel=1e-13)
         assert [layer.step for layer in model.drop_layers] == [step + 1] * len(model.drop_layers)
     plain = model.forward(*batch(3), train_flg=False)
@@ -495,6 +506,18 @@ def test_the_books_models_are_language_models():
         ({"variational_dropout": 1}, TypeError, "variational_dropout must be a bool, got int"),
         ({"tie_weights": "no"}, TypeError, "tie_weights must be a bool, got str"),
         ({"tie_weights": True}, ValueError, "hidden_size must be wordvec_size = 3, tied, got 5"),
+        ({"proj_size": 2}, ValueError, "proj_size must be None with cell 'lstm', got 2"),
+        ({"cell": "lstmp", "proj_size": 0}, ValueError, "proj_size must be from 1 up, got 0"),
+        (
+            {"cell": "lstmp", "proj_size": 2, "tie_weights": True},
+            ValueError,
+            "proj_size must be wordvec_size = 3, tied, got 2",
+        ),
+        (
+            {"cell": "lstmp", "proj_size": 2, "last_hidden_size": 3},
+            ValueError,
+            "last_hidden_size must be proj_size = 2, got 3",
+        ),
         ({"rng": "seed"}, TypeError, "rng must be None, a seed from 0 up or a Generator, got"),
         ({"rng": -1}, ValueError, "rng must be None, a seed from 0 up or a Generator, got -1"),
         ({"dtype": "f2"}, TypeError, "dtype must be float32 or float64, got float16"),
