@@ -47,6 +47,8 @@ CUSTOM = {
     "beta": "beta",
     "past_decode": "past_decode",
     "adversarial": "adversarial",
+    "frage": "frage",
+    "frage_rate": "frage_rate",
     "mixtures": "mixtures",
     "mixtures_below": "mixtures_below",
     "latent": "latent_size",
@@ -89,6 +91,8 @@ class Settings:
     beta: float | None = None  # None: 0
     past_decode: float | None = None  # None: 0
     adversarial: float | None = None  # None: 0
+    frage: float | None = None  # None: 0
+    frage_rate: float | None = None  # None: 0.02
     mixtures: int | None = None  # None: one softmax, without a latent vector
     mixtures_below: int | None = None  # None: 0
     latent: int | None = None  # None: that of embedding

@@ -115,6 +115,10 @@ def add_options(command: argparse.ArgumentParser) -> None:
     option(group, "past-decode", nonnegative_float, "X", what, "0")
     what = "custom: size of adversarial noise on the vectors of target tokens (0.005)"
     option(group, "adversarial", nonnegative_float, "X", what, "0")
+    what = "custom: factor of FRAGE, which hides from word vectors how frequent words are (0.02)"
+    option(group, "frage", nonnegative_float, "X", what, "0")
+    what = "custom: learning rate of its discriminator"
+    option(group, "frage-rate", nonnegative_float, "X", what, "0.02")
     what = "custom: number of softmaxes of which the output is a mixture"
     option(group, "mixtures", positive_int, "N", what, "none")
     what = "custom: softmaxes from the layer below, in addition (direct output connection)"

@@ -11,6 +11,7 @@ from rnnfast.layers.bidirectional import (
 )
 from rnnfast.layers.dropout import Dropout, TimeDropout
 from rnnfast.layers.embedding import Embedding, TimeEmbedding
+from rnnfast.layers.frequency import FrequencyDiscriminator
 from rnnfast.layers.losses import (
     SigmoidWithLoss,
     Simple_TimeSoftmaxWithLoss,
@@ -42,6 +43,7 @@ __all__ = [
     "Affine",
     "Dropout",
     "Embedding",
+    "FrequencyDiscriminator",
     "MatMul",
     "Mogrifier",
     "PastDecode",

@@ -1,6 +1,5 @@
 """The base of language models: a stack of layers with its loss, its state and its sampling."""
 
-import copy
 from collections.abc import Sequence
 from contextlib import closing
 from itertools import islice
@@ -10,10 +9,12 @@ from numpy.typing import NDArray
 
 from rnnfast.io.weights import to_numpy
 from rnnfast.layers.dropout import TimeDropout
+from rnnfast.layers.frequency import FrequencyDiscriminator
 from rnnfast.layers.past_decode import PastDecode
 from rnnfast.layers.regularized_loss import TimeRegularizedSoftmaxWithLoss
 from rnnfast.models.model import Model
 from rnnfast.models.outputs import inner_drop, loss_of
+from rnnfast.models.plain import unregularized
 from rnnfast.text import sampling
 from rnnfast.typing import Array
 
@@ -35,6 +36,8 @@ class BaseModel(Model):
         Draws the word_mask of the first layer, an embedding, in training.
     loss_layer : TimeRegularizedSoftmaxWithLoss, optional
         Of the last layer; None is the loss without regularisation.
+    adversary : FrequencyDiscriminator, optional
+        Of the first layer, an embedding: FRAGE.
 
     Attributes
     ----------
@@ -59,6 +62,7 @@ class BaseModel(Model):
     Wh_drops: list[TimeDropout]
     word_drop: TimeDropout | None
     past: PastDecode | None
+    adversary: FrequencyDiscriminator | None
     loss_layer: Any
     drop_layers: list[TimeDropout]
 
@@ -72,9 +76,12 @@ class BaseModel(Model):
         Wh_drops: Sequence[TimeDropout] = (),
         word_drop: TimeDropout | None = None,
         loss_layer: TimeRegularizedSoftmaxWithLoss | None = None,
+        adversary: FrequencyDiscriminator | None = None,
     ) -> None:
         self.past = None if loss_layer is None else loss_layer.past
-        super().__init__(layers, param_names, sizes, [self.past] if self.past else [])
+        self.adversary = adversary
+        aside = [layer for layer in (self.past, adversary) if layer is not None]
+        super().__init__(layers, param_names, sizes, aside)
         self.loss_layer = loss_layer or loss_of(layers[-1], sizes, device)
         self.recurrent_layers = [layer for layer in layers if hasattr(layer, "reset_state")]
         several = len(getattr(layers[-1], "mixtures", ())) > 1
@@ -95,12 +102,13 @@ class BaseModel(Model):
 
     @property
     def penalty(self) -> Any:
-        """What the last forward of training minimises beside the loss: AR, TAR and others.
+        """What the last forward of training minimises beside the loss: AR, TAR, FRAGE and others.
 
         `backward` includes its gradient; the loss that `forward` returns does not include it.
         """
-        of_loss = getattr(self.loss_layer, "penalty", 0.0)
-        return sum((layer.loss for layer in self.penalty_layers), of_loss)
+        rest = getattr(self.loss_layer, "penalty", 0.0)
+        rest = rest + (0.0 if self.adversary is None else self.adversary.loss)
+        return sum((layer.loss for layer in self.penalty_layers), rest)
 
     @overload
     def predict(self, xs: NDArray[Any], train_flg: bool = False) -> NDArray[Any]: ...
@@ -138,8 +146,13 @@ class BaseModel(Model):
         float
             Mean cross entropy in nats, without penalties; a 0-d array on a GPU.
         """
+        if self.adversary is not None and train_flg:
+            self.adversary.check_counted()
         more = {} if self.past is None else {"previous": xs}
-        return self.loss_layer.forward(self.hidden(xs, train_flg), ts, train=train_flg, **more)
+        loss = self.loss_layer.forward(self.hidden(xs, train_flg), ts, train=train_flg, **more)
+        if self.adversary is not None:
+            self.adversary.forward(train=train_flg)
+        return loss
 
     def hidden(self, xs: Any, train_flg: bool = False) -> Any:
         """Compute what the last layer reads. Starts from the current state and updates it.
@@ -212,19 +225,20 @@ class BaseModel(Model):
             predictions depend on. It is not meant for weight files: its `sizes` are those of this
             model.
         """
-        plain = copy.deepcopy(self)
-        identities = *plain.drop_layers, *plain.penalty_layers
-        plain.layers = [layer for layer in plain.layers if layer not in identities]
-        plain.h_drops, plain.Wh_drops, plain.word_drop = [], [], None
-        for drop in inner_drop(plain.layers[-1]):
-            drop.train_flg = False
-        plain.drop_layers, plain.penalty_layers = [], []
-        count = sum(len(layer.params) for layer in plain.layers)  # those of `aside` are the last
-        plain.params, plain.grads = plain.params[:count], plain.grads[:count]
-        plain._names = plain._names[:count]
-        plain.past, plain.aside = None, []
-        plain.loss_layer = loss_of(plain.layers[-1], {}, plain.layers[-1].device)
-        return plain
+        return unregularized(self)
+
+    def count_words(self, ids: Any) -> None:
+        """Tell a model with FRAGE how frequent words are, before training; others ignore it.
+
+        `RnnlmTrainer.fit` does this.
+
+        Parameters
+        ----------
+        ids : array of int
+            The training text.
+        """
+        if self.adversary is not None:
+            self.adversary.count_words(ids)
 
     def next_scores(self, xs: Any) -> NDArray[Any]:
         """Compute the scores of the next id. Starts from the current state and updates it.
@@ -261,6 +275,8 @@ class BaseModel(Model):
             grad = layer.backward(grad, dout) if penalised else layer.backward(grad)
             if layer is self._source:
                 grad = grad + below
+        if self.adversary is not None:
+            self.layers[0].grads[0] += self.adversary.backward(dout)
         return grad
 
     def reset_state(self) -> None:

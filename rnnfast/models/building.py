@@ -31,6 +31,8 @@ _CHECKS: dict[str, Check] = {
     "beta": checks.nonnegative,
     "past_decode": checks.nonnegative,
     "adversarial": checks.nonnegative,
+    "frage": checks.nonnegative,
+    "frage_rate": checks.nonnegative,
     "balance": checks.nonnegative,
     "bidirectional": checks.flag,
     "pass_cell": checks.flag,

@@ -16,7 +16,7 @@ from rnnfast.models.building import (
     given_sizes,
     recurrent_layers,
 )
-from rnnfast.models.drops import drop_layers, regularized, regularized_loss
+from rnnfast.models.drops import adversary, check_frage, drop_layers, regularized, regularized_loss
 from rnnfast.models.outputs import check_output, last_layer, last_width
 
 
@@ -57,6 +57,10 @@ class LanguageModel(BaseModel):
     adversarial : float, optional
         Size of adversarial noise on the word vectors of the targets [9]_; see
         TimeRegularizedSoftmaxWithLoss. Not with `mixtures`.
+    frage, frage_rate : float, optional
+        Factor of FRAGE, which hides from word vectors how frequent their words are, and the
+        learning rate of its discriminator (default 0.02) [10]_; see FrequencyDiscriminator. Before
+        training it needs `count_words`, which RnnlmTrainer calls.
     tie_weights : bool
         The affine layer's W is the transpose of the embedding's [4]_. The last of several
         recurrent layers then has wordvec_size units, or with cell="lstmp" projects to so many
@@ -80,7 +84,7 @@ class LanguageModel(BaseModel):
         and the rank of the matrices of these rounds; without it they are whole [7]_.
     proj_size : int, optional
         Of an LSTM with a projection, cell="lstmp": the width of h, to which its hidden_size cells
-        are projected [10]_; default: hidden_size.
+        are projected [11]_; default: hidden_size.
     rng : seed, Generator or None
         The source of the weights; None is np.random.
     dtype : float32 or float64
@@ -115,7 +119,8 @@ class LanguageModel(BaseModel):
     .. [7] Melis et al. 2019, https://arxiv.org/abs/1909.01792
     .. [8] Brahma 2018, https://arxiv.org/abs/1808.05908
     .. [9] Wang, Gong, Liu 2019, https://arxiv.org/abs/1906.03805
-    .. [10] Sak et al. 2014, https://arxiv.org/abs/1402.1128
+    .. [10] Gong et al. 2018, https://arxiv.org/abs/1809.06858
+    .. [11] Sak et al. 2014, https://arxiv.org/abs/1402.1128
 
     Examples
     --------
@@ -152,6 +157,8 @@ class LanguageModel(BaseModel):
         beta: float | None = None,
         past_decode: float | None = None,
         adversarial: float | None = None,
+        frage: float | None = None,
+        frage_rate: float | None = None,
         tie_weights: bool = False,
         mixtures: int | None = None,
         mixtures_below: int | None = None,
@@ -188,6 +195,8 @@ class LanguageModel(BaseModel):
             beta=beta,
             past_decode=past_decode,
             adversarial=adversarial,
+            frage=frage,
+            frage_rate=frage_rate,
             mixtures=mixtures,
             mixtures_below=mixtures_below,
             latent_size=latent_size,
@@ -200,6 +209,7 @@ class LanguageModel(BaseModel):
         check_rounds(owner, sizes)
         check_projection(owner, sizes)
         check_output(owner, sizes)
+        check_frage(owner, sizes)
         draw = Initializer(owner, rng, dtype, device)
 
         embed = embedding(draw, sizes)
@@ -209,11 +219,12 @@ class LanguageModel(BaseModel):
         widths = top.Wx.shape[0], top.Wh.shape[0]
         output, output_names = last_layer(draw, sizes, embed, widths)
         loss_layer, loss_names = regularized_loss(draw, sizes, output)
+        discriminator, its_names = adversary(draw, sizes, embed)
         drops = drop_layers(draw, sizes)
         if isinstance(output, TimeMixtureSoftmax):
             output.drop = drops.latents
 
-        param_names = ["embed_W", *names, *output_names, *loss_names]
+        param_names = ["embed_W", *names, *output_names, *loss_names, *its_names]
         stack = [*regularized(draw, sizes, [embed, *recurrent], drops), output]
         masks = drops.h, drops.Wh, drops.words
-        super().__init__(stack, param_names, sizes, draw.device, *masks, loss_layer)
+        super().__init__(stack, param_names, sizes, draw.device, *masks, loss_layer, discriminator)

@@ -99,6 +99,22 @@ def test_a_second_run_starts_from_the_weights_of_the_first(tmp_path, text, capsy
     assert losses(second)[-1][0] == 3
 
 
+def test_frage(tmp_path, text, valid, capsys):
+    arguments = ["train", text, "--valid", valid, *WORDS, *SMALL, *QUIET, "--model", "custom"]
+    arguments += ["--frage", "0.5", "--frage-rate", "0.2", "--embedding-dropout", "0.2"]
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    ok(capsys, *arguments, "--epochs", "4", "--out", str(whole))
+    for epochs in 2, 4:
+        more = ["--resume", *QUIET] if out.exists() else arguments[1:]
+        ok(capsys, "train", *more, "--epochs", str(epochs), "--out", str(out))
+    assert losses(out) == losses(whole)
+    model = load_model(whole / "LanguageModel.safetensors")[0]
+    assert model.sizes["frage"] == 0.5 and model.sizes["frage_rate"] == 0.2
+    assert model.param_names[-2:] == ["frage_W", "frage_b"] and model.params[-1].any()
+    for a, b in zip(model.params, params(out / "LanguageModel.safetensors"), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_a_deeper_model_starts_from_a_trained_one(tmp_path, text, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
     ok(capsys, "train", text, "--epochs", "1", *SMALL, *QUIET, "--out", str(first))

@@ -148,6 +148,12 @@ ROWS = [
         "PastDecode(H=2, V=5, factor=0.001, float32, cpu)",
     ),
     (
+        lambda: layers.FrequencyDiscriminator(
+            layers.Embedding(zeros(5, 2), device="cpu"), zeros(2, 1), zeros(1)
+        ),
+        "FrequencyDiscriminator(V=5, D=2, factor=0.02, rate=0.02, float32, cpu)",
+    ),
+    (
         lambda: layers.TimeRegularizedSoftmaxWithLoss(TIED, adversarial=0.5, past=past_decode()),
         "TimeRegularizedSoftmaxWithLoss(TimeAffine(D=2, M=5, float32, cpu), adversarial=0.5, "
         "past=PastDecode(H=2, V=5, factor=0.001, float32, cpu))",
