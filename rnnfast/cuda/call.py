@@ -94,10 +94,10 @@ class Call(Arguments):
         zeros, absent = self.gpu.kept_zeros, state is None or any(x is None for x in state)
         no_bias = None if self.biased else zeros(self.bias_shape, self.dtype)
         widths = (self.P, self.H)[: self.states]
-        no_states = [zeros((self.N, K), self.dtype) if absent else None for K in widths]
+        of_width = {K: zeros((self.N, K), self.dtype) if absent else None for K in widths}
         # xs or dhs, Wx, Wh, b, Wp, Wm or Wproj, Wr, h_mask, states
         missing = None, None, None, no_bias, self.nothing, self.nothing, self.nothing
-        self.missing = *missing, *no_states
+        self.missing = *missing, *(of_width[K] for K in widths)
         sizes = self.N, self.T, self.D, self.H, self.dtype
         variant = self.peepholes, self.rounds, self.projection
         self.of_forward = *sizes, *variant, self.two_biases, self.masked, self.ragged

@@ -12,8 +12,7 @@ from rnnfast.io.weights import to_numpy
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.frequency import FrequencyDiscriminator
 from rnnfast.layers.past_decode import PastDecode
-from rnnfast.layers.regularized_loss import TimeRegularizedSoftmaxWithLoss
-from rnnfast.models.drops import mask_of_steps
+from rnnfast.models.drops import Regularized, mask_of_steps
 from rnnfast.models.model import Model
 from rnnfast.models.outputs import inner_drop, loss_of
 from rnnfast.models.plain import unregularized
@@ -36,7 +35,7 @@ class BaseModel(Model):
         One per recurrent layer, or none. They draw its h_mask or its Wh_mask in training.
     word_drop : TimeDropout, optional
         Draws the word_mask of the first layer, an embedding, in training.
-    loss_layer : TimeRegularizedSoftmaxWithLoss, optional
+    loss_layer : optional
         Of the last layer; None is the loss without regularisation.
     adversary : FrequencyDiscriminator, optional
         Of the first layer, an embedding: FRAGE.
@@ -81,7 +80,7 @@ class BaseModel(Model):
         h_drops: Sequence[TimeDropout] = (),
         Wh_drops: Sequence[TimeDropout] = (),
         word_drop: TimeDropout | None = None,
-        loss_layer: TimeRegularizedSoftmaxWithLoss | None = None,
+        loss_layer: Regularized | None = None,
         adversary: FrequencyDiscriminator | None = None,
         step_drops: Mapping[str, Sequence[TimeDropout]] = MappingProxyType({}),
     ) -> None:

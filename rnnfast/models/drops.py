@@ -14,8 +14,10 @@ from rnnfast.layers.regularization import (
     TemporalActivationRegularization,
 )
 from rnnfast.layers.regularized_loss import TimeRegularizedSoftmaxWithLoss
+from rnnfast.layers.regularized_mixture import TimeRegularizedMixtureSoftmaxWithLoss
 from rnnfast.models.building import OF_STEPS
 
+Regularized = TimeRegularizedSoftmaxWithLoss | TimeRegularizedMixtureSoftmaxWithLoss
 FRAGE_RATE = 0.02  # the learning rate of its discriminator
 
 
@@ -129,13 +131,10 @@ def regularized(
 
 def regularized_loss(
     draw: Initializer, sizes: dict[str, Any], output: TimeAffine | TimeMixtureSoftmax
-) -> tuple[TimeRegularizedSoftmaxWithLoss | None, list[str]]:
-    """Make the loss layer with past decode and noise, and name its parameters.
-
-    None without both, and for a mixture (see `check_output`).
-    """
+) -> tuple[Regularized | None, list[str]]:
+    """Make the loss layer with past decode and noise, and name its parameters; None without."""
     past_decode, adversarial = sizes.get("past_decode", 0.0), sizes.get("adversarial", 0.0)
-    if isinstance(output, TimeMixtureSoftmax) or not (past_decode or adversarial):
+    if not (past_decode or adversarial):
         return None, []
     past, names = None, []
     if past_decode:
@@ -143,10 +142,11 @@ def regularized_loss(
         weights = draw.normal(H, H), draw.zeros(H), draw.zeros(V)
         past = PastDecode(output, *weights, factor=past_decode, device=draw.device)
         names = ["past_W", "past_b", "past_c"]
-    loss_layer = TimeRegularizedSoftmaxWithLoss(
-        output, adversarial=adversarial, past=past, device=draw.device
-    )
-    return loss_layer, names
+    options: dict[str, Any] = {"adversarial": adversarial, "past": past, "device": draw.device}
+    if isinstance(output, TimeMixtureSoftmax):
+        options["balance"] = sizes.get("balance", 0.0)
+        return TimeRegularizedMixtureSoftmaxWithLoss(output, **options), names
+    return TimeRegularizedSoftmaxWithLoss(output, **options), names
 
 
 def check_frage(owner: str, sizes: dict[str, Any]) -> None:

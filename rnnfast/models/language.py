@@ -61,10 +61,10 @@ class LanguageModel(BaseModel):
         Factors of activation regularisation (AR) and temporal activation regularisation (TAR) of
         the last recurrent layer [3]_. AR sees its output after dropout, TAR before.
     past_decode : float, optional
-        Factor of past decode regularisation [8]_; see PastDecode. Not with `mixtures`.
+        Factor of past decode regularisation [8]_; see PastDecode.
     adversarial : float, optional
         Size of adversarial noise on the word vectors of the targets [9]_; see
-        TimeRegularizedSoftmaxWithLoss. Not with `mixtures`.
+        TimeRegularizedSoftmaxWithLoss.
     frage, frage_rate : float, optional
         Factor of FRAGE, which hides from word vectors how frequent their words are, and the
         learning rate of its discriminator (default 0.02) [10]_; see FrequencyDiscriminator. Before

@@ -16,7 +16,9 @@ pytestmark = pytest.mark.skipif(
     threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"),
     reason="signals come to the main thread",
 )
-GATES = {"TimeRNN": 1, "TimeLSTM": 4, "TimeGRU": 3}
+GATES = {"TimeRNN": 1, "TimeLSTM": 4, "TimeGRU": 3, "TimeLSTMP": 4}
+WHOLE = {"Wp": np.full((3, 512, 512), 0.001, "f")}
+PROJECTION = {"Wproj": np.full((512, 512), 0.001, "f")}
 
 
 class Stop(BaseException):
@@ -73,13 +75,18 @@ def assert_stopped(long, hundredth):
     assert spent(stopped) < 50 * spent(hundredth)
 
 
-@pytest.mark.parametrize("name", GATES)
 @pytest.mark.parametrize(
-    "options", [{}, {"Wp": np.full((3, 512, 512), 0.001, "f")}], ids=["", "Wp"]
+    ("name", "options"),
+    [
+        ("TimeRNN", {}),
+        ("TimeLSTM", {}),
+        ("TimeGRU", {}),
+        ("TimeLSTM", WHOLE),
+        ("TimeLSTMP", PROJECTION),
+    ],
+    ids=["rnn", "lstm", "gru", "whole peepholes", "lstmp"],
 )
 def test_a_long_forward(name, options):
-    if options and name != "TimeLSTM":
-        return
     layer = getattr(rnnfast, name)(*weights(GATES[name]), stateful=True, **options)
     short = np.random.default_rng(1).standard_normal((64, 2, 512)).astype("f")
     layer.forward(short)
@@ -136,7 +143,8 @@ def test_a_long_backward_leaves_the_gradients(when):
 CASES = {
     "rnn": ("TimeRNN", {}, {}),
     "lstm": ("TimeLSTM", {}, {}),
-    "whole peepholes": ("TimeLSTM", {"Wp": np.full((3, 512, 512), 0.001, "f")}, {}),
+    "whole peepholes": ("TimeLSTM", WHOLE, {}),
+    "lstmp": ("TimeLSTMP", PROJECTION, {}),
     "gru": ("TimeGRU", {}, {}),
     "gru, masked, of lengths": (
         "TimeGRU",

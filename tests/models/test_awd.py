@@ -253,11 +253,6 @@ def test_dropout_of_words_is_switched_off_like_the_others():
         ({"alpha": -1.0}, ValueError, "alpha must be finite, from 0 up, got -1.0"),
         ({"beta": np.inf}, ValueError, "beta must be finite, from 0 up, got inf"),
         ({"beta": "2"}, TypeError, "beta must be a number, got str"),
-        (
-            {"past_decode": 1.0, "mixtures": 2},
-            ValueError,
-            "past_decode must be None with mixtures, got 1.0",
-        ),
         ({"past_decode": -1}, ValueError, "past_decode must be finite, from 0 up, got -1"),
         ({"adversarial": None, "beta": -2}, ValueError, "beta must be finite, from 0 up, got -2"),
     ],
