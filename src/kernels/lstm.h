@@ -48,7 +48,8 @@ static inline real *lstm_seen(const lstm_work *k, ptrdiff_t t, ptrdiff_t n)
 }
 
 /* c before step t: units of panel p. */
-static inline vec lstm_c_prev(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n, ptrdiff_t w)
+static inline __attribute__((always_inline)) vec lstm_c_prev(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n,
+                                                             ptrdiff_t w)
 {
     const cell_job *job = k->job;
     if (t == 0)
@@ -301,7 +302,8 @@ static int lstm_forward(const cell_job *job)
 }
 
 /* dh of one row of a tile: `back` (W values) holds dA_next Wh^T, where a step comes after this one. */
-static inline vec lstm_dh(const lstm_work *k, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t w, const real *back)
+static inline __attribute__((always_inline)) vec lstm_dh(const lstm_work *k, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t w,
+                                                         const real *back)
 {
     const cell_job *job = k->job;
     vec dh = load_n((const real *)job->dhs.p + n * job->dhs.s0 + t * job->dhs.s1 + j, w);

@@ -45,7 +45,10 @@ static inline void store_lanes(real *p, vec v, ptrdiff_t n)
 }
 
 /* n <= W lanes; the usual case, a whole vector, takes the plain instruction. */
-static inline vec load_n(const real *p, ptrdiff_t n) { return n == W ? load(p) : load_lanes(p, n); }
+static inline __attribute__((always_inline)) vec load_n(const real *p, ptrdiff_t n)
+{
+    return n == W ? load(p) : load_lanes(p, n);
+}
 
 static inline void store_n(real *p, vec v, ptrdiff_t n)
 {
