@@ -136,17 +136,17 @@ static inline int is_few(const cell_job *job)
 static void few_mask_grads(const team *tm, int rank, const cell_job *job)
 {
     ptrdiff_t j0, j1;
-    team_share(tm, rank, job->H, &j0, &j1);
+    team_share(tm, rank, job->P, &j0, &j1);
     for (ptrdiff_t n = 0; job->h_mask.p && n < job->N; n++)
         for (ptrdiff_t j = j0; j < j1; j++)
-            ((real *)job->dh0)[n * job->H + j] *= ((const real *)job->h_mask.p)[n * job->h_mask.s0 + j];
+            ((real *)job->dh0)[n * job->P + j] *= ((const real *)job->h_mask.p)[n * job->h_mask.s0 + j];
 }
 
 /* What is left of backward once dA is in the panels, for a cell without a product within its step: dh0, dxs and all
  * gradients of the weights. dA: room (N, all H). */
 static void few_cell_grads(const gate_panels *P, team *tm, int rank, const cell_job *job, ptrdiff_t p0, ptrdiff_t p1, real *dA)
 {
-    const ptrdiff_t N = job->N, D = job->D, H = job->H;
+    const ptrdiff_t N = job->N, D = job->D, of_h = job->P;
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
 
     team_wait(tm);
@@ -154,7 +154,7 @@ static void few_cell_grads(const gate_panels *P, team *tm, int rank, const cell_
     if (job->db)
         panel_bias_grads(P, p0, p1, 0, P->G, job->db);
     team_wait(tm);
-    few_grads(P, tm, rank, N, dA, 0, P->G, Wh, H, job->seen0.p, job->seen0.s0, job->dh0, H, job->dWh);
+    few_grads(P, tm, rank, N, dA, 0, P->G, Wh, of_h, job->seen0.p, job->seen0.s0, job->dh0, of_h, job->dWh);
     few_mask_grads(tm, rank, job);
     few_grads(P, tm, rank, N, dA, 0, P->G, Wx, D, job->xs.p, job->xs.s0, (real *)job->dxs.p, job->dxs.s0, job->dWx);
 }
