@@ -30,6 +30,7 @@ from rnnfast.layers.regularization import (
     TemporalActivationRegularization,
 )
 from rnnfast.layers.regularized_loss import TimeRegularizedSoftmaxWithLoss
+from rnnfast.layers.regularized_mixture import TimeRegularizedMixtureSoftmaxWithLoss
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeMogrifier, TimeRNN
 from rnnfast.layers.stacks import TimeReverse, TimeStack
 from rnnfast.layers.steps import GRU, LSTM, RNN, Mogrifier
@@ -70,6 +71,7 @@ __all__ = [
     "TimeMixtureSoftmaxWithLoss",
     "TimeMogrifier",
     "TimeRNN",
+    "TimeRegularizedMixtureSoftmaxWithLoss",
     "TimeRegularizedSoftmaxWithLoss",
     "TimeReverse",
     "TimeSigmoidWithLoss",

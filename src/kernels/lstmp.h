@@ -35,6 +35,16 @@ static int lstmp_owns_rows(const cell_job *job, const team *tm)
     return !is_precomputed(job, 4) && rows_come_out_even(job, tm) && weights <= 1 << 20;
 }
 
+/* First half of a step: u of one tile; plain or not as in an LSTM, so that few rows give the same bits. */
+static void lstmp_activate(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0, ptrdiff_t rows,
+                           const real *sums)
+{
+    if (lstm_is_plain(k->job))
+        lstm_tile(1, 1, k, p, t, slot, n0, rows, sums);
+    else
+        lstm_tile(0, 1, k, p, t, slot, n0, rows, sums);
+}
+
 /* Second half of a step: h of one tile. `sums`, its rows apart by `step`, holds u Wproj. */
 static void lstmp_output(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows, const real *sums,
                          ptrdiff_t step)
@@ -81,7 +91,7 @@ static void lstmp_few_forward(const lstmp_work *work, team *tm, int rank)
     for (ptrdiff_t p = p0; p < p1; p++) {
         if (job->seen0.p)
             few_to_sums(&k->panels, (panel_strip){p, 1}, N, 0, 4, k->few_h, sums);
-        lstm_tile(0, 1, k, p, 0, 0, 0, N, job->seen0.p ? sums : NULL);
+        lstmp_activate(k, p, 0, 0, 0, N, job->seen0.p ? sums : NULL);
     }
     team_wait(tm); /* u is whole */
     team_share(tm, rank, panel_count(of_h), &p0, &p1);
@@ -100,7 +110,7 @@ static void lstmp_forward_body(team *tm, int rank, void *for_all)
     const ptrdiff_t u_n = step_of(H), u_tiles = tile_count(N, ROWS_2);
     const matrix Wproj = {job->Wproj.p, job->Wproj.s0, job->Wproj.s1};
     real sums[(ROWS_2 * 4 + 1) * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
-    const int own_rows = lstmp_owns_rows(job, tm), plain = lstm_is_plain(job);
+    const int own_rows = lstmp_owns_rows(job, tm);
     ptrdiff_t p0, p1;
 
     if (k->few) {
@@ -135,11 +145,7 @@ static void lstmp_forward_body(team *tm, int rank, void *for_all)
                 gates_product(1, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[w.p], w.i, tiles, sums, 0);
             if (h)
                 gates_product(1, of_h, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, tiles, sums, !k->precomputed);
-            const real *made = h || !k->precomputed ? sums : NULL;
-            if (plain)
-                lstm_tile(1, 1, k, w.p, t, slot, w.n, w.rows, made);
-            else
-                lstm_tile(0, 1, k, w.p, t, slot, w.n, w.rows, made);
+            lstmp_activate(k, w.p, t, slot, w.n, w.rows, h || !k->precomputed ? sums : NULL);
         }
         step_wait(tm, own_rows); /* u of step t is whole */
 
@@ -162,7 +168,7 @@ static int lstmp_forward(const cell_job *job)
     lstmp_work work = {.lstm = {.job = job, .few = lstmp_is_few(job), .chunk = panel_steps(job)}};
     lstm_work *k = &work.lstm;
     k->precomputed = k->few || is_precomputed(job, 4);
-    k->panels = (gate_panels){job->panels, N, k->chunk, H, LSTM_GATES, job->train ? LSTM_KEPT : LSTM_GATES};
+    k->panels = (gate_panels){job->panels, N, k->chunk, H, LSTM_GATES, job->train ? lstm_kept(job) : LSTM_GATES};
     const int own = !job->packed && !k->few; /* weights to be packed in this call */
     ptrdiff_t weights = own ? lines(P * 4 * W * D) : 0, recurrent = own ? lines(P * 4 * W * of_h) : 0;
     ptrdiff_t few = k->few ? lines(N * 4 * H + W) : 0, few_h = k->few ? lines(N * of_h + W) : 0;
@@ -200,7 +206,7 @@ static void lstmp_output_grads(const lstmp_work *work, ptrdiff_t q, ptrdiff_t t,
             real *dh0 = (real *)job->dh0 + n * job->P + j;
             vec dh = {0};
             if (at_work(job, t, n))
-                dh = lstm_dh(job, t, n, j, w, back);
+                dh = lstm_dh(&work->lstm, t, n, j, w, back);
             else if (has_no_step(job, n))
                 store_n(dh0, state_of(job->dhT, n, j, w), w);
             else if (t + 1 == job->first_step[n])
@@ -208,6 +214,15 @@ static void lstmp_output_grads(const lstmp_work *work, ptrdiff_t q, ptrdiff_t t,
             store_n(panel_row(&work->dh, p, t, n), dh, w);
         }
     }
+}
+
+/* Second half: dA of one tile, from du in `sums`. */
+static void lstmp_gate_grads(const lstm_work *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows, const real *sums)
+{
+    if (lstm_is_plain(k->job))
+        lstm_tile_grads(1, 1, k, q, t, n0, rows, sums);
+    else
+        lstm_tile_grads(0, 1, k, q, t, n0, rows, sums);
 }
 
 /* The way back of lstmp_few_forward, up to dA. */
@@ -222,7 +237,7 @@ static void lstmp_few_grads(const lstmp_work *work, team *tm, int rank)
     team_share(tm, rank, panel_count(of_h), &from, &to);
     for (ptrdiff_t p = from; p < to; p++)
         for (ptrdiff_t n = 0, w = panel_width(of_h, p); n < N; n++)
-            store_n(work->few_rows + n * of_h + p * W, lstm_dh(job, 0, n, p * W, w, NULL), w);
+            store_n(work->few_rows + n * of_h + p * W, lstm_dh(k, 0, n, p * W, w, NULL), w);
     team_wait(tm); /* dh is whole */
     team_share(tm, rank, H, &from, &to);
     rows_back(N, work->few_rows, of_h, of_h, from, to, job->Wproj.p, job->Wproj.s0, job->u, step_of(H), work->few_u, H,
@@ -232,7 +247,7 @@ static void lstmp_few_grads(const lstmp_work *work, team *tm, int rank)
     for (ptrdiff_t q = from; q < to; q++) {
         for (ptrdiff_t n = 0; n < N; n++)
             memcpy(du + n * 2 * W, work->few_u + n * H + q * 2 * W, pair_columns(H, q) * sizeof(real));
-        lstm_tile_grads(0, 1, k, q, 0, 0, N, du);
+        lstmp_gate_grads(k, q, 0, 0, N, du);
     }
 }
 
@@ -243,14 +258,14 @@ static void lstmp_backward_body(team *tm, int rank, void *for_all)
     const cell_job *job = k->job;
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, of_h = job->P, u_n = step_of(H);
     const matrix Wproj = {job->Wproj.p, job->Wproj.s0, job->Wproj.s1};
-    const int own_rows = lstmp_owns_rows(job, tm), plain = lstm_is_plain(job);
+    const int own_rows = lstmp_owns_rows(job, tm);
     const real *u = job->u;
     ptrdiff_t q0, q1;
 
     if (k->few) {
         lstmp_few_grads(work, tm, rank);
         team_share(tm, rank, panel_count(H), &q0, &q1);
-        few_cell_grads(&k->panels, tm, rank, job, q0, q1, k->few_x);
+        few_cell_grads(&k->panels, tm, rank, job, q0, q1, NULL, k->few_x);
         return;
     }
     lstm_pack_back(k, tm, rank);
@@ -266,13 +281,8 @@ static void lstmp_backward_body(team *tm, int rank, void *for_all)
             lstmp_output_grads(work, w.p, t, w.n, w.rows, t < T - 1 ? work->sums_h + (w.p * N + w.n) * 2 * W : NULL);
         step_wait(tm, own_rows); /* dh of step t is whole */
         panel_step_grads(&work->dh, tm, rank, t, H, 0, 1, work->Wproj_room, k->sums, 0, own_rows);
-        for (tile_walk w = team_tiles(tm, rank, pair_count(H), N, ROWS_2, own_rows); next_panel(&w);) {
-            const real *du = k->sums + (w.p * N + w.n) * 2 * W;
-            if (plain)
-                lstm_tile_grads(1, 1, k, w.p, t, w.n, w.rows, du);
-            else
-                lstm_tile_grads(0, 1, k, w.p, t, w.n, w.rows, du);
-        }
+        for (tile_walk w = team_tiles(tm, rank, pair_count(H), N, ROWS_2, own_rows); next_panel(&w);)
+            lstmp_gate_grads(k, w.p, t, w.n, w.rows, k->sums + (w.p * N + w.n) * 2 * W);
         step_wait(tm, own_rows); /* dA of step t is whole */
     }
     panel_step_grads(&k->panels, tm, rank, 0, of_h, 0, 4, k->Wh_room, work->sums_h, 0, own_rows);
@@ -290,7 +300,7 @@ static int lstmp_backward(const cell_job *job)
 {
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, of_h = job->P;
     const ptrdiff_t wide = D > H ? D : H, widest = wide > of_h ? wide : of_h;
-    lstmp_work work = {.lstm = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, LSTM_KEPT}}};
+    lstmp_work work = {.lstm = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, lstm_kept(job)}}};
     lstm_work *k = &work.lstm;
     const ptrdiff_t grads = left_room(N * T, widest) + job->threads * widest * MAX_NV * W;
     k->few = lstmp_is_few(job);

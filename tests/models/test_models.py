@@ -551,6 +551,7 @@ def test_a_damaged_header_makes_no_large_model(change, tmp_path):
         {"tie_weights": True, "alpha": 1.0, "beta": 1.0, "embedding_dropout": 0.5},
         {"past_decode": 0.5, "adversarial": 0.5, "output_dropout": 0.3, "frage": 0.5},
         {"layers": 2, "mixtures": 2, "mixtures_below": 1, "latent_dropout": 0.5, "balance": 1.0},
+        {"mixtures": 2, "past_decode": 0.5, "adversarial": 0.5, "balance": 1.0},
     ],
 )
 def test_a_copy_without_regularisation(options):
