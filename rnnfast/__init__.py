@@ -46,6 +46,14 @@ from rnnfast.layers.losses import (
 )
 from rnnfast.layers.mixture import TimeMixtureSoftmax
 from rnnfast.layers.mixture_loss import TimeMixtureSoftmaxWithLoss
+from rnnfast.layers.normalized import (
+    LayerNormGRU,
+    LayerNormLSTM,
+    TimeBiLayerNormGRU,
+    TimeBiLayerNormLSTM,
+    TimeLayerNormGRU,
+    TimeLayerNormLSTM,
+)
 from rnnfast.layers.regularization import (
     ActivationRegularization,
     TemporalActivationRegularization,
@@ -65,6 +73,8 @@ __all__ = [
     "Affine",
     "Dropout",
     "Embedding",
+    "LayerNormGRU",
+    "LayerNormLSTM",
     "MatMul",
     "Mogrifier",
     "Sigmoid",
@@ -77,12 +87,16 @@ __all__ = [
     "TimeAffine",
     "TimeBiGRU",
     "TimeBiLSTM",
+    "TimeBiLayerNormGRU",
+    "TimeBiLayerNormLSTM",
     "TimeBiMogrifier",
     "TimeBiRNN",
     "TimeDropout",
     "TimeEmbedding",
     "TimeGRU",
     "TimeLSTM",
+    "TimeLayerNormGRU",
+    "TimeLayerNormLSTM",
     "TimeMixtureSoftmax",
     "TimeMixtureSoftmaxWithLoss",
     "TimeMogrifier",

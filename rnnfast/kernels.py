@@ -85,7 +85,7 @@ from rnnfast.checks import is_cupy
 from rnnfast.cpu import _runtime
 from rnnfast.version import __version__
 
-CELLS = ("rnn", "lstm", "gru", "mogrifier")
+CELLS = ("rnn", "lstm", "gru", "mogrifier", "lnlstm", "lngru")
 DEVICES = ("cuda", "cpu", "reference")  # the best first
 MAX_THREADS = 1024
 

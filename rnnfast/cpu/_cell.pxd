@@ -11,6 +11,7 @@ cdef struct Options:
 
 cdef class Params:
     cdef cnp.ndarray Wx, Wh, b, Wp, Wm, Wr
+    cdef list norms  # gains and biases of normalisations, contiguous
     cdef ptrdiff_t D, H, rounds, rank  # rank 0: none
     cdef int type_num
     cdef bint reset_after, full
@@ -27,7 +28,7 @@ cdef class Packed:
 cdef class Cache:
     cdef Cell cell
     cdef const kernel_set *kernels  # of the instruction set that laid out the panels
-    cdef cnp.ndarray xs, h0, c0, h_mask, seen0, steps, panels, h, rh, seen, c, rounds_kept
+    cdef cnp.ndarray xs, h0, c0, h_mask, seen0, steps, panels, h, rh, seen, c, rounds_kept, norms_kept
     cdef strided xs_view, h0_view, c0_view, mask_view, seen0_view
     cdef ptrdiff_t N, T, D, H, rounds, rank
     cdef int type_num
@@ -39,11 +40,12 @@ cdef class Cache:
 cdef class Cell:
     cdef str name
     cdef int index, gates, kept
-    cdef bint has_c, has_rh, has_rounds
+    cdef bint has_c, has_rh, has_rounds, has_norms
     cdef tuple names
 
     cdef Params check_params(self, params, bint reset_after)
     cdef int check_beside(self, Params p, params) except -1
+    cdef list check_norms(self, Params p, params)
     cdef list weights(self, Params p)
     cdef Params check_packed(self, Packed packed, bint train, bint reset_after)
     cdef Packed pack(self, params, bint reset_after)

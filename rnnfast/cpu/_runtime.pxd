@@ -21,6 +21,7 @@ cdef extern from "kernels/kernels.h" nogil:
         ptrdiff_t rank
         const void *Wm
         const void *Wr
+        const void *norms[4]
         const void *packed
         strided hs
         void *hT
@@ -31,6 +32,7 @@ cdef extern from "kernels/kernels.h" nogil:
         void *seen
         void *c
         void *rounds_kept
+        void *norms_kept
         strided dhs, dhT, dcT, dxs
         void *dh0
         void *dc0
@@ -40,6 +42,7 @@ cdef extern from "kernels/kernels.h" nogil:
         void *dWp
         void *dWm
         void *dWr
+        void *dnorms[4]
         int whole
 
     ctypedef struct gemm_job:

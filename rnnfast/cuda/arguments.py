@@ -54,7 +54,8 @@ class Arguments:
 
     def _take(self, params):
         cell, gates = self.cell, self.gates
-        least = 4 if "Wm" in self.names else 2
+        self.normed = "gx" in self.names
+        least = len(self.names) if self.normed else 4 if "Wm" in self.names else 2
         if not isinstance(params, (tuple, list)) or not least <= len(params) <= len(self.names):
             kind = type(params).__name__
             raise TypeError(f"{cell}: params must be ({', '.join(self.names)}), got {kind}")
@@ -76,7 +77,9 @@ class Arguments:
                 expected = f"(2, {gates}H)" if self.two_biases else f"({gates}H,)"
                 raise ValueError(f"{cell}: b must be {expected} = {self.bias_shape}, got {b.shape}")
         self.peepholes = self.rounds = None  # "diagonal" or "full"; (r, k), k None without a rank
-        if least == 4:
+        if self.normed:
+            self._take_norms(beside)
+        elif least == 4:
             self._take_rounds(*beside)
         elif beside[0] is not None:
             (Wp,) = beside
@@ -103,6 +106,15 @@ class Arguments:
             array(f"{cell}: Wr", Wr, self.dtype, 3)
             if Wr.shape != (r, k, D):
                 raise ValueError(f"{cell}: Wr must be (r, k, D) = {(r, k, D)}, got {Wr.shape}")
+
+    def _take_norms(self, beside):
+        for name, norm in zip(self.names[3:], beside, strict=True):
+            array(f"{self.cell}: {name}", norm, self.dtype, 1)
+            gates, label = (self.gates, f"{self.gates}H") if name in ("gx", "gh") else (1, "H")
+            shape = (gates * self.H,)
+            if norm.shape != shape:
+                expected = f"({label},) = {shape}"
+                raise ValueError(f"{self.cell}: {name} must be {expected}, got {norm.shape}")
 
     def sequence(self, name, x, width):
         """x (N, T, width) as it has to be; N and T, on the way."""

@@ -49,6 +49,8 @@ class Arrays:
     Wh: object = None
     Wr: object = None
     rounds: tuple = ()
+    norms: tuple = ()  # gains and biases of normalisations, with what norms.py keeps of them
+    of_norms: tuple = ()
     left: object = None  # what met Wh, where it is not kept[0], still without h_mask
     dxs: object = None
     dhs: object = None
@@ -90,9 +92,11 @@ class Call(Arguments):
         zeros, absent = self.gpu.kept_zeros, state is None or any(x is None for x in state)
         no_bias = None if self.biased else zeros(self.bias_shape, self.dtype)
         no_state = zeros((self.N, self.H), self.dtype) if absent else None
-        # xs or dhs, Wx, Wh, b, Wp or Wm, Wr, h_mask, states
-        missing = None, None, None, no_bias, self.nothing, self.nothing, self.nothing
+        # xs or dhs, Wx, Wh, b, at least two beside (Wp or Wm, Wr), h_mask, states
+        self.beside = max(len(self.names) - 3, 2)
+        missing = None, None, None, no_bias, *(self.nothing,) * (self.beside + 1)
         self.missing = *missing, *(no_state,) * self.states
+        self.starts = 0, 1, 4 + self.beside, 5 + self.beside
         sizes = self.N, self.T, self.D, self.H, self.dtype, self.peepholes, self.rounds
         self.of_forward = *sizes, self.two_biases, self.masked, self.ragged
 
@@ -108,11 +112,13 @@ class Call(Arguments):
         return self.xp.ascontiguousarray(self.gpu.to_device(x))
 
     def arrays(self, x, params, h_mask, state):
-        """x, Wx, Wh, b, Wp or Wm, Wr, h_mask and the states on the GPU, contiguous, all that there
-        can be.
+        """x, Wx, Wh, b, what is beside, h_mask and the states on the GPU, contiguous.
+
+        All that there can be: beside is a tuple of two at least, Wp or Wm and Wr.
         """
-        groups = (x,), params, (h_mask,), state
-        return present(groups, (0, 1, 6, 7), self.missing, self.move)
+        groups, end = ((x,), params, (h_mask,), state), 4 + self.beside
+        found = present(groups, self.starts, self.missing, self.move)
+        return *found[:4], tuple(found[4:end]), *found[end:]
 
     def until(self, xs, lengths):
         """lengths on the GPU, int32, and xs with zeros where a sample has ended.

@@ -16,6 +16,14 @@ from rnnfast.layers.losses import (
 )
 from rnnfast.layers.mixture import TimeMixtureSoftmax
 from rnnfast.layers.mixture_loss import TimeMixtureSoftmaxWithLoss
+from rnnfast.layers.normalized import (
+    LayerNormGRU,
+    LayerNormLSTM,
+    TimeBiLayerNormGRU,
+    TimeBiLayerNormLSTM,
+    TimeLayerNormGRU,
+    TimeLayerNormLSTM,
+)
 from rnnfast.layers.past_decode import PastDecode
 from rnnfast.layers.regularization import (
     ActivationRegularization,
@@ -34,6 +42,8 @@ __all__ = [
     "Affine",
     "Dropout",
     "Embedding",
+    "LayerNormGRU",
+    "LayerNormLSTM",
     "MatMul",
     "Mogrifier",
     "PastDecode",
@@ -48,12 +58,16 @@ __all__ = [
     "TimeAffineSoftmaxWithLoss",
     "TimeBiGRU",
     "TimeBiLSTM",
+    "TimeBiLayerNormGRU",
+    "TimeBiLayerNormLSTM",
     "TimeBiMogrifier",
     "TimeBiRNN",
     "TimeDropout",
     "TimeEmbedding",
     "TimeGRU",
     "TimeLSTM",
+    "TimeLayerNormGRU",
+    "TimeLayerNormLSTM",
     "TimeMixtureSoftmax",
     "TimeMixtureSoftmaxWithLoss",
     "TimeMogrifier",

@@ -6,13 +6,25 @@ The classes have the details: `column`, the name of the kernels; `gates`; `state
 from typing import Any
 
 from rnnfast.layers.bidirectional import TimeBiGRU, TimeBiLSTM, TimeBiMogrifier, TimeBiRNN
+from rnnfast.layers.normalized import (
+    TimeBiLayerNormGRU,
+    TimeBiLayerNormLSTM,
+    TimeLayerNormGRU,
+    TimeLayerNormLSTM,
+)
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeMogrifier, TimeRNN
 
 # Any: the classes differ in their options.
-RECURRENT: dict[str, Any] = {cls.column: cls for cls in (TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier)}
-BIDIRECTIONAL: dict[str, Any] = {
-    cls.kind.column: cls for cls in (TimeBiRNN, TimeBiLSTM, TimeBiGRU, TimeBiMogrifier)
-}
+_ONE_WAY: tuple[Any, ...] = (
+    *(TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier),
+    *(TimeLayerNormLSTM, TimeLayerNormGRU),
+)
+_BOTH_WAYS: tuple[Any, ...] = (
+    *(TimeBiRNN, TimeBiLSTM, TimeBiGRU, TimeBiMogrifier),
+    *(TimeBiLayerNormLSTM, TimeBiLayerNormGRU),
+)
+RECURRENT: dict[str, Any] = {cls.column: cls for cls in _ONE_WAY}
+BIDIRECTIONAL: dict[str, Any] = {cls.kind.column: cls for cls in _BOTH_WAYS}
 
 
 def check_cell(owner: str, cell: Any) -> None:

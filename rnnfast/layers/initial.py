@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from rnnfast import checks, kernels
+from rnnfast.layers.weights import norm_shapes
 
 L = TypeVar("L")
 PEEPHOLES = (None, "diagonal", "full")
@@ -101,6 +102,12 @@ class Initializer:
         right = [self.normal(rank, D, np.sqrt(rank if h_first else D)) for h_first in odd]
         xp = checks.namespace(left[0])
         return {"Wm": xp.stack(left), "Wr": xp.stack(right)}
+
+    def norms(self, gates: int, H: int, more: tuple[str, ...]) -> dict[str, Any]:
+        """The gains (g...), ones, and the biases (b...), zeros, of a layer-normalised cell."""
+        shapes = norm_shapes(gates, H, more)
+        made = {name: np.full(shape, name[0] == "g", self.dtype) for name, shape in shapes.items()}
+        return {name: kernels.move(W, self.device) for name, W in made.items()}
 
     def seed(self) -> int:
         """A seed for dropout: `rng` if it is a seed, else a number drawn as the weights are."""
@@ -207,6 +214,9 @@ def create_recurrent(
             drawn = draw.rounds(D, H, part.rounds, part.rank).values()
             for W, numbers in zip(rest, drawn, strict=True):
                 W[...] = numbers
+        elif "gx" in beside:
+            for W, name in zip(rest, cell.more, strict=True):
+                W[...] = name[0] == "g"  # gains are 1, biases 0
         elif "Wp" in beside:
             Wp = rest[0]
             Wp[...] = draw.normal(Wp.size // H, H, np.sqrt(H)).reshape(Wp.shape)
@@ -225,6 +235,8 @@ def _shapes_beside(
         for name, value in (("rounds", rounds), ("rank", rank)):
             if value is not None:
                 raise ValueError(f"{owner}: {name} is an option of a Mogrifier LSTM, got {value!r}")
+        if "gx" in cell.more:
+            return norm_shapes(cell.gates, H, cell.more)
         return {"Wp": (3, H) if peepholes == "diagonal" else (3, H, H)} if peepholes else {}
     r = ROUNDS if rounds is None else checks.count(owner, "rounds", rounds)
     if rank is None:

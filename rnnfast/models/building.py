@@ -141,10 +141,12 @@ def recurrent_layers(
         beside: dict[str, Any] = {}
         for way in range(1, len(directions) + 1):
             weights += draw.recurrent(RECURRENT[cell].gates, D, H)
+            suffix, own = way if bidirectional else "", {}
             if cell == "mogrifier":
                 own = draw.rounds(D, H, sizes.get("rounds", ROUNDS), sizes.get("rank"))
-                suffix = way if bidirectional else ""
-                beside |= {f"{name}{suffix}": W for name, W in own.items()}
+            elif "gx" in RECURRENT[cell].more:
+                own = draw.norms(RECURRENT[cell].gates, H, RECURRENT[cell].more)
+            beside |= {f"{name}{suffix}": W for name, W in own.items()}
         made.append(kind(*weights, stateful=stateful, device=draw.device, **beside))
         D = H * len(directions)
         number = "" if layers == 1 else k

@@ -26,7 +26,7 @@ class LanguageModel(BaseModel):
     ----------
     vocab_size, wordvec_size, hidden_size : int
         V, D and H.
-    cell : {"lstm", "rnn", "gru", "mogrifier"}
+    cell : {"lstm", "rnn", "gru", "mogrifier", "lnlstm", "lngru"}
     layers : int
         Number of recurrent layers.
     dropout : float
