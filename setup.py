@@ -7,6 +7,8 @@ themselves, so one build runs on every processor of its architecture.
 import glob
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 import numpy
@@ -31,6 +33,7 @@ if sanitizers := os.environ.get("RNNFAST_SANITIZE"):  # .ci/sanitize
 MODULES = sorted(path.stem for path in Path("src").glob("*.pyx"))
 COLUMNS = {"_bound": "cuda"}
 NATIVE = {"_runtime": sorted(glob.glob("src/kernels/*.c"))}
+PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 HEADERS = sorted(glob.glob("src/kernels/*.h"))
 
 NO_COMPILER = """
@@ -56,15 +59,25 @@ def extension(name):
 
 
 class BuildKernels(build_ext):
-    """build_ext with a plain message where it fails."""
+    """build_ext that compiles files at the same time, with a plain message where it fails."""
 
     def build_extensions(self):
         if self.compiler.compiler_type == "msvc":
             sys.exit(NO_COMPILER)
-        try:
-            super().build_extensions()
-        except Exception as error:
-            sys.exit(f"{error}\n{NO_COMPILER}")
+        compile_in_turn = self.compiler.compile
+        self.parallel = self.parallel or PROCESSORS
+        # setuptools alone would compile the files of one module in turn
+        with ThreadPoolExecutor(self.parallel) as pool:
+
+            def compile_at_once(sources, **options):
+                objects = pool.map(lambda source: compile_in_turn([source], **options), sources)
+                return list(chain.from_iterable(objects))
+
+            self.compiler.compile = compile_at_once
+            try:
+                super().build_extensions()
+            except Exception as error:
+                sys.exit(f"{error}\n{NO_COMPILER}")
 
 
 setup(

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-GATES = {"rnn": 1, "lstm": 4, "gru": 3, "mogrifier": 4}
+GATES = {"rnn": 1, "lstm": 4, "gru": 3}  # the cells that the peers have, too
 MODES = ("forward", "training")
 
 # (N, T, D, H)

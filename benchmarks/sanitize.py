@@ -19,12 +19,12 @@ from unittest import mock
 import numpy as np
 
 import rnnfast
-from benchmarks.cases import GATES
 from rnnfast import cuda
 from rnnfast.checks import is_numpy
 from rnnfast.cuda import planner
 from rnnfast.cuda.precision import tf32_tolerance
 from rnnfast.kernels import CELLS, load
+from rnnfast.layers.cells import RECURRENT
 
 N, T, D, H = 5, 3, 4, 37
 TOLERANCES = {"float32": 1e-5, "tf32": tf32_tolerance(N, T, D, H)}
@@ -33,7 +33,10 @@ OPTIONS = {
     "rnn": ({}, {"nonlinearity": "relu"}),
     "lstm": ({}, {"peepholes": "diagonal", "cell_clip": 0.5}, {"peepholes": "full"}),
     "mogrifier": ({"rounds": 3}, {"rounds": 2, "rank": 3}),
+    "lstmp": ({"proj_size": 19, "cell_clip": 0.5},),
     "gru": ({}, {"reset_after": True}),
+    "lnlstm": ({},),
+    "lngru": ({},),
 }
 
 
@@ -55,25 +58,28 @@ def make_plan(kind, gpu, cell, forward, N, H, dtype, precision):
 def run_cell(cell, kind, precision, options, ragged):
     """Forward and backward of one cell; returns the largest error and its bound."""
     rng = np.random.default_rng(0)
-    columns = GATES[cell] * H
+    columns, keywords = RECURRENT[cell].gates * H, dict(options)
+    P = keywords.pop("proj_size", H)  # the width of h
 
     def normal(*shape):
         return rng.standard_normal(shape).astype(np.float32)
 
-    keywords = dict(options)
     b = normal(2, columns) if options.get("reset_after") else normal(columns)
-    params = normal(D, columns) / 2, normal(H, columns) / 4, b
+    params = normal(D, columns) / 2, normal(P, columns) / 4, b
     if peepholes := keywords.pop("peepholes", None):
         params += (normal(3, H) if peepholes == "diagonal" else normal(3, H, H) / 4,)
     if rounds := keywords.pop("rounds", None):
         rank = keywords.pop("rank", None)
         params += (normal(rounds, H, rank or D) / 2,)
         params += () if rank is None else (normal(rounds, rank, D),)
-    states = 2 if cell in ("lstm", "mogrifier") else 1
-    state, dstate = (tuple(normal(N, H) for _ in range(states)) for _ in range(2))
-    xs, dhs = normal(N, T, D), normal(N, T, H)
+    params += (normal(H, P) / 4,) if cell == "lstmp" else ()
+    if "gx" in RECURRENT[cell].more:
+        params += tuple(map(normal, (columns, columns, H, H)))[: len(RECURRENT[cell].more)]
+    widths = (P, H)[: len(RECURRENT[cell].states)]
+    state, dstate = (tuple(normal(N, width) for width in widths) for _ in range(2))
+    xs, dhs = normal(N, T, D), normal(N, T, P)
     if ragged:
-        keywords |= {"h_mask": (rng.random((N, H)) > 0.3) * np.float32(1.5), "reverse": True}
+        keywords |= {"h_mask": (rng.random((N, P)) > 0.3) * np.float32(1.5), "reverse": True}
         keywords["lengths"] = np.arange(N, dtype=np.intp) % (T + 1)
 
     def run(module, as_is):
@@ -149,7 +155,8 @@ def cases():
     ways += list(product(("grid", "aside"), ("float32", "tf32")))
     variants = [(cell, options) for cell in CELLS for options in OPTIONS[cell]]
     for (cell, options), (kind, precision) in product(variants, ways):
-        whole = cell == "mogrifier" or options.get("peepholes") == "full"
+        in_steps = ("mogrifier", "lstmp", "lnlstm", "lngru")
+        whole = cell in in_steps or options.get("peepholes") == "full"
         if whole and kind != "steps":
             continue
         for ragged in (False, True):

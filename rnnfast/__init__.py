@@ -32,7 +32,13 @@ except ValueError as error:  # RNNFAST_NUM_THREADS or RNNFAST_SIMD, read when th
     raise
 from rnnfast.layers.activations import Sigmoid, Softmax
 from rnnfast.layers.affine import Affine, MatMul, Simple_TimeAffine, TimeAffine
-from rnnfast.layers.bidirectional import TimeBiGRU, TimeBiLSTM, TimeBiMogrifier, TimeBiRNN
+from rnnfast.layers.bidirectional import (
+    TimeBiGRU,
+    TimeBiLSTM,
+    TimeBiLSTMP,
+    TimeBiMogrifier,
+    TimeBiRNN,
+)
 from rnnfast.layers.dropout import Dropout, TimeDropout
 from rnnfast.layers.embedding import Embedding, TimeEmbedding
 from rnnfast.layers.functions import cross_entropy_error, relu, sigmoid, softmax
@@ -54,6 +60,7 @@ from rnnfast.layers.normalized import (
     TimeLayerNormGRU,
     TimeLayerNormLSTM,
 )
+from rnnfast.layers.projection import LSTMP, TimeLSTMP
 from rnnfast.layers.regularization import (
     ActivationRegularization,
     TemporalActivationRegularization,
@@ -68,6 +75,7 @@ __all__ = [
     "GPU",
     "GRU",
     "LSTM",
+    "LSTMP",
     "RNN",
     "ActivationRegularization",
     "Affine",
@@ -87,6 +95,7 @@ __all__ = [
     "TimeAffine",
     "TimeBiGRU",
     "TimeBiLSTM",
+    "TimeBiLSTMP",
     "TimeBiLayerNormGRU",
     "TimeBiLayerNormLSTM",
     "TimeBiMogrifier",
@@ -95,6 +104,7 @@ __all__ = [
     "TimeEmbedding",
     "TimeGRU",
     "TimeLSTM",
+    "TimeLSTMP",
     "TimeLayerNormGRU",
     "TimeLayerNormLSTM",
     "TimeMixtureSoftmax",

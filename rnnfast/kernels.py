@@ -9,17 +9,22 @@ imports it. Every square has the same functions:
     backward(dhs, dstate, params, cache, grads) -> dxs, dstate
     pack(params, **options) -> packed
 
-Sizes: N batch, T time, D input, H hidden, G gates (1 rnn, 4 lstm, 3 gru). All arrays have the
-dtype of the params, float32 or float64. They may have any strides, and live on the column's device.
+Sizes: N batch, T time, D input, H hidden, G gates (1 rnn, 3 gru and lngru, 4 the others), P the
+width of h, which is H but for an lstmp. All arrays have the dtype of the params, float32 or
+float64. They may have any strides, and live on the column's device.
 
 Arrays
 
-- xs, dxs (N, T, D); hs, dhs (N, T, H). params is (Wx, Wh, b): Wx (D, G*H), Wh (H, G*H), b (G*H,)
+- xs, dxs (N, T, D); hs, dhs (N, T, P). params is (Wx, Wh, b): Wx (D, G*H), Wh (P, G*H), b (G*H,)
   or None. Gate blocks: lstm f, g, i, o; gru z, r, candidate. An lstm with peepholes has a fourth
   array, Wp (3, H) or (3, H, H), for f, i and o. A mogrifier is an lstm with a fourth array Wm
   (r, H, D), the matrices of its r rounds, or with two: Wm (r, H, k) and Wr (r, k, D), k their rank.
-- state and dstate are tuples of arrays (N, H): (h,) for rnn and gru, (h, c) for the others. As an
-  argument either may be None, which means zeros: the first product with Wh is then skipped.
+  An lstmp is an lstm with a fourth array Wproj (H, P), the projection to its h. lnlstm and lngru
+  are a layer-normalised lstm and gru: after b come the gains gx and gh (G*H,), and gc and bc (H,)
+  or bh (H,).
+- state and dstate are tuples of arrays, h (N, P) and c (N, H): (h,) for rnn, gru and lngru, (h, c)
+  for the others. As an argument either may be None, which means zeros: the first product with Wh
+  is then skipped.
 
 Options of forward
 
@@ -28,13 +33,13 @@ Options of forward
 - lengths (N,) are integers in [0, T], NumPy's intp on every device. Sample n takes part only in the
   steps t < lengths[n], in both directions. At any other step its state stays, hs and dxs are 0, and
   the values of xs and dhs are not used. None means T for every sample, and costs nothing.
-- h_mask (N, H) multiplies h at every step before the product with Wh (variational dropout on the
+- h_mask (N, P) multiplies h at every step before the product with Wh (variational dropout on the
   recurrent path), in a mogrifier before the rounds; backward multiplies the gradient of h. It
   applies neither to hs and the states nor to the h that a gru mixes with its candidate. The
   equations are in rnnfast/reference. None costs nothing.
 - Options of a cell: nonlinearity="tanh" or "relu" for rnn; cell_clip=None or a positive float for
-  lstm; reset_after=False (if True, b is (2, 3H)) and z_keeps=False for gru. `cache` remembers
-  them, and lengths, reverse and h_mask. pack takes the options that forward will get.
+  lstm and lstmp; reset_after=False (if True, b is (2, 3H)) and z_keeps=False for gru. `cache`
+  remembers them, and lengths, reverse and h_mask. pack takes the options that forward will get.
 
 Calls
 
@@ -85,7 +90,7 @@ from rnnfast.checks import is_cupy
 from rnnfast.cpu import _runtime
 from rnnfast.version import __version__
 
-CELLS = ("rnn", "lstm", "gru", "mogrifier", "lnlstm", "lngru")
+CELLS = ("rnn", "lstm", "gru", "mogrifier", "lstmp", "lnlstm", "lngru")
 DEVICES = ("cuda", "cpu", "reference")  # the best first
 MAX_THREADS = 1024
 

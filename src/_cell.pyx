@@ -48,9 +48,13 @@ cdef void *data(cnp.ndarray x) noexcept:
     return NULL if x is None else cnp.PyArray_DATA(x)
 
 
-cdef str sizes_of(ptrdiff_t D, ptrdiff_t H, int type_num, bint peepholes, bint full, ptrdiff_t rounds, ptrdiff_t rank):
-    """What params have to have in common with those of forward, in words."""
+cdef str sizes_of(
+    ptrdiff_t D, ptrdiff_t H, ptrdiff_t P, int type_num, bint peepholes, bint full, ptrdiff_t rounds, ptrdiff_t rank
+):
+    """What params have to have in common with those of forward, in words. P: 0 without a projection."""
     cdef str sizes = f"D = {D}, H = {H}, {cnp.PyArray_DescrFromType(type_num)}"
+    if P:
+        return f"{sizes} and P = {P}"
     if rounds:
         return f"{sizes}, rounds = {rounds} and rank = {rank or None}"
     kind = ("full" if full else "diagonal") if peepholes else "no"
@@ -100,7 +104,7 @@ cdef class Cache:
 @cython.auto_pickle(False)
 @cython.final
 cdef class Params:
-    """(Wx, Wh, b) and Wp, Wm and Wr or norms, after their checks; of packed ones only b, Wp and norms are there."""
+    """(Wx, Wh, b) and Wp, Wm and Wr, Wproj or norms, after their checks; of packed ones b, Wp and norms alone are there."""
 
 
 @cython.auto_pickle(False)
@@ -114,7 +118,7 @@ cdef class Packed:
 cdef class Cell:
     """One row of the grid: `gates` blocks of H columns in the weights, `kept` values a unit kept in the panels (one more
     with reset_after). has_c: a second state; has_rh: without reset_after r h is kept; beside: the names of the params after
-    Wx, Wh and b: Wp, or Wm and Wr, or the gains and biases of normalisations, gx and gh first."""
+    Wx, Wh and b: Wp, Wm and Wr, Wproj, or the gains and biases of normalisations, gx and gh first."""
 
     def __cinit__(self, str name, int gates, int kept, bint has_c=False, bint has_rh=False, tuple beside=()):
         self.name, self.index = name, cell_index(name.encode())
@@ -122,6 +126,8 @@ cdef class Cell:
             raise ValueError(f"Cell: name must be one of CELLS in src/kernels/kernels.h, got {name!r}")
         self.gates, self.kept, self.has_c, self.has_rh = gates, kept, has_c, has_rh
         self.names, self.has_rounds, self.has_norms = ("Wx", "Wh", "b", *beside), "Wm" in beside, "gx" in beside
+        self.has_projection = "Wproj" in beside
+        self.wide = "P" if self.has_projection else "H"
 
     cdef Params check_packed(self, Packed packed, bint train, bint reset_after):
         if packed.cell.index != self.index:
@@ -137,14 +143,14 @@ cdef class Cell:
         self.check_size(1, 1, p)
         cdef Packed packed = Packed()
         packed.cell, packed.kernels, packed.params = self, kernels_for(p.type_num), own
-        own.D, own.H, own.type_num, own.packed = p.D, p.H, p.type_num, packed
+        own.D, own.H, own.P, own.type_num, own.packed = p.D, p.H, p.P, p.type_num, packed
         own.reset_after, own.full, own.rounds, own.rank = reset_after, p.full, p.rounds, p.rank
         own.b = None if p.b is None else p.b.copy()
         own.Wp = None if p.Wp is None else p.Wp.copy()
         own.norms = None if p.norms is None else [norm.copy() for norm in p.norms]
         cdef cell_job job
-        job.D, job.H = p.D, p.H
-        job.Wx, job.Wh = view(p.Wx), view(p.Wh)
+        job.D, job.H, job.P = p.D, p.H, p.P
+        job.Wx, job.Wh, job.Wproj = view(p.Wx), view(p.Wh), optional(p.Wproj)
         job.Wp, job.full = data(p.Wp), p.full
         job.rounds, job.rank, job.Wm, job.Wr, job.dWm, job.dWr = p.rounds, p.rank, data(p.Wm), data(p.Wr), NULL, NULL
         cdef pack_kernel kernel = cell_of(packed.kernels, self.index).pack
@@ -158,7 +164,8 @@ cdef class Cell:
 
     cdef Params check_params(self, params, bint reset_after):
         if not isinstance(params, (tuple, list)) or not (
-            (len(self.names) if self.has_norms else 4 if self.has_rounds else 2) <= len(params) <= len(self.names)
+            (len(self.names) if self.has_norms else 4 if self.has_rounds or self.has_projection else 2)
+            <= len(params) <= len(self.names)
         ):
             raise TypeError(f"{self.name}: params must be ({', '.join(self.names)}), got {type(params).__name__}")
         cdef Params p = Params()
@@ -167,10 +174,11 @@ cdef class Cell:
         p.type_num = real_type(Wx, f"{self.name}: Wx")
         p.Wx = checked(Wx, 2, p.type_num, f"{self.name}: Wx")
         p.Wh = checked(Wh, 2, p.type_num, f"{self.name}: Wh")
-        p.D, p.H = cnp.PyArray_DIM(p.Wx, 0), cnp.PyArray_DIM(p.Wh, 0)
+        p.D, p.P = cnp.PyArray_DIM(p.Wx, 0), cnp.PyArray_DIM(p.Wh, 0)
+        p.H = cnp.PyArray_DIM(p.Wh, 1) // self.gates if self.has_projection else p.P
         cdef ptrdiff_t columns = self.gates * p.H
-        if p.H < 1 or cnp.PyArray_DIM(p.Wh, 1) != columns:
-            raise ValueError(f"{self.name}: Wh must be (H, {self.gates}H), got {np.shape(p.Wh)}")
+        if p.P < 1 or p.H < 1 or cnp.PyArray_DIM(p.Wh, 1) != columns:
+            raise ValueError(f"{self.name}: Wh must be ({self.wide}, {self.gates}H), got {np.shape(p.Wh)}")
         if p.D < 1 or cnp.PyArray_DIM(p.Wx, 1) != columns:
             raise ValueError(f"{self.name}: Wx must be (D, {self.gates}H) = (D, {columns}), got {np.shape(p.Wx)}")
         p.reset_after = reset_after
@@ -189,10 +197,15 @@ cdef class Cell:
         return p
 
     cdef int check_beside(self, Params p, params) except -1:
-        """Wp, or Wm and Wr, or norms, into p."""
+        """Wp, Wm and Wr, Wproj, or norms, into p."""
         Wp = Wr = None
         if self.has_norms:
             p.norms = self.check_norms(p, params)
+        elif self.has_projection:
+            p.Wproj = checked(params[3], 2, p.type_num, f"{self.name}: Wproj")
+            if cnp.PyArray_DIM(p.Wproj, 0) != p.H or cnp.PyArray_DIM(p.Wproj, 1) != p.P:
+                raise ValueError(f"{self.name}: Wproj must be (H, P) = ({p.H}, {p.P}), got {np.shape(p.Wproj)}")
+            p.Wproj = behaved(p.Wproj, False)
         elif self.has_rounds:
             p.Wm = checked(params[3], 3, p.type_num, f"{self.name}: Wm")
             Wr = params[4] if len(params) > 4 else None
@@ -224,6 +237,7 @@ cdef class Cell:
         """The gains of x Wx and of h Wh, of all gates, and what is of one gate alone."""
         cdef cnp.ndarray norm
         cdef list norms = []
+        self.check_size(1, 1, p)  # before they are copied
         for name, given in zip(self.names[3:], params[3:]):
             norm = checked(given, 1, p.type_num, f"{self.name}: {name}")
             gates, label = (self.gates, f"{self.gates}H") if name in ("gx", "gh") else (1, "H")
@@ -236,7 +250,12 @@ cdef class Cell:
         """One for each of names, None where it is not there."""
         if self.has_norms:
             return [p.Wx, p.Wh, p.b, *p.norms]
-        return [p.Wx, p.Wh, p.b, *((p.Wm, p.Wr) if self.has_rounds else (p.Wp,))][: len(self.names)]
+        beside = (p.Wm, p.Wr) if self.has_rounds else (p.Wproj if self.has_projection else p.Wp,)
+        return [p.Wx, p.Wh, p.b, *beside][: len(self.names)]
+
+    cdef str sizes_of(self, Params p):
+        cdef ptrdiff_t P = p.P if self.has_projection else 0
+        return sizes_of(p.D, p.H, P, p.type_num, p.Wp is not None, p.full, p.rounds, p.rank)
 
     cdef cnp.ndarray check_lengths(self, lengths, ptrdiff_t N, ptrdiff_t T):
         if not isinstance(lengths, np.ndarray) or np.asarray(lengths).dtype != np.intp:
@@ -294,10 +313,13 @@ cdef class Cell:
                 places.append(np.empty(np.shape(grads[i]), dtype=cnp.PyArray_DescrFromType(cnp.PyArray_TYPE(grads[i]))))
         return places
 
-    cdef cnp.ndarray check_state(self, x, Params p, ptrdiff_t N, str name):
+    cdef cnp.ndarray check_state(self, x, Params p, ptrdiff_t N, str name, bint of_c):
+        """x, as wide as c or as h."""
         cdef cnp.ndarray a = checked(x, 2, p.type_num, f"{self.name}: {name}")
-        if cnp.PyArray_DIM(a, 0) != N or cnp.PyArray_DIM(a, 1) != p.H:
-            raise ValueError(f"{self.name}: {name} must be (N, H) = ({N}, {p.H}), got {np.shape(a)}")
+        cdef ptrdiff_t width = p.H if of_c else p.P
+        if cnp.PyArray_DIM(a, 0) != N or cnp.PyArray_DIM(a, 1) != width:
+            letter = "H" if of_c else self.wide
+            raise ValueError(f"{self.name}: {name} must be (N, {letter}) = ({N}, {width}), got {np.shape(a)}")
         return behaved(a, True)
 
     cdef tuple check_states(self, state, Params p, ptrdiff_t N, tuple names):
@@ -307,14 +329,14 @@ cdef class Cell:
         count = 2 if self.has_c else 1
         if not isinstance(state, (tuple, list)) or len(state) != count:
             raise TypeError(f"{self.name}: {names[2]} must be None or a tuple of {count} arrays, got {type(state).__name__}")
-        h = None if state[0] is None else self.check_state(state[0], p, N, names[0])
-        c = None if not self.has_c or state[1] is None else self.check_state(state[1], p, N, names[1])
+        h = None if state[0] is None else self.check_state(state[0], p, N, names[0], False)
+        c = None if not self.has_c or state[1] is None else self.check_state(state[1], p, N, names[1], True)
         return h, c
 
     cdef int check_size(self, ptrdiff_t N, ptrdiff_t T, Params p) except -1:
         """Raise where all arrays and rooms of a call, or any one of them, would overflow a size."""
-        cdef double D = p.D, H = p.H, sequence = (<double>N) * (T + 1) * (D + 10 * H)
-        cdef double weights = 4 * (self.gates + 2) * (D + H + 64) * (H + 64), rooms = 1024 * (512 * (D + H) + 64.0 * N)
+        cdef double D = p.D, H = p.H, P = p.P, sequence = (<double>N) * (T + 1) * (D + 10 * H + 5 * P)
+        cdef double weights = 4 * (self.gates + 2) * (D + H + P + 64) * (H + 64), rooms = 1024 * (512 * (D + H + P) + 64.0 * N)
         cdef double products = (2 if p.rank else 1) * p.rounds, widest = D + H + p.rank
         sequence += <double>N * (T + 1) * products * (2 * widest + 128)
         weights += 4 * products * (widest + 64) * (widest + 64)
@@ -333,12 +355,12 @@ cdef class Cell:
         else:
             p = self.check_params(params, options.reset_after)
         cdef cnp.ndarray x = checked(xs, 3, p.type_num, f"{self.name}: xs")
-        cdef ptrdiff_t N = cnp.PyArray_DIM(x, 0), T = cnp.PyArray_DIM(x, 1), D = p.D, H = p.H
+        cdef ptrdiff_t N = cnp.PyArray_DIM(x, 0), T = cnp.PyArray_DIM(x, 1), D = p.D, H = p.H, P = p.P
         if cnp.PyArray_DIM(x, 2) != D:
             raise ValueError(f"{self.name}: xs must be (N, T, D) = (N, T, {D}), got {np.shape(x)}")
         self.check_size(N, T, p)
         h0, c0 = self.check_states(state, p, N, ("h", "c", "state"))
-        cdef cnp.ndarray steps = None, mask = None if h_mask is None else self.check_state(h_mask, p, N, "h_mask")
+        cdef cnp.ndarray steps = None, mask = None if h_mask is None else self.check_state(h_mask, p, N, "h_mask", False)
         if lengths is not None:
             lengths = self.check_lengths(lengths, N, T)
             steps = np.stack((T - lengths, np.full(N, T)) if reverse else (np.zeros_like(lengths), lengths))
@@ -349,19 +371,19 @@ cdef class Cell:
             with np.errstate(all="ignore"):  # as quiet as the C that does it for the later steps
                 seen0 = np.multiply(h0, mask, order="C")
 
-        cdef cnp.ndarray hs = empty3(N, T, H, p.type_num)
-        cdef cnp.ndarray hT = empty2(N, H, p.type_num)
+        cdef cnp.ndarray hs = empty3(N, T, P, p.type_num)
+        cdef cnp.ndarray hT = empty2(N, P, p.type_num)
         cdef cnp.ndarray cT = empty2(N, H, p.type_num) if self.has_c else None
         cdef Cache k = Cache()
         k.cell, k.kernels = self, kernels_for(p.type_num) if p.packed is None else p.packed.kernels
         k.xs, k.h0, k.c0, k.h_mask, k.seen0 = x, h0, c0, mask, seen0
         k.xs_view, k.h0_view, k.c0_view = view(x), optional(h0), optional(c0)
         k.mask_view, k.seen0_view = optional(mask), optional(seen0)
-        k.N, k.T, k.D, k.H = N, T, D, H
+        k.N, k.T, k.D, k.H, k.P = N, T, D, H, P
         k.type_num, k.reverse, k.options, k.steps = p.type_num, reverse, options, steps
         k.peepholes, k.full, k.rounds, k.rank = p.Wp is not None, p.full, p.rounds, p.rank
         cdef int kept = self.kept + options.reset_after
-        cdef ptrdiff_t step = row_step(H, hs.itemsize)
+        cdef ptrdiff_t step = row_step(H, hs.itemsize), h_step = row_step(P, hs.itemsize)
         if N == 0 or T == 0:
             (<object>hT)[...] = 0 if h0 is None else h0
             if self.has_c:
@@ -370,12 +392,14 @@ cdef class Cell:
             if train:
                 # 32 more: room to align, and a vector that may be read beyond the end
                 k.panels = empty2(1, kept * N * T * H + 32, p.type_num)
-                k.h = empty3(T, N, step, p.type_num)
-                k.seen = k.h if mask is None or self.has_c else empty3(T, N, step, p.type_num)  # an LSTM reads only that
+                k.h = empty3(T, N, h_step, p.type_num)
+                k.seen = k.h if mask is None or self.has_c else empty3(T, N, h_step, p.type_num)  # an LSTM reads only that
                 if self.has_rh and not options.reset_after:
                     k.rh = empty3(T, N, step, p.type_num)
                 if p.full:
                     k.c = empty3(T, N, step, p.type_num)
+                if self.has_projection:
+                    k.u = empty3(T, N, step, p.type_num)
                 if self.has_rounds:
                     k.rounds_kept = empty2(1, rounds_room(N * T, p, hs.itemsize), p.type_num)
                 if self.has_norms:
@@ -396,19 +420,20 @@ cdef class Cell:
 
     cdef void describe(self, cell_job *job, Cache k, Params p) noexcept:
         """What is the same for forward and backward: sizes, options, inputs, weights and what is kept."""
-        job.N, job.T, job.D, job.H = k.N, k.T, k.D, k.H
+        job.N, job.T, job.D, job.H, job.P = k.N, k.T, k.D, k.H, k.P
         take_options(job, k.options, k.steps)
-        job.threads = threads_for(2.0 * k.N * k.H * self.gates * k.H, (k.H + 15) // 16)
+        job.threads = threads_for(2.0 * k.N * k.P * self.gates * k.H, (k.H + 15) // 16)
         job.xs, job.h0, job.c0 = k.xs_view, k.h0_view, k.c0_view
         job.h_mask, job.seen0 = k.mask_view, k.seen0_view
-        job.Wx, job.Wh, job.packed = optional(p.Wx), optional(p.Wh), NULL
+        job.Wx, job.Wh, job.Wproj, job.packed = optional(p.Wx), optional(p.Wh), optional(p.Wproj), NULL
         job.b, job.Wp, job.full = data(p.b), data(p.Wp), k.full
         job.rounds, job.rank, job.Wm, job.Wr, job.dWm, job.dWr = k.rounds, k.rank, data(p.Wm), data(p.Wr), NULL, NULL
+        job.dWproj = NULL
         job.rounds_kept = NULL if k.rounds_kept is None else aligned(k.rounds_kept)
         job.norms_kept = NULL if k.norms_kept is None else aligned(k.norms_kept)
         take_norms(job, p)
         job.panels = NULL if k.panels is None else aligned(k.panels)
-        job.h, job.seen, job.rh, job.c = data(k.h), data(k.seen), data(k.rh), data(k.c)
+        job.h, job.seen, job.rh, job.c, job.u = data(k.h), data(k.seen), data(k.rh), data(k.c), data(k.u)
         if k.reverse:
             backwards(&job.xs, k.T, k.type_num)
 
@@ -421,26 +446,27 @@ cdef class Cell:
         if k.used:
             raise RuntimeError(f"{self.name}: this cache was used by an earlier backward; call forward again")
         cdef Params p = self.check_params(params, k.options.reset_after)
-        cdef ptrdiff_t N = k.N, T = k.T, D = k.D, H = k.H
-        cdef str expected = sizes_of(D, H, k.type_num, k.peepholes, k.full, k.rounds, k.rank)
-        cdef str given = sizes_of(p.D, p.H, p.type_num, p.Wp is not None, p.full, p.rounds, p.rank)
+        cdef ptrdiff_t N = k.N, T = k.T, D = k.D, H = k.H, P = k.P, projected = P if self.has_projection else 0
+        cdef str expected = sizes_of(D, H, projected, k.type_num, k.peepholes, k.full, k.rounds, k.rank)
+        cdef str given = self.sizes_of(p)
         if given != expected:
             raise ValueError(f"{self.name}: params must be those of forward, with {expected}, got {given}")
         cdef cnp.ndarray g = checked(dhs, 3, p.type_num, f"{self.name}: dhs")
-        if cnp.PyArray_DIM(g, 2) != H:
-            raise ValueError(f"{self.name}: dhs must be (N, T, H) = (N, T, {H}), got {np.shape(g)}")
+        if cnp.PyArray_DIM(g, 2) != P:
+            raise ValueError(f"{self.name}: dhs must be (N, T, {self.wide}) = (N, T, {P}), got {np.shape(g)}")
         if cnp.PyArray_DIM(g, 0) != N or cnp.PyArray_DIM(g, 1) != T:
-            raise ValueError(f"{self.name}: dhs must be (N, T, H) = ({N}, {T}, {H}), got {np.shape(g)}")
+            raise ValueError(f"{self.name}: dhs must be (N, T, {self.wide}) = ({N}, {T}, {P}), got {np.shape(g)}")
         g = behaved(g, True)
         dhT, dcT = self.check_states(dstate, p, N, ("dh", "dc", "dstate"))
         cdef list own = self.check_grads(grads, p)
-        cdef double rounds = p.rounds * (<double>p.rank * (D + H) if p.rank else <double>D * H)
-        cdef bint beside = 6.0 * N * T * (<double>(D + H) * self.gates * H + rounds) > LONG_CALL
-        cdef list inputs = [k.xs, k.h0, k.c0, k.h_mask, k.seen0, p.Wx, p.Wh, p.Wp, p.Wm, p.Wr, g, dhT, dcT, *(p.norms or ())]
+        cdef double more = p.rounds * (<double>p.rank * (D + H) if p.rank else <double>D * H) + <double>projected * H
+        cdef bint beside = 6.0 * N * T * (<double>(D + P) * self.gates * H + more) > LONG_CALL
+        cdef list inputs = [k.xs, k.h0, k.c0, k.h_mask, k.seen0, p.Wx, p.Wh, p.Wp, p.Wm, p.Wr, p.Wproj, g, dhT, dcT]
+        inputs += p.norms or ()
         cdef list targets = self.places(own, inputs, beside)
 
         cdef cnp.ndarray dxs = empty3(N, T, D, p.type_num)
-        cdef cnp.ndarray dh0 = empty2(N, H, p.type_num)
+        cdef cnp.ndarray dh0 = empty2(N, P, p.type_num)
         cdef cnp.ndarray dc0 = empty2(N, H, p.type_num) if self.has_c else None
         if N == 0 or T == 0:
             k.used = True
@@ -459,7 +485,7 @@ cdef class Cell:
         cdef cell_job job
         try:
             if k.spoilt:
-                self.run_forward(k, p, True, empty3(N, T, H, p.type_num), empty2(N, H, p.type_num), empty2(N, H, p.type_num))
+                self.run_forward(k, p, True, empty3(N, T, P, p.type_num), empty2(N, P, p.type_num), empty2(N, H, p.type_num))
                 k.spoilt = False
         except BaseException:
             k.used = False
@@ -476,6 +502,8 @@ cdef class Cell:
         elif self.has_norms:
             for i in range(3, len(targets)):
                 job.dnorms[i - 3] = data(targets[i])
+        elif self.has_projection:
+            job.dWproj = data(targets[3])
         elif len(targets) > 3:
             job.dWp = data(targets[3])
         if k.reverse:
@@ -486,7 +514,7 @@ cdef class Cell:
         except BaseException:  # what the handler of a signal raised, or no memory
             k.used, k.spoilt = False, True
             raise
-        k.panels = k.h = k.rh = k.seen = k.xs = k.h0 = k.c0 = k.h_mask = k.seen0 = k.c = k.steps = k.rounds_kept = None
+        k.panels = k.h = k.rh = k.seen = k.xs = k.h0 = k.c0 = k.h_mask = k.seen0 = k.c = k.u = k.steps = k.rounds_kept = None
         k.norms_kept = None
         for scratch, grad in zip(targets, own):
             if scratch is not grad:

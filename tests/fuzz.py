@@ -17,7 +17,7 @@ import sys
 import time
 
 import numpy as np
-from cases import CELLS, assert_close, assert_grad_close, make_problem
+from cases import CELLS, assert_close, assert_grad_close, beside_of, make_problem
 from guard import guarded
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -207,11 +207,19 @@ def layer_calls(draw, device):
         return take(rng.standard_normal(shape).astype("f"))
 
     G, both = cell.gates, draw(st.booleans())
-    weights = [normal(D, G * H), normal(H, G * H), normal(G * H)]
+    P = draw(size) if cell.name == "lstmp" else H  # the width of h
+    weights = [normal(D, G * H), normal(P, G * H), normal(G * H)]
     kind, beside = (BIDIRECTIONAL if both else RECURRENT)[cell.name], {}
     if cell.name == "mogrifier":
         Wm = normal(draw(st.integers(0, 3)), H, D)
         beside = {"Wm1": Wm, "Wm2": Wm} if both else {"Wm": Wm}
+    elif cell.name == "lstmp":
+        Wproj = normal(H, P)
+        beside = {"Wproj1": Wproj, "Wproj2": Wproj} if both else {"Wproj": Wproj}
+    elif "gx" in RECURRENT[cell.name].more:
+        names, shapes = RECURRENT[cell.name].more, beside_of(cell, D, H)
+        norms = {name: normal(*shape) for name, shape in zip(names, shapes, strict=True)}
+        beside = {f"{name}{k}": W for name, W in norms.items() for k in ("12" if both else ("",))}
     with rnnfast.device(device):
         layer = kind(*weights * (1 + both), stateful=draw(st.booleans()), **beside)
     for _ in range(draw(st.integers(1, 6))):
@@ -221,13 +229,14 @@ def layer_calls(draw, device):
                 lengths = take(rng.integers(0, T + 1, N)) if draw(st.booleans()) else None
                 layer.forward(normal(N, T, D), train=step > 0, lengths=lengths)
             elif step == 3:
-                layer.backward(normal(N, T, H * (1 + both)))
+                layer.backward(normal(N, T, P * (1 + both)))
             elif step == 4:
                 layer.freeze()
             elif step == 5:
                 layer.unfreeze()
             else:
-                layer.set_state(*[normal(N, H) for _ in layer.state])
+                widths = (P, H)[: cell.states] * (1 + both)
+                layer.set_state(*[normal(N, width) for width in widths])
         except REFUSED:
             pass
     layer.unfreeze()

@@ -37,6 +37,8 @@ CASES = {
     "seq2seq": (Seq2seq, {}),
     "seq2seq, cells": (Seq2seq, {"pass_cell": True, "layers": 2}),
     "seq2seq, rnn": (Seq2seq, {"cell": "rnn", "reverse": True}),
+    "seq2seq, lstmp": (Seq2seq, {"cell": "lstmp", "pass_cell": True, "layers": 2}),
+    "classifier, lstmp": (SequenceClassifier, {"cell": "lstmp", "bidirectional": True}),
     "peeky": (PeekySeq2seq, {}),
     "peeky, cells": (PeekySeq2seq, {"pass_cell": True, "layers": 2, "reverse": True}),
     "peeky, gru": (PeekySeq2seq, {"cell": "gru"}),

@@ -36,6 +36,8 @@ def files_that_name(cell):
     found = {path for path in house.PACKAGE.rglob("*") if path.suffix in (".py", ".pyi", ".pxd")}
     found |= {path for path in SOURCES.rglob("*") if path.suffix in (".pyx", ".h", ".c")}
     found |= {house.ROOT / "setup.py"}
+    others = {other for other in kernels.CELLS if other != cell}  # which may use what it has
+    found = {path for path in found if path.stem not in others}
     return {
         str(path.relative_to(house.ROOT))
         for path in found
@@ -57,7 +59,7 @@ def test_the_list_of_places_is_complete(cell):
     found = {path for path in files_that_name(cell) if not path.startswith(examples)}
     assert not {path for path in found if not any(path.endswith(place) for place in places)}
     for place in places:
-        folders = house.PACKAGE, SOURCES, house.ROOT / "tests"
+        folders = house.PACKAGE, SOURCES, house.ROOT / "tests", house.ROOT / "benchmarks"
         assert any(str(p).endswith(place) for folder in folders for p in folder.rglob("*.*")), place
 
 

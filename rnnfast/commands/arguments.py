@@ -99,6 +99,11 @@ def factor(text: str) -> float:
     return _number(text, float, "a number above 1", lambda value: 1 < value < math.inf)
 
 
+def or_none(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The type of an argument that may also be `none`."""
+    return lambda text: None if text == "none" else kind(text)
+
+
 def nonempty(text: str) -> str:
     """Text that is not empty."""
     return _number(text, str, "text that is not empty", bool)

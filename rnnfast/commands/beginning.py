@@ -1,17 +1,17 @@
 """The weights from which `rnnfast train --init` starts."""
 
-from rnnfast.io.weights import copy_into
-from rnnfast.models import BaseModel, load_model
+from rnnfast.models import BaseModel, load_model, start_from
 from rnnfast.text.base import Vocabulary
 
 
-def start_from(path: str, model: BaseModel, vocabulary: Vocabulary) -> None:
+def start_from_file(path: str, model: BaseModel, vocabulary: Vocabulary) -> None:
     """Copy the weights of a file into a model, for --init.
 
     Parameters
     ----------
     path : str
-        A weight file or a checkpoint with the same tokens.
+        A weight file or a checkpoint with the same tokens, and as many recurrent layers or fewer:
+        then the layers above keep the weights that they have.
     model : BaseModel
         The model of the run.
     vocabulary : Vocabulary
@@ -27,4 +27,6 @@ def start_from(path: str, model: BaseModel, vocabulary: Vocabulary) -> None:
     loaded, tokens = load_model(path, device="cpu")
     if tokens != list(vocabulary.tokens):
         raise ValueError(f"--init: {path} has other tokens than the training text")
-    copy_into(model._named_params(), loaded._named_params(), path)
+    if not isinstance(loaded, BaseModel):
+        raise ValueError(f"--init: {path} must be a language model, found {type(loaded).__name__}")
+    start_from(model, loaded, path)

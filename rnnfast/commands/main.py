@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rnnfast.commands import cells, data, eval, generate, gradients, info, score, train
+from rnnfast.commands import cells, data, eval, generate, gradients, info, recipes, score, train
 from rnnfast.training.evaluation import PerplexityWarning
 from rnnfast.version import __version__
 
@@ -96,6 +96,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"rnnfast {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (train, eval, score, generate, info, data, gradients, cells):
+    for command in (train, recipes, eval, score, generate, info, data, gradients, cells):
         command.add(commands)
     return parser

@@ -34,6 +34,7 @@ CELLS = kernels.CELLS
 CUSTOM = {
     "cell": "cell",
     "layers": "layers",
+    "last_hidden": "last_hidden_size",
     "variational": "variational_dropout",
     "tie": "tie_weights",
     "weight_drop": "weight_drop",
@@ -46,6 +47,8 @@ CUSTOM = {
     "beta": "beta",
     "past_decode": "past_decode",
     "adversarial": "adversarial",
+    "frage": "frage",
+    "frage_rate": "frage_rate",
     "mixtures": "mixtures",
     "mixtures_below": "mixtures_below",
     "latent": "latent_size",
@@ -53,6 +56,7 @@ CUSTOM = {
     "balance": "balance",
     "rounds": "rounds",
     "rank": "rank",
+    "proj_size": "proj_size",
 }
 
 
@@ -74,6 +78,7 @@ class Settings:
     cell: str = "lstm"
     layers: int = 1
     hidden: int = 256
+    last_hidden: int | None = None  # None: that of hidden, or of embedding with tie alone
     embedding: int | None = None  # None: 64, or hidden if embedding and output share a matrix
     dropout: float | None = None  # None: 0.5 for better, 0 for custom
     variational: bool = False
@@ -86,6 +91,8 @@ class Settings:
     beta: float | None = None  # None: 0
     past_decode: float | None = None  # None: 0
     adversarial: float | None = None  # None: 0
+    frage: float | None = None  # None: 0
+    frage_rate: float | None = None  # None: 0.02
     mixtures: int | None = None  # None: one softmax, without a latent vector
     mixtures_below: int | None = None  # None: 0
     latent: int | None = None  # None: that of embedding
@@ -94,6 +101,7 @@ class Settings:
     tie: bool = False
     rounds: int | None = None  # None: 5 for a mogrifier
     rank: int | None = None  # None: whole matrices
+    proj_size: int | None = None  # None: hidden, for an lstmp
     epochs: int = 8
     batch_size: int = 32
     time_size: int = 64
@@ -224,8 +232,15 @@ def build_optimizer(settings: Settings) -> Any:
     return OPTIMIZERS[rule](usual_lr if settings.lr is None else settings.lr, **options)
 
 
-def build_model(settings: Settings, vocab_size: int) -> BaseModel:
+def build_model(settings: Settings, vocab_size: int, rng: Any = None) -> BaseModel:
     """Make the model for the settings.
+
+    Parameters
+    ----------
+    settings : Settings
+    vocab_size : int
+    rng : optional
+        As of the model; None is the seed of the settings.
 
     Raises
     ------
@@ -235,7 +250,7 @@ def build_model(settings: Settings, vocab_size: int) -> BaseModel:
     name = settings.model
     ties = name == "better" or settings.tie
     embedding = settings.embedding or (settings.hidden if ties else 64)
-    options: dict[str, Any] = {"rng": settings.seed}
+    options: dict[str, Any] = {"rng": settings.seed if rng is None else rng}
     usual = Settings()
     given = [field for field in CUSTOM if getattr(settings, field) != getattr(usual, field)]
     if name == "better":
@@ -257,11 +272,13 @@ def describe_model(model: BaseModel) -> str:
     """One line with the class, the device and the sizes of a model."""
     sizes = model.sizes
     device = model.recurrent_layers[0].device
-    shared = (name is None for name in model.param_names)  # views of others
-    parameters = sum(
-        param.size for param, view in zip(model.params, shared, strict=True) if not view
-    )
     return (
         f"{type(model).__name__} on {device}: embedding {sizes['wordvec_size']}, "
-        f"hidden {sizes['hidden_size']}, {parameters:,} parameters"
+        f"hidden {sizes['hidden_size']}, {count_parameters(model):,} parameters"
     )
+
+
+def count_parameters(model: BaseModel) -> int:
+    """The number of a model's parameters; shared ones count once."""
+    shared = (name is None for name in model.param_names)  # views of others
+    return sum(param.size for param, view in zip(model.params, shared, strict=True) if not view)

@@ -11,7 +11,8 @@ from typing import Any
 
 from rnnfast import plot
 from rnnfast.commands.arguments import Commands, add_command
-from rnnfast.commands.beginning import start_from
+from rnnfast.commands.beginning import start_from_file
+from rnnfast.commands.recipes import recipe_settings
 from rnnfast.commands.report import draw_curve, print_sample, report
 from rnnfast.commands.run import (
     CHECKPOINT,
@@ -60,6 +61,7 @@ def train(
     *,
     resume: bool = False,
     force: bool = False,
+    recipe: str | None = None,
     plot_curve: bool | None = None,
     **options: Any,
 ) -> None:
@@ -74,6 +76,9 @@ def train(
         model may be given, too.
     force : bool
         Start anew in a folder that holds a run.
+    recipe : str, optional
+        A name in `rnnfast.commands.recipes.RECIPES`, whose settings are used where `options` has
+        none. Not with `resume`: the checkpoint has the settings.
     plot_curve : bool, optional
         Draw the perplexity curve. None draws it if matplotlib is installed, True requires
         matplotlib.
@@ -99,6 +104,10 @@ def train(
     validation text, the best one, which can be read as weight files, too; a log with one JSON
     object per line; the perplexity curve.
     """
+    if recipe is not None:
+        if resume:
+            raise ValueError("--resume needs no --recipe: the checkpoint has the settings")
+        options = recipe_settings(recipe) | options
     run, changes, extra = _prepare(out, resume, force, plot_curve, options)
     settings, texts, model = run.settings, run.texts, run.model
     print(
@@ -156,7 +165,7 @@ def _prepare(
         texts.check_same(extra["texts"], checkpoint)
     model = build_model(settings, len(texts.vocabulary))
     if settings.init is not None and not resume:
-        start_from(settings.init, model, texts.vocabulary)
+        start_from_file(settings.init, model, texts.vocabulary)
     os.makedirs(out, exist_ok=True)
     tempfile.TemporaryFile(dir=out).close()  # an unwritable folder shows here, not at the end
 

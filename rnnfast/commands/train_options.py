@@ -8,11 +8,13 @@ from rnnfast.commands.arguments import (
     factor,
     natural_int,
     nonnegative_float,
+    or_none,
     positive_float,
     positive_int,
     ratio,
     seconds,
 )
+from rnnfast.commands.recipes import RECIPES
 from rnnfast.commands.settings import BATCH, CELLS, FREE, MODELS, RULES, Settings, option_name
 from rnnfast.text.vocabulary import UNITS
 
@@ -33,11 +35,16 @@ def add_options(command: argparse.ArgumentParser) -> None:
     ) -> None:
         shown = getattr(usual, name.replace("-", "_"), None) if default is None else default
         help += f" (default: {shown})"
+        if kind is not str and getattr(usual, name.replace("-", "_"), "") is None:
+            kind = or_none(kind)  # takes away what a recipe has
         group.add_argument(f"--{name}", type=kind, metavar=metavar, help=help)
 
     def choice(group: Group, name: str, choices: tuple[str, ...], help: str) -> None:
         help += f" (default: {getattr(usual, name)})"
         group.add_argument(f"--{name}", choices=choices, help=help)
+
+    def flag(group: Group, name: str, help: str) -> None:
+        group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=help)
 
     group = command.add_argument_group("text and files")
     what = "UTF-8 text; without it: Python's own documentation"
@@ -48,7 +55,11 @@ def add_options(command: argparse.ArgumentParser) -> None:
     what = "validation text: the weights of the epoch with the lowest perplexity are kept"
     option(group, "valid", str, "FILE", what, "the last 5%% of the training text")
     option(group, "test", str, "FILE", "text for the final evaluation", "none")
-    what = "weight file to start from, for example the best one of another run (fine-tuning)"
+    what = "settings of a paper, see `rnnfast recipes`; other options replace single ones, and the "
+    what += "value none takes one away"
+    group.add_argument("--recipe", choices=tuple(RECIPES), help=what)
+    what = "weight file to start from: of the same sizes, for example the best one of another run "
+    what += "(fine-tuning), or with fewer layers (gradual learning); the layers above are new"
     option(group, "init", str, "FILE", what, "random weights")
     option(group, "out", str, "DIR", "folder for weights, checkpoint, log, curve", "rnnfast-out")
     free = ", ".join(f"--{option_name(name)}" for name in FREE)
@@ -77,12 +88,16 @@ def add_options(command: argparse.ArgumentParser) -> None:
     option(group, "dropout", ratio, "X", what, "0.5 for better, 0 for custom")
     choice(group, "cell", CELLS, "custom: type of recurrent layer")
     option(group, "layers", positive_int, "N", "custom: number of recurrent layers")
+    what = "custom: hidden units of the last of several layers"
+    option(group, "last-hidden", positive_int, "N", what, "that of --hidden; of --embedding, tied")
     what = "custom: how often x and h gate each other before each step of a mogrifier"
     option(group, "rounds", positive_int, "N", what, "5")
     what = "custom: rank of the matrices of these rounds"
     option(group, "rank", positive_int, "N", what, "none: whole matrices")
+    what = "custom: width of h of an lstmp, to which its hidden units are projected"
+    option(group, "proj-size", positive_int, "N", what, "that of --hidden")
     what = "custom: one dropout mask for all time steps, also on the recurrent path"
-    group.add_argument("--variational", action="store_true", help=what)
+    flag(group, "variational", what)
     what = "custom: dropout ratio after the embedding"
     option(group, "input-dropout", ratio, "X", what, "that of --dropout")
     what = "custom: dropout ratio between recurrent layers"
@@ -100,6 +115,10 @@ def add_options(command: argparse.ArgumentParser) -> None:
     option(group, "past-decode", nonnegative_float, "X", what, "0")
     what = "custom: size of adversarial noise on the vectors of target tokens (0.005)"
     option(group, "adversarial", nonnegative_float, "X", what, "0")
+    what = "custom: factor of FRAGE, which hides from word vectors how frequent words are (0.02)"
+    option(group, "frage", nonnegative_float, "X", what, "0")
+    what = "custom: learning rate of its discriminator"
+    option(group, "frage-rate", nonnegative_float, "X", what, "0.02")
     what = "custom: number of softmaxes of which the output is a mixture"
     option(group, "mixtures", positive_int, "N", what, "none")
     what = "custom: softmaxes from the layer below, in addition (direct output connection)"
@@ -111,14 +130,14 @@ def add_options(command: argparse.ArgumentParser) -> None:
     what = "custom: penalty on mixture weights that are not balanced"
     option(group, "balance", nonnegative_float, "X", what, "0")
     what = "custom: embedding and output share one matrix"
-    group.add_argument("--tie", action="store_true", help=what)
+    flag(group, "tie", what)
 
     group = command.add_argument_group("training")
     option(group, "epochs", positive_int, "N", "passes over the text")
     option(group, "batch-size", positive_int, "N", "samples in parallel")
     option(group, "time-size", positive_int, "N", "time steps of truncated BPTT")
     what = "draw the time steps of each iteration around --time-size and scale --lr with them"
-    group.add_argument("--vary-length", action="store_true", help=what)
+    flag(group, "vary-length", what)
     what = "reset the state of each sample once in N iterations; 0 as in the book: never"
     option(group, "restart-every", natural_int, "N", what)
     what = "update rule; asgd averages the weights, ntasgd does so when --valid stops improving"

@@ -12,19 +12,30 @@ from numpy.typing import NDArray
 
 from rnnfast.io.weights import to_numpy
 from rnnfast.kernels import move, resolve
-from rnnfast.layers.bidirectional import TimeBiGRU, TimeBiLSTM, TimeBiRNN
+from rnnfast.layers.bidirectional import TimeBiGRU, TimeBiLSTM, TimeBiLSTMP, TimeBiRNN
+from rnnfast.layers.projection import TimeLSTMP
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
 from rnnfast.layers.stacks import TimeReverse, TimeStack
 
 # Order of the gates' blocks, by the letters of the equations (h is the only block of an RNN, n the
 # candidate of a GRU), and order of the peepholes of an LSTM.
-OURS = {"rnn": "h", "lstm": "fgio", "gru": "zrn", "peepholes": "fio"}
-TORCH = {"rnn": "h", "lstm": "ifgo", "gru": "rzn"}
+OURS = {"rnn": "h", "lstm": "fgio", "gru": "zrn", "lstmp": "fgio", "peepholes": "fio"}
+TORCH = {"rnn": "h", "lstm": "ifgo", "gru": "rzn", "lstmp": "ifgo"}
 KERAS = {"rnn": "h", "lstm": "ifgo", "gru": "zrn"}
 ONNX = {"rnn": "h", "lstm": "iofg", "gru": "zrn", "peepholes": "iof"}
 
-ONE_WAY: dict[str, type[Any]] = {"rnn": TimeRNN, "lstm": TimeLSTM, "gru": TimeGRU}
-BOTH_WAYS: dict[str, type[Any]] = {"rnn": TimeBiRNN, "lstm": TimeBiLSTM, "gru": TimeBiGRU}
+ONE_WAY: dict[str, type[Any]] = {
+    "rnn": TimeRNN,
+    "lstm": TimeLSTM,
+    "gru": TimeGRU,
+    "lstmp": TimeLSTMP,
+}
+BOTH_WAYS: dict[str, type[Any]] = {
+    "rnn": TimeBiRNN,
+    "lstm": TimeBiLSTM,
+    "gru": TimeBiGRU,
+    "lstmp": TimeBiLSTMP,
+}
 
 
 def reorder(W: NDArray[Any], have: str, want: str) -> NDArray[Any]:
@@ -50,7 +61,7 @@ def floats(owner: str, name: str, value: Any) -> NDArray[Any]:
 
 
 def kind_of(owner: str, name: str, W: NDArray[Any], GH: int, H: int) -> str:
-    """The kind of layer of a recurrent matrix W, (G*H, H) or (H, G*H)."""
+    """The kind of layer of a recurrent matrix W, (G*H, H) or (H, G*H), without a projection."""
     for kind in ONE_WAY:
         if len(OURS[kind]) * H == GH:
             return kind
@@ -88,6 +99,7 @@ def make(
     """A layer of one or of both directions.
 
     directions has a (Wx, Wh, b, Wp) each, b and Wp may be None; theirs is the order of the blocks.
+    Of the kind "lstmp" the fourth is Wproj.
     """
     device = resolve(device, directions[0][0])
     ways = ("",) if len(directions) == 1 else ("1", "2")
@@ -97,7 +109,9 @@ def make(
             if W is not None:
                 W = move(reorder(W, theirs[kind], OURS[kind]), device)
             weights.append(W)
-        if Wp is not None:
+        if kind == "lstmp":
+            options[f"Wproj{way}"] = move(np.ascontiguousarray(Wp), device)
+        elif Wp is not None:
             Wp = reorder(Wp, theirs["peepholes"], OURS["peepholes"]).reshape(3, -1)
             options[f"Wp{way}"] = move(Wp, device)
     kinds = ONE_WAY if len(directions) == 1 else BOTH_WAYS
@@ -107,16 +121,24 @@ def make(
 # From a layer to weights
 
 
-def levels(owner: str, layer: Any) -> list[tuple[str, Sequence[Any]]]:
-    """The levels of a stack: the direction, as in ONNX, and the one or two layers of each."""
+def levels(owner: str, layer: Any, theirs: Mapping[str, str]) -> list[tuple[str, Sequence[Any]]]:
+    """The levels of a stack: the direction, as in ONNX, and the one or two layers of each.
+
+    theirs: the orders of the blocks, by the kinds of layers that the format knows.
+    """
     if isinstance(layer, TimeStack):
-        return [level for part in layer.layers for level in levels(owner, part)]
+        return [level for part in layer.layers for level in levels(owner, part, theirs)]
     whole: Any = layer  # type checkers take what is in a tuple of classes for an object
     if isinstance(layer, tuple(BOTH_WAYS.values())):
+        for part in whole.parts:
+            levels(owner, part, theirs)
         return [("bidirectional", whole.parts)]
     way = "reverse" if isinstance(layer, TimeReverse) else "forward"
     if isinstance(layer, TimeReverse):
         layer = whole = layer.layer
+    if isinstance(layer, TimeLSTMP) and "lstmp" not in theirs:
+        shape = layer.params[-1].shape
+        raise ValueError(f"{owner}: projections (Wproj) cannot be expressed, got {shape}")
     if isinstance(layer, tuple(ONE_WAY.values())):
         return [(way, [whole])]
     raise TypeError(
@@ -130,6 +152,8 @@ def take_apart(
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]:
     """Copies of Wx, Wh, b and Wp of a TimeRNN, TimeLSTM or TimeGRU, in the order `theirs`.
 
+    Of a TimeLSTMP, Wproj is in the place of Wp.
+
     b is (2, G*H), for x and for h; the second row is zeros if the layer has one bias. b and Wp may
     be None. The z of a GRU is the share of the old state, as in all formats. grads=True takes the
     gradients; a layer's one bias then gives both rows.
@@ -140,7 +164,7 @@ def take_apart(
     arrays = layer.grads if grads else layer.params
     names = [name for name, *_ in layer._specs]
     weights = {n: np.array(to_numpy(a)) for n, a in zip(names, arrays, strict=True)}
-    Wp = weights.pop("Wp", None)
+    Wp, Wproj = weights.pop("Wp", None), weights.pop("Wproj", None)
     if Wp is not None:
         if "peepholes" not in theirs or Wp.ndim == 3:
             full = "full " if "peepholes" in theirs else ""
@@ -153,4 +177,4 @@ def take_apart(
         b = weights["b"]
         weights["b"] = np.stack((b, b if grads else np.zeros_like(b)))
     ordered = {name: reorder(W, OURS[kind], theirs[kind]) for name, W in weights.items()}
-    return ordered["Wx"], ordered["Wh"], ordered.get("b"), Wp
+    return ordered["Wx"], ordered["Wh"], ordered.get("b"), Wp if Wproj is None else Wproj

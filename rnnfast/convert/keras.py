@@ -126,7 +126,7 @@ def to_keras(layer: Any) -> list[NDArray[Any]]:
     >>> [W.shape for W in convert.to_keras(rnn)]
     [(3, 2), (2, 2), (2,)]
     """
-    found = levels("to_keras", layer)
+    found = levels("to_keras", layer, KERAS)
     if len(found) > 1:
         raise ValueError(
             "to_keras: layer must be one of TimeStack.layers, as Keras has a layer each, "

@@ -165,7 +165,7 @@ def to_onnx(
     (3, 2)
     """
     onnx = _import_onnx("to_onnx")
-    found = levels("to_onnx", layer)
+    found = levels("to_onnx", layer, ONNX)
     bottom = found[0][1][0]
     dtypes = {str(parts[0].dtype) for _, parts in found}
     if len(dtypes) > 1:

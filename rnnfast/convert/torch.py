@@ -4,6 +4,8 @@ https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html. Layer k has t
 bidirectional one also those with the suffix _reverse.
 
     weight_ih_lk (G*H, D)    weight_hh_lk (G*H, H)    bias_ih_lk, bias_hh_lk (G*H,)
+
+With proj_size P, weight_hh_lk is (4H, P), and there is weight_hr_lk (P, H).
 """
 
 from collections.abc import Mapping
@@ -26,7 +28,13 @@ from rnnfast.convert.common import (
 )
 from rnnfast.layers.stacks import TimeStack
 
-LABELS = "(G*H, D)", "(G*H, H)", "(G*H,)", "(G*H,)"
+LABELS = {
+    "weight_ih": "(G*H, D)",
+    "weight_hh": "(G*H, H)",
+    "bias_ih": "(G*H,)",
+    "bias_hh": "(G*H,)",
+    "weight_hr": "(P, H)",
+}
 MODES = {"RNN_TANH": "tanh", "RNN_RELU": "relu", "LSTM": None, "GRU": None}  # of modules
 
 
@@ -61,13 +69,14 @@ def from_torch(
 
     Returns
     -------
-    TimeRNN, TimeLSTM, TimeGRU, TimeBi* or, for several layers, TimeStack
-        It takes xs (N, T, D), like a module with batch_first=True.
+    TimeRNN, TimeLSTM, TimeGRU, TimeLSTMP, TimeBi* or, for several layers, TimeStack
+        It takes xs (N, T, D), like a module with batch_first=True. A TimeLSTMP is made from an
+        nn.LSTM with a proj_size.
 
     Raises
     ------
     ValueError
-        Missing or unknown names, wrong shapes, projections (proj_size).
+        Missing or unknown names, wrong shapes.
     TypeError
         Other modules; dtypes other than float32 and float64, or a mixture of them.
 
@@ -93,9 +102,17 @@ def from_torch(
     weights = {n: floats("from_torch", n, state[n]) for k in named for way in k for n in way}
 
     first_x, first_h, *_ = named[0][0]
+    projected = f"{prefix}weight_hr_l0" in named[0][0]
     _, D = checks.matrix("from_torch", first_x, weights[first_x], "(G*H, D)")
     GH, H = checks.matrix("from_torch", first_h, weights[first_h], "(G*H, H)")
-    kind = kind_of("from_torch", first_h, weights[first_h], GH, H)
+    P, kind = H, "lstmp"  # P: the width of h
+    if not projected:
+        kind = kind_of("from_torch", first_h, weights[first_h], GH, H)
+    elif GH % 4:
+        found = weights[first_h]
+        raise checks.shape_error("from_torch", first_h, "(4H, P), as of an LSTM", found)
+    else:
+        H = GH // 4
     dtype = weights[first_h].dtype
     if nonlinearity is None:
         nonlinearity = MODES.get(mode or "")
@@ -103,16 +120,24 @@ def from_torch(
 
     layers: list[Any] = []
     for level in named:
-        shapes: tuple[tuple[int, ...], ...] = (GH, D), (GH, H), (GH,), (GH,)
+        shapes: dict[str, tuple[int, ...]] = {
+            "weight_ih": (GH, D),
+            "weight_hh": (GH, P),
+            **dict.fromkeys(("bias_ih", "bias_hh"), (GH,)),
+            "weight_hr": (P, H),
+        }
         directions: list[tuple[Any, Any, Any, Any]] = []
         for names in level:
-            for name, shape, label in zip(names, shapes, LABELS, strict=False):
-                checks.exactly("from_torch", name, weights[name], dtype, shape, label)
-            W_ih, W_hh, *biases = (weights[name] for name in names)
-            b = one_bias(biases[0], biases[1], kind == "gru") if biases else None
-            directions.append((W_ih.T, W_hh.T, b, None))
+            for name in names:
+                what = name.removeprefix(prefix).rpartition("_l")[0]
+                W, label = weights[name], LABELS[what]
+                checks.exactly("from_torch", name, W, dtype, shapes[what], label)
+            W_ih, W_hh, *rest = (weights[name] for name in names)
+            Wproj = rest.pop().T if projected else None
+            b = one_bias(rest[0], rest[1], kind == "gru") if rest else None
+            directions.append((W_ih.T, W_hh.T, b, Wproj))
         layers.append(make(kind, TORCH, directions, stateful=stateful, device=device, **options))
-        D = len(level) * H  # the input of the next level
+        D = len(level) * P  # the input of the next level
     if len(layers) == 1:
         return layers[0]
     usual = source.dropout if mode else 0.0
@@ -124,7 +149,7 @@ def to_torch(layer: Any, *, prefix: str = "", grads: bool = False) -> dict[str, 
 
     Parameters
     ----------
-    layer : TimeRNN, TimeLSTM, TimeGRU, TimeBi* or TimeStack
+    layer : TimeRNN, TimeLSTM, TimeGRU, TimeLSTMP, TimeBi* or TimeStack
         A GRU without z_keeps is converted to one with it.
     prefix : str
         Beginning of the names.
@@ -141,7 +166,7 @@ def to_torch(layer: Any, *, prefix: str = "", grads: bool = False) -> dict[str, 
     ------
     ValueError
         PyTorch cannot express it: peepholes, cell_clip, a GRU without reset_after, a TimeReverse, a
-        TimeStack of different layers.
+        TimeStack of different layers, a projection that is not narrower than H.
     TypeError
         Another layer.
 
@@ -162,13 +187,16 @@ def to_torch(layer: Any, *, prefix: str = "", grads: bool = False) -> dict[str, 
     """
     state: dict[str, NDArray[Any]] = {}
     first: Any = None
-    for k, (direction, parts) in enumerate(levels("to_torch", layer)):
+    for k, (direction, parts) in enumerate(levels("to_torch", layer, TORCH)):
         if direction == "reverse":
             raise ValueError("to_torch: PyTorch has no layer that only reads backwards")
         for way, part in zip(("", "_reverse"), parts, strict=False):
             if part._options.get("reset_after") is False:
                 raise ValueError("to_torch: a GRU with reset_after=False cannot be expressed")
-            W_ih, W_hh, b, _ = take_apart("to_torch", part, TORCH, grads=grads)
+            W_ih, W_hh, b, Wproj = take_apart("to_torch", part, TORCH, grads=grads)
+            if Wproj is not None and Wproj.shape[1] >= Wproj.shape[0]:
+                expected = f"below hidden_size = {Wproj.shape[0]}"
+                raise ValueError(f"to_torch: proj_size must be {expected}, got {Wproj.shape[1]}")
             options = {n: v for n, v in part._options.items() if n != "z_keeps"}
             found = (part.column, len(parts), W_hh.shape, W_hh.dtype, b is None, options)
             first = first or found
@@ -180,6 +208,8 @@ def to_torch(layer: Any, *, prefix: str = "", grads: bool = False) -> dict[str, 
             arrays = {"weight_ih": W_ih.T, "weight_hh": W_hh.T}
             if b is not None:
                 arrays |= {"bias_ih": b[0], "bias_hh": b[1]}
+            if Wproj is not None:
+                arrays["weight_hr"] = Wproj.T
             for name, array in arrays.items():
                 state[f"{prefix}{name}_l{k}{way}"] = np.ascontiguousarray(array)
     return state
@@ -187,16 +217,14 @@ def to_torch(layer: Any, *, prefix: str = "", grads: bool = False) -> dict[str, 
 
 def _names(found: list[str], prefix: str) -> list[list[list[str]]]:
     """Names of the weights by level and direction; ValueError for missing or unknown names."""
-    projection = next((name for name in found if name.startswith(f"{prefix}weight_hr_l")), None)
-    if projection:
-        raise ValueError(f"from_torch: projections (proj_size) are not supported, got {projection}")
     there = set(found)
     depth = len(list(takewhile(lambda k: f"{prefix}weight_ih_l{k}" in there, count())))
     ways = ("", "_reverse") if f"{prefix}weight_ih_l0_reverse" in there else ("",)
-    biases = ("bias_ih", "bias_hh") if f"{prefix}bias_ih_l0" in there else ()
+    more: tuple[str, ...] = ("bias_ih", "bias_hh") if f"{prefix}bias_ih_l0" in there else ()
+    more += ("weight_hr",) if f"{prefix}weight_hr_l0" in there else ()
     named = [
         [
-            [f"{prefix}{what}_l{k}{way}" for what in ("weight_ih", "weight_hh", *biases)]
+            [f"{prefix}{what}_l{k}{way}" for what in ("weight_ih", "weight_hh", *more)]
             for way in ways
         ]
         for k in range(max(depth, 1))

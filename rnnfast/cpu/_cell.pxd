@@ -10,9 +10,9 @@ cdef struct Options:
 
 
 cdef class Params:
-    cdef cnp.ndarray Wx, Wh, b, Wp, Wm, Wr
+    cdef cnp.ndarray Wx, Wh, b, Wp, Wm, Wr, Wproj
     cdef list norms  # gains and biases of normalisations, contiguous
-    cdef ptrdiff_t D, H, rounds, rank  # rank 0: none
+    cdef ptrdiff_t D, H, P, rounds, rank  # P: the width of h; rank 0: none
     cdef int type_num
     cdef bint reset_after, full
     cdef Packed packed
@@ -28,9 +28,9 @@ cdef class Packed:
 cdef class Cache:
     cdef Cell cell
     cdef const kernel_set *kernels  # of the instruction set that laid out the panels
-    cdef cnp.ndarray xs, h0, c0, h_mask, seen0, steps, panels, h, rh, seen, c, rounds_kept, norms_kept
+    cdef cnp.ndarray xs, h0, c0, h_mask, seen0, steps, panels, h, rh, seen, c, u, rounds_kept, norms_kept
     cdef strided xs_view, h0_view, c0_view, mask_view, seen0_view
-    cdef ptrdiff_t N, T, D, H, rounds, rank
+    cdef ptrdiff_t N, T, D, H, P, rounds, rank
     cdef int type_num
     cdef bint reverse, peepholes, full, used
     cdef bint spoilt  # a backward that was stopped has overwritten what forward kept: it is computed again
@@ -40,8 +40,9 @@ cdef class Cache:
 cdef class Cell:
     cdef str name
     cdef int index, gates, kept
-    cdef bint has_c, has_rh, has_rounds, has_norms
+    cdef bint has_c, has_rh, has_rounds, has_projection, has_norms
     cdef tuple names
+    cdef str wide  # the letter of the width of h
 
     cdef Params check_params(self, params, bint reset_after)
     cdef int check_beside(self, Params p, params) except -1
@@ -52,7 +53,8 @@ cdef class Cell:
     cdef cnp.ndarray check_lengths(self, lengths, ptrdiff_t N, ptrdiff_t T)
     cdef list check_grads(self, grads, Params p)
     cdef list places(self, list grads, list inputs, bint beside)
-    cdef cnp.ndarray check_state(self, x, Params p, ptrdiff_t N, str name)
+    cdef cnp.ndarray check_state(self, x, Params p, ptrdiff_t N, str name, bint of_c)
+    cdef str sizes_of(self, Params p)
     cdef tuple check_states(self, state, Params p, ptrdiff_t N, tuple names)
     cdef int check_size(self, ptrdiff_t N, ptrdiff_t T, Params p) except -1
     cdef int run_forward(self, Cache k, Params p, bint train, cnp.ndarray hs, cnp.ndarray hT, cnp.ndarray cT) except -1

@@ -9,12 +9,12 @@ cdef extern from "kernels/kernels.h" nogil:
         ptrdiff_t s0, s1, s2
 
     ctypedef struct cell_job:
-        ptrdiff_t N, T, D, H
+        ptrdiff_t N, T, D, H, P
         int threads, train, relu, reset_after, z_keeps
         double clip
         const ptrdiff_t *first_step
         const ptrdiff_t *end_step
-        strided xs, h0, c0, h_mask, seen0, Wx, Wh
+        strided xs, h0, c0, h_mask, seen0, Wx, Wh, Wproj
         const void *b
         const void *Wp
         int full, rounds
@@ -31,6 +31,7 @@ cdef extern from "kernels/kernels.h" nogil:
         void *rh
         void *seen
         void *c
+        void *u
         void *rounds_kept
         void *norms_kept
         strided dhs, dhT, dcT, dxs
@@ -42,6 +43,7 @@ cdef extern from "kernels/kernels.h" nogil:
         void *dWp
         void *dWm
         void *dWr
+        void *dWproj
         void *dnorms[4]
         int whole
 

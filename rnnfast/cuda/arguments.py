@@ -33,8 +33,10 @@ def names_of(cell):
     return ("Wx", "Wh", "b", *cell.beside)
 
 
-def sizes_of(D, H, dtype, peepholes, rounds):
+def sizes_of(D, H, dtype, peepholes, rounds, projection):
     """What params have to have in common with those of forward, in words."""
+    if projection:
+        return f"D = {D}, H = {H}, {dtype} and P = {projection}"
     if rounds:
         return f"D = {D}, H = {H}, {dtype}, rounds = {rounds[0]} and rank = {rounds[1]}"
     return f"D = {D}, H = {H}, {dtype} and {peepholes or 'no'} peepholes"
@@ -54,8 +56,9 @@ class Arguments:
 
     def _take(self, params):
         cell, gates = self.cell, self.gates
-        self.normed = "gx" in self.names
-        least = len(self.names) if self.normed else 4 if "Wm" in self.names else 2
+        projected, self.normed = "Wproj" in self.names, "gx" in self.names
+        least = 4 if "Wm" in self.names or projected else 2
+        least = len(self.names) if self.normed else least
         if not isinstance(params, (tuple, list)) or not least <= len(params) <= len(self.names):
             kind = type(params).__name__
             raise TypeError(f"{cell}: params must be ({', '.join(self.names)}), got {kind}")
@@ -63,10 +66,11 @@ class Arguments:
         array(f"{cell}: Wx", Wx, None, 2)
         self.dtype = np.dtype(Wx.dtype)
         array(f"{cell}: Wh", Wh, self.dtype, 2)
-        self.D, self.H = Wx.shape[0], Wh.shape[0]
+        self.D, self.P = Wx.shape[0], Wh.shape[0]  # P: the width of h
+        self.H, self.wide = (Wh.shape[1] // gates, "P") if projected else (self.P, "H")
         columns = gates * self.H
-        if self.H < 1 or Wh.shape[1] != columns:
-            raise ValueError(f"{cell}: Wh must be (H, {gates}H), got {Wh.shape}")
+        if self.P < 1 or self.H < 1 or Wh.shape[1] != columns:
+            raise ValueError(f"{cell}: Wh must be ({self.wide}, {gates}H), got {Wh.shape}")
         if self.D < 1 or Wx.shape[1] != columns:
             expected = f"(D, {gates}H) = (D, {columns})"
             raise ValueError(f"{cell}: Wx must be {expected}, got {Wx.shape}")
@@ -77,8 +81,11 @@ class Arguments:
                 expected = f"(2, {gates}H)" if self.two_biases else f"({gates}H,)"
                 raise ValueError(f"{cell}: b must be {expected} = {self.bias_shape}, got {b.shape}")
         self.peepholes = self.rounds = None  # "diagonal" or "full"; (r, k), k None without a rank
+        self.projection = self.P if projected else None
         if self.normed:
             self._take_norms(beside)
+        elif projected:
+            self._take_projection(*beside)
         elif least == 4:
             self._take_rounds(*beside)
         elif beside[0] is not None:
@@ -91,6 +98,12 @@ class Arguments:
                 )
             self.peepholes = "diagonal" if axes == 2 else "full"
         self.biased = b is not None
+
+    def _take_projection(self, Wproj):
+        array(f"{self.cell}: Wproj", Wproj, self.dtype, 2)
+        if Wproj.shape != (self.H, self.P):
+            expected = f"(H, P) = ({self.H}, {self.P})"
+            raise ValueError(f"{self.cell}: Wproj must be {expected}, got {Wproj.shape}")
 
     def _take_rounds(self, Wm, Wr):
         cell, H, D = self.cell, self.H, self.D
@@ -121,10 +134,10 @@ class Arguments:
         array(f"{self.cell}: {name}", x, self.dtype, 3)
         N, T, last = x.shape
         if last != width:
-            expected = f"(N, T, {'H' if name == 'dhs' else 'D'}) = (N, T, {width})"
+            expected = f"(N, T, {self.wide if name == 'dhs' else 'D'}) = (N, T, {width})"
             raise ValueError(f"{self.cell}: {name} must be {expected}, got {x.shape}")
         rounds = self.rounds[0] if self.rounds else 0
-        if sys.maxsize // 2 < N * (T + 1) * (self.D + 8 * self.H) * (2 * rounds + 1) * 8:
+        if sys.maxsize // 2 < N * (T + 1) * (self.D + self.P + 8 * self.H) * (2 * rounds + 1) * 8:
             raise ValueError(
                 f"{self.cell}: (N, T, D, H) = ({N}, {T}, {self.D}, {self.H}) needs more memory "
                 "than can be addressed"
@@ -143,8 +156,9 @@ class Arguments:
         for part, x in zip(names, state, strict=False):
             if x is not None:
                 array(f"{self.cell}: {part}", x, self.dtype, 2)
-                if x.shape != (self.N, self.H):
-                    expected = f"(N, H) = ({self.N}, {self.H})"
+                letter, width = ("H", self.H) if part.endswith("c") else (self.wide, self.P)
+                if x.shape != (self.N, width):
+                    expected = f"(N, {letter}) = ({self.N}, {width})"
                     raise ValueError(f"{self.cell}: {part} must be {expected}, got {x.shape}")
 
     def check_lengths(self, lengths):

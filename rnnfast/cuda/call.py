@@ -37,7 +37,7 @@ class Arrays:
 
     A: object
     b: object
-    Wp: object  # or Wm; without one any array, which no kernel reads; so m and ends
+    Wp: object  # or Wm or Wproj; without one any array, which no kernel reads; so m and ends
     m: object
     ends: object
     kept: tuple
@@ -52,6 +52,8 @@ class Arrays:
     norms: tuple = ()  # gains and biases of normalisations, with what norms.py keeps of them
     of_norms: tuple = ()
     left: object = None  # what met Wh, where it is not kept[0], still without h_mask
+    u: object = None  # with a projection: see lstmp.py, as the next one
+    dh: object = None
     dxs: object = None
     dhs: object = None
     B: object = None
@@ -91,14 +93,16 @@ class Call(Arguments):
         """The arguments have passed: what is taken in the place of those that are not there."""
         zeros, absent = self.gpu.kept_zeros, state is None or any(x is None for x in state)
         no_bias = None if self.biased else zeros(self.bias_shape, self.dtype)
-        no_state = zeros((self.N, self.H), self.dtype) if absent else None
-        # xs or dhs, Wx, Wh, b, at least two beside (Wp or Wm, Wr), h_mask, states
+        widths = (self.P, self.H)[: self.states]
+        no_states = [zeros((self.N, K), self.dtype) if absent else None for K in widths]
+        # xs or dhs, Wx, Wh, b, at least two beside (Wp, Wm or Wproj, Wr), h_mask, states
         self.beside = max(len(self.names) - 3, 2)
         missing = None, None, None, no_bias, *(self.nothing,) * (self.beside + 1)
-        self.missing = *missing, *(no_state,) * self.states
+        self.missing = *missing, *no_states
         self.starts = 0, 1, 4 + self.beside, 5 + self.beside
-        sizes = self.N, self.T, self.D, self.H, self.dtype, self.peepholes, self.rounds
-        self.of_forward = *sizes, self.two_biases, self.masked, self.ragged
+        sizes = self.N, self.T, self.D, self.H, self.dtype
+        variant = self.peepholes, self.rounds, self.projection
+        self.of_forward = *sizes, *variant, self.two_biases, self.masked, self.ragged
 
     def here(self, cell):
         """Of more than one call, whose arrays are the runtime's own. The cell is one by its id."""
@@ -114,7 +118,7 @@ class Call(Arguments):
     def arrays(self, x, params, h_mask, state):
         """x, Wx, Wh, b, what is beside, h_mask and the states on the GPU, contiguous.
 
-        All that there can be: beside is a tuple of two at least, Wp or Wm and Wr.
+        All that there can be: beside is a tuple of two at least: Wp, Wm or Wproj, and Wr.
         """
         groups, end = ((x,), params, (h_mask,), state), 4 + self.beside
         found = present(groups, self.starts, self.missing, self.move)
@@ -309,17 +313,18 @@ def _over_reads(name, grads, reads):
 
 def _checked_backward(kind, dhs, dstate, params, cache, grads):
     name = kind.name
-    N, T, D, H, dtype, *variant = cache.of_forward[:7]
-    ways = cache.of_forward[7:]
+    N, T, D, H, dtype, *variant = cache.of_forward[:8]
+    ways = cache.of_forward[8:]
     call = Call(kind, params, *ways)
-    own = call.D, call.H, call.dtype, call.peepholes, call.rounds
+    own = call.D, call.H, call.dtype, call.peepholes, call.rounds, call.projection
     if own != (D, H, dtype, *variant):
         given = sizes_of(*own)
         expected = f"those of forward, with {sizes_of(D, H, dtype, *variant)}"
         raise ValueError(f"{name}: params must be {expected}, got {given}")
-    call.sequence("dhs", dhs, H)
+    call.sequence("dhs", dhs, call.P)
     if (call.N, call.T) != (N, T):
-        raise ValueError(f"{name}: dhs must be (N, T, H) = ({N}, {T}, {H}), got {dhs.shape}")
+        expected = f"(N, T, {call.wide}) = ({N}, {T}, {call.P})"
+        raise ValueError(f"{name}: dhs must be {expected}, got {dhs.shape}")
     call.check_state("dstate", [f"d{state}" for state in kind.states], dstate)
     call.check_grads(grads, params)
     call.host = is_numpy(dhs) and is_numpy(params[0])

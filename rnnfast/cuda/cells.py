@@ -32,8 +32,8 @@ class Cell:
     separate = False
     in_steps = False  # whether no frame can run it
     own_input = False  # whether what meets Wx is made in each step: then x Wx is not of all before
-    beside = ()  # the names of params after Wx, Wh and b: Wp, Wm and Wr, or gains and biases
-    loops = None  # time loops of its own, in the place of those of steps.py
+    beside = ()  # the names of params after Wx, Wh and b: Wp, Wm and Wr, Wproj, or gains and biases
+    forward_steps = back_steps = None  # methods in the place of the loops of steps.py
 
     @property
     def products(self):

@@ -12,7 +12,7 @@ import numpy as np
 from rnnfast.cuda import recurrence
 from rnnfast.cuda.activations import activations
 from rnnfast.cuda.cells import Cell
-from rnnfast.cuda.norms import THREADS, Loops, input_grads, normal, real_of, sums
+from rnnfast.cuda.norms import THREADS, Norms, input_grads, normal, real_of, sums
 from rnnfast.cuda.signatures import signature_of
 from rnnfast.cuda.tuples import put, take
 
@@ -20,7 +20,7 @@ GROUPS = ((0, 2), (2, 1))  # z and r, the candidate
 
 
 @dataclass(frozen=True)
-class NormGru(Cell):
+class NormGru(Norms, Cell):
     """A GRU with normalised products, r after the product."""
 
     name = "lngru"
@@ -28,10 +28,14 @@ class NormGru(Cell):
     biases = 3
     beside = ("gx", "gh", "bh")
     in_steps = True
+    groups = GROUPS
+    own = 2
 
-    @property
-    def loops(self):
-        return LOOPS
+    def make_step(self, *of_call):
+        return make_step(*of_call)
+
+    def make_back(self, *of_call):
+        return make_back(*of_call)
 
     def other_grads(self, call, arrays, grads):
         """db and those of the gains; A becomes du."""
@@ -206,7 +210,6 @@ def make_back(gpu, H, masked, ragged, dtype):
 
 
 CELL = NormGru()
-LOOPS = Loops(make_step, make_back, GROUPS, own=2)
 
 
 def forward(xs, state, params, *, train=True, lengths=None, reverse=False, h_mask=None):

@@ -11,7 +11,7 @@ import numpy as np
 from rnnfast.cuda import recurrence
 from rnnfast.cuda.activations import activations
 from rnnfast.cuda.lstm import Lstm
-from rnnfast.cuda.norms import THREADS, Loops, input_grads, normal, real_of, sums
+from rnnfast.cuda.norms import THREADS, Norms, input_grads, normal, real_of, sums
 from rnnfast.cuda.signatures import signature_of
 from rnnfast.cuda.tuples import put, take
 
@@ -19,19 +19,23 @@ GROUPS = ((0, 4),)  # all four gates together
 
 
 @dataclass(frozen=True)
-class NormLstm(Lstm):
+class NormLstm(Norms, Lstm):
     """An LSTM with normalised products and a normalised c."""
 
     name = "lnlstm"
     beside = ("gx", "gh", "gc", "bc")
     in_steps = True
+    groups = GROUPS
+    own = 2
 
     def of(self, peepholes):
         return self
 
-    @property
-    def loops(self):
-        return LOOPS
+    def make_step(self, *of_call):
+        return make_step(*of_call)
+
+    def make_back(self, *of_call):
+        return make_back(*of_call)
 
     def other_grads(self, call, arrays, grads):
         """db and those of the gains; A becomes du."""
@@ -129,7 +133,7 @@ def make_step(gpu, H, ragged, dtype):
 
 @cache
 def make_back(gpu, H, masked, ragged, dtype):
-    """The step back: gates become dA; dv, also in Ah; y is dy and rows dy times the normalised c."""
+    """The step back: gates become dA; dv, also in Ah; y is dy, rows dy times the normalised c."""
     cuda, real, (_, tanh) = gpu.cuda, real_of(gpu, dtype), activations(gpu, dtype)
     total, _ = sums(gpu, dtype)
     zero, one, share, share_c = (np.dtype(dtype).type(k) for k in (0, 1, 1 / (4 * H), 1 / H))
@@ -220,7 +224,6 @@ def make_back(gpu, H, masked, ragged, dtype):
 
 
 CELL = NormLstm()
-LOOPS = Loops(make_step, make_back, GROUPS, own=2)
 
 
 def forward(xs, state, params, *, train=True, lengths=None, reverse=False, h_mask=None):

@@ -29,7 +29,7 @@ class Lstm(Cell):
 
     def __post_init__(self):
         if self.clip is not None and not (self.clip > 0 and isfinite(self.clip)):
-            raise ValueError(f"lstm: cell_clip must be positive and finite, got {self.clip}")
+            raise ValueError(f"{self.name}: cell_clip must be positive and finite, got {self.clip}")
 
     @property
     def peepholes(self):
@@ -62,7 +62,7 @@ class Lstm(Cell):
     def equations(self, gpu, dtype):
         sigmoid, tanh = activations(gpu, dtype)
         renew, _ = self.make_renew(gpu, dtype)
-        PEEPHOLES = self.peephole
+        PEEPHOLES, KEEPS_H = self.peephole, "hp" in self.kept
 
         @gpu.device
         def step(x, a, states, w):
@@ -77,7 +77,9 @@ class Lstm(Cell):
             if PEEPHOLES:
                 A_o += c * w[6]
             o = sigmoid(A_o)
-            return (f, g, i, o), (o * tanh(c), c), (h_prev, c_prev)
+            if KEEPS_H:
+                return (f, g, i, o), (o * tanh(c), c), (h_prev, c_prev)
+            return (f, g, i, o), (o * tanh(c), c), (c_prev,)
 
         return None, step
 
@@ -86,12 +88,12 @@ class Lstm(Cell):
         _, bounded = self.make_renew(gpu, dtype)
         zero, one = (np.dtype(dtype).type(k) for k in (0, 1))
         low, high = (np.dtype(dtype).type(k * (self.clip or 0)) for k in (-1, 1))
-        PEEPHOLES, CLIP = self.peephole, self.clip is not None
+        PEEPHOLES, CLIP, CELL = self.peephole, self.clip is not None, self.kept.index("cp")
 
         @gpu.device
         def step_back(dstates, through, gates, kept, w):
             f, g, i, o = gates
-            c_prev = kept[1]
+            c_prev = kept[CELL]
             c = bounded(f * c_prev + g * i)
             tanh_c = tanh(c)
             dh, dc = dstates

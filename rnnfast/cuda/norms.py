@@ -6,7 +6,7 @@ whole arrays. The equations are in rnnfast/reference/norms.py.
 
     A, u (N, T, G*H)    x Wx and h Wh; gates (N, T, G*H), which become dA
     Ah (N, G*H)         h Wh of a step, on the way back dv; dv (N, T, G*H) of all steps
-    norms (N, T, K)     mean and scale of each group of x Wx, then of what the cell normalises itself
+    norms (N, T, K)     mean and scale of each group of x Wx, then of what else the cell normalises
 """
 
 from functools import cache
@@ -56,26 +56,22 @@ def real_of(gpu, dtype):
     return gpu.float32 if dtype == "float32" else gpu.float64
 
 
-class Loops:
-    """The time loops of a cell, in the place of those of steps.py.
+class Norms:
+    """What the cells share: the time loops, in the place of those of steps.py.
 
-    Parameters
+    Attributes
     ----------
-    make_step, make_back
-        (gpu, H, ...) -> the kernels of one step.
     groups
         The gates of x Wx that are normalised together: (first, count), in units of H.
     own : int
         How many other rows of a sample are normalised in a step.
+    make_step, make_back
+        (gpu, H, ...) -> the kernels of one step.
     """
 
-    def __init__(self, make_step, make_back, groups, own):
-        self.make_step, self.make_back = make_step, make_back
-        self.groups, self.own = groups, own
-
-    def forward(self, call, cell, arrays, Wh, states, start, ahead, train):
+    def forward_steps(self, call, arrays, Wh, states, start, ahead, train):
         gpu, N, T, H = call.gpu, call.N, call.T, call.H
-        columns = cell.gates * H
+        columns = self.gates * H
         norms = call.empty(N, T, 2 * (len(self.groups) + self.own))
         for k, (first, count) in enumerate(self.groups):
             part = arrays.A[:, :, first * H : (first + count) * H]
@@ -92,16 +88,16 @@ class Loops:
             **{"blocks": N, "A": arrays.A, "Ah": Ah, "b": arrays.b, "states": states},
             **{"hs": arrays.hs, "kept": arrays.kept, "gates": gates, "u": u, "norms": norms},
             **{"c_next": c_next, "ends": arrays.ends, "N": N, "T": T, "train": train},
-            **dict(zip(cell.beside, arrays.norms, strict=True)),
+            **dict(zip(self.beside, arrays.norms, strict=True)),
         )
         for t in range(start, start + ahead * T, ahead):
             gpu.matmul(states[0] * arrays.m if call.masked else states[0], Wh, out=Ah)
             kernel(t=t)
         arrays.of_norms = gates, u, norms
 
-    def back(self, call, cell, arrays, Wh, dstates, start, ahead):
+    def back_steps(self, call, arrays, Wh, dstates, start, ahead):
         gpu, N, T, H = call.gpu, call.N, call.T, call.H
-        columns, (gates, u, norms) = cell.gates * H, arrays.of_norms
+        columns, (gates, u, norms) = self.gates * H, arrays.of_norms
         Ah, came, dv = call.empty(N, columns), call.zeros(N, H), call.empty(N, T, columns)
         y, rows = (call.empty(N, T, H) for _ in range(2))
         kernel = bind(
@@ -109,7 +105,7 @@ class Loops:
             **{"blocks": N, "dhs": arrays.dhs, "gates": gates, "u": u, "norms": norms, "Ah": Ah},
             **{"dv": dv, "y": y, "rows": rows, "dstates": dstates, "came": came, "m": arrays.m},
             **{"kept": arrays.kept, "ends": arrays.ends, "N": N, "T": T},
-            **dict(list(zip(cell.beside, arrays.norms, strict=True))[1:]),
+            **dict(list(zip(self.beside, arrays.norms, strict=True))[1:]),
         )
         for t in range(start, start + ahead * T, ahead):
             kernel(t=t)

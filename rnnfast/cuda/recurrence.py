@@ -89,10 +89,10 @@ def forward(cell, xs, state, params, train, lengths, reverse, h_mask):
     if call.ragged:
         ends, xs = call.until(xs, lengths)
         new = call.gpu.zeros  # no kernel writes beyond all ends of a group
-    shape = N, T, call.H
+    shape = N, T, call.H  # of what is kept
     # x Wx of all steps; what a step makes of x instead is added in steps
     A = (call.gpu.zeros if cell.own_input else empty)((N, T, way.columns[-1].stop), dtype)
-    hs = new(shape, dtype)
+    hs = new((N, T, call.P), dtype)
     kept = tuple([new(shape, dtype) for _ in cell.kept]) if train else way.no_kept
     final = states_at_the_end(call, kernel, initial)
 
@@ -124,8 +124,7 @@ def forward(cell, xs, state, params, train, lengths, reverse, h_mask):
         arrays.Wx, arrays.Wh, arrays.Wr = Wx, Wh, Wr
     if kernel is None and N * T:
         arrays.norms = beside
-        loops = cell.loops or steps
-        loops.forward(call, cell, arrays, Wh, final, *way.orders[direction], train)
+        steps.forward(call, cell, arrays, Wh, final, *way.orders[direction], train)
 
     cache, arrays.hs = None, None
     if train:
@@ -171,7 +170,7 @@ def backward(kind, dhs, dstate, params, cache, grads):
         )
     elif plan is not None:
         arrays.norms = beside
-        (cell.loops or steps).back(call, cell, arrays, Wh, final, *way.orders[direction])
+        steps.back(call, cell, arrays, Wh, final, *way.orders[direction])
 
     targets = grads
     if arrays.beside:

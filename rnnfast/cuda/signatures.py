@@ -13,7 +13,7 @@ import numpy as np
 # One name means one type in all kernels
 REALS = [  # arrays of the kernel's own dtype
     *("A", "Ah", "Ah2", "B", "dB", "dB2", "Wh", "b", "Wp", "m", "hs", "dhs", "x", "x2", "seen"),
-    *("came", "through", "c", "c_next", "cp", "dh", "dA_o"),
+    *("came", "through", "h", "c", "c_next", "cp", "dh", "dA_o"),
     *("a", "gated", "made", "y", "rows", "d", "dA"),
     *("gx", "gh", "gc", "bc", "bh", "gates", "u", "dv", "norms"),  # to here those of the cells
     *("W", "out", "dout", "dW"),

@@ -181,6 +181,9 @@ def given(call, **others):
 
 def forward(call, cell, arrays, Wh, states, start, ahead, train):
     """All steps; states are replaced."""
+    if cell.forward_steps:
+        cell.forward_steps(call, arrays, Wh, states, start, ahead, train)
+        return
     gpu, N, T, H, dtype = call.gpu, call.N, call.T, call.H, call.dtype.name
     W, *more = weights_of(call, cell, Wh)
     Ah = Ah2 = call.empty(N, W.shape[1])
@@ -210,6 +213,9 @@ def forward(call, cell, arrays, Wh, states, start, ahead, train):
 
 def back(call, cell, arrays, Wh, dstates, start, ahead):
     """All steps back; dstates are replaced, arrays.A becomes dA."""
+    if cell.back_steps:
+        cell.back_steps(call, arrays, Wh, dstates, start, ahead)
+        return
     gpu, N, T, H = call.gpu, call.N, call.T, call.H
     ways = call.masked, call.ragged, call.dtype.name
     W, *more = weights_of(call, cell, Wh)

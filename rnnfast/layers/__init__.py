@@ -2,9 +2,16 @@
 
 from rnnfast.layers.activations import Sigmoid, Softmax
 from rnnfast.layers.affine import Affine, MatMul, Simple_TimeAffine, TimeAffine
-from rnnfast.layers.bidirectional import TimeBiGRU, TimeBiLSTM, TimeBiMogrifier, TimeBiRNN
+from rnnfast.layers.bidirectional import (
+    TimeBiGRU,
+    TimeBiLSTM,
+    TimeBiLSTMP,
+    TimeBiMogrifier,
+    TimeBiRNN,
+)
 from rnnfast.layers.dropout import Dropout, TimeDropout
 from rnnfast.layers.embedding import Embedding, TimeEmbedding
+from rnnfast.layers.frequency import FrequencyDiscriminator
 from rnnfast.layers.losses import (
     SigmoidWithLoss,
     Simple_TimeSoftmaxWithLoss,
@@ -25,6 +32,7 @@ from rnnfast.layers.normalized import (
     TimeLayerNormLSTM,
 )
 from rnnfast.layers.past_decode import PastDecode
+from rnnfast.layers.projection import LSTMP, TimeLSTMP
 from rnnfast.layers.regularization import (
     ActivationRegularization,
     TemporalActivationRegularization,
@@ -37,11 +45,13 @@ from rnnfast.layers.steps import GRU, LSTM, RNN, Mogrifier
 __all__ = [
     "GRU",
     "LSTM",
+    "LSTMP",
     "RNN",
     "ActivationRegularization",
     "Affine",
     "Dropout",
     "Embedding",
+    "FrequencyDiscriminator",
     "LayerNormGRU",
     "LayerNormLSTM",
     "MatMul",
@@ -58,6 +68,7 @@ __all__ = [
     "TimeAffineSoftmaxWithLoss",
     "TimeBiGRU",
     "TimeBiLSTM",
+    "TimeBiLSTMP",
     "TimeBiLayerNormGRU",
     "TimeBiLayerNormLSTM",
     "TimeBiMogrifier",
@@ -66,6 +77,7 @@ __all__ = [
     "TimeEmbedding",
     "TimeGRU",
     "TimeLSTM",
+    "TimeLSTMP",
     "TimeLayerNormGRU",
     "TimeLayerNormLSTM",
     "TimeMixtureSoftmax",

@@ -1,10 +1,11 @@
 """Recurrent layers that read a sequence in both directions: TimeBiRNN, TimeBiLSTM, TimeBiGRU.
 
-Also TimeBiMogrifier. Schuster and Paliwal 1997; Deep Learning from Scratch 2, chapter 8
-(TimeBiLSTM).
+Also TimeBiMogrifier and TimeBiLSTMP. Schuster and Paliwal 1997; Deep Learning from Scratch 2,
+chapter 8 (TimeBiLSTM).
 """
 
 from rnnfast.layers.directions import _TimeBi
+from rnnfast.layers.projection import TimeLSTMP
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeMogrifier, TimeRNN
 from rnnfast.typing import Array
 
@@ -215,4 +216,60 @@ class TimeBiMogrifier(_TimeBi):
         device: str | None = None,
     ) -> None:
         options = [{"Wm": Wm1, "Wr": Wr1}, {"Wm": Wm2, "Wr": Wr2}]
+        super().__init__((Wx1, Wh1, b1), (Wx2, Wh2, b2), stateful, device, *options)
+
+
+class TimeBiLSTMP(_TimeBi):
+    """A bidirectional LSTM with projections: two `TimeLSTMP`, `forward_lstmp`, `backward_lstmp`.
+
+    Parameters
+    ----------
+    Wx1, Wh1, b1 : array
+        The weights of the forward direction, as in `TimeLSTMP`.
+    Wx2, Wh2, b2 : array
+        The weights of the backward direction, of the same shapes.
+    stateful, cell_clip, device
+        As in `TimeLSTMP`.
+    Wproj1, Wproj2 : array (H, P)
+        The projections of both directions.
+
+    Notes
+    -----
+    The output is (N, T, 2P); params is [Wx1, Wh1, b1, Wproj1, Wx2, Wh2, b2, Wproj2].
+
+    References
+    ----------
+    Schuster and Paliwal 1997, "Bidirectional recurrent neural networks".
+    Sak et al. 2014, https://arxiv.org/abs/1402.1128.
+
+    Examples
+    --------
+    >>> from rnnfast import TimeBiLSTMP
+    >>> both = TimeBiLSTMP.create(3, 4, proj_size=2, rng=0, device="cpu")
+    >>> both
+    TimeBiLSTMP(D=3, H=4, proj_size=2, float32, cpu)
+    >>> both.forward(np.ones((1, 5, 3), "f")).shape
+    (1, 5, 4)
+    """
+
+    kind = TimeLSTMP
+    forward_lstmp: TimeLSTMP
+    backward_lstmp: TimeLSTMP
+
+    def __init__(
+        self,
+        Wx1: Array,
+        Wh1: Array,
+        b1: Array | None,
+        Wx2: Array,
+        Wh2: Array,
+        b2: Array | None,
+        stateful: bool = False,
+        *,
+        Wproj1: Array,
+        Wproj2: Array,
+        cell_clip: float | None = None,
+        device: str | None = None,
+    ) -> None:
+        options = [{"Wproj": Wproj, "cell_clip": cell_clip} for Wproj in (Wproj1, Wproj2)]
         super().__init__((Wx1, Wh1, b1), (Wx2, Wh2, b2), stateful, device, *options)

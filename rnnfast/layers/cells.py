@@ -5,22 +5,29 @@ The classes have the details: `column`, the name of the kernels; `gates`; `state
 
 from typing import Any
 
-from rnnfast.layers.bidirectional import TimeBiGRU, TimeBiLSTM, TimeBiMogrifier, TimeBiRNN
+from rnnfast.layers.bidirectional import (
+    TimeBiGRU,
+    TimeBiLSTM,
+    TimeBiLSTMP,
+    TimeBiMogrifier,
+    TimeBiRNN,
+)
 from rnnfast.layers.normalized import (
     TimeBiLayerNormGRU,
     TimeBiLayerNormLSTM,
     TimeLayerNormGRU,
     TimeLayerNormLSTM,
 )
+from rnnfast.layers.projection import TimeLSTMP
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeMogrifier, TimeRNN
 
 # Any: the classes differ in their options.
 _ONE_WAY: tuple[Any, ...] = (
-    *(TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier),
+    *(TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier, TimeLSTMP),
     *(TimeLayerNormLSTM, TimeLayerNormGRU),
 )
 _BOTH_WAYS: tuple[Any, ...] = (
-    *(TimeBiRNN, TimeBiLSTM, TimeBiGRU, TimeBiMogrifier),
+    *(TimeBiRNN, TimeBiLSTM, TimeBiGRU, TimeBiMogrifier, TimeBiLSTMP),
     *(TimeBiLayerNormLSTM, TimeBiLayerNormGRU),
 )
 RECURRENT: dict[str, Any] = {cls.column: cls for cls in _ONE_WAY}

@@ -74,6 +74,7 @@ class _TimeBi(Parts):
         peepholes: str | None = None,
         rounds: int | None = None,
         rank: int | None = None,
+        proj_size: int | None = None,
         **options: Any,
     ) -> Self:
         """Make a layer from its sizes, with the initial weights of the book.
@@ -88,7 +89,7 @@ class _TimeBi(Parts):
         TimeBiLSTM(D=100, H=200, float32, cpu)
         """
         draw = Initializer(cls.__name__, rng, dtype, device)
-        more = {"peepholes": peepholes, "rounds": rounds, "rank": rank}
+        more = {"peepholes": peepholes, "rounds": rounds, "rank": rank, "proj_size": proj_size}
         return create_recurrent(
             cls, cls.kind, ("1", "2"), (D, H), draw, recurrent, forget_bias, more, options
         )
@@ -169,7 +170,8 @@ class _TimeBi(Parts):
         if dhs is not None:
             dhs = checks.real(self._name, "dhs", dhs)
             if dhs.shape != (N, T, 2 * H):
-                raise checks.shape_error(self._name, "dhs", f"(N, T, 2H) = {N, T, 2 * H}", dhs)
+                label = f"(N, T, 2{self.kind.wide}) = {N, T, 2 * H}"
+                raise checks.shape_error(self._name, "dhs", label, dhs)
             halves = dhs[:, :, :H], dhs[:, :, H:]
         dstate = dstate or (None,) * len(self.state)
         shares = self._shared("backward: the states' gradients", dstate)

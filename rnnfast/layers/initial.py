@@ -68,26 +68,28 @@ class Initializer:
         W = (W / (np.sqrt(rows) if divisor is None else divisor)).astype(self.dtype)
         return kernels.move(W, self.device)
 
-    def orthogonal(self, H: int, gates: int) -> Any:
-        """A matrix (H, gates*H) in which the block (H, H) of each gate is orthogonal.
+    def orthogonal(self, rows: int, H: int, gates: int) -> Any:
+        """A matrix (rows, gates*H) in which the block (rows, H) of each gate is orthogonal.
 
         Q of the QR decomposition of normal numbers, with the signs that make it uniformly
-        distributed. It takes as many random numbers as `normal` does.
+        distributed. A block that is not square has orthonormal rows or columns, of which it has
+        fewer. It takes as many random numbers as `normal` does.
         """
         blocks = []
-        for block in np.split(self.source.standard_normal((H, gates * H)), gates, axis=1):
-            Q, R = np.linalg.qr(block)
-            blocks.append(Q * np.where(np.diag(R) < 0, -1.0, 1.0))
+        for block in np.split(self.source.standard_normal((rows, gates * H)), gates, axis=1):
+            Q, R = np.linalg.qr(block if rows >= H else block.T)
+            Q = Q * np.where(np.diag(R) < 0, -1.0, 1.0)
+            blocks.append(Q if rows >= H else Q.T)
         return kernels.move(np.hstack(blocks).astype(self.dtype), self.device)
 
     def zeros(self, size: int | tuple[int, ...]) -> Any:
         """Zeros of this size."""
         return kernels.move(np.zeros(size, self.dtype), self.device)
 
-    def recurrent(self, gates: int, D: int, H: int) -> tuple[Any, Any, Any]:
-        """(Wx, Wh, b) of a layer with D inputs, H units and so many gates."""
+    def recurrent(self, gates: int, D: int, H: int, P: int | None = None) -> tuple[Any, Any, Any]:
+        """(Wx, Wh, b) of a layer with D inputs, H units, so many gates and an h as wide as P."""
         GH = gates * H
-        return self.normal(D, GH), self.normal(H, GH), self.zeros(GH)
+        return self.normal(D, GH), self.normal(H if P is None else P, GH), self.zeros(GH)
 
     def rounds(self, D: int, H: int, rounds: int, rank: int | None) -> dict[str, Any]:
         """Wm of a Mogrifier LSTM, and Wr if there is a rank; each matrix divided by its fan in.
@@ -177,9 +179,9 @@ def create_recurrent(
     """A recurrent layer from its sizes (D, H), for `create` of the classes.
 
     make: the class, whose arguments are weights with these suffixes ("1" and "2" for two
-    directions). cell: the class of one direction. more: peepholes, rounds and rank, None where
-    they are not given. The layer is made of zeros first, so that all arguments are checked before
-    the first number is drawn.
+    directions). cell: the class of one direction. more: peepholes, rounds, rank and proj_size, None
+    where they are not given. The layer is made of zeros first, so that all arguments are checked
+    before the first number is drawn.
     """
     owner = make.__name__
     D, H = (checks.count(owner, name, size) for name, size in zip("DH", sizes, strict=True))
@@ -190,15 +192,16 @@ def create_recurrent(
     if "c" not in cell.states and forget_bias != 0:
         raise ValueError(f"{owner}: forget_bias is an option of an LSTM, got {forget_bias!r}")
     beside = _shapes_beside(owner, cell, D, H, **more)
+    P = beside["Wproj"][1] if "Wproj" in beside else H
     for name in options:
         if name.rstrip("12") in ("Wx", "Wh", "b", *cell.more):
             raise TypeError(f"{owner}: create draws {name} itself, got it as an argument")
-    checks.fits(owner, "(max(D, H), GH)", max(D, H), gates * H)
+    checks.fits(owner, "(max(D, H), GH)", max(D, H, P), gates * H)
     two_biases = checks.flag(owner, "reset_after", options.get("reset_after", False))
     weights: list[Any] = []
     for suffix in suffixes:
         b = draw.zeros((2, gates * H) if two_biases else gates * H)
-        weights += draw.zeros((D, gates * H)), draw.zeros((H, gates * H)), b
+        weights += draw.zeros((D, gates * H)), draw.zeros((P, gates * H)), b
         options |= {f"{name}{suffix}": draw.zeros(shape) for name, shape in beside.items()}
     layer = make(*weights, device=draw.device, **options)
     whole: Any = layer
@@ -206,7 +209,7 @@ def create_recurrent(
         Wx, Wh, b, *rest = part.params
         Wx[...] = draw.normal(D, gates * H)
         Wh[...] = (
-            draw.orthogonal(H, gates) if recurrent == "orthogonal" else draw.normal(H, gates * H)
+            draw.orthogonal(P, H, gates) if recurrent == "orthogonal" else draw.normal(P, gates * H)
         )
         if forget_bias:
             b[:H] = forget_bias  # f is the first block
@@ -217,6 +220,8 @@ def create_recurrent(
         elif "gx" in beside:
             for W, name in zip(rest, cell.more, strict=True):
                 W[...] = name[0] == "g"  # gains are 1, biases 0
+        elif "Wproj" in beside:
+            rest[0][...] = draw.normal(H, P)
         elif "Wp" in beside:
             Wp = rest[0]
             Wp[...] = draw.normal(Wp.size // H, H, np.sqrt(H)).reshape(Wp.shape)
@@ -224,19 +229,24 @@ def create_recurrent(
 
 
 def _shapes_beside(
-    owner: str, cell: Any, D: int, H: int, peepholes: Any, rounds: Any, rank: Any
+    owner: str, cell: Any, D: int, H: int, peepholes: Any, rounds: Any, rank: Any, proj_size: Any
 ) -> dict[str, tuple[int, ...]]:
     """The shapes of the weights beside Wx, Wh and b, by name, from the checked options."""
     if peepholes not in PEEPHOLES:
         raise ValueError(f"{owner}: peepholes must be one of {PEEPHOLES}, got {peepholes!r}")
     if peepholes and "Wp" not in cell.more:
         raise ValueError(f"{owner}: peepholes is an option of an LSTM, got {peepholes!r}")
+    if proj_size is not None and "Wproj" not in cell.more:
+        what = "an option of an LSTM with a projection (LSTMP)"
+        raise ValueError(f"{owner}: proj_size is {what}, got {proj_size!r}")
     if "Wm" not in cell.more:
         for name, value in (("rounds", rounds), ("rank", rank)):
             if value is not None:
                 raise ValueError(f"{owner}: {name} is an option of a Mogrifier LSTM, got {value!r}")
         if "gx" in cell.more:
             return norm_shapes(cell.gates, H, cell.more)
+        if "Wproj" in cell.more:
+            return {"Wproj": (H, H if proj_size is None else _projected(owner, H, proj_size))}
         return {"Wp": (3, H) if peepholes == "diagonal" else (3, H, H)} if peepholes else {}
     r = ROUNDS if rounds is None else checks.count(owner, "rounds", rounds)
     if rank is None:
@@ -245,3 +255,10 @@ def _shapes_beside(
     k = checks.count(owner, "rank", rank)
     checks.fits(owner, "(r, max(D, H), k)", r, max(D, H), k)
     return {"Wm": (r, H, k), "Wr": (r, k, D)}
+
+
+def _projected(owner: str, H: int, proj_size: Any) -> int:
+    """The checked width of h."""
+    P = checks.count(owner, "proj_size", proj_size)
+    checks.fits(owner, "(H, P)", H, P)
+    return P

@@ -47,10 +47,13 @@ class Recurrent(Layer):
     gates = 1
     states: tuple[str, ...] = ("h",)
     more: tuple[str, ...] = ()  # the names of the weights after Wx, Wh and b
+    wide = "H"  # the letter of the width of h
 
     _there: tuple[bool, ...]
     _D: int
     _H: int
+    _P: int  # the width of h, H without a projection
+    _widths: tuple[int, ...]  # of each state
     _options: dict[str, Any]
     _packed: Any  # the column's packed weights; None unless frozen
     _thaw: list[Any]  # the arrays that freeze has made read-only
@@ -67,7 +70,9 @@ class Recurrent(Layer):
             there = there[:-1]
         self._there = there  # which of the column's params
         super().__init__(device, [W for W in weights if W is not None], found)
-        self._D, self._H = weights[0].shape[0], weights[1].shape[0]
+        self._D, (self._P, columns) = weights[0].shape[0], weights[1].shape
+        self._H = columns // self.gates
+        self._widths = tuple(self._H if name == "c" else self._P for name in self.states)
         self._options = options
         self._packed = self._weights_of = None
 
@@ -85,6 +90,7 @@ class Recurrent(Layer):
         peepholes: str | None = None,
         rounds: int | None = None,
         rank: int | None = None,
+        proj_size: int | None = None,
         **options: Any,
     ) -> Self:
         """Make a layer from its sizes, with the initial weights of the book.
@@ -100,9 +106,11 @@ class Recurrent(Layer):
         device : str, optional
             With "auto" (see `rnnfast.get_device`) the weights lie on the GPU if one is usable.
         recurrent : {"normal", "orthogonal"}
-            How Wh is drawn. "orthogonal": the block (H, H) of each gate is an orthogonal matrix.
+            How Wh is drawn. "orthogonal": the block (H, H) of each gate is an orthogonal matrix; a
+            block (P, H) has orthonormal rows or columns.
         forget_bias : float
-            The initial bias of the forget gate. LSTM and Mogrifier LSTM only.
+            The initial bias of the forget gate. LSTM, with or without a projection, and Mogrifier
+            LSTM only.
         peepholes : {None, "diagonal", "full"}
             Draw Wp (3, H) or (3, H, H). LSTM only.
         rounds : int, optional
@@ -110,6 +118,8 @@ class Recurrent(Layer):
         rank : int, optional
             The rank k of these matrices: Wm is (r, H, k) and Wr (r, k, D). Without it they are
             whole: Wm is (r, H, D).
+        proj_size : int, optional
+            The width P of h of an LSTM with a projection; default: H.
         **options
             Keywords of the constructor: stateful, nonlinearity, cell_clip, reset_after, z_keeps.
 
@@ -125,10 +135,10 @@ class Recurrent(Layer):
 
         Notes
         -----
-        Wx is normal / sqrt(D); Wh and Wp are normal / sqrt(H); b is zero (Deep Learning from
-        Scratch 2, chapter 6). Each matrix of Wm and Wr is normal / the root of the number of its
-        inputs. The numbers are drawn in float64, in the order Wx, Wh, Wp or Wm, Wr; of two
-        directions, forward comes first.
+        Wx is normal / sqrt(D); Wh, Wp and Wproj are normal / sqrt(H), Wh (P, 4H) is normal /
+        sqrt(P); b is zero (Deep Learning from Scratch 2, chapter 6). Each matrix of Wm and Wr is
+        normal / the root of the number of its inputs. The numbers are drawn in float64, in the
+        order Wx, Wh, Wp or Wm, Wr or Wproj; of two directions, forward comes first.
 
         References
         ----------
@@ -148,7 +158,7 @@ class Recurrent(Layer):
         (2, 6)
         """
         draw = Initializer(cls.__name__, rng, dtype, device)
-        more = {"peepholes": peepholes, "rounds": rounds, "rank": rank}
+        more = {"peepholes": peepholes, "rounds": rounds, "rank": rank, "proj_size": proj_size}
         return create_recurrent(
             cls, cls, ("",), (D, H), draw, recurrent, forget_bias, more, options
         )
@@ -236,14 +246,15 @@ class Recurrent(Layer):
     def _checked_states(
         self, names: Sequence[str], values: Sequence[Any], N: int
     ) -> tuple[Any, ...] | None:
-        """values as a tuple of (N, H) arrays for the column, or None if all of them are zero.
+        """values as a tuple of arrays for the column, or None if all of them are zero.
 
         Zero is None, or the number 0 with which the book's loops start a gradient.
         """
         states: list[Any] = []
-        zeros, shape, dtype = 0, (N, self._H), self.dtype
+        zeros, dtype = 0, self.dtype
         usual = self.params[0].__class__
-        for name, value in zip(names, values, strict=True):
+        for name, value, width in zip(names, values, self._widths, strict=True):
+            shape = N, width
             if value.__class__ is usual and value.dtype is dtype and value.shape == shape:
                 states.append(value)
                 continue
@@ -253,7 +264,9 @@ class Recurrent(Layer):
                 continue
             value = checks.real(self._name, name, value)
             if value.shape != shape:
-                error = checks.shape_error(self._name, name, f"(N, H) = {shape}", value)
+                error = checks.shape_error(
+                    self._name, name, f"{self._label(name)} = {shape}", value
+                )
                 if names is self.states and value.shape[1:] == shape[1:]:
                     kept = f"a state of batch {len(value)} is kept; call reset_state()"
                     error = ValueError(f"{error}: {kept}")
@@ -263,8 +276,16 @@ class Recurrent(Layer):
             return None
         if zeros:
             xp = checks.namespace(next(s for s in states if s is not None))
-            states = [xp.zeros(shape, self.dtype) if s is None else s for s in states]
+            shapes = [(N, width) for width in self._widths]
+            states = [
+                xp.zeros(shape, dtype) if s is None else s
+                for s, shape in zip(states, shapes, strict=True)
+            ]
         return tuple(states)
+
+    def _label(self, name: str) -> str:
+        """The shape of a state or its gradient, in letters."""
+        return "(N, H)" if name.lstrip("d").startswith("c") else f"(N, {self.wide})"
 
     def _run(
         self,

@@ -6,19 +6,20 @@ rnnfast.layers.parts; the errors are those of rnnfast.layers.recurrent.
 
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any, TypeAlias, get_args, overload
+from typing import Any, TypeAlias, overload
 
 from rnnfast import checks
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.normalized import TimeLayerNormGRU, TimeLayerNormLSTM
 from rnnfast.layers.parts import Parts
+from rnnfast.layers.projection import TimeLSTMP
 from rnnfast.layers.recurrent import Lengths, checked_lengths
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeMogrifier, TimeRNN
 from rnnfast.layers.unrolled import _Time
 from rnnfast.typing import A, Floats, Integers
 
 Kind: TypeAlias = (
-    TimeRNN | TimeLSTM | TimeGRU | TimeMogrifier | TimeLayerNormLSTM | TimeLayerNormGRU
+    TimeRNN | TimeLSTM | TimeGRU | TimeMogrifier | TimeLSTMP | TimeLayerNormLSTM | TimeLayerNormGRU
 )
 
 
@@ -27,7 +28,8 @@ class TimeReverse(Parts):
 
     Parameters
     ----------
-    layer : TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier, TimeLayerNormLSTM or TimeLayerNormGRU
+    layer : TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier, TimeLSTMP, TimeLayerNormLSTM or
+            TimeLayerNormGRU
         The layer.
 
     Raises
@@ -50,9 +52,9 @@ class TimeReverse(Parts):
     def __init__(self, layer: Kind) -> None:
         self._name = type(self).__name__
         if not isinstance(layer, _Time):
-            kinds = ", ".join(cls.__name__ for cls in get_args(Kind)[:-1])
-            last, kind = get_args(Kind)[-1].__name__, type(layer).__name__
-            raise TypeError(f"{self._name}: layer must be a {kinds} or {last}, got {kind}")
+            kinds = "TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier, TimeLSTMP, TimeLayerNormLSTM or"
+            kind = type(layer).__name__
+            raise TypeError(f"{self._name}: layer must be a {kinds} TimeLayerNormGRU, got {kind}")
         self.layer = layer
         self.parts = [layer]
         self.params, self.grads = layer.params, layer.grads
@@ -113,7 +115,8 @@ class TimeStack(Parts):
     Parameters
     ----------
     layers : iterable
-        TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier, TimeLayerNorm*, TimeBi*, TimeReverse or stacks. The output of each layer is as wide as the input of the next one.
+        TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier, TimeLSTMP, TimeLayerNorm*, TimeBi*, TimeReverse
+        or stacks. The output of each layer is as wide as the input of the next one.
     dropout_ratio : float
         The dropout of each layer's output but the last one's, in training.
     rng : int, optional

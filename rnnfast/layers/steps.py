@@ -24,7 +24,7 @@ class _Step(Recurrent):
         if x.ndim != 2 or x.shape[1] != self._D:
             raise checks.shape_error(self._name, "x", f"(N, D) = (N, {self._D})", x)
         N = x.shape[0]
-        checks.fits(self._name, "(N, 8H)", N, 8 * self._H)
+        checks.fits(self._name, "(N, 8H)", N, 8 * max(self._H, self._P))
         state = self._checked_states([f"{s}_prev" for s in self.states], states, N)
         x = checks.cast(x, self.dtype)
         return self._run(x[:, np.newaxis], state, weights, train)[1]

@@ -125,7 +125,7 @@ class _Time(Recurrent):
         if lengths is not None:
             lengths = checked_lengths(self._name, lengths, *xs.shape[:2])
         if h_mask is not None:
-            h_mask = self._checked_mask("h_mask", h_mask, "(N, H)", (len(xs), self._H))
+            h_mask = self._checked_mask("h_mask", h_mask, self._label("h"), (len(xs), self._P))
         if Wh_mask is not None:
             if self.frozen:
                 raise RuntimeError(f"{self._name}: Wh_mask is not for a frozen layer")
@@ -165,8 +165,9 @@ class _Time(Recurrent):
         if len(shape) != 3 or shape[2] != self._D:
             raise checks.shape_error(self._name, "xs", f"(N, T, D) = (N, T, {self._D})", xs)
         N, T, D = shape
-        if not 0 < N * T * (D + self._H) < SMALL:
-            checks.fits(self._name, "(N, T, max(D, 8H))", N, T, max(D, 8 * self._H))
+        if not 0 < N * T * (D + self._H + self._P) < SMALL:
+            widest = max(D, 8 * max(self._H, self._P))
+            checks.fits(self._name, "(N, T, max(D, 8H))", N, T, widest)
         state = None
         if self.stateful:
             state = self._checked_states(self.states, self.state, N)
@@ -197,7 +198,7 @@ class _Time(Recurrent):
             dhs = checks.namespace(self.params[0]).zeros(shape, self.dtype)
         dhs = checks.real(self._name, "dhs", dhs)
         if dhs.shape != shape:
-            raise checks.shape_error(self._name, "dhs", f"(N, T, H) = {shape}", dhs)
+            raise checks.shape_error(self._name, "dhs", f"(N, T, {self.wide}) = {shape}", dhs)
         names = [f"d{s}" for s in self.states]
         given = self._checked_states(names, dstate, shape[0]) if dstate else None
         return checks.cast(dhs, self.dtype), given, self._checked_grads()
@@ -224,11 +225,11 @@ class _Time(Recurrent):
                 f"{self._name}: stateful must be True for set_state, got False, with which every "
                 "forward starts from zeros"
             )
-        for name, value in zip(self.states, values, strict=True):
+        for name, value, width in zip(self.states, values, self._widths, strict=True):
             if value is not None:
                 value = checks.real(self._name, name, value)
-                if value.ndim != 2 or value.shape[1] != self._H:
-                    label = f"(N, H) = (N, {self._H})"
+                if value.ndim != 2 or value.shape[1] != width:
+                    label = f"{self._label(name)} = (N, {width})"
                     raise checks.shape_error(self._name, name, label, value)
             taken.append(value)
         return taken

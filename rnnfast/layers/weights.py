@@ -1,7 +1,8 @@
 """The weights that a recurrent layer is made of: their names and their shapes.
 
-N batch, D input, H hidden, G gates; of a Mogrifier LSTM r rounds and k, the rank of their matrices.
-Layer-normalised cells have vectors beside: gains gx and gh, (G*H,), and others, (H,).
+N batch, D input, H hidden, G gates; of a Mogrifier LSTM r rounds and k, the rank of their matrices;
+P, the width of h after a projection. Layer-normalised cells have vectors beside: gains gx and gh,
+(G*H,), and others, (H,).
 """
 
 from typing import Any
@@ -32,20 +33,28 @@ def specs(
     more: the names of the weights after Wx, Wh and b. two_biases: b is (2, G*H).
     """
     GH = "H" if gates == 1 else f"{gates}H"
+    wide = "P" if "Wproj" in more else "H"
     Wx, Wh, b, *rest = weights
-    checks.matrix(owner, f"Wh{suffix}", Wh, f"(H, {GH})")
+    rows, wide_Wh = checks.matrix(owner, f"Wh{suffix}", Wh, f"({wide}, {GH})")
     D, columns = checks.matrix(owner, f"Wx{suffix}", Wx, f"(D, {GH})")
-    H = _width(gates, columns, Wh, b)
+    if "Wproj" in more:
+        H, _ = checks.matrix(owner, f"Wproj{suffix}", rest[0], "(H, P)")
+        if columns == wide_Wh and not columns % gates:  # the majority
+            H = columns // gates
+    else:
+        H = rows = _width(gates, columns, Wh, b)
     b_shape, b_label = ((2, gates * H), f"(2, {GH})") if two_biases else ((gates * H,), f"({GH},)")
     known: tuple[Spec, ...] = (
         (f"Wx{suffix}", (D, gates * H), f"(D, {GH})"),
-        (f"Wh{suffix}", (H, gates * H), f"(H, {GH})"),
+        (f"Wh{suffix}", (rows, gates * H), f"({wide}, {GH})"),
         (f"b{suffix}", b_shape, b_label),
     )
     if "Wp" in more:
         full = getattr(rest[0], "ndim", 2) == 3  # matrices
         shape, label = ((3, H, H), "(3, H, H)") if full else ((3, H), "(3, H)")
         known += ((f"Wp{suffix}", shape, label),)
+    elif "Wproj" in more:
+        known += ((f"Wproj{suffix}", (H, rows), "(H, P)"),)
     elif "Wm" in more:
         known += _rounds(owner, D, H, rest, suffix)
     elif "gx" in more:

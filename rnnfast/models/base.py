@@ -3,16 +3,18 @@
 from collections.abc import Sequence
 from contextlib import closing
 from itertools import islice
-from typing import Any, overload
+from typing import Any, Self, overload
 
 from numpy.typing import NDArray
 
 from rnnfast.io.weights import to_numpy
 from rnnfast.layers.dropout import TimeDropout
+from rnnfast.layers.frequency import FrequencyDiscriminator
 from rnnfast.layers.past_decode import PastDecode
 from rnnfast.layers.regularized_loss import TimeRegularizedSoftmaxWithLoss
 from rnnfast.models.model import Model
 from rnnfast.models.outputs import inner_drop, loss_of
+from rnnfast.models.plain import unregularized
 from rnnfast.text import sampling
 from rnnfast.typing import Array
 
@@ -34,6 +36,8 @@ class BaseModel(Model):
         Draws the word_mask of the first layer, an embedding, in training.
     loss_layer : TimeRegularizedSoftmaxWithLoss, optional
         Of the last layer; None is the loss without regularisation.
+    adversary : FrequencyDiscriminator, optional
+        Of the first layer, an embedding: FRAGE.
 
     Attributes
     ----------
@@ -58,6 +62,7 @@ class BaseModel(Model):
     Wh_drops: list[TimeDropout]
     word_drop: TimeDropout | None
     past: PastDecode | None
+    adversary: FrequencyDiscriminator | None
     loss_layer: Any
     drop_layers: list[TimeDropout]
 
@@ -71,9 +76,12 @@ class BaseModel(Model):
         Wh_drops: Sequence[TimeDropout] = (),
         word_drop: TimeDropout | None = None,
         loss_layer: TimeRegularizedSoftmaxWithLoss | None = None,
+        adversary: FrequencyDiscriminator | None = None,
     ) -> None:
         self.past = None if loss_layer is None else loss_layer.past
-        super().__init__(layers, param_names, sizes, [self.past] if self.past else [])
+        self.adversary = adversary
+        aside = [layer for layer in (self.past, adversary) if layer is not None]
+        super().__init__(layers, param_names, sizes, aside)
         self.loss_layer = loss_layer or loss_of(layers[-1], sizes, device)
         self.recurrent_layers = [layer for layer in layers if hasattr(layer, "reset_state")]
         several = len(getattr(layers[-1], "mixtures", ())) > 1
@@ -94,12 +102,13 @@ class BaseModel(Model):
 
     @property
     def penalty(self) -> Any:
-        """What the last forward of training minimises beside the loss: AR, TAR and others.
+        """What the last forward of training minimises beside the loss: AR, TAR, FRAGE and others.
 
         `backward` includes its gradient; the loss that `forward` returns does not include it.
         """
-        of_loss = getattr(self.loss_layer, "penalty", 0.0)
-        return sum((layer.loss for layer in self.penalty_layers), of_loss)
+        rest = getattr(self.loss_layer, "penalty", 0.0)
+        rest = rest + (0.0 if self.adversary is None else self.adversary.loss)
+        return sum((layer.loss for layer in self.penalty_layers), rest)
 
     @overload
     def predict(self, xs: NDArray[Any], train_flg: bool = False) -> NDArray[Any]: ...
@@ -119,7 +128,7 @@ class BaseModel(Model):
         array, (N, T, V)
             Of NumPy if xs is, on any device.
         """
-        scores = self.layers[-1].forward(self._hidden(xs, train_flg), train=train_flg)
+        scores = self.layers[-1].forward(self.hidden(xs, train_flg), train=train_flg)
         return self._beside(xs, scores)
 
     def forward(self, xs: Any, ts: Any, train_flg: bool = True) -> Any:
@@ -137,11 +146,29 @@ class BaseModel(Model):
         float
             Mean cross entropy in nats, without penalties; a 0-d array on a GPU.
         """
+        if self.adversary is not None and train_flg:
+            self.adversary.check_counted()
         more = {} if self.past is None else {"previous": xs}
-        return self.loss_layer.forward(self._hidden(xs, train_flg), ts, train=train_flg, **more)
+        loss = self.loss_layer.forward(self.hidden(xs, train_flg), ts, train=train_flg, **more)
+        if self.adversary is not None:
+            self.adversary.forward(train=train_flg)
+        return loss
 
-    def _hidden(self, xs: Any, train_flg: bool) -> Any:
-        """The input of the last layer; of a mixture with two inputs a list of both."""
+    def hidden(self, xs: Any, train_flg: bool = False) -> Any:
+        """Compute what the last layer reads. Starts from the current state and updates it.
+
+        Parameters
+        ----------
+        xs : array of int, (N, T)
+        train_flg : bool
+            Keep what backward needs, and apply dropout.
+
+        Returns
+        -------
+        array (N, T, H), or list of two such arrays
+            The states of the last recurrent layer; of a mixture with two inputs, both of them. For
+            `scores` and `top_states`.
+        """
         below = None
         h_drops, Wh_drops = iter(self.h_drops), iter(self.Wh_drops)
         for layer in self.layers[:-1]:
@@ -160,6 +187,59 @@ class BaseModel(Model):
             xs = layer.forward(xs, train=train_flg, **masks)
         return xs if below is None else [below, xs]
 
+    def top_states(self, hidden: Any) -> Any:
+        """Return the states of the last recurrent layer, after dropout.
+
+        Parameters
+        ----------
+        hidden : array or list
+            The result of `hidden`.
+
+        Returns
+        -------
+        array (N, T, H)
+        """
+        return hidden[-1] if self._source is not None else hidden
+
+    def scores(self, hidden: Any) -> Any:
+        """Compute the scores of the ids that follow each step, without dropout.
+
+        Parameters
+        ----------
+        hidden : array or list
+            The result of `hidden`.
+
+        Returns
+        -------
+        array (N, T, V)
+        """
+        return self.layers[-1].forward(hidden, train=False)
+
+    def unregularized(self) -> Self:
+        """Copy the model without dropout and penalties.
+
+        Returns
+        -------
+        BaseModel
+            It computes what this model predicts, also in training. Its `params` are those that
+            predictions depend on. It is not meant for weight files: its `sizes` are those of this
+            model.
+        """
+        return unregularized(self)
+
+    def count_words(self, ids: Any) -> None:
+        """Tell a model with FRAGE how frequent words are, before training; others ignore it.
+
+        `RnnlmTrainer.fit` does this.
+
+        Parameters
+        ----------
+        ids : array of int
+            The training text.
+        """
+        if self.adversary is not None:
+            self.adversary.count_words(ids)
+
     def next_scores(self, xs: Any) -> NDArray[Any]:
         """Compute the scores of the next id. Starts from the current state and updates it.
 
@@ -171,9 +251,9 @@ class BaseModel(Model):
         -------
         ndarray, (N, V)
         """
-        hidden = self._hidden(xs, False)
+        hidden = self.hidden(xs)
         last = [hs[:, -1:] for hs in hidden] if isinstance(hidden, list) else hidden[:, -1:]
-        return to_numpy(self.layers[-1].forward(last, train=False)[:, 0])
+        return to_numpy(self.scores(last)[:, 0])
 
     def backward(self, dout: float = 1) -> Any:
         """Fill `grads`, those of the loss and the penalty. Needs a forward pass with `train_flg`.
@@ -195,6 +275,8 @@ class BaseModel(Model):
             grad = layer.backward(grad, dout) if penalised else layer.backward(grad)
             if layer is self._source:
                 grad = grad + below
+        if self.adversary is not None:
+            self.layers[0].grads[0] += self.adversary.backward(dout)
         return grad
 
     def reset_state(self) -> None:

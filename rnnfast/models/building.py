@@ -31,6 +31,8 @@ _CHECKS: dict[str, Check] = {
     "beta": checks.nonnegative,
     "past_decode": checks.nonnegative,
     "adversarial": checks.nonnegative,
+    "frage": checks.nonnegative,
+    "frage_rate": checks.nonnegative,
     "balance": checks.nonnegative,
     "bidirectional": checks.flag,
     "pass_cell": checks.flag,
@@ -95,6 +97,15 @@ def check_rounds(owner: str, sizes: dict[str, Any]) -> None:
             raise ValueError(f"{owner}: {name} must be None with cell {cell!r}, got {got}")
 
 
+def check_projection(owner: str, sizes: dict[str, Any]) -> None:
+    """Give the sizes of a model with LSTMs with a projection their default; else ValueError."""
+    if sizes["cell"] == "lstmp":
+        sizes.setdefault("proj_size", sizes["hidden_size"])
+    elif "proj_size" in sizes:
+        cell, got = sizes["cell"], sizes["proj_size"]
+        raise ValueError(f"{owner}: proj_size must be None with cell {cell!r}, got {got}")
+
+
 def embedding(draw: Initializer, sizes: dict[str, Any]) -> TimeEmbedding:
     """Make the embedding of a model: (vocab_size, wordvec_size), normal, divided by 100."""
     W = draw.normal(sizes["vocab_size"], sizes["wordvec_size"], 100)
@@ -115,11 +126,11 @@ def recurrent_layers(
     ----------
     draw : Initializer
     sizes : dict
-        cell, hidden_size, layers; optionally bidirectional, rounds and rank.
+        cell, hidden_size, layers; optionally bidirectional, rounds, rank and proj_size.
     D : int
         Input width of the first layer.
     last : int, optional
-        H of the last layer; None is hidden_size.
+        The width of the last layer's h; None is that of the others, hidden_size or proj_size.
     stateful : bool
         As in TimeLSTM.
 
@@ -133,22 +144,28 @@ def recurrent_layers(
     bidirectional = sizes.get("bidirectional", False)
     kind: Any = (BIDIRECTIONAL if bidirectional else RECURRENT)[cell]
     directions = ("forward_", "backward_") if bidirectional else ("",)
+    projected = cell == "lstmp"
+    P = sizes.get("proj_size", H) if projected else H  # the width of h
     made: list[Any] = []
     names: list[str] = []
     for k in range(1, layers + 1):
-        H = last if last is not None and k == layers else H
+        P = last if last is not None and k == layers else P
+        H = H if projected else P
         weights: list[Any] = []
         beside: dict[str, Any] = {}
         for way in range(1, len(directions) + 1):
-            weights += draw.recurrent(RECURRENT[cell].gates, D, H)
-            suffix, own = way if bidirectional else "", {}
+            weights += draw.recurrent(RECURRENT[cell].gates, D, H, P)
+            own: dict[str, Any] = {}
             if cell == "mogrifier":
                 own = draw.rounds(D, H, sizes.get("rounds", ROUNDS), sizes.get("rank"))
+            elif projected:
+                own = {"Wproj": draw.normal(H, P)}
             elif "gx" in RECURRENT[cell].more:
                 own = draw.norms(RECURRENT[cell].gates, H, RECURRENT[cell].more)
+            suffix = way if bidirectional else ""
             beside |= {f"{name}{suffix}": W for name, W in own.items()}
         made.append(kind(*weights, stateful=stateful, device=draw.device, **beside))
-        D = H * len(directions)
+        D = P * len(directions)
         number = "" if layers == 1 else k
         each = len(made[-1].params) // len(directions)
         for direction in directions:

@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.dropout import TimeDropout
+from rnnfast.layers.embedding import TimeEmbedding
+from rnnfast.layers.frequency import FrequencyDiscriminator
 from rnnfast.layers.initial import Initializer
 from rnnfast.layers.mixture import TimeMixtureSoftmax
 from rnnfast.layers.past_decode import PastDecode
@@ -12,6 +14,8 @@ from rnnfast.layers.regularization import (
     TemporalActivationRegularization,
 )
 from rnnfast.layers.regularized_loss import TimeRegularizedSoftmaxWithLoss
+
+FRAGE_RATE = 0.02  # the learning rate of its discriminator
 
 
 class Drops(NamedTuple):
@@ -101,3 +105,24 @@ def regularized_loss(
         output, adversarial=adversarial, past=past, device=draw.device
     )
     return loss_layer, names
+
+
+def check_frage(owner: str, sizes: dict[str, Any]) -> None:
+    """ValueError for a rate of FRAGE without FRAGE."""
+    if "frage_rate" in sizes and "frage" not in sizes:
+        got = sizes["frage_rate"]
+        raise ValueError(f"{owner}: frage_rate must be None without frage, got {got}")
+
+
+def adversary(
+    draw: Initializer, sizes: dict[str, Any], embed: TimeEmbedding
+) -> tuple[FrequencyDiscriminator | None, list[str]]:
+    """Make the discriminator of FRAGE, and name its parameters; None without it."""
+    if not sizes.get("frage"):
+        return None, []
+    weights = draw.normal(sizes["wordvec_size"], 1), draw.zeros(1)
+    rate = sizes.get("frage_rate", FRAGE_RATE)
+    layer = FrequencyDiscriminator(
+        embed, *weights, factor=sizes["frage"], rate=rate, device=draw.device
+    )
+    return layer, ["frage_W", "frage_b"]

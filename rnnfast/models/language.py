@@ -9,13 +9,14 @@ from rnnfast.layers.initial import Initializer
 from rnnfast.layers.mixture import TimeMixtureSoftmax
 from rnnfast.models.base import BaseModel
 from rnnfast.models.building import (
+    check_projection,
     check_rounds,
     checked_sizes,
     embedding,
     given_sizes,
     recurrent_layers,
 )
-from rnnfast.models.drops import drop_layers, regularized, regularized_loss
+from rnnfast.models.drops import adversary, check_frage, drop_layers, regularized, regularized_loss
 from rnnfast.models.outputs import check_output, last_layer, last_width
 
 
@@ -26,9 +27,13 @@ class LanguageModel(BaseModel):
     ----------
     vocab_size, wordvec_size, hidden_size : int
         V, D and H.
-    cell : {"lstm", "rnn", "gru", "mogrifier", "lnlstm", "lngru"}
+    cell : {"lstm", "rnn", "gru", "mogrifier", "lstmp", "lnlstm", "lngru"}
     layers : int
         Number of recurrent layers.
+    last_hidden_size : int, optional
+        The number of units of the last of several layers; None is hidden_size, or wordvec_size
+        where weights are tied without `mixtures`. With cell="lstmp" it is the width of its h, and
+        None is proj_size.
     dropout : float
         Ratio of the elements dropped in training: after the embedding, between the recurrent
         layers, and before the affine layer [1]_.
@@ -52,10 +57,15 @@ class LanguageModel(BaseModel):
     adversarial : float, optional
         Size of adversarial noise on the word vectors of the targets [9]_; see
         TimeRegularizedSoftmaxWithLoss. Not with `mixtures`.
+    frage, frage_rate : float, optional
+        Factor of FRAGE, which hides from word vectors how frequent their words are, and the
+        learning rate of its discriminator (default 0.02) [10]_; see FrequencyDiscriminator. Before
+        training it needs `count_words`, which RnnlmTrainer calls.
     tie_weights : bool
         The affine layer's W is the transpose of the embedding's [4]_. The last of several
-        recurrent layers then has wordvec_size units; a single one needs hidden_size =
-        wordvec_size. With `mixtures` neither holds.
+        recurrent layers then has wordvec_size units, or with cell="lstmp" projects to so many
+        numbers; a single one needs hidden_size, or proj_size, = wordvec_size. With `mixtures`
+        neither holds.
     mixtures : int, optional
         The number of softmaxes of which the output is a mixture [5]_; None is one, without a
         latent vector. See `rnnfast.TimeMixtureSoftmax`.
@@ -72,6 +82,9 @@ class LanguageModel(BaseModel):
     rounds, rank : int, optional
         Of a Mogrifier LSTM: how many times x and h gate each other before each step (default 5),
         and the rank of the matrices of these rounds; without it they are whole [7]_.
+    proj_size : int, optional
+        Of an LSTM with a projection, cell="lstmp": the width of h, to which its hidden_size cells
+        are projected [11]_; default: hidden_size.
     rng : seed, Generator or None
         The source of the weights; None is np.random.
     dtype : float32 or float64
@@ -106,6 +119,8 @@ class LanguageModel(BaseModel):
     .. [7] Melis et al. 2019, https://arxiv.org/abs/1909.01792
     .. [8] Brahma 2018, https://arxiv.org/abs/1808.05908
     .. [9] Wang, Gong, Liu 2019, https://arxiv.org/abs/1906.03805
+    .. [10] Gong et al. 2018, https://arxiv.org/abs/1809.06858
+    .. [11] Sak et al. 2014, https://arxiv.org/abs/1402.1128
 
     Examples
     --------
@@ -130,6 +145,7 @@ class LanguageModel(BaseModel):
         *,
         cell: str = "lstm",
         layers: int = 1,
+        last_hidden_size: int | None = None,
         dropout: float = 0.0,
         variational_dropout: bool = False,
         input_dropout: float | None = None,
@@ -141,6 +157,8 @@ class LanguageModel(BaseModel):
         beta: float | None = None,
         past_decode: float | None = None,
         adversarial: float | None = None,
+        frage: float | None = None,
+        frage_rate: float | None = None,
         tie_weights: bool = False,
         mixtures: int | None = None,
         mixtures_below: int | None = None,
@@ -149,6 +167,7 @@ class LanguageModel(BaseModel):
         balance: float | None = None,
         rounds: int | None = None,
         rank: int | None = None,
+        proj_size: int | None = None,
         rng: Any = None,
         dtype: DTypeLike = np.float32,
         device: str | None = None,
@@ -167,6 +186,7 @@ class LanguageModel(BaseModel):
             tie_weights=tie_weights,
         ) | given_sizes(
             owner,
+            last_hidden_size=last_hidden_size,
             input_dropout=input_dropout,
             between_dropout=between_dropout,
             output_dropout=output_dropout,
@@ -175,6 +195,8 @@ class LanguageModel(BaseModel):
             beta=beta,
             past_decode=past_decode,
             adversarial=adversarial,
+            frage=frage,
+            frage_rate=frage_rate,
             mixtures=mixtures,
             mixtures_below=mixtures_below,
             latent_size=latent_size,
@@ -182,9 +204,12 @@ class LanguageModel(BaseModel):
             balance=balance,
             rounds=rounds,
             rank=rank,
+            proj_size=proj_size,
         )
         check_rounds(owner, sizes)
+        check_projection(owner, sizes)
         check_output(owner, sizes)
+        check_frage(owner, sizes)
         draw = Initializer(owner, rng, dtype, device)
 
         embed = embedding(draw, sizes)
@@ -194,11 +219,12 @@ class LanguageModel(BaseModel):
         widths = top.Wx.shape[0], top.Wh.shape[0]
         output, output_names = last_layer(draw, sizes, embed, widths)
         loss_layer, loss_names = regularized_loss(draw, sizes, output)
+        discriminator, its_names = adversary(draw, sizes, embed)
         drops = drop_layers(draw, sizes)
         if isinstance(output, TimeMixtureSoftmax):
             output.drop = drops.latents
 
-        param_names = ["embed_W", *names, *output_names, *loss_names]
+        param_names = ["embed_W", *names, *output_names, *loss_names, *its_names]
         stack = [*regularized(draw, sizes, [embed, *recurrent], drops), output]
         masks = drops.h, drops.Wh, drops.words
-        super().__init__(stack, param_names, sizes, draw.device, *masks, loss_layer)
+        super().__init__(stack, param_names, sizes, draw.device, *masks, loss_layer, discriminator)

@@ -24,30 +24,44 @@ def check_output(owner: str, sizes: dict[str, Any]) -> None:
         For an option of a mixture without one, or of a single softmax with one, or widths that
         tied weights do not allow.
     """
-    D, tied = sizes["wordvec_size"], sizes["tie_weights"]
+    D, tied, last = sizes["wordvec_size"], sizes["tie_weights"], last_width(sizes)
+    name = _width_name(sizes)
+    if sizes["layers"] == 1 and "last_hidden_size" in sizes and last != sizes[name]:
+        expected = f"{name} = {sizes[name]}"
+        raise ValueError(f"{owner}: last_hidden_size must be {expected}, got {last}")
     if "mixtures" not in sizes:
-        for name in MIXTURE:
-            if name in sizes:
-                got = sizes[name]
-                raise ValueError(f"{owner}: {name} must be None without mixtures, got {got}")
-        if tied and sizes["layers"] == 1 and sizes["hidden_size"] != D:
-            got = sizes["hidden_size"]
-            raise ValueError(f"{owner}: hidden_size must be wordvec_size = {D}, tied, got {got}")
-        return
-    for name in SINGLE:
-        if name in sizes:
+        for option in MIXTURE:
+            if option in sizes:
+                got = sizes[option]
+                raise ValueError(f"{owner}: {option} must be None without mixtures, got {got}")
+        if tied and sizes["layers"] == 1 and sizes[name] != D:
             got = sizes[name]
-            raise ValueError(f"{owner}: {name} must be None with mixtures, got {got}")
+            raise ValueError(f"{owner}: {name} must be wordvec_size = {D}, tied, got {got}")
+        if tied and last != D:
+            raise ValueError(
+                f"{owner}: last_hidden_size must be wordvec_size = {D}, tied, got {last}"
+            )
+        return
+    for option in SINGLE:
+        if option in sizes:
+            got = sizes[option]
+            raise ValueError(f"{owner}: {option} must be None with mixtures, got {got}")
     if tied and sizes.get("latent_size", D) != D:
         got = sizes["latent_size"]
         raise ValueError(f"{owner}: latent_size must be wordvec_size = {D}, tied, got {got}")
 
 
 def last_width(sizes: dict[str, Any]) -> int:
-    """H of the last recurrent layer: of tied weights without a mixture, that of the embedding."""
+    """The width of the last layer's h: of tied weights without a mixture, the embedding's."""
     narrow = sizes["tie_weights"] and "mixtures" not in sizes
-    width: int = sizes["wordvec_size" if narrow else "hidden_size"]
+    usual: int = sizes["wordvec_size" if narrow else _width_name(sizes)]
+    width: int = sizes.get("last_hidden_size", usual)
     return width
+
+
+def _width_name(sizes: dict[str, Any]) -> str:
+    """The name of the size that is the width of h."""
+    return "proj_size" if "proj_size" in sizes else "hidden_size"
 
 
 def last_layer(

@@ -9,9 +9,9 @@ rnnfast/reference/norms.py:
     h_hat = tanh(LN(x Wx_h; gx_h) + b_h + r q)
     h = (1 - z) h' + z h_hat
 
-As in the paper, z and r are normalised together, over their 2H numbers, and the candidate apart, over
-its H numbers; r is applied after the product. z is the share that is new, as in the paper and in
-the book. The paper has a bias in each LN; those of z and r are both part of b here, and those of
+As in the paper, z and r are normalised together, over their 2H numbers, and the candidate apart,
+over its H numbers; r is applied after the product. z is the share that is new, as in the paper and
+in the book. The paper has a bias in each LN; those of z and r are both part of b here, and those of
 the candidate are b_h and bh.
 
 Backward, one step; dh is the sum of the gradients from above (dhs) and from the next step:

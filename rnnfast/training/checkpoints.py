@@ -248,13 +248,12 @@ class Checkpointed:
         sizes: set[int] = set()
         for i in range(mine["recurrent"]):
             layer = self.model.recurrent_layers[i]
-            H, names = layer.Wh.shape[0], [f"{i}/{k}" for k in range(len(layer.states))]
-            state = [arrays.pop(name, None) for name in names]
-            for array in state:
+            state = [arrays.pop(f"{i}/{k}", None) for k in range(len(layer.states))]
+            for array, width in zip(state, layer._widths, strict=True):
                 if array is None:
                     continue
-                if array.ndim != 2 or array.shape[1] != H:
-                    raise ValueError(f"{path}: a state must be (N, {H}), found {array.shape}")
+                if array.ndim != 2 or array.shape[1] != width:
+                    raise ValueError(f"{path}: a state must be (N, {width}), found {array.shape}")
                 if array.dtype != layer.Wh.dtype:
                     raise headers.Wrong(f"state/{i} must be {layer.Wh.dtype}, found {array.dtype}")
                 sizes.add(len(array))

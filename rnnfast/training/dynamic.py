@@ -1,6 +1,5 @@
 """Dynamic evaluation: a language model goes on learning from the text on which it is measured."""
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +10,7 @@ from rnnfast import checks
 from rnnfast.text.sampling import vocab_size
 from rnnfast.training.evaluation import mean_of_batches, perplexity, warn_if_blind
 from rnnfast.training.gradients import remove_duplicate
-from rnnfast.training.neural_cache import NeuralCache, Remembered, checked_cache, target_logs, top
+from rnnfast.training.neural_cache import NeuralCache, Remembered, checked_cache, target_logs
 from rnnfast.training.stopping import Diverged
 from rnnfast.typing import Array, LanguageModel
 
@@ -112,7 +111,7 @@ def eval_dynamic(
         raise ValueError(f"{owner}: decay must be in [0, 1], got {decay}")
     if not 0 < checks.number(owner, "epsilon", epsilon) < math.inf:
         raise ValueError(f"{owner}: epsilon must be finite, above 0, got {epsilon}")
-    learner = _copy(owner, model)
+    learner = _learner(owner, model)
     params, _ = remove_duplicate(learner.params, learner.grads)
     if mean_squares is None:
         rates: list[Any] = [lr] * len(params)
@@ -128,10 +127,11 @@ def eval_dynamic(
     remembered = None if cache is None else Remembered(cache)
 
     def loss(xs: Any, ts: Any) -> Any:
-        hs = learner._hidden(xs, True)
-        value = learner.loss_layer.forward(hs, ts)
+        hidden = learner.hidden(xs, True)
+        value = learner.loss_layer.forward(hidden, ts)
         if remembered is not None:
-            value = remembered.loss(top(hs), target_logs(learner, hs, ts), ts)
+            logs = target_logs(learner.scores(hidden), ts)
+            value = remembered.loss(learner.top_states(hidden), logs, ts)
         learner.backward()
         # The difference to the trained weights is what is stored, so that it does not drown in
         # their rounding errors, and weights that learned nothing stay exactly as they were.
@@ -206,7 +206,7 @@ def gradient_mean_squares(
     >>> round(eval_dynamic(model, test, 1, 5, lr=0.003, mean_squares=squares), 1)
     7.3
     """
-    learner = _copy("gradient_mean_squares", model)
+    learner = _learner("gradient_mean_squares", model)
     params, _ = remove_duplicate(learner.params, learner.grads)
     totals = [np.zeros_like(param) for param in params]
     count = 0
@@ -228,17 +228,10 @@ def gradient_mean_squares(
     return totals
 
 
-def _copy(owner: str, model: Any) -> Any:
+def _learner(owner: str, model: Any) -> Any:
     """A copy of a model without dropout and penalties, which may learn."""
     vocab_size(owner, model)
-    learner = copy.deepcopy(model)
-    identities = *learner.drop_layers, *learner.penalty_layers
-    learner.layers = [layer for layer in learner.layers if layer not in identities]
-    for drop in learner.drop_layers:  # those that draw masks of h, weights and words
-        drop.train_flg = False
-    if hasattr(learner.loss_layer, "balance"):
-        learner.loss_layer.balance = 0.0
-    return learner
+    return model.unregularized()
 
 
 def _roots(owner: str, mean_squares: Sequence[Any], params: list[Any]) -> list[Any]:

@@ -160,6 +160,8 @@ class RnnlmTrainer(BaseTrainer):
             checks.count("fit", "restart_every", restart_every)
         if length_seed is not None:
             checked_seed("fit", "length_seed", length_seed)
+        if hasattr(self.model, "count_words"):
+            self.model.count_words(xs)
         resumed = self._restored
         if self._begin(size, max_iter, max_epoch, max_grad, eval_interval):
             self.time_idx = 0

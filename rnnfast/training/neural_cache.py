@@ -122,8 +122,8 @@ def eval_cache(
     remembered = Remembered(settings)
 
     def loss(xs: Any, ts: Any) -> Any:
-        hs = net._hidden(xs, False)
-        return remembered.loss(top(hs), target_logs(net, hs, ts), ts)
+        hidden = net.hidden(xs)
+        return remembered.loss(net.top_states(hidden), target_logs(net.scores(hidden), ts), ts)
 
     with frozen(model):
         mean = mean_of_batches("eval_cache", model, corpus, batch_size, time_size, loss, prime)
@@ -139,16 +139,11 @@ def checked_cache(owner: str, cache: Any) -> NeuralCache:
     return cache
 
 
-def target_logs(model: Any, hs: Any, ts: Any) -> Any:
-    """log p_model of the targets ts (N, T), from the input hs of the last layer, in float64."""
-    logs: Any = log_softmax(model.layers[-1].forward(hs, train=False))
+def target_logs(scores: Any, ts: Any) -> Any:
+    """log p_model of the targets ts (N, T), from their scores (N, T, V), in float64."""
+    logs: Any = log_softmax(scores)
     ts = checks.beside(logs, ts)[:, :, np.newaxis]
     return checks.namespace(logs).take_along_axis(logs, ts, axis=2)[:, :, 0]
-
-
-def top(hs: Any) -> Any:
-    """The output of the last recurrent layer, of the input hs of the last layer."""
-    return hs[-1] if isinstance(hs, list) else hs
 
 
 class Remembered:

@@ -10,6 +10,7 @@
 #include "rnn.h"
 #include "lstm.h"
 #include "peephole.h"
+#include "lstmp.h"
 #include "gru.h"
 #include "mogrifier.h"
 #include "mogrifier_back.h"

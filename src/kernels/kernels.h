@@ -1,7 +1,7 @@
 /* What the kernels offer to the Cython modules: one table of functions for each instruction set and real type.
  *
- * Shapes: N batch, T time, D input, H hidden, G gates of a cell. All strides are counted in elements.
- * Callers have checked every size, dtype and pointer; nothing here can fail but the allocation of room,
+ * Shapes: N batch, T time, D input, H hidden, P width of h, G gates of a cell. P is H without a projection. All strides are
+ * counted in elements. Callers have checked every size, dtype and pointer; nothing here can fail but the allocation of room,
  * which happens before anything is written (a function then returns -1). A call that is stopped (team.h) returns STOPPED; it
  * has then written nothing to the gradients where they are to be `whole`.
  */
@@ -12,7 +12,7 @@
 #include <string.h>
 
 /* Every cell, once: its kernels are in <cell>.h, its module is src/<cell>.pyx. */
-#define CELLS(X) X(rnn) X(lstm) X(gru) X(mogrifier) X(lnlstm) X(lngru)
+#define CELLS(X) X(rnn) X(lstm) X(gru) X(mogrifier) X(lstmp) X(lnlstm) X(lngru)
 
 /* Reals from one row of n to the next, where they are the left side of a product. Not a multiple of 4 KB: such rows
  * would fight for the same lines of L1. */
@@ -24,17 +24,18 @@ typedef struct {
 } strided;
 
 typedef struct {
-    ptrdiff_t N, T, D, H;
+    ptrdiff_t N, T, D, H, P;
     int threads, train;
     int relu;                               /* rnn: relu instead of tanh */
     int reset_after, z_keeps;               /* gru: see gru.h */
-    double clip;                            /* lstm: bound of the cell; 0: none */
+    double clip;                            /* lstm, lstmp: bound of the cell; 0: none */
     const ptrdiff_t *first_step, *end_step; /* (N): steps in [first, end), as counted here, concern a sample; NULL: all do */
     strided xs;                             /* (N, T, D), last stride 1 */
-    strided h0, c0;                         /* (N, H), last stride 1 */
-    strided h_mask;                         /* (N, H), last stride 1, or NULL: multiplies h before Wh */
-    strided seen0;                          /* (N, H), last stride 1: h0 h_mask, which is h0 without a mask */
-    strided Wx, Wh;                         /* (D, G H), (H, G H), any strides */
+    strided h0, c0;                         /* (N, P), (N, H), last stride 1 */
+    strided h_mask;                         /* (N, P), last stride 1, or NULL: multiplies h before Wh */
+    strided seen0;                          /* (N, P), last stride 1: h0 h_mask, which is h0 without a mask */
+    strided Wx, Wh;                         /* (D, G H), (P, G H), any strides */
+    strided Wproj;                          /* lstmp: (H, P), any strides */
     const void *b;                          /* (G H), with reset_after (2, G H), or NULL */
     const void *Wp;                         /* lstm: peepholes, contiguous (3, H) or, if `full`, (3, H, H); or NULL */
     int full;
@@ -45,22 +46,24 @@ typedef struct {
     const void *packed;   /* without training: what <cell>_pack wrote, used instead of Wx and Wh; or NULL */
 
     /* forward writes */
-    strided hs;    /* (N, T, H), last stride 1 */
-    void *hT, *cT; /* (N, H): the final state */
+    strided hs;    /* (N, T, P), last stride 1 */
+    void *hT, *cT; /* (N, P), (N, H): the final state */
 
     /* what forward keeps for backward, which overwrites it; see the cell's header for the layout.
-     * In forward without training all are NULL. seen (T, N, H) is h h_mask, which without a mask is h itself; c
-     * (T, N, H) is there for full peepholes. Rows of h, rh, seen and c are row_step(H, size of a real) apart. */
-    void *panels, *h, *rh, *seen, *c;
+     * In forward without training all are NULL. seen (T, N, P) is h h_mask, which without a mask is h itself; c
+     * (T, N, H) is there for full peepholes, u (T, N, H) with a projection. Rows of rh, c and u are row_step(H, size of a
+     * real) apart, those of h and seen row_step(P, size of a real). */
+    void *panels, *h, *rh, *seen, *c, *u;
     void *rounds_kept; /* mogrifier: see there */
     void *norms_kept;  /* lnlstm, lngru: see norms.h */
 
     /* backward */
-    strided dhs;                            /* (N, T, H), last stride 1 */
-    strided dhT, dcT;                       /* (N, H), last stride 1, or NULL */
+    strided dhs;                            /* (N, T, P), last stride 1 */
+    strided dhT, dcT;                       /* (N, P), (N, H), last stride 1, or NULL */
     strided dxs;                            /* (N, T, D), last stride 1 */
-    void *dh0, *dc0;                        /* (N, H) */
+    void *dh0, *dc0;                        /* (N, P), (N, H) */
     void *dWx, *dWh, *db, *dWp, *dWm, *dWr; /* contiguous, as Wx, Wh, b, Wp, Wm, Wr; NULL as these */
+    void *dWproj;                           /* the same */
     void *dnorms[4];                        /* as norms */
     int whole;                              /* these are the caller's: not to be left half written */
 } cell_job;

@@ -26,7 +26,8 @@ typedef struct {
     right_side *Wx, *Wh;     /* of each panel */
     real *Wx_room, *Wh_room; /* forward: [panel][k][4][W]; backward: transposed, [columns / 2W][4 H][2 W] */
     real *x;                 /* forward, not precomputed: copy_step */
-    real *h, *c;             /* without training: h m (2, N, H) and c (N, H); backward: c is dc (N, H) */
+    real *h, *c;             /* without training: h m (2, N, P) and c (N, H); backward: c is dc (N, H) */
+    real *u;                 /* without training, with a projection: (N, H) */
     int few;                 /* rows.h: then few_x, few_h (N, 4 H) are the products with Wx and Wh; backward: dA */
     real *few_x, *few_h;
     real *sums; /* backward: dA_next Wh^T, [H / 2W][N][2 W] */
@@ -37,7 +38,7 @@ typedef struct {
 static inline real *lstm_seen(const lstm_work *k, ptrdiff_t t, ptrdiff_t n)
 {
     const cell_job *job = k->job;
-    return (job->train ? (real *)job->seen : k->h) + ((job->train ? t : t % 2) * job->N + n) * step_of(job->H);
+    return (job->train ? (real *)job->seen : k->h) + ((job->train ? t : t % 2) * job->N + n) * step_of(job->P);
 }
 
 /* c before step t: units of panel p. */
@@ -71,10 +72,37 @@ static inline void lstm_give(const lstm_work *k, ptrdiff_t t, ptrdiff_t n, ptrdi
     }
 }
 
+/* With a projection (lstmp.h): o tanh(c) of sample n at step t, of which h is still to be made. */
+static inline real *lstm_u(const lstm_work *k, ptrdiff_t t, ptrdiff_t n)
+{
+    const cell_job *job = k->job;
+    return (job->train ? (real *)job->u + t * job->N * step_of(job->H) : k->u) + n * step_of(job->H);
+}
+
+static inline void lstm_give_u(const lstm_work *k, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t w, vec u, vec c)
+{
+    const cell_job *job = k->job;
+    store_n(lstm_u(k, t, n) + j, u, w);
+    if (t == last_step(job, n))
+        store_n((real *)job->cT + n * job->H + j, c, w);
+}
+
+/* A step that does not concern the sample makes no h. */
+static void lstm_idle_u(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n)
+{
+    const cell_job *job = k->job;
+    const ptrdiff_t w = panel_width(job->H, p), j = p * W;
+    store_n(lstm_u(k, t, n) + j, (vec){0}, w);
+    if (t == 0 && has_no_step(job, n))
+        store_n((real *)job->cT + n * job->H + j, state_of(job->c0, n, j, w), w);
+}
+
 /* Activations of one tile: rows n0.. of step t of panel p. `sums`, from gates_product, holds x Wx + h_prev Wh; if the
- * panels hold x Wx it is h_prev Wh, or NULL. plain, a constant: no lengths, peepholes or bound. */
-static inline __attribute__((always_inline)) void lstm_tile(const int plain, const lstm_work *k, ptrdiff_t p, ptrdiff_t t,
-                                                            ptrdiff_t slot, ptrdiff_t n0, ptrdiff_t rows, const real *sums)
+ * panels hold x Wx it is h_prev Wh, or NULL. plain, a constant: no lengths, peepholes or bound; projected, another: what
+ * the tile gives is u. */
+static inline __attribute__((always_inline)) void lstm_tile(const int plain, const int projected, const lstm_work *k,
+                                                            ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
+                                                            ptrdiff_t rows, const real *sums)
 {
     const cell_job *job = k->job;
     const ptrdiff_t H = job->H, w = panel_width(H, p), j = p * W, step = panel_vectors(H, 4, p) * W;
@@ -95,7 +123,10 @@ static inline __attribute__((always_inline)) void lstm_tile(const int plain, con
                 store_n(row + 4 * w, c_prev, w);
             else
                 store_n(k->c + n * H + j, c_prev, w);
-            lstm_idle(k, p, t, n);
+            if (projected)
+                lstm_idle_u(k, p, t, n);
+            else
+                lstm_idle(k, p, t, n);
             continue;
         }
         vec A[4];
@@ -122,7 +153,10 @@ static inline __attribute__((always_inline)) void lstm_tile(const int plain, con
         } else {
             store_n(k->c + n * H + j, c, w);
         }
-        lstm_give(k, t, n, j, w, h, c);
+        if (projected)
+            lstm_give_u(k, t, n, j, w, h, c);
+        else
+            lstm_give(k, t, n, j, w, h, c);
     }
 }
 
@@ -132,29 +166,29 @@ static void lstm_activate(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_
                           const real *sums)
 {
     if (lstm_is_plain(k->job))
-        lstm_tile(1, k, p, t, slot, n0, rows, sums);
+        lstm_tile(1, 0, k, p, t, slot, n0, rows, sums);
     else
-        lstm_tile(0, k, p, t, slot, n0, rows, sums);
+        lstm_tile(0, 0, k, p, t, slot, n0, rows, sums);
 }
 
 /* The right sides of this thread's panels p0..p1, as they are in the packed weights or to be packed now. */
 static void lstm_weights(const lstm_work *k, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t tiles)
 {
     const cell_job *job = k->job;
-    const ptrdiff_t D = job->D, H = job->H, uses = job->T * tiles;
+    const ptrdiff_t D = job->D, H = job->H, of_h = job->P, uses = job->T * tiles;
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     const real *packed = job->packed;
     for (ptrdiff_t p = p0; p < p1; p++) {
         k->Wx[p] = packed ? packed_weights(packed, D, H, 4, p) : gate_weights(k->Wx_room, Wx, D, H, 0, 4, p, uses);
-        k->Wh[p] = packed ? packed_weights(packed + lines(panel_count(H) * 4 * W * D), H, H, 4, p)
-                          : gate_weights(k->Wh_room, Wh, H, H, 0, 4, p, uses);
+        k->Wh[p] = packed ? packed_weights(packed + lines(panel_count(H) * 4 * W * D), of_h, H, 4, p)
+                          : gate_weights(k->Wh_room, Wh, of_h, H, 0, 4, p, uses);
     }
 }
 
 /* What the products of step t read of h, its rows apart by *step; NULL: zeros. */
 static inline const real *lstm_left_side(const lstm_work *k, ptrdiff_t t, ptrdiff_t *step)
 {
-    *step = t == 0 ? k->job->seen0.s0 : step_of(k->job->H);
+    *step = t == 0 ? k->job->seen0.s0 : step_of(k->job->P);
     return t == 0 ? k->job->seen0.p : lstm_seen(k, t - 1, 0);
 }
 
@@ -260,19 +294,35 @@ static inline vec lstm_clipped(const cell_job *job, vec ds, vec c)
 }
 
 /* A row of dA for a step that does not concern the sample. */
-static void lstm_idle_back(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n, const real *back)
+static void lstm_no_grads(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n)
 {
     const ptrdiff_t w = panel_width(k->job->H, p);
     real *row = panel_row(&k->panels, p, t, n);
     for (int g = 0; g < 4; g++)
         store_n(row + g * w, (vec){0}, w);
-    idle_step_back(k->job, t, n, p * W, w, back, NULL);
+}
+
+static void lstm_idle_back(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n, const real *back)
+{
+    lstm_no_grads(k, p, t, n);
+    idle_step_back(k->job, t, n, p * W, panel_width(k->job->H, p), back, NULL);
+}
+
+/* The same with a projection; what of it is of h, lstmp.h does. */
+static void lstm_idle_back_u(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n)
+{
+    const cell_job *job = k->job;
+    const ptrdiff_t w = panel_width(job->H, p);
+    lstm_no_grads(k, p, t, n);
+    if (has_no_step(job, n))
+        store_n((real *)job->dc0 + n * job->H + p * W, state_of(job->dcT, n, p * W, w), w);
 }
 
 /* dA of one tile: rows n0.. of step t, units q 2W.. (two panels). `sums` (rows, 2 W) holds dA_next Wh^T,
- * or is NULL at the last step, where dh is what the caller gave. plain as in lstm_tile. */
-static inline __attribute__((always_inline)) void lstm_tile_grads(const int plain, const lstm_work *k, ptrdiff_t q, ptrdiff_t t,
-                                                                  ptrdiff_t n0, ptrdiff_t rows, const real *sums)
+ * or is NULL at the last step, where dh is what the caller gave; if `projected`, it holds du. plain as in lstm_tile. */
+static inline __attribute__((always_inline)) void lstm_tile_grads(const int plain, const int projected, const lstm_work *k,
+                                                                  ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows,
+                                                                  const real *sums)
 {
     const cell_job *job = k->job;
     const ptrdiff_t H = job->H;
@@ -283,14 +333,17 @@ static inline __attribute__((always_inline)) void lstm_tile_grads(const int plai
             const ptrdiff_t n = n0 + r;
             const real *back = sums ? sums + r * 2 * W + (p - 2 * q) * W : NULL;
             if (!plain && !at_work(job, t, n)) {
-                lstm_idle_back(k, p, t, n, back);
+                if (projected)
+                    lstm_idle_back_u(k, p, t, n);
+                else
+                    lstm_idle_back(k, p, t, n, back);
                 continue;
             }
             real *row = panel_row(&k->panels, p, t, n);
             real *dc_prev = (t > (plain || !job->first_step ? 0 : job->first_step[n]) ? k->c : (real *)job->dc0) + n * H + j;
             vec f = load_n(row, w), g = load_n(row + w, w), i = load_n(row + 2 * w, w), o = load_n(row + 3 * w, w),
                 c = load_n(row + 4 * w, w);
-            vec dh = lstm_dh(job, t, n, j, w, back), c_prev = lstm_c_prev(k, p, t, n, w);
+            vec dh = projected ? load(back) : lstm_dh(job, t, n, j, w, back), c_prev = lstm_c_prev(k, p, t, n, w);
             vec dc = t == last_step(job, n) ? state_of(job->dcT, n, j, w) : load_n(k->c + n * H + j, w);
 
             vec tanh_c = vtanh(c), dA_o = dh * tanh_c * o * (1 - o);
@@ -316,9 +369,9 @@ static inline __attribute__((always_inline)) void lstm_tile_grads(const int plai
 static void lstm_gate_grads(const lstm_work *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows, const real *sums)
 {
     if (lstm_is_plain(k->job))
-        lstm_tile_grads(1, k, q, t, n0, rows, sums);
+        lstm_tile_grads(1, 0, k, q, t, n0, rows, sums);
     else
-        lstm_tile_grads(0, k, q, t, n0, rows, sums);
+        lstm_tile_grads(0, 0, k, q, t, n0, rows, sums);
 }
 
 /* dWp (3, H) of panels p0..p1: sums of c_prev dA_f, c_prev dA_i and c dA_o over all rows, in blocks as db. */
@@ -353,9 +406,9 @@ static void lstm_pack_back(const lstm_work *k, const team *tm, int rank)
     const ptrdiff_t D = job->D, H = job->H;
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     ptrdiff_t q0, q1;
-    team_share(tm, rank, pair_count(H), &q0, &q1);
+    team_share(tm, rank, pair_count(job->P), &q0, &q1);
     for (ptrdiff_t q = q0; q < q1; q++)
-        pack_transposed(k->Wh_room + q * 2 * W * 4 * H, Wh, H, q, H, 0, 4);
+        pack_transposed(k->Wh_room + q * 2 * W * 4 * H, Wh, job->P, q, H, 0, 4);
     team_share(tm, rank, pair_count(D), &q0, &q1);
     for (ptrdiff_t q = q0; q < q1; q++)
         pack_transposed(k->Wx_room + q * 2 * W * 4 * H, Wx, D, q, H, 0, 4);
@@ -366,11 +419,11 @@ static void lstm_weight_grads(const lstm_work *k, team *tm, int rank)
 {
     const cell_job *job = k->job;
     const real *xs = job->xs.p;
-    const ptrdiff_t h_n = step_of(job->H);
+    const ptrdiff_t h_n = step_of(job->P);
     left_rows x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
     left_rows h_rows = {job->seen0.p, job->seen, job->seen0.s0, job->N * h_n, h_n};
     panel_weight_grads(&k->panels, tm, rank, 0, 4, &x_rows, job->D, job->dWx, 4, k->room);
-    panel_weight_grads(&k->panels, tm, rank, 0, 4, &h_rows, job->H, job->dWh, 4, k->room);
+    panel_weight_grads(&k->panels, tm, rank, 0, 4, &h_rows, job->P, job->dWh, 4, k->room);
     ptrdiff_t p0, p1;
     team_share(tm, rank, panel_count(job->H), &p0, &p1);
     if (job->db)

@@ -40,7 +40,7 @@ static inline ptrdiff_t pair_columns(ptrdiff_t columns, ptrdiff_t q)
  * which pays where a step has too few rows for one, or to make up for reading weights that do not stay in L2. */
 static inline int is_precomputed(const cell_job *job, int G)
 {
-    const ptrdiff_t weights = (job->D + job->H) * G * job->H * sizeof(real);
+    const ptrdiff_t weights = (job->D + job->P) * G * job->H * sizeof(real);
     return job->N < 12 || (job->N < 48 && weights > 1 << 20);
 }
 
@@ -63,7 +63,7 @@ static inline int rows_come_out_even(const cell_job *job, const team *tm)
  * h never changes cores. It reads all weights, though, which must stay in its L2, and tiles of rows must come out even. */
 static inline int owns_rows(const cell_job *job, const team *tm, int G)
 {
-    const ptrdiff_t weights = (job->D + job->H) * G * job->H * sizeof(real);
+    const ptrdiff_t weights = (job->D + job->P) * G * job->H * sizeof(real);
     return !is_precomputed(job, G) && rows_come_out_even(job, tm) && weights <= 1 << 20;
 }
 
@@ -156,7 +156,7 @@ static ptrdiff_t pack_cell(const cell_job *job, real *room, int G)
 {
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     const ptrdiff_t x = pack_panels(room, Wx, job->D, job->H, 0, G);
-    return x + pack_panels(room ? room + x : NULL, Wh, job->H, job->H, 0, G);
+    return x + pack_panels(room ? room + x : NULL, Wh, job->P, job->H, 0, G);
 }
 
 /* sums (rows, vectors of a strip of so many panels, W) (+)= a b: one of `tiles` tiles of it, the one with number i. What

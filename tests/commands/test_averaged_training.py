@@ -7,6 +7,7 @@ from shell import LINES, QUIET, SMALL, failing, losses, ok, read_log
 from rnnfast import io
 from rnnfast.commands import inputs
 from rnnfast.models import load_model
+from rnnfast.sequences import Seq2seq
 from rnnfast.text.corpora import read_text
 from rnnfast.trainer import eval_perplexity
 
@@ -98,6 +99,34 @@ def test_a_second_run_starts_from_the_weights_of_the_first(tmp_path, text, capsy
     assert losses(second)[-1][0] == 3
 
 
+def test_frage(tmp_path, text, valid, capsys):
+    arguments = ["train", text, "--valid", valid, *WORDS, *SMALL, *QUIET, "--model", "custom"]
+    arguments += ["--frage", "0.5", "--frage-rate", "0.2", "--embedding-dropout", "0.2"]
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    ok(capsys, *arguments, "--epochs", "4", "--out", str(whole))
+    for epochs in 2, 4:
+        more = ["--resume", *QUIET] if out.exists() else arguments[1:]
+        ok(capsys, "train", *more, "--epochs", str(epochs), "--out", str(out))
+    assert losses(out) == losses(whole)
+    model = load_model(whole / "LanguageModel.safetensors")[0]
+    assert model.sizes["frage"] == 0.5 and model.sizes["frage_rate"] == 0.2
+    assert model.param_names[-2:] == ["frage_W", "frage_b"] and model.params[-1].any()
+    for a, b in zip(model.params, params(out / "LanguageModel.safetensors"), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_deeper_model_starts_from_a_trained_one(tmp_path, text, capsys):
+    first, second = tmp_path / "first", tmp_path / "second"
+    ok(capsys, "train", text, "--epochs", "1", *SMALL, *QUIET, "--out", str(first))
+    more = ["--model", "custom", "--layers", "2", "--optimizer", "sgd", "--lr", "1e-30"]
+    more += ["--init", str(first / "Rnnlm.safetensors"), "--epochs", "1"]
+    ok(capsys, "train", text, *more, *SMALL, *QUIET, "--out", str(second))
+    old, new = params(first / "Rnnlm.safetensors"), params(second / "LanguageModel.safetensors")
+    for one, other in zip(old, new[:4] + new[7:], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert new[4].any()
+
+
 def test_arguments_that_do_not_go_together(tmp_path, text, valid, capsys):
     other = tmp_path / "other.txt"
     other.write_text("other letters\n" * 40, encoding="utf-8")
@@ -105,13 +134,17 @@ def test_arguments_that_do_not_go_together(tmp_path, text, valid, capsys):
     ok(capsys, "train", text, *out, "--epochs", "1")
     weights = str(tmp_path / "out" / "Rnnlm.safetensors")
     out[1] = str(tmp_path / "new")
+    tokens = load_model(weights)[1]
+    Seq2seq(len(tokens), 6, 12).save_params(tmp_path / "reader", tokens)
     for arguments, message in [
         ([text, "--optimizer", "ntasgd"], "--optimizer ntasgd needs --valid: a text on which"),
         ([text, "--nonmono", "3"], "--nonmono goes with --optimizer ntasgd, not with --optimizer"),
         ([text, "--init", str(tmp_path / "no")], "no: No such file"),
         ([text, "--init", text], "text.txt"),
         ([str(other), "--init", weights], f"--init: {weights} has other tokens than the training"),
-        ([text, "--init", weights, "--hidden", "8"], "Rnnlm.safetensors"),
+        ([text, "--init", str(tmp_path / "reader")], "must be a language model, found Seq2seq"),
+        ([text, "--init", weights, "--hidden", "8"], "Wx of layer 1 must be float32 (6, 32)"),
+        ([text, "--init", weights, "--model", "custom", "--cell", "gru"], "layers must be TimeGRU"),
     ]:
         assert message in failing(capsys, "train", *out, *arguments)
         assert not (tmp_path / "new").exists()

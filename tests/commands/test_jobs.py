@@ -147,6 +147,8 @@ def test_wrong_training_arguments(tmp_path, text, other, capsys):
         (["--cell", "gru"], "--cell goes with --model custom, not with --model rnnlm"),
         (["--rank", "4"], "--rank goes with --model custom, not with --model rnnlm"),
         (["--model", "custom", "--rounds", "4"], "rounds must be None with cell 'lstm', got 4"),
+        (["--proj-size", "4"], "--proj-size goes with --model custom, not with --model rnnlm"),
+        (["--model", "custom", "--proj-size", "4"], "proj_size must be None with cell 'lstm', got"),
         (["--tie"], "--tie goes with --model custom"),
         (["--alpha", "2"], "--alpha goes with --model custom, not with --model rnnlm"),
         (["--dropout", "0.5"], "--dropout goes with --model custom"),
@@ -637,6 +639,16 @@ def test_custom_and_simple_models(tmp_path, text, capsys):
             [*CUSTOM[:2], "--cell", "mogrifier", "--rounds", "3", "--rank", "2"],
             "LanguageModel",
             {"cell": "mogrifier", "rounds": 3, "rank": 2},
+        ),
+        (
+            [*CUSTOM[:2], "--cell", "lnlstm", "--layers", "2"],
+            "LanguageModel",
+            {"cell": "lnlstm", "layers": 2},
+        ),
+        (
+            [*CUSTOM[:2], "--cell", "lstmp", "--layers", "2", "--proj-size", "3"],
+            "LanguageModel",
+            {"cell": "lstmp", "layers": 2, "proj_size": 3},
         ),
         (
             [

@@ -301,7 +301,16 @@ BAD_STATE_DICTS = {
         lambda s: {**s, "weight_hr_l0": s["weight_hh_l0"]},
         {},
         ValueError,
-        r"projections \(proj_size\) are not supported, got weight_hr_l0",
+        r"weight_hr_l0 must be \(P, H\) = \(5, 5\), got \(20, 5\)",
+    ),
+    "a projection of three gates": (
+        lambda s: (
+            {"weight_hr_l0": s["weight_hh_l0"][:5], "weight_hh_l0": np.ones((15, 5))}
+            | {"weight_ih_l0": np.ones((15, 3))}
+        ),
+        {},
+        ValueError,
+        r"weight_hh_l0 must be \(4H, P\), as of an LSTM, got \(15, 5\)",
     ),
     "two gates": (
         lambda s: {**s, "weight_hh_l0": np.ones((10, 5))},

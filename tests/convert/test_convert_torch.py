@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 from cases import assert_close, assert_grad_close
 
+import rnnfast
 from rnnfast import convert
 from rnnfast.io import to_numpy
 
 torch = pytest.importorskip("torch")
 
-pytestmark = pytest.mark.usefixtures("device", "one_torch_thread")
+pytestmark = [
+    pytest.mark.usefixtures("device", "one_torch_thread"),
+    pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN"),
+]
 
 N, T, D, H = 4, 6, 3, 5
 LENGTHS = np.array([3, 6, 1, 4])
@@ -21,6 +25,7 @@ KINDS = {
     "relu": (torch.nn.RNN, {"nonlinearity": "relu"}),
     "lstm": (torch.nn.LSTM, {}),
     "gru": (torch.nn.GRU, {}),
+    "lstmp": (torch.nn.LSTM, {"proj_size": 2}),
 }
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -81,9 +86,11 @@ def test_values_and_all_gradients(kind, both, depth, bias, lengths, dtype):
     def randn(*shape):
         return rng.standard_normal(shape).astype(dtype)
 
-    count = 2 if kind == "lstm" else 1
-    xs, starts = randn(N, T, D), [randn(ways * depth, N, H) for _ in range(count)]
-    weights = [randn(N, T, ways * H), *(randn(ways * depth, N, H) for _ in range(count))]
+    P = module.proj_size or H  # the width of h
+    widths = (P, H) if kind in ("lstm", "lstmp") else (P,)
+    count = len(widths)
+    xs, starts = randn(N, T, D), [randn(ways * depth, N, width) for width in widths]
+    weights = [randn(N, T, ways * P), *(randn(ways * depth, N, width) for width in widths)]
     expected = run_torch(module, xs, starts, lengths, weights)
 
     layer = convert.from_torch(module, stateful=True)
@@ -164,7 +171,8 @@ def test_half_precision_is_refused(dtype):
         convert.from_torch(make_module("gru", dtype=dtype))
 
 
-def test_projections_are_refused():
-    module = torch.nn.LSTM(D, H, proj_size=2)
-    with pytest.raises(ValueError, match=r"projections \(proj_size\) are not supported"):
-        convert.from_torch(module)
+@pytest.mark.parametrize("P", [5, 6])
+def test_a_projection_that_pytorch_does_not_have(P):
+    layer = rnnfast.TimeLSTMP.create(D, H, proj_size=P, rng=0, device="cpu")
+    with pytest.raises(ValueError, match=rf"proj_size must be below hidden_size = 5, got {P}"):
+        convert.to_torch(layer)

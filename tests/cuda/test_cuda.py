@@ -97,6 +97,9 @@ LAYERS = {
     "lstm": rnnfast.TimeLSTM,
     "gru": rnnfast.TimeGRU,
     "mogrifier": rnnfast.TimeMogrifier,
+    "lstmp": rnnfast.TimeLSTMP,
+    "lnlstm": rnnfast.TimeLayerNormLSTM,
+    "lngru": rnnfast.TimeLayerNormGRU,
 }
 
 

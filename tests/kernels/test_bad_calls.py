@@ -11,6 +11,7 @@ from cases import (
     assert_same_bits,
     assert_same_values,
     bad_arrays,
+    beside_of,
     cells,
     make_problem,
     read_only,
@@ -31,6 +32,11 @@ def replacements(name, values):
             yield f"{name}[{k}]: {what}", (*values[:k], bad, *values[k + 1 :])
 
 
+def needed(p):
+    """Whether the cell cannot be without its weights beside Wx, Wh and b."""
+    return bool({"Wm", "Wproj"}.intersection(p.names))
+
+
 def bad_forwards(cell, p):
     """What is wrong, and the arguments of forward that say so."""
     for what, xs in bad_arrays(p.xs):
@@ -47,7 +53,7 @@ def bad_forwards(cell, p):
         if p.names[-1] == "Wm" and what.startswith("params[3]") and what.endswith("axis 0"):
             continue  # another number of rounds is a good call
         yield what, {"params": params}
-    for k in (0, 1, 3)[: 3 if "Wm" in p.names else 2]:
+    for k in (0, 1, 3)[: 3 if needed(p) else 2]:
         yield f"params[{k}]: None", {"params": (*p.params[:k], None, *p.params[k + 1 :])}
     yield "params: None", {"params": None}
     yield "params: one", {"params": p.params[:1]}
@@ -101,8 +107,8 @@ def bad_backwards(p, grads):
     yield "grads: one", {"grads": grads[:1]}
     yield "grads: two, with b", {"grads": grads[:2]}
     yield "grads: one too many", {"grads": (*grads, grads[0])}
-    if "Wm" in p.names:
-        yield "params: without Wm", {"params": p.params[:3], "grads": grads[:3]}
+    if needed(p):
+        yield "params: without Wm or Wproj", {"params": p.params[:3], "grads": grads[:3]}
         yield "params: without the last", {"params": p.params[:-1], "grads": grads[:-1]}
     if "Wp" in p.names:
         yield "params: without Wp", {"params": p.params[:3], "grads": grads[:3]}
@@ -172,6 +178,6 @@ def test_sizes_whose_product_overflows(fast, cell, train):
     sizes = ((2**30, 2**29, 1, 16), (2**59, 1, 1, 16), (1, 2**59, 1, 16))
     for N, T, D, H in (*sizes, (2**31, 2, 1, 2**28)):
         xs, params = ones(N, T, D), (ones(D, G * H), ones(H, G * H), None)
-        params += (ones(2, H, D),) if cell.name == "mogrifier" else ()
+        params += tuple(ones(*shape) for shape in beside_of(cell, D, H))
         with pytest.raises(TOO_BIG):
             module.forward(xs, None, params, train=train)

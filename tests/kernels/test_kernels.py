@@ -23,6 +23,7 @@ from cases import (
     solved,
     variant_name,
     variants,
+    widths,
 )
 
 from rnnfast import kernels
@@ -250,16 +251,17 @@ def test_nothing_to_do(column, cell, options, shape, states):
     p = make_problem(cell, shape, column.dtype, states=states, **options)
     got = check(column, cell, p)
     N, T, _, H = shape
+    of_states = widths(cell, H, options.get("proj_size"))
     assert all((g == 0).all() for g in got.grads)
     if T == 0:
-        zeros = [np.zeros((N, H))] * cell.states
+        zeros = [np.zeros((N, width)) for width in of_states]
         for given, passed in ((p.state, got.state), (p.dstate, got.dstate)):
             for a, b in zip(given or zeros, passed, strict=True):
                 np.testing.assert_array_equal(a, b)
                 assert not np.shares_memory(a, b)
     module = column.load(cell.name)
     hs, _, cache = module.forward(p.xs, p.state, p.params, train=False, **p.options)
-    assert (hs.shape, cache) == ((N, T, H), None)
+    assert (hs.shape, cache) == ((N, T, of_states[0]), None)
 
 
 # Memory: what may be handed in, and what comes back
@@ -458,7 +460,7 @@ def test_packed_weights_give_the_same_bits(column, cell, options, shape, bias):
     for w in params:
         if w is not None:
             w[...] = np.nan
-    h_mask = make_problem(cell, shape, column.dtype, mask=True).keywords["h_mask"]
+    h_mask = make_problem(cell, shape, column.dtype, mask=True, **options).keywords["h_mask"]
     for state in (p.state, None):
         for reverse, mask in ((False, None), (True, None), (False, h_mask)):
             ways = {"train": False, "reverse": reverse, "h_mask": mask, **p.options}
@@ -511,8 +513,9 @@ def test_packed_weights_are_checked(fast, cell):
 def test_memory(column, cell):
     """Between the passes at most x, h, c and the gates are kept, without training nothing.
 
-    A mogrifier has a gate more in each of its 5 rounds, of x or of h, and what that gate makes; a
-    layer-normalised cell has x Wx and h Wh, and a few numbers for each of their rows.
+    A mogrifier has a gate more in each of its 5 rounds, of x or of h, and what that gate makes. An
+    lstmp has the h before its projection. A layer-normalised cell has x Wx and h Wh, and a few
+    numbers for each of their rows.
     """
     module = column.load(cell.name)
     N, T, D, H = shape = 8, 30, 40, 50

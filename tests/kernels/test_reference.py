@@ -111,6 +111,14 @@ def naive_mogrifier(state, x, Wx, Wh, b, more, m):
     return naive_lstm((h, c), A, Wh, None, [1.0] * H)
 
 
+def naive_lstmp(state, A, Wh, Wproj, m, cell_clip=math.inf):
+    """As the LSTM of the cells: h Wh comes before it, so that its own h is not needed."""
+    (h, c), H, P = state, len(Wproj), len(m)
+    A = [A[j] + sum(h[k] * m[k] * Wh[k, j] for k in range(P)) for j in range(4 * H)]
+    u, c = naive_lstm(([0.0] * H, c), A, np.zeros((H, 4 * H)), None, [1.0] * H, cell_clip)
+    return [sum(u[k] * Wproj[k, p] for k in range(H)) for p in range(P)], c
+
+
 def naive_gru(state, A, Wh, b1, m, reset_after=False, z_keeps=False):
     (h,) = state
     H = len(h)
@@ -164,7 +172,7 @@ def naive_lngru(state, x, Wx, Wh, b, more, m):
     return ([(1 - z[j]) * h[j] + z[j] * new[j] for j in range(H)],)
 
 
-NAIVE = {"rnn": naive_rnn, "lstm": naive_lstm, "gru": naive_gru}
+NAIVE = {"rnn": naive_rnn, "lstm": naive_lstm, "gru": naive_gru, "lstmp": naive_lstmp}
 FROM_X = {"mogrifier": naive_mogrifier, "lnlstm": naive_lnlstm, "lngru": naive_lngru}
 
 
@@ -181,11 +189,13 @@ def test_forward_is_the_naive_formula(cell, options, reverse, bias, states, mask
     p = make_problem(cell, shape, "float64", seed=1, lengths=lengths, **keywords, **options)
     Wx, Wh, b, *beside = p.params
     b0, b1 = b if options.get("reset_after") and bias else (b, [0.0] * Wx.shape[1])
-    more = {"gru": b1, "lstm": beside[0] if beside else None}.get(cell.name)
+    more = {"gru": b1}.get(cell.name, beside[0] if beside else None)
+    P = len(Wh)  # the width of h
     hs, state, _ = load(cell.name, "reference").forward(p.xs, p.state, p.params, **p.keywords)
 
     for n in range(N):
-        s = [list(a[n]) for a in p.state] if states else [[0.0] * H] * cell.states
+        zeros = [[0.0] * width for width in (P, H)[: cell.states]]
+        s = [list(a[n]) for a in p.state] if states else zeros
         end = p.keywords["lengths"][n] if lengths else T
         assert (hs[n, end:] == 0).all()
         for t in range(end)[:: -1 if reverse else 1]:
@@ -194,7 +204,7 @@ def test_forward_is_the_naive_formula(cell, options, reverse, bias, states, mask
                 sum(x[d] * Wx[d, j] for d in range(D)) + (b0[j] if bias else 0.0)
                 for j in range(Wx.shape[1])
             ]
-            m = p.keywords["h_mask"][n] if mask else [1.0] * H
+            m = p.keywords["h_mask"][n] if mask else [1.0] * P
             if cell.name in FROM_X:
                 own = b if bias else [0.0] * cell.gates * H
                 s = FROM_X[cell.name](s, x, Wx, Wh, own, beside, m)

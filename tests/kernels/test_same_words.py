@@ -5,7 +5,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
-from cases import CELLS, make_problem
+from cases import CELLS, make_problem, widths
 from on_cuda import in_software
 
 from rnnfast import kernels
@@ -13,7 +13,7 @@ from rnnfast import kernels
 N, T, D, H = 2, 0, 4, 5  # no step: what is wrong is said before any kernel is needed
 CELL = {cell.name: cell for cell in CELLS}
 NAMES = dict.fromkeys(CELL, "Wx, Wh, b")
-NAMES |= {"lstm": "Wx, Wh, b, Wp", "mogrifier": "Wx, Wh, b, Wm, Wr"}
+NAMES |= {"lstm": "Wx, Wh, b, Wp", "mogrifier": "Wx, Wh, b, Wm, Wr", "lstmp": "Wx, Wh, b, Wproj"}
 NAMES |= {"lnlstm": "Wx, Wh, b, gx, gh, gc, bc", "lngru": "Wx, Wh, b, gx, gh, bh"}
 
 
@@ -83,7 +83,11 @@ MISTAKES = [
         {"params": lambda c: weights(c, 0, f4(D, 1))},
         "Wx must be (D, {G}H) = (D, {C}), got (4, 1)",
     ),
-    (forward, {"params": lambda c: weights(c, 1, f4(H, 1))}, "Wh must be (H, {G}H), got (5, 1)"),
+    (
+        forward,
+        {"params": lambda c: weights(c, 1, f4(H, 1))},
+        "Wh must be ({wide}, {G}H), got (5, 1)",
+    ),
     (forward, {"params": lambda c: weights(c, 2, f4(1))}, "b must be ({G}H,) = ({C},), got (1,)"),
     (forward, {"params": lambda c: weights(c, 2, "b")}, "b must be a float32 array, got str"),
     (forward, {"xs": lambda c: None}, "xs must be a float32 array, got NoneType"),
@@ -97,21 +101,33 @@ MISTAKES = [
     (
         forward,
         {"state": lambda c: changed(problem(c).state, 0, f4(N, 1))},
-        "h must be (N, H) = (2, 5), got (2, 1)",
+        "h must be (N, {wide}) = (2, {P}), got (2, 1)",
     ),
     (
         forward,
         {"state": lambda c: changed(problem(c).state, 0, np.zeros((N, H)))},
         "h must be a float32 array, got float64",
     ),
-    (forward, {"h_mask": lambda c: f4(N, 1)}, "h_mask must be (N, H) = (2, 5), got (2, 1)"),
+    (
+        forward,
+        {"h_mask": lambda c: f4(N, 1)},
+        "h_mask must be (N, {wide}) = (2, {P}), got (2, 1)",
+    ),
     (forward, {"lengths": lambda c: [0, 0]}, "lengths must be an intp array, got list"),
     (forward, {"lengths": lambda c: f4(N)}, "lengths must be an intp array, got float32"),
     (forward, {"lengths": lambda c: np.zeros(3, np.intp)}, "lengths must be (N,) = (2,), got (3,)"),
     (forward, {"lengths": lambda c: np.array([0, 1])}, "lengths must be in [0, T] = [0, 0], got 1"),
     (backward, {"dhs": lambda c: None}, "dhs must be a float32 array, got NoneType"),
-    (backward, {"dhs": lambda c: f4(N, T, 1)}, "dhs must be (N, T, H) = (N, T, 5), got (2, 0, 1)"),
-    (backward, {"dhs": lambda c: f4(N, 3, H)}, "dhs must be (N, T, H) = (2, 0, 5), got (2, 3, 5)"),
+    (
+        backward,
+        {"dhs": lambda c: f4(N, T, 1)},
+        "dhs must be (N, T, {wide}) = (N, T, {P}), got (2, 0, 1)",
+    ),
+    (
+        backward,
+        {"dhs": lambda c: f4(N, 3, widths(CELL[c], H)[0])},
+        "dhs must be (N, T, {wide}) = (2, 0, {P}), got (2, 3, {P})",
+    ),
     (
         backward,
         {"dstate": lambda c: 3},
@@ -169,9 +185,11 @@ def said(call):
 def meant(text, cell):
     names = NAMES[cell]
     grads = ", ".join(f"d{name}" for name in names.split(", "))
-    more = ", rounds = 5 and rank = None" if cell == "mogrifier" else " and no peepholes"
+    more = {"mogrifier": ", rounds = 5 and rank = None", "lstmp": " and P = 3"}
     values = {
-        "more": more,
+        "more": more.get(cell, " and no peepholes"),
+        "wide": "P" if cell == "lstmp" else "H",
+        "P": widths(CELL[cell], H)[0],
         "D": D,
         "G": CELL[cell].gates,
         "C": CELL[cell].gates * H,
@@ -221,6 +239,7 @@ def test_what_is_checked_everywhere(device, cell):
         ("rnn", "nonlinearity", "sin", 'nonlinearity must be "tanh" or "relu", got \'sin\''),
         ("lstm", "cell_clip", -1.0, "cell_clip must be positive and finite, got -1.0"),
         ("lstm", "cell_clip", float("inf"), "cell_clip must be positive and finite, got inf"),
+        ("lstmp", "cell_clip", 0.0, "cell_clip must be positive and finite, got 0.0"),
     ],
 )
 def test_options(device, cell, option, value, text):
@@ -228,3 +247,24 @@ def test_options(device, cell, option, value, text):
         module = kernels.load(cell, name)
         error = said(lambda m=module: forward(m, cell, **{option: value}))
         assert error == f"ValueError: {cell}: {text}"
+
+
+PROJECTIONS = [  # what only an lstmp says
+    (weights("lstmp", 3, f4(H, 4)), "Wproj must be (H, P) = (5, 3), got (5, 4)"),
+    (weights("lstmp", 3, f4(4, 3)), "Wproj must be (H, P) = (5, 3), got (4, 3)"),
+    (weights("lstmp", 3, f4(5)), "Wproj must have 2 axes, got (5,)"),
+    (weights("lstmp", 3, None), "Wproj must be a float32 array, got NoneType"),
+    (weights("lstmp", 1, f4(2, 4 * H)), "Wproj must be (H, P) = (5, 2), got (5, 3)"),
+    (weights("lstmp", 1, f4(3, 4 * H + 1)), "Wh must be (P, 4H), got (3, 21)"),
+    (problem("lstmp").params[:3], "params must be (Wx, Wh, b, Wproj), got tuple"),
+]
+
+
+def test_projections(device):
+    module = kernels.load("lstmp", device)
+    for params, text in PROJECTIONS:
+        error = said(lambda params=params: forward(module, "lstmp", params=params))
+        assert re.sub(r"^\w+: ", "", error) == f"lstmp: {text}"
+    state = changed(problem("lstmp").state, 1, f4(N, 3))
+    error = said(lambda: forward(module, "lstmp", state=state))
+    assert error == "ValueError: lstmp: c must be (N, H) = (2, 5), got (2, 3)"

@@ -16,6 +16,12 @@ def weights(gates, D=3, H=2, dtype="float32"):
     return zeros(D, GH, dtype=dtype), zeros(H, GH, dtype=dtype), zeros(GH, dtype=dtype)
 
 
+def norms(gates, *others, suffixes=("",)):
+    """gx and gh, and others of one gate."""
+    widths = {"gx": 2 * gates, "gh": 2 * gates, **dict.fromkeys(others, 2)}
+    return {f"{name}{k}": zeros(width) for name, width in widths.items() for k in suffixes}
+
+
 def cpu(name, *arguments, **options):
     return getattr(layers, name)(*arguments, device="cpu", **options)
 
@@ -61,6 +67,42 @@ ROWS = [
     (
         lambda: both("TimeBiMogrifier", 4, Wm1=zeros(2, 2, 3), Wm2=zeros(2, 2, 3)),
         "TimeBiMogrifier(D=3, H=2, rounds=2, float32, cpu)",
+    ),
+    (
+        lambda: cpu("LSTMP", zeros(3, 8), zeros(1, 8), None, Wproj=zeros(2, 1)),
+        "LSTMP(D=3, H=2, proj_size=1, b=None, float32, cpu)",
+    ),
+    (
+        lambda: cpu("TimeLSTMP", *weights(4), Wproj=zeros(2, 2), cell_clip=3),
+        "TimeLSTMP(D=3, H=2, proj_size=2, cell_clip=3.0, float32, cpu)",
+    ),
+    (
+        lambda: both("TimeBiLSTMP", 4, Wproj1=zeros(2, 2), Wproj2=zeros(2, 2)),
+        "TimeBiLSTMP(D=3, H=2, proj_size=2, float32, cpu)",
+    ),
+    (
+        lambda: cpu("LayerNormLSTM", *weights(4), **norms(4, "gc", "bc")),
+        "LayerNormLSTM(D=3, H=2, float32, cpu)",
+    ),
+    (
+        lambda: cpu("TimeLayerNormLSTM", *weights(4), True, **norms(4, "gc", "bc")),
+        "TimeLayerNormLSTM(D=3, H=2, stateful=True, float32, cpu)",
+    ),
+    (
+        lambda: both("TimeBiLayerNormLSTM", 4, **norms(4, "gc", "bc", suffixes="12")),
+        "TimeBiLayerNormLSTM(D=3, H=2, float32, cpu)",
+    ),
+    (
+        lambda: cpu("LayerNormGRU", *weights(3)[:2], None, **norms(3, "bh")),
+        "LayerNormGRU(D=3, H=2, b=None, float32, cpu)",
+    ),
+    (
+        lambda: cpu("TimeLayerNormGRU", *weights(3), **norms(3, "bh")),
+        "TimeLayerNormGRU(D=3, H=2, float32, cpu)",
+    ),
+    (
+        lambda: both("TimeBiLayerNormGRU", 3, **norms(3, "bh", suffixes="12")),
+        "TimeBiLayerNormGRU(D=3, H=2, float32, cpu)",
     ),
     (lambda: cpu("TimeRNN", *weights(1)), "TimeRNN(D=3, H=2, float32, cpu)"),
     (
@@ -134,6 +176,12 @@ ROWS = [
     (
         lambda: past_decode(),
         "PastDecode(H=2, V=5, factor=0.001, float32, cpu)",
+    ),
+    (
+        lambda: layers.FrequencyDiscriminator(
+            layers.Embedding(zeros(5, 2), device="cpu"), zeros(2, 1), zeros(1)
+        ),
+        "FrequencyDiscriminator(V=5, D=2, factor=0.02, rate=0.02, float32, cpu)",
     ),
     (
         lambda: layers.TimeRegularizedSoftmaxWithLoss(TIED, adversarial=0.5, past=past_decode()),

@@ -12,6 +12,7 @@ from cases import (
     make_problem,
     numeric_grad,
     variants,
+    widths,
 )
 
 import rnnfast
@@ -58,8 +59,23 @@ def half_swapped(a, axis=-1):
     return np.roll(a, a.shape[axis] // 2, axis)
 
 
+def width_of(cell, options):
+    """Of a layer's output in one direction."""
+    return widths(cell, H, options.get("proj_size"))[0]
+
+
+def state_widths(layer):
+    if hasattr(layer, "parts"):
+        return [width for part in layer.parts for width in state_widths(part)]
+    return [layer.Wh.shape[1] // layer.gates if s == "c" else len(layer.Wh) for s in layer.states]
+
+
+def random_states(layer, rng):
+    return [rng.normal(size=(N, width)) for width in state_widths(layer)]
+
+
 def set_random_state(layer, rng):
-    layer.set_state(*(rng.normal(size=(N, H)) for _ in layer.state))
+    layer.set_state(*random_states(layer, rng))
 
 
 @variants
@@ -67,8 +83,9 @@ def set_random_state(layer, rng):
 @pytest.mark.parametrize("depth", [1, 2])
 def test_reversal_symmetry(cell, options, lengths, depth, rng):
     """Reversed input with swapped weights gives the reversed, half-swapped output; and back."""
-    layers = [make_bi(cell, options, (1, 2)), make_bi(cell, options, (3, 4), 2 * H)][:depth]
-    twins = [make_bi(cell, options, (2, 1)), make_bi(cell, options, (4, 3), 2 * H)][:depth]
+    width = 2 * width_of(cell, options)
+    layers = [make_bi(cell, options, (1, 2)), make_bi(cell, options, (3, 4), width)][:depth]
+    twins = [make_bi(cell, options, (2, 1)), make_bi(cell, options, (4, 3), width)][:depth]
     for twin in twins[1:]:  # what comes from below has its halves swapped
         for direction in twin.parts:
             direction.Wx[...] = half_swapped(direction.Wx, 0)
@@ -91,7 +108,7 @@ def test_reversal_symmetry(cell, options, lengths, depth, rng):
     for k, a in zip(order, twin.state, strict=True):
         assert_close(a, layer.state[k])
 
-    dhs, dstate = rng.normal(size=hs.shape), [rng.normal(size=(N, H)) for _ in layer.state]
+    dhs, dstate = rng.normal(size=hs.shape), random_states(layer, rng)
     dxs = layer.backward(dhs, *dstate)
     turned_dhs = half_swapped(turned(dhs, ends))
     dxs_twin = twin.backward(turned_dhs, *(dstate[k] for k in order))
@@ -114,7 +131,8 @@ def test_both_directions_are_two_layers(cell, options, rng):
     """The second half is a layer that reads each sample from its own end."""
     layer = make_bi(cell, options, (1, 2))
     ahead, back = make_time(cell, options, 1), make_time(cell, options, 2)
-    xs, dhs = rng.normal(size=(N, T, D)), rng.normal(size=(N, T, 2 * H))
+    P = width_of(cell, options)
+    xs, dhs = rng.normal(size=(N, T, D)), rng.normal(size=(N, T, 2 * P))
     set_random_state(layer, rng)
     half = len(layer.state) // 2
     ahead.set_state(*layer.state[:half])
@@ -125,10 +143,10 @@ def test_both_directions_are_two_layers(cell, options, rng):
     assert_close(hs, np.concatenate((hs1, hs2), axis=2))
     for a, b in zip(layer.state, (*ahead.state, *back.state), strict=True):
         assert_close(a, b)
-    dstate = [rng.normal(size=(N, H)) for _ in layer.state]
+    dstate = random_states(layer, rng)
     dxs = layer.backward(dhs, *dstate)
-    expected = ahead.backward(dhs[:, :, :H], *dstate[:half])
-    expected += turned(back.backward(turned(dhs[:, :, H:], LENGTHS), *dstate[half:]), LENGTHS)
+    expected = ahead.backward(dhs[:, :, :P], *dstate[:half])
+    expected += turned(back.backward(turned(dhs[:, :, P:], LENGTHS), *dstate[half:]), LENGTHS)
     assert_close(dxs, expected)
     for a, b in zip(layer.dstate, (*ahead.dstate, *back.dstate), strict=True):
         assert_close(a, b)
@@ -141,17 +159,18 @@ def test_both_directions_are_two_layers(cell, options, rng):
 def test_gradients_of_a_stack_are_the_numeric_ones(cell, bidirectional, rng):
     """Through hs and all final states, of xs, every weight and every first state."""
     cell = next(c for c in CELLS if c.name == cell)
+    P = width_of(cell, {})
     if bidirectional:
-        layers = [make_bi(cell, {}, (1, 2)), make_bi(cell, {}, (3, 4), 2 * H)]
+        layers = [make_bi(cell, {}, (1, 2)), make_bi(cell, {}, (3, 4), 2 * P)]
     else:
-        layers = [make_time(cell, {}, seed, width) for seed, width in ((1, D), (2, H), (3, H))]
+        layers = [make_time(cell, {}, seed, width) for seed, width in ((1, D), (2, P), (3, P))]
     stack = rnnfast.TimeStack(layers)
     xs = rng.normal(size=(N, 3, D))
     lengths = [min(length, 3) for length in LENGTHS]
     set_random_state(stack, rng)
     start = tuple(s.copy() for s in stack.state)
-    dstate = [rng.normal(size=(N, H)) for _ in start]
-    dhs = rng.normal(size=(N, 3, 2 * H if bidirectional else H))
+    dstate = random_states(stack, rng)
+    dhs = rng.normal(size=(N, 3, 2 * P if bidirectional else P))
 
     def loss():
         stack.set_state(*start)
@@ -172,11 +191,12 @@ def test_gradients_of_a_stack_are_the_numeric_ones(cell, bidirectional, rng):
 def test_dropout_between_layers_alone(cell, rng):
     """Three layers with two masks between them, and none without training."""
     cell = next(c for c in CELLS if c.name == cell)
-    layers = [make_time(cell, {}, seed, width, False) for seed, width in ((1, D), (2, H), (3, H))]
+    P = width_of(cell, {})
+    layers = [make_time(cell, {}, seed, width, False) for seed, width in ((1, D), (2, P), (3, P))]
     stack = rnnfast.TimeStack(layers, dropout_ratio=0.5, rng=7)
     alone = copy.deepcopy(layers)
     drops = [rnnfast.TimeDropout(0.5, (7, k)) for k in range(2)]
-    xs, dhs = rng.normal(size=(N, T, D)), rng.normal(size=(N, T, H))
+    xs, dhs = rng.normal(size=(N, T, D)), rng.normal(size=(N, T, P))
     for _ in range(2):  # the masks of the second call are others
         y = xs
         for layer, drop in zip(alone, (*drops, None), strict=True):
@@ -203,8 +223,9 @@ def test_state_of_a_stack(cell, rng):
     cell = next(c for c in CELLS if c.name == cell)
 
     def make():
-        inner = rnnfast.TimeStack([make_time(cell, {}, 1), make_bi(cell, {}, (2, 3), H)])
-        return rnnfast.TimeStack([inner, make_time(cell, {}, 4, 2 * H)])
+        P = width_of(cell, {})
+        inner = rnnfast.TimeStack([make_time(cell, {}, 1), make_bi(cell, {}, (2, 3), P)])
+        return rnnfast.TimeStack([inner, make_time(cell, {}, 4, 2 * P)])
 
     stack, halves = make(), make()
     assert stack.stateful

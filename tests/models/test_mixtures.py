@@ -21,6 +21,7 @@ CASES = {
     "direct output connection": MIXTURE
     | {"mixtures_below": 2, "tie_weights": True, "dropout": 0.3, "variational_dropout": True}
     | {"latent_dropout": 0.4, "balance": 0.2, "alpha": 2.0, "beta": 1.0},
+    "a narrow last layer": MIXTURE | {"layers": 3, "mixtures_below": 2, "last_hidden_size": 3},
     "the embedding, too": {"mixtures": 2, "mixtures_below": 1, "cell": "gru"},
 }
 cases = pytest.mark.parametrize("options", CASES.values(), ids=CASES)
@@ -108,6 +109,15 @@ def test_widths_and_names():
     assert shapes["latent_W1"] == (H, 2 * D)
     assert shapes["latent_W2"] == (H, 3 * D)
     assert shapes["latent_b2"] == (3 * D,)
+    narrow = make(MIXTURE | {"layers": 3, "last_hidden_size": 3, "mixtures_below": 2})
+    assert [layer.Wh.shape[0] for layer in narrow.recurrent_layers] == [H, H, 3]
+    shapes = dict(zip(narrow.param_names, (p.shape for p in narrow.params), strict=True))
+    assert (shapes["prior_W"], shapes["latent_W1"], shapes["latent_W2"]) == (
+        (3, 5),
+        (H, 2 * D),
+        (3, 3 * D),
+    )
+    assert make({"layers": 2, "last_hidden_size": 3}).layers[-1].params[0].shape == (3, V)
     assert make(MIXTURE).param_names[-2:] == ["latent_W", "latent_b"]
 
 
@@ -138,6 +148,11 @@ def test_dropout_of_latent_vectors_counts_its_masks(batch):
             "latent_size must be wordvec_size = 4, tied, got 3",
         ),
         ({"tie_weights": True}, "hidden_size must be wordvec_size = 4, tied, got 5"),
+        ({"last_hidden_size": 3}, "last_hidden_size must be hidden_size = 5, got 3"),
+        (
+            {"layers": 2, "last_hidden_size": 3, "tie_weights": True},
+            "last_hidden_size must be wordvec_size = 4, tied, got 3",
+        ),
     ],
 )
 def test_bad_options(options, text):

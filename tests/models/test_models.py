@@ -299,6 +299,23 @@ GENERAL = {
         "variational_dropout": True,
         "weight_drop": 0.4,
     },
+    "lstmp": {"cell": "lstmp", "layers": 3, "proj_size": 2, "dropout": 0.3},
+    "lstmp, tied": {"cell": "lstmp", "layers": 2, "proj_size": 2, "tie_weights": True},
+    "lstmp, masks": {
+        "cell": "lstmp",
+        "proj_size": 3,
+        "dropout": 0.3,
+        "variational_dropout": True,
+        "weight_drop": 0.4,
+    },
+    "lnlstm": {"cell": "lnlstm", "layers": 2, "tie_weights": True},
+    "lngru, masks": {
+        "cell": "lngru",
+        "layers": 2,
+        "dropout": 0.3,
+        "variational_dropout": True,
+        "weight_drop": 0.4,
+    },
     "gru, everything": {
         "cell": "gru",
         "layers": 2,
@@ -320,8 +337,10 @@ def test_gradients_by_differences(options):
     """For fixed masks, from a state that is not zero."""
     model = language_model(options, rng=1, dtype=np.float64)
     rng, (xs, ts) = np.random.default_rng(2), batch(1)
-    n = len(model.recurrent_layers[0].states)
-    state = [tuple(rng.normal(size=(n, N, H))) for _ in model.recurrent_layers]
+    state = [
+        tuple(rng.normal(size=(N, width)) for width in (len(layer.Wh), H)[: len(layer.states)])
+        for layer in model.recurrent_layers
+    ]
 
     def loss():
         model.set_state(state)
@@ -360,13 +379,13 @@ def test_the_masks_are_the_seeds(options):
         for k, layer in enumerate(layers[1:-1]):
             if ratio:
                 h = h * mask((N, 1, h.shape[2]) if variational else h.shape, k, step)
-            h_mask = mask((N, H), n + 1 + k, step) if variational else None
+            h_mask = mask((N, len(layer.Wh)), n + 1 + k, step) if variational else None
             Wh_mask = None
             if weight_drop:
                 Wh_mask = mask(layer.Wh.shape, 2 * n + 1 + k, step, weight_drop)
             h = layer.forward(h, h_mask=h_mask, Wh_mask=Wh_mask)
         if ratio:
-            h = h * mask((N, 1, H) if variational else h.shape, n, step)
+            h = h * mask((N, 1, h.shape[2]) if variational else h.shape, n, step)
         assert loss == pytest.approx(loss_layer.forward(layers[-1].forward(h), ts), rel=1e-13)
         assert [layer.step for layer in model.drop_layers] == [step + 1] * len(model.drop_layers)
     plain = model.forward(*batch(3), train_flg=False)
@@ -495,6 +514,18 @@ def test_the_books_models_are_language_models():
         ({"variational_dropout": 1}, TypeError, "variational_dropout must be a bool, got int"),
         ({"tie_weights": "no"}, TypeError, "tie_weights must be a bool, got str"),
         ({"tie_weights": True}, ValueError, "hidden_size must be wordvec_size = 3, tied, got 5"),
+        ({"proj_size": 2}, ValueError, "proj_size must be None with cell 'lstm', got 2"),
+        ({"cell": "lstmp", "proj_size": 0}, ValueError, "proj_size must be from 1 up, got 0"),
+        (
+            {"cell": "lstmp", "proj_size": 2, "tie_weights": True},
+            ValueError,
+            "proj_size must be wordvec_size = 3, tied, got 2",
+        ),
+        (
+            {"cell": "lstmp", "proj_size": 2, "last_hidden_size": 3},
+            ValueError,
+            "last_hidden_size must be proj_size = 2, got 3",
+        ),
         ({"rng": "seed"}, TypeError, "rng must be None, a seed from 0 up or a Generator, got"),
         ({"rng": -1}, ValueError, "rng must be None, a seed from 0 up or a Generator, got -1"),
         ({"dtype": "f2"}, TypeError, "dtype must be float32 or float64, got float16"),
@@ -519,3 +550,38 @@ def test_a_damaged_header_makes_no_large_model(change, tmp_path):
     model.save_params(path)
     with pytest.raises(ValueError, match=r"model.safetensors: sizes .* do not fit"):
         load_model(path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"layers": 2, "dropout": 0.5, "variational_dropout": True, "weight_drop": 0.5},
+        {"tie_weights": True, "alpha": 1.0, "beta": 1.0, "embedding_dropout": 0.5},
+        {"past_decode": 0.5, "adversarial": 0.5, "output_dropout": 0.3, "frage": 0.5},
+        {"layers": 2, "mixtures": 2, "mixtures_below": 1, "latent_dropout": 0.5, "balance": 1.0},
+    ],
+)
+def test_a_copy_without_regularisation(options):
+    """Its training is that of a model without these options."""
+    kept = ("layers", "tie_weights", "mixtures", "mixtures_below")
+    sizes = {"rng": 0, "dtype": np.float64}
+    model = LanguageModel(9, 5, 5, **options, **sizes)
+    plain = LanguageModel(9, 5, 5, **{k: v for k, v in options.items() if k in kept}, **sizes)
+    copied = model.unregularized()
+    ids = np.random.default_rng(1).integers(0, 9, (2, 3, 4))
+    for net in (copied, plain):
+        net.forward(*ids)
+        net.backward()
+    assert copied.param_names == plain.param_names
+    for a, b in zip(copied.params + copied.grads, plain.params + plain.grads, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert copied.penalty == 0
+    shares = np.shares_memory(copied.params[0], copied.layers[-1].params[0])
+    assert shares == options.get("tie_weights", False)
+    assert not any(np.shares_memory(a, b) for a in copied.params for b in model.params)
+    assert model.get_state()[0][0] is None  # it was not touched
+    for net in (copied, plain):
+        net.reset_state()
+    hidden = copied.hidden(ids[0])
+    np.testing.assert_array_equal(copied.scores(hidden), plain.predict(ids[0]))
+    assert copied.top_states(hidden).shape == (3, 4, 5)

@@ -7,7 +7,7 @@ import pytest
 from tiny import CLASSES, POINTS, TEXT, TS, XS, N, T, TwoLayerNet, V, train_net
 
 from rnnfast import io, plot
-from rnnfast.models import BetterRnnlm, Rnnlm
+from rnnfast.models import BetterRnnlm, LanguageModel, Rnnlm
 from rnnfast.optim import OPTIMIZERS, SGD, Adam
 from rnnfast.trainer import Checkpoint, RnnlmTrainer, Trainer, eval_perplexity
 
@@ -15,6 +15,7 @@ MODELS = {
     "Rnnlm": lambda: Rnnlm(V, 5, 8, rng=1),
     "BetterRnnlm, masks by seed": lambda: BetterRnnlm(V, 6, 6, rng=1),
     "BetterRnnlm, masks from np.random": lambda: BetterRnnlm(V, 6, 6),
+    "lstmp, whose h and c differ": lambda: LanguageModel(V, 5, 8, cell="lstmp", proj_size=3, rng=1),
 }
 
 
@@ -216,6 +217,10 @@ def test_foreign_and_damaged_files_change_nothing(path, tmp_path):
         (new_trainer(), "of the optimiser Adam, not SGD"),
         (new_trainer(lambda: Rnnlm(V, 5, 7), Adam), r"a state must be \(N, 7\)"),
         (new_trainer(lambda: Rnnlm(V, 4, 8), Adam), "embed_W must be float32"),
+        (
+            new_trainer(lambda: LanguageModel(V, 5, 7, cell="lstmp", proj_size=8), Adam),
+            r"a state must be \(N, 7\), found \(4, 8\)",
+        ),
         (new_trainer(lambda: BetterRnnlm(V, 5, 5), Adam), "1 recurrent layers, the model has 2"),
     ]:
         before_wrong = bits(wrong)

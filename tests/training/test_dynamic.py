@@ -364,3 +364,17 @@ def test_mixtures_of_softmaxes(below):
     learned = eval_dynamic(model, TEXT, *sizes, cache=CACHE)
     assert learned < 0.9 * plain
     assert eval_dynamic(penalised, TEXT, *sizes, cache=CACHE) == learned
+
+
+def test_regularised_outputs():
+    """Past decode and noise are off, and the weights of past decode do not count."""
+    options = {"layers": 2, "tie_weights": True}
+    model, plain = make(options | {"past_decode": 0.3, "adversarial": 0.2}), make(options)
+    for param, other in zip(plain.params, model.params[: len(plain.params)], strict=True):
+        param[...] = other
+    squares = gradient_mean_squares(model, TEXT, 1, 7)
+    for array, other in zip(squares, gradient_mean_squares(plain, TEXT, 1, 7), strict=True):
+        np.testing.assert_array_equal(array, other)
+    for rule in ({}, {"mean_squares": squares}):
+        found = [eval_dynamic(net, TEXT, 1, 7, cache=CACHE, **rule) for net in (model, plain)]
+        assert found[0] == found[1]

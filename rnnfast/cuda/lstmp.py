@@ -1,0 +1,163 @@
+"""The LSTM with a projection in CUDA; the equations are those of rnnfast/reference/lstmp.py.
+
+The step is that of lstm.py, in steps, with u in the place of h. Around it come the products with
+Wproj, each with a kernel of the P numbers of h. Wproj lies where other cells have Wp.
+
+    u (N, T, H) of all steps; dh (N, T, P), all that comes to h of each step, on the way back
+    rows (N, T, P): of the kernels, h before each step and then this dh
+"""
+
+from dataclasses import dataclass
+from functools import cache, lru_cache
+
+import numpy as np
+
+from rnnfast.cuda import recurrence, steps
+from rnnfast.cuda.call import rows as all_rows
+from rnnfast.cuda.lstm import Lstm
+from rnnfast.cuda.signatures import bind, signature_of
+
+
+@dataclass(frozen=True)
+class Lstmp(Lstm):
+    """An LSTM whose h is a projection."""
+
+    name = "lstmp"
+    kept = ("cp",)
+    beside = ("Wproj",)
+    in_steps = True
+
+    def of(self, peepholes):
+        return self
+
+    def forward_steps(self, call, arrays, Wh, states, start, ahead, train):
+        gpu, N, T, H, P, dtype = call.gpu, call.N, call.T, call.H, call.P, call.dtype.name
+        (h, c), u, Ah, made = states, call.zeros(N, H), call.empty(N, 4 * H), call.empty(N, P)
+        arrays.u, arrays.left = call.empty(N, T, H), call.nothing
+        if train:
+            arrays.left = call.empty(N, T, P)
+        step = bind(
+            steps.make_step(gpu, self, H, call.ragged, dtype),
+            **steps.given(call, A=arrays.A, Ah=Ah, Ah2=Ah, b=arrays.b, Wp=call.nothing),
+            **{"states": (u, c), "hs": arrays.u, "kept": arrays.kept},
+            **{"ends": arrays.ends, "train": train},
+        )
+        show = bind(
+            make_show(gpu, P, call.ragged, dtype),
+            **{**sizes(call), "made": made, "h": h, "hs": arrays.hs, "rows": arrays.left},
+            **{"ends": arrays.ends, "train": train},
+        )
+        for t in range(start, start + ahead * T, ahead):
+            gpu.matmul(h * arrays.m if call.masked else h, Wh, out=Ah)
+            step(t=t)
+            gpu.matmul(u, arrays.Wp, out=made)
+            show(t=t)
+
+    def back_steps(self, call, arrays, Wh, dstates, start, ahead):
+        gpu, N, T, H, P, dtype = call.gpu, call.N, call.T, call.H, call.P, call.dtype.name
+        (dh, dc), du, dB = dstates, call.empty(N, H), call.empty(N, 4 * H)
+        d, came, all_dh = call.empty(N, P), call.zeros(N, P), call.empty(N, T, P)
+        if call.masked:
+            arrays.left = arrays.left * arrays.m[:, np.newaxis]
+        arrive = bind(
+            make_arrive(gpu, P, call.masked, call.ragged, dtype),
+            **{**sizes(call), "dhs": arrays.dhs, "dh": dh, "came": came, "m": arrays.m},
+            **{"d": d, "rows": all_dh, "ends": arrays.ends},
+        )
+        step_back = bind(  # all that comes to u is du
+            steps.make_step_back(gpu, self, H, False, call.ragged, dtype),
+            **steps.given(call, A=arrays.A, B=arrays.B, dB=dB, b=arrays.b, Wp=call.nothing),
+            **{"dstates": (call.zeros(N, H), dc), "came": du, "through": du},
+            **{"dhs": call.zeros(N, T, H), "m": call.nothing},
+            **{"kept": arrays.kept, "ends": arrays.ends},
+        )
+        for t in range(start, start + ahead * T, ahead):
+            arrive(t=t)
+            gpu.matmul(d, arrays.Wp.T, out=du)
+            step_back(t=t)
+            gpu.matmul(dB, Wh.T, out=came)
+        if call.masked:
+            came *= arrays.m
+        dh += came
+        arrays.dh = all_dh
+
+    def other_grads(self, call, arrays, grads):
+        """dWproj, from u and dh of all steps."""
+        dWproj = call.target(grads[3])
+        call.gpu.matmul(all_rows(arrays.u).T, all_rows(arrays.dh), out=dWproj)
+        return {"beside": (dWproj,)}
+
+
+def sizes(call):
+    """Of a launch for (N, P)."""
+    return {"blocks": -(-call.N * call.P // steps.THREADS), "N": call.N, "T": call.T}
+
+
+@cache
+def make_show(gpu, P, ragged, dtype):
+    """h becomes what was made of u, but of samples that have ended; hs shows it."""
+    place = steps.make_place(gpu, P)
+    zero = np.dtype(dtype).type(0)
+
+    def show_kernel(made, h, hs, rows, ends, N, T, t, train):
+        e, n, _, at = place(N, T, t)
+        if e < N * P:
+            before = h[e]
+            after = made[e]
+            shown = after
+            if ragged and not t < ends[n]:
+                after = before
+                shown = zero
+            h[e] = after
+            hs[at] = shown
+            if train != 0:
+                rows[at] = before
+
+    return gpu.kernel(show_kernel, signature_of(show_kernel, dtype), steps.THREADS)
+
+
+@cache
+def make_arrive(gpu, P, masked, ragged, dtype):
+    """d (N, P) and rows (N, T, P): all that comes to h of step t; dh is what goes past it."""
+    place = steps.make_place(gpu, P)
+    zero = np.dtype(dtype).type(0)
+
+    def arrive_kernel(dhs, dh, came, m, d, rows, ends, N, T, t):
+        e, n, _, at = place(N, T, t)
+        if e < N * P:
+            back = came[e]
+            if masked:
+                back *= m[e]
+            back += dh[e]
+            arrived = back + dhs[at]
+            past = zero
+            if ragged and not t < ends[n]:
+                past = back
+                arrived = zero
+            dh[e] = past
+            d[e] = arrived
+            rows[at] = arrived
+
+    return gpu.kernel(arrive_kernel, signature_of(arrive_kernel, dtype), steps.THREADS)
+
+
+CELL = Lstmp()  # without options
+cell_of = lru_cache(typed=True)(Lstmp)  # the same object for the same options
+
+
+def forward(
+    xs, state, params, *, train=True, lengths=None, reverse=False, h_mask=None, cell_clip=None
+):
+    """See rnnfast.kernels."""
+    cell = cell_of(cell_clip)
+    return recurrence.forward(cell, xs, state, params, train, lengths, reverse, h_mask)
+
+
+def backward(dhs, dstate, params, cache, grads):
+    """See rnnfast.kernels."""
+    return recurrence.backward(Lstmp, dhs, dstate, params, cache, grads)
+
+
+def pack(params, *, cell_clip=None):
+    """See rnnfast.kernels."""
+    return recurrence.pack(Lstmp(cell_clip), params)

@@ -1,0 +1,237 @@
+/* The LSTM with a projection over a whole sequence (Sak et al. 2014); lstm.h has the step itself.
+ *
+ *   u = o tanh(c)    h = u Wproj                 c, u (N, H), h (N, P), Wproj (H, P); Wh is (P, 4 H)
+ *
+ *   du = dh Wproj^T  dWproj += u^T dh            dh = dhs + dA_next Wh^T (times m)
+ *
+ * h needs all of u, and du all of dh, so a step has two halves and two barriers, in both directions.
+ * Kept for backward: what the LSTM keeps, h m being (T, N, P), and u as rows (T, N, H).
+ */
+
+typedef struct {
+    lstm_work lstm;
+    right_side *Wproj; /* of each panel of h */
+    real *Wproj_room;  /* forward: [panel of h][k][W]; backward: transposed, [H / 2W][P][2 W] */
+    gate_panels dh;    /* backward: of P columns */
+    real *sums_h;      /* backward: dA_next Wh^T, [P / 2W][N][2 W]; lstm.sums is du */
+} lstmp_work;
+
+/* The panels of Wx, those of Wh, and those of Wproj. */
+static ptrdiff_t lstmp_pack(const cell_job *job, void *room)
+{
+    const ptrdiff_t taken = pack_cell(job, room, 4);
+    const matrix Wproj = {job->Wproj.p, job->Wproj.s0, job->Wproj.s1};
+    return taken + pack_panels(room ? (real *)room + taken : NULL, Wproj, job->H, job->P, 0, 1);
+}
+
+/* As owns_rows, with Wproj. */
+static int lstmp_owns_rows(const cell_job *job, const team *tm)
+{
+    const ptrdiff_t weights = (4 * (job->D + job->P) + job->P) * job->H * sizeof(real);
+    return !is_precomputed(job, 4) && rows_come_out_even(job, tm) && weights <= 1 << 20;
+}
+
+/* Second half of a step: h of one tile. `sums`, its rows apart by `step`, holds u Wproj. */
+static void lstmp_output(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows, const real *sums,
+                         ptrdiff_t step)
+{
+    const cell_job *job = k->job;
+    const ptrdiff_t w = panel_width(job->P, p), j = p * W;
+
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        const ptrdiff_t n = n0 + r;
+        real *seen = lstm_seen(k, t, n) + j, *hs = (real *)job->hs.p + n * job->hs.s0 + t * job->hs.s1 + j;
+        real *hT = (real *)job->hT + n * job->P + j;
+        if (!at_work(job, t, n)) {
+            store_n(seen, t > 0 ? load_n(lstm_seen(k, t - 1, n) + j, w) : state_of(job->seen0, n, j, w), w);
+            store_n(hs, (vec){0}, w);
+            if (t == 0 && has_no_step(job, n))
+                store_n(hT, state_of(job->h0, n, j, w), w);
+            continue;
+        }
+        vec h = load(sums + r * step);
+        store_n(seen, job->h_mask.p ? h * mask_of(job, n, j, w) : h, w);
+        store_n(hs, h, w);
+        if (t == last_step(job, n))
+            store_n(hT, h, w);
+    }
+}
+
+static void lstmp_forward_body(team *tm, int rank, void *for_all)
+{
+    lstmp_work *work = for_all;
+    lstm_work *k = &work->lstm;
+    const cell_job *job = k->job;
+    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, P = panel_count(H), of_h = job->P;
+    const ptrdiff_t most = N > ROWS_4 ? ROWS_2 : ROWS_4, tiles = tile_count(N, most); /* as gates_multiply cuts */
+    const ptrdiff_t u_n = step_of(H), u_tiles = tile_count(N, ROWS_2);
+    const matrix Wproj = {job->Wproj.p, job->Wproj.s0, job->Wproj.s1};
+    real sums[(ROWS_2 * 4 + 1) * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
+    const int own_rows = lstmp_owns_rows(job, tm), plain = lstm_is_plain(job);
+    ptrdiff_t p0, p1;
+
+    team_share(tm, rank, P, &p0, &p1);
+    lstm_weights(k, p0, p1, tiles);
+    const real *packed = job->packed; /* as lstmp_pack lays them out */
+    if (packed)
+        packed += lines(P * 4 * W * D) + lines(P * 4 * W * of_h);
+    team_share(tm, rank, panel_count(of_h), &p0, &p1);
+    for (ptrdiff_t p = p0; p < p1; p++)
+        work->Wproj[p] = packed ? packed_weights(packed, H, of_h, 1, p)
+                                : gate_weights(work->Wproj_room, Wproj, H, of_h, 0, 1, p, T * u_tiles);
+    if (!k->precomputed)
+        copy_step(job, tm, rank, 0, k->x);
+    team_wait(tm);
+
+    for (ptrdiff_t t = 0; t < T && !team_stopped(); t++) {
+        const ptrdiff_t slot = t % k->chunk;
+        const real *x = (const real *)job->xs.p + t * job->xs.s1;
+        if (slot == 0 && k->precomputed)
+            for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_panel(&w);)
+                panel_input(&k->panels, (panel_strip){w.p, 1}, 0, 4, w.n, w.n + w.rows, T - t < k->chunk ? T - t : k->chunk, x,
+                            job->xs.s0, job->xs.s1, D, k->Wx[w.p]);
+
+        ptrdiff_t h_n, x_n = step_of(D);
+        const real *h = lstm_left_side(k, t, &h_n);
+        for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_tile(&w);) {
+            if (!k->precomputed)
+                gates_product(1, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[w.p], w.i, tiles, sums, 0);
+            if (h)
+                gates_product(1, of_h, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, tiles, sums, !k->precomputed);
+            const real *made = h || !k->precomputed ? sums : NULL;
+            if (plain)
+                lstm_tile(1, 1, k, w.p, t, slot, w.n, w.rows, made);
+            else
+                lstm_tile(0, 1, k, w.p, t, slot, w.n, w.rows, made);
+        }
+        step_wait(tm, own_rows); /* u of step t is whole */
+
+        const real *u = lstm_u(k, t, 0);
+        for (tile_walk w = team_tiles(tm, rank, strip_count(of_h, 1), N, ROWS_2, own_rows); next_tile(&w);) {
+            const panel_strip strip = strip_at(of_h, 1, w.p);
+            gates_product(strip.panels, H, w.rows, u + w.n * u_n, u_n, work->Wproj[strip.p], w.i, u_tiles, sums, 0);
+            for (int v = 0; v < strip.panels; v++)
+                lstmp_output(k, strip.p + v, t, w.n, w.rows, sums + v * W, strip.panels * W);
+        }
+        if (!k->precomputed)
+            copy_step(job, tm, rank, t + 1, k->x);
+        step_wait(tm, own_rows); /* h of step t is whole */
+    }
+}
+
+static int lstmp_forward(const cell_job *job)
+{
+    const ptrdiff_t N = job->N, D = job->D, H = job->H, P = panel_count(H), of_h = job->P;
+    lstmp_work work = {.lstm = {.job = job, .precomputed = is_precomputed(job, 4), .chunk = panel_steps(job)}};
+    lstm_work *k = &work.lstm;
+    k->panels = (gate_panels){job->panels, N, k->chunk, H, LSTM_GATES, job->train ? LSTM_KEPT : LSTM_GATES};
+    const int own = !job->packed; /* weights to be packed in this call */
+    ptrdiff_t weights = own ? lines(P * 4 * W * D) : 0, recurrent = own ? lines(P * 4 * W * of_h) : 0;
+    ptrdiff_t projection = own ? lines(panel_count(of_h) * W * H) : 0, x = k->precomputed ? 0 : lines(2 * N * step_of(D));
+    ptrdiff_t state = job->train ? 0 : lines(N * step_of(H)), h = job->train ? 0 : lines(2 * N * step_of(of_h));
+    ptrdiff_t gates = job->train || !k->precomputed ? 0 : lines(k->chunk * N * 4 * H + W);
+    real *room = new_reals(weights + recurrent + projection + x + gates + 2 * state + h);
+    right_side *sides = malloc((2 * P + panel_count(of_h)) * sizeof(right_side));
+    int stopped = 0;
+    if (room && sides) {
+        k->Wx = sides, k->Wh = sides + P, work.Wproj = sides + 2 * P;
+        k->Wx_room = room, k->Wh_room = room + weights, work.Wproj_room = k->Wh_room + recurrent;
+        k->x = work.Wproj_room + projection, k->c = k->x + x, k->u = k->c + state, k->h = k->u + state;
+        if (!job->train)
+            k->panels.p = k->h + h;
+        stopped = team_run(job->threads, lstmp_forward_body, &work);
+    }
+    int failed = !room || !sides;
+    free(room);
+    free(sides);
+    return failed ? -1 : stopped;
+}
+
+/* First half of a step back, one tile of columns q 2W.. of h: dh. `sums` (rows, 2 W) holds dA_next Wh^T, or is NULL at the
+ * last step. */
+static void lstmp_output_grads(const lstmp_work *work, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows, const real *sums)
+{
+    const cell_job *job = work->lstm.job;
+    for (ptrdiff_t p = 2 * q; p < 2 * q + 2 && p * W < job->P; p++) {
+        const ptrdiff_t w = panel_width(job->P, p), j = p * W;
+        for (ptrdiff_t r = 0; r < rows; r++) {
+            const ptrdiff_t n = n0 + r;
+            const real *back = sums ? sums + r * 2 * W + (p - 2 * q) * W : NULL;
+            real *dh0 = (real *)job->dh0 + n * job->P + j;
+            vec dh = {0};
+            if (at_work(job, t, n))
+                dh = lstm_dh(job, t, n, j, w, back);
+            else if (has_no_step(job, n))
+                store_n(dh0, state_of(job->dhT, n, j, w), w);
+            else if (t + 1 == job->first_step[n])
+                store_n(dh0, job->h_mask.p ? load(back) * mask_of(job, n, j, w) : load(back), w);
+            store_n(panel_row(&work->dh, p, t, n), dh, w);
+        }
+    }
+}
+
+static void lstmp_backward_body(team *tm, int rank, void *for_all)
+{
+    lstmp_work *work = for_all;
+    lstm_work *k = &work->lstm;
+    const cell_job *job = k->job;
+    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, of_h = job->P, u_n = step_of(H);
+    const matrix Wproj = {job->Wproj.p, job->Wproj.s0, job->Wproj.s1};
+    const int own_rows = lstmp_owns_rows(job, tm), plain = lstm_is_plain(job);
+    const real *u = job->u;
+    ptrdiff_t q0, q1;
+
+    lstm_pack_back(k, tm, rank);
+    team_share(tm, rank, pair_count(H), &q0, &q1);
+    for (ptrdiff_t q = q0; q < q1; q++)
+        pack_transposed(work->Wproj_room + q * 2 * W * of_h, Wproj, H, q, of_h, 0, 1);
+    team_wait(tm);
+
+    for (ptrdiff_t t = T - 1; t >= 0 && !team_stopped(); t--) {
+        if (t < T - 1)
+            panel_step_grads(&k->panels, tm, rank, t + 1, of_h, 0, 4, k->Wh_room, work->sums_h, 0, own_rows);
+        for (tile_walk w = team_tiles(tm, rank, pair_count(of_h), N, ROWS_2, own_rows); next_panel(&w);)
+            lstmp_output_grads(work, w.p, t, w.n, w.rows, t < T - 1 ? work->sums_h + (w.p * N + w.n) * 2 * W : NULL);
+        step_wait(tm, own_rows); /* dh of step t is whole */
+        panel_step_grads(&work->dh, tm, rank, t, H, 0, 1, work->Wproj_room, k->sums, 0, own_rows);
+        for (tile_walk w = team_tiles(tm, rank, pair_count(H), N, ROWS_2, own_rows); next_panel(&w);) {
+            const real *du = k->sums + (w.p * N + w.n) * 2 * W;
+            if (plain)
+                lstm_tile_grads(1, 1, k, w.p, t, w.n, w.rows, du);
+            else
+                lstm_tile_grads(0, 1, k, w.p, t, w.n, w.rows, du);
+        }
+        step_wait(tm, own_rows); /* dA of step t is whole */
+    }
+    panel_step_grads(&k->panels, tm, rank, 0, of_h, 0, 4, k->Wh_room, work->sums_h, 0, own_rows);
+    panel_state_grads(&work->dh, tm, rank, job, work->sums_h, 1, NULL, job->dh0, own_rows);
+
+    if (!team_goes_on(tm, job->whole))
+        return;
+    const left_rows u_rows = {u, u + N * u_n, u_n, N * u_n, u_n};
+    lstm_weight_grads(k, tm, rank);
+    panel_weight_grads(&work->dh, tm, rank, 0, 1, &u_rows, H, job->dWproj, 1, k->room);
+    panel_input_grads(&k->panels, tm, rank, k->Wx_room, D, (real *)job->dxs.p, job->dxs.s0, job->dxs.s1);
+}
+
+static int lstmp_backward(const cell_job *job)
+{
+    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, of_h = job->P;
+    const ptrdiff_t wide = D > H ? D : H, widest = wide > of_h ? wide : of_h;
+    lstmp_work work = {.lstm = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, LSTM_KEPT}}};
+    lstm_work *k = &work.lstm;
+    ptrdiff_t weights = lines(pair_count(D) * 2 * W * 4 * H), recurrent = lines(pair_count(of_h) * 2 * W * 4 * H);
+    ptrdiff_t projection = lines(pair_count(H) * 2 * W * of_h), state = lines(N * H), dh = lines(N * T * of_h + W);
+    ptrdiff_t sums = lines(pair_count(H) * 2 * W * N), sums_h = lines(pair_count(of_h) * 2 * W * N);
+    real *room = new_reals(weights + recurrent + projection + state + dh + sums + sums_h + left_room(N * T, widest) +
+                           job->threads * widest * MAX_NV * W);
+    if (!room)
+        return -1;
+    k->Wx_room = room, k->Wh_room = room + weights, work.Wproj_room = k->Wh_room + recurrent;
+    k->c = work.Wproj_room + projection, k->sums = k->c + state, work.sums_h = k->sums + sums;
+    work.dh = (gate_panels){work.sums_h + sums_h, N, T, of_h, 1, 1};
+    k->room = work.dh.p + dh;
+    const int stopped = team_run(job->threads, lstmp_backward_body, &work);
+    free(room);
+    return stopped;
+}

@@ -1,0 +1,102 @@
+"""Models that start from trained ones: gradual learning."""
+
+import numpy as np
+import pytest
+
+from rnnfast.models import LanguageModel, Rnnlm, load_model, start_from
+
+V, D, H, N, T = 9, 4, 6, 2, 5
+AWD = {"tie_weights": True, "weight_drop": 0.5, "alpha": 2.0, "past_decode": 0.1}
+CASES = {
+    "lstm": {},
+    "gru": {"cell": "gru"},
+    "mogrifier": {"cell": "mogrifier", "rounds": 3, "rank": 2},
+    "lngru": {"cell": "lngru"},
+    "tied": AWD | {"wordvec_size": H},
+    "mixture": {"mixtures": 3, "tie_weights": True},
+}
+cases = pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+
+pytestmark = pytest.mark.usefixtures("device")
+
+
+def made(options, seed, **more):
+    sizes = {"wordvec_size": D, "hidden_size": H, "dtype": np.float64, "rng": seed}
+    return LanguageModel(V, **(sizes | options | more))
+
+
+@cases
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_trained_layers_are_carried_over(options, depth):
+    model, trained = made(options, 1, layers=3), made(options, 2, layers=depth)
+    for param in trained.params:
+        param += 0.01 * np.arange(param.size).reshape(param.shape)  # biases that are not 0
+    fresh = made(options, 1, layers=3).recurrent_layers
+    start_from(model, trained)
+    mine, theirs = model._named_params(), trained._named_params()
+    for one, other in zip(model.recurrent_layers, trained.recurrent_layers, strict=depth == 3):
+        for a, b in zip(one.params, other.params, strict=True):
+            np.testing.assert_array_equal(a, b)
+            assert not np.shares_memory(a, b)
+    cell = options.get("cell", "lstm")
+    outside = [name for name in mine if not name.startswith(f"{cell}_")]
+    assert "embed_W" in outside and "affine_b" in outside
+    for name in outside:
+        np.testing.assert_array_equal(mine[name], theirs[name])
+    for layer, new in zip(model.recurrent_layers[depth:], fresh[depth:], strict=True):
+        for a, b in zip(layer.params, new.params, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+    # The first layers compute what they did
+    xs = np.random.default_rng(0).integers(0, V, (N, T))
+    outputs = []
+    for net in (model, trained):
+        hs = net.layers[0].forward(xs, train=False)
+        for layer in net.recurrent_layers[:depth]:
+            hs = layer.forward(hs, train=False)
+        outputs.append(hs)
+    np.testing.assert_array_equal(*outputs)
+    if depth == 3:
+        for net in (model, trained):
+            net.reset_state()
+        np.testing.assert_array_equal(model.predict(xs), trained.predict(xs))
+
+
+def test_the_books_model_is_a_first_layer():
+    model, trained = LanguageModel(V, D, H, layers=2, rng=0), Rnnlm(V, D, H, rng=1)
+    start_from(model, trained)
+    np.testing.assert_array_equal(model.recurrent_layers[0].Wx, trained.lstm_layer.Wx)
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "message"),
+    [
+        ({"layers": 1}, {"layers": 2}, "must have at most 1 recurrent layers, as the model has, f"),
+        ({}, {"cell": "gru"}, "the layers must be TimeLSTM, found TimeGRU"),
+        (
+            {"layers": 3, "tie_weights": True},
+            {"layers": 2, "tie_weights": True},
+            "its last layer must have 6 units, as layer 2 of the model has, found 4; with tied",
+        ),
+        ({}, {"hidden_size": 7}, "its last layer must have 6 units, as layer 1 of the model has"),
+        ({}, {"wordvec_size": 5}, "embed_W must be float64"),
+        ({"layers": 1}, {"hidden_size": 7}, "Wx of layer 1 must be float64"),
+        ({}, {"dtype": "f4"}, "embed_W must be float64"),
+        ({"past_decode": 0.1}, {}, "expected arrays"),
+        ({}, {"mixtures": 2}, "expected arrays"),
+    ],
+)
+def test_weights_that_do_not_fit(mine, theirs, message):
+    model, trained = made({"layers": 2} | mine, 0), made({"layers": 1} | theirs, 1)
+    before = [param.copy() for param in model.params]
+    with pytest.raises(ValueError, match=f"^FILE: {message}"):
+        start_from(model, trained, "FILE")
+    for a, b in zip(model.params, before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_model_in_a_file(tmp_path):
+    made({}, 3).save_params(tmp_path / "one")
+    model = made({}, 4, layers=2)
+    start_from(model, load_model(tmp_path / "one", device="cpu")[0])
+    assert model.recurrent_layers[1].Wx.any()
