@@ -31,10 +31,15 @@ TOLERANCES = {"float32": 1e-5, "tf32": tf32_tolerance(N, T, D, H)}
 SAMPLES, UNITS, THREADS = 3, 13, 64  # of a block in the grid: 2 groups of several blocks
 OPTIONS = {
     "rnn": ({}, {"nonlinearity": "relu"}),
-    "lstm": ({}, {"peepholes": "diagonal", "cell_clip": 0.5}, {"peepholes": "full"}),
+    "lstm": (
+        {},
+        {"peepholes": "diagonal", "cell_clip": 0.5},
+        {"peepholes": "full"},
+        {"peepholes": "full", "of_steps": True},
+    ),
     "mogrifier": ({"rounds": 3}, {"rounds": 2, "rank": 3}),
     "lstmp": ({"proj_size": 19, "cell_clip": 0.5},),
-    "gru": ({}, {"reset_after": True}),
+    "gru": ({}, {"reset_after": True}, {"of_steps": True}),
     "lnlstm": ({},),
     "lngru": ({},),
 }
@@ -78,6 +83,9 @@ def run_cell(cell, kind, precision, options, ragged):
     widths = (P, H)[: len(RECURRENT[cell].states)]
     state, dstate = (tuple(normal(N, width) for width in widths) for _ in range(2))
     xs, dhs = normal(N, T, D), normal(N, T, P)
+    if keywords.pop("of_steps", False):  # recurrent dropout and zoneout
+        of_steps = RECURRENT[cell].of_steps
+        keywords |= {name: rng.random((N, T, H)).astype(np.float32) for name in of_steps}
     if ragged:
         keywords |= {"h_mask": (rng.random((N, P)) > 0.3) * np.float32(1.5), "reverse": True}
         keywords["lengths"] = np.arange(N, dtype=np.intp) % (T + 1)
@@ -88,8 +96,8 @@ def run_cell(cell, kind, precision, options, ragged):
         if not as_is:
             x, d = x.astype("f8"), d.astype("f8")
             s, p, ds = ([a.astype("f8") for a in arrays] for arrays in (s, p, ds))
-            if ragged:
-                more["h_mask"] = more["h_mask"].astype("f8")
+            for name in more.keys() & {"h_mask", *RECURRENT[cell].of_steps}:
+                more[name] = more[name].astype("f8")
         hs, final, kept = module.forward(x, s, p, **more)
         grads = [np.full_like(a, np.nan) for a in p]
         dxs, first = module.backward(d, ds, p, kept, grads)
@@ -156,7 +164,7 @@ def cases():
     variants = [(cell, options) for cell in CELLS for options in OPTIONS[cell]]
     for (cell, options), (kind, precision) in product(variants, ways):
         in_steps = ("mogrifier", "lstmp", "lnlstm", "lngru")
-        whole = cell in in_steps or options.get("peepholes") == "full"
+        whole = cell in in_steps or options.get("peepholes") == "full" or "of_steps" in options
         if whole and kind != "steps":
             continue
         for ragged in (False, True):

@@ -55,11 +55,10 @@ from rnnfast.layers.mixture_loss import TimeMixtureSoftmaxWithLoss
 from rnnfast.layers.normalized import (
     LayerNormGRU,
     LayerNormLSTM,
-    TimeBiLayerNormGRU,
-    TimeBiLayerNormLSTM,
     TimeLayerNormGRU,
     TimeLayerNormLSTM,
 )
+from rnnfast.layers.normalized_both import TimeBiLayerNormGRU, TimeBiLayerNormLSTM
 from rnnfast.layers.projection import LSTMP, TimeLSTMP
 from rnnfast.layers.regularization import (
     ActivationRegularization,

@@ -37,9 +37,16 @@ Options of forward
   recurrent path), in a mogrifier before the rounds; backward multiplies the gradient of h. It
   applies neither to hs and the states nor to the h that a gru mixes with its candidate. The
   equations are in rnnfast/reference. None costs nothing.
+- candidate_mask (N, T, H), of lstm and gru, multiplies the candidate at every step: g of an lstm,
+  h_hat of a gru (recurrent dropout without memory loss). h_zoneout (N, T, H), of rnn, lstm and gru,
+  and c_zoneout (N, T, H), of an lstm, are the shares of the old h and c that a step keeps (zoneout;
+  without training the probabilities). They come last in a step: after cell_clip, and peepholes,
+  tanh(c) and the gates see the new state without them. At [:, t] they belong to xs[:, t]. A
+  stride may be 0, for one mask of all steps or one number. No gradient flows to them. None costs
+  nothing.
 - Options of a cell: nonlinearity="tanh" or "relu" for rnn; cell_clip=None or a positive float for
   lstm and lstmp; reset_after=False (if True, b is (2, 3H)) and z_keeps=False for gru. `cache`
-  remembers them, and lengths, reverse and h_mask. pack takes the options that forward will get.
+  remembers these and all above. pack takes those of a cell that forward will get.
 
 Calls
 
@@ -47,8 +54,9 @@ Calls
   final state is a copy of the initial state, and grads are zero.
 - Returned arrays are fresh. No later call writes into them.
 - Between forward and backward the caller may change the returned arrays, lengths, and the scores
-  and targets of a loss. xs, ids, the state, h_mask and the params must not change: `cache` refers
-  to them, and backward reads them again (but never writes them). The same holds for the layers.
+  and targets of a loss. xs, ids, the state, all masks, the shares of zoneout and the params must
+  not change: `cache` refers to them, and backward reads them again (but never writes them). The
+  same holds for the layers.
 - pack lays the weights out once for many calls. Its result is opaque and holds copies. forward
   takes it in the place of params if train=False, and gives the same bits; with train=True it is a
   TypeError.

@@ -117,8 +117,8 @@ cdef class Packed:
 @cython.final
 cdef class Cell:
     """One row of the grid: `gates` blocks of H columns in the weights, `kept` values a unit kept in the panels (one more
-    with reset_after). has_c: a second state; has_rh: without reset_after r h is kept; beside: the names of the params after
-    Wx, Wh and b: Wp, Wm and Wr, Wproj, or the gains and biases of normalisations, gx and gh first."""
+    with reset_after or c_zoneout). has_c: a second state; has_rh: without reset_after r h is kept; beside: the names of the
+    params after Wx, Wh and b: Wp, Wm and Wr, Wproj, or the gains and biases of normalisations, gx and gh first."""
 
     def __cinit__(self, str name, int gates, int kept, bint has_c=False, bint has_rh=False, tuple beside=()):
         self.name, self.index = name, cell_index(name.encode())
@@ -289,7 +289,7 @@ cdef class Cell:
     cdef list places(self, list grads, list inputs, bint beside):
         """Where to compute them: in them, where the kernels can write them and nothing that is read lies there; else beside
         them, or if `beside` in any case. After everything that can be wrong."""
-        cdef span read[20]
+        cdef span read[24]
         cdef span own[8]
         cdef int i, j, count = len(inputs)
         cdef bint direct
@@ -322,6 +322,15 @@ cdef class Cell:
             raise ValueError(f"{self.name}: {name} must be (N, {letter}) = ({N}, {width}), got {np.shape(a)}")
         return behaved(a, True)
 
+    cdef cnp.ndarray check_of_steps(self, x, Params p, ptrdiff_t N, ptrdiff_t T, str name):
+        """A mask or shares of each step, None where there is none."""
+        if x is None:
+            return None
+        cdef cnp.ndarray a = checked(x, 3, p.type_num, f"{self.name}: {name}")
+        if cnp.PyArray_DIM(a, 0) != N or cnp.PyArray_DIM(a, 1) != T or cnp.PyArray_DIM(a, 2) != p.H:
+            raise ValueError(f"{self.name}: {name} must be (N, T, H) = ({N}, {T}, {p.H}), got {np.shape(a)}")
+        return behaved(a, True)
+
     cdef tuple check_states(self, state, Params p, ptrdiff_t N, tuple names):
         """(h, c) or (h, None), each None where the state is None."""
         if state is None:
@@ -348,7 +357,10 @@ cdef class Cell:
             )
         return 0
 
-    cdef tuple forward(self, xs, state, params, bint train, lengths, bint reverse, h_mask, Options options):
+    cdef tuple forward(
+        self, xs, state, params, bint train, lengths, bint reverse, h_mask, tuple of_steps, Options options
+    ):
+        """of_steps: candidate_mask, h_zoneout and c_zoneout, of which any may be None."""
         cdef Params p
         if isinstance(params, Packed):
             p = self.check_packed(params, train, options.reset_after)
@@ -361,6 +373,10 @@ cdef class Cell:
         self.check_size(N, T, p)
         h0, c0 = self.check_states(state, p, N, ("h", "c", "state"))
         cdef cnp.ndarray steps = None, mask = None if h_mask is None else self.check_state(h_mask, p, N, "h_mask", False)
+        candidate_mask, h_zoneout, c_zoneout = [
+            self.check_of_steps(given, p, N, T, name)
+            for name, given in zip(("candidate_mask", "h_zoneout", "c_zoneout"), of_steps)
+        ]
         if lengths is not None:
             lengths = self.check_lengths(lengths, N, T)
             steps = np.stack((T - lengths, np.full(N, T)) if reverse else (np.zeros_like(lengths), lengths))
@@ -379,10 +395,13 @@ cdef class Cell:
         k.xs, k.h0, k.c0, k.h_mask, k.seen0 = x, h0, c0, mask, seen0
         k.xs_view, k.h0_view, k.c0_view = view(x), optional(h0), optional(c0)
         k.mask_view, k.seen0_view = optional(mask), optional(seen0)
+        k.candidate_mask, k.h_zoneout, k.c_zoneout = candidate_mask, h_zoneout, c_zoneout
+        k.candidate_view = optional(candidate_mask)
+        k.h_zoneout_view, k.c_zoneout_view = optional(h_zoneout), optional(c_zoneout)
         k.N, k.T, k.D, k.H, k.P = N, T, D, H, P
         k.type_num, k.reverse, k.options, k.steps = p.type_num, reverse, options, steps
         k.peepholes, k.full, k.rounds, k.rank = p.Wp is not None, p.full, p.rounds, p.rank
-        cdef int kept = self.kept + options.reset_after
+        cdef int kept = self.kept + options.reset_after + (c_zoneout is not None)
         cdef ptrdiff_t step = row_step(H, hs.itemsize), h_step = row_step(P, hs.itemsize)
         if N == 0 or T == 0:
             (<object>hT)[...] = 0 if h0 is None else h0
@@ -398,6 +417,7 @@ cdef class Cell:
                     k.rh = empty3(T, N, step, p.type_num)
                 if p.full:
                     k.c = empty3(T, N, step, p.type_num)
+                    k.c_new = None if c_zoneout is None else empty3(T, N, step, p.type_num)
                 if self.has_projection:
                     k.u = empty3(T, N, step, p.type_num)
                 if self.has_rounds:
@@ -425,6 +445,7 @@ cdef class Cell:
         job.threads = threads_for(2.0 * k.N * k.P * self.gates * k.H, (k.H + 15) // 16)
         job.xs, job.h0, job.c0 = k.xs_view, k.h0_view, k.c0_view
         job.h_mask, job.seen0 = k.mask_view, k.seen0_view
+        job.candidate_mask, job.h_zoneout, job.c_zoneout = k.candidate_view, k.h_zoneout_view, k.c_zoneout_view
         job.Wx, job.Wh, job.Wproj, job.packed = optional(p.Wx), optional(p.Wh), optional(p.Wproj), NULL
         job.b, job.Wp, job.full = data(p.b), data(p.Wp), k.full
         job.rounds, job.rank, job.Wm, job.Wr, job.dWm, job.dWr = k.rounds, k.rank, data(p.Wm), data(p.Wr), NULL, NULL
@@ -434,8 +455,12 @@ cdef class Cell:
         take_norms(job, p)
         job.panels = NULL if k.panels is None else aligned(k.panels)
         job.h, job.seen, job.rh, job.c, job.u = data(k.h), data(k.seen), data(k.rh), data(k.c), data(k.u)
+        job.c_new = data(k.c_new)
         if k.reverse:
             backwards(&job.xs, k.T, k.type_num)
+            backwards(&job.candidate_mask, k.T, k.type_num)
+            backwards(&job.h_zoneout, k.T, k.type_num)
+            backwards(&job.c_zoneout, k.T, k.type_num)
 
     cdef tuple backward(self, dhs, dstate, params, cache, grads):
         if cache is None:
@@ -462,7 +487,7 @@ cdef class Cell:
         cdef double more = p.rounds * (<double>p.rank * (D + H) if p.rank else <double>D * H) + <double>projected * H
         cdef bint beside = 6.0 * N * T * (<double>(D + P) * self.gates * H + more) > LONG_CALL
         cdef list inputs = [k.xs, k.h0, k.c0, k.h_mask, k.seen0, p.Wx, p.Wh, p.Wp, p.Wm, p.Wr, p.Wproj, g, dhT, dcT]
-        inputs += p.norms or ()
+        inputs += [k.candidate_mask, k.h_zoneout, k.c_zoneout, *(p.norms or ())]
         cdef list targets = self.places(own, inputs, beside)
 
         cdef cnp.ndarray dxs = empty3(N, T, D, p.type_num)
@@ -516,6 +541,7 @@ cdef class Cell:
             raise
         k.panels = k.h = k.rh = k.seen = k.xs = k.h0 = k.c0 = k.h_mask = k.seen0 = k.c = k.u = k.steps = k.rounds_kept = None
         k.norms_kept = None
+        k.c_new = k.candidate_mask = k.h_zoneout = k.c_zoneout = None
         for scratch, grad in zip(targets, own):
             if scratch is not grad:
                 grad[...] = scratch

@@ -13,12 +13,15 @@ def forward(
     lengths=None,
     bint reverse=False,
     h_mask=None,
+    candidate_mask=None,
+    h_zoneout=None,
     bint reset_after=False,
     bint z_keeps=False,
 ):
     """See rnnfast.kernels for the contract, rnnfast.reference.gru for reset_after and z_keeps."""
     cdef Options options = Options(False, reset_after, z_keeps, 0)
-    return cell.forward(xs, state, params, train, lengths, reverse, h_mask, options)
+    of_steps = candidate_mask, h_zoneout, None
+    return cell.forward(xs, state, params, train, lengths, reverse, h_mask, of_steps, options)
 
 
 def backward(dhs, dstate, params, cache, grads):

@@ -13,7 +13,7 @@ def forward(
     cdef Options options = Options(False, False, False, 0 if cell_clip is None else cell_clip)
     if cell_clip is not None and not (options.clip > 0 and isfinite(options.clip)):
         raise ValueError(f"lstmp: cell_clip must be positive and finite, got {cell_clip}")
-    return cell.forward(xs, state, params, train, lengths, reverse, h_mask, options)
+    return cell.forward(xs, state, params, train, lengths, reverse, h_mask, (None, None, None), options)
 
 
 def backward(dhs, dstate, params, cache, grads):

@@ -24,13 +24,16 @@ def sigmoid(a):
     return 1 / (1 + np.exp(-a))
 
 
-def lstm(xs, h, c, Wx, Wh, b, h_mask=1.0):
-    """hs of all steps; gates f, g, i, o."""
+def lstm(xs, h, c, Wx, Wh, b, h_mask=1.0, g_mask=None, h_kept=None, c_kept=None):
+    """hs of all steps; gates f, g, i, o. g_mask, and h_kept and c_kept of zoneout: (N, T, H)."""
     hs = []
     for t in range(xs.shape[1]):
         f, g, i, o = np.split(xs[:, t] @ Wx + (h * h_mask) @ Wh + b, 4, axis=1)
-        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-        h = sigmoid(o) * np.tanh(c)
+        m = 1.0 if g_mask is None else g_mask[:, t]
+        new = sigmoid(f) * c + sigmoid(i) * np.tanh(g) * m
+        shown = sigmoid(o) * np.tanh(new)
+        h = shown if h_kept is None else np.where(h_kept[:, t], h, shown)
+        c = new if c_kept is None else np.where(c_kept[:, t], c, new)
         hs.append(h)
     return np.stack(hs, axis=1), h, c
 

@@ -17,7 +17,7 @@ import sys
 import time
 
 import numpy as np
-from cases import CELLS, assert_close, assert_grad_close, beside_of, make_problem
+from cases import CELLS, MASKS, assert_close, assert_grad_close, beside_of, make_problem
 from guard import guarded
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -111,7 +111,7 @@ def kernel_calls(draw, device):
     state = None if problem.state is None else tuple(map(take, problem.state))
     params, xs = tuple(map(take, problem.params)), take(problem.xs)
     keywords = problem.keywords | {"reverse": draw(st.booleans())}
-    for name in ("h_mask", "lengths"):
+    for name in (*MASKS, "lengths"):
         if name in keywords:
             keywords[name] = take(keywords[name])
     hs, final, cache = module.forward(xs, state, params, **keywords)

@@ -43,6 +43,9 @@ CUSTOM = {
     "between_dropout": "between_dropout",
     "output_dropout": "output_dropout",
     "embedding_dropout": "embedding_dropout",
+    "recurrent_dropout": "recurrent_dropout",
+    "h_zoneout": "h_zoneout",
+    "c_zoneout": "c_zoneout",
     "alpha": "alpha",
     "beta": "beta",
     "past_decode": "past_decode",
@@ -87,6 +90,9 @@ class Settings:
     output_dropout: float | None = None
     embedding_dropout: float | None = None  # None: 0
     weight_drop: float = 0.0
+    recurrent_dropout: float | None = None  # None: 0
+    h_zoneout: float | None = None  # None: 0
+    c_zoneout: float | None = None  # None: 0
     alpha: float | None = None  # None: 0
     beta: float | None = None  # None: 0
     past_decode: float | None = None  # None: 0

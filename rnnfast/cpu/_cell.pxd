@@ -28,8 +28,9 @@ cdef class Packed:
 cdef class Cache:
     cdef Cell cell
     cdef const kernel_set *kernels  # of the instruction set that laid out the panels
-    cdef cnp.ndarray xs, h0, c0, h_mask, seen0, steps, panels, h, rh, seen, c, u, rounds_kept, norms_kept
-    cdef strided xs_view, h0_view, c0_view, mask_view, seen0_view
+    cdef cnp.ndarray xs, h0, c0, h_mask, seen0, steps, panels, h, rh, seen, c, c_new, u, rounds_kept, norms_kept
+    cdef cnp.ndarray candidate_mask, h_zoneout, c_zoneout
+    cdef strided xs_view, h0_view, c0_view, mask_view, seen0_view, candidate_view, h_zoneout_view, c_zoneout_view
     cdef ptrdiff_t N, T, D, H, P, rounds, rank
     cdef int type_num
     cdef bint reverse, peepholes, full, used
@@ -54,11 +55,14 @@ cdef class Cell:
     cdef list check_grads(self, grads, Params p)
     cdef list places(self, list grads, list inputs, bint beside)
     cdef cnp.ndarray check_state(self, x, Params p, ptrdiff_t N, str name, bint of_c)
+    cdef cnp.ndarray check_of_steps(self, x, Params p, ptrdiff_t N, ptrdiff_t T, str name)
     cdef str sizes_of(self, Params p)
     cdef tuple check_states(self, state, Params p, ptrdiff_t N, tuple names)
     cdef int check_size(self, ptrdiff_t N, ptrdiff_t T, Params p) except -1
     cdef int run_forward(self, Cache k, Params p, bint train, cnp.ndarray hs, cnp.ndarray hT, cnp.ndarray cT) except -1
     cdef void describe(self, cell_job *job, Cache k, Params p) noexcept
     cdef int run(self, cell_kernel kernel, const cell_job *job) except -1
-    cdef tuple forward(self, xs, state, params, bint train, lengths, bint reverse, h_mask, Options options)
+    cdef tuple forward(
+        self, xs, state, params, bint train, lengths, bint reverse, h_mask, tuple of_steps, Options options
+    )
     cdef tuple backward(self, dhs, dstate, params, cache, grads)

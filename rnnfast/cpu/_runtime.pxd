@@ -14,7 +14,7 @@ cdef extern from "kernels/kernels.h" nogil:
         double clip
         const ptrdiff_t *first_step
         const ptrdiff_t *end_step
-        strided xs, h0, c0, h_mask, seen0, Wx, Wh, Wproj
+        strided xs, h0, c0, h_mask, seen0, candidate_mask, h_zoneout, c_zoneout, Wx, Wh, Wproj
         const void *b
         const void *Wp
         int full, rounds
@@ -31,6 +31,7 @@ cdef extern from "kernels/kernels.h" nogil:
         void *rh
         void *seen
         void *c
+        void *c_new
         void *u
         void *rounds_kept
         void *norms_kept

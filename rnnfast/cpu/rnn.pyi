@@ -12,6 +12,7 @@ def forward(
     lengths: np.ndarray | None = None,
     reverse: bool = False,
     h_mask: np.ndarray | None = None,
+    h_zoneout: np.ndarray | None = None,
     nonlinearity: str = "tanh",
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...], Any]: ...
 def backward(

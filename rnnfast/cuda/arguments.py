@@ -161,6 +161,16 @@ class Arguments:
                     expected = f"(N, {letter}) = ({self.N}, {width})"
                     raise ValueError(f"{self.cell}: {part} must be {expected}, got {x.shape}")
 
+    def check_of_steps(self, of_steps):
+        shape = self.N, self.T, self.H
+        names = ("candidate_mask", "h_zoneout", "c_zoneout")
+        for name, x in zip(names, of_steps, strict=False):
+            if x is not None:
+                array(f"{self.cell}: {name}", x, self.dtype, 3)
+                if x.shape != shape:
+                    expected = f"(N, T, H) = {shape}"
+                    raise ValueError(f"{self.cell}: {name} must be {expected}, got {x.shape}")
+
     def check_lengths(self, lengths):
         if lengths is None:
             return

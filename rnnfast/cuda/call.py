@@ -51,6 +51,8 @@ class Arrays:
     rounds: tuple = ()
     norms: tuple = ()  # gains and biases of normalisations, with what norms.py keeps of them
     of_norms: tuple = ()
+    of_steps: tuple = (None, None, None)  # candidate_mask, h_zoneout, c_zoneout
+    c_new: object = None  # with c_zoneout and peepholes: c without it
     left: object = None  # what met Wh, where it is not kept[0], still without h_mask
     u: object = None  # with a projection: see lstmp.py, as the next one
     dh: object = None
@@ -94,11 +96,11 @@ class Call(Arguments):
         zeros, absent = self.gpu.kept_zeros, state is None or any(x is None for x in state)
         no_bias = None if self.biased else zeros(self.bias_shape, self.dtype)
         widths = (self.P, self.H)[: self.states]
-        no_states = [zeros((self.N, K), self.dtype) if absent else None for K in widths]
+        of_width = {K: zeros((self.N, K), self.dtype) if absent else None for K in widths}
         # xs or dhs, Wx, Wh, b, at least two beside (Wp, Wm or Wproj, Wr), h_mask, states
         self.beside = max(len(self.names) - 3, 2)
         missing = None, None, None, no_bias, *(self.nothing,) * (self.beside + 1)
-        self.missing = *missing, *no_states
+        self.missing = *missing, *(of_width[K] for K in widths)
         self.starts = 0, 1, 4 + self.beside, 5 + self.beside
         sizes = self.N, self.T, self.D, self.H, self.dtype
         variant = self.peepholes, self.rounds, self.projection
@@ -239,18 +241,18 @@ def remember(key, call, cell):
         CHECKED[key] = call
 
 
-def start_forward(cell, xs, state, params, train, h_mask, lengths):
+def start_forward(cell, xs, state, params, train, h_mask, lengths, of_steps=()):
     """The Call of a forward, which has passed every check by then, and the params as arrays."""
     way, arrays, packed = lengths is not None, params, None
     if isinstance(params, Packed):
         packed, params, arrays = params, None, params.params
         way = way, train, packed.signature
-    key = signature(cell, way, (xs,), params, state, (h_mask,))
+    key = signature(cell, way, (xs,), params, state, (h_mask, *of_steps))
     call = CHECKED.get(key)
     if call is None:
         if packed:
             packed.check(cell, train)
-        call = _checked_forward(cell, xs, state, arrays, h_mask, lengths)
+        call = _checked_forward(cell, xs, state, arrays, h_mask, lengths, of_steps)
         call.host = is_numpy(xs) and (packed.host if packed else is_numpy(arrays[0]))
         remember(key, call, cell)
     elif call.ragged:
@@ -258,12 +260,13 @@ def start_forward(cell, xs, state, params, train, h_mask, lengths):
     return call, arrays
 
 
-def _checked_forward(cell, xs, state, params, h_mask, lengths):
+def _checked_forward(cell, xs, state, params, h_mask, lengths, of_steps):
     call = Call(cell, params, cell.two_biases, h_mask is not None, lengths is not None)
     call.sequence("xs", xs, call.D)
     call.check_state("state", cell.states, state)
     if h_mask is not None:
         call.check_state("h_mask", ("h_mask",), (h_mask,))
+    call.check_of_steps(of_steps)
     call.check_lengths(lengths)
     call.complete(state)
     return call

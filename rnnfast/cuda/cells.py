@@ -11,17 +11,24 @@ and back; `through` is what came back through the first product of a step that h
     step_back(dstates, through, gates, kept, w)  -> dA, dB, dstates of the step before
 
 x is x Wx and a what the products gave, a number a gate (after `first` the gates themselves), w the
-constants of a unit. dB is of the gates of the first product: what goes back to h through Wh, dA but
-where a cell says that it is `separate`. dstates[0] comes with dhs, and goes without what dB gives.
+constants of a unit, and at its end the factor of a `candidate` mask. dB is of the gates of the
+first product: what goes back to h through Wh, dA but where a cell says that it is `separate`.
+dstates[0] comes with dhs, and goes without what dB gives.
 """
 
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The sizes; a cell's module derives its own, with equations and options."""
+    """The sizes; a cell's module derives its own, with equations and options.
+
+    candidate: with a candidate_mask; zoned: with h_zoneout or c_zoneout. These run in steps.
+    """
+
+    candidate: bool = field(default=False, kw_only=True)
+    zoned: bool = field(default=False, kw_only=True)
 
     name = ""
     gates = 1
@@ -30,10 +37,14 @@ class Cell:
     biases = 1  # constants of a unit in b
     peepholes = 0  # and in Wp
     separate = False
-    in_steps = False  # whether no frame can run it
     own_input = False  # whether what meets Wx is made in each step: then x Wx is not of all before
     beside = ()  # the names of params after Wx, Wh and b: Wp, Wm and Wr, Wproj, or gains and biases
     forward_steps = back_steps = None  # methods in the place of the loops of steps.py
+
+    @property
+    def in_steps(self):
+        """Whether no frame can run it."""
+        return self.candidate or self.zoned
 
     @property
     def products(self):
@@ -81,6 +92,12 @@ class Cell:
         and arrays.left.
         """
         return {}
+
+
+@lru_cache(typed=True)
+def with_steps(cell, candidate, zoned):
+    """The cell with masks or shares of each step; the same object for the same ones."""
+    return replace(cell, candidate=candidate, zoned=zoned)
 
 
 # What a process compiles once, whatever the sizes

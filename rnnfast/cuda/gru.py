@@ -27,7 +27,7 @@ class Gru(Cell):
     def unit(self, gpu, dtype):
         """Device functions update, renew, renew_back and reset_back, wherever r comes."""
         sigmoid, _ = activations(gpu, dtype)
-        one, KEEPS = np.dtype(dtype).type(1), self.z_keeps
+        one, KEEPS, CANDIDATE = np.dtype(dtype).type(1), self.z_keeps, self.candidate
 
         @gpu.device
         def update(a):
@@ -37,17 +37,23 @@ class Gru(Cell):
             return sigmoid(a)
 
         @gpu.device
-        def renew(z, h, h_hat):
-            """The new h."""
+        def renew(z, h, h_hat, m):
+            """The new h; m: the factor of h_hat, if the cell has a candidate mask."""
+            if CANDIDATE:
+                h_hat *= m
             return (one - z) * h + z * h_hat
 
         @gpu.device
-        def renew_back(dh, z, h, h_hat):
+        def renew_back(dh, z, h, h_hat, m):
             """dA_z, dA_h and what goes straight to dh of the step before."""
+            dA_h = dh * z * (one - h_hat * h_hat)
+            if CANDIDATE:
+                dA_h *= m
+                h_hat *= m
             dA_z = dh * (h_hat - h) * z * (one - z)
             if KEEPS:
                 dA_z = -dA_z
-            return dA_z, dh * z * (one - h_hat * h_hat), dh * (one - z)
+            return dA_z, dA_h, dh * (one - z)
 
         @gpu.device
         def reset_back(dr, r):
@@ -80,7 +86,7 @@ class GruBefore(Gru):
             z, r, a_h = a
             h = states[0]
             h_hat = tanh(x[2] + w[2] + a_h)
-            return (z, r, h_hat), (renew(z, h, h_hat),), (h, r * h)
+            return (z, r, h_hat), (renew(z, h, h_hat, w[-1]),), (h, r * h)
 
         return first, step
 
@@ -89,13 +95,13 @@ class GruBefore(Gru):
 
         @gpu.device
         def first_back(dstates, gates, kept, w):
-            _, dA_h, _ = renew_back(dstates[0], gates[0], kept[0], gates[2])
+            _, dA_h, _ = renew_back(dstates[0], gates[0], kept[0], gates[2], w[-1])
             return (dA_h,)
 
         @gpu.device
         def step_back(dstates, through, gates, kept, w):
             z, r, h_hat = gates
-            dA_z, dA_h, dh = renew_back(dstates[0], z, kept[0], h_hat)
+            dA_z, dA_h, dh = renew_back(dstates[0], z, kept[0], h_hat, w[-1])
             dA_r = reset_back(through * kept[0], r)
             return (dA_z, dA_r, dA_h), (dA_z, dA_r), (dh + through * r,)
 
@@ -121,7 +127,7 @@ class GruAfter(Gru):
             r = sigmoid(x[1] + w[1] + (a[1] + w[4]))
             q = a[2] + w[5]
             h_hat = tanh(x[2] + w[2] + r * q)
-            return (z, r, h_hat), (renew(z, h, h_hat),), (h, q)
+            return (z, r, h_hat), (renew(z, h, h_hat, w[-1]),), (h, q)
 
         return None, step
 
@@ -131,7 +137,7 @@ class GruAfter(Gru):
         @gpu.device
         def step_back(dstates, through, gates, kept, w):
             z, r, h_hat = gates
-            dA_z, dA_h, dh = renew_back(dstates[0], z, kept[0], h_hat)
+            dA_z, dA_h, dh = renew_back(dstates[0], z, kept[0], h_hat, w[-1])
             dA_r = reset_back(dA_h * kept[1], r)
             return (dA_z, dA_r, dA_h), (dA_z, dA_r, dA_h * r), (dh,)
 
@@ -163,12 +169,14 @@ def forward(
     lengths=None,
     reverse=False,
     h_mask=None,
+    candidate_mask=None,
+    h_zoneout=None,
     reset_after=False,
     z_keeps=False,
 ):
     """See rnnfast.kernels."""
-    cell = cell_of(reset_after, z_keeps)
-    return recurrence.forward(cell, xs, state, params, train, lengths, reverse, h_mask)
+    cell, of_steps = cell_of(reset_after, z_keeps), (candidate_mask, h_zoneout)
+    return recurrence.forward(cell, xs, state, params, train, lengths, reverse, h_mask, of_steps)
 
 
 def backward(dhs, dstate, params, cache, grads):

@@ -36,9 +36,12 @@ class Lstm(Cell):
         return 3 * self.peephole
 
     def make_renew(self, gpu, dtype):
-        """renew(A_f, A_g, A_i, c): the gates before the new c, with it; and c's bounds alone."""
+        """renew(A_f, A_g, A_i, c, m): the gates before the new c, with it; and c's bounds alone.
+
+        m: the factor of g, if the cell has a candidate mask.
+        """
         sigmoid, tanh = activations(gpu, dtype)
-        CLIP = self.clip is not None
+        CLIP, CANDIDATE = self.clip is not None, self.candidate
         low, high = (np.dtype(dtype).type(k * (self.clip or 0)) for k in (-1, 1))
 
         @gpu.device
@@ -51,11 +54,14 @@ class Lstm(Cell):
             return c
 
         @gpu.device
-        def renew(A_f, A_g, A_i, c):
+        def renew(A_f, A_g, A_i, c, m):
             f = sigmoid(A_f)
             g = tanh(A_g)
             i = sigmoid(A_i)
-            return f, g, i, bounded(f * c + g * i)
+            seen = g
+            if CANDIDATE:
+                seen *= m
+            return f, g, i, bounded(f * c + seen * i)
 
         return renew, bounded
 
@@ -72,7 +78,7 @@ class Lstm(Cell):
             if PEEPHOLES:
                 A_f += c_prev * w[4]
                 A_i += c_prev * w[5]
-            f, g, i, c = renew(A_f, x[1] + w[1] + a[1], A_i, c_prev)
+            f, g, i, c = renew(A_f, x[1] + w[1] + a[1], A_i, c_prev, w[-1])
             A_o = x[3] + w[3] + a[3]
             if PEEPHOLES:
                 A_o += c * w[6]
@@ -89,12 +95,16 @@ class Lstm(Cell):
         zero, one = (np.dtype(dtype).type(k) for k in (0, 1))
         low, high = (np.dtype(dtype).type(k * (self.clip or 0)) for k in (-1, 1))
         PEEPHOLES, CLIP, CELL = self.peephole, self.clip is not None, self.kept.index("cp")
+        CANDIDATE = self.candidate
 
         @gpu.device
         def step_back(dstates, through, gates, kept, w):
             f, g, i, o = gates
             c_prev = kept[CELL]
-            c = bounded(f * c_prev + g * i)
+            seen = g
+            if CANDIDATE:
+                seen *= w[-1]
+            c = bounded(f * c_prev + seen * i)
             tanh_c = tanh(c)
             dh, dc = dstates
             dA_o = dh * tanh_c * o * (one - o)
@@ -105,7 +115,9 @@ class Lstm(Cell):
                 dc = zero
             dA_f = dc * c_prev * f * (one - f)
             dA_g = dc * i * (one - g * g)
-            dA_i = dc * g * i * (one - i)
+            if CANDIDATE:
+                dA_g *= w[-1]
+            dA_i = dc * seen * i * (one - i)
             dc = dc * f
             if PEEPHOLES:
                 dc += dA_f * w[4] + dA_i * w[5]
@@ -116,22 +128,19 @@ class Lstm(Cell):
 
     def of(self, peepholes):
         if peepholes == "full":
-            return WholeLstm(self.clip)
+            return WholeLstm(self.clip, candidate=self.candidate, zoned=self.zoned)
         return replace(self, peephole=True) if peepholes else self
 
     def other_grads(self, call, arrays, grads):
-        """dWp, from dA and c before each step; c after a step is c before the one that follows."""
+        """dWp, from dA and c before each step; c after a step is c before the one that follows.
+
+        With c_zoneout o has seen another c, which is kept.
+        """
         if not call.peepholes:
             return {}
-        _, cT = arrays.final
-        dA, cp, c = arrays.A, arrays.kept[1], call.empty(call.N, call.T, call.H)
-        if arrays.reverse:
-            c[:, 1:], c[:, 0] = cp[:, :-1], cT
-        else:
-            c[:, :-1], c[:, -1] = cp[:, 1:], cT
-            if call.ragged:
-                last = call.xp.arange(call.T) == arrays.ends[:, np.newaxis] - 1
-                c = call.xp.where(last[:, :, np.newaxis], cT[:, np.newaxis], c)
+        dA, cp, c = arrays.A, arrays.kept[1], arrays.c_new
+        if c is None:
+            c = self.cells_after(call, arrays, cp)
         dWp, (dA_f, _, dA_i, dA_o) = call.target(grads[3]), blocks(dA)
         for k, (cell, dA_k) in enumerate(((cp, dA_f), (cp, dA_i), (c, dA_o))):
             if call.peepholes == "diagonal":
@@ -139,6 +148,19 @@ class Lstm(Cell):
             else:
                 dWp[k] = call.gpu.matmul(rows(cell).T, rows(dA_k))
         return {"beside": (dWp,)}
+
+    def cells_after(self, call, arrays, cp):
+        """c (N, T, H) after each step."""
+        _, cT = arrays.final
+        c = call.empty(call.N, call.T, call.H)
+        if arrays.reverse:
+            c[:, 1:], c[:, 0] = cp[:, :-1], cT
+        else:
+            c[:, :-1], c[:, -1] = cp[:, 1:], cT
+            if call.ragged:
+                last = call.xp.arange(call.T) == arrays.ends[:, np.newaxis] - 1
+                c = call.xp.where(last[:, :, np.newaxis], cT[:, np.newaxis], c)
+        return c
 
 
 class WholeLstm(Lstm):
@@ -152,6 +174,7 @@ class WholeLstm(Lstm):
     def complete(self, call, arrays):
         gpu, H, Wp, c_next = call.gpu, call.H, arrays.Wp, call.empty(call.N, call.H)
         given = steps.given(call, A=arrays.A, b=arrays.b, c_next=c_next)
+        given["candidate_mask"] = steps.candidate_mask(call, arrays)
         kernel = bind(make_cell_kernel(gpu, self, H, call.dtype.name), **given)
 
         def complete(Ah, states, t):
@@ -169,6 +192,7 @@ class WholeLstm(Lstm):
             make_output_kernel(gpu, self, H, call.masked, call.ragged, call.dtype.name),
             **steps.given(call, A=arrays.A, cp=arrays.kept[1], dA_o=dA_o),
             **{"dhs": arrays.dhs, "m": arrays.m, "ends": arrays.ends},
+            candidate_mask=steps.candidate_mask(call, arrays),
         )
 
         def before(dstates, came, t):
@@ -189,16 +213,21 @@ def make_cell_kernel(gpu, cell, H, dtype):
     """c_next (N, H): the c that step t will give."""
     place = steps.make_place(gpu, H)
     renew, _ = cell.make_renew(gpu, dtype)
+    zero, CANDIDATE = np.dtype(dtype).type(0), cell.candidate
 
-    def cell_kernel(A, Ah, b, c, c_next, N, T, t):
+    def cell_kernel(A, Ah, b, c, c_next, candidate_mask, N, T, t):
         e, n, j, at = place(N, T, t)
         if e < N * H:
             gate, row = 4 * (at - j) + j, n * 4 * H + j
+            m = zero
+            if CANDIDATE:
+                m = candidate_mask[at]
             _, _, _, c_next[e] = renew(
                 A[gate] + b[j] + Ah[row],
                 A[gate + H] + b[H + j] + Ah[row + H],
                 A[gate + 2 * H] + b[2 * H + j] + Ah[row + 2 * H],
                 c[e],
+                m,
             )
 
     return gpu.kernel(cell_kernel, signature_of(cell_kernel, dtype, cell), steps.THREADS)
@@ -211,8 +240,9 @@ def make_output_kernel(gpu, cell, H, masked, ragged, dtype):
     _, tanh = activations(gpu, dtype)
     _, bounded = cell.make_renew(gpu, dtype)
     zero, one = (np.dtype(dtype).type(k) for k in (0, 1))
+    CANDIDATE = cell.candidate
 
-    def output_kernel(dhs, A, dA_o, cp, dh, came, m, ends, N, T, t):
+    def output_kernel(dhs, A, dA_o, cp, dh, came, m, candidate_mask, ends, N, T, t):
         e, n, j, at = place(N, T, t)
         if e < N * H:
             gate = 4 * (at - j) + j
@@ -220,7 +250,10 @@ def make_output_kernel(gpu, cell, H, masked, ragged, dtype):
             back = came[e]
             if masked:
                 back *= m[e]
-            tanh_c = tanh(bounded(A[gate] * cp[at] + A[gate + H] * A[gate + 2 * H]))
+            g = A[gate + H]
+            if CANDIDATE:
+                g *= candidate_mask[at]
+            tanh_c = tanh(bounded(A[gate] * cp[at] + g * A[gate + 2 * H]))
             dA = (dh[e] + back + dhs[at]) * tanh_c * o * (one - o)
             if ragged and not t < ends[n]:
                 dA = zero
@@ -240,11 +273,22 @@ cell_of = lru_cache(typed=True)(Lstm)  # the same object for the same options
 
 
 def forward(
-    xs, state, params, *, train=True, lengths=None, reverse=False, h_mask=None, cell_clip=None
+    xs,
+    state,
+    params,
+    *,
+    train=True,
+    lengths=None,
+    reverse=False,
+    h_mask=None,
+    candidate_mask=None,
+    h_zoneout=None,
+    c_zoneout=None,
+    cell_clip=None,
 ):
     """See rnnfast.kernels."""
-    cell = cell_of(cell_clip)
-    return recurrence.forward(cell, xs, state, params, train, lengths, reverse, h_mask)
+    cell, of_steps = cell_of(cell_clip), (candidate_mask, h_zoneout, c_zoneout)
+    return recurrence.forward(cell, xs, state, params, train, lengths, reverse, h_mask, of_steps)
 
 
 def backward(dhs, dstate, params, cache, grads):

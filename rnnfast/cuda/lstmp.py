@@ -39,6 +39,7 @@ class Lstmp(Lstm):
         step = bind(
             steps.make_step(gpu, self, H, call.ragged, dtype),
             **steps.given(call, A=arrays.A, Ah=Ah, Ah2=Ah, b=arrays.b, Wp=call.nothing),
+            candidate_mask=call.nothing,
             **{"states": (u, c), "hs": arrays.u, "kept": arrays.kept},
             **{"ends": arrays.ends, "train": train},
         )
@@ -69,7 +70,7 @@ class Lstmp(Lstm):
             **steps.given(call, A=arrays.A, B=arrays.B, dB=dB, b=arrays.b, Wp=call.nothing),
             **{"dstates": (call.zeros(N, H), dc), "came": du, "through": du},
             **{"dhs": call.zeros(N, T, H), "m": call.nothing},
-            **{"kept": arrays.kept, "ends": arrays.ends},
+            **{"kept": arrays.kept, "ends": arrays.ends, "candidate_mask": call.nothing},
         )
         for t in range(start, start + ahead * T, ahead):
             arrive(t=t)

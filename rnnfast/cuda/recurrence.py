@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from rnnfast.cuda import call as calls
 from rnnfast.cuda import planner, steps
+from rnnfast.cuda.cells import with_steps
 from rnnfast.cuda.frame import COUNTER
 from rnnfast.cuda.frame_back import make_frame_back
 from rnnfast.cuda.frame_forward import make_frame_forward
@@ -76,9 +77,17 @@ def states_at_the_end(call, kernel, states):
     return tuple([empty(shape, dtype) for _ in states])
 
 
-def forward(cell, xs, state, params, train, lengths, reverse, h_mask):
-    """See rnnfast.kernels; cell: sizes, equations and options."""
-    call, params = calls.start_forward(cell, xs, state, params, train, h_mask, lengths)
+def forward(cell, xs, state, params, train, lengths, reverse, h_mask, of_steps=()):
+    """See rnnfast.kernels; cell: sizes, equations and options.
+
+    of_steps: candidate_mask, h_zoneout and c_zoneout, which may be None, or left out at the end.
+    """
+    if any(x is not None for x in of_steps):
+        candidate, *shares = [x is not None for x in of_steps]
+        cell = with_steps(cell, candidate, any(shares))
+    else:
+        of_steps = ()
+    call, params = calls.start_forward(cell, xs, state, params, train, h_mask, lengths, of_steps)
     way = call.way or planned(call, cell, True)
     cell, N, T, dtype, direction = way.cell, call.N, call.T, call.dtype, 1 if reverse else 0
     kernel = way.kernels and way.kernels[direction]
@@ -120,6 +129,9 @@ def forward(cell, xs, state, params, train, lengths, reverse, h_mask):
         if not train:
             return call.give(hs, final, None) if call.host else (hs, final, None)
     arrays = calls.Arrays(A, b, Wp, m, ends, kept, xs, hs, reverse, train)
+    if of_steps:
+        of_steps = [None if x is None else call.move(x) for x in of_steps]
+        arrays.of_steps = (*of_steps, None)[:3]
     if cell.own_input:
         arrays.Wx, arrays.Wh, arrays.Wr = Wx, Wh, Wr
     if kernel is None and N * T:

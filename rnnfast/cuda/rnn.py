@@ -60,11 +60,20 @@ cell_of = lru_cache(typed=True)(Rnn)  # the same object for the same options
 
 
 def forward(
-    xs, state, params, *, train=True, lengths=None, reverse=False, h_mask=None, nonlinearity="tanh"
+    xs,
+    state,
+    params,
+    *,
+    train=True,
+    lengths=None,
+    reverse=False,
+    h_mask=None,
+    h_zoneout=None,
+    nonlinearity="tanh",
 ):
     """See rnnfast.kernels."""
-    cell = cell_of(nonlinearity)
-    return recurrence.forward(cell, xs, state, params, train, lengths, reverse, h_mask)
+    cell, of_steps = cell_of(nonlinearity), (None, h_zoneout)
+    return recurrence.forward(cell, xs, state, params, train, lengths, reverse, h_mask, of_steps)
 
 
 def backward(dhs, dstate, params, cache, grads):

@@ -12,6 +12,7 @@ from functools import cache
 
 import numpy as np
 
+from rnnfast.cuda import zoneout
 from rnnfast.cuda.cells import equations, equations_back
 from rnnfast.cuda.signatures import bind, signature_of
 from rnnfast.cuda.tiles import WARP
@@ -32,6 +33,21 @@ def make_place(gpu, H):
         return e, n, j, (n * T + t) * H + j
 
     return place
+
+
+def make_constants(gpu, cell, H):
+    """constants_of(b, Wp, j, candidate_mask, at): of a unit, with its mask."""
+    of_unit = constants(cell.biases, cell.peepholes, H)
+
+    @gpu.device
+    def without(b, Wp, j, candidate_mask, at):
+        return of_unit(b, Wp, j)
+
+    @gpu.device
+    def with_mask(b, Wp, j, candidate_mask, at):
+        return (*of_unit(b, Wp, j), candidate_mask[at])
+
+    return with_mask if cell.candidate else without
 
 
 @cache
@@ -58,19 +74,23 @@ def make_first(gpu, cell, H, dtype):
 
 @cache
 def make_step(gpu, cell, H, ragged, dtype):
-    """The step itself; Ah2 (N, C2) is of the second product, where there is one."""
+    """The step itself; Ah2 (N, C2) is of the second product, where there is one.
+
+    candidate_mask (N, T, H) in this and the next two, where the cell has one.
+    """
     place = make_place(gpu, H)
     _, step = equations(gpu, cell, dtype)
     zero = np.dtype(dtype).type(0)
     G, G1, G2, TWO = cell.gates, *(len(cell.products[k]) for k in (0, -1)), len(cell.products) > 1
-    constants_of, gates_of = constants(cell.biases, cell.peepholes, H), columns(G, H)
+    constants_of, gates_of = make_constants(gpu, cell, H), columns(G, H)
     sums_of, sums_of2, put_gates = columns(G1, H), columns(G2, H), put_columns(G, H)
 
-    def step_kernel(A, Ah, Ah2, b, Wp, states, hs, kept, ends, N, T, t, train):
+    def step_kernel(A, Ah, Ah2, b, Wp, states, candidate_mask, hs, kept, ends, N, T, t, train):
         e, n, j, at = place(N, T, t)
         if e < N * H:
             before, gate = take(states, e), G * (at - j) + j
-            x, w = gates_of(A, gate), constants_of(b, Wp, j)
+            x = gates_of(A, gate)
+            w = constants_of(b, Wp, j, candidate_mask, at)
             if TWO:
                 a = sums_of(Ah, n * G1 * H + j) + sums_of2(Ah2, n * G2 * H + j)
             else:
@@ -110,13 +130,16 @@ def make_first_back(gpu, cell, H, masked, ragged, dtype):
     zero = np.dtype(dtype).type(0)
     G, G2 = cell.gates, len(cell.products[1])
     nothing = (zero,) * G2
-    constants_of, gates_of = constants(cell.biases, cell.peepholes, H), columns(G, H)
+    constants_of, gates_of = make_constants(gpu, cell, H), columns(G, H)
     put_terms = put_columns(G2, H)
 
-    def first_back_kernel(dhs, A, b, Wp, dstates, came, m, kept, dB2, ends, N, T, t):
+    def first_back_kernel(
+        dhs, A, b, Wp, dstates, came, m, candidate_mask, kept, dB2, ends, N, T, t
+    ):
         e, n, j, at = place(N, T, t)
         if e < N * H:
-            keep, w = take(kept, at), constants_of(b, Wp, j)
+            keep = take(kept, at)
+            w = constants_of(b, Wp, j, candidate_mask, at)
             dh = add_first(arriving(dstates, came, m, e), dhs[at])
             terms = first_back(dh, gates_of(A, G * (at - j) + j), keep, w)
             if ragged and not t < ends[n]:
@@ -134,13 +157,16 @@ def make_step_back(gpu, cell, H, masked, ragged, dtype):
     zero = np.dtype(dtype).type(0)
     G, G1, TWO, SEPARATE = cell.gates, len(cell.products[0]), len(cell.products) > 1, cell.separate
     nothing, nothing_back = (zero,) * G, (zero,) * G1
-    constants_of, gates_of = constants(cell.biases, cell.peepholes, H), columns(G, H)
+    constants_of, gates_of = make_constants(gpu, cell, H), columns(G, H)
     put_gates, put_terms = put_columns(G, H), put_columns(G1, H)
 
-    def step_back_kernel(dhs, A, B, dB, b, Wp, dstates, came, through, m, kept, ends, N, T, t):
+    def step_back_kernel(
+        dhs, A, B, dB, b, Wp, dstates, came, through, m, candidate_mask, kept, ends, N, T, t
+    ):
         e, n, j, at = place(N, T, t)
         if e < N * H:
-            gate, keep, w = G * (at - j) + j, take(kept, at), constants_of(b, Wp, j)
+            gate, keep = G * (at - j) + j, take(kept, at)
+            w = constants_of(b, Wp, j, candidate_mask, at)
             back = zero
             if TWO:
                 back = through[e]
@@ -179,6 +205,12 @@ def given(call, **others):
     return {"blocks": -(-call.N * call.H // THREADS), "N": call.N, "T": call.T, **others}
 
 
+def candidate_mask(call, arrays):
+    """What kernels take for it."""
+    mask = arrays.of_steps[0]
+    return call.nothing if mask is None else mask
+
+
 def forward(call, cell, arrays, Wh, states, start, ahead, train):
     """All steps; states are replaced."""
     if cell.forward_steps:
@@ -195,8 +227,10 @@ def forward(call, cell, arrays, Wh, states, start, ahead, train):
         first = bind(make_first(gpu, cell, H, dtype), **of_all, seen=seen)
     kernel = make_step(gpu, cell, H, call.ragged, dtype)
     outputs = {"hs": arrays.hs, "kept": arrays.kept, "train": train}
-    step = bind(kernel, **of_all, Ah2=Ah2, ends=arrays.ends, **outputs)
+    mask = {"candidate_mask": candidate_mask(call, arrays)}
+    step = bind(kernel, **of_all, Ah2=Ah2, ends=arrays.ends, **mask, **outputs)
     complete = cell.complete(call, arrays)
+    zone_before, zone_after = zoneout.around(call, arrays, states, train)
 
     def multiply(h, W, out):
         gpu.matmul(h * arrays.m if call.masked else h, W, out=out)
@@ -208,7 +242,9 @@ def forward(call, cell, arrays, Wh, states, start, ahead, train):
             first(t=t)
             multiply(seen, W2, Ah2)
         complete(Ah, states, t)
+        zone_before()
         step(t=t)
+        zone_after(t)
 
 
 def back(call, cell, arrays, Wh, dstates, start, ahead):
@@ -221,7 +257,9 @@ def back(call, cell, arrays, Wh, dstates, start, ahead):
     W, *more = weights_of(call, cell, Wh)
     dB, came = call.empty(N, W.shape[1]), call.zeros(N, H)
     through = came
+    zone_before, zone_after = zoneout.around_back(call, arrays, dstates, came)
     of_all = given(call, b=arrays.b, Wp=arrays.Wp, A=arrays.A, dstates=dstates, came=came)
+    of_all["candidate_mask"] = candidate_mask(call, arrays)
     of_all |= {"dhs": arrays.dhs, "kept": arrays.kept, "m": arrays.m, "ends": arrays.ends}
     if more:
         (W2,) = more
@@ -232,6 +270,7 @@ def back(call, cell, arrays, Wh, dstates, start, ahead):
     before, after = cell.complete_back(call, arrays, dB)
 
     for t in range(start, start + ahead * T, ahead):
+        zone_before(t)
         if more:
             first_back(t=t)
             gpu.matmul(dB2, W2.T, out=through)
@@ -239,6 +278,7 @@ def back(call, cell, arrays, Wh, dstates, start, ahead):
         step_back(t=t)
         gpu.matmul(dB, W.T, out=came)
         after(dstates, came, t)
+        zone_after()
     if call.masked:
         came *= arrays.m
     dh = dstates[0]

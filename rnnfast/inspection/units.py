@@ -57,7 +57,7 @@ def activations(model: LanguageModel, ids: Sequence[int] | Array) -> list[NDArra
         xs: Any = ids[np.newaxis]
         found: list[NDArray[Any]] = []
         for layer in model.layers[:-1]:
-            xs = layer.forward(xs, train=False)
+            xs = layer.forward(xs, train=False, **known.masks(layer, xs))
             if layer in known.recurrent_layers:
                 found.append(to_numpy(xs[0]))
         return found

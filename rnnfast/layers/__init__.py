@@ -26,11 +26,10 @@ from rnnfast.layers.mixture_loss import TimeMixtureSoftmaxWithLoss
 from rnnfast.layers.normalized import (
     LayerNormGRU,
     LayerNormLSTM,
-    TimeBiLayerNormGRU,
-    TimeBiLayerNormLSTM,
     TimeLayerNormGRU,
     TimeLayerNormLSTM,
 )
+from rnnfast.layers.normalized_both import TimeBiLayerNormGRU, TimeBiLayerNormLSTM
 from rnnfast.layers.past_decode import PastDecode
 from rnnfast.layers.projection import LSTMP, TimeLSTMP
 from rnnfast.layers.regularization import (
@@ -38,6 +37,7 @@ from rnnfast.layers.regularization import (
     TemporalActivationRegularization,
 )
 from rnnfast.layers.regularized_loss import TimeRegularizedSoftmaxWithLoss
+from rnnfast.layers.regularized_mixture import TimeRegularizedMixtureSoftmaxWithLoss
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeMogrifier, TimeRNN
 from rnnfast.layers.stacks import TimeReverse, TimeStack
 from rnnfast.layers.steps import GRU, LSTM, RNN, Mogrifier
@@ -84,6 +84,7 @@ __all__ = [
     "TimeMixtureSoftmaxWithLoss",
     "TimeMogrifier",
     "TimeRNN",
+    "TimeRegularizedMixtureSoftmaxWithLoss",
     "TimeRegularizedSoftmaxWithLoss",
     "TimeReverse",
     "TimeSigmoidWithLoss",

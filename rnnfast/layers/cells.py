@@ -13,11 +13,10 @@ from rnnfast.layers.bidirectional import (
     TimeBiRNN,
 )
 from rnnfast.layers.normalized import (
-    TimeBiLayerNormGRU,
-    TimeBiLayerNormLSTM,
     TimeLayerNormGRU,
     TimeLayerNormLSTM,
 )
+from rnnfast.layers.normalized_both import TimeBiLayerNormGRU, TimeBiLayerNormLSTM
 from rnnfast.layers.projection import TimeLSTMP
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeMogrifier, TimeRNN
 

@@ -88,22 +88,21 @@ class TimeMixtureSoftmaxWithLoss(TimeSoftmaxWithLoss):
             For a wrong argument.
         """
         mixture = self.mixture
-        W, b, *_ = mixture._checked_params()
-        V = W.shape[1]
+        V = mixture._checked_params()[0].shape[1]
         inputs = mixture._inputs(self._name, xs)
         N, T, _ = inputs[-1].shape
         t, ignored = self._class_ids(ts, N, T, V)
         *kept, hs, prior = mixture._latents(inputs, train)
-        loss, cache = mixture._kernel.mixture_softmax_loss_forward(
-            hs, prior, W, b, t, ignore_label=ignored, train=train
-        )
         self.cache = None
+        self.penalty = 0.0 if train else self.penalty
+        loss, cache = self._cross_entropy(hs, prior, t, ignored, train)
         if train:
-            self.penalty, dprior = 0.0, None
+            dprior = None
             if self.balance:
                 counted = checks.beside(prior, t != ignored)
                 beta, dprior = _balance(prior, counted)
-                self.penalty, dprior = checks.scalar(self.balance * beta), self.balance * dprior
+                self.penalty = self.penalty + checks.scalar(self.balance * beta)
+                dprior = self.balance * dprior
             several = isinstance(xs, (list, tuple))
             self.cache = cache, inputs, several, kept, dprior
         return loss
@@ -132,12 +131,30 @@ class TimeMixtureSoftmaxWithLoss(TimeSoftmaxWithLoss):
         dout = checks.number(self._name, "dout", dout)
         mixture = self.mixture
         grads = mixture._checked_grads()
-        dhs, dprior = mixture._kernel.mixture_softmax_loss_backward(cache, *grads[:2], dout)
+        dhs, dprior = self._cross_entropy_back(cache, dout)
         self.cache = None
         if of_penalty is not None:
             dprior += (dout * of_penalty).astype(dprior.dtype)
         dxs = mixture._latents_back(inputs, kept, dhs, dprior, grads)
         return dxs if several else dxs[0]
+
+    def _cross_entropy(
+        self, hs: Any, prior: Any, t: Any, ignored: int, train: bool
+    ) -> tuple[Any, Any]:
+        """The loss of the latent vectors hs (M, K, D), and what its gradient needs."""
+        W, b, *_ = self.mixture._checked_params()
+        made: tuple[Any, Any] = self.mixture._kernel.mixture_softmax_loss_forward(
+            hs, prior, W, b, t, ignore_label=ignored, train=train
+        )
+        return made
+
+    def _cross_entropy_back(self, cache: Any, dout: float) -> tuple[Any, Any]:
+        """Write the gradients of W and b; return those of hs and prior."""
+        dW, db, *_ = self.mixture._checked_grads()
+        made: tuple[Any, Any] = self.mixture._kernel.mixture_softmax_loss_backward(
+            cache, dW, db, dout
+        )
+        return made
 
     def _choices(self) -> list[str]:
         balance = [f"balance={self.balance}"] if self.balance else []

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from rnnfast import checks
 from rnnfast.layers.base import Layer
 
@@ -33,3 +35,27 @@ def convention_options(layer: Layer, reset_after: Any, z_keeps: Any) -> dict[str
     owner = type(layer).__name__
     reset_after = checks.flag(owner, "reset_after", reset_after)
     return {"reset_after": reset_after, "z_keeps": checks.flag(owner, "z_keeps", z_keeps)}
+
+
+def of_each_step(layer: Any, name: str, value: Any, N: int, T: int) -> Any:
+    """The checked mask or shares of each step, (N, T, H) for the column; a number only of zoneout.
+
+    What is the same for all steps has stride 0 there, and no memory of its own.
+    """
+    owner, shape = type(layer).__name__, (N, T, layer.Wh.shape[0])
+    if name not in layer.of_steps:
+        kind = type(value).__name__
+        raise ValueError(f"{owner}: {name} must be None, which this cell does not have, got {kind}")
+    if name.endswith("zoneout") and checks.is_number(value):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{owner}: {name} must be in [0, 1], got {value}")
+        xp = checks.namespace(layer.params[0])
+        return xp.broadcast_to(xp.full(shape[2], value, layer.dtype), shape)
+    value = checks.real(owner, name, value)
+    if value.shape not in (shape, (N, shape[2])):
+        label = f"(N, T, H) = {shape} or (N, H) = {(N, shape[2])}"
+        raise checks.shape_error(owner, name, label, value)
+    value = checks.cast(value, layer.dtype)
+    if value.ndim == 2:
+        value = checks.namespace(value).broadcast_to(value[:, np.newaxis], shape)
+    return value

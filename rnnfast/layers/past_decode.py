@@ -9,6 +9,7 @@ from rnnfast import checks
 from rnnfast.layers.activations import Softmax
 from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.base import Layer, Spec
+from rnnfast.layers.mixture import TimeMixtureSoftmax
 from rnnfast.typing import Array
 
 
@@ -17,8 +18,9 @@ class PastDecode(Layer):
 
     Parameters
     ----------
-    affine : TimeAffine
-        The output layer, whose W (H, V) is read as the word vectors.
+    affine : TimeAffine or TimeMixtureSoftmax
+        The output layer, whose W (H, V) is read as the word vectors. The scores of a mixture are
+        its log probabilities.
     W : array (H, H)
         Weights of the hidden layer.
     b : array (H,)
@@ -67,7 +69,7 @@ class PastDecode(Layer):
 
     def __init__(
         self,
-        affine: TimeAffine,
+        affine: TimeAffine | TimeMixtureSoftmax,
         W: Array,
         b: Array,
         c: Array,

@@ -296,6 +296,7 @@ class Recurrent(Layer):
         lengths: Any = None,
         reverse: bool = False,
         h_mask: Any = None,
+        of_steps: dict[str, Any] | None = None,
     ) -> tuple[Any, tuple[Any, ...]]:
         """Call the column's forward with checked arguments; replace the cache."""
         hs, state, cache = self._kernel.forward(
@@ -306,6 +307,7 @@ class Recurrent(Layer):
             lengths=lengths,
             reverse=reverse,
             h_mask=h_mask,
+            **(of_steps or {}),
             **self._options,
         )
         self.cache = None if cache is None else (cache, weights, hs.shape)

@@ -107,10 +107,7 @@ class TimeRegularizedSoftmaxWithLoss(TimeAffineSoftmaxWithLoss):
             return super().forward(xs, ts, train=False)
         x, t, ignored = self._checked_inputs(xs, ts)
         if self.past is not None:
-            previous = checks.integers(self._name, "previous", previous)
-            if previous.shape != x.shape[:2]:
-                expected = f"(N, T) = {x.shape[:2]}"
-                raise checks.shape_error(self._name, "previous", expected, previous)
+            previous = check_previous(self._name, previous, x.shape[:2])
         affine, ops = self.affine, self.affine._kernel
         W, b = affine._checked_params()
         x2 = rows(x)
@@ -134,12 +131,8 @@ class TimeRegularizedSoftmaxWithLoss(TimeAffineSoftmaxWithLoss):
         """The noise of each target's vector, (M, H), and where in the scores the targets are."""
         xp = checks.namespace(x)
         t = checks.beside(x, xp.where(t == ignored, 0, t) if ignored >= 0 or (t < 0).any() else t)
-        w = self.affine._kernel.embedding_forward(t, W.T)
-        lengths = xp.sqrt((x * x).sum(axis=1))
-        ahead = (x * w).sum(axis=1) > 0  # so lengths are above 0, too
-        sizes = self.adversarial * xp.sqrt((w * w).sum(axis=1))
-        share = xp.where(ahead, sizes / xp.where(ahead, lengths, 1), 0).astype(x.dtype)
-        return x * -share[:, None], (xp.arange(len(x)), t)
+        noise = worst_noise(self.affine._kernel, x, W, t, self.adversarial)
+        return noise, (xp.arange(len(x)), t)
 
     def backward(self, dout: float | Array = 1) -> Any:
         """Compute the gradients of loss and penalty; the grads of both layers are written in place.
@@ -185,3 +178,22 @@ class TimeRegularizedSoftmaxWithLoss(TimeAffineSoftmaxWithLoss):
         shown = super()._choices()
         shown += [f"adversarial={self.adversarial}"] if self.adversarial else []
         return shown + ([] if self.past is None else [f"past={self.past!r}"])
+
+
+def check_previous(owner: str, previous: Any, shape: tuple[int, int]) -> Any:
+    """The argument `previous` of a loss, ids of the shape (N, T)."""
+    previous = checks.integers(owner, "previous", previous)
+    if previous.shape != shape:
+        raise checks.shape_error(owner, "previous", f"(N, T) = {shape}", previous)
+    return previous
+
+
+def worst_noise(kernel: Any, x: Any, W: Any, t: Any, size: float) -> Any:
+    """The noise (M, H) on the word vectors of the targets t, for outputs x; see the class."""
+    xp = checks.namespace(x)
+    w = kernel.embedding_forward(t, W.T)
+    lengths = xp.sqrt((x * x).sum(axis=1))
+    ahead = (x * w).sum(axis=1) > 0  # so lengths are above 0, too
+    sizes = size * xp.sqrt((w * w).sum(axis=1))
+    share = xp.where(ahead, sizes / xp.where(ahead, lengths, 1), 0).astype(x.dtype)
+    return x * -share[:, None]

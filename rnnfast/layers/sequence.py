@@ -57,6 +57,7 @@ class TimeRNN(_TimeOneState):
     """
 
     column = "rnn"
+    of_steps = ("h_zoneout",)
 
     def __init__(
         self,
@@ -123,6 +124,7 @@ class TimeGRU(_TimeOneState):
 
     column = "gru"
     gates = 3
+    of_steps = ("candidate_mask", "h_zoneout")
 
     def __init__(
         self,
@@ -197,6 +199,7 @@ class TimeLSTM(_TimeTwoStates):
     column = "lstm"
     gates = 4
     more = ("Wp",)
+    of_steps = ("candidate_mask", "h_zoneout", "c_zoneout")
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, overload
 
 from rnnfast import checks
+from rnnfast.layers.options import of_each_step
 from rnnfast.layers.recurrent import SMALL, Lengths, Recurrent, checked_lengths
 from rnnfast.layers.weights import Weights
 from rnnfast.typing import A, Array, Floats, Integers
@@ -21,6 +22,8 @@ class _Time(Recurrent):
     LSTM; zeros at first and after reset_state), stateful=False from zeros. In both cases h and c
     are the final state afterwards. After backward, dh and dc are the gradient of the initial state.
     """
+
+    of_steps: tuple[str, ...] = ()  # arguments of forward, numbers of each step, that the cell has
 
     stateful: bool
     h: Any
@@ -52,6 +55,9 @@ class _Time(Recurrent):
         lengths: Lengths = None,
         h_mask: Array | None = None,
         Wh_mask: Array | None = None,
+        candidate_mask: Array | None = None,
+        h_zoneout: Array | float | None = None,
+        c_zoneout: Array | float | None = None,
     ) -> Floats: ...
     @overload
     def forward(
@@ -62,6 +68,9 @@ class _Time(Recurrent):
         lengths: Lengths = None,
         h_mask: Array | None = None,
         Wh_mask: Array | None = None,
+        candidate_mask: Array | None = None,
+        h_zoneout: Array | float | None = None,
+        c_zoneout: Array | float | None = None,
     ) -> A: ...
     def forward(
         self,
@@ -71,6 +80,9 @@ class _Time(Recurrent):
         lengths: Lengths = None,
         h_mask: Array | None = None,
         Wh_mask: Array | None = None,
+        candidate_mask: Array | None = None,
+        h_zoneout: Array | float | None = None,
+        c_zoneout: Array | float | None = None,
     ) -> Any:
         """Run the layer over a sequence.
 
@@ -90,6 +102,14 @@ class _Time(Recurrent):
         Wh_mask : array like Wh, optional
             Multiplies Wh in this call: DropConnect, the weight drop of AWD-LSTM. Not for a frozen
             layer.
+        candidate_mask : array (N, T, H) or (N, H), optional
+            Multiplies the candidate at every step, g of an LSTM and h_hat of a GRU: recurrent
+            dropout without memory loss. (N, H) is the same at every step. LSTM and GRU only.
+        h_zoneout : float or array (N, T, H) or (N, H), optional
+            Zoneout: the share of h that each step keeps, 0 or 1 in training; in evaluation the
+            probability, a number. Not for a Mogrifier LSTM.
+        c_zoneout : float or array (N, T, H) or (N, H), optional
+            The same for the cell. LSTM only.
 
         Returns
         -------
@@ -107,6 +127,8 @@ class _Time(Recurrent):
         ----------
         h_mask: Gal and Ghahramani 2016, https://arxiv.org/abs/1512.05287.
         Wh_mask: Merity et al. 2017, https://arxiv.org/abs/1708.02182.
+        candidate_mask: Semeniuta, Severyn and Barth 2016, https://arxiv.org/abs/1603.05118.
+        Zoneout: Krueger et al. 2016, https://arxiv.org/abs/1606.01305.
 
         Examples
         --------
@@ -119,7 +141,7 @@ class _Time(Recurrent):
         np.False_
         """
         checked = self._checked_forward(xs, train)
-        if lengths is h_mask is Wh_mask is None:
+        if lengths is h_mask is Wh_mask is candidate_mask is h_zoneout is c_zoneout is None:
             return self._forward(checked, train)
         xs, state, weights = checked
         if lengths is not None:
@@ -131,7 +153,17 @@ class _Time(Recurrent):
                 raise RuntimeError(f"{self._name}: Wh_mask is not for a frozen layer")
             Wh_mask = self._checked_mask("Wh_mask", Wh_mask, "like Wh", self.Wh.shape)
             weights = (weights[0], weights[1] * Wh_mask, *weights[2:])
-        hs = self._forward((xs, state, weights), train, lengths, h_mask=h_mask)
+        given = {
+            "candidate_mask": candidate_mask,
+            "h_zoneout": h_zoneout,
+            "c_zoneout": c_zoneout,
+        }
+        of_steps = {
+            name: of_each_step(self, name, x, *xs.shape[:2])
+            for name, x in given.items()
+            if x is not None
+        }
+        hs = self._forward((xs, state, weights), train, lengths, h_mask=h_mask, of_steps=of_steps)
         self._Wh_mask = Wh_mask if train else None
         return hs
 
@@ -182,9 +214,10 @@ class _Time(Recurrent):
         lengths: Any = None,
         reverse: bool = False,
         h_mask: Any = None,
+        of_steps: dict[str, Any] | None = None,
     ) -> Any:
         """forward with checked arguments."""
-        hs, state = self._run(*checked, train, lengths, reverse, h_mask)
+        hs, state = self._run(*checked, train, lengths, reverse, h_mask, of_steps)
         self._Wh_mask = None
         self._keep(*state)
         return hs

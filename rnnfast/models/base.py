@@ -1,8 +1,9 @@
 """The base of language models: a stack of layers with its loss, its state and its sampling."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from itertools import islice
+from types import MappingProxyType
 from typing import Any, Self, overload
 
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from rnnfast.io.weights import to_numpy
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.frequency import FrequencyDiscriminator
 from rnnfast.layers.past_decode import PastDecode
-from rnnfast.layers.regularized_loss import TimeRegularizedSoftmaxWithLoss
+from rnnfast.models.drops import Regularized, mask_of_steps
 from rnnfast.models.model import Model
 from rnnfast.models.outputs import inner_drop, loss_of
 from rnnfast.models.plain import unregularized
@@ -34,10 +35,13 @@ class BaseModel(Model):
         One per recurrent layer, or none. They draw its h_mask or its Wh_mask in training.
     word_drop : TimeDropout, optional
         Draws the word_mask of the first layer, an embedding, in training.
-    loss_layer : TimeRegularizedSoftmaxWithLoss, optional
+    loss_layer : optional
         Of the last layer; None is the loss without regularisation.
     adversary : FrequencyDiscriminator, optional
         Of the first layer, an embedding: FRAGE.
+    step_drops : mapping, optional
+        Argument of a recurrent layer's forward -> sequence of TimeDropout, one per layer; see
+        `Drops.of_steps`.
 
     Attributes
     ----------
@@ -45,7 +49,8 @@ class BaseModel(Model):
     recurrent_layers : list
     drop_layers : list of TimeDropout
         The dropout layers in `layers`, then those of `h_drops` and `Wh_drops`, then `word_drop`,
-        then that of a mixture. Their `step` counts the masks drawn so far.
+        then that of a mixture, then those of `step_drops`. Their `step` counts
+        the masks drawn so far.
     penalty_layers : list
         The layers in `layers` that compute a penalty: AR and TAR.
 
@@ -75,8 +80,9 @@ class BaseModel(Model):
         h_drops: Sequence[TimeDropout] = (),
         Wh_drops: Sequence[TimeDropout] = (),
         word_drop: TimeDropout | None = None,
-        loss_layer: TimeRegularizedSoftmaxWithLoss | None = None,
+        loss_layer: Regularized | None = None,
         adversary: FrequencyDiscriminator | None = None,
+        step_drops: Mapping[str, Sequence[TimeDropout]] = MappingProxyType({}),
     ) -> None:
         self.past = None if loss_layer is None else loss_layer.past
         self.adversary = adversary
@@ -92,6 +98,9 @@ class BaseModel(Model):
         self.drop_layers = in_depth + self.h_drops + self.Wh_drops
         self.drop_layers += [] if word_drop is None else [word_drop]
         self.drop_layers += inner_drop(layers[-1])
+        self.step_drops = dict(step_drops)
+        for drops in self.step_drops.values():
+            self.drop_layers += drops
         self.penalty_layers = [layer for layer in layers if hasattr(layer, "loss")]
 
     @property
@@ -170,22 +179,46 @@ class BaseModel(Model):
             `scores` and `top_states`.
         """
         below = None
-        h_drops, Wh_drops = iter(self.h_drops), iter(self.Wh_drops)
         for layer in self.layers[:-1]:
-            masks = {}
-            drop = self.word_drop if layer is self.layers[0] else None
-            if train_flg and drop is not None and drop.train_flg:
-                masks["word_mask"] = drop.draw(layer.W, (len(layer.W),))
-            if train_flg and layer in self.recurrent_layers:
-                drop = next(h_drops, None)
-                if drop is not None and drop.train_flg:
-                    masks["h_mask"] = drop.draw(xs, (len(xs), layer.Wh.shape[0]))
-                drop = next(Wh_drops, None)
-                if drop is not None and drop.train_flg:
-                    masks["Wh_mask"] = drop.draw(xs, layer.Wh.shape)
             below = xs if layer is self._source else below
-            xs = layer.forward(xs, train=train_flg, **masks)
+            xs = layer.forward(xs, train=train_flg, **self.masks(layer, xs, train_flg))
         return xs if below is None else [below, xs]
+
+    def masks(self, layer: Any, xs: Any, train_flg: bool = False) -> dict[str, Any]:
+        """Make what the forward of one of the layers takes beside its input and `train`.
+
+        Whoever calls a layer itself needs it: zoneout is there without training, too.
+
+        Parameters
+        ----------
+        layer : layer
+            One of `layers`.
+        xs : array
+            The input of the layer.
+        train_flg : bool
+            Draw masks.
+
+        Returns
+        -------
+        dict
+            Argument -> mask, number or None.
+        """
+        masks: dict[str, Any] = {}
+        drop = self.word_drop if layer is self.layers[0] else None
+        if train_flg and drop is not None and drop.train_flg:
+            masks["word_mask"] = drop.draw(layer.W, (len(layer.W),))
+        if layer not in self.recurrent_layers:
+            return masks
+        k, H = self.recurrent_layers.index(layer), layer.Wh.shape[0]
+        for name, drops, shape in (
+            ("h_mask", self.h_drops, (len(xs), H)),
+            ("Wh_mask", self.Wh_drops, layer.Wh.shape),
+        ):
+            if train_flg and drops and drops[k].train_flg:
+                masks[name] = drops[k].draw(xs, shape)
+        for name, of_layers in self.step_drops.items():
+            masks[name] = mask_of_steps(name, of_layers[k], xs, H, train_flg)
+        return masks
 
     def top_states(self, hidden: Any) -> Any:
         """Return the states of the last recurrent layer, after dropout.

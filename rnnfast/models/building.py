@@ -27,6 +27,9 @@ _CHECKS: dict[str, Check] = {
     "embedding_dropout": checks.ratio,
     "weight_drop": checks.ratio,
     "latent_dropout": checks.ratio,
+    "recurrent_dropout": checks.ratio,
+    "h_zoneout": checks.ratio,
+    "c_zoneout": checks.ratio,
     "alpha": checks.nonnegative,
     "beta": checks.nonnegative,
     "past_decode": checks.nonnegative,
@@ -94,6 +97,23 @@ def check_rounds(owner: str, sizes: dict[str, Any]) -> None:
     for name in ("rounds", "rank"):
         if name in sizes:
             cell, got = sizes["cell"], sizes[name]
+            raise ValueError(f"{owner}: {name} must be None with cell {cell!r}, got {got}")
+
+
+# Sizes of a model -> the argument of a recurrent layer's forward
+OF_STEPS = {
+    "recurrent_dropout": "candidate_mask",
+    "h_zoneout": "h_zoneout",
+    "c_zoneout": "c_zoneout",
+}
+
+
+def check_of_steps(owner: str, sizes: dict[str, Any]) -> None:
+    """ValueError for recurrent dropout or zoneout of a cell that does not have it."""
+    cell = sizes["cell"]
+    for name, argument in OF_STEPS.items():
+        if name in sizes and argument not in RECURRENT[cell].of_steps:
+            got = sizes[name]
             raise ValueError(f"{owner}: {name} must be None with cell {cell!r}, got {got}")
 
 

@@ -57,9 +57,9 @@ def start_from(model: BaseModel, trained: BaseModel, name: str = "trained") -> N
     width, found = (of[len(known) - 1].Wh.shape[0] for of in (layers, known))
     if len(known) < len(layers) and width != found:
         raise ValueError(
-            f"{name}: its last layer must have {width} units, as layer {len(known)} of the model "
-            f"has, found {found}; with tied weights the last layer is as wide as a word vector, "
-            "so that the others must be, too, unless the output is a mixture"
+            f"{name}: its last layer must be {width} wide, as layer {len(known)} of the model is, "
+            f"found {found}; with tied weights the last layer is as wide as a word vector, so that "
+            "the others must be, too, unless the output is a mixture"
         )
     copy_into(
         _by_place(model, len(known)),

@@ -9,6 +9,7 @@ from rnnfast.layers.initial import Initializer
 from rnnfast.layers.mixture import TimeMixtureSoftmax
 from rnnfast.models.base import BaseModel
 from rnnfast.models.building import (
+    check_of_steps,
     check_projection,
     check_rounds,
     checked_sizes,
@@ -49,14 +50,21 @@ class LanguageModel(BaseModel):
     weight_drop : float
         Ratio of the elements of every Wh dropped in training, one mask for a whole sequence:
         the weight drop of AWD-LSTM [3]_.
+    recurrent_dropout : float, optional
+        Ratio of the elements of the candidates dropped in training, one mask for each step or, if
+        variational_dropout, for the whole sequence: recurrent dropout without memory loss [12]_.
+        LSTM and GRU only.
+    h_zoneout, c_zoneout : float, optional
+        Zoneout [13]_: the probability that a unit of h, or of an LSTM's c, keeps its old value at a
+        step in training. Otherwise the states are mixed in this ratio. Not for a Mogrifier LSTM.
     alpha, beta : float, optional
         Factors of activation regularisation (AR) and temporal activation regularisation (TAR) of
         the last recurrent layer [3]_. AR sees its output after dropout, TAR before.
     past_decode : float, optional
-        Factor of past decode regularisation [8]_; see PastDecode. Not with `mixtures`.
+        Factor of past decode regularisation [8]_; see PastDecode.
     adversarial : float, optional
         Size of adversarial noise on the word vectors of the targets [9]_; see
-        TimeRegularizedSoftmaxWithLoss. Not with `mixtures`.
+        TimeRegularizedSoftmaxWithLoss.
     frage, frage_rate : float, optional
         Factor of FRAGE, which hides from word vectors how frequent their words are, and the
         learning rate of its discriminator (default 0.02) [10]_; see FrequencyDiscriminator. Before
@@ -121,6 +129,8 @@ class LanguageModel(BaseModel):
     .. [9] Wang, Gong, Liu 2019, https://arxiv.org/abs/1906.03805
     .. [10] Gong et al. 2018, https://arxiv.org/abs/1809.06858
     .. [11] Sak et al. 2014, https://arxiv.org/abs/1402.1128
+    .. [12] Semeniuta, Severyn, Barth 2016, https://arxiv.org/abs/1603.05118
+    .. [13] Krueger et al. 2016, https://arxiv.org/abs/1606.01305
 
     Examples
     --------
@@ -153,6 +163,9 @@ class LanguageModel(BaseModel):
         output_dropout: float | None = None,
         embedding_dropout: float | None = None,
         weight_drop: float = 0.0,
+        recurrent_dropout: float | None = None,
+        h_zoneout: float | None = None,
+        c_zoneout: float | None = None,
         alpha: float | None = None,
         beta: float | None = None,
         past_decode: float | None = None,
@@ -191,6 +204,9 @@ class LanguageModel(BaseModel):
             between_dropout=between_dropout,
             output_dropout=output_dropout,
             embedding_dropout=embedding_dropout,
+            recurrent_dropout=recurrent_dropout,
+            h_zoneout=h_zoneout,
+            c_zoneout=c_zoneout,
             alpha=alpha,
             beta=beta,
             past_decode=past_decode,
@@ -208,6 +224,7 @@ class LanguageModel(BaseModel):
         )
         check_rounds(owner, sizes)
         check_projection(owner, sizes)
+        check_of_steps(owner, sizes)
         check_output(owner, sizes)
         check_frage(owner, sizes)
         draw = Initializer(owner, rng, dtype, device)
@@ -227,4 +244,5 @@ class LanguageModel(BaseModel):
         param_names = ["embed_W", *names, *output_names, *loss_names, *its_names]
         stack = [*regularized(draw, sizes, [embed, *recurrent], drops), output]
         masks = drops.h, drops.Wh, drops.words
-        super().__init__(stack, param_names, sizes, draw.device, *masks, loss_layer, discriminator)
+        aside = loss_layer, discriminator, drops.of_steps
+        super().__init__(stack, param_names, sizes, draw.device, *masks, *aside)

@@ -12,8 +12,6 @@ from rnnfast.layers.mixture_loss import TimeMixtureSoftmaxWithLoss
 
 MIXTURE = ("mixtures_below", "latent_size", "latent_dropout", "balance")  # they need `mixtures`
 
-SINGLE = ("past_decode", "adversarial")  # they need a single softmax
-
 
 def check_output(owner: str, sizes: dict[str, Any]) -> None:
     """Check that the sizes of a LanguageModel's last layer go together.
@@ -21,8 +19,7 @@ def check_output(owner: str, sizes: dict[str, Any]) -> None:
     Raises
     ------
     ValueError
-        For an option of a mixture without one, or of a single softmax with one, or widths that
-        tied weights do not allow.
+        For an option of a mixture without one, or widths that tied weights do not allow.
     """
     D, tied, last = sizes["wordvec_size"], sizes["tie_weights"], last_width(sizes)
     name = _width_name(sizes)
@@ -42,10 +39,6 @@ def check_output(owner: str, sizes: dict[str, Any]) -> None:
                 f"{owner}: last_hidden_size must be wordvec_size = {D}, tied, got {last}"
             )
         return
-    for option in SINGLE:
-        if option in sizes:
-            got = sizes[option]
-            raise ValueError(f"{owner}: {option} must be None with mixtures, got {got}")
     if tied and sizes.get("latent_size", D) != D:
         got = sizes["latent_size"]
         raise ValueError(f"{owner}: latent_size must be wordvec_size = {D}, tied, got {got}")

@@ -39,11 +39,24 @@ PyTorch, Keras and ONNX: z is the share of the old state that is kept.
 
     h = z h' + (1 - z) h_hat      in the equations above, z becomes 1 - z, and dA_z changes its sign
 
+candidate_mask m_h multiplies the candidate h_hat at every step: recurrent dropout without memory
+loss (Semeniuta, Severyn and Barth 2016, https://arxiv.org/abs/1603.05118):
+
+    h = (1 - z) h' + z (m_h h_hat)      in the gradients, h_hat - h' becomes m_h h_hat - h'
+    dA_h = dh z m_h (1 - h_hat^2)
+
+h_zoneout z_h is the share of the old state that is kept (zoneout: Krueger et al. 2016,
+https://arxiv.org/abs/1606.01305). With h~ for the h of all equations above, the step gives
+
+    h = z_h h' + (1 - z_h) h~           dh~ = (1 - z_h) dh    dh' += z_h dh
+
+Masks and shares are given for each step; no gradient flows to them.
+
 Shapes: N batch, T time, D input, H hidden; the blocks are z, r, candidate.
 
     xs, dxs (N, T, D)    hs, dhs (N, T, H)    state, dstate (h,) with h (N, H)
     Wx (D, 3H)           Wh (H, 3H)           b (3H,), with reset_after (2, 3H), or None
-    h_mask (N, H)        lengths (N,)
+    h_mask (N, H)        lengths (N,)            candidate_mask, h_zoneout (N, T, H)
 """
 
 import numpy as np
@@ -51,7 +64,16 @@ import numpy as np
 from rnnfast.reference.ops import sigmoid
 from rnnfast.reference.packed import pack as pack
 from rnnfast.reference.packed import weights
-from rnnfast.reference.steps import at_work, check_cache, in_order, only
+from rnnfast.reference.steps import (
+    at,
+    at_work,
+    check_cache,
+    in_order,
+    only,
+    times,
+    zoned,
+    zoned_back,
+)
 
 
 def forward(
@@ -63,6 +85,8 @@ def forward(
     lengths=None,
     reverse=False,
     h_mask=None,
+    candidate_mask=None,
+    h_zoneout=None,
     reset_after=False,
     z_keeps=False,
 ):
@@ -82,7 +106,7 @@ def forward(
     for t in in_order(T, reverse):
         on = at_work(lengths, t)
         x, h_prev = only(on, xs[:, t]), h
-        seen = h_prev if h_mask is None else h_prev * h_mask
+        seen = times(h_prev, h_mask)
         A = x @ Wx + b0
         if reset_after:
             B = seen @ Wh + b1
@@ -94,13 +118,16 @@ def forward(
         q = B[:, 2 * H :] if reset_after else None
         A_h = A[:, 2 * H :] + (r * q if reset_after else (r * seen) @ Wh[:, 2 * H :])
         h_hat = np.tanh(A_h)
-        h = np.where(on, (1 - z) * h_prev + z * h_hat, h_prev)
+        h = (1 - z) * h_prev + z * times(h_hat, at(candidate_mask, t, on))
+        h = np.where(on, zoned(at(h_zoneout, t, on), h_prev, h), h_prev)
         hs[:, t] = only(on, h)
         if train:
             steps.append((t, on, x, h_prev, seen, z, r, q, h_hat))
 
     options = {"reset_after": reset_after, "z_keeps": z_keeps}
     cache = {"steps": steps, "h_mask": h_mask, **options} if train else None
+    if train:
+        cache["of_steps"] = candidate_mask, h_zoneout
     return hs, (h.copy(),), cache
 
 
@@ -119,11 +146,14 @@ def backward(dhs, dstate, params, cache, grads):
     dxs = np.empty((N, T, Wx.shape[0]), Wx.dtype)
     dWx, dWh, db = np.zeros_like(Wx), np.zeros_like(Wh), np.zeros((2, 3 * H), Wx.dtype)
     h_mask, reset_after = cache["h_mask"], cache["reset_after"]
+    candidate_mask, h_zoneout = cache["of_steps"]
     sign = -1 if cache["z_keeps"] else 1
     for t, on, x, h_prev, seen, z, r, q, h_hat in reversed(cache["steps"]):
         dh += only(on, dhs[:, t])
-        dA_h = only(on, dh * z * (1 - h_hat**2))
-        dA_z = only(on, sign * dh * (h_hat - h_prev) * z * (1 - z))
+        kept, dh_new = zoned_back(at(h_zoneout, t, on), dh)
+        m = at(candidate_mask, t, on)
+        dA_h = only(on, times(dh_new * z, m) * (1 - h_hat**2))
+        dA_z = only(on, sign * dh_new * (times(h_hat, m) - h_prev) * z * (1 - z))
         drs = None if reset_after else dA_h @ Wh_h.T
         dA_r = only(on, (dA_h * q if reset_after else drs * seen) * r * (1 - r))
         dA_zr = np.hstack((dA_z, dA_r))
@@ -139,7 +169,7 @@ def backward(dhs, dstate, params, cache, grads):
         dWx += x.T @ dA
         db[0] += dA.sum(axis=0)
         dxs[:, t] = dA @ Wx.T
-        dh_prev = dh * (1 - z) + (dseen if h_mask is None else dseen * h_mask)
+        dh_prev = dh_new * (1 - z) + times(dseen, h_mask) + kept
         dh = np.where(on, dh_prev, dh)
 
     cache.clear()

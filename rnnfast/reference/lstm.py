@@ -40,11 +40,26 @@ cell_clip bounds the cell (Sak et al. 2014, https://arxiv.org/abs/1402.1128):
 
 Where c lies at the bound, its gradient is 0 for f, g, i and c'.
 
+candidate_mask m_g multiplies g at every step: recurrent dropout without memory loss (Semeniuta,
+Severyn and Barth 2016, https://arxiv.org/abs/1603.05118):
+
+    c = f c' + (m_g g) i        dg = dc i m_g    di = dc m_g g
+
+h_zoneout z_h and c_zoneout z_c are the shares of the old state that are kept (zoneout: Krueger et
+al. 2016, https://arxiv.org/abs/1606.01305). With h~ and c~ for the h and the c of all equations
+above, clipped and seen by o as they are there, the step gives
+
+    h = z_h h' + (1 - z_h) h~        c = z_c c' + (1 - z_c) c~
+    dh~ = (1 - z_h) dh    dh' += z_h dh        dc~ = (1 - z_c) dc    dc' += z_c dc
+
+Masks and shares are given for each step; no gradient flows to them.
+
 Shapes: N batch, T time, D input, H hidden.
 
     xs, dxs (N, T, D)    hs, dhs (N, T, H)    state, dstate (h, c), each (N, H)
     Wx (D, 4H)           Wh (H, 4H)           b (4H,) or None    h_mask (N, H)
     Wp (3, H), (3, H, H) or None              lengths (N,)
+    candidate_mask, h_zoneout, c_zoneout (N, T, H)
 """
 
 import numpy as np
@@ -52,11 +67,31 @@ import numpy as np
 from rnnfast.reference.ops import sigmoid
 from rnnfast.reference.packed import pack as pack
 from rnnfast.reference.packed import weights
-from rnnfast.reference.steps import at_work, check_cache, in_order, only
+from rnnfast.reference.steps import (
+    at,
+    at_work,
+    check_cache,
+    in_order,
+    only,
+    times,
+    zoned,
+    zoned_back,
+)
 
 
 def forward(
-    xs, state, params, *, train=True, lengths=None, reverse=False, h_mask=None, cell_clip=None
+    xs,
+    state,
+    params,
+    *,
+    train=True,
+    lengths=None,
+    reverse=False,
+    h_mask=None,
+    candidate_mask=None,
+    h_zoneout=None,
+    c_zoneout=None,
+    cell_clip=None,
 ):
     """Run the whole sequence; see rnnfast.kernels.
 
@@ -74,7 +109,7 @@ def forward(
     for t in in_order(T, reverse):
         on = at_work(lengths, t)
         x, h_prev, c_prev = only(on, xs[:, t]), h, c
-        seen = h_prev if h_mask is None else h_prev * h_mask
+        seen = times(h_prev, h_mask)
         A = x @ Wx + seen @ Wh
         if b is not None:
             A += b
@@ -83,19 +118,21 @@ def forward(
             A_f += see(c_prev, Wp[0])
             A_i += see(c_prev, Wp[1])
         f, g, i = sigmoid(A_f), np.tanh(A_g), sigmoid(A_i)
-        c = f * c_prev + g * i
+        c = f * c_prev + times(g, at(candidate_mask, t, on)) * i
         if cell_clip is not None:
             c = np.clip(c, -cell_clip, cell_clip)
         if Wp is not None:
             A_o += see(c, Wp[2])
         o = sigmoid(A_o)
-        h = np.where(on, o * np.tanh(c), h_prev)
-        c = np.where(on, c, c_prev)
-        hs[:, t] = only(on, h)
         if train:
             steps.append((t, on, x, seen, c_prev, f, g, i, o, c))
+        h = np.where(on, zoned(at(h_zoneout, t, on), h_prev, o * np.tanh(c)), h_prev)
+        c = np.where(on, zoned(at(c_zoneout, t, on), c_prev, c), c_prev)
+        hs[:, t] = only(on, h)
 
     cache = {"steps": steps, "h_mask": h_mask, "cell_clip": cell_clip} if train else None
+    if train:
+        cache["of_steps"] = candidate_mask, h_zoneout, c_zoneout
     return hs, (h.copy(), c.copy()), cache
 
 
@@ -114,16 +151,21 @@ def backward(dhs, dstate, params, cache, grads):
     dWx, dWh, db = np.zeros_like(Wx), np.zeros_like(Wh), np.zeros(4 * H, Wx.dtype)
     dWp = None if Wp is None else np.zeros_like(Wp)
     h_mask, cell_clip = cache["h_mask"], cache["cell_clip"]
+    candidate_mask, h_zoneout, c_zoneout = cache["of_steps"]
     for t, on, x, seen, c_prev, f, g, i, o, c in reversed(cache["steps"]):
         dh += only(on, dhs[:, t])
+        dh_kept, dh_new = zoned_back(at(h_zoneout, t, on), dh)
+        dc_kept, dc_new = zoned_back(at(c_zoneout, t, on), dc)
         tanh_c = np.tanh(c)
-        dA_o = only(on, dh * tanh_c * o * (1 - o))
-        ds = dc + dh * o * (1 - tanh_c**2)  # dc has only the later steps; ds has this one, too
+        dA_o = only(on, dh_new * tanh_c * o * (1 - o))
+        # dc has only the later steps; ds has this one, too
+        ds = dc_new + dh_new * o * (1 - tanh_c**2)
         if Wp is not None:
             ds += see_back(dA_o, Wp[2])
         if cell_clip is not None:
             ds = np.where(np.abs(c) < cell_clip, ds, 0)
-        df, dg, di = ds * c_prev, ds * i, ds * g
+        m = at(candidate_mask, t, on)
+        df, dg, di = ds * c_prev, times(ds * i, m), ds * times(g, m)
         dA = np.hstack((df * f * (1 - f), dg * (1 - g**2), di * i * (1 - i), dA_o))
         dA = only(on, dA)
         dWx += x.T @ dA
@@ -131,8 +173,8 @@ def backward(dhs, dstate, params, cache, grads):
         db += dA.sum(axis=0)
         dxs[:, t] = dA @ Wx.T
         dseen = dA @ Wh.T
-        dh = np.where(on, dseen if h_mask is None else dseen * h_mask, dh)
-        dc_prev = ds * f
+        dh = np.where(on, times(dseen, h_mask) + dh_kept, dh)
+        dc_prev = ds * f + dc_kept
         if Wp is not None:
             dA_f, dA_i = dA[:, :H], dA[:, 2 * H : 3 * H]
             dc_prev += see_back(dA_f, Wp[0]) + see_back(dA_i, Wp[1])

@@ -17,17 +17,32 @@ m is h_mask, the same at every step: variational dropout on the recurrent path (
 With lengths, sample n takes part only in the steps t < lengths[n]. In all other steps its state
 stays, h = 0 in hs, and the values of xs and dhs have no effect.
 
+h_zoneout z_h is the share of the old state that is kept, given for each step (zoneout: Krueger et
+al. 2016, https://arxiv.org/abs/1606.01305). With h~ for the h of the equations above, the step
+gives
+
+    h = z_h h' + (1 - z_h) h~        dh~ = (1 - z_h) dh    dh' += z_h dh
+
 Shapes: N batch, T time, D input, H hidden.
 
     xs, dxs (N, T, D)    hs, dhs (N, T, H)    state, dstate (h,) with h (N, H); h_mask (N, H)
-    Wx (D, H)            Wh (H, H)            b (H,) or None
+    Wx (D, H)            Wh (H, H)            b (H,) or None    h_zoneout (N, T, H)
 """
 
 import numpy as np
 
 from rnnfast.reference.packed import pack as pack
 from rnnfast.reference.packed import weights
-from rnnfast.reference.steps import at_work, check_cache, in_order, only
+from rnnfast.reference.steps import (
+    at,
+    at_work,
+    check_cache,
+    in_order,
+    only,
+    times,
+    zoned,
+    zoned_back,
+)
 
 
 def forward(
@@ -39,6 +54,7 @@ def forward(
     lengths=None,
     reverse=False,
     h_mask=None,
+    h_zoneout=None,
     nonlinearity="tanh",
 ):
     """Run the whole sequence; see rnnfast.kernels.
@@ -57,16 +73,18 @@ def forward(
     for t in in_order(T, reverse):
         on = at_work(lengths, t)
         x, h_prev = only(on, xs[:, t]), h
-        seen = h_prev if h_mask is None else h_prev * h_mask
+        seen = times(h_prev, h_mask)
         A = x @ Wx + seen @ Wh
         if b is not None:
             A += b
-        h = np.where(on, np.tanh(A) if nonlinearity == "tanh" else np.maximum(A, 0), h_prev)
+        new = np.tanh(A) if nonlinearity == "tanh" else np.maximum(A, 0)
+        h = np.where(on, zoned(at(h_zoneout, t, on), h_prev, new), h_prev)
         hs[:, t] = only(on, h)
         if train:
-            steps.append((t, on, x, seen, h))
+            steps.append((t, on, x, seen, new))
 
     cache = {"steps": steps, "h_mask": h_mask, "nonlinearity": nonlinearity}
+    cache["h_zoneout"] = h_zoneout
     return hs, (h.copy(),), cache if train else None
 
 
@@ -86,14 +104,15 @@ def backward(dhs, dstate, params, cache, grads):
     h_mask = cache["h_mask"]
     for t, on, x, seen, h in reversed(cache["steps"]):
         dh += only(on, dhs[:, t])
-        dA = dh * (1 - h**2) if cache["nonlinearity"] == "tanh" else np.where(h > 0, dh, 0)
+        kept, new = zoned_back(at(cache["h_zoneout"], t, on), dh)
+        dA = new * (1 - h**2) if cache["nonlinearity"] == "tanh" else np.where(h > 0, new, 0)
         dA = only(on, dA)
         dWx += x.T @ dA
         dWh += seen.T @ dA
         db += dA.sum(axis=0)
         dxs[:, t] = dA @ Wx.T
         dseen = dA @ Wh.T
-        dh = np.where(on, dseen if h_mask is None else dseen * h_mask, dh)
+        dh = np.where(on, times(dseen, h_mask) + kept, dh)
 
     cache.clear()
     grads[0][...] = dWx

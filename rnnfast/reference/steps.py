@@ -1,4 +1,4 @@
-"""The order of time steps, the samples that take part in each, and the check of a cache."""
+"""What the cells' steps share: their order, the samples that take part, zoneout, caches."""
 
 import numpy as np
 
@@ -16,6 +16,26 @@ def at_work(lengths, t):
 def only(on, x):
     """x for the samples that take part, 0 for the others, even if x is NaN there."""
     return x if on is True else np.where(on, x, 0)
+
+
+def at(x, t, on):
+    """x (N, T, H) at step t, for the samples that take part; None stays None."""
+    return None if x is None else only(on, x[:, t])
+
+
+def times(x, mask):
+    """x, multiplied where there is a mask."""
+    return x if mask is None else x * mask
+
+
+def zoned(share, old, new):
+    """Zoneout of one state: `share` of the old one is kept."""
+    return new if share is None else share * old + (1 - share) * new
+
+
+def zoned_back(share, d):
+    """The gradients of the old and of the new state from that of `zoned`."""
+    return (0, d) if share is None else (share * d, (1 - share) * d)
 
 
 def check_cache(cell, cache):

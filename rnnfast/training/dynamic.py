@@ -84,8 +84,9 @@ def eval_dynamic(
         RMS:  p += -lr g / (sqrt(mean_squares) + epsilon)  + min(decay r, 1) (p0 - p)
 
     with r = sqrt(mean_squares), divided by its mean over all weights. There is no dropout and no
-    penalty on activations. The gradient goes back to the beginning of the segment only; the state
-    is carried on. Batches and their mean are those of `eval_perplexity`.
+    penalty on activations; zoneout takes its probabilities. The gradient goes back to the beginning
+    of the segment only; the state is carried on. Batches and their mean are those of
+    `eval_perplexity`.
 
     References
     ----------

@@ -20,6 +20,10 @@
  *
  * A step is then one walk over tiles, with one barrier; panels have S = 4 (z, r, h_hat, q), and dq is written over q.
  *
+ * candidate_mask m_h multiplies h_hat in h: h_hat becomes m_h h_hat in dA_z too, and dA_h = dh z m_h (1 - h_hat^2).
+ * h_zoneout keeps a share z_h of h_prev: h is z_h h_prev + (1 - z_h) h then. dh of what it replaces is (1 - z_h) dh, and
+ * dh_prev += z_h dh.
+ *
  * z_keeps: z is what is kept of h_prev. Here z is turned into 1 - z = sigmoid(-A_z) at once, so only dA_z changes: its sign.
  */
 
@@ -144,8 +148,12 @@ static void gru_candidate(const gru_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t
                 store_n(row + 3 * w, q, w);
         }
         vec z = load_n(row, w), h_hat = vtanh(A);
-        vec h = (1 - z) * h_prev + z * h_hat;
         store_n(row + 2 * w, h_hat, w);
+        if (job->candidate_mask.p)
+            h_hat *= of_step(job->candidate_mask, t, n, j, w);
+        vec h = (1 - z) * h_prev + z * h_hat;
+        if (job->h_zoneout.p)
+            h = zoned(of_step(job->h_zoneout, t, n, j, w), h_prev, h);
         store_n((real *)gru_h_prev(k, t + 1, n) + j, h, w);
         if (job->h_mask.p)
             store_n((real *)gru_seen(k, t + 1, n) + j, h * mask_of(job, n, j, w), w);
@@ -404,10 +412,19 @@ static void gru_gate_grads(const gru_work *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_
                 dh += dseen + load_n(kept, w);
             } else
                 dh += state_of(job->dhT, n, j, w);
-            vec dA_z = dh * (h_hat - h_prev) * z * (1 - z), dA_h = dh * z * (1 - h_hat * h_hat);
+            vec slope = z * (1 - h_hat * h_hat), past = {0};
+            if (job->candidate_mask.p) {
+                vec mask = of_step(job->candidate_mask, t, n, j, w);
+                slope *= mask, h_hat *= mask;
+            }
+            if (job->h_zoneout.p) {
+                past = dh * of_step(job->h_zoneout, t, n, j, w);
+                dh -= past;
+            }
+            vec dA_z = dh * (h_hat - h_prev) * z * (1 - z), dA_h = dh * slope;
             store_n(row, job->z_keeps ? -dA_z : dA_z, w);
             store_n(row + 2 * w, dA_h, w);
-            store_n(kept, dh * (1 - z), w);
+            store_n(kept, dh * (1 - z) + past, w);
             if (job->reset_after) {
                 vec reset = load_n(row + w, w), of_product = load_n(row + 3 * w, w);
                 store_n(row + w, dA_h * of_product * reset * (1 - reset), w);
@@ -466,14 +483,9 @@ static void gru_bias_grads(const gru_work *k, ptrdiff_t p0, ptrdiff_t p1)
 static void few_last_grads(const gru_work *k, team *tm, int rank, ptrdiff_t p0, ptrdiff_t p1)
 {
     const cell_job *job = k->job;
-    const ptrdiff_t N = job->N, D = job->D, H = job->H;
+    const ptrdiff_t N = job->N, D = job->D;
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1};
-    few_mask_grads(tm, rank, job);
-    ptrdiff_t j0, j1; /* the units whose dh0 this thread has just written, as few_grads shares them */
-    team_share(tm, rank, H, &j0, &j1);
-    for (ptrdiff_t n = 0; n < N; n++)
-        for (ptrdiff_t j = j0; j < j1; j++)
-            ((real *)job->dh0)[n * H + j] += k->dh[n * H + j];
+    few_state_grads(tm, rank, job, k->dh);
     gru_bias_grads(k, p0, p1);
     if (job->reset_after) { /* dA has dq in the candidate's place */
         team_wait(tm);

@@ -34,6 +34,8 @@ typedef struct {
     strided h0, c0;                         /* (N, P), (N, H), last stride 1 */
     strided h_mask;                         /* (N, P), last stride 1, or NULL: multiplies h before Wh */
     strided seen0;                          /* (N, P), last stride 1: h0 h_mask, which is h0 without a mask */
+    strided candidate_mask;                 /* (N, T, H), last stride 1, or NULL: lstm, gru: multiplies g, h_hat */
+    strided h_zoneout, c_zoneout;           /* alike: rnn, lstm, gru: the share of the old h, c that a step keeps */
     strided Wx, Wh;                         /* (D, G H), (P, G H), any strides */
     strided Wproj;                          /* lstmp: (H, P), any strides */
     const void *b;                          /* (G H), with reset_after (2, G H), or NULL */
@@ -51,9 +53,9 @@ typedef struct {
 
     /* what forward keeps for backward, which overwrites it; see the cell's header for the layout.
      * In forward without training all are NULL. seen (T, N, P) is h h_mask, which without a mask is h itself; c
-     * (T, N, H) is there for full peepholes, u (T, N, H) with a projection. Rows of rh, c and u are row_step(H, size of a
-     * real) apart, those of h and seen row_step(P, size of a real). */
-    void *panels, *h, *rh, *seen, *c, *u;
+     * (T, N, H) is there for full peepholes, c_new for these with c_zoneout, u (T, N, H) with a projection. Rows of rh, c,
+     * c_new and u are row_step(H, size of a real) apart, those of h and seen row_step(P, size of a real). */
+    void *panels, *h, *rh, *seen, *c, *c_new, *u;
     void *rounds_kept; /* mogrifier: see there */
     void *norms_kept;  /* lnlstm, lngru: see norms.h */
 

@@ -150,7 +150,7 @@ static int lnlstm_forward(const cell_job *job)
     lstm_work *k = &work.lstm;
     const int own = !job->packed; /* weights to be packed in this call */
     ptrdiff_t weights = own ? lines(P * 4 * W * D) : 0, recurrent = own ? lines(P * 4 * W * H) : 0;
-    ptrdiff_t state = job->train ? 0 : lines(N * step_of(H)), gates = job->train ? 0 : lines(N * LSTM_KEPT * H + W);
+    ptrdiff_t state = job->train ? 0 : lines(N * step_of(H)), gates = job->train ? 0 : lines(N * lstm_kept(job) * H + W);
     ptrdiff_t norms = job->train ? 0 : lnlstm_places(&work, NULL, k->chunk, 1), each = lnlstm_own(job);
     real *room = new_reals(weights + recurrent + 2 * state + gates + norms + job->threads * each);
     right_side *sides = malloc(2 * P * sizeof(right_side));
@@ -159,7 +159,8 @@ static int lnlstm_forward(const cell_job *job)
         k->Wx = sides, k->Wh = sides + P;
         k->Wx_room = room, k->Wh_room = room + weights;
         k->h = k->Wh_room + recurrent;
-        k->panels = (gate_panels){job->train ? job->panels : k->h + 2 * state, N, job->train ? T : 1, H, LSTM_GATES, LSTM_KEPT};
+        k->panels =
+            (gate_panels){job->train ? job->panels : k->h + 2 * state, N, job->train ? T : 1, H, LSTM_GATES, lstm_kept(job)};
         if (job->train)
             lnlstm_places(&work, job->norms_kept, T, T);
         else
@@ -198,7 +199,7 @@ static void lnlstm_output_grads(const lnlstm_work *work, const tile_walk *tile, 
                 continue;
             }
             vec o = load_n(row + 3 * w, w), c_hat = norm_of(work->of_c[t * N + n], load_n(row + 4 * w, w));
-            vec q = vtanh(c_hat * gain + bias), dh = lstm_dh(job, t, n, j, w, back), dy = dh * o * (1 - q * q);
+            vec q = vtanh(c_hat * gain + bias), dh = lstm_dh(k, t, n, j, w, back), dy = dh * o * (1 - q * q);
             dgain += dy * c_hat, dbias += dy;
             store_n(row + 3 * w, dh * q * o * (1 - o), w);
             store_n(to_dy, dy, w);
@@ -320,7 +321,7 @@ static void lnlstm_backward_body(team *tm, int rank, void *for_all)
 static int lnlstm_backward(const cell_job *job)
 {
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, tiles = tile_count(N, ROWS_2);
-    lnlstm_work work = {.lstm = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, LSTM_KEPT}}};
+    lnlstm_work work = {.lstm = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, lstm_kept(job)}}};
     lstm_work *k = &work.lstm;
     ptrdiff_t weights = lines(pair_count(D) * 2 * W * 4 * H), recurrent = lines(pair_count(H) * 2 * W * 4 * H);
     ptrdiff_t state = lines(N * H), sums = lines(pair_count(H) * 2 * W * N), dy = lines(N * H + W);

@@ -12,11 +12,16 @@
  * dc_prev += p_f dA_f + p_i dA_i. With full matrices peephole.h runs the steps. A clipped c ends in [-clip, clip], and
  * ds is 0 where it lies at a bound.
  *
- * Kept for backward: panels with S = 5 (f, g, i, o, c) and h m (T, N, H). Backward writes dA over f, g, i, o.
+ * candidate_mask m_g multiplies g in c: c = f c_prev + (m_g g) i. Then m_g is a factor of dA_g and dA_i, too.
+ * h_zoneout and c_zoneout keep shares z_h and z_c of the old state: h is z_h h_prev + (1 - z_h) h then, c alike, and
+ * tanh, o and the bound see c without that. dh of what it replaces is (1 - z_h) dh, and dh_prev += z_h dh; dc alike.
+ *
+ * Kept for backward: panels with S = 5 (f, g, i, o, c), with c_zoneout also what c was without it, and h m (T, N, H).
+ * Backward writes dA over f, g, i, o.
  */
 
 #define LSTM_GATES 4
-#define LSTM_KEPT 5
+static inline int lstm_kept(const cell_job *job) { return job->c_zoneout.p ? 6 : 5; }
 
 typedef struct {
     const cell_job *job;
@@ -30,6 +35,7 @@ typedef struct {
     real *u;                 /* without training, with a projection: (N, H) */
     int few;                 /* rows.h: then few_x, few_h (N, 4 H) are the products with Wx and Wh; backward: dA */
     real *few_x, *few_h;
+    real *dh;   /* backward with h_zoneout, else NULL: the part of dh_prev that stays with its unit (N, H) */
     real *sums; /* backward: dA_next Wh^T, [H / 2W][N][2 W] */
     real *room; /* backward: the packed left side of the weights' gradients */
 } lstm_work;
@@ -72,6 +78,12 @@ static inline void lstm_give(const lstm_work *k, ptrdiff_t t, ptrdiff_t n, ptrdi
     }
 }
 
+/* g as c sees it. */
+static inline vec lstm_masked(const cell_job *job, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t w, vec g)
+{
+    return job->candidate_mask.p ? g * of_step(job->candidate_mask, t, n, j, w) : g;
+}
+
 /* With a projection (lstmp.h): o tanh(c) of sample n at step t, of which h is still to be made. */
 static inline real *lstm_u(const lstm_work *k, ptrdiff_t t, ptrdiff_t n)
 {
@@ -98,8 +110,8 @@ static void lstm_idle_u(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t 
 }
 
 /* Activations of one tile: rows n0.. of step t of panel p. `sums`, from gates_product, holds x Wx + h_prev Wh; if the
- * panels hold x Wx it is h_prev Wh, or NULL. plain, a constant: no lengths, peepholes or bound; projected, another: what
- * the tile gives is u. */
+ * panels hold x Wx it is h_prev Wh, or NULL. plain, a constant: no lengths, peepholes, bound, masks or
+ * shares of each step; projected, another: what the tile gives is u. */
 static inline __attribute__((always_inline)) void lstm_tile(const int plain, const int projected, const lstm_work *k,
                                                             ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0,
                                                             ptrdiff_t rows, const real *sums)
@@ -120,7 +132,8 @@ static inline __attribute__((always_inline)) void lstm_tile(const int plain, con
         vec c_prev = lstm_c_prev(k, p, t, n, w);
         if (!plain && !at_work(job, t, n)) {
             if (job->train)
-                store_n(row + 4 * w, c_prev, w);
+                for (int kept = 4; kept < k->panels.S; kept++)
+                    store_n(row + kept * w, c_prev, w);
             else
                 store_n(k->c + n * H + j, c_prev, w);
             if (projected)
@@ -137,12 +150,20 @@ static inline __attribute__((always_inline)) void lstm_tile(const int plain, con
         }
         if (!plain && job->Wp) /* without, 0 times an infinite c would be NaN */
             A[0] += peephole[0] * c_prev, A[2] += peephole[1] * c_prev;
-        vec f = vsigmoid(A[0]), g = vtanh(A[1]), i = vsigmoid(A[2]), c = f * c_prev + g * i;
+        vec f = vsigmoid(A[0]), g = vtanh(A[1]), i = vsigmoid(A[2]);
+        vec c = f * c_prev + (plain ? g : lstm_masked(job, t, n, j, w, g)) * i;
         if (!plain && job->clip)
             c = clamp(c, -(real)job->clip, (real)job->clip);
         if (!plain && job->Wp)
             A[3] += peephole[2] * c;
         vec o = vsigmoid(A[3]), h = o * vtanh(c);
+        if (!plain && job->h_zoneout.p)
+            h = zoned(of_step(job->h_zoneout, t, n, j, w), shown_before(job, t, n, j, w), h);
+        if (!plain && job->c_zoneout.p) {
+            if (job->train)
+                store_n(row + 5 * w, c, w);
+            c = zoned(of_step(job->c_zoneout, t, n, j, w), c_prev, c);
+        }
 
         if (job->train) {
             store_n(row, f, w);
@@ -160,7 +181,10 @@ static inline __attribute__((always_inline)) void lstm_tile(const int plain, con
     }
 }
 
-static inline int lstm_is_plain(const cell_job *job) { return !job->first_step && !job->Wp && !job->clip; }
+static inline int lstm_is_plain(const cell_job *job)
+{
+    return !job->first_step && !job->Wp && !job->clip && !job->candidate_mask.p && !job->h_zoneout.p && !job->c_zoneout.p;
+}
 
 static void lstm_activate(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0, ptrdiff_t rows,
                           const real *sums)
@@ -252,7 +276,7 @@ static int lstm_forward(const cell_job *job)
     const ptrdiff_t N = job->N, D = job->D, H = job->H, P = panel_count(H);
     lstm_work k = {.job = job, .few = is_few(job), .chunk = panel_steps(job)};
     k.precomputed = k.few || is_precomputed(job, 4);
-    k.panels = (gate_panels){job->panels, N, k.chunk, H, LSTM_GATES, job->train ? LSTM_KEPT : LSTM_GATES};
+    k.panels = (gate_panels){job->panels, N, k.chunk, H, LSTM_GATES, job->train ? lstm_kept(job) : LSTM_GATES};
     const int own = !job->packed && !k.few; /* weights to be packed in this call */
     ptrdiff_t weights = own ? lines(P * 4 * W * D) : 0, recurrent = own ? lines(P * 4 * W * H) : 0;
     ptrdiff_t few = k.few ? lines(N * 4 * H) : 0, state = job->train ? 0 : lines(N * step_of(H));
@@ -277,13 +301,26 @@ static int lstm_forward(const cell_job *job)
 }
 
 /* dh of one row of a tile: `back` (W values) holds dA_next Wh^T, where a step comes after this one. */
-static inline vec lstm_dh(const cell_job *job, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t w, const real *back)
+static inline vec lstm_dh(const lstm_work *k, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t w, const real *back)
 {
+    const cell_job *job = k->job;
     vec dh = load_n((const real *)job->dhs.p + n * job->dhs.s0 + t * job->dhs.s1 + j, w);
     if (t == last_step(job, n))
         return dh + state_of(job->dhT, n, j, w);
+    if (k->dh)
+        dh += load_n(k->dh + n * job->H + j, w);
     vec dseen = load(back);
     return dh + (job->h_mask.p ? dseen * mask_of(job, n, j, w) : dseen);
+}
+
+/* dh of what h was without zoneout; the rest waits for the step before. */
+static inline vec lstm_dh_new(const lstm_work *k, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t w, vec dh)
+{
+    if (!k->dh)
+        return dh;
+    vec past = dh * of_step(k->job->h_zoneout, t, n, j, w);
+    store_n(k->dh + n * k->job->H + j, past, w);
+    return dh - past;
 }
 
 /* ds, where the bound lets it pass. */
@@ -305,7 +342,7 @@ static void lstm_no_grads(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_
 static void lstm_idle_back(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n, const real *back)
 {
     lstm_no_grads(k, p, t, n);
-    idle_step_back(k->job, t, n, p * W, panel_width(k->job->H, p), back, NULL);
+    idle_step_back(k->job, t, n, p * W, panel_width(k->job->H, p), back, k->dh ? k->dh + n * k->job->H + p * W : NULL);
 }
 
 /* The same with a projection; what of it is of h, lstmp.h does. */
@@ -343,8 +380,15 @@ static inline __attribute__((always_inline)) void lstm_tile_grads(const int plai
             real *dc_prev = (t > (plain || !job->first_step ? 0 : job->first_step[n]) ? k->c : (real *)job->dc0) + n * H + j;
             vec f = load_n(row, w), g = load_n(row + w, w), i = load_n(row + 2 * w, w), o = load_n(row + 3 * w, w),
                 c = load_n(row + 4 * w, w);
-            vec dh = projected ? load(back) : lstm_dh(job, t, n, j, w, back), c_prev = lstm_c_prev(k, p, t, n, w);
+            vec dh = projected ? load(back) : lstm_dh(k, t, n, j, w, back), c_prev = lstm_c_prev(k, p, t, n, w), past = {0};
             vec dc = t == last_step(job, n) ? state_of(job->dcT, n, j, w) : load_n(k->c + n * H + j, w);
+            if (!plain)
+                dh = lstm_dh_new(k, t, n, j, w, dh);
+            if (!plain && job->c_zoneout.p) {
+                past = dc * of_step(job->c_zoneout, t, n, j, w);
+                dc -= past;
+                c = load_n(row + 5 * w, w);
+            }
 
             vec tanh_c = vtanh(c), dA_o = dh * tanh_c * o * (1 - o);
             vec ds = dc + dh * o * (1 - tanh_c * tanh_c);
@@ -353,12 +397,17 @@ static inline __attribute__((always_inline)) void lstm_tile_grads(const int plai
                 ds += dA_o * load_n(peephole + 2 * H + j, w);
             if (!plain && job->clip)
                 ds = lstm_clipped(job, ds, c);
+            vec slope = 1 - g * g;
+            if (!plain && job->candidate_mask.p) {
+                vec mask = of_step(job->candidate_mask, t, n, j, w);
+                slope *= mask, g *= mask;
+            }
             vec dA_f = ds * c_prev * f * (1 - f), dA_i = ds * g * i * (1 - i);
             store_n(row, dA_f, w);
-            store_n(row + w, ds * i * (1 - g * g), w);
+            store_n(row + w, ds * i * slope, w);
             store_n(row + 2 * w, dA_i, w);
             store_n(row + 3 * w, dA_o, w);
-            vec to_prev = ds * f;
+            vec to_prev = plain ? ds * f : ds * f + past;
             if (peephole)
                 to_prev += dA_f * load_n(peephole + j, w) + dA_i * load_n(peephole + H + j, w);
             store_n(dc_prev, to_prev, w);
@@ -379,6 +428,7 @@ static void lstm_peephole_grads(const lstm_work *k, ptrdiff_t p0, ptrdiff_t p1)
 {
     const cell_job *job = k->job;
     const ptrdiff_t N = job->N, H = job->H, R = N * job->T;
+    const int c_at = lstm_kept(job) - 1; /* what o has seen */
     for (ptrdiff_t p = p0; p < p1; p++) {
         const ptrdiff_t w = panel_width(H, p);
         vec total[3] = {{0}};
@@ -389,7 +439,7 @@ static void lstm_peephole_grads(const lstm_work *k, ptrdiff_t p0, ptrdiff_t p1)
                 vec c_prev = lstm_c_prev(k, p, r / N, r % N, w);
                 sum[0] += c_prev * load_n(row, w);
                 sum[1] += c_prev * load_n(row + 2 * w, w);
-                sum[2] += load_n(row + 4 * w, w) * load_n(row + 3 * w, w);
+                sum[2] += load_n(row + c_at * w, w) * load_n(row + 3 * w, w);
             }
             for (int g = 0; g < 3; g++)
                 total[g] += sum[g];
@@ -447,7 +497,7 @@ static void lstm_backward_body(team *tm, int rank, void *work)
             team_wait(tm); /* dA is whole: a thread's panels are not those of its pairs */
             lstm_peephole_grads(k, p0, p1);
         }
-        few_cell_grads(&k->panels, tm, rank, job, p0, p1, k->few_x);
+        few_cell_grads(&k->panels, tm, rank, job, p0, p1, k->dh, k->few_x);
         return;
     }
     lstm_pack_back(k, tm, rank);
@@ -461,7 +511,7 @@ static void lstm_backward_body(team *tm, int rank, void *work)
         step_wait(tm, own_rows); /* dA of step t is whole */
     }
     panel_hidden_grads(&k->panels, tm, rank, 0, 0, 4, k->Wh_room, k->sums, 0, own_rows);
-    panel_state_grads(&k->panels, tm, rank, job, k->sums, 1, NULL, job->dh0, own_rows);
+    panel_state_grads(&k->panels, tm, rank, job, k->sums, 1, k->dh, job->dh0, own_rows);
 
     if (!team_goes_on(tm, job->whole))
         return;
@@ -476,16 +526,18 @@ static int lstm_backward(const cell_job *job)
     if (job->full)
         return peephole_backward(job);
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H;
-    lstm_work k = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, LSTM_KEPT}};
+    lstm_work k = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, lstm_kept(job)}};
     k.few = is_few(job);
     ptrdiff_t weights = k.few ? 0 : lines(pair_count(D) * 2 * W * 4 * H), few = k.few ? lines(N * 4 * H) : 0;
     ptrdiff_t recurrent = k.few ? 0 : lines(pair_count(H) * 2 * W * 4 * H), state = lines(N * H);
     ptrdiff_t sums = lines(pair_count(H) * 2 * W * N);
-    real *room = new_reals(weights + recurrent + state + sums + few + (k.few ? 0 : grad_room(job)));
+    ptrdiff_t past = job->h_zoneout.p ? state : 0;
+    real *room = new_reals(weights + recurrent + state + past + sums + few + (k.few ? 0 : grad_room(job)));
     if (!room)
         return -1;
     k.Wx_room = room, k.Wh_room = room + weights;
-    k.c = k.Wh_room + recurrent, k.sums = k.c + state, k.few_x = k.sums + sums, k.room = k.few_x + few;
+    k.c = k.Wh_room + recurrent, k.dh = past ? k.c + state : NULL, k.sums = k.c + state + past, k.few_x = k.sums + sums,
+    k.room = k.few_x + few;
     const int stopped = team_run(job->threads, lstm_backward_body, &k);
     free(room);
     return stopped;

@@ -124,7 +124,7 @@ static int lstmp_forward(const cell_job *job)
     const ptrdiff_t N = job->N, D = job->D, H = job->H, P = panel_count(H), of_h = job->P;
     lstmp_work work = {.lstm = {.job = job, .precomputed = is_precomputed(job, 4), .chunk = panel_steps(job)}};
     lstm_work *k = &work.lstm;
-    k->panels = (gate_panels){job->panels, N, k->chunk, H, LSTM_GATES, job->train ? LSTM_KEPT : LSTM_GATES};
+    k->panels = (gate_panels){job->panels, N, k->chunk, H, LSTM_GATES, job->train ? lstm_kept(job) : LSTM_GATES};
     const int own = !job->packed; /* weights to be packed in this call */
     ptrdiff_t weights = own ? lines(P * 4 * W * D) : 0, recurrent = own ? lines(P * 4 * W * of_h) : 0;
     ptrdiff_t projection = own ? lines(panel_count(of_h) * W * H) : 0, x = k->precomputed ? 0 : lines(2 * N * step_of(D));
@@ -160,7 +160,7 @@ static void lstmp_output_grads(const lstmp_work *work, ptrdiff_t q, ptrdiff_t t,
             real *dh0 = (real *)job->dh0 + n * job->P + j;
             vec dh = {0};
             if (at_work(job, t, n))
-                dh = lstm_dh(job, t, n, j, w, back);
+                dh = lstm_dh(&work->lstm, t, n, j, w, back);
             else if (has_no_step(job, n))
                 store_n(dh0, state_of(job->dhT, n, j, w), w);
             else if (t + 1 == job->first_step[n])
@@ -218,7 +218,7 @@ static int lstmp_backward(const cell_job *job)
 {
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, of_h = job->P;
     const ptrdiff_t wide = D > H ? D : H, widest = wide > of_h ? wide : of_h;
-    lstmp_work work = {.lstm = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, LSTM_KEPT}}};
+    lstmp_work work = {.lstm = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, lstm_kept(job)}}};
     lstm_work *k = &work.lstm;
     ptrdiff_t weights = lines(pair_count(D) * 2 * W * 4 * H), recurrent = lines(pair_count(of_h) * 2 * W * 4 * H);
     ptrdiff_t projection = lines(pair_count(H) * 2 * W * of_h), state = lines(N * H), dh = lines(N * T * of_h + W);

@@ -134,7 +134,7 @@ static int mogrifier_backward(const cell_job *job)
 {
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, rank = job->rank;
     const int count = mogrifier_count(job);
-    mogrifier_work work = {.lstm = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, LSTM_KEPT}}};
+    mogrifier_work work = {.lstm = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, lstm_kept(job)}}};
     lstm_work *k = &work.lstm;
     const ptrdiff_t widest = D > H ? D > rank ? D : rank : H > rank ? H : rank, left = left_room(N * T, widest);
     ptrdiff_t weights = lines(pair_count(D) * 2 * W * 4 * H), recurrent = lines(pair_count(H) * 2 * W * 4 * H);

@@ -415,10 +415,27 @@ static inline vec mask_of(const cell_job *job, ptrdiff_t n, ptrdiff_t j, ptrdiff
     return load_n((const real *)job->h_mask.p + n * job->h_mask.s0 + j, width);
 }
 
+/* Units j.. of a mask or share (N, T, H) at step t; only where there is one. */
+static inline vec of_step(strided x, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t width)
+{
+    return load_n((const real *)x.p + n * x.s0 + t * x.s1 + j, width);
+}
+
+/* Zoneout: what is left of a new state where a share of the old one is kept. */
+static inline vec zoned(vec share, vec old, vec fresh) { return share * old + (1 - share) * fresh; }
+
 /* Units j.. of a row of the states, zeros where there is none. */
 static inline vec state_of(strided x, ptrdiff_t n, ptrdiff_t j, ptrdiff_t width)
 {
     return x.p ? load_n((const real *)x.p + n * x.s0 + j, width) : (vec){0};
+}
+
+/* h before step t as forward has given it: what zoneout keeps, without h_mask. */
+static inline vec shown_before(const cell_job *job, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t width)
+{
+    if (t == (job->first_step ? job->first_step[n] : 0))
+        return state_of(job->h0, n, j, width);
+    return load_n((const real *)job->hs.p + n * job->hs.s0 + (t - 1) * job->hs.s1 + j, width);
 }
 
 /* Forward at a step that does not concern the sample: h is 0 in hs, and the final state, if no step concerns it. */

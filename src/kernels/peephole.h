@@ -5,7 +5,7 @@
  *   ds += dA_o P_o^T before df, dg and di     dc_prev = ds f + dA_f P_f^T + dA_i P_i^T
  *
  * o needs all of c, and ds all of dA_o, so a step has two halves and two barriers, in both directions.
- * Kept for backward: what the LSTM keeps, and c once more as rows (T, N, H).
+ * Kept for backward: what the LSTM keeps, and c once more as rows (T, N, H), with c_zoneout also what c was without it.
  */
 
 typedef struct {
@@ -13,7 +13,7 @@ typedef struct {
     right_side *P_fi, *P_o;     /* of each panel */
     real *P_fi_room, *P_o_room; /* forward: [panel][k][2 or 1][W] */
     real *PT_room[3];           /* backward: of f, i, o, transposed, [H / 2W][H][2 W] */
-    real *cells;                /* without training: c (2, N, H) */
+    real *cells, *new_cells;    /* without training: c (2, N, H); with c_zoneout what it was without that (N, H) */
     real *sums_c;               /* backward: as `sums`, what reaches c through the peepholes */
 } peephole_work;
 
@@ -25,6 +25,16 @@ static inline const real *peephole_c(const peephole_work *k, ptrdiff_t t, ptrdif
     if (t < 0)
         return job->c0.p;
     return job->train ? (real *)job->c + t * job->N * *step : k->cells + t % 2 * job->N * *step;
+}
+
+/* The same without zoneout: what o sees. */
+static inline const real *peephole_c_new(const peephole_work *k, ptrdiff_t t, ptrdiff_t *step)
+{
+    const cell_job *job = k->lstm.job;
+    if (!job->c_zoneout.p)
+        return peephole_c(k, t, step);
+    *step = step_of(job->H);
+    return job->train ? (real *)job->c_new + t * job->N * *step : k->new_cells;
 }
 
 /* P_f and P_i of panel p, packed into room as [k][2][W]. */
@@ -56,9 +66,9 @@ static void peephole_cell(const peephole_work *work, ptrdiff_t p, ptrdiff_t t, p
     const lstm_work *k = &work->lstm;
     const cell_job *job = k->job;
     const ptrdiff_t H = job->H, w = panel_width(H, p), j = p * W, step = panel_vectors(H, 4, p) * W;
-    ptrdiff_t before_n, after_n;
+    ptrdiff_t before_n, after_n, fresh_n;
     const real *before = peephole_c(work, t - 1, &before_n);
-    real *after = (real *)peephole_c(work, t, &after_n);
+    real *after = (real *)peephole_c(work, t, &after_n), *fresh = (real *)peephole_c_new(work, t, &fresh_n);
     vec bias[4] = {{0}};
     if (job->b)
         for (int g = 0; g < 4; g++)
@@ -75,13 +85,20 @@ static void peephole_cell(const peephole_work *work, ptrdiff_t p, ptrdiff_t t, p
                     A[g] += load(sums + r * step + g * w);
             }
             vec f = vsigmoid(A[0]), g = vtanh(A[1]), i = vsigmoid(A[2]);
-            c = f * c_prev + g * i;
+            c = f * c_prev + lstm_masked(job, t, n, j, w, g) * i;
             if (job->clip)
                 c = clamp(c, -(real)job->clip, (real)job->clip);
             store_n(row, f, w);
             store_n(row + w, g, w);
             store_n(row + 2 * w, i, w);
             store_n(row + 3 * w, A[3], w);
+        }
+        if (job->c_zoneout.p) {
+            store_n(fresh + n * fresh_n + j, c, w);
+            if (job->train)
+                store_n(row + 5 * w, c, w);
+            if (at_work(job, t, n)) /* else c is c_prev, to the bit */
+                c = zoned(of_step(job->c_zoneout, t, n, j, w), c_prev, c);
         }
         store_n(after + n * after_n + j, c, w);
         if (job->train)
@@ -96,8 +113,8 @@ static void peephole_output(const peephole_work *work, ptrdiff_t p, ptrdiff_t t,
     const lstm_work *k = &work->lstm;
     const cell_job *job = k->job;
     const ptrdiff_t w = panel_width(job->H, p), j = p * W;
-    ptrdiff_t cells_n;
-    const real *cells = peephole_c(work, t, &cells_n);
+    ptrdiff_t cells_n, fresh_n;
+    const real *cells = peephole_c(work, t, &cells_n), *fresh = peephole_c_new(work, t, &fresh_n);
 
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t n = n0 + r;
@@ -107,8 +124,11 @@ static void peephole_output(const peephole_work *work, ptrdiff_t p, ptrdiff_t t,
         }
         real *A_o = panel_row(&k->panels, p, slot, n) + 3 * w;
         vec o = vsigmoid(load_n(A_o, w) + load(sums + r * step)), c = load_n(cells + n * cells_n + j, w);
+        vec h = o * vtanh(load_n(fresh + n * fresh_n + j, w));
+        if (job->h_zoneout.p)
+            h = zoned(of_step(job->h_zoneout, t, n, j, w), shown_before(job, t, n, j, w), h);
         store_n(A_o, o, w);
-        lstm_give(k, t, n, j, w, o * vtanh(c), c);
+        lstm_give(k, t, n, j, w, h, c);
     }
 }
 
@@ -181,7 +201,7 @@ static void peephole_forward_body(team *tm, int rank, void *for_all)
         }
         step_wait(tm, own_rows); /* c of step t is whole */
 
-        c = peephole_c(work, t, &c_n);
+        c = peephole_c_new(work, t, &c_n);
         for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_tile(&w);) {
             const panel_strip strip = strip_at(H, 1, w.p);
             gates_product(strip.panels, H, w.rows, c + w.n * c_n, c_n, work->P_o[strip.p], w.i, tile_count(N, ROWS_2), sums, 0);
@@ -201,13 +221,13 @@ static int peephole_forward(const cell_job *job)
     lstm_work *k = &work.lstm;
     if (!job->train && !k->precomputed)
         k->chunk = 1;
-    k->panels = (gate_panels){job->panels, N, k->chunk, H, LSTM_GATES, job->train ? LSTM_KEPT : LSTM_GATES};
+    k->panels = (gate_panels){job->panels, N, k->chunk, H, LSTM_GATES, job->train ? lstm_kept(job) : LSTM_GATES};
     const int own = !job->packed; /* weights to be packed in this call */
     ptrdiff_t weights = own ? lines(P * 4 * W * D) : 0, recurrent = own ? lines(P * 4 * W * H) : 0;
     ptrdiff_t P_fi = own ? lines(P * 2 * W * H) : 0, P_o = own ? lines(P * W * H) : 0;
     ptrdiff_t state = job->train ? 0 : lines(N * step_of(H)), x = k->precomputed ? 0 : lines(2 * N * step_of(D));
     ptrdiff_t gates = job->train ? 0 : lines(k->chunk * N * 4 * H + W);
-    real *room = new_reals(weights + recurrent + P_fi + P_o + x + gates + 4 * state);
+    real *room = new_reals(weights + recurrent + P_fi + P_o + x + gates + 5 * state);
     right_side *sides = malloc(4 * P * sizeof(right_side));
     int stopped = 0;
     if (room && sides) {
@@ -215,8 +235,9 @@ static int peephole_forward(const cell_job *job)
         k->Wx_room = room, k->Wh_room = room + weights;
         work.P_fi_room = k->Wh_room + recurrent, work.P_o_room = work.P_fi_room + P_fi;
         k->x = work.P_o_room + P_o, k->h = k->x + x, work.cells = k->h + 2 * state;
+        work.new_cells = work.cells + 2 * state;
         if (!job->train)
-            k->panels.p = work.cells + 2 * state;
+            k->panels.p = work.new_cells + state;
         stopped = team_run(job->threads, peephole_forward_body, &work);
     }
     int failed = !room || !sides;
@@ -245,9 +266,14 @@ static void peephole_output_grads(const peephole_work *work, ptrdiff_t q, ptrdif
                     store_n((real *)job->dc0 + n * H + j, load_n(ds, w) + load(sums_c + at), w);
                 continue;
             }
-            vec o = load_n(row + 3 * w, w), tanh_c = vtanh(load_n(row + 4 * w, w));
-            vec dh = lstm_dh(job, t, n, j, w, sums ? sums + at : NULL);
+            vec o = load_n(row + 3 * w, w), tanh_c = vtanh(load_n(row + (k->panels.S - 1) * w, w));
+            vec dh = lstm_dh_new(k, t, n, j, w, lstm_dh(k, t, n, j, w, sums ? sums + at : NULL));
             vec dc = t == last_step(job, n) ? state_of(job->dcT, n, j, w) : load_n(ds, w) + load(sums_c + at);
+            if (job->c_zoneout.p) { /* what goes past the step takes the place of c, which no step needs any more */
+                vec past = dc * of_step(job->c_zoneout, t, n, j, w);
+                store_n(row + 4 * w, past, w);
+                dc -= past;
+            }
             store_n(row + 3 * w, dh * tanh_c * o * (1 - o), w);
             store_n(ds, dc + dh * o * (1 - tanh_c * tanh_c), w);
         }
@@ -269,15 +295,21 @@ static void peephole_cell_grads(const peephole_work *work, ptrdiff_t q, ptrdiff_
             const ptrdiff_t n = n0 + r;
             if (!at_work(job, t, n))
                 continue;
-            real *row = panel_row(&k->panels, p, t, n), *dc = k->c + n * H + p * W;
+            const ptrdiff_t j = p * W;
+            real *row = panel_row(&k->panels, p, t, n), *dc = k->c + n * H + j;
             vec f = load_n(row, w), g = load_n(row + w, w), i = load_n(row + 2 * w, w);
             vec ds = load_n(dc, w) + load(sums + r * 2 * W + (p - 2 * q) * W);
             if (job->clip)
-                ds = lstm_clipped(job, ds, load_n(row + 4 * w, w));
+                ds = lstm_clipped(job, ds, load_n(row + (k->panels.S - 1) * w, w));
             store_n(row, ds * lstm_c_prev(k, p, t, n, w) * f * (1 - f), w);
-            store_n(row + w, ds * i * (1 - g * g), w);
-            store_n(row + 2 * w, ds * g * i * (1 - i), w);
-            store_n(dc, ds * f, w);
+            vec to_g = ds * i * (1 - g * g), to_i = ds * g * i * (1 - i);
+            if (job->candidate_mask.p) {
+                vec mask = of_step(job->candidate_mask, t, n, j, w);
+                to_g *= mask, to_i *= mask;
+            }
+            store_n(row + w, to_g, w);
+            store_n(row + 2 * w, to_i, w);
+            store_n(dc, job->c_zoneout.p ? ds * f + load_n(row + 4 * w, w) : ds * f, w);
         }
     }
 }
@@ -298,7 +330,7 @@ static void peephole_backward_body(team *tm, int rank, void *for_all)
     const cell_job *job = k->job;
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, Q = pair_count(H);
     const int own_rows = owns_rows(job, tm, 4);
-    const real *c = job->c;
+    const real *c = job->c, *c_new = job->c_zoneout.p ? job->c_new : c;
     ptrdiff_t q0, q1;
     team_share(tm, rank, Q, &q0, &q1);
 
@@ -322,14 +354,14 @@ static void peephole_backward_body(team *tm, int rank, void *for_all)
         step_wait(tm, own_rows); /* dA of step t is whole */
     }
     peephole_hidden_grads(work, tm, rank, 0, own_rows);
-    panel_state_grads(&k->panels, tm, rank, job, k->sums, 1, NULL, job->dh0, own_rows);
+    panel_state_grads(&k->panels, tm, rank, job, k->sums, 1, k->dh, job->dh0, own_rows);
     panel_state_grads(&k->panels, tm, rank, job, work->sums_c, 0, k->c, job->dc0, own_rows);
 
     if (!team_goes_on(tm, job->whole))
         return;
     lstm_weight_grads(k, tm, rank);
     const ptrdiff_t c_n = step_of(H);
-    left_rows before = {job->c0.p, c, job->c0.s0, N * c_n, c_n}, after = {c, c + N * c_n, c_n, N * c_n, c_n};
+    left_rows before = {job->c0.p, c, job->c0.s0, N * c_n, c_n}, after = {c_new, c_new + N * c_n, c_n, N * c_n, c_n};
     real *dWp = job->dWp;
     panel_weight_grads(&k->panels, tm, rank, 0, 1, &before, H, dWp, 1, k->room);
     panel_weight_grads(&k->panels, tm, rank, 2, 1, &before, H, dWp + H * H, 1, k->room);
@@ -340,17 +372,19 @@ static void peephole_backward_body(team *tm, int rank, void *for_all)
 static int peephole_backward(const cell_job *job)
 {
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, Q = pair_count(H);
-    peephole_work work = {.lstm = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, LSTM_KEPT}}};
+    peephole_work work = {.lstm = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, lstm_kept(job)}}};
     lstm_work *k = &work.lstm;
     ptrdiff_t weights = lines(pair_count(D) * 2 * W * 4 * H), recurrent = lines(Q * 2 * W * 4 * H);
     ptrdiff_t peephole = lines(Q * 2 * W * H), state = lines(N * H), sums = lines(Q * 2 * W * N);
-    real *room = new_reals(weights + recurrent + 3 * peephole + state + 2 * sums + grad_room(job));
+    ptrdiff_t past = job->h_zoneout.p ? state : 0;
+    real *room = new_reals(weights + recurrent + 3 * peephole + state + past + 2 * sums + grad_room(job));
     if (!room)
         return -1;
     k->Wx_room = room, k->Wh_room = room + weights;
     for (int g = 0; g < 3; g++)
         work.PT_room[g] = k->Wh_room + recurrent + g * peephole;
-    k->c = work.PT_room[2] + peephole, k->sums = k->c + state, work.sums_c = k->sums + sums, k->room = work.sums_c + sums;
+    k->c = work.PT_room[2] + peephole, k->dh = past ? k->c + state : NULL, k->sums = k->c + state + past,
+    work.sums_c = k->sums + sums, k->room = work.sums_c + sums;
     const int stopped = team_run(job->threads, peephole_backward_body, &work);
     free(room);
     return stopped;

@@ -5,7 +5,11 @@
  *
  *   dA = dh (1 - h^2) or dh [h > 0]              dh = dhs + dA_next Wh^T (times m)
  *
- * Kept for backward: h and h m (T, N, H), and panels with S = 1, which hold x Wx during forward and dA after.
+ * h_zoneout keeps a share z of h_prev: h is z h_prev + (1 - z) h then. dh of what it replaces is (1 - z) dh, and
+ * dh_prev += z dh.
+ *
+ * Kept for backward: h and h m (T, N, H), and panels with S = 1, which hold x Wx during forward and dA after, and
+ * between, with h_zoneout, what h was without it.
  */
 
 typedef struct {
@@ -19,6 +23,7 @@ typedef struct {
     real *h;                 /* without training: h m (2, N, H) */
     int few;                 /* rows.h: then few_x, few_h (N, H) are the products with Wx and Wh; backward: dA */
     real *few_x, *few_h;
+    real *dh;   /* backward with h_zoneout: the part of dh_prev that stays with its unit (N, H) */
     real *sums; /* backward: dA_next Wh^T, [H / 2W][N][2 W] */
     real *room; /* backward: the packed left side of the weights' gradients */
 } rnn_work;
@@ -45,6 +50,11 @@ static void rnn_activate(const rnn_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t 
         if (sums)
             A += load(sums + r * step);
         vec h = job->relu ? vmax((vec){0}, A) : vtanh(A);
+        if (job->h_zoneout.p) {
+            if (job->train)
+                store_n(panel_row(&k->panels, p, slot, n), h, w);
+            h = zoned(of_step(job->h_zoneout, t, n, j, w), shown_before(job, t, n, j, w), h);
+        }
         if (job->h_mask.p) {
             store_n(kept + j, h * mask_of(job, n, j, w), w);
             if (job->train)
@@ -161,18 +171,26 @@ static void rnn_gate_grads(const rnn_work *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_
         for (ptrdiff_t r = 0; r < rows; r++) {
             const ptrdiff_t n = n0 + r;
             const real *back = sums ? sums + r * 2 * W + (p - 2 * q) * W : NULL;
+            real *kept = k->dh ? k->dh + n * H + j : NULL;
             if (!at_work(job, t, n)) {
                 store_n(panel_row(&k->panels, p, t, n), (vec){0}, w);
-                idle_step_back(job, t, n, j, w, back, NULL);
+                idle_step_back(job, t, n, j, w, back, kept);
                 continue;
             }
-            vec h = load_n((const real *)job->h + (t * job->N + n) * step_of(H) + j, w);
+            vec h = load_n(kept ? panel_row(&k->panels, p, t, n) : (real *)job->h + (t * job->N + n) * step_of(H) + j, w);
             vec dh = load_n((const real *)job->dhs.p + n * job->dhs.s0 + t * job->dhs.s1 + j, w);
             if (t < last_step(job, n)) {
                 vec dseen = load(back);
                 dh += job->h_mask.p ? dseen * mask_of(job, n, j, w) : dseen;
+                if (kept)
+                    dh += load_n(kept, w);
             } else
                 dh += state_of(job->dhT, n, j, w);
+            if (kept) {
+                vec past = dh * of_step(job->h_zoneout, t, n, j, w);
+                store_n(kept, past, w);
+                dh -= past;
+            }
             vec dA = job->relu ? (vec)((h > 0) & (__typeof__(h > 0))dh) : dh * (1 - h * h);
             store_n(panel_row(&k->panels, p, t, n), dA, w);
         }
@@ -196,7 +214,7 @@ static void rnn_backward_body(team *tm, int rank, void *work)
     if (k->few) {
         for (ptrdiff_t q = q0; q < q1; q++)
             rnn_gate_grads(k, q, 0, 0, N, NULL);
-        few_cell_grads(&k->panels, tm, rank, job, p0, p1, k->few_x);
+        few_cell_grads(&k->panels, tm, rank, job, p0, p1, k->dh, k->few_x);
         return;
     }
     for (ptrdiff_t q = q0; q < q1; q++)
@@ -214,7 +232,7 @@ static void rnn_backward_body(team *tm, int rank, void *work)
         step_wait(tm, own_rows); /* dA of step t is whole */
     }
     panel_hidden_grads(&k->panels, tm, rank, 0, 0, 1, k->Wh_room, k->sums, 0, own_rows);
-    panel_state_grads(&k->panels, tm, rank, job, k->sums, 1, NULL, job->dh0, own_rows);
+    panel_state_grads(&k->panels, tm, rank, job, k->sums, 1, k->dh, job->dh0, own_rows);
 
     if (!team_goes_on(tm, job->whole))
         return;
@@ -235,11 +253,13 @@ static int rnn_backward(const cell_job *job)
     ptrdiff_t weights = k.few ? 0 : lines(pair_count(D) * 2 * W * H);
     ptrdiff_t recurrent = k.few ? 0 : lines(pair_count(H) * 2 * W * H);
     ptrdiff_t sums = lines(pair_count(H) * 2 * W * job->N), few = k.few ? lines(job->N * H) : 0;
-    real *room = new_reals(weights + recurrent + sums + few + (k.few ? 0 : grad_room(job)));
+    ptrdiff_t state = job->h_zoneout.p ? lines(job->N * H) : 0;
+    real *room = new_reals(weights + recurrent + state + sums + few + (k.few ? 0 : grad_room(job)));
     if (!room)
         return -1;
     k.Wx_room = room, k.Wh_room = room + weights;
-    k.sums = k.Wh_room + recurrent, k.few_x = k.sums + sums, k.room = k.few_x + few;
+    k.dh = state ? k.Wh_room + recurrent : NULL;
+    k.sums = k.Wh_room + recurrent + state, k.few_x = k.sums + sums, k.room = k.few_x + few;
     const int stopped = team_run(job->threads, rnn_backward_body, &k);
     free(room);
     return stopped;

@@ -634,6 +634,11 @@ def test_custom_and_simple_models(tmp_path, text, capsys):
             "LanguageModel",
             {"mixtures": 3, "mixtures_below": 2, "latent_dropout": 0.2, "balance": 0.1},
         ),
+        (
+            [*CUSTOM[:2], "--h-zoneout", "0.1", "--c-zoneout", "0.3", "--recurrent-dropout", "0.2"],
+            "LanguageModel",
+            {"h_zoneout": 0.1, "c_zoneout": 0.3, "recurrent_dropout": 0.2},
+        ),
         (CUSTOM[:2], "LanguageModel", {"cell": "lstm", "layers": 1, "dropout": 0.0}),
         (
             [*CUSTOM[:2], "--cell", "mogrifier", "--rounds", "3", "--rank", "2"],

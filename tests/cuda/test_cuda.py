@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import sequence_cases
-from cases import CELLS, assert_close, assert_grad_close, cells, make_problem
+from cases import CELLS, assert_close, assert_grad_close, cells, make_problem, widths
 from liars import liar
 from on_cuda import PLANS, frame, in_software, on_gpu, plan_as
 from ptx.arrays import Counter
@@ -381,7 +381,7 @@ def test_gradients_over_what_is_read(gpu, cell):
 @pytest.mark.parametrize("there", [False, True])
 def test_gradients_over_each_other_are_refused(gpu, cell, there):
     module = kernels.load(cell.name, "cuda")
-    p = make_problem(cell, (2, 3, 5, 5))
+    p = make_problem(cell, (2, 3, widths(cell, 5)[0], 5))  # Wx and Wh have one shape
     place = (lambda a: on_gpu(gpu, a)[0]) if there else np.copy
     params = list(map(place, p.params))
     *_, cache = module.forward(place(p.xs), None, params)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import CELLS, cells, make_problem, widths
+from cases import CELLS, MASKS, cells, make_problem, widths
 from liars import liar
 
 import rnnfast
@@ -27,14 +27,16 @@ def square(request):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_grads_over_what_is_read(square, cell, shape):
     module, big = square(cell.name), 20 * max(shape) ** 2
-    p = make_problem(cell, shape, mask=True)
+    of_steps = RECURRENT[cell.name].of_steps
+    more = {"recurrent_dropout": "candidate_mask" in of_steps, "zoneout": "h_zoneout" in of_steps}
+    p = make_problem(cell, shape, mask=True, **more)
     expected = p.run(module)
     inputs = {
         "xs": p.xs,
         "dhs": p.dhs,
         "h": p.state[0],
         "dh": p.dstate[0],
-        "m": p.keywords["h_mask"],
+        **{name: p.keywords[name] for name in p.keywords.keys() & MASKS},
     }
     inputs |= {name: W for name, W in zip(p.names, p.params, strict=True) if name != "b"}
     for name, array in inputs.items():
@@ -42,7 +44,7 @@ def test_grads_over_what_is_read(square, cell, shape):
             room = np.zeros(max(big, array.size), "f")
             given = over(room, array.shape)
             given[...] = array
-            keywords = p.keywords | ({"h_mask": given} if name == "m" else {})
+            keywords = p.keywords | ({name: given} if name in MASKS else {})
             xs, dhs = (given if name == n else a for n, a in (("xs", p.xs), ("dhs", p.dhs)))
             state, dstate = list(p.state), list(p.dstate)
             state[0], dstate[0] = (
@@ -153,7 +155,7 @@ def test_what_a_subclass_says_of_its_shape(cell):
     for options in cell.options:
         p = make_problem(cell, (4, 3, 5, 6), lengths=True, mask=True, **options)
         expected = p.run(module)
-        places = ["xs", "h", "h_mask", "lengths", *range(len(p.params))]
+        places = ["xs", "h", *(p.keywords.keys() & MASKS), "lengths", *range(len(p.params))]
         for place in places:
             for wrong in False, True:
                 if wrong and p.names[-1] == "Wm" and place == 3:
@@ -163,8 +165,7 @@ def test_what_a_subclass_says_of_its_shape(cell):
                 holder, key = {
                     "xs": (locals(), "xs"),
                     "h": (state, 0),
-                    "h_mask": (keywords, "h_mask"),
-                    "lengths": (keywords, "lengths"),
+                    **{name: (keywords, name) for name in (*MASKS, "lengths")},
                 }.get(place, (params, place))
                 array = p.xs if place == "xs" else holder[key]
                 lie = liar(array[:1].copy() if wrong else array.copy(), array.shape)
@@ -227,6 +228,7 @@ def test_a_broadcast_argument_is_not_copied_to_be_refused(cell):
         {"xs": wide(2, 3, huge)},
         {"state": (wide(2, huge), *p.state[1:])},
         {"h_mask": wide(2, huge)},
+        *({name: wide(2, 3, huge)} for name in RECURRENT[cell.name].of_steps),
         {"params": (*p.params[:2], wide(huge), *p.params[3:])},
     ):
         with pytest.raises(ValueError, match="must be"):

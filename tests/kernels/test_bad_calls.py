@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from cases import (
     CELLS,
+    OF_STEPS,
     REJECTED,
     TOO_BIG,
     assert_same_bits,
@@ -19,6 +20,7 @@ from cases import (
 )
 
 from rnnfast import kernels
+from rnnfast.layers.cells import RECURRENT
 
 
 def shape_of(fast):
@@ -64,6 +66,12 @@ def bad_forwards(cell, p):
     for what, mask in bad_arrays(p.state[0]):
         yield f"h_mask: {what}", {"h_mask": mask}
     yield "h_mask: list", {"h_mask": p.state[0].tolist()}
+    for name in p.keywords.keys() & OF_STEPS:
+        for what, x in bad_arrays(p.keywords[name]):
+            yield f"{name}: {what}", {name: x}
+        yield f"{name}: a number", {name: 0.5}
+    for name in {*OF_STEPS} - {*RECURRENT[cell.name].of_steps}:
+        yield f"{name} of a cell without", {name: p.dhs}
     yield "an unknown option", {"no_such_option": 1}
     if cell.name == "rnn":
         for value in ("sigmoid", None, 3):
@@ -80,7 +88,7 @@ def bad_forwards(cell, p):
 @pytest.mark.one_in(3)
 def test_forward(fast, cell, options, train):
     module, p = fast.load(cell.name), make_problem(cell, shape_of(fast), fast.dtype, **options)
-    good = {"xs": p.xs, "state": p.state, "params": p.params, "train": train, **p.options}
+    good = {"xs": p.xs, "state": p.state, "params": p.params, "train": train, **p.keywords}
     module.forward(**good)
     for what, change in bad_forwards(cell, p):
         with pytest.raises(REJECTED):

@@ -9,6 +9,7 @@ from cases import (
     BOOK_SHAPE,
     FEW_SHAPES,
     LAYOUTS,
+    OF_STEPS,
     PLAIN,
     REJECTED,
     SHAPES,
@@ -44,6 +45,11 @@ def check(column, cell, problem):
     assert_same_values(got, expected)
     return got
 
+
+STEPS_VARIANTS = [v for v in VARIANTS if {"recurrent_dropout", "zoneout"} & v[1].keys()]
+steps_variants = pytest.mark.parametrize(
+    ("cell", "options"), STEPS_VARIANTS, ids=[variant_name(*v) for v in STEPS_VARIANTS]
+)
 
 # Values
 
@@ -150,6 +156,7 @@ def test_lengths_are_calls_of_their_own(column, cell, options, reverse, states):
             return None if states is None else tuple(a[one] for a in states)
 
         keywords = {k: v for k, v in p.keywords.items() if k != "lengths"}
+        keywords |= {k: v[one, to] for k, v in keywords.items() if k in OF_STEPS}
         single = replace(
             p,
             xs=p.xs[one, to],
@@ -201,6 +208,65 @@ def test_any_layout_of_the_mask(column, cell, layout):
         p.keywords["h_mask"] = LAYOUTS[layout](mask)
         assert_same_bits(p.run(column.load(cell.name)), expected)
         np.testing.assert_array_equal(p.keywords["h_mask"], mask)
+
+
+@steps_variants
+@pytest.mark.parametrize("layout", [*LAYOUTS, "the same row", "the same step", "a number"])
+@pytest.mark.one_in(3)
+def test_any_layout_of_what_is_of_each_step(column, cell, options, layout):
+    """Strides of 0, too: one number, one row of all samples, one step for all."""
+    same = {"the same row": (slice(1), slice(1)), "the same step": (slice(None), slice(1))}
+    same["a number"] = (slice(1), slice(1), slice(1))
+    for shape in ((5, 4, 7, column.width(9)), (2, 1, 7, column.width(19))):
+        p = make_problem(cell, shape, column.dtype, lengths=shape[1] > 1, mask=True, **options)
+        for name in p.keywords.keys() & OF_STEPS:
+            x = p.keywords[name]
+            if layout in same:
+                p.keywords[name] = np.broadcast_to(x[same[layout]], x.shape)
+        expected = check(column, cell, p)
+        for name in p.keywords.keys() & OF_STEPS:
+            p.keywords[name] = LAYOUTS.get(layout, np.array)(p.keywords[name])
+        before = {name: p.keywords[name].copy() for name in p.keywords.keys() & OF_STEPS}
+        assert_same_bits(p.run(column.load(cell.name)), expected)
+        for name, x in before.items():
+            np.testing.assert_array_equal(p.keywords[name], x)
+
+
+@steps_variants
+def test_what_is_of_no_step_is_not_used(column, cell, options):
+    """NaN beyond the lengths changes no bit; ones of the mask and shares of 0 are as none."""
+    shape = 6, 4, 5, column.width(17)
+    p = make_problem(cell, shape, column.dtype, lengths=True, **options)
+    module, keywords = column.load(cell.name), dict(p.keywords)
+    beyond = np.arange(shape[1]) >= p.keywords["lengths"][:, np.newaxis]
+    got = p.run(module)
+    for name in p.keywords.keys() & OF_STEPS:
+        keywords[name] = keywords[name].copy()
+        keywords[name][beyond] = np.nan
+    assert_same_bits(replace(p, keywords=keywords).run(module), got)
+    for name in p.keywords.keys() & OF_STEPS:
+        keywords[name] = np.full_like(p.keywords[name], name == "candidate_mask")
+    without = {name: x for name, x in p.keywords.items() if name not in OF_STEPS}
+    plain = replace(p, keywords=without)
+    assert_same_values(
+        replace(p, keywords=keywords).run(module), plain.astype("f8").run(REFERENCE[cell.name])
+    )
+
+
+@steps_variants
+def test_a_step_that_keeps_everything(column, cell, options):
+    """Shares of 1: the state stays, to the bit, and nothing comes to the weights."""
+    p = make_problem(cell, (6, 4, 5, column.width(17)), column.dtype, **options)
+    if "h_zoneout" not in p.keywords:
+        pytest.skip("no zoneout")
+    for name in {"h_zoneout", "c_zoneout"} & p.keywords.keys():
+        p.keywords[name][...] = 1
+    got = check(column, cell, p)
+    for t in range(4):
+        np.testing.assert_array_equal(got.hs[:, t], p.state[0])
+    for a, b in zip(got.state, p.state, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert all((grad == 0).all() for grad in got.grads)
 
 
 @cells
@@ -260,7 +326,7 @@ def test_nothing_to_do(column, cell, options, shape, states):
                 np.testing.assert_array_equal(a, b)
                 assert not np.shares_memory(a, b)
     module = column.load(cell.name)
-    hs, _, cache = module.forward(p.xs, p.state, p.params, train=False, **p.options)
+    hs, _, cache = module.forward(p.xs, p.state, p.params, train=False, **p.keywords)
     assert (hs.shape, cache) == ((N, T, of_states[0]), None)
 
 
@@ -463,7 +529,7 @@ def test_packed_weights_give_the_same_bits(column, cell, options, shape, bias):
     h_mask = make_problem(cell, shape, column.dtype, mask=True, **options).keywords["h_mask"]
     for state in (p.state, None):
         for reverse, mask in ((False, None), (True, None), (False, h_mask)):
-            ways = {"train": False, "reverse": reverse, "h_mask": mask, **p.options}
+            ways = {"train": False, "reverse": reverse, **p.keywords, "h_mask": mask}
             hs, final, _ = module.forward(p.xs, state, p.params, **ways)
             hs_packed, final_packed, cache = module.forward(p.xs, state, packed, **ways)
             assert cache is None

@@ -64,14 +64,14 @@ def sigmoid(a):
     return 1 / (1 + math.exp(-a))
 
 
-def naive_rnn(state, A, Wh, more, m, nonlinearity="tanh"):
+def naive_rnn(state, A, Wh, more, m, mask=None, nonlinearity="tanh"):
     (h,) = state
     H = len(h)
     A = [A[j] + sum(h[k] * m[k] * Wh[k, j] for k in range(H)) for j in range(H)]
     return ([math.tanh(a) if nonlinearity == "tanh" else max(a, 0.0) for a in A],)
 
 
-def naive_lstm(state, A, Wh, Wp, m, cell_clip=math.inf):
+def naive_lstm(state, A, Wh, Wp, m, mask=None, cell_clip=math.inf):
     h, c = state
     H = len(h)
 
@@ -85,7 +85,8 @@ def naive_lstm(state, A, Wh, Wp, m, cell_clip=math.inf):
     A = [A[j] + sum(h[k] * m[k] * Wh[k, j] for k in range(H)) for j in range(4 * H)]
     f = [sigmoid(A[j] + seen(0, c, j)) for j in range(H)]
     i = [sigmoid(A[2 * H + j] + seen(1, c, j)) for j in range(H)]
-    c = [f[j] * c[j] + math.tanh(A[H + j]) * i[j] for j in range(H)]
+    g = [math.tanh(A[H + j]) * (1.0 if mask is None else mask[j]) for j in range(H)]
+    c = [f[j] * c[j] + g[j] * i[j] for j in range(H)]
     c = [min(max(cell, -cell_clip), cell_clip) for cell in c]
     return [sigmoid(A[3 * H + j] + seen(2, c, j)) * math.tanh(c[j]) for j in range(H)], c
 
@@ -111,15 +112,15 @@ def naive_mogrifier(state, x, Wx, Wh, b, more, m):
     return naive_lstm((h, c), A, Wh, None, [1.0] * H)
 
 
-def naive_lstmp(state, A, Wh, Wproj, m, cell_clip=math.inf):
+def naive_lstmp(state, A, Wh, Wproj, m, mask=None, cell_clip=math.inf):
     """As the LSTM of the cells: h Wh comes before it, so that its own h is not needed."""
     (h, c), H, P = state, len(Wproj), len(m)
     A = [A[j] + sum(h[k] * m[k] * Wh[k, j] for k in range(P)) for j in range(4 * H)]
-    u, c = naive_lstm(([0.0] * H, c), A, np.zeros((H, 4 * H)), None, [1.0] * H, cell_clip)
+    u, c = naive_lstm(([0.0] * H, c), A, np.zeros((H, 4 * H)), None, [1.0] * H, mask, cell_clip)
     return [sum(u[k] * Wproj[k, p] for k in range(H)) for p in range(P)], c
 
 
-def naive_gru(state, A, Wh, b1, m, reset_after=False, z_keeps=False):
+def naive_gru(state, A, Wh, b1, m, mask=None, reset_after=False, z_keeps=False):
     (h,) = state
     H = len(h)
     s = [h[k] * m[k] for k in range(H)]
@@ -132,7 +133,7 @@ def naive_gru(state, A, Wh, b1, m, reset_after=False, z_keeps=False):
             a = A[j] + r[j - 2 * H] * (sum(s[k] * Wh[k, j] for k in range(H)) + b1[j])
         else:
             a = A[j] + sum(r[k] * s[k] * Wh[k, j] for k in range(H))
-        new.append(math.tanh(a))
+        new.append(math.tanh(a) * (1.0 if mask is None else mask[j - 2 * H]))
     if z_keeps:
         return ([z[j] * h[j] + (1 - z[j]) * new[j] for j in range(H)],)
     return ([(1 - z[j]) * h[j] + z[j] * new[j] for j in range(H)],)
@@ -209,7 +210,16 @@ def test_forward_is_the_naive_formula(cell, options, reverse, bias, states, mask
                 own = b if bias else [0.0] * cell.gates * H
                 s = FROM_X[cell.name](s, x, Wx, Wh, own, beside, m)
             else:
-                s = NAIVE[cell.name](s, A, Wh, more, m, **p.options)
+                of_step = p.keywords.get("candidate_mask", np.ones((N, T, H)))[n, t]
+                new = NAIVE[cell.name](s, A, Wh, more, m, of_step, **p.options)
+                shares = [
+                    p.keywords[name][n, t] if name in p.keywords else [0.0] * len(old)
+                    for name, old in zip(("h_zoneout", "c_zoneout"), s, strict=False)
+                ]
+                s = [
+                    [z * a + (1 - z) * b for z, a, b in zip(*of_one, strict=True)]
+                    for of_one in zip(shares, s, new, strict=False)
+                ]
             np.testing.assert_allclose(hs[n, t], s[0], rtol=1e-13, atol=1e-14)
         for got, expected in zip(state, s, strict=True):
             np.testing.assert_allclose(got[n], expected, rtol=1e-13, atol=1e-14)

@@ -16,7 +16,14 @@ pytestmark = pytest.mark.skipif(
     threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"),
     reason="signals come to the main thread",
 )
-GATES = {"TimeRNN": 1, "TimeLSTM": 4, "TimeGRU": 3}
+GATES = {"TimeRNN": 1, "TimeLSTM": 4, "TimeGRU": 3, "TimeLSTMP": 4}
+GATES |= {"TimeLayerNormLSTM": 4, "TimeLayerNormGRU": 3}
+WHOLE = {"Wp": np.full((3, 512, 512), 0.001, "f")}
+PROJECTION = {"Wproj": np.full((512, 512), 0.001, "f")}
+LN_LSTM = {"gx": 2048, "gh": 2048, "gc": 512, "bc": 512}
+LN_LSTM = {name: np.linspace(0.5, 1, size, dtype="f") for name, size in LN_LSTM.items()}
+LN_GRU = {"gx": 1536, "gh": 1536, "bh": 512}
+LN_GRU = {name: np.linspace(0.5, 1, size, dtype="f") for name, size in LN_GRU.items()}
 
 
 class Stop(BaseException):
@@ -73,13 +80,20 @@ def assert_stopped(long, hundredth):
     assert spent(stopped) < 50 * spent(hundredth)
 
 
-@pytest.mark.parametrize("name", GATES)
 @pytest.mark.parametrize(
-    "options", [{}, {"Wp": np.full((3, 512, 512), 0.001, "f")}], ids=["", "Wp"]
+    ("name", "options"),
+    [
+        ("TimeRNN", {}),
+        ("TimeLSTM", {}),
+        ("TimeGRU", {}),
+        ("TimeLSTM", WHOLE),
+        ("TimeLSTMP", PROJECTION),
+        ("TimeLayerNormLSTM", LN_LSTM),
+        ("TimeLayerNormGRU", LN_GRU),
+    ],
+    ids=["rnn", "lstm", "gru", "whole peepholes", "lstmp", "lnlstm", "lngru"],
 )
 def test_a_long_forward(name, options):
-    if options and name != "TimeLSTM":
-        return
     layer = getattr(rnnfast, name)(*weights(GATES[name]), stateful=True, **options)
     short = np.random.default_rng(1).standard_normal((64, 2, 512)).astype("f")
     layer.forward(short)
@@ -136,7 +150,10 @@ def test_a_long_backward_leaves_the_gradients(when):
 CASES = {
     "rnn": ("TimeRNN", {}, {}),
     "lstm": ("TimeLSTM", {}, {}),
-    "whole peepholes": ("TimeLSTM", {"Wp": np.full((3, 512, 512), 0.001, "f")}, {}),
+    "whole peepholes": ("TimeLSTM", WHOLE, {}),
+    "lstmp": ("TimeLSTMP", PROJECTION, {}),
+    "lnlstm": ("TimeLayerNormLSTM", LN_LSTM, {}),
+    "lngru": ("TimeLayerNormGRU", LN_GRU, {}),
     "gru": ("TimeGRU", {}, {}),
     "gru, masked, of lengths": (
         "TimeGRU",

@@ -40,8 +40,7 @@ def test_layer_is_the_reference(cell, options, lengths, bias, dtype):
     layer = layer_of(RECURRENT[cell.name], p, True)
     assert len(layer.params) == sum(W is not None for W in p.params) == len(layer.grads)
     layer.set_state(*p.state)
-    ways = {k: v for k, v in p.keywords.items() if k in ("lengths", "h_mask")}
-    assert_close(layer.forward(p.xs, **ways), expected.hs, "hs")
+    assert_close(layer.forward(p.xs, **p.ways), expected.hs, "hs")
     for a, b in zip(layer.state, expected.state, strict=True):
         assert_close(a, b)
     assert_close(layer.backward(p.dhs, *p.dstate), expected.dxs, "dxs")
@@ -77,14 +76,14 @@ def test_steps_make_a_sequence(cell, options):
 @variants
 def test_frozen_and_copied(cell, options):
     p = make_problem(cell, (N, T, D, H), "f4", lengths=True, **options)
-    layer, lengths = layer_of(RECURRENT[cell.name], p), p.keywords["lengths"]
-    hs = layer.forward(p.xs, lengths=lengths)
+    layer = layer_of(RECURRENT[cell.name], p)
+    hs = layer.forward(p.xs, **p.ways)
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-        np.testing.assert_array_equal(twin.forward(p.xs, lengths=lengths), hs)
+        np.testing.assert_array_equal(twin.forward(p.xs, **p.ways), hs)
         np.testing.assert_array_equal(twin.backward(p.dhs), layer.backward(p.dhs))
-        layer.forward(p.xs, lengths=lengths)
+        layer.forward(p.xs, **p.ways)
     layer.freeze()
-    np.testing.assert_array_equal(layer.forward(p.xs, train=False, lengths=lengths), hs)
+    np.testing.assert_array_equal(layer.forward(p.xs, train=False, **p.ways), hs)
     with pytest.raises(RuntimeError, match="Wh_mask is not for a frozen layer"):
         layer.forward(p.xs, train=False, Wh_mask=np.ones(layer.Wh.shape))
     layer.unfreeze()

@@ -184,6 +184,11 @@ ROWS = [
         "FrequencyDiscriminator(V=5, D=2, factor=0.02, rate=0.02, float32, cpu)",
     ),
     (
+        lambda: layers.TimeRegularizedMixtureSoftmaxWithLoss(MIXTURE, balance=1, adversarial=0.5),
+        "TimeRegularizedMixtureSoftmaxWithLoss(TimeMixtureSoftmax(H=3, K=2, D=4, V=5, float32, "
+        "cpu), balance=1.0, adversarial=0.5)",
+    ),
+    (
         lambda: layers.TimeRegularizedSoftmaxWithLoss(TIED, adversarial=0.5, past=past_decode()),
         "TimeRegularizedSoftmaxWithLoss(TimeAffine(D=2, M=5, float32, cpu), adversarial=0.5, "
         "past=PastDecode(H=2, V=5, factor=0.001, float32, cpu))",

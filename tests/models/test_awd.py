@@ -40,6 +40,10 @@ CASES = {
     "past decode, untied": {"past_decode": 0.7, "output_dropout": 0.3},
     "noise": {"adversarial": 0.4, "tie_weights": True, "layers": 2},
     "all": AWD | {"past_decode": 0.5, "adversarial": 0.3, "layers": 2},
+    "zoneout": {"h_zoneout": 0.4, "c_zoneout": 0.3, "layers": 2},
+    "zoneout of c": {"c_zoneout": 0.5},
+    "recurrent dropout": {"recurrent_dropout": 0.4, "layers": 2, "dropout": 0.2},
+    "awd, zoneout": AWD | {"h_zoneout": 0.2, "c_zoneout": 0.5, "recurrent_dropout": 0.3},
     "penalties": {"alpha": 0.5, "beta": 2.0, "tie_weights": True, "layers": 2},
 }
 cases = pytest.mark.parametrize("options", CASES.values(), ids=CASES)
@@ -78,7 +82,15 @@ def by_hand(model, params, xs, ts, step, states):
         Wx, Wh, b = cells[3 * k : 3 * k + 3]
         h_mask = mask((N, len(Wh)), dropout if variational else 0.0, layers + 1 + k)
         Wh = Wh * mask(Wh.shape, sizes["weight_drop"], 2 * layers + 1 + k)
-        raw, *state = lstm(hs, *states[k], Wx, Wh, b, h_mask)
+        steps, width = xs.shape[1], len(Wh)
+        ratio = sizes.get("recurrent_dropout", 0.0)
+        g_mask = mask((N, 1 if variational else steps, width), ratio, 3 * layers + 3 + k)
+        kept = [
+            mask((N, steps, width), sizes.get(name, 0.0), of * layers + 3 + k) == 0
+            for of, name in ((4, "h_zoneout"), (5, "c_zoneout"))
+        ]
+        g_mask = np.broadcast_to(g_mask, (N, steps, width))
+        raw, *state = lstm(hs, *states[k], Wx, Wh, b, h_mask, g_mask, *kept)
         final.append(state)
         hs = dropped(raw, "between" if k < layers - 1 else "output", k + 1)
     change = raw[:, 1:] - raw[:, :-1]
@@ -148,6 +160,7 @@ def test_a_file_has_the_options_that_were_given(options, tmp_path):
     model, path = made(options), tmp_path / "model.safetensors"
     new = {"input_dropout", "between_dropout", "output_dropout", "embedding_dropout"}
     new |= {"alpha", "beta", "past_decode", "adversarial"}
+    new |= {"h_zoneout", "c_zoneout", "recurrent_dropout"}
     assert new & model.sizes.keys() == new & options.keys()
     model.save_params(path)
     loaded, _ = load_model(path)
@@ -168,11 +181,12 @@ def test_the_columns_agree(options):
         np.testing.assert_allclose(a, b, **CLOSE)
 
 
-def test_checkpoints_keep_the_masks_of_words(tmp_path):
+@pytest.mark.parametrize("name", ["awd", "awd, zoneout"])
+def test_checkpoints_keep_the_masks(tmp_path, name):
     ids = np.random.default_rng(0).integers(0, V, 61)
 
     def trainer():
-        return RnnlmTrainer(made(AWD), SGD(0.5), write=lambda line: None)
+        return RnnlmTrainer(made(CASES[name]), SGD(0.5), write=lambda line: None)
 
     def fit(it, epochs):
         it.fit(ids[:-1], ids[1:], epochs, N, T, eval_interval=2)
@@ -217,15 +231,28 @@ def test_dropout_of_words_is_switched_off_like_the_others():
         ({"input_dropout": 1.0}, ValueError, r"input_dropout must be in \[0, 1\), got 1.0"),
         ({"between_dropout": "x"}, TypeError, "between_dropout must be a number, got str"),
         ({"output_dropout": True}, TypeError, "output_dropout must be a number, got bool"),
+        ({"recurrent_dropout": 1}, ValueError, r"recurrent_dropout must be in \[0, 1\), got 1"),
+        ({"h_zoneout": "x"}, TypeError, "h_zoneout must be a number, got str"),
+        ({"c_zoneout": -0.1}, ValueError, r"c_zoneout must be in \[0, 1\), got -0.1"),
+        (
+            {"c_zoneout": 0.1, "cell": "gru"},
+            ValueError,
+            "c_zoneout must be None with cell 'gru', got 0.1",
+        ),
+        (
+            {"recurrent_dropout": 0.1, "cell": "rnn"},
+            ValueError,
+            "recurrent_dropout must be None with cell 'rnn', got 0.1",
+        ),
+        (
+            {"h_zoneout": 0.1, "cell": "mogrifier"},
+            ValueError,
+            "h_zoneout must be None with cell 'mogrifier', got 0.1",
+        ),
         ({"embedding_dropout": -1}, ValueError, r"embedding_dropout must be in \[0, 1\), got -1"),
         ({"alpha": -1.0}, ValueError, "alpha must be finite, from 0 up, got -1.0"),
         ({"beta": np.inf}, ValueError, "beta must be finite, from 0 up, got inf"),
         ({"beta": "2"}, TypeError, "beta must be a number, got str"),
-        (
-            {"past_decode": 1.0, "mixtures": 2},
-            ValueError,
-            "past_decode must be None with mixtures, got 1.0",
-        ),
         ({"past_decode": -1}, ValueError, "past_decode must be finite, from 0 up, got -1"),
         ({"adversarial": None, "beta": -2}, ValueError, "beta must be finite, from 0 up, got -2"),
     ],

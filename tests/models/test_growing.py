@@ -10,6 +10,7 @@ AWD = {"tie_weights": True, "weight_drop": 0.5, "alpha": 2.0, "past_decode": 0.1
 CASES = {
     "lstm": {},
     "gru": {"cell": "gru"},
+    "lstmp": {"cell": "lstmp", "hidden_size": 8, "proj_size": 3},
     "mogrifier": {"cell": "mogrifier", "rounds": 3, "rank": 2},
     "lngru": {"cell": "lngru"},
     "tied": AWD | {"wordvec_size": H},
@@ -76,9 +77,13 @@ def test_the_books_model_is_a_first_layer():
         (
             {"layers": 3, "tie_weights": True},
             {"layers": 2, "tie_weights": True},
-            "its last layer must have 6 units, as layer 2 of the model has, found 4; with tied",
+            "its last layer must be 6 wide, as layer 2 of the model is, found 4; with tied",
         ),
-        ({}, {"hidden_size": 7}, "its last layer must have 6 units, as layer 1 of the model has"),
+        (
+            {},
+            {"hidden_size": 7},
+            "its last layer must be 6 wide, as layer 1 of the model is, found 7",
+        ),
         ({}, {"wordvec_size": 5}, "embed_W must be float64"),
         ({"layers": 1}, {"hidden_size": 7}, "Wx of layer 1 must be float64"),
         ({}, {"dtype": "f4"}, "embed_W must be float64"),

@@ -21,6 +21,7 @@ CASES = {
     "direct output connection": MIXTURE
     | {"mixtures_below": 2, "tie_weights": True, "dropout": 0.3, "variational_dropout": True}
     | {"latent_dropout": 0.4, "balance": 0.2, "alpha": 2.0, "beta": 1.0},
+    "past decode": MIXTURE | {"mixtures_below": 2, "past_decode": 0.4, "balance": 0.2},
     "a narrow last layer": MIXTURE | {"layers": 3, "mixtures_below": 2, "last_hidden_size": 3},
     "the embedding, too": {"mixtures": 2, "mixtures_below": 1, "cell": "gru"},
 }

@@ -352,8 +352,11 @@ def test_gradients_by_differences(options):
     model.backward()
     params, grads = remove_duplicate(model.params, model.grads)
     assert len(params) == len(model.params) - options.get("tie_weights", False)
+    normed = options["cell"].startswith("ln")  # the small embeddings are where this is steep
+    step, most = (1e-7, 3e-8) if normed else (1e-5, 1e-8)
     for name, param, grad in zip(model.param_names, params, grads, strict=False):
-        np.testing.assert_allclose(grad, numeric_grad(loss, param), rtol=0, atol=1e-8, err_msg=name)
+        numeric = numeric_grad(loss, param, step)
+        np.testing.assert_allclose(grad, numeric, rtol=0, atol=most, err_msg=name)
 
 
 @general
@@ -559,6 +562,7 @@ def test_a_damaged_header_makes_no_large_model(change, tmp_path):
         {"tie_weights": True, "alpha": 1.0, "beta": 1.0, "embedding_dropout": 0.5},
         {"past_decode": 0.5, "adversarial": 0.5, "output_dropout": 0.3, "frage": 0.5},
         {"layers": 2, "mixtures": 2, "mixtures_below": 1, "latent_dropout": 0.5, "balance": 1.0},
+        {"mixtures": 2, "past_decode": 0.5, "adversarial": 0.5, "balance": 1.0},
     ],
 )
 def test_a_copy_without_regularisation(options):

@@ -34,6 +34,7 @@ KINDS = {
         "variational_dropout": True,
         "weight_drop": 0.2,
     },
+    "lstm, recurrent dropout": {"layers": 2, "recurrent_dropout": 0.2},
     "lstm, tied, all that AWD-LSTM has": {
         "layers": 2,
         "tie_weights": True,
