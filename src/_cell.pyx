@@ -373,10 +373,9 @@ cdef class Cell:
         self.check_size(N, T, p)
         h0, c0 = self.check_states(state, p, N, ("h", "c", "state"))
         cdef cnp.ndarray steps = None, mask = None if h_mask is None else self.check_state(h_mask, p, N, "h_mask", False)
-        candidate_mask, h_zoneout, c_zoneout = [
-            self.check_of_steps(given, p, N, T, name)
-            for name, given in zip(("candidate_mask", "h_zoneout", "c_zoneout"), of_steps)
-        ]
+        cdef cnp.ndarray candidate_mask = self.check_of_steps(of_steps[0], p, N, T, "candidate_mask")
+        cdef cnp.ndarray h_zoneout = self.check_of_steps(of_steps[1], p, N, T, "h_zoneout")
+        cdef cnp.ndarray c_zoneout = self.check_of_steps(of_steps[2], p, N, T, "c_zoneout")
         if lengths is not None:
             lengths = self.check_lengths(lengths, N, T)
             steps = np.stack((T - lengths, np.full(N, T)) if reverse else (np.zeros_like(lengths), lengths))

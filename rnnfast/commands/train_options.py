@@ -107,7 +107,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     what = "custom: ratio of words whose vectors are dropped"
     option(group, "embedding-dropout", ratio, "X", what, "0")
     option(group, "weight-drop", ratio, "X", "custom: ratio of recurrent weights that are dropped")
-    what = "custom: dropout ratio of the candidates of an lstm or gru (recurrent dropout)"
+    what = "custom: dropout ratio of the candidates, which an rnn has not (recurrent dropout)"
     option(group, "recurrent-dropout", ratio, "X", what, "0")
     what = "custom: probability that a unit of h keeps its value at a step (zoneout)"
     option(group, "h-zoneout", ratio, "X", what, "0")

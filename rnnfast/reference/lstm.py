@@ -124,11 +124,13 @@ def forward(
         if Wp is not None:
             A_o += see(c, Wp[2])
         o = sigmoid(A_o)
-        if train:
-            steps.append((t, on, x, seen, c_prev, f, g, i, o, c))
+        c_new = c
         h = np.where(on, zoned(at(h_zoneout, t, on), h_prev, o * np.tanh(c)), h_prev)
         c = np.where(on, zoned(at(c_zoneout, t, on), c_prev, c), c_prev)
         hs[:, t] = only(on, h)
+        if train:
+            kept = c if c_zoneout is None else c_new  # without zoneout there is one array for both
+            steps.append((t, on, x, seen, c_prev, f, g, i, o, kept))
 
     cache = {"steps": steps, "h_mask": h_mask, "cell_clip": cell_clip} if train else None
     if train:

@@ -81,7 +81,7 @@ def forward(
         h = np.where(on, zoned(at(h_zoneout, t, on), h_prev, new), h_prev)
         hs[:, t] = only(on, h)
         if train:
-            steps.append((t, on, x, seen, new))
+            steps.append((t, on, x, seen, h if h_zoneout is None else new))
 
     cache = {"steps": steps, "h_mask": h_mask, "nonlinearity": nonlinearity}
     cache["h_zoneout"] = h_zoneout

@@ -132,7 +132,7 @@ NOT_RUN = ("python3 -m venv", ".venv/bin/", "for stage", "done", "rnnfast data")
 def test_the_commands_of_the_readme(tmp_path, monkeypatch, capsys):
     """Every line of the shell blocks that begins with rnnfast, on texts of the names it has."""
     monkeypatch.chdir(tmp_path)
-    text = "to be or not to be , that is the question\n" * 75
+    text = "to be or not to be , that is the question\n" * 120
     for name in ("my_text", "other_text", "ptb.train", "ptb.valid", "ptb.test"):
         Path(f"{name}.txt").write_text(text, encoding="utf-8")
     words = len(set(text.split())) + 1
@@ -149,7 +149,7 @@ def test_the_commands_of_the_readme(tmp_path, monkeypatch, capsys):
             with warnings.catch_warnings():
                 assert main.main([*argv, *more]) == 0, line
             run += 1
-    assert run == 7
+    assert run == 8
     assert "generated text" in capsys.readouterr().out
     assert {"my_model", "rnnfast-out"} <= set(os.listdir())
 
