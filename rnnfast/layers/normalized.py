@@ -4,8 +4,8 @@ N batch, T time, D input, H hidden. Inputs and errors: see rnnfast.layers.recurr
 """
 
 from rnnfast.layers.recurrent import Recurrent
+from rnnfast.layers.states import _TimeOneState, _TimeTwoStates
 from rnnfast.layers.steps import _StepOneState, _StepTwoStates
-from rnnfast.layers.unrolled import _TimeOneState, _TimeTwoStates
 from rnnfast.typing import Array
 
 

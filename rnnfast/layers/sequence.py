@@ -10,7 +10,7 @@ import numpy as np
 
 from rnnfast.layers.options import cell_clip_option, convention_options, nonlinearity_option
 from rnnfast.layers.rounds import Rounds
-from rnnfast.layers.unrolled import _TimeOneState, _TimeTwoStates
+from rnnfast.layers.states import _TimeOneState, _TimeTwoStates
 from rnnfast.typing import Array
 
 

@@ -13,14 +13,14 @@ from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.frequency import FrequencyDiscriminator
 from rnnfast.layers.past_decode import PastDecode
 from rnnfast.models.drops import Regularized, mask_of_steps
-from rnnfast.models.model import Model
 from rnnfast.models.outputs import inner_drop, loss_of
 from rnnfast.models.plain import unregularized
+from rnnfast.models.stateful import Stateful
 from rnnfast.text import sampling
 from rnnfast.typing import Array
 
 
-class BaseModel(Model):
+class BaseModel(Stateful):
     """A stack of layers, the last one affine or a mixture of softmaxes, with a softmax loss.
 
     Parameters
@@ -62,7 +62,6 @@ class BaseModel(Model):
     scores are log probabilities.
     """
 
-    recurrent_layers: list[Any]
     h_drops: list[TimeDropout]
     Wh_drops: list[TimeDropout]
     word_drop: TimeDropout | None
@@ -311,46 +310,6 @@ class BaseModel(Model):
         if self.adversary is not None:
             self.layers[0].grads[0] += self.adversary.backward(dout)
         return grad
-
-    def reset_state(self) -> None:
-        """Set the state of every recurrent layer to zero."""
-        for layer in self.recurrent_layers:
-            layer.reset_state()
-
-    def get_state(self) -> list[tuple[Any, ...]]:
-        """Return the state of the model.
-
-        Returns
-        -------
-        list of tuple
-            (h,) or (h, c) per recurrent layer; None in place of an array that is zero.
-        """
-        return [
-            (layer.h, layer.c) if hasattr(layer, "c") else (layer.h,)
-            for layer in self.recurrent_layers
-        ]
-
-    def set_state(self, states: Sequence[tuple[Any, ...]]) -> None:
-        """Set the state of the model.
-
-        Parameters
-        ----------
-        states : list of tuple
-            As `get_state` returns it.
-
-        Raises
-        ------
-        ValueError
-            Unless it has a state for every recurrent layer. Nothing has been changed then.
-        """
-        if len(states) != len(self.recurrent_layers):
-            count = len(self.recurrent_layers)
-            raise ValueError(f"set_state: states must be one a layer, {count}, got {len(states)}")
-        pairs = list(zip(self.recurrent_layers, states, strict=True))
-        for layer, state in pairs:
-            layer._adopted_states(*state)
-        for layer, state in pairs:
-            layer.set_state(*state)
 
     def generate(self, start_id: int, skip_ids: Any = None, sample_size: int = 100) -> list[int]:
         """Sample ids with np.random, like the book's method (chapter 7).

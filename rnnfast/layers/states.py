@@ -1,0 +1,136 @@
+"""A sequence of a cell with one state, h, and with two, h and c.
+
+N batch, T time, H hidden. Inputs and errors: see rnnfast.layers.recurrent.
+"""
+
+from typing import Any, overload
+
+from rnnfast.layers.unrolled import _Time
+from rnnfast.typing import A, Array
+
+
+class _TimeOneState(_Time):
+    """A sequence of a cell whose state is h."""
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        """(h,), the arguments of set_state."""
+        return (self.h,)
+
+    @property
+    def dstate(self) -> tuple[Any, ...]:
+        """(dh,) after backward: the gradient of the initial state."""
+        return (self.dh,)
+
+    def _keep(self, h: Any) -> None:
+        self.h = h
+
+    @overload
+    def backward(self, dhs: A, dh: Array | None = None) -> A: ...
+    @overload
+    def backward(self, dhs: None, dh: Array | None = None) -> Any: ...
+
+    def backward(self, dhs: Any, dh: Any = None) -> Any:
+        """Compute the gradients; `grads` are written in place.
+
+        Parameters
+        ----------
+        dhs : array (N, T, H) or None
+            The gradient of hs. None is zeros: for a loss that depends only on the final state.
+        dh : array (N, H), optional
+            The gradient of the final state. None is zeros.
+
+        Returns
+        -------
+        array (N, T, D)
+            dxs. `dh` is now the gradient of the initial state.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a wrong argument, or grads that cannot be written.
+        RuntimeError
+            Without the forward of a training step before it.
+        """
+        return self._backward(self._checked_backward(dhs, dh))
+
+    def set_state(self, h: Array | None) -> None:
+        """Start the next forward from h.
+
+        Parameters
+        ----------
+        h : array (N, H) or None
+            None is zeros.
+
+        Raises
+        ------
+        ValueError
+            For a wrong shape, or if the layer is not stateful.
+        """
+        self._set_state(h)
+
+
+class _TimeTwoStates(_Time):
+    """A sequence of a cell whose state is h and c."""
+
+    states = ("h", "c")
+
+    c: Any
+    dc: Any
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        """(h, c), the arguments of set_state."""
+        return self.h, self.c
+
+    @property
+    def dstate(self) -> tuple[Any, ...]:
+        """(dh, dc) after backward: the gradient of the initial state."""
+        return self.dh, self.dc
+
+    def _keep(self, h: Any, c: Any) -> None:
+        self.h, self.c = h, c
+
+    @overload
+    def backward(self, dhs: A, dh: Array | None = None, dc: Array | None = None) -> A: ...
+    @overload
+    def backward(self, dhs: None, dh: Array | None = None, dc: Array | None = None) -> Any: ...
+
+    def backward(self, dhs: Any, dh: Any = None, dc: Any = None) -> Any:
+        """Compute the gradients; `grads` are written in place.
+
+        Parameters
+        ----------
+        dhs : array (N, T, H) or None
+            The gradient of hs. None is zeros: for a loss that depends only on the final state.
+        dh, dc : array (N, H), optional
+            The gradients of the final state. None is zeros.
+
+        Returns
+        -------
+        array (N, T, D)
+            dxs. `dh` and `dc` are now the gradients of the initial state.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a wrong argument, or grads that cannot be written.
+        RuntimeError
+            Without the forward of a training step before it.
+        """
+        return self._backward(self._checked_backward(dhs, dh, dc))
+
+    def set_state(self, h: Array | None, c: Array | None = None) -> None:
+        """Start the next forward from h and c.
+
+        Parameters
+        ----------
+        h, c : array (N, H) or None
+            None is zeros.
+
+        Raises
+        ------
+        ValueError
+            For a wrong shape, or if the layer is not stateful.
+        """
+        self._set_state(h, c)
