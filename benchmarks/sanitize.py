@@ -40,6 +40,8 @@ OPTIONS = {
     "mogrifier": ({"rounds": 3}, {"rounds": 2, "rank": 3}),
     "lstmp": ({"proj_size": 19, "cell_clip": 0.5},),
     "gru": ({}, {"reset_after": True}, {"of_steps": True}),
+    "lnlstm": ({},),
+    "lngru": ({},),
 }
 
 
@@ -76,6 +78,8 @@ def run_cell(cell, kind, precision, options, ragged):
         params += (normal(rounds, H, rank or D) / 2,)
         params += () if rank is None else (normal(rounds, rank, D),)
     params += (normal(H, P) / 4,) if cell == "lstmp" else ()
+    if "gx" in RECURRENT[cell].more:
+        params += tuple(map(normal, (columns, columns, H, H)))[: len(RECURRENT[cell].more)]
     widths = (P, H)[: len(RECURRENT[cell].states)]
     state, dstate = (tuple(normal(N, width) for width in widths) for _ in range(2))
     xs, dhs = normal(N, T, D), normal(N, T, P)
@@ -159,8 +163,8 @@ def cases():
     ways += list(product(("grid", "aside"), ("float32", "tf32")))
     variants = [(cell, options) for cell in CELLS for options in OPTIONS[cell]]
     for (cell, options), (kind, precision) in product(variants, ways):
-        whole = cell in ("mogrifier", "lstmp") or options.get("peepholes") == "full"
-        whole = whole or "of_steps" in options
+        in_steps = ("mogrifier", "lstmp", "lnlstm", "lngru")
+        whole = cell in in_steps or options.get("peepholes") == "full" or "of_steps" in options
         if whole and kind != "steps":
             continue
         for ragged in (False, True):

@@ -52,6 +52,13 @@ from rnnfast.layers.losses import (
 )
 from rnnfast.layers.mixture import TimeMixtureSoftmax
 from rnnfast.layers.mixture_loss import TimeMixtureSoftmaxWithLoss
+from rnnfast.layers.normalized import (
+    LayerNormGRU,
+    LayerNormLSTM,
+    TimeLayerNormGRU,
+    TimeLayerNormLSTM,
+)
+from rnnfast.layers.normalized_both import TimeBiLayerNormGRU, TimeBiLayerNormLSTM
 from rnnfast.layers.projection import LSTMP, TimeLSTMP
 from rnnfast.layers.regularization import (
     ActivationRegularization,
@@ -73,6 +80,8 @@ __all__ = [
     "Affine",
     "Dropout",
     "Embedding",
+    "LayerNormGRU",
+    "LayerNormLSTM",
     "MatMul",
     "Mogrifier",
     "Sigmoid",
@@ -86,6 +95,8 @@ __all__ = [
     "TimeBiGRU",
     "TimeBiLSTM",
     "TimeBiLSTMP",
+    "TimeBiLayerNormGRU",
+    "TimeBiLayerNormLSTM",
     "TimeBiMogrifier",
     "TimeBiRNN",
     "TimeDropout",
@@ -93,6 +104,8 @@ __all__ = [
     "TimeGRU",
     "TimeLSTM",
     "TimeLSTMP",
+    "TimeLayerNormGRU",
+    "TimeLayerNormLSTM",
     "TimeMixtureSoftmax",
     "TimeMixtureSoftmaxWithLoss",
     "TimeMogrifier",

@@ -9,9 +9,9 @@ imports it. Every square has the same functions:
     backward(dhs, dstate, params, cache, grads) -> dxs, dstate
     pack(params, **options) -> packed
 
-Sizes: N batch, T time, D input, H hidden, G gates (1 rnn, 4 lstm, 3 gru), P the width of h, which
-is H but for an lstmp. All arrays have the dtype of the params, float32 or float64. They may have
-any strides, and live on the column's device.
+Sizes: N batch, T time, D input, H hidden, G gates (1 rnn, 3 gru and lngru, 4 the others), P the
+width of h, which is H but for an lstmp. All arrays have the dtype of the params, float32 or
+float64. They may have any strides, and live on the column's device.
 
 Arrays
 
@@ -19,10 +19,12 @@ Arrays
   or None. Gate blocks: lstm f, g, i, o; gru z, r, candidate. An lstm with peepholes has a fourth
   array, Wp (3, H) or (3, H, H), for f, i and o. A mogrifier is an lstm with a fourth array Wm
   (r, H, D), the matrices of its r rounds, or with two: Wm (r, H, k) and Wr (r, k, D), k their rank.
-  An lstmp is an lstm with a fourth array Wproj (H, P), the projection to its h.
-- state and dstate are tuples of arrays, h (N, P) and c (N, H): (h,) for rnn and gru, (h, c) for the
-  others. As an argument either may be None, which means zeros: the first product with Wh is then
-  skipped.
+  An lstmp is an lstm with a fourth array Wproj (H, P), the projection to its h. lnlstm and lngru
+  are a layer-normalised lstm and gru: after b come the gains gx and gh (G*H,), and gc and bc (H,)
+  or bh (H,).
+- state and dstate are tuples of arrays, h (N, P) and c (N, H): (h,) for rnn, gru and lngru, (h, c)
+  for the others. As an argument either may be None, which means zeros: the first product with Wh
+  is then skipped.
 
 Options of forward
 
@@ -96,7 +98,7 @@ from rnnfast.checks import is_cupy
 from rnnfast.cpu import _runtime
 from rnnfast.version import __version__
 
-CELLS = ("rnn", "lstm", "gru", "mogrifier", "lstmp")
+CELLS = ("rnn", "lstm", "gru", "mogrifier", "lstmp", "lnlstm", "lngru")
 DEVICES = ("cuda", "cpu", "reference")  # the best first
 MAX_THREADS = 1024
 

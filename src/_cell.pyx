@@ -72,6 +72,19 @@ cdef ptrdiff_t rounds_room(ptrdiff_t rows, Params p, ptrdiff_t size) noexcept:
     return room
 
 
+cdef ptrdiff_t norms_room(ptrdiff_t rows, ptrdiff_t H, int gates) noexcept:
+    """Reals of cell_job.norms_kept: x Wx and h Wh, and at most four norms for each row, with room to align them."""
+    return rows * (2 * gates * H + 8) + 256
+
+
+cdef void take_norms(cell_job *job, Params p) noexcept:
+    cdef cnp.ndarray own
+    cdef int i
+    for i in range(4):
+        own = p.norms[i] if p.norms is not None and i < len(p.norms) else None
+        job.norms[i], job.dnorms[i] = data(own), NULL
+
+
 cdef void take_options(cell_job *job, Options options, cnp.ndarray steps) noexcept:
     job.relu, job.reset_after, job.z_keeps, job.clip = options.relu, options.reset_after, options.z_keeps, options.clip
     job.first_step = job.end_step = NULL
@@ -91,7 +104,7 @@ cdef class Cache:
 @cython.auto_pickle(False)
 @cython.final
 cdef class Params:
-    """(Wx, Wh, b) and Wp, Wm and Wr, or Wproj, after their checks; of packed ones only b and Wp are there."""
+    """(Wx, Wh, b) and Wp, Wm and Wr, Wproj or norms, after their checks; of packed ones b, Wp and norms alone are there."""
 
 
 @cython.auto_pickle(False)
@@ -105,14 +118,14 @@ cdef class Packed:
 cdef class Cell:
     """One row of the grid: `gates` blocks of H columns in the weights, `kept` values a unit kept in the panels (one more
     with reset_after or c_zoneout). has_c: a second state; has_rh: without reset_after r h is kept; beside: the names of the
-    params after Wx, Wh and b: Wp, Wm and Wr, or Wproj."""
+    params after Wx, Wh and b: Wp, Wm and Wr, Wproj, or the gains and biases of normalisations, gx and gh first."""
 
     def __cinit__(self, str name, int gates, int kept, bint has_c=False, bint has_rh=False, tuple beside=()):
         self.name, self.index = name, cell_index(name.encode())
         if self.index < 0:
             raise ValueError(f"Cell: name must be one of CELLS in src/kernels/kernels.h, got {name!r}")
         self.gates, self.kept, self.has_c, self.has_rh = gates, kept, has_c, has_rh
-        self.names, self.has_rounds = ("Wx", "Wh", "b", *beside), "Wm" in beside
+        self.names, self.has_rounds, self.has_norms = ("Wx", "Wh", "b", *beside), "Wm" in beside, "gx" in beside
         self.has_projection = "Wproj" in beside
         self.wide = "P" if self.has_projection else "H"
 
@@ -134,6 +147,7 @@ cdef class Cell:
         own.reset_after, own.full, own.rounds, own.rank = reset_after, p.full, p.rounds, p.rank
         own.b = None if p.b is None else p.b.copy()
         own.Wp = None if p.Wp is None else p.Wp.copy()
+        own.norms = None if p.norms is None else [norm.copy() for norm in p.norms]
         cdef cell_job job
         job.D, job.H, job.P = p.D, p.H, p.P
         job.Wx, job.Wh, job.Wproj = view(p.Wx), view(p.Wh), optional(p.Wproj)
@@ -150,7 +164,8 @@ cdef class Cell:
 
     cdef Params check_params(self, params, bint reset_after):
         if not isinstance(params, (tuple, list)) or not (
-            (4 if self.has_rounds or self.has_projection else 2) <= len(params) <= len(self.names)
+            (len(self.names) if self.has_norms else 4 if self.has_rounds or self.has_projection else 2)
+            <= len(params) <= len(self.names)
         ):
             raise TypeError(f"{self.name}: params must be ({', '.join(self.names)}), got {type(params).__name__}")
         cdef Params p = Params()
@@ -182,9 +197,11 @@ cdef class Cell:
         return p
 
     cdef int check_beside(self, Params p, params) except -1:
-        """Wp, Wm and Wr, or Wproj, into p."""
+        """Wp, Wm and Wr, Wproj, or norms, into p."""
         Wp = Wr = None
-        if self.has_projection:
+        if self.has_norms:
+            p.norms = self.check_norms(p, params)
+        elif self.has_projection:
             p.Wproj = checked(params[3], 2, p.type_num, f"{self.name}: Wproj")
             if cnp.PyArray_DIM(p.Wproj, 0) != p.H or cnp.PyArray_DIM(p.Wproj, 1) != p.P:
                 raise ValueError(f"{self.name}: Wproj must be (H, P) = ({p.H}, {p.P}), got {np.shape(p.Wproj)}")
@@ -216,8 +233,23 @@ cdef class Cell:
             p.Wp = np.ascontiguousarray(behaved(p.Wp, False))
         return 0
 
+    cdef list check_norms(self, Params p, params):
+        """The gains of x Wx and of h Wh, of all gates, and what is of one gate alone."""
+        cdef cnp.ndarray norm
+        cdef list norms = []
+        self.check_size(1, 1, p)  # before they are copied
+        for name, given in zip(self.names[3:], params[3:]):
+            norm = checked(given, 1, p.type_num, f"{self.name}: {name}")
+            gates, label = (self.gates, f"{self.gates}H") if name in ("gx", "gh") else (1, "H")
+            if cnp.PyArray_DIM(norm, 0) != gates * p.H:
+                raise ValueError(f"{self.name}: {name} must be ({label},) = ({gates * p.H},), got {np.shape(norm)}")
+            norms.append(np.ascontiguousarray(behaved(norm, True)))
+        return norms
+
     cdef list weights(self, Params p):
         """One for each of names, None where it is not there."""
+        if self.has_norms:
+            return [p.Wx, p.Wh, p.b, *p.norms]
         beside = (p.Wm, p.Wr) if self.has_rounds else (p.Wproj if self.has_projection else p.Wp,)
         return [p.Wx, p.Wh, p.b, *beside][: len(self.names)]
 
@@ -257,8 +289,8 @@ cdef class Cell:
     cdef list places(self, list grads, list inputs, bint beside):
         """Where to compute them: in them, where the kernels can write them and nothing that is read lies there; else beside
         them, or if `beside` in any case. After everything that can be wrong."""
-        cdef span read[20]
-        cdef span own[5]
+        cdef span read[24]
+        cdef span own[8]
         cdef int i, j, count = len(inputs)
         cdef bint direct
         cdef list places = []
@@ -317,6 +349,8 @@ cdef class Cell:
         cdef double products = (2 if p.rank else 1) * p.rounds, widest = D + H + p.rank
         sequence += <double>N * (T + 1) * products * (2 * widest + 128)
         weights += 4 * products * (widest + 64) * (widest + 64)
+        if self.has_norms:
+            sequence += <double>N * (T + 1) * (3 * self.gates * H + 16)
         if (sequence + weights + rooms) * 8 > 4e18:
             raise ValueError(
                 f"{self.name}: (N, T, D, H) = ({N}, {T}, {p.D}, {p.H}) needs more memory than can be addressed"
@@ -387,6 +421,8 @@ cdef class Cell:
                     k.u = empty3(T, N, step, p.type_num)
                 if self.has_rounds:
                     k.rounds_kept = empty2(1, rounds_room(N * T, p, hs.itemsize), p.type_num)
+                if self.has_norms:
+                    k.norms_kept = empty2(1, norms_room(N * T, H, self.gates), p.type_num)
             self.run_forward(k, p, train, hs, hT, cT)
         return hs, (hT, cT) if self.has_c else (hT,), (k if train else None)
 
@@ -414,6 +450,8 @@ cdef class Cell:
         job.rounds, job.rank, job.Wm, job.Wr, job.dWm, job.dWr = k.rounds, k.rank, data(p.Wm), data(p.Wr), NULL, NULL
         job.dWproj = NULL
         job.rounds_kept = NULL if k.rounds_kept is None else aligned(k.rounds_kept)
+        job.norms_kept = NULL if k.norms_kept is None else aligned(k.norms_kept)
+        take_norms(job, p)
         job.panels = NULL if k.panels is None else aligned(k.panels)
         job.h, job.seen, job.rh, job.c, job.u = data(k.h), data(k.seen), data(k.rh), data(k.c), data(k.u)
         job.c_new = data(k.c_new)
@@ -448,7 +486,7 @@ cdef class Cell:
         cdef double more = p.rounds * (<double>p.rank * (D + H) if p.rank else <double>D * H) + <double>projected * H
         cdef bint beside = 6.0 * N * T * (<double>(D + P) * self.gates * H + more) > LONG_CALL
         cdef list inputs = [k.xs, k.h0, k.c0, k.h_mask, k.seen0, p.Wx, p.Wh, p.Wp, p.Wm, p.Wr, p.Wproj, g, dhT, dcT]
-        inputs += [k.candidate_mask, k.h_zoneout, k.c_zoneout]
+        inputs += [k.candidate_mask, k.h_zoneout, k.c_zoneout, *(p.norms or ())]
         cdef list targets = self.places(own, inputs, beside)
 
         cdef cnp.ndarray dxs = empty3(N, T, D, p.type_num)
@@ -485,6 +523,9 @@ cdef class Cell:
         job.dWx, job.dWh, job.db, job.dWp = data(targets[0]), data(targets[1]), data(targets[2]), NULL
         if self.has_rounds:
             job.dWm, job.dWr = data(targets[3]), data(targets[4])
+        elif self.has_norms:
+            for i in range(3, len(targets)):
+                job.dnorms[i - 3] = data(targets[i])
         elif self.has_projection:
             job.dWproj = data(targets[3])
         elif len(targets) > 3:
@@ -498,6 +539,7 @@ cdef class Cell:
             k.used, k.spoilt = False, True
             raise
         k.panels = k.h = k.rh = k.seen = k.xs = k.h0 = k.c0 = k.h_mask = k.seen0 = k.c = k.u = k.steps = k.rounds_kept = None
+        k.norms_kept = None
         k.c_new = k.candidate_mask = k.h_zoneout = k.c_zoneout = None
         for scratch, grad in zip(targets, own):
             if scratch is not grad:

@@ -17,7 +17,7 @@ import sys
 import time
 
 import numpy as np
-from cases import CELLS, MASKS, assert_close, assert_grad_close, make_problem
+from cases import CELLS, MASKS, assert_close, assert_grad_close, beside_of, make_problem
 from guard import guarded
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -145,12 +145,18 @@ def kernel_calls(draw, device):
     expected.keywords["reverse"] = keywords["reverse"]
     expected = expected.run(kernels.load(cell.name, "reference"))
     got = {"hs": hs, "dxs": dxs, **dict(zip("hc", final, strict=False))}
+    steep = expected.steep
+    # of two or three numbers that are normalised, little may be left but rounding errors
+    loose = 1e-10 if steep else None
     for name, a in got.items():
-        assert_close(a, dict(expected.arrays())[name], name, 3e-5 if dtype == "float32" else None)
+        right, tolerance = dict(expected.arrays())[name], 3e-4 if steep else 3e-5
+        tolerance = tolerance if dtype == "float32" else loose
+        assert_close(a, right, name, tolerance, steep and name == "dxs")
     for name, g in zip(problem.names, grads, strict=True):
         if g is not None:
-            tolerance, right = 1e-4 if dtype == "float32" else None, dict(expected.named_grads())
-            assert_grad_close(np.asarray(g), right[f"d{name}"], name, tolerance)
+            tolerance, right = 1e-3 if steep else 1e-4, dict(expected.named_grads())
+            tolerance = tolerance if dtype == "float32" else loose
+            assert_grad_close(np.asarray(g), right[f"d{name}"], name, tolerance, steep)
 
 
 def ops_calls(draw, device):
@@ -214,6 +220,10 @@ def layer_calls(draw, device):
     elif cell.name == "lstmp":
         Wproj = normal(H, P)
         beside = {"Wproj1": Wproj, "Wproj2": Wproj} if both else {"Wproj": Wproj}
+    elif "gx" in RECURRENT[cell.name].more:
+        names, shapes = RECURRENT[cell.name].more, beside_of(cell, D, H)
+        norms = {name: normal(*shape) for name, shape in zip(names, shapes, strict=True)}
+        beside = {f"{name}{k}": W for name, W in norms.items() for k in ("12" if both else ("",))}
     with rnnfast.device(device):
         layer = kind(*weights * (1 + both), stateful=draw(st.booleans()), **beside)
     for _ in range(draw(st.integers(1, 6))):

@@ -36,6 +36,8 @@ def files_that_name(cell):
     found = {path for path in house.PACKAGE.rglob("*") if path.suffix in (".py", ".pyi", ".pxd")}
     found |= {path for path in SOURCES.rglob("*") if path.suffix in (".pyx", ".h", ".c")}
     found |= {house.ROOT / "setup.py"}
+    others = {other for other in kernels.CELLS if other != cell}  # which may use what it has
+    found = {path for path in found if path.stem not in others}
     return {
         str(path.relative_to(house.ROOT))
         for path in found

@@ -11,6 +11,7 @@ cdef struct Options:
 
 cdef class Params:
     cdef cnp.ndarray Wx, Wh, b, Wp, Wm, Wr, Wproj
+    cdef list norms  # gains and biases of normalisations, contiguous
     cdef ptrdiff_t D, H, P, rounds, rank  # P: the width of h; rank 0: none
     cdef int type_num
     cdef bint reset_after, full
@@ -27,7 +28,7 @@ cdef class Packed:
 cdef class Cache:
     cdef Cell cell
     cdef const kernel_set *kernels  # of the instruction set that laid out the panels
-    cdef cnp.ndarray xs, h0, c0, h_mask, seen0, steps, panels, h, rh, seen, c, c_new, u, rounds_kept
+    cdef cnp.ndarray xs, h0, c0, h_mask, seen0, steps, panels, h, rh, seen, c, c_new, u, rounds_kept, norms_kept
     cdef cnp.ndarray candidate_mask, h_zoneout, c_zoneout
     cdef strided xs_view, h0_view, c0_view, mask_view, seen0_view, candidate_view, h_zoneout_view, c_zoneout_view
     cdef ptrdiff_t N, T, D, H, P, rounds, rank
@@ -40,12 +41,13 @@ cdef class Cache:
 cdef class Cell:
     cdef str name
     cdef int index, gates, kept
-    cdef bint has_c, has_rh, has_rounds, has_projection
+    cdef bint has_c, has_rh, has_rounds, has_projection, has_norms
     cdef tuple names
     cdef str wide  # the letter of the width of h
 
     cdef Params check_params(self, params, bint reset_after)
     cdef int check_beside(self, Params p, params) except -1
+    cdef list check_norms(self, Params p, params)
     cdef list weights(self, Params p)
     cdef Params check_packed(self, Packed packed, bint train, bint reset_after)
     cdef Packed pack(self, params, bint reset_after)

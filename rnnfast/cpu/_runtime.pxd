@@ -21,6 +21,7 @@ cdef extern from "kernels/kernels.h" nogil:
         ptrdiff_t rank
         const void *Wm
         const void *Wr
+        const void *norms[4]
         const void *packed
         strided hs
         void *hT
@@ -33,6 +34,7 @@ cdef extern from "kernels/kernels.h" nogil:
         void *c_new
         void *u
         void *rounds_kept
+        void *norms_kept
         strided dhs, dhT, dcT, dxs
         void *dh0
         void *dc0
@@ -43,6 +45,7 @@ cdef extern from "kernels/kernels.h" nogil:
         void *dWm
         void *dWr
         void *dWproj
+        void *dnorms[4]
         int whole
 
     ctypedef struct gemm_job:

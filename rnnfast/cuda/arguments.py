@@ -56,8 +56,9 @@ class Arguments:
 
     def _take(self, params):
         cell, gates = self.cell, self.gates
-        projected = "Wproj" in self.names
+        projected, self.normed = "Wproj" in self.names, "gx" in self.names
         least = 4 if "Wm" in self.names or projected else 2
+        least = len(self.names) if self.normed else least
         if not isinstance(params, (tuple, list)) or not least <= len(params) <= len(self.names):
             kind = type(params).__name__
             raise TypeError(f"{cell}: params must be ({', '.join(self.names)}), got {kind}")
@@ -81,7 +82,9 @@ class Arguments:
                 raise ValueError(f"{cell}: b must be {expected} = {self.bias_shape}, got {b.shape}")
         self.peepholes = self.rounds = None  # "diagonal" or "full"; (r, k), k None without a rank
         self.projection = self.P if projected else None
-        if projected:
+        if self.normed:
+            self._take_norms(beside)
+        elif projected:
             self._take_projection(*beside)
         elif least == 4:
             self._take_rounds(*beside)
@@ -116,6 +119,15 @@ class Arguments:
             array(f"{cell}: Wr", Wr, self.dtype, 3)
             if Wr.shape != (r, k, D):
                 raise ValueError(f"{cell}: Wr must be (r, k, D) = {(r, k, D)}, got {Wr.shape}")
+
+    def _take_norms(self, beside):
+        for name, norm in zip(self.names[3:], beside, strict=True):
+            array(f"{self.cell}: {name}", norm, self.dtype, 1)
+            gates, label = (self.gates, f"{self.gates}H") if name in ("gx", "gh") else (1, "H")
+            shape = (gates * self.H,)
+            if norm.shape != shape:
+                expected = f"({label},) = {shape}"
+                raise ValueError(f"{self.cell}: {name} must be {expected}, got {norm.shape}")
 
     def sequence(self, name, x, width):
         """x (N, T, width) as it has to be; N and T, on the way."""

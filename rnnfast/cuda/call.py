@@ -49,6 +49,8 @@ class Arrays:
     Wh: object = None
     Wr: object = None
     rounds: tuple = ()
+    norms: tuple = ()  # gains and biases of normalisations, with what norms.py keeps of them
+    of_norms: tuple = ()
     of_steps: tuple = (None, None, None)  # candidate_mask, h_zoneout, c_zoneout
     c_new: object = None  # with c_zoneout and peepholes: c without it
     left: object = None  # what met Wh, where it is not kept[0], still without h_mask
@@ -95,9 +97,11 @@ class Call(Arguments):
         no_bias = None if self.biased else zeros(self.bias_shape, self.dtype)
         widths = (self.P, self.H)[: self.states]
         of_width = {K: zeros((self.N, K), self.dtype) if absent else None for K in widths}
-        # xs or dhs, Wx, Wh, b, Wp, Wm or Wproj, Wr, h_mask, states
-        missing = None, None, None, no_bias, self.nothing, self.nothing, self.nothing
+        # xs or dhs, Wx, Wh, b, at least two beside (Wp, Wm or Wproj, Wr), h_mask, states
+        self.beside = max(len(self.names) - 3, 2)
+        missing = None, None, None, no_bias, *(self.nothing,) * (self.beside + 1)
         self.missing = *missing, *(of_width[K] for K in widths)
+        self.starts = 0, 1, 4 + self.beside, 5 + self.beside
         sizes = self.N, self.T, self.D, self.H, self.dtype
         variant = self.peepholes, self.rounds, self.projection
         self.of_forward = *sizes, *variant, self.two_biases, self.masked, self.ragged
@@ -114,11 +118,13 @@ class Call(Arguments):
         return self.xp.ascontiguousarray(self.gpu.to_device(x))
 
     def arrays(self, x, params, h_mask, state):
-        """x, Wx, Wh, b, Wp, Wm or Wproj, Wr, h_mask and the states on the GPU, contiguous, all that
-        there can be.
+        """x, Wx, Wh, b, what is beside, h_mask and the states on the GPU, contiguous.
+
+        All that there can be: beside is a tuple of two at least: Wp, Wm or Wproj, and Wr.
         """
-        groups = (x,), params, (h_mask,), state
-        return present(groups, (0, 1, 6, 7), self.missing, self.move)
+        groups, end = ((x,), params, (h_mask,), state), 4 + self.beside
+        found = present(groups, self.starts, self.missing, self.move)
+        return *found[:4], tuple(found[4:end]), *found[end:]
 
     def until(self, xs, lengths):
         """lengths on the GPU, int32, and xs with zeros where a sample has ended.

@@ -38,7 +38,7 @@ class Cell:
     peepholes = 0  # and in Wp
     separate = False
     own_input = False  # whether what meets Wx is made in each step: then x Wx is not of all before
-    beside = ()  # the names of params after Wx, Wh and b: Wp, Wm and Wr, or Wproj
+    beside = ()  # the names of params after Wx, Wh and b: Wp, Wm and Wr, Wproj, or gains and biases
     forward_steps = back_steps = None  # methods in the place of the loops of steps.py
 
     @property

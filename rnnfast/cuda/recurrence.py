@@ -91,7 +91,8 @@ def forward(cell, xs, state, params, train, lengths, reverse, h_mask, of_steps=(
     way = call.way or planned(call, cell, True)
     cell, N, T, dtype, direction = way.cell, call.N, call.T, call.dtype, 1 if reverse else 0
     kernel = way.kernels and way.kernels[direction]
-    xs, Wx, Wh, b, Wp, Wr, m, *initial = call.arrays(xs, params, h_mask, state)
+    xs, Wx, Wh, b, beside, m, *initial = call.arrays(xs, params, h_mask, state)
+    Wp, Wr, *_ = beside
     initial, ends, empty = tuple(initial), call.no_ends, call.gpu.empty
     new = empty
     if call.ragged:
@@ -134,6 +135,7 @@ def forward(cell, xs, state, params, train, lengths, reverse, h_mask, of_steps=(
     if cell.own_input:
         arrays.Wx, arrays.Wh, arrays.Wr = Wx, Wh, Wr
     if kernel is None and N * T:
+        arrays.norms = beside
         steps.forward(call, cell, arrays, Wh, final, *way.orders[direction], train)
 
     cache, arrays.hs = None, None
@@ -150,7 +152,8 @@ def backward(kind, dhs, dstate, params, cache, grads):
     way = call.way or planned(call, cache.cell, False)
     cell, plan, direction, A = way.cell, way.plan, 1 if arrays.reverse else 0, arrays.A
     kernel = way.kernels and way.kernels[direction]
-    dhs, Wx, Wh, b, Wp, Wr, _, *initial = call.arrays(dhs, params, None, dstate)
+    dhs, Wx, Wh, b, beside, _, *initial = call.arrays(dhs, params, None, dstate)
+    Wp, Wr, *_ = beside
     arrays.dhs, arrays.b, arrays.Wp, B = dhs, b, Wp, A
     if cell.own_input:
         arrays.Wx, arrays.Wh, arrays.Wr = Wx, Wh, Wr
@@ -178,6 +181,7 @@ def backward(kind, dhs, dstate, params, cache, grads):
             ends=arrays.ends,
         )
     elif plan is not None:
+        arrays.norms = beside
         steps.back(call, cell, arrays, Wh, final, *way.orders[direction])
 
     targets = grads

@@ -15,6 +15,7 @@ REALS = [  # arrays of the kernel's own dtype
     *("A", "Ah", "Ah2", "B", "dB", "dB2", "Wh", "b", "Wp", "m", "hs", "dhs", "x", "x2", "seen"),
     *("came", "through", "h", "c", "c_next", "cp", "dh", "dA_o"),
     *("a", "gated", "made", "y", "rows", "d", "dA"),
+    *("gx", "gh", "gc", "bc", "bh", "gates", "u", "dv", "norms"),
     *("candidate_mask", "share", "old", "state", "dstate", "past"),  # to here those of the cells
     *("W", "out", "dout", "dW"),
     *("p", "g", "v"),

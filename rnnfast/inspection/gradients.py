@@ -15,9 +15,7 @@ from rnnfast.layers.initial import generator
 from rnnfast.typing import Array
 
 # The cells that Wx, Wh and b are enough for
-SHOWN = tuple(
-    name for name, layer in RECURRENT.items() if not {"Wm", "Wproj"}.intersection(layer.more)
-)
+SHOWN = tuple(name for name, layer in RECURRENT.items() if set(layer.more) <= {"Wp"})
 FLOAT64 = np.dtype(np.float64)
 
 

@@ -23,6 +23,13 @@ from rnnfast.layers.losses import (
 )
 from rnnfast.layers.mixture import TimeMixtureSoftmax
 from rnnfast.layers.mixture_loss import TimeMixtureSoftmaxWithLoss
+from rnnfast.layers.normalized import (
+    LayerNormGRU,
+    LayerNormLSTM,
+    TimeLayerNormGRU,
+    TimeLayerNormLSTM,
+)
+from rnnfast.layers.normalized_both import TimeBiLayerNormGRU, TimeBiLayerNormLSTM
 from rnnfast.layers.past_decode import PastDecode
 from rnnfast.layers.projection import LSTMP, TimeLSTMP
 from rnnfast.layers.regularization import (
@@ -45,6 +52,8 @@ __all__ = [
     "Dropout",
     "Embedding",
     "FrequencyDiscriminator",
+    "LayerNormGRU",
+    "LayerNormLSTM",
     "MatMul",
     "Mogrifier",
     "PastDecode",
@@ -60,6 +69,8 @@ __all__ = [
     "TimeBiGRU",
     "TimeBiLSTM",
     "TimeBiLSTMP",
+    "TimeBiLayerNormGRU",
+    "TimeBiLayerNormLSTM",
     "TimeBiMogrifier",
     "TimeBiRNN",
     "TimeDropout",
@@ -67,6 +78,8 @@ __all__ = [
     "TimeGRU",
     "TimeLSTM",
     "TimeLSTMP",
+    "TimeLayerNormGRU",
+    "TimeLayerNormLSTM",
     "TimeMixtureSoftmax",
     "TimeMixtureSoftmaxWithLoss",
     "TimeMogrifier",

@@ -12,16 +12,25 @@ from rnnfast.layers.bidirectional import (
     TimeBiMogrifier,
     TimeBiRNN,
 )
+from rnnfast.layers.normalized import (
+    TimeLayerNormGRU,
+    TimeLayerNormLSTM,
+)
+from rnnfast.layers.normalized_both import TimeBiLayerNormGRU, TimeBiLayerNormLSTM
 from rnnfast.layers.projection import TimeLSTMP
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeMogrifier, TimeRNN
 
 # Any: the classes differ in their options.
-RECURRENT: dict[str, Any] = {
-    cls.column: cls for cls in (TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier, TimeLSTMP)
-}
-BIDIRECTIONAL: dict[str, Any] = {
-    cls.kind.column: cls for cls in (TimeBiRNN, TimeBiLSTM, TimeBiGRU, TimeBiMogrifier, TimeBiLSTMP)
-}
+_ONE_WAY: tuple[Any, ...] = (
+    *(TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier, TimeLSTMP),
+    *(TimeLayerNormLSTM, TimeLayerNormGRU),
+)
+_BOTH_WAYS: tuple[Any, ...] = (
+    *(TimeBiRNN, TimeBiLSTM, TimeBiGRU, TimeBiMogrifier, TimeBiLSTMP),
+    *(TimeBiLayerNormLSTM, TimeBiLayerNormGRU),
+)
+RECURRENT: dict[str, Any] = {cls.column: cls for cls in _ONE_WAY}
+BIDIRECTIONAL: dict[str, Any] = {cls.kind.column: cls for cls in _BOTH_WAYS}
 
 
 def check_cell(owner: str, cell: Any) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from rnnfast import checks, kernels
+from rnnfast.layers.weights import norm_shapes
 
 L = TypeVar("L")
 PEEPHOLES = (None, "diagonal", "full")
@@ -103,6 +104,12 @@ class Initializer:
         right = [self.normal(rank, D, np.sqrt(rank if h_first else D)) for h_first in odd]
         xp = checks.namespace(left[0])
         return {"Wm": xp.stack(left), "Wr": xp.stack(right)}
+
+    def norms(self, gates: int, H: int, more: tuple[str, ...]) -> dict[str, Any]:
+        """The gains (g...), ones, and the biases (b...), zeros, of a layer-normalised cell."""
+        shapes = norm_shapes(gates, H, more)
+        made = {name: np.full(shape, name[0] == "g", self.dtype) for name, shape in shapes.items()}
+        return {name: kernels.move(W, self.device) for name, W in made.items()}
 
     def seed(self) -> int:
         """A seed for dropout: `rng` if it is a seed, else a number drawn as the weights are."""
@@ -210,6 +217,9 @@ def create_recurrent(
             drawn = draw.rounds(D, H, part.rounds, part.rank).values()
             for W, numbers in zip(rest, drawn, strict=True):
                 W[...] = numbers
+        elif "gx" in beside:
+            for W, name in zip(rest, cell.more, strict=True):
+                W[...] = name[0] == "g"  # gains are 1, biases 0
         elif "Wproj" in beside:
             rest[0][...] = draw.normal(H, P)
         elif "Wp" in beside:
@@ -233,6 +243,8 @@ def _shapes_beside(
         for name, value in (("rounds", rounds), ("rank", rank)):
             if value is not None:
                 raise ValueError(f"{owner}: {name} is an option of a Mogrifier LSTM, got {value!r}")
+        if "gx" in cell.more:
+            return norm_shapes(cell.gates, H, cell.more)
         if "Wproj" in cell.more:
             return {"Wproj": (H, H if proj_size is None else _projected(owner, H, proj_size))}
         return {"Wp": (3, H) if peepholes == "diagonal" else (3, H, H)} if peepholes else {}

@@ -1,6 +1,7 @@
 """A whole sequence in one call: TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier.
 
-Chapters 5, 6, 7 and appendix C of the book; the Mogrifier LSTM is not in it.
+Chapters 5, 6, 7 and appendix C of the book; the Mogrifier LSTM is not in it. The layer-normalised
+cells are in rnnfast.layers.normalized.
 
 N batch, T time, D input, H hidden. Inputs and errors: see rnnfast.layers.recurrent.
 """

@@ -6,10 +6,11 @@ rnnfast.layers.parts; the errors are those of rnnfast.layers.recurrent.
 
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any, overload
+from typing import Any, TypeAlias, overload
 
 from rnnfast import checks
 from rnnfast.layers.dropout import TimeDropout
+from rnnfast.layers.normalized import TimeLayerNormGRU, TimeLayerNormLSTM
 from rnnfast.layers.parts import Parts
 from rnnfast.layers.projection import TimeLSTMP
 from rnnfast.layers.recurrent import Lengths, checked_lengths
@@ -17,13 +18,18 @@ from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeMogrifier, TimeRNN
 from rnnfast.layers.unrolled import _Time
 from rnnfast.typing import A, Floats, Integers
 
+Kind: TypeAlias = (
+    TimeRNN | TimeLSTM | TimeGRU | TimeMogrifier | TimeLSTMP | TimeLayerNormLSTM | TimeLayerNormGRU
+)
+
 
 class TimeReverse(Parts):
     """A recurrent layer that reads the sequence from its end to its start.
 
     Parameters
     ----------
-    layer : TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier or TimeLSTMP
+    layer : TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier, TimeLSTMP, TimeLayerNormLSTM or
+            TimeLayerNormGRU
         The layer.
 
     Raises
@@ -43,12 +49,12 @@ class TimeReverse(Parts):
     TimeReverse(TimeGRU(D=3, H=2, float32, cpu))
     """
 
-    def __init__(self, layer: TimeRNN | TimeLSTM | TimeGRU | TimeMogrifier | TimeLSTMP) -> None:
+    def __init__(self, layer: Kind) -> None:
         self._name = type(self).__name__
         if not isinstance(layer, _Time):
-            kinds = "TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier or TimeLSTMP"
+            kinds = "TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier, TimeLSTMP, TimeLayerNormLSTM or"
             kind = type(layer).__name__
-            raise TypeError(f"{self._name}: layer must be a {kinds}, got {kind}")
+            raise TypeError(f"{self._name}: layer must be a {kinds} TimeLayerNormGRU, got {kind}")
         self.layer = layer
         self.parts = [layer]
         self.params, self.grads = layer.params, layer.grads
@@ -109,8 +115,8 @@ class TimeStack(Parts):
     Parameters
     ----------
     layers : iterable
-        TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier, TimeLSTMP, TimeBi*, TimeReverse or stacks. The
-        output of each layer is as wide as the input of the next one.
+        TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier, TimeLSTMP, TimeLayerNorm*, TimeBi*, TimeReverse
+        or stacks. The output of each layer is as wide as the input of the next one.
     dropout_ratio : float
         The dropout of each layer's output but the last one's, in training.
     rng : int, optional

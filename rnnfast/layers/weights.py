@@ -1,7 +1,8 @@
 """The weights that a recurrent layer is made of: their names and their shapes.
 
 N batch, D input, H hidden, G gates; of a Mogrifier LSTM r rounds and k, the rank of their matrices;
-P, the width of h after a projection.
+P, the width of h after a projection. Layer-normalised cells have vectors beside: gains gx and gh,
+(G*H,), and others, (H,).
 """
 
 from typing import Any
@@ -56,6 +57,8 @@ def specs(
         known += ((f"Wproj{suffix}", (H, rows), "(H, P)"),)
     elif "Wm" in more:
         known += _rounds(owner, D, H, rest, suffix)
+    elif "gx" in more:
+        known += _norms(owner, gates, H, more, rest, suffix)
     return tuple(spec for spec, W in zip(known, weights, strict=False) if W is not None)
 
 
@@ -80,3 +83,20 @@ def _rounds(owner: str, D: int, H: int, given: list[Any], suffix: str) -> tuple[
         (f"Wm{suffix}", (r, H, D if Wr is None else k), f"(r, H, {wide})"),
         (f"Wr{suffix}", (r, k, D), "(r, k, D)"),
     )
+
+
+def norm_shapes(gates: int, H: int, more: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """The shapes of the gains and biases of a layer-normalised cell, by name."""
+    return {name: (gates * H if name in ("gx", "gh") else H,) for name in more}
+
+
+def _norms(
+    owner: str, gates: int, H: int, more: tuple[str, ...], given: list[Any], suffix: str
+) -> tuple[Spec, ...]:
+    """The specs of the gains and biases, all of which have to be there."""
+    found: list[Spec] = []
+    for (name, shape), W in zip(norm_shapes(gates, H, more).items(), given, strict=True):
+        label = f"({gates}H,)" if name in ("gx", "gh") else "(H,)"
+        checks.weight(owner, f"{name}{suffix}", W, 1, label)
+        found.append((f"{name}{suffix}", shape, label))
+    return tuple(found)

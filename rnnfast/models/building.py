@@ -180,6 +180,8 @@ def recurrent_layers(
                 own = draw.rounds(D, H, sizes.get("rounds", ROUNDS), sizes.get("rank"))
             elif projected:
                 own = {"Wproj": draw.normal(H, P)}
+            elif "gx" in RECURRENT[cell].more:
+                own = draw.norms(RECURRENT[cell].gates, H, RECURRENT[cell].more)
             suffix = way if bidirectional else ""
             beside |= {f"{name}{suffix}": W for name, W in own.items()}
         made.append(kind(*weights, stateful=stateful, device=draw.device, **beside))

@@ -14,6 +14,9 @@
 #include "gru.h"
 #include "mogrifier.h"
 #include "mogrifier_back.h"
+#include "norms.h"
+#include "lnlstm.h"
+#include "lngru.h"
 #include "ops.h"
 
 #define CELL_ENTRIES(cell) .cell##_forward = cell##_forward, .cell##_backward = cell##_backward, .cell##_pack = cell##_pack,

@@ -12,7 +12,7 @@
 #include <string.h>
 
 /* Every cell, once: its kernels are in <cell>.h, its module is src/<cell>.pyx. */
-#define CELLS(X) X(rnn) X(lstm) X(gru) X(mogrifier) X(lstmp)
+#define CELLS(X) X(rnn) X(lstm) X(gru) X(mogrifier) X(lstmp) X(lnlstm) X(lngru)
 
 /* Reals from one row of n to the next, where they are the left side of a product. Not a multiple of 4 KB: such rows
  * would fight for the same lines of L1. */
@@ -41,10 +41,11 @@ typedef struct {
     const void *b;                          /* (G H), with reset_after (2, G H), or NULL */
     const void *Wp;                         /* lstm: peepholes, contiguous (3, H) or, if `full`, (3, H, H); or NULL */
     int full;
-    int rounds;          /* mogrifier: r; the matrices are contiguous */
-    ptrdiff_t rank;      /* k, or 0: there is no Wr */
-    const void *Wm, *Wr; /* (r, H, D); with a rank (r, H, k) and (r, k, D) */
-    const void *packed;  /* without training: what <cell>_pack wrote, used instead of Wx and Wh; or NULL */
+    int rounds;           /* mogrifier: r; the matrices are contiguous */
+    ptrdiff_t rank;       /* k, or 0: there is no Wr */
+    const void *Wm, *Wr;  /* (r, H, D); with a rank (r, H, k) and (r, k, D) */
+    const void *norms[4]; /* lnlstm: gx, gh, gc, bc; lngru: gx, gh, bh; contiguous */
+    const void *packed;   /* without training: what <cell>_pack wrote, used instead of Wx and Wh; or NULL */
 
     /* forward writes */
     strided hs;    /* (N, T, P), last stride 1 */
@@ -56,6 +57,7 @@ typedef struct {
      * c_new and u are row_step(H, size of a real) apart, those of h and seen row_step(P, size of a real). */
     void *panels, *h, *rh, *seen, *c, *c_new, *u;
     void *rounds_kept; /* mogrifier: see there */
+    void *norms_kept;  /* lnlstm, lngru: see norms.h */
 
     /* backward */
     strided dhs;                            /* (N, T, P), last stride 1 */
@@ -64,6 +66,7 @@ typedef struct {
     void *dh0, *dc0;                        /* (N, P), (N, H) */
     void *dWx, *dWh, *db, *dWp, *dWm, *dWr; /* contiguous, as Wx, Wh, b, Wp, Wm, Wr; NULL as these */
     void *dWproj;                           /* the same */
+    void *dnorms[4];                        /* as norms */
     int whole;                              /* these are the caller's: not to be left half written */
 } cell_job;
 

@@ -14,6 +14,8 @@ typedef struct {
     real *Wproj_room;  /* forward: [panel of h][k][W]; backward: transposed, [H / 2W][P][2 W] */
     gate_panels dh;    /* backward: of P columns */
     real *sums_h;      /* backward: dA_next Wh^T, [P / 2W][N][2 W]; lstm.sums is du */
+    real *few_rows;    /* lstm.few: forward h, backward dh (N, P) */
+    real *few_u;       /* backward: du (N, H) */
 } lstmp_work;
 
 /* The panels of Wx, those of Wh, and those of Wproj. */
@@ -24,11 +26,23 @@ static ptrdiff_t lstmp_pack(const cell_job *job, void *room)
     return taken + pack_panels(room ? (real *)room + taken : NULL, Wproj, job->H, job->P, 0, 1);
 }
 
+static inline int lstmp_is_few(const cell_job *job) { return is_few(job) && job->Wproj.s1 == 1; }
+
 /* As owns_rows, with Wproj. */
 static int lstmp_owns_rows(const cell_job *job, const team *tm)
 {
     const ptrdiff_t weights = (4 * (job->D + job->P) + job->P) * job->H * sizeof(real);
     return !is_precomputed(job, 4) && rows_come_out_even(job, tm) && weights <= 1 << 20;
+}
+
+/* First half of a step: u of one tile; plain or not as in an LSTM, so that few rows give the same bits. */
+static void lstmp_activate(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0, ptrdiff_t rows,
+                           const real *sums)
+{
+    if (lstm_is_plain(k->job))
+        lstm_tile(1, 1, k, p, t, slot, n0, rows, sums);
+    else
+        lstm_tile(0, 1, k, p, t, slot, n0, rows, sums);
 }
 
 /* Second half of a step: h of one tile. `sums`, its rows apart by `step`, holds u Wproj. */
@@ -57,6 +71,35 @@ static void lstmp_output(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t
     }
 }
 
+/* A single step of few rows, with the weights as they lie in memory. */
+static void lstmp_few_forward(const lstmp_work *work, team *tm, int rank)
+{
+    const lstm_work *k = &work->lstm;
+    const cell_job *job = k->job;
+    const ptrdiff_t N = job->N, H = job->H, of_h = job->P;
+    const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
+    const matrix Wproj = {job->Wproj.p, job->Wproj.s0, job->Wproj.s1};
+    const gate_panels h = {.H = of_h, .G = 1};
+    real sums[(FEW_ROWS * 4 + 1) * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
+    ptrdiff_t p0, p1;
+
+    team_share(tm, rank, panel_count(H), &p0, &p1);
+    few_gates(&k->panels, p0, p1, N, job->xs.p, job->xs.s0, Wx, job->D, 0, 4, k->few_x);
+    few_to_panels(&k->panels, p0, p1, N, k->few_x);
+    if (job->seen0.p)
+        few_gates(&k->panels, p0, p1, N, job->seen0.p, job->seen0.s0, Wh, of_h, 0, 4, k->few_h);
+    for (ptrdiff_t p = p0; p < p1; p++) {
+        if (job->seen0.p)
+            few_to_sums(&k->panels, (panel_strip){p, 1}, N, 0, 4, k->few_h, sums);
+        lstmp_activate(k, p, 0, 0, 0, N, job->seen0.p ? sums : NULL);
+    }
+    team_wait(tm); /* u is whole */
+    team_share(tm, rank, panel_count(of_h), &p0, &p1);
+    few_gates(&h, p0, p1, N, lstm_u(k, 0, 0), step_of(H), Wproj, H, 0, 1, work->few_rows);
+    for (ptrdiff_t p = p0; p < p1; p++)
+        lstmp_output(k, p, 0, 0, N, work->few_rows + p * W, of_h);
+}
+
 static void lstmp_forward_body(team *tm, int rank, void *for_all)
 {
     lstmp_work *work = for_all;
@@ -67,9 +110,13 @@ static void lstmp_forward_body(team *tm, int rank, void *for_all)
     const ptrdiff_t u_n = step_of(H), u_tiles = tile_count(N, ROWS_2);
     const matrix Wproj = {job->Wproj.p, job->Wproj.s0, job->Wproj.s1};
     real sums[(ROWS_2 * 4 + 1) * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
-    const int own_rows = lstmp_owns_rows(job, tm), plain = lstm_is_plain(job);
+    const int own_rows = lstmp_owns_rows(job, tm);
     ptrdiff_t p0, p1;
 
+    if (k->few) {
+        lstmp_few_forward(work, tm, rank);
+        return;
+    }
     team_share(tm, rank, P, &p0, &p1);
     lstm_weights(k, p0, p1, tiles);
     const real *packed = job->packed; /* as lstmp_pack lays them out */
@@ -98,11 +145,7 @@ static void lstmp_forward_body(team *tm, int rank, void *for_all)
                 gates_product(1, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[w.p], w.i, tiles, sums, 0);
             if (h)
                 gates_product(1, of_h, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, tiles, sums, !k->precomputed);
-            const real *made = h || !k->precomputed ? sums : NULL;
-            if (plain)
-                lstm_tile(1, 1, k, w.p, t, slot, w.n, w.rows, made);
-            else
-                lstm_tile(0, 1, k, w.p, t, slot, w.n, w.rows, made);
+            lstmp_activate(k, w.p, t, slot, w.n, w.rows, h || !k->precomputed ? sums : NULL);
         }
         step_wait(tm, own_rows); /* u of step t is whole */
 
@@ -122,21 +165,24 @@ static void lstmp_forward_body(team *tm, int rank, void *for_all)
 static int lstmp_forward(const cell_job *job)
 {
     const ptrdiff_t N = job->N, D = job->D, H = job->H, P = panel_count(H), of_h = job->P;
-    lstmp_work work = {.lstm = {.job = job, .precomputed = is_precomputed(job, 4), .chunk = panel_steps(job)}};
+    lstmp_work work = {.lstm = {.job = job, .few = lstmp_is_few(job), .chunk = panel_steps(job)}};
     lstm_work *k = &work.lstm;
+    k->precomputed = k->few || is_precomputed(job, 4);
     k->panels = (gate_panels){job->panels, N, k->chunk, H, LSTM_GATES, job->train ? lstm_kept(job) : LSTM_GATES};
-    const int own = !job->packed; /* weights to be packed in this call */
+    const int own = !job->packed && !k->few; /* weights to be packed in this call */
     ptrdiff_t weights = own ? lines(P * 4 * W * D) : 0, recurrent = own ? lines(P * 4 * W * of_h) : 0;
+    ptrdiff_t few = k->few ? lines(N * 4 * H + W) : 0, few_h = k->few ? lines(N * of_h + W) : 0;
     ptrdiff_t projection = own ? lines(panel_count(of_h) * W * H) : 0, x = k->precomputed ? 0 : lines(2 * N * step_of(D));
     ptrdiff_t state = job->train ? 0 : lines(N * step_of(H)), h = job->train ? 0 : lines(2 * N * step_of(of_h));
     ptrdiff_t gates = job->train || !k->precomputed ? 0 : lines(k->chunk * N * 4 * H + W);
-    real *room = new_reals(weights + recurrent + projection + x + gates + 2 * state + h);
+    real *room = new_reals(weights + recurrent + projection + 2 * few + few_h + x + gates + 2 * state + h);
     right_side *sides = malloc((2 * P + panel_count(of_h)) * sizeof(right_side));
     int stopped = 0;
     if (room && sides) {
         k->Wx = sides, k->Wh = sides + P, work.Wproj = sides + 2 * P;
         k->Wx_room = room, k->Wh_room = room + weights, work.Wproj_room = k->Wh_room + recurrent;
-        k->x = work.Wproj_room + projection, k->c = k->x + x, k->u = k->c + state, k->h = k->u + state;
+        k->few_x = work.Wproj_room + projection, k->few_h = k->few_x + few, work.few_rows = k->few_h + few;
+        k->x = work.few_rows + few_h, k->c = k->x + x, k->u = k->c + state, k->h = k->u + state;
         if (!job->train)
             k->panels.p = k->h + h;
         stopped = team_run(job->threads, lstmp_forward_body, &work);
@@ -170,6 +216,41 @@ static void lstmp_output_grads(const lstmp_work *work, ptrdiff_t q, ptrdiff_t t,
     }
 }
 
+/* Second half: dA of one tile, from du in `sums`. */
+static void lstmp_gate_grads(const lstm_work *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows, const real *sums)
+{
+    if (lstm_is_plain(k->job))
+        lstm_tile_grads(1, 1, k, q, t, n0, rows, sums);
+    else
+        lstm_tile_grads(0, 1, k, q, t, n0, rows, sums);
+}
+
+/* The way back of lstmp_few_forward, up to dA. */
+static void lstmp_few_grads(const lstmp_work *work, team *tm, int rank)
+{
+    const lstm_work *k = &work->lstm;
+    const cell_job *job = k->job;
+    const ptrdiff_t N = job->N, H = job->H, of_h = job->P;
+    real du[FEW_ROWS * 2 * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64))) = {0};
+    ptrdiff_t from, to;
+
+    team_share(tm, rank, panel_count(of_h), &from, &to);
+    for (ptrdiff_t p = from; p < to; p++)
+        for (ptrdiff_t n = 0, w = panel_width(of_h, p); n < N; n++)
+            store_n(work->few_rows + n * of_h + p * W, lstm_dh(k, 0, n, p * W, w, NULL), w);
+    team_wait(tm); /* dh is whole */
+    team_share(tm, rank, H, &from, &to);
+    rows_back(N, work->few_rows, of_h, of_h, from, to, job->Wproj.p, job->Wproj.s0, job->u, step_of(H), work->few_u, H,
+              job->dWproj, of_h);
+    team_wait(tm); /* du is whole */
+    team_share(tm, rank, pair_count(H), &from, &to);
+    for (ptrdiff_t q = from; q < to; q++) {
+        for (ptrdiff_t n = 0; n < N; n++)
+            memcpy(du + n * 2 * W, work->few_u + n * H + q * 2 * W, pair_columns(H, q) * sizeof(real));
+        lstmp_gate_grads(k, q, 0, 0, N, du);
+    }
+}
+
 static void lstmp_backward_body(team *tm, int rank, void *for_all)
 {
     lstmp_work *work = for_all;
@@ -177,10 +258,16 @@ static void lstmp_backward_body(team *tm, int rank, void *for_all)
     const cell_job *job = k->job;
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, of_h = job->P, u_n = step_of(H);
     const matrix Wproj = {job->Wproj.p, job->Wproj.s0, job->Wproj.s1};
-    const int own_rows = lstmp_owns_rows(job, tm), plain = lstm_is_plain(job);
+    const int own_rows = lstmp_owns_rows(job, tm);
     const real *u = job->u;
     ptrdiff_t q0, q1;
 
+    if (k->few) {
+        lstmp_few_grads(work, tm, rank);
+        team_share(tm, rank, panel_count(H), &q0, &q1);
+        few_cell_grads(&k->panels, tm, rank, job, q0, q1, NULL, k->few_x);
+        return;
+    }
     lstm_pack_back(k, tm, rank);
     team_share(tm, rank, pair_count(H), &q0, &q1);
     for (ptrdiff_t q = q0; q < q1; q++)
@@ -194,13 +281,8 @@ static void lstmp_backward_body(team *tm, int rank, void *for_all)
             lstmp_output_grads(work, w.p, t, w.n, w.rows, t < T - 1 ? work->sums_h + (w.p * N + w.n) * 2 * W : NULL);
         step_wait(tm, own_rows); /* dh of step t is whole */
         panel_step_grads(&work->dh, tm, rank, t, H, 0, 1, work->Wproj_room, k->sums, 0, own_rows);
-        for (tile_walk w = team_tiles(tm, rank, pair_count(H), N, ROWS_2, own_rows); next_panel(&w);) {
-            const real *du = k->sums + (w.p * N + w.n) * 2 * W;
-            if (plain)
-                lstm_tile_grads(1, 1, k, w.p, t, w.n, w.rows, du);
-            else
-                lstm_tile_grads(0, 1, k, w.p, t, w.n, w.rows, du);
-        }
+        for (tile_walk w = team_tiles(tm, rank, pair_count(H), N, ROWS_2, own_rows); next_panel(&w);)
+            lstmp_gate_grads(k, w.p, t, w.n, w.rows, k->sums + (w.p * N + w.n) * 2 * W);
         step_wait(tm, own_rows); /* dA of step t is whole */
     }
     panel_step_grads(&k->panels, tm, rank, 0, of_h, 0, 4, k->Wh_room, work->sums_h, 0, own_rows);
@@ -220,17 +302,24 @@ static int lstmp_backward(const cell_job *job)
     const ptrdiff_t wide = D > H ? D : H, widest = wide > of_h ? wide : of_h;
     lstmp_work work = {.lstm = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, lstm_kept(job)}}};
     lstm_work *k = &work.lstm;
+    const ptrdiff_t grads = left_room(N * T, widest) + job->threads * widest * MAX_NV * W;
+    k->few = lstmp_is_few(job);
     ptrdiff_t weights = lines(pair_count(D) * 2 * W * 4 * H), recurrent = lines(pair_count(of_h) * 2 * W * 4 * H);
     ptrdiff_t projection = lines(pair_count(H) * 2 * W * of_h), state = lines(N * H), dh = lines(N * T * of_h + W);
     ptrdiff_t sums = lines(pair_count(H) * 2 * W * N), sums_h = lines(pair_count(of_h) * 2 * W * N);
-    real *room = new_reals(weights + recurrent + projection + state + dh + sums + sums_h + left_room(N * T, widest) +
-                           job->threads * widest * MAX_NV * W);
+    ptrdiff_t few = lines(N * 4 * H), few_h = lines(N * of_h);
+    real *room =
+        new_reals(k->few ? few + few_h + 2 * state : weights + recurrent + projection + state + dh + sums + sums_h + grads);
     if (!room)
         return -1;
-    k->Wx_room = room, k->Wh_room = room + weights, work.Wproj_room = k->Wh_room + recurrent;
-    k->c = work.Wproj_room + projection, k->sums = k->c + state, work.sums_h = k->sums + sums;
-    work.dh = (gate_panels){work.sums_h + sums_h, N, T, of_h, 1, 1};
-    k->room = work.dh.p + dh;
+    if (k->few) {
+        k->few_x = room, work.few_rows = room + few, work.few_u = work.few_rows + few_h, k->c = work.few_u + state;
+    } else {
+        k->Wx_room = room, k->Wh_room = room + weights, work.Wproj_room = k->Wh_room + recurrent;
+        k->c = work.Wproj_room + projection, k->sums = k->c + state, work.sums_h = k->sums + sums;
+        work.dh = (gate_panels){work.sums_h + sums_h, N, T, of_h, 1, 1};
+        k->room = work.dh.p + dh;
+    }
     const int stopped = team_run(job->threads, lstmp_backward_body, &work);
     free(room);
     return stopped;

@@ -132,25 +132,25 @@ static inline int is_few(const cell_job *job)
            !job->full;
 }
 
-/* dh0 *= h_mask, dh0 += more (N, H), which may be NULL: the units that few_grads gave this thread. */
+/* dh0 *= h_mask, dh0 += more (N, P), which may be NULL: the units that few_grads gave this thread. */
 static void few_state_grads(const team *tm, int rank, const cell_job *job, const real *more)
 {
     ptrdiff_t j0, j1;
-    team_share(tm, rank, job->H, &j0, &j1);
+    team_share(tm, rank, job->P, &j0, &j1);
     for (ptrdiff_t n = 0; job->h_mask.p && n < job->N; n++)
         for (ptrdiff_t j = j0; j < j1; j++)
-            ((real *)job->dh0)[n * job->H + j] *= ((const real *)job->h_mask.p)[n * job->h_mask.s0 + j];
+            ((real *)job->dh0)[n * job->P + j] *= ((const real *)job->h_mask.p)[n * job->h_mask.s0 + j];
     for (ptrdiff_t n = 0; more && n < job->N; n++)
         for (ptrdiff_t j = j0; j < j1; j++)
-            ((real *)job->dh0)[n * job->H + j] += more[n * job->H + j];
+            ((real *)job->dh0)[n * job->P + j] += more[n * job->P + j];
 }
 
 /* What is left of backward once dA is in the panels, for a cell without a product within its step: dh0, dxs and all
- * gradients of the weights. more (N, H), or NULL: what goes past Wh to dh0. dA: room (N, all H). */
+ * gradients of the weights. more (N, P), or NULL: what goes past Wh to dh0. dA: room (N, all H). */
 static void few_cell_grads(const gate_panels *P, team *tm, int rank, const cell_job *job, ptrdiff_t p0, ptrdiff_t p1,
                            const real *more, real *dA)
 {
-    const ptrdiff_t N = job->N, D = job->D, H = job->H;
+    const ptrdiff_t N = job->N, D = job->D, of_h = job->P;
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
 
     team_wait(tm);
@@ -158,7 +158,7 @@ static void few_cell_grads(const gate_panels *P, team *tm, int rank, const cell_
     if (job->db)
         panel_bias_grads(P, p0, p1, 0, P->G, job->db);
     team_wait(tm);
-    few_grads(P, tm, rank, N, dA, 0, P->G, Wh, H, job->seen0.p, job->seen0.s0, job->dh0, H, job->dWh);
+    few_grads(P, tm, rank, N, dA, 0, P->G, Wh, of_h, job->seen0.p, job->seen0.s0, job->dh0, of_h, job->dWh);
     few_state_grads(tm, rank, job, more);
     few_grads(P, tm, rank, N, dA, 0, P->G, Wx, D, job->xs.p, job->xs.s0, (real *)job->dxs.p, job->dxs.s0, job->dWx);
 }

@@ -646,6 +646,11 @@ def test_custom_and_simple_models(tmp_path, text, capsys):
             {"cell": "mogrifier", "rounds": 3, "rank": 2},
         ),
         (
+            [*CUSTOM[:2], "--cell", "lnlstm", "--layers", "2"],
+            "LanguageModel",
+            {"cell": "lnlstm", "layers": 2},
+        ),
+        (
             [*CUSTOM[:2], "--cell", "lstmp", "--layers", "2", "--proj-size", "3"],
             "LanguageModel",
             {"cell": "lstmp", "layers": 2, "proj_size": 3},

@@ -98,6 +98,8 @@ LAYERS = {
     "gru": rnnfast.TimeGRU,
     "mogrifier": rnnfast.TimeMogrifier,
     "lstmp": rnnfast.TimeLSTMP,
+    "lnlstm": rnnfast.TimeLayerNormLSTM,
+    "lngru": rnnfast.TimeLayerNormGRU,
 }
 
 

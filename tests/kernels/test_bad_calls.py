@@ -12,6 +12,7 @@ from cases import (
     assert_same_bits,
     assert_same_values,
     bad_arrays,
+    beside_of,
     cells,
     make_problem,
     read_only,
@@ -185,6 +186,6 @@ def test_sizes_whose_product_overflows(fast, cell, train):
     sizes = ((2**30, 2**29, 1, 16), (2**59, 1, 1, 16), (1, 2**59, 1, 16))
     for N, T, D, H in (*sizes, (2**31, 2, 1, 2**28)):
         xs, params = ones(N, T, D), (ones(D, G * H), ones(H, G * H), None)
-        params += {"mogrifier": (ones(2, H, D),), "lstmp": (ones(H, H),)}.get(cell.name, ())
+        params += tuple(ones(*shape) for shape in beside_of(cell, D, H))
         with pytest.raises(TOO_BIG):
             module.forward(xs, None, params, train=train)

@@ -15,6 +15,7 @@ N, T, D, H = 2, 0, 4, 5  # no step: what is wrong is said before any kernel is n
 CELL = {cell.name: cell for cell in CELLS}
 NAMES = dict.fromkeys(CELL, "Wx, Wh, b")
 NAMES |= {"lstm": "Wx, Wh, b, Wp", "mogrifier": "Wx, Wh, b, Wm, Wr", "lstmp": "Wx, Wh, b, Wproj"}
+NAMES |= {"lnlstm": "Wx, Wh, b, gx, gh, gc, bc", "lngru": "Wx, Wh, b, gx, gh, bh"}
 
 
 def problem(cell, **options):

@@ -17,8 +17,13 @@ pytestmark = pytest.mark.skipif(
     reason="signals come to the main thread",
 )
 GATES = {"TimeRNN": 1, "TimeLSTM": 4, "TimeGRU": 3, "TimeLSTMP": 4}
+GATES |= {"TimeLayerNormLSTM": 4, "TimeLayerNormGRU": 3}
 WHOLE = {"Wp": np.full((3, 512, 512), 0.001, "f")}
 PROJECTION = {"Wproj": np.full((512, 512), 0.001, "f")}
+LN_LSTM = {"gx": 2048, "gh": 2048, "gc": 512, "bc": 512}
+LN_LSTM = {name: np.linspace(0.5, 1, size, dtype="f") for name, size in LN_LSTM.items()}
+LN_GRU = {"gx": 1536, "gh": 1536, "bh": 512}
+LN_GRU = {name: np.linspace(0.5, 1, size, dtype="f") for name, size in LN_GRU.items()}
 
 
 class Stop(BaseException):
@@ -83,8 +88,10 @@ def assert_stopped(long, hundredth):
         ("TimeGRU", {}),
         ("TimeLSTM", WHOLE),
         ("TimeLSTMP", PROJECTION),
+        ("TimeLayerNormLSTM", LN_LSTM),
+        ("TimeLayerNormGRU", LN_GRU),
     ],
-    ids=["rnn", "lstm", "gru", "whole peepholes", "lstmp"],
+    ids=["rnn", "lstm", "gru", "whole peepholes", "lstmp", "lnlstm", "lngru"],
 )
 def test_a_long_forward(name, options):
     layer = getattr(rnnfast, name)(*weights(GATES[name]), stateful=True, **options)
@@ -147,6 +154,8 @@ CASES = {
     "whole peepholes": ("TimeLSTM", WHOLE, {}),
     "whole peepholes, zoneout": ("TimeLSTM", WHOLE, {"h_zoneout": 0.25, "c_zoneout": 0.5}),
     "lstmp": ("TimeLSTMP", PROJECTION, {}),
+    "lnlstm": ("TimeLayerNormLSTM", LN_LSTM, {}),
+    "lngru": ("TimeLayerNormGRU", LN_GRU, {}),
     "gru": ("TimeGRU", {}, {}),
     "gru, masked, of lengths": (
         "TimeGRU",

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cases import CELLS, make_problem, variants
+from cases import CELLS, beside_of, make_problem, variants
 
 import rnnfast
 from rnnfast import kernels
@@ -110,7 +110,7 @@ def test_threads_compute_in_the_callers_mode(cell, bits):
     module, G = kernels.load(cell.name, "cpu"), cell.gates
     xs, dy = tiny(16, 8, 64), tiny(16 * 8, 64)
     params = tiny(64, G * 64), tiny(64, G * 64) * np.float32(1e18), tiny(G * 64)
-    params += {"mogrifier": (tiny(2, 64, 64),), "lstmp": (tiny(64, 64),)}.get(cell.name, ())
+    params += tuple(tiny(*shape) for shape in beside_of(cell, 64, 64))
     dhs, results = tiny(16, 8, 64), {}
 
     def run(threads):

@@ -16,6 +16,8 @@ STEP = {
     "lstm": rnnfast.LSTM,
     "gru": rnnfast.GRU,
     "mogrifier": rnnfast.Mogrifier,
+    "lnlstm": rnnfast.LayerNormLSTM,
+    "lngru": rnnfast.LayerNormGRU,
     "lstmp": rnnfast.LSTMP,
 }
 N, T, D, H = 5, 4, 3, 6

@@ -16,6 +16,12 @@ def weights(gates, D=3, H=2, dtype="float32"):
     return zeros(D, GH, dtype=dtype), zeros(H, GH, dtype=dtype), zeros(GH, dtype=dtype)
 
 
+def norms(gates, *others, suffixes=("",)):
+    """gx and gh, and others of one gate."""
+    widths = {"gx": 2 * gates, "gh": 2 * gates, **dict.fromkeys(others, 2)}
+    return {f"{name}{k}": zeros(width) for name, width in widths.items() for k in suffixes}
+
+
 def cpu(name, *arguments, **options):
     return getattr(layers, name)(*arguments, device="cpu", **options)
 
@@ -73,6 +79,30 @@ ROWS = [
     (
         lambda: both("TimeBiLSTMP", 4, Wproj1=zeros(2, 2), Wproj2=zeros(2, 2)),
         "TimeBiLSTMP(D=3, H=2, proj_size=2, float32, cpu)",
+    ),
+    (
+        lambda: cpu("LayerNormLSTM", *weights(4), **norms(4, "gc", "bc")),
+        "LayerNormLSTM(D=3, H=2, float32, cpu)",
+    ),
+    (
+        lambda: cpu("TimeLayerNormLSTM", *weights(4), True, **norms(4, "gc", "bc")),
+        "TimeLayerNormLSTM(D=3, H=2, stateful=True, float32, cpu)",
+    ),
+    (
+        lambda: both("TimeBiLayerNormLSTM", 4, **norms(4, "gc", "bc", suffixes="12")),
+        "TimeBiLayerNormLSTM(D=3, H=2, float32, cpu)",
+    ),
+    (
+        lambda: cpu("LayerNormGRU", *weights(3)[:2], None, **norms(3, "bh")),
+        "LayerNormGRU(D=3, H=2, b=None, float32, cpu)",
+    ),
+    (
+        lambda: cpu("TimeLayerNormGRU", *weights(3), **norms(3, "bh")),
+        "TimeLayerNormGRU(D=3, H=2, float32, cpu)",
+    ),
+    (
+        lambda: both("TimeBiLayerNormGRU", 3, **norms(3, "bh", suffixes="12")),
+        "TimeBiLayerNormGRU(D=3, H=2, float32, cpu)",
     ),
     (lambda: cpu("TimeRNN", *weights(1)), "TimeRNN(D=3, H=2, float32, cpu)"),
     (

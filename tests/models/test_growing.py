@@ -12,6 +12,7 @@ CASES = {
     "gru": {"cell": "gru"},
     "lstmp": {"cell": "lstmp", "hidden_size": 8, "proj_size": 3},
     "mogrifier": {"cell": "mogrifier", "rounds": 3, "rank": 2},
+    "lngru": {"cell": "lngru"},
     "tied": AWD | {"wordvec_size": H},
     "mixture": {"mixtures": 3, "tie_weights": True},
 }

@@ -308,6 +308,14 @@ GENERAL = {
         "variational_dropout": True,
         "weight_drop": 0.4,
     },
+    "lnlstm": {"cell": "lnlstm", "layers": 2, "tie_weights": True},
+    "lngru, masks": {
+        "cell": "lngru",
+        "layers": 2,
+        "dropout": 0.3,
+        "variational_dropout": True,
+        "weight_drop": 0.4,
+    },
     "gru, everything": {
         "cell": "gru",
         "layers": 2,
@@ -344,8 +352,11 @@ def test_gradients_by_differences(options):
     model.backward()
     params, grads = remove_duplicate(model.params, model.grads)
     assert len(params) == len(model.params) - options.get("tie_weights", False)
+    normed = options["cell"].startswith("ln")  # the small embeddings are where this is steep
+    step, most = (1e-7, 3e-8) if normed else (1e-5, 1e-8)
     for name, param, grad in zip(model.param_names, params, grads, strict=False):
-        np.testing.assert_allclose(grad, numeric_grad(loss, param), rtol=0, atol=1e-8, err_msg=name)
+        numeric = numeric_grad(loss, param, step)
+        np.testing.assert_allclose(grad, numeric, rtol=0, atol=most, err_msg=name)
 
 
 @general

@@ -40,6 +40,16 @@ variational_dropout=False, weight_drop=0.0, tie_weights=False, proj_size=2): 250
   TimeLSTMP: lstmp_Wx (4, 24), lstmp_Wh (2, 24), lstmp_b (24,), lstmp_Wproj (6, 2), 180 parameters
   TimeAffine: affine_W (2, 10), affine_b (10,), 30 parameters""",
     ),
+    (
+        lambda: LanguageModel(10, 4, 6, cell="lngru"),
+        """\
+LanguageModel(vocab_size=10, wordvec_size=4, hidden_size=6, cell='lngru', layers=1, dropout=0.0, \
+variational_dropout=False, weight_drop=0.0, tie_weights=False): 350 parameters
+  TimeEmbedding: embed_W (10, 4), 40 parameters
+  TimeLayerNormGRU: lngru_Wx (4, 18), lngru_Wh (6, 18), lngru_b (18,), lngru_gx (18,), \
+lngru_gh (18,), lngru_bh (6,), 240 parameters
+  TimeAffine: affine_W (6, 10), affine_b (10,), 70 parameters""",
+    ),
 ]
 
 TABLES = [

@@ -1,0 +1,344 @@
+/* The layer-normalised LSTM over a whole sequence (Ba et al. 2016); lstm.h has what is that of an LSTM, norms.h the rest.
+ *
+ *   A = LN(x Wx; gx) + LN((h_prev m) Wh; gh) + b      each LN over the 4 H numbers of a row
+ *   f, g, i, o = sigmoid, tanh, sigmoid, sigmoid of the four blocks of A
+ *   c = f c_prev + g i        h = o tanh(LN(c; gc) + bc)
+ *
+ *   q = tanh(..)              dA_o = dh q o (1-o)     dy = dh o (1 - q^2)     dh = dhs + (dv_next Wh^T) m
+ *   ds = dc + back(dy gc)     dA_f, dA_g, dA_i and dc_prev from ds as in an LSTM
+ *   du = back(dA gx)          dv = back(dA gh)        of x Wx and of (h_prev m) Wh
+ *
+ * A step has three parts, each with a barrier after it, since a row's mean and variance need all of the row: h Wh, then the
+ * gates and c, then h; and back: dA_o and dy, then the rest of dA, then dv. x Wx is normalised before the time loop.
+ *
+ * Kept for backward: panels with S = 5 (f, g, i, o, c) and h m (T, N, H); x Wx and h Wh as panels with S = 4, and the norms
+ * of x Wx, h Wh and c (T, N). Backward writes dA over f, g, i, o, du over x Wx and dv over h Wh.
+ */
+
+static const norm_group LNLSTM_GATES = {0, 0, 4};
+
+typedef struct {
+    lstm_work lstm;           /* without training its panels are of one step */
+    gate_panels x_Wx, h_Wh;   /* without training of `chunk` steps and of one */
+    norm *of_x, *of_h, *of_c; /* (T, N); without training of_x alone, of `chunk` steps */
+    real *own;                /* of each thread: norm or norm_back, of each sample */
+    real *dy;                 /* backward: (N, H) */
+    real *c_sums, *h_sums;    /* backward: norm_sums of dy gc and of dA gh */
+    real *parts;              /* backward: of the gradients of gh, gc and bc, [tile][6 H] */
+    real *parts_x;            /* and of gx, [block][4 H] */
+} lnlstm_work;
+
+static inline ptrdiff_t lnlstm_own(const cell_job *job) { return lines(2 * job->N) + 16; } /* apart by more than a line */
+
+/* x Wx, h Wh and their norms in room, of so many steps. Returns the reals they take; with room NULL that is all. */
+static ptrdiff_t lnlstm_places(lnlstm_work *work, real *room, ptrdiff_t x_steps, ptrdiff_t h_steps)
+{
+    const cell_job *job = work->lstm.job;
+    const ptrdiff_t N = job->N, H = job->H;
+    const ptrdiff_t x = lines(x_steps * N * 4 * H + W), h = lines(h_steps * N * 4 * H + W), norms = lines(2 * x_steps * N);
+    if (room) {
+        work->x_Wx = (gate_panels){room, N, x_steps, H, 4, 4};
+        work->h_Wh = (gate_panels){room + x, N, h_steps, H, 4, 4};
+        work->of_x = (norm *)(room + x + h);
+        work->of_h = (norm *)(room + x + h + norms), work->of_c = (norm *)(room + x + h + 2 * norms);
+    }
+    return x + h + 3 * norms;
+}
+
+static ptrdiff_t lnlstm_pack(const cell_job *job, void *room) { return pack_cell(job, room, 4); }
+
+/* The gates and c of one tile. norms: of h Wh. */
+static void lnlstm_gates(const lnlstm_work *work, const tile_walk *tile, ptrdiff_t t, ptrdiff_t slot, const norm *norms)
+{
+    const lstm_work *k = &work->lstm;
+    const cell_job *job = k->job;
+    const ptrdiff_t N = job->N, H = job->H, p = tile->p, w = panel_width(H, p), j = p * W, now = job->train ? t : 0;
+    const real *gx = (const real *)job->norms[0] + j, *gh = (const real *)job->norms[1] + j;
+    vec bias[4] = {{0}}, gain_x[4], gain_h[4];
+    for (int g = 0; g < 4; g++) {
+        if (job->b)
+            bias[g] = load_n((const real *)job->b + g * H + j, w);
+        gain_x[g] = load_n(gx + g * H, w), gain_h[g] = load_n(gh + g * H, w);
+    }
+    for (ptrdiff_t n = tile->n; n < tile->n + tile->rows; n++) {
+        real *row = panel_row(&k->panels, p, now, n);
+        const real *x = panel_row(&work->x_Wx, p, slot, n), *h = panel_row(&work->h_Wh, p, now, n);
+        vec c_prev = t > 0 && !job->train ? load_n(row + 4 * w, w) : lstm_c_prev(k, p, t, n, w);
+        if (!at_work(job, t, n)) {
+            store_n(row + 4 * w, c_prev, w);
+            continue;
+        }
+        const norm of_x = work->of_x[slot * N + n], of_h = norms[n];
+        vec A[4];
+        UNROLLED
+        for (int g = 0; g < 4; g++) {
+            A[g] = bias[g] + norm_of(of_x, load_n(x + g * w, w)) * gain_x[g];
+            A[g] += norm_of(of_h, load_n(h + g * w, w)) * gain_h[g];
+        }
+        vec f = vsigmoid(A[0]), g = vtanh(A[1]), i = vsigmoid(A[2]);
+        store_n(row + 3 * w, vsigmoid(A[3]), w);
+        store_n(row + 4 * w, f * c_prev + g * i, w);
+        if (job->train) {
+            store_n(row, f, w);
+            store_n(row + w, g, w);
+            store_n(row + 2 * w, i, w);
+        }
+    }
+    if (job->train && p == 0)
+        memcpy(work->of_h + t * N + tile->n, norms + tile->n, tile->rows * sizeof(norm));
+}
+
+/* h of one tile. norms: of c. */
+static void lnlstm_output(const lnlstm_work *work, const tile_walk *tile, ptrdiff_t t, const norm *norms)
+{
+    const lstm_work *k = &work->lstm;
+    const cell_job *job = k->job;
+    const ptrdiff_t N = job->N, p = tile->p, w = panel_width(job->H, p), j = p * W;
+    const vec gain = load_n((const real *)job->norms[2] + j, w), bias = load_n((const real *)job->norms[3] + j, w);
+    for (ptrdiff_t n = tile->n; n < tile->n + tile->rows; n++) {
+        if (!at_work(job, t, n)) {
+            lstm_idle(k, p, t, n);
+            continue;
+        }
+        const real *row = panel_row(&k->panels, p, job->train ? t : 0, n);
+        vec c = load_n(row + 4 * w, w);
+        lstm_give(k, t, n, j, w, load_n(row + 3 * w, w) * vtanh(norm_of(norms[n], c) * gain + bias), c);
+    }
+    if (job->train && p == 0)
+        memcpy(work->of_c + t * N + tile->n, norms + tile->n, tile->rows * sizeof(norm));
+}
+
+static void lnlstm_forward_body(team *tm, int rank, void *for_all)
+{
+    lnlstm_work *work = for_all;
+    lstm_work *k = &work->lstm;
+    const cell_job *job = k->job;
+    const ptrdiff_t N = job->N, T = job->T, P = panel_count(job->H);
+    const ptrdiff_t most = N > ROWS_4 ? ROWS_2 : ROWS_4, tiles = tile_count(N, most); /* as gates_multiply cuts */
+    const int own_rows = norm_owns_rows(job, tm, 4);
+    norm *norms = (norm *)(work->own + rank * lnlstm_own(job));
+    ptrdiff_t p0, p1, n0, n1, h_n;
+    team_share(tm, rank, P, &p0, &p1);
+    norm_samples(tm, rank, P, N, most, own_rows, &n0, &n1);
+    lstm_weights(k, p0, p1, tiles);
+    team_wait(tm);
+
+    for (ptrdiff_t t = 0; t < T && !team_stopped(); t++) {
+        const ptrdiff_t slot = t % k->chunk, now = job->train ? t : 0;
+        if (slot == 0)
+            norm_input(job, tm, rank, &work->x_Wx, t, T - t < k->chunk ? T - t : k->chunk, most, own_rows, k->Wx, &LNLSTM_GATES,
+                       1, work->of_x, 0);
+        const real *h = lstm_left_side(k, t, &h_n);
+        for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_tile(&w);)
+            norm_product(&work->h_Wh, now, &w, h, h_n, k->Wh[w.p]);
+        step_wait(tm, own_rows); /* h Wh is whole */
+        norm_rows(&work->h_Wh, 0, 4, now * N + n0, now * N + n1, norms + n0);
+        for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_tile(&w);)
+            lnlstm_gates(work, &w, t, slot, norms);
+        step_wait(tm, own_rows); /* c is whole */
+        norm_rows(&k->panels, 4, 1, now * N + n0, now * N + n1, norms + n0);
+        for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_tile(&w);)
+            lnlstm_output(work, &w, t, norms);
+        step_wait(tm, own_rows); /* h of step t is whole */
+    }
+}
+
+static int lnlstm_forward(const cell_job *job)
+{
+    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, P = panel_count(H);
+    lnlstm_work work = {.lstm = {.job = job, .chunk = panel_steps(job)}};
+    lstm_work *k = &work.lstm;
+    const int own = !job->packed; /* weights to be packed in this call */
+    ptrdiff_t weights = own ? lines(P * 4 * W * D) : 0, recurrent = own ? lines(P * 4 * W * H) : 0;
+    ptrdiff_t state = job->train ? 0 : lines(N * step_of(H)), gates = job->train ? 0 : lines(N * lstm_kept(job) * H + W);
+    ptrdiff_t norms = job->train ? 0 : lnlstm_places(&work, NULL, k->chunk, 1), each = lnlstm_own(job);
+    real *room = new_reals(weights + recurrent + 2 * state + gates + norms + job->threads * each);
+    right_side *sides = malloc(2 * P * sizeof(right_side));
+    int stopped = 0;
+    if (room && sides) {
+        k->Wx = sides, k->Wh = sides + P;
+        k->Wx_room = room, k->Wh_room = room + weights;
+        k->h = k->Wh_room + recurrent;
+        k->panels =
+            (gate_panels){job->train ? job->panels : k->h + 2 * state, N, job->train ? T : 1, H, LSTM_GATES, lstm_kept(job)};
+        if (job->train)
+            lnlstm_places(&work, job->norms_kept, T, T);
+        else
+            lnlstm_places(&work, k->h + 2 * state + gates, k->chunk, 1);
+        work.own = k->h + 2 * state + gates + norms;
+        stopped = team_run(job->threads, lnlstm_forward_body, &work);
+    }
+    int failed = !room || !sides;
+    free(room);
+    free(sides);
+    return failed ? -1 : stopped;
+}
+
+/* First part of a step back, one tile of a pair of panels: dA_o and dy, and the parts of the gradients of gc and bc. `sums`
+ * (rows, 2 W) holds dv_next Wh^T, or is NULL at the last step. */
+static void lnlstm_output_grads(const lnlstm_work *work, const tile_walk *tile, ptrdiff_t t, const real *sums)
+{
+    const lstm_work *k = &work->lstm;
+    const cell_job *job = k->job;
+    const ptrdiff_t N = job->N, H = job->H;
+    real *parts = work->parts + tile->i * 6 * H;
+
+    for (ptrdiff_t p = 2 * tile->p; p < 2 * tile->p + 2 && p * W < H; p++) {
+        const ptrdiff_t w = panel_width(H, p), j = p * W;
+        const vec gain = load_n((const real *)job->norms[2] + j, w), bias = load_n((const real *)job->norms[3] + j, w);
+        vec dgain = load_n(parts + 4 * H + j, w), dbias = load_n(parts + 5 * H + j, w);
+        for (ptrdiff_t r = 0; r < tile->rows; r++) {
+            const ptrdiff_t n = tile->n + r;
+            const real *back = sums ? sums + r * 2 * W + (p - 2 * tile->p) * W : NULL;
+            real *row = panel_row(&k->panels, p, t, n), *to_dy = work->dy + n * H + j;
+            real *left = norm_sums(work->c_sums, H, n, p);
+            if (!at_work(job, t, n)) {
+                lstm_idle_back(k, p, t, n, back);
+                store(left, (vec){0});
+                store(left + W, (vec){0});
+                continue;
+            }
+            vec o = load_n(row + 3 * w, w), c_hat = norm_of(work->of_c[t * N + n], load_n(row + 4 * w, w));
+            vec q = vtanh(c_hat * gain + bias), dh = lstm_dh(k, t, n, j, w, back), dy = dh * o * (1 - q * q);
+            dgain += dy * c_hat, dbias += dy;
+            store_n(row + 3 * w, dh * q * o * (1 - o), w);
+            store_n(to_dy, dy, w);
+            store(left, dy * gain);
+            store(left + W, dy * gain * c_hat);
+        }
+        store_n(parts + 4 * H + j, dgain, w);
+        store_n(parts + 5 * H + j, dbias, w);
+    }
+}
+
+/* Second part: dA of f, g and i, and dc_prev. backs: of dy gc. */
+static void lnlstm_cell_grads(const lnlstm_work *work, const tile_walk *tile, ptrdiff_t t, const norm_back *backs)
+{
+    const lstm_work *k = &work->lstm;
+    const cell_job *job = k->job;
+    const ptrdiff_t N = job->N, H = job->H;
+
+    for (ptrdiff_t p = 2 * tile->p; p < 2 * tile->p + 2 && p * W < H; p++) {
+        const ptrdiff_t w = panel_width(H, p), j = p * W;
+        const vec gain = load_n((const real *)job->norms[2] + j, w);
+        vec gain_h[4];
+        for (int g = 0; g < 4; g++)
+            gain_h[g] = load_n((const real *)job->norms[1] + g * H + j, w);
+        for (ptrdiff_t n = tile->n; n < tile->n + tile->rows; n++) {
+            real *left = norm_sums(work->h_sums, H, n, p);
+            if (!at_work(job, t, n)) {
+                store(left, (vec){0});
+                store(left + W, (vec){0});
+                continue;
+            }
+            const norm of = work->of_c[t * N + n], of_h = work->of_h[t * N + n];
+            const real *h = panel_row(&work->h_Wh, p, t, n);
+            real *row = panel_row(&k->panels, p, t, n), *dc = k->c + n * H + j;
+            real *dc_prev = t > (job->first_step ? job->first_step[n] : 0) ? dc : (real *)job->dc0 + n * H + j;
+            vec f = load_n(row, w), g = load_n(row + w, w), i = load_n(row + 2 * w, w);
+            vec d = load_n(work->dy + n * H + j, w) * gain, c_prev = lstm_c_prev(k, p, t, n, w);
+            vec ds = norm_grad(of, backs[n], d, norm_of(of, load_n(row + 4 * w, w)));
+            ds += t == last_step(job, n) ? state_of(job->dcT, n, j, w) : load_n(dc, w);
+            store_n(dc_prev, ds * f, w);
+            vec dA[4] = {ds * c_prev * f * (1 - f), ds * i * (1 - g * g), ds * g * i * (1 - i), load_n(row + 3 * w, w)};
+            vec all = {0}, with = {0};
+            UNROLLED
+            for (int k = 0; k < 4; k++) {
+                store_n(row + k * w, dA[k], w);
+                vec dv = dA[k] * gain_h[k];
+                all += dv, with += dv * norm_of(of_h, load_n(h + k * w, w));
+            }
+            store(left, all);
+            store(left + W, with);
+        }
+    }
+}
+
+/* The gradients of all weights, and du, once all of dA and dv is there. */
+static void lnlstm_weight_grads(const lnlstm_work *work, team *tm, int rank)
+{
+    const lstm_work *k = &work->lstm;
+    const cell_job *job = k->job;
+    const ptrdiff_t N = job->N, H = job->H, h_n = step_of(H), blocks = tile_count(N * job->T, NORM_BLOCK);
+    const real *xs = job->xs.p;
+    left_rows x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
+    left_rows h_rows = {job->seen0.p, job->seen, job->seen0.s0, N * h_n, h_n};
+    real *const *grads = (real *const *)job->dnorms;
+    ptrdiff_t p0, p1;
+    team_share(tm, rank, panel_count(H), &p0, &p1);
+
+    norm_input_grads(job, tm, rank, &k->panels, &work->x_Wx, &LNLSTM_GATES, 1, job->norms[0], work->of_x, 0, work->parts_x);
+    panel_weight_grads(&work->h_Wh, tm, rank, 0, 4, &h_rows, H, job->dWh, 4, k->room);
+    panel_weight_grads(&work->x_Wx, tm, rank, 0, 4, &x_rows, job->D, job->dWx, 4, k->room); /* it waits for du first */
+    norm_sum_parts(H, 4, p0, p1, work->parts_x, blocks, 4 * H, grads[0]);
+    const ptrdiff_t tiles = tile_count(N, ROWS_2);
+    norm_sum_parts(H, 4, p0, p1, work->parts, tiles, 6 * H, grads[1]);
+    norm_sum_parts(H, 1, p0, p1, work->parts + 4 * H, tiles, 6 * H, grads[2]);
+    norm_sum_parts(H, 1, p0, p1, work->parts + 5 * H, tiles, 6 * H, grads[3]);
+    if (job->db)
+        panel_bias_grads(&k->panels, p0, p1, 0, 4, job->db);
+    panel_input_grads(&work->x_Wx, tm, rank, k->Wx_room, job->D, (real *)job->dxs.p, job->dxs.s0, job->dxs.s1);
+}
+
+static void lnlstm_backward_body(team *tm, int rank, void *for_all)
+{
+    lnlstm_work *work = for_all;
+    lstm_work *k = &work->lstm;
+    const cell_job *job = k->job;
+    const ptrdiff_t N = job->N, T = job->T, H = job->H, Q = pair_count(H);
+    const int own_rows = norm_owns_rows(job, tm, 4);
+    norm_back *backs = (norm_back *)(work->own + rank * lnlstm_own(job));
+    ptrdiff_t n0, n1;
+    norm_samples(tm, rank, Q, N, ROWS_2, own_rows, &n0, &n1);
+    lstm_pack_back(k, tm, rank);
+    team_wait(tm);
+
+    for (ptrdiff_t t = T - 1; t >= 0 && !team_stopped(); t--) {
+        const norm *of_h = work->of_h + t * N;
+        if (t < T - 1)
+            panel_hidden_grads(&work->h_Wh, tm, rank, t + 1, 0, 4, k->Wh_room, k->sums, 0, own_rows);
+        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_tile(&w);)
+            lnlstm_output_grads(work, &w, t, t < T - 1 ? k->sums + (w.p * N + w.n) * 2 * W : NULL);
+        step_wait(tm, own_rows); /* dy is whole */
+        norm_backs(work->c_sums, H, 1, n0, n1, backs);
+        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_tile(&w);)
+            lnlstm_cell_grads(work, &w, t, backs);
+        step_wait(tm, own_rows); /* dA of step t is whole */
+        norm_backs(work->h_sums, H, 4, n0, n1, backs);
+        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_tile(&w);)
+            for (ptrdiff_t p = 2 * w.p; p < 2 * w.p + 2 && p * W < H; p++)
+                norm_panel_grads(job, &k->panels, &work->h_Wh, LNLSTM_GATES, p, t * N + w.n, t * N + w.n + w.rows,
+                                 job->norms[1], of_h + w.n, backs + w.n, work->parts + w.i * 6 * H);
+        step_wait(tm, own_rows); /* dv of step t is whole */
+    }
+    panel_hidden_grads(&work->h_Wh, tm, rank, 0, 0, 4, k->Wh_room, k->sums, 0, own_rows);
+    panel_state_grads(&k->panels, tm, rank, job, k->sums, 1, NULL, job->dh0, own_rows);
+
+    if (team_goes_on(tm, job->whole))
+        lnlstm_weight_grads(work, tm, rank);
+}
+
+static int lnlstm_backward(const cell_job *job)
+{
+    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, tiles = tile_count(N, ROWS_2);
+    lnlstm_work work = {.lstm = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, lstm_kept(job)}}};
+    lstm_work *k = &work.lstm;
+    ptrdiff_t weights = lines(pair_count(D) * 2 * W * 4 * H), recurrent = lines(pair_count(H) * 2 * W * 4 * H);
+    ptrdiff_t state = lines(N * H), sums = lines(pair_count(H) * 2 * W * N), dy = lines(N * H + W);
+    ptrdiff_t halves = lines(N * panel_count(H) * 2 * W);
+    ptrdiff_t parts = lines(tiles * 6 * H), parts_x = lines(tile_count(N * T, NORM_BLOCK) * 4 * H), each = lnlstm_own(job);
+    real *room = new_reals(weights + recurrent + state + sums + dy + 2 * halves + parts + parts_x + job->threads * each +
+                           grad_room(job));
+    if (!room)
+        return -1;
+    lnlstm_places(&work, job->norms_kept, T, T);
+    k->Wx_room = room, k->Wh_room = room + weights;
+    k->c = k->Wh_room + recurrent, k->sums = k->c + state;
+    work.dy = k->sums + sums, work.c_sums = work.dy + dy, work.h_sums = work.c_sums + halves;
+    work.parts = work.h_sums + halves, work.parts_x = work.parts + parts;
+    memset(work.parts, 0, parts * sizeof(real));
+    work.own = work.parts_x + parts_x, k->room = work.own + job->threads * each;
+    const int stopped = team_run(job->threads, lnlstm_backward_body, &work);
+    free(room);
+    return stopped;
+}
