@@ -16,6 +16,7 @@ from benchmarks.cases import GATES, Case
 from benchmarks.contenders import LAYERS, PyTorch, available
 from benchmarks.race import check, race
 from benchmarks.replay import replay
+from rnnfast.layers.cells import RECURRENT
 
 SHAPES = ((20, 35, 100, 100), (32, 64, 256, 256))
 
@@ -32,6 +33,14 @@ def variants(cell, N, T, H):
     yield "all lengths T", ({}, {"lengths": np.full(N, T)})
     yield "lengths from 1 to T", ({}, {"lengths": rng.integers(1, T + 1, N)})
     yield "DropConnect", ({}, {"Wh_mask": mask})
+    of_steps = {
+        name: (rng.random((N, T, H)) < 0.25).astype("f") for name in RECURRENT[cell].of_steps
+    }
+    candidate_mask = of_steps.pop("candidate_mask", None)
+    if of_steps:
+        yield "zoneout", ({}, of_steps)
+    if candidate_mask is not None:
+        yield "recurrent dropout", ({}, {"candidate_mask": candidate_mask})
     if cell == "lstm":
         yield "cell_clip", ({"cell_clip": 1.0}, {})
         yield "peepholes, diagonal", ({"Wp": normal(3, H)}, {})

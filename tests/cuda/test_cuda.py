@@ -218,11 +218,14 @@ AWD = {
 }
 DIRECT_OUTPUT = {"mixtures": 3, "mixtures_below": 2, "latent_dropout": 0.3, "balance": 0.1}
 
+ZONEOUT = {"h_zoneout": 0.2, "c_zoneout": 0.4, "recurrent_dropout": 0.3}
+ZONEOUT |= {"variational_dropout": True}
+
 
 @pytest.mark.parametrize(
     "options",
-    [{"dropout": 0.3}, {"dropout": 0.3, "variational_dropout": True}, AWD, DIRECT_OUTPUT],
-    ids=["dropout", "variational", "awd", "direct output"],
+    [{"dropout": 0.3}, {"dropout": 0.3, "variational_dropout": True}, AWD, DIRECT_OUTPUT, ZONEOUT],
+    ids=["dropout", "variational", "awd", "direct output", "zoneout"],
 )
 def test_a_language_model_trains_on_the_gpu_as_on_the_cpu(gpu, options):
     """Ten losses from one seed, with tied weights, dropout, clipping, SGD; and what it writes."""

@@ -24,8 +24,11 @@ def test_shape_of_inputs_assigned_between_forward_and_backward():
         xs, h, c = normal(4, 6, 8), normal(4, 8), normal(4, 8)
         layer.set_state(h, c)
         mask = normal(4, 8)
-        hs = layer.forward(xs, h_mask=mask)
+        of_steps = {name: normal(4, 6, 8) for name in layer.of_steps}
+        hs = layer.forward(xs, h_mask=mask, **of_steps)
         if spoil:
+            for array in of_steps.values():
+                array.shape = 2, 2, 48
             xs.shape, h.shape, c.shape, mask.shape = (2, 2, 48), (2, 16), (32, 1), (8, 4)
         dxs = layer.backward(np.ones_like(hs))
         results.append([dxs, *layer.grads, layer.dh, layer.dc])

@@ -149,8 +149,10 @@ def test_a_long_backward_leaves_the_gradients(when):
 
 CASES = {
     "rnn": ("TimeRNN", {}, {}),
+    "rnn, zoneout": ("TimeRNN", {}, {"h_zoneout": 0.25}),
     "lstm": ("TimeLSTM", {}, {}),
     "whole peepholes": ("TimeLSTM", WHOLE, {}),
+    "whole peepholes, zoneout": ("TimeLSTM", WHOLE, {"h_zoneout": 0.25, "c_zoneout": 0.5}),
     "lstmp": ("TimeLSTMP", PROJECTION, {}),
     "lnlstm": ("TimeLayerNormLSTM", LN_LSTM, {}),
     "lngru": ("TimeLayerNormGRU", LN_GRU, {}),
