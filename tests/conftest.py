@@ -57,14 +57,18 @@ SIMULATED_ROWS = 100
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Marks by which pytest's -m chooses: pyproject.toml leaves out `rest` and `large`."""
+    """Marks by which pytest's -m chooses: pyproject.toml leaves out `rest` and `large`.
+
+    Of a test with one_in(n, rest) every n-th case is quick, `rest` more of n are rest, and what is
+    left over is large; without `rest` all others are rest.
+    """
     places = defaultdict(dict)
     for item in items:
         mark = item.get_closest_marker("one_in")
         if _too_large(item):
             item.add_marker("large")
-        elif mark and _place(item, places) % mark.args[0]:
-            item.add_marker("rest")
+        elif mark and (marker := _kept(_place(item, places), *mark.args, **mark.kwargs)):
+            item.add_marker(marker)
 
 
 def pytest_collection():
@@ -75,6 +79,14 @@ def pytest_collection():
 def pytest_collection_finish():
     gc.freeze()
     gc.enable()
+
+
+def _kept(place, n, rest=None):
+    """None for the quick case of n, else the name of its marker."""
+    k, rest = place % n, n - 1 if rest is None else rest
+    if k == 0:
+        return None
+    return "rest" if k in {i * n // (rest + 1) for i in range(1, rest + 1)} else "large"
 
 
 def _place(item, places):

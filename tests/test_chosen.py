@@ -5,7 +5,7 @@ from itertools import combinations, product
 from types import SimpleNamespace
 
 import pytest
-from conftest import _place
+from conftest import _kept, _place
 
 
 def cases(*sizes, fixture=0):
@@ -45,3 +45,17 @@ def test_each_value_occurs(sizes, n):
     kept = [values for item, values in every if _place(item, places) % n == 0]
     for i in range(len(sizes)):
         assert {v[i] for v in kept} == {v[i] for _, v in every}
+
+
+@pytest.mark.parametrize(
+    ("n", "rest", "expected"),
+    [
+        (3, None, [None, "rest", "rest"]),
+        (2, None, [None, "rest"]),
+        (6, 2, [None, "large", "rest", "large", "rest", "large"]),
+        (9, 2, [None, *["large"] * 2, "rest", *["large"] * 2, "rest", *["large"] * 2]),
+        (3, 0, [None, "large", "large"]),
+    ],
+)
+def test_what_is_not_quick_is_rest_or_large(n, rest, expected):
+    assert [_kept(place, n, rest) for place in range(2 * n)] == 2 * expected

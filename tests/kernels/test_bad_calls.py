@@ -85,7 +85,7 @@ def bad_forwards(cell, p):
 
 @variants
 @pytest.mark.parametrize("train", [True, False])
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6, rest=2)
 def test_forward(fast, cell, options, train):
     module, p = fast.load(cell.name), make_problem(cell, shape_of(fast), fast.dtype, **options)
     good = {"xs": p.xs, "state": p.state, "params": p.params, "train": train, **p.keywords}
@@ -130,7 +130,7 @@ def bad_backwards(p, grads):
 
 
 @variants
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6, rest=2)
 def test_backward(fast, cell, options):
     """Nothing is written before the exception, and the cache can still be used after it."""
     module, p = fast.load(cell.name), make_problem(cell, shape_of(fast), fast.dtype, **options)

@@ -59,6 +59,7 @@ steps_variants = pytest.mark.parametrize(
     VALUES,
     ids=[f"{variant_name(cell, options)}-{shape}" for cell, options, shape in VALUES],
 )
+@pytest.mark.one_in(5)
 def test_values(column, cell, options, shape):
     problem, expected = solved(cell, shape, column.dtype, **options)
     got = problem.run(column.load(cell.name))
@@ -72,7 +73,7 @@ def test_values(column, cell, options, shape):
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("states", [False, True])
 @pytest.mark.parametrize("mask", [False, True])
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(9, rest=2)
 def test_values_of_every_way_to_call(column, cell, options, shape, reverse, bias, states, mask):
     """Backwards in time, without b, without states; without b there may be two grads or three.
 
@@ -94,7 +95,7 @@ def test_values_of_every_way_to_call(column, cell, options, shape, reverse, bias
 @variants
 @pytest.mark.parametrize("wide", ["D", "H"])
 @pytest.mark.for_hardware
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6, rest=2)
 def test_values_of_rows_that_fill_pages(column, cell, options, wide):
     """4 KB a row: those that products read are kept further apart."""
     width = 4096 // np.dtype(column.dtype).itemsize
@@ -106,7 +107,7 @@ def test_values_of_rows_that_fill_pages(column, cell, options, wide):
 @variants
 @pytest.mark.parametrize("shape", FEW_SHAPES, ids=str)
 @pytest.mark.parametrize("states", [False, True])
-@pytest.mark.one_in(5)
+@pytest.mark.one_in(9, rest=2)
 def test_values_with_a_mask(column, cell, options, shape, states):
     p, expected = solved(cell, shape, column.dtype, states=states, mask=True, **options)
     module = column.load(cell.name)
@@ -122,7 +123,7 @@ def test_values_with_a_mask(column, cell, options, shape, states):
 @variants
 @pytest.mark.parametrize("shape", FEW_SHAPES, ids=str)
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.one_in(5)
+@pytest.mark.one_in(9, rest=2)
 def test_values_with_lengths(column, cell, options, shape, reverse):
     """All from 0 to T; what stands beyond them, NaN here, changes no bit."""
     problem, expected = solved(cell, shape, column.dtype, lengths=True, reverse=reverse, **options)
@@ -142,6 +143,7 @@ def test_values_with_lengths(column, cell, options, shape, reverse):
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("states", [False, True])
 @pytest.mark.for_hardware
+@pytest.mark.one_in(3)
 def test_lengths_are_calls_of_their_own(column, cell, options, reverse, states):
     """Each sample alone, cut to its length, gives what it gives among the others."""
     shape, ways = (6, 5, 7, 19), {"states": states, "reverse": reverse, **options}
@@ -176,7 +178,7 @@ def test_lengths_are_calls_of_their_own(column, cell, options, reverse, states):
 
 
 @variants
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6, rest=2)
 def test_lengths_without_training_and_packed(column, cell, options):
     module = column.load(cell.name)
     for shape in ((2, 1, 5, column.width(7)), (9, 4, 6, column.width(17))):
@@ -200,7 +202,7 @@ def test_wrong_lengths(fast, cell):
 
 @cells
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6, rest=2)
 def test_any_layout_of_the_mask(column, cell, layout):
     for shape in ((5, 4, 7, column.width(9)), (2, 1, 7, column.width(19))):
         p = make_problem(cell, shape, column.dtype, mask=True)
@@ -212,7 +214,7 @@ def test_any_layout_of_the_mask(column, cell, layout):
 
 @steps_variants
 @pytest.mark.parametrize("layout", [*LAYOUTS, "the same row", "the same step", "a number"])
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(9, rest=2)
 def test_any_layout_of_what_is_of_each_step(column, cell, options, layout):
     """Strides of 0, too: one number, one row of all samples, one step for all."""
     same = {"the same row": (slice(1), slice(1)), "the same step": (slice(None), slice(1))}
@@ -311,7 +313,7 @@ def test_only_one_of_the_states_is_given(column, cell):
 @variants
 @pytest.mark.parametrize("shape", [(0, 3, 4, 5), (2, 0, 4, 5), (0, 0, 4, 5)], ids=str)
 @pytest.mark.parametrize("states", [False, True])
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(9, rest=2)
 def test_nothing_to_do(column, cell, options, shape, states):
     """Empty outputs, grads of zero; with T = 0 the states pass through, as copies."""
     p = make_problem(cell, shape, column.dtype, states=states, **options)
@@ -335,7 +337,7 @@ def test_nothing_to_do(column, cell, options, shape, states):
 
 @cells
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6, rest=2)
 def test_any_layout_of_the_inputs(column, cell, layout):
     """Weights may be transposed views, xs and dhs slices: the values do not depend on it."""
     p = make_problem(cell, (5, 4, 7, column.width(9)), column.dtype)
@@ -355,6 +357,7 @@ def test_any_layout_of_the_inputs(column, cell, layout):
 @variants
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.for_hardware
+@pytest.mark.one_in(3)
 def test_any_layout_with_every_option(column, cell, options, reverse):
     """Params, inputs and grads of every variant, with lengths and a mask."""
     ways = {"reverse": reverse, "lengths": True, "mask": True, **options}
@@ -382,7 +385,7 @@ def test_broadcast_inputs(column, cell):
 
 @cells
 @pytest.mark.parametrize("layout", WRITABLE_LAYOUTS)
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6, rest=2)
 def test_any_layout_of_the_grads(column, cell, layout):
     p = make_problem(cell, (5, 4, 7, column.width(9)), column.dtype)
     expected = check(column, cell, p)
@@ -416,7 +419,7 @@ def test_grads_are_written_where_they_are(column, cell):
 
 @variants
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6, rest=2)
 def test_inputs_are_not_written_and_outputs_are_fresh(column, cell, options, reverse):
     module = column.load(cell.name)
     shape = 6, 5, 7, column.width(17)
@@ -440,7 +443,7 @@ def test_inputs_are_not_written_and_outputs_are_fresh(column, cell, options, rev
 
 @variants
 @pytest.mark.parametrize("T", [1, 4])
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6, rest=2)
 def test_hs_may_be_changed_before_backward(column, cell, options, T):
     module = column.load(cell.name)
     p = make_problem(cell, (6, T, 7, column.width(9)), column.dtype, **options)
@@ -490,7 +493,7 @@ def test_backward_consumes_the_cache(column, cell):
 @pytest.mark.parametrize("shape", [(1, 1, 3, 5), (5, 4, 7, 9), (20, 3, 33, 65)], ids=str)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("mask", [False, True])
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(9, rest=2)
 def test_without_training_the_same_bits(column, cell, options, shape, reverse, mask):
     module = column.load(cell.name)
     p = make_problem(cell, shape, column.dtype, reverse=reverse, mask=mask, **options)
@@ -516,7 +519,7 @@ def test_without_training_the_same_bits(column, cell, options, shape, reverse, m
     ids=str,
 )
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(9, rest=2)
 def test_packed_weights_give_the_same_bits(column, cell, options, shape, bias):
     """And they are copies: what is written into the weights afterwards is not seen."""
     module = column.load(cell.name)
@@ -539,7 +542,7 @@ def test_packed_weights_give_the_same_bits(column, cell, options, shape, bias):
 
 @cells
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6, rest=2)
 def test_packing_weights_of_any_layout(column, cell, layout):
     module, view = column.load(cell.name), LAYOUTS[layout]
     p = make_problem(cell, (3, 2, 17, column.width(33)), column.dtype)
@@ -611,6 +614,7 @@ def test_memory(column, cell):
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("place", ["xs", "state", "dhs", "dstate"])
 @pytest.mark.for_hardware
+@pytest.mark.one_in(3)
 def test_nan_in_one_sample_stays_there(column, cell, bad, place):
     """The other samples keep their very bits."""
     module = column.load(cell.name)
@@ -648,7 +652,7 @@ def test_extreme_inputs_saturate(column, cell):
 
 @variants
 @pytest.mark.parametrize("shape", [(1, 2, 3, 5), (7, 5, 33, 65), (20, 9, 100, 100)], ids=str)
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6, rest=2)
 def test_same_bits_from_run_to_run_and_for_any_number_of_threads(fast, cell, options, shape):
     module = fast.load(cell.name)
     for mask in (False, True):

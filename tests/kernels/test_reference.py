@@ -36,7 +36,7 @@ def no_warnings():
 @pytest.mark.parametrize("mask", [True, False])
 @pytest.mark.parametrize("lengths", [True, False])
 @pytest.mark.parametrize("shape", [(2, 3, 3, 2), (1, 1, 2, 3), (3, 4, 1, 1)], ids=str)
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6, rest=2)
 def test_gradients_are_the_numeric_ones(cell, options, reverse, bias, mask, lengths, shape):
     """Through hs and through the final state, of every param, of xs and of the first state."""
     module = load(cell.name, "reference")
@@ -183,7 +183,7 @@ FROM_X = {"mogrifier": naive_mogrifier, "lnlstm": naive_lnlstm, "lngru": naive_l
 @pytest.mark.parametrize("states", [True, False])
 @pytest.mark.parametrize("mask", [True, False])
 @pytest.mark.parametrize("lengths", [True, False])
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6, rest=2)
 def test_forward_is_the_naive_formula(cell, options, reverse, bias, states, mask, lengths):
     N, T, D, H = shape = 5, 4, 5, 2
     keywords = {"bias": bias, "states": states, "reverse": reverse, "mask": mask}
