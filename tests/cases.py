@@ -167,7 +167,7 @@ def assert_close(got, expected, name="array", tolerance=None, steep=False):
     assert got.shape == expected.shape, f"{name}: {got.shape}, expected {expected.shape}"
     tolerance = TOLERANCE[got.dtype] if tolerance is None else tolerance
     size = np.abs(expected)
-    size = 4 * size.max() if steep and size.size else size
+    size = 8 * size.max() if steep and size.size else size
     error = np.abs(got.astype("f8") - expected) / (1 + size)
     assert error.size == 0 or error.max() <= tolerance, f"{name}: off by {error.max():.2e}"
 
@@ -182,7 +182,7 @@ def assert_grad_close(got, expected, name="grad", tolerance=None, steep=False):
     assert got.shape == expected.shape, f"{name}: {got.shape}, expected {expected.shape}"
     tolerance = TOLERANCE[got.dtype] if tolerance is None else tolerance
     error, norm = np.linalg.norm(got.astype("f8") - expected), np.linalg.norm(expected)
-    norm = 4 * norm + 1 if steep else norm
+    norm = 8 * norm + 1 if steep else norm
     assert error <= tolerance * norm, f"{name}: off by {error:.2e}, norm {norm:.2e}"
 
 

@@ -135,6 +135,7 @@ def test_traced(cell, layers, both, states, bias, batch_first, dynamic, tmp_path
         ("GRU", 1, False, "zeros", "zero", False, False),
     ],
 )
+@pytest.mark.one_in(3)
 def test_dynamo(cell, layers, both, states, bias, batch_first, dynamic, tmp_path):
     pytest.importorskip("onnxscript")
     module = Module(cell, layers, both, states, bias, batch_first)

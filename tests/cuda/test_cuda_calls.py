@@ -175,18 +175,19 @@ def test_what_stands_for_arrays_that_are_not_there(monkeypatch):
         return call, call.arrays(xs, params, h_mask, state)
 
     for _ in range(2):
-        call, found = arrays((*params, Wp), state, mask)
+        call, (*first, beside, m, h, c) = arrays((*params, Wp), state, mask)
+        found = *first, *beside, m, h, c
         expected = xs, *params, Wp, call.nothing, mask, *state  # nothing is a Wr
         assert list(map(id, found)) == list(map(id, expected))
-        call, found = arrays(params[:2], (None, state[1]))
-        assert found[0] is xs
-        assert found[3].shape == (4 * H,) and not found[3].any()
-        assert found[4] is found[5] is found[6] is call.nothing
-        assert found[7].shape == (N, H) and not found[7].any()
-        assert found[8] is state[1]
-        _, found = arrays(params)
-        assert found[3] is params[2] and found[7] is found[8]
-        assert not found[7].any()
+        call, (x, _, _, b, beside, m, h, c) = arrays(params[:2], (None, state[1]))
+        assert x is xs
+        assert b.shape == (4 * H,) and not b.any()
+        assert all(array is call.nothing for array in (*beside, m)) and len(beside) == 2
+        assert h.shape == (N, H) and not h.any()
+        assert c is state[1]
+        _, (*_, b, beside, m, h, c) = arrays(params)
+        assert b is params[2] and h is c
+        assert not h.any()
 
 
 def test_packed_params_are_of_their_cell_each_time():

@@ -76,7 +76,7 @@ def test_frame_in_every_way(gpu, monkeypatch, variant, plan):
 
 @pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
 @pytest.mark.parametrize("width", [1, 4, 23])
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(5)
 def test_widths_of_a_row(gpu, monkeypatch, variant, width):
     plan_as(monkeypatch, PLANS["row"])
     cell, options = variant
@@ -85,7 +85,7 @@ def test_widths_of_a_row(gpu, monkeypatch, variant, width):
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=ids)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(5)
 def test_steps(gpu, monkeypatch, variant, dtype):
     """A kernel a step of more than one block, in float32 also in every way."""
     plan_as(monkeypatch, steps)
@@ -98,7 +98,7 @@ def test_steps(gpu, monkeypatch, variant, dtype):
 
 @pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
 @pytest.mark.parametrize(("units", "rows", "passes"), [(16, 9, 1), (32, 3, 1), (16, 3, 2)])
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 def test_tf32(gpu, monkeypatch, high, variant, units, rows, passes):
     """More than eight samples, more than one tile of units; both ways to call."""
     cell, options = variant
@@ -112,7 +112,7 @@ def test_tf32(gpu, monkeypatch, high, variant, units, rows, passes):
 
 @pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
 @pytest.mark.parametrize("sizes", [(10, 3, 32), (99, 1, 64)])
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 def test_weights_in_shared_memory(gpu, monkeypatch, variant, sizes):
     """All but one round of them, where there are two or more."""
     cell, options = variant
@@ -122,7 +122,7 @@ def test_weights_in_shared_memory(gpu, monkeypatch, variant, sizes):
 
 @pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
 @pytest.mark.parametrize("sizes", [(16, 9, 160), (32, 3, 128)])
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 def test_weights_in_shared_memory_in_tf32(gpu, monkeypatch, high, variant, sizes):
     cell, options = variant
     plan_as(monkeypatch, all_but_one_aside(*sizes, "tf32"))
@@ -144,7 +144,7 @@ def all_but_one_aside(*sizes):
 
 @pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
 @pytest.mark.parametrize("plan", ["row", "groups", "steps"])
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(5)
 def test_lengths_of_all_steps_or_of_none(gpu, monkeypatch, variant, plan):
     """The first give the bits that no lengths give, the others nothing but the states."""
     plan_as(monkeypatch, PLANS[plan])

@@ -176,6 +176,7 @@ def test_no_inputs_or_no_hidden_units(fast, cell, shape):
 
 @cells
 @pytest.mark.parametrize("train", [True, False])
+@pytest.mark.one_in(4)
 def test_sizes_whose_product_overflows(fast, cell, train):
     """Shapes of one repeated number: xs can be addressed, what forward has to allocate cannot."""
     module, one, G = fast.load(cell.name), np.ones((), fast.dtype), cell.gates

@@ -360,6 +360,7 @@ SCORE_SHAPES = [  # M, K, V: one, off every width, more than one block of rows, 
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("shape", SCORE_SHAPES, ids=str)
+@pytest.mark.one_in(3)
 def test_affine_softmax_loss(column, shape, tied):
     """It is what the two operations after each other are in float64."""
     M, K, V = shape
