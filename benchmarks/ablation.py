@@ -14,6 +14,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.machine import describe
 from rnnfast import io, plot
@@ -23,6 +24,7 @@ from rnnfast.models.summary import rows as layers_of
 
 EPOCHS = 10
 PARTS = "train", "valid", "test"
+WEIGHTS = f"{LanguageModel.__name__}.safetensors"  # of a run
 MODEL = "--level word --model custom --layers 2"
 TRAINING = (
     "--batch-size 20 --time-size 35 --restart-every 0 --max-grad 0.25 --optimizer sgd --lr 20"
@@ -33,23 +35,41 @@ AWD = (
     "--tie --input-dropout 0.3 --between-dropout 0.2 --output-dropout 0.3 --embedding-dropout 0.05"
     " --variational --weight-drop 0.3 --alpha 2 --beta 1 --vary-length --optimizer ntasgd"
 )
-# name: (options beside the baseline's, width)
+
+
+class Row(NamedTuple):
+    """options: those beside the baseline's; first: of the first half of the epochs, if others.
+
+    The second half then starts from the weights of the first.
+    """
+
+    options: str
+    width: int = WIDTH
+    first: str | None = None
+
+
 ROWS = {
-    "baseline": ("", WIDTH),
-    "tied weights": ("--tie", 325),
-    "dropout": ("--dropout 0.3", WIDTH),
-    "variational dropout": ("--dropout 0.3 --variational", WIDTH),
-    "embedding dropout": ("--embedding-dropout 0.1", WIDTH),
-    "weight drop": ("--weight-drop 0.3", WIDTH),
-    "AR and TAR": ("--alpha 2 --beta 1", WIDTH),
-    "length varied": ("--vary-length", WIDTH),
-    "NT-ASGD": ("--optimizer ntasgd", WIDTH),
-    "past decode": ("--past-decode 0.001", WIDTH),
-    "adversarial noise": ("--adversarial 0.005", WIDTH),
-    "mixture of softmaxes": ("--mixtures 5", 204),
-    "direct output": ("--mixtures 3 --mixtures-below 2", 204),
-    "Mogrifier": ("--cell mogrifier --rounds 5 --rank 50", 202),
-    "AWD-LSTM": (AWD, 325),
+    "baseline": Row(""),
+    "tied weights": Row("--tie", 325),
+    "dropout": Row("--dropout 0.3"),
+    "variational dropout": Row("--dropout 0.3 --variational"),
+    "embedding dropout": Row("--embedding-dropout 0.1"),
+    "weight drop": Row("--weight-drop 0.3"),
+    "recurrent dropout": Row("--recurrent-dropout 0.3"),
+    "zoneout": Row("--h-zoneout 0.05 --c-zoneout 0.3"),
+    "AR and TAR": Row("--alpha 2 --beta 1"),
+    "length varied": Row("--vary-length"),
+    "NT-ASGD": Row("--optimizer ntasgd"),
+    "past decode": Row("--past-decode 0.001"),
+    "adversarial noise": Row("--adversarial 0.005"),
+    "FRAGE": Row("--frage 0.1"),
+    "gradual learning": Row("", first="--layers 1"),
+    "layer normalisation": Row("--cell lnlstm"),
+    "projection": Row("--cell lstmp --hidden 370 --proj-size 185", 185),
+    "mixture of softmaxes": Row("--mixtures 5", 204),
+    "direct output": Row("--mixtures 3 --mixtures-below 2", 204),
+    "Mogrifier": Row("--cell mogrifier --rounds 5 --rank 50", 202),
+    "AWD-LSTM": Row(AWD, 325),
 }
 
 
@@ -63,31 +83,36 @@ def main(argv=None):
     options = parser.parse_args(argv)
     found = {}
     for name in options.rows:
-        command, out = arguments(name, options)
-        if not finished(out):
-            resume = ["--resume"] if (out / CHECKPOINT).exists() else ["--force"]
-            subprocess.run([sys.executable, "-m", "rnnfast", *command, *resume], check=True)
-        found[name] = measured(out, ROWS[name][0])
-        row = found[name]
+        row, out = ROWS[name], Path(options.work, name.replace(" ", "-").lower())
+        epochs, start = options.epochs, []
+        if row.first is not None:
+            first = out.with_name(f"{out.name}-first")
+            train(options.folder, row.width, row.first, epochs // 2, first)
+            epochs, start = epochs - epochs // 2, ["--init", str(first / WEIGHTS)]
+        train(options.folder, row.width, row.options, epochs, out, start)
+        found[name] = result = measured(out, row)
         print(
-            f"{name:<24}{row['weights']:>12,} weights   valid {min(row['valid']):8.2f}"
-            f"   test {row['test']:8.2f}",
+            f"{name:<24}{result['weights']:>12,} weights   valid {min(result['valid']):8.2f}"
+            f"   test {result['test']:8.2f}",
             flush=True,
         )
         if options.out:
-            result = {"machine": describe(), "epochs": options.epochs, "training": TRAINING}
-            text = json.dumps(result | {"rows": found}, indent=1)
+            settings = {"machine": describe(), "epochs": options.epochs, "training": TRAINING}
+            text = json.dumps(settings | {"rows": found}, indent=1)
             io.write_atomically(options.out, (text + "\n").encode())
             draw(found, Path(options.out).with_suffix(".png"))
 
 
-def arguments(name, options):
-    """The arguments of `rnnfast` for a row, and its folder."""
-    out, (more, width) = Path(options.work, name.replace(" ", "-").lower()), ROWS[name]
-    train, valid, test = (str(Path(options.folder, f"ptb.{part}.txt")) for part in PARTS)
-    command = ["train", train, "--valid", valid, "--test", test]
-    command += f"{MODEL} --hidden {width} --embedding {width} {TRAINING} {more}".split()
-    return [*command, "--epochs", str(options.epochs), "--out", str(out)], out
+def train(folder, width, options, epochs, out, start=()):
+    """A run of `rnnfast train` in a folder, to its end, unless it has been there."""
+    if any(event["event"] == "test" for event in events(out)):
+        return
+    text, valid, test = (str(Path(folder, f"ptb.{part}.txt")) for part in PARTS)
+    command = [sys.executable, "-m", "rnnfast", "train", text, "--valid", valid, "--test", test]
+    command += f"{MODEL} --hidden {width} --embedding {width} {TRAINING} {options}".split()
+    command += ["--epochs", str(epochs), "--out", str(out), *start]
+    resume = "--resume" if (out / CHECKPOINT).exists() else "--force"
+    subprocess.run([*command, resume], check=True)
 
 
 def events(out):
@@ -96,16 +121,12 @@ def events(out):
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
-def finished(out):
-    return any(event["event"] == "test" for event in events(out))
-
-
-def measured(out, options):
+def measured(out, row):
     """The row of a finished run. Perplexities of the test text are those of the best epoch."""
     found = events(out)
-    model, _ = load_model(out / f"{LanguageModel.__name__}.safetensors")
+    model, _ = load_model(out / WEIGHTS)
     return {
-        "options": options,
+        "options": row.options if row.first is None else f"{row.first}, then {row.options}",
         "weights": sum(layer.parameters for layer in layers_of(model)),
         "valid": [round(e["perplexity"], 2) for e in found if e["event"] == "valid"],
         "test": next(round(e["perplexity"], 2) for e in found if e["event"] == "test"),
