@@ -33,7 +33,7 @@ static double call(int cell, int threads)
                                   N * H,     N * H,     D * G * H,          H * G * H, G * H,     N * T * H};
     for (int i = 0; i < ARRAYS; i++)
         a[i] = numbers(sizes[i]);
-    cell_job job = {.N = N, .T = T, .D = D, .H = H, .threads = threads, .train = 1};
+    cell_job job = {.N = N, .T = T, .D = D, .H = H, .P = H, .threads = threads, .train = 1};
     job.xs = rows3(a[0], T, D), job.Wx = rows2(a[1], gates * H), job.Wh = rows2(a[2], gates * H), job.b = a[3];
     job.h0 = job.seen0 = rows2(a[4], H), job.c0 = rows2(a[5], H), job.hs = rows3(a[6], T, H);
     job.hT = a[7], job.cT = cell == 1 ? a[8] : NULL, job.panels = a[9], job.h = job.seen = a[10], job.rh = a[11];
