@@ -8,6 +8,7 @@ from rnnfast.commands.arguments import Commands, add_command
 from rnnfast.commands.settings import Settings, build_model, count_parameters, option_name
 from rnnfast.layers.initial import Blank
 
+MACHINE = "two cores of an Intel Xeon at 2.5 GHz"  # of benchmarks/results/recipes.json
 WORDS = 10_000  # of Penn Treebank: the vocabulary for which parameters are counted
 
 
@@ -51,6 +52,8 @@ class Recipe(NamedTuple):
     note : str
         What differs from the paper.
     measured : Measured or None
+    hours : float or None
+        Predicted for all epochs on `MACHINE`, from the time of some iterations.
     """
 
     paper: str
@@ -61,6 +64,7 @@ class Recipe(NamedTuple):
     settings: dict[str, Any]
     note: str
     measured: Measured | None = None
+    hours: float | None = None
 
 
 # What Yang et al. and Takase et al. keep of AWD-LSTM
@@ -136,6 +140,7 @@ RECIPES: dict[str, Recipe] = {
         },
         f"{_FINE_TUNING} Batches of 20 and 500 epochs are those of the authors' code, which also "
         "has --between-dropout 0.25; the paper has batches of 40 and 750 epochs.",
+        hours=183.0,
     ),
     "awd-lstm-mos": Recipe(
         "Yang, Dai, Salakhutdinov, Cohen 2017: AWD-LSTM with a mixture of softmaxes",
@@ -216,6 +221,7 @@ RECIPES: dict[str, Recipe] = {
         "evaluation, and, in the paper's figures, the mean over many dropout masks. They draw the "
         "masks outside the recurrence anew at each step. Their losses are sums over 70 steps, so "
         "10 / 70 is their --max-grad.",
+        hours=345.8,
     ),
 }
 
@@ -300,6 +306,10 @@ def _describe(name: str, recipe: Recipe) -> str:
         "parameters": f"{recipe_parameters(name):,} (paper: {stated})",
         "perplexity": f"{_perplexities(recipe.valid, recipe.test)} (paper)",
         "ours": measured,
+        "time": ""
+        if recipe.hours is None
+        else f"{recipe.hours:.0f} hours for {recipe.settings['epochs']} epochs on {MACHINE}, "
+        "predicted from some iterations (benchmarks/results/recipes.json)",
         "settings": " ".join(_option(*setting) for setting in recipe.settings.items()),
         "note": recipe.note,
     }

@@ -168,3 +168,13 @@ def test_what_was_measured_is_in_its_file():
         assert round(last["test"]["perplexity"], 2) == ours.test
         names = ("optimizer", "lr", "max_grad", "batch_size", "time_size")
         assert all(entries[0][name] == recipe.settings[name] for name in names)
+
+
+def test_hours_are_in_their_file():
+    path = RESULTS / "benchmarks/results/recipes.json"
+    if not path.exists():
+        pytest.skip("needs the benchmarks of the repository")
+    measured = json.loads(path.read_text("utf-8"))["recipes"]
+    assert {name: row["hours_for_all_epochs"] for name, row in measured.items()} == {
+        name: recipe.hours for name, recipe in RECIPES.items() if recipe.hours is not None
+    }
