@@ -19,8 +19,8 @@ from typing import NamedTuple
 from benchmarks.machine import describe
 from rnnfast import io, plot
 from rnnfast.commands.run import CHECKPOINT
+from rnnfast.commands.settings import count_parameters
 from rnnfast.models import LanguageModel, load_model
-from rnnfast.models.summary import rows as layers_of
 
 EPOCHS = 10
 PARTS = "train", "valid", "test"
@@ -63,7 +63,7 @@ ROWS = {
     "past decode": Row("--past-decode 0.001"),
     "adversarial noise": Row("--adversarial 0.005"),
     "FRAGE": Row("--frage 0.1"),
-    "gradual learning": Row("", first="--layers 1"),
+    "gradual learning": Row("--layers 2", first="--layers 1"),
     "layer normalisation": Row("--cell lnlstm"),
     "projection": Row("--cell lstmp --hidden 370 --proj-size 185", 185),
     "mixture of softmaxes": Row("--mixtures 5", 204),
@@ -127,7 +127,7 @@ def measured(out, row):
     model, _ = load_model(out / WEIGHTS)
     return {
         "options": row.options if row.first is None else f"{row.first}, then {row.options}",
-        "weights": sum(layer.parameters for layer in layers_of(model)),
+        "weights": count_parameters(model),
         "valid": [round(e["perplexity"], 2) for e in found if e["event"] == "valid"],
         "test": next(round(e["perplexity"], 2) for e in found if e["event"] == "test"),
     }

@@ -41,9 +41,13 @@ class Job:
         return [p.copy() for i, p in enumerate(params) if not (self.tied and i == len(params) - 2)]
 
     def batch(self):
-        """ids and targets (N, T). As in a language, a few words make up most of the text."""
-        words = np.arange(1, V + 1) ** -1.3
-        return np.random.default_rng(0).choice(V, (2, N, T), p=words / words.sum())
+        return batch(V, N, T)
+
+
+def batch(V, N, T):
+    """ids and targets (N, T). As in a language, a few words make up most of the text."""
+    words = np.arange(1, V + 1) ** -1.3
+    return np.random.default_rng(0).choice(V, (2, N, T), p=words / words.sum())
 
 
 # A small learning rate keeps the norm of the gradient above MAX_GRAD, so that all steps clip.

@@ -10,18 +10,18 @@ compared, at small sizes without dropout, so that it is known that they compute 
 
 import argparse
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from benchmarks import model_contenders
 from benchmarks.contenders import PYTORCH_GATES
 from benchmarks.machine import describe
-from benchmarks.model_contenders import MAX_GRAD, blocks
+from benchmarks.model_contenders import MAX_GRAD, batch, blocks
 from benchmarks.race import race
 from rnnfast import io
 from rnnfast.commands.recipes import RECIPES
 from rnnfast.commands.settings import Settings, build_model, count_parameters
-from rnnfast.optim import SGD, clip_grads, remove_duplicate
 
 V, WORDS = 10_000, 929_589  # of Penn Treebank
 LR = 1e-3  # so small that the norm of the gradient stays above MAX_GRAD: all steps clip
@@ -29,25 +29,25 @@ SMALL = {"hidden": 24, "embedding": 16, "time_size": 7, "batch_size": 3}
 NAMES = [name for name, recipe in RECIPES.items() if not recipe.settings.get("mixtures")]
 
 
-def batch(settings, V):
-    """ids and targets (N, T). As in a language, a few words make up most of the text."""
-    words = np.arange(1, V + 1) ** -1.3
-    shape = 2, settings.batch_size, settings.time_size
-    return np.random.default_rng(0).choice(V, shape, p=words / words.sum())
+@dataclass(frozen=True)
+class Job:
+    """What model_contenders.Rnnfast trains: a recipe, for a vocabulary of V words."""
+
+    settings: Settings
+    V: int
+    lr: float = LR
+    tied = True
+
+    def ours(self):
+        return build_model(self.settings, self.V, 0)
+
+    def batch(self):
+        return batch(self.V, self.settings.batch_size, self.settings.time_size)
 
 
-class Rnnfast:
-    def __init__(self, settings, V, lr=LR):
-        self.model, self.optimizer = build_model(settings, V, 0), SGD(lr)
-        self.xs, self.ts = batch(settings, V)
-
+class Rnnfast(model_contenders.Rnnfast):
     def run(self):
-        loss = self.model.forward(self.xs, self.ts)
-        self.model.backward()
-        params, grads = remove_duplicate(self.model.params, self.model.grads)
-        clip_grads(grads, MAX_GRAD)
-        self.optimizer.update(params, grads)
-        return float(loss)
+        return float(self.step())
 
 
 class PyTorch:
@@ -57,11 +57,10 @@ class PyTorch:
     a loop over the steps. The state is carried on, detached.
     """
 
-    def __init__(self, settings, V, lr=LR):
+    def __init__(self, job):
         import torch
 
-        self.torch, self.settings = torch, settings
-        model = build_model(settings, V, 0)
+        self.torch, model = torch, job.ours()
         sizes = model.sizes
         assert model.layers[-1].params[0].shape == model.layers[0].W.T.shape  # tied
         self.variational = sizes.get("variational_dropout", False)
@@ -74,12 +73,12 @@ class PyTorch:
         )
         self.embedding = self._trained(model.layers[0].W)
         self.bias = self._trained(model.layers[-1].params[1])
-        make = self._mogrifier if settings.cell == "mogrifier" else self._lstm
+        make = self._mogrifier if job.settings.cell == "mogrifier" else self._lstm
         self.layers = [make(*layer.params) for layer in model.recurrent_layers]
         self.trained = [self.embedding, self.bias]
         self.trained += [p for _, weights in self.layers for p in weights]
-        self.optimizer = torch.optim.SGD(self.trained, lr=lr, fused=True)
-        self.xs, self.ts = map(torch.from_numpy, batch(settings, V))
+        self.optimizer = torch.optim.SGD(self.trained, lr=job.lr, fused=True)
+        self.xs, self.ts = map(torch.from_numpy, job.batch())
         self.states = [None] * len(self.layers)
 
     def _trained(self, array):
@@ -170,8 +169,8 @@ def check(settings):
     small = SMALL | ({"rank": 5} if settings.rank else {}) | dict.fromkeys(drops, 0.0)
     if settings.model == "better":
         small["embedding"] = None
-    settings = replace(settings, **small)
-    ours, theirs = (cls(settings, 50, lr=1.0) for cls in (Rnnfast, PyTorch))
+    job = Job(replace(settings, **small), V=50, lr=1.0)
+    ours, theirs = Rnnfast(job), PyTorch(job)
     losses = np.array([[one.run() for _ in range(3)] for one in (ours, theirs)])
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
     assert len(set(losses[0])) == 3
@@ -181,8 +180,9 @@ def measure(name, rounds):
     """The row of a recipe."""
     settings = Settings(**RECIPES[name].settings)
     check(settings)
-    ours = Rnnfast(settings, V)
-    result = race({"rnnfast": ours, "pytorch": PyTorch(settings, V)}, rounds)
+    job = Job(settings, V)
+    ours = Rnnfast(job)
+    result = race({"rnnfast": ours, "pytorch": PyTorch(job)}, rounds)
     iterations = WORDS // (settings.batch_size * settings.time_size)
     epoch = {who: iterations * result.median(who) for who in ("rnnfast", "pytorch")}
     return {
