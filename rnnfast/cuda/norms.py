@@ -82,7 +82,8 @@ class Norms:
         gates = u = call.nothing
         if train:
             gates, u = (call.empty(N, T, columns) for _ in range(2))
-        Ah, c_next = call.empty(N, columns), call.empty(N, H)
+        Ah = call.empty(N, columns)
+        c_next = call.empty(N, H) if "c" in self.states else call.nothing
         kernel = bind(
             self.make_step(gpu, H, call.ragged, call.dtype.name),
             **{"blocks": N, "A": arrays.A, "Ah": Ah, "b": arrays.b, "states": states},
@@ -99,7 +100,8 @@ class Norms:
         gpu, N, T, H = call.gpu, call.N, call.T, call.H
         columns, (gates, u, norms) = self.gates * H, arrays.of_norms
         Ah, came, dv = call.empty(N, columns), call.zeros(N, H), call.empty(N, T, columns)
-        y, rows = (call.empty(N, T, H) for _ in range(2))
+        rows = call.empty(N, T, H)
+        y = call.empty(N, T, H) if "c" in self.states else call.nothing
         kernel = bind(
             self.make_back(gpu, H, call.masked, call.ragged, call.dtype.name),
             **{"blocks": N, "dhs": arrays.dhs, "gates": gates, "u": u, "norms": norms, "Ah": Ah},
