@@ -68,6 +68,69 @@ __global__ void meet(int *counters, float *x, int blocks, int width, int repeats
     finish(start, sum, cycles);
 }
 
+// The same exchange without a meeting: packets of 16 bytes, three floats and the number of their
+// round. Two slots: who has the packets of a round knows that the round before was read.
+__global__ void packets(float *x, int blocks, int width, int repeats, long long *cycles) {
+    int group = blockIdx.x / blocks, part = blockIdx.x % blocks, own = width / 3;
+    float sum = 0;
+    long long start = clock64();
+    for (int i = 1; i <= repeats; i++) {
+        float *slot = x + 4 * ((i & 1) * gridDim.x + group * blocks) * own;
+        for (int e = threadIdx.x; e < own; e += blockDim.x)
+            asm volatile("st.relaxed.gpu.global.v4.b32 [%0], {%1, %1, %1, %2};" ::"l"(
+                             slot + 4 * (part * own + e)),
+                         "f"((float)i), "r"(i)
+                         : "memory");
+        for (int e = threadIdx.x; e < blocks * own; e += blockDim.x) {
+            float a, b, c;
+            int n;
+            do {
+                asm volatile("ld.relaxed.gpu.global.v4.b32 {%0, %1, %2, %3}, [%4];"
+                             : "=f"(a), "=f"(b), "=f"(c), "=r"(n)
+                             : "l"(slot + 4 * e)
+                             : "memory");
+            } while (n != i);
+            sum += a + b + c;
+        }
+        __syncthreads();
+    }
+    finish(start, sum, cycles);
+}
+
+// Blocks of a cluster push `width` floats each into the shared memory of all, then meet.
+__device__ __forceinline__ void push(float *x, int width, int repeats, long long *cycles) {
+    extern __shared__ float s[];
+    unsigned own = (unsigned)__cvta_generic_to_shared(s), part, blocks;
+    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(part));
+    asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(blocks));
+    float sum = 0;
+    for (int e = threadIdx.x; e < 2 * blocks * width; e += blockDim.x) s[e] = x[0];
+    asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+    long long start = clock64();
+    for (int i = 0; i < repeats; i++) {
+        int slot = (i & 1) * blocks * width;
+        for (int e = threadIdx.x; e < blocks * width; e += blockDim.x) {
+            unsigned to = own + 4 * (slot + part * width + e % width);
+            asm volatile(
+                "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
+                "st.shared::cluster.f32 [there], %2;\n}" ::"r"(to), "r"(e / width), "f"((float)i)
+                : "memory");
+        }
+        asm volatile("barrier.cluster.arrive.release.aligned;\n"
+                     "barrier.cluster.wait.acquire.aligned;" ::: "memory");
+        for (int e = threadIdx.x; e < blocks * width; e += blockDim.x) sum += s[slot + e];
+    }
+    finish(start, sum, cycles);
+}
+
+__global__ void __cluster_dims__(4) push_4(float *x, int width, int repeats, long long *cycles) {
+    push(x, width, repeats, cycles);
+}
+
+__global__ void __cluster_dims__(8) push_8(float *x, int width, int repeats, long long *cycles) {
+    push(x, width, repeats, cycles);
+}
+
 // A flag goes from block 0 to another one and back.
 __global__ void flag(int *x, int other, int repeats, long long *cycles) {
     int self = blockIdx.x, *mine = x + (self ? 32 : 0), *theirs = x + (self ? 0 : 32);

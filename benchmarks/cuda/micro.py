@@ -20,6 +20,8 @@ THREADS = 256
 MET = (1, 2, 4, 8, 16, 32)  # numbers of groups
 # (groups, floats of each block)
 EXCHANGED = ((1, 8), (1, 256), (1, 1024), (4, 100), (4, 400), (16, 32), (16, 128))
+PACKETS = ((1, 6), (1, 255), (4, 99), (4, 399), (16, 30), (16, 129))  # 3 floats in each packet
+PUSHED = ((4, 32), (8, 4), (8, 32), (8, 128))  # (blocks of a cluster, floats of each)
 READ = (16_384, 65_536, 262_144)  # floats that each block reads
 PRODUCTS = ((4096, 4096, 4096), (700, 650, 2600), (700, 650, 10_000), (20, 650, 2600))
 
@@ -86,6 +88,33 @@ def meet(groups, width):
         run((blocks * groups,), (THREADS,), (counters, x, *numbers, cycles))
 
     return {"blocks": blocks, **timed(launch, effort.repeats, cycles)}
+
+
+def packets(groups, width):
+    """The same exchange by packets that carry their number, without a meeting."""
+    blocks = sms() // groups
+    x, cycles = zeros((2 * sms() * width // 3 * 4, "float32"), (sms(), "int64"))
+    numbers = np.int32(blocks), np.int32(width), np.int32(effort.repeats)
+
+    def launch():
+        x.fill(0)
+        run = kernel("packets", cooperative=True)
+        run((blocks * groups,), (THREADS,), (x, *numbers, cycles))
+
+    return {"blocks": blocks, **timed(launch, effort.repeats, cycles)}
+
+
+def push(blocks, width):
+    """The same within clusters, into the shared memory of the others."""
+    x, cycles = zeros((1, "float32"), (sms(), "int64"))
+    numbers = np.int32(width), np.int32(effort.repeats)
+    run, shared = kernel(f"push_{blocks}"), 8 * blocks * width
+
+    def launch():
+        grid = sms() // 16 * 8 // blocks * blocks  # of which the clusters surely fit at once
+        run((grid,), (THREADS,), (x, *numbers, cycles), shared_mem=shared)
+
+    return timed(launch, effort.repeats, cycles)
 
 
 def flag(other):
@@ -216,6 +245,13 @@ def items(dry):
     for groups, width in EXCHANGED:
         if groups <= sms():
             found[f"meet, {groups} groups, {width} floats a block"] = partial(meet, groups, width)
+    for groups, width in PACKETS:
+        if groups <= sms():
+            found[f"packets, {groups} groups, {width} floats a block"] = partial(
+                packets, groups, width
+            )
+    for blocks, width in PUSHED:
+        found[f"push, clusters of {blocks}, {width} floats a block"] = partial(push, blocks, width)
     for other in sorted({1, sms() // 2, sms() - 1}):
         found[f"flag to block {other}"] = partial(flag, other)
     found["chase L2"] = chase_l2
