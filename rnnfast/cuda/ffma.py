@@ -3,6 +3,7 @@
 from functools import cache
 from itertools import product
 
+from rnnfast.cuda.exchange import look, received
 from rnnfast.cuda.numba_cuda import cgutils, intrinsic, types
 from rnnfast.cuda.ptx import (
     ZERO,
@@ -61,12 +62,12 @@ def load_weights(tile, start):
 
 
 def copy_rows(tile, base):
-    """copy(x, i, s): what the group exchanges, x[i:], to s[base:]; past L1."""
+    """copy(x, i, s, tag): what the group exchanges, x[i:], to s[base:]."""
     fours, threads = tile.exchanged // 4, tile.threads
     rounds = -(-fours // threads)
 
     @intrinsic
-    def copy(typing_context, x, i, s):
+    def copy(typing_context, x, i, s, tag):
         def generate(context, builder, signature, args):
             thread = thread_of(builder)
             first = address(context, builder, signature, args, 0)
@@ -76,18 +77,18 @@ def copy_rows(tile, base):
             whole = rounds - (fours % threads != 0)
             for start in range(0, rounds, IN_FLIGHT):
                 some = range(start, min(start + IN_FLIGHT, rounds))
-                found = []
-                for r in some:
-                    p = beyond(builder, source, 4 * threads * r)
-                    p = p if r < whole else builder.select(left, p, first)
-                    found.append(load(builder, "ld.global.cg", p, 4))
+                places = [beyond(builder, source, 4 * threads * r) for r in some]
+                if some[-1] >= whole:
+                    places[-1] = builder.select(left, places[-1], first)
+                found = [look(builder, p) for p in places]
+                found = received(builder, places, found, args[3])
                 for r, four in zip(some, found, strict=True):
                     to = beyond(builder, target, 4 * threads * r)
                     with only(builder, None if r < whole else left):
                         store(builder, "st.shared", to, four)
             return context.get_dummy_value()
 
-        return types.void(x, i, s), generate
+        return types.void(x, i, s, tag), generate
 
     return copy
 
@@ -173,16 +174,17 @@ def find_places(tile, base):
 def make_forward(gpu, tile, base):
     """place, begin, run, total, seen of a forward product; its shared memory begins at s[base].
 
-    run(x, i, s, W, at): partial sums for h of the group's rows, from x[i] on; the block meets.
+    run(x, i, s, W, at, tag): partial sums for h of the group's rows, from x[i] on, once it is
+    there; the block meets.
     total(s, at): the sums of a unit and a row, gate by gate.
     """
     cuda, LOCAL, aside = gpu.cuda, tile.local, base + tile.scratch
     copy, multiply, spread = copy_rows(tile, base), multiply_rows(tile, aside), spread_sums(tile)
 
     @gpu.device
-    def run(x, i, s, W, at):
+    def run(x, i, s, W, at, tag):
         if not LOCAL:
-            copy(x, i, s)
+            copy(x, i, s, tag)
             cuda.syncthreads()
         spread(s, at, multiply(s, at, W))
         cuda.syncthreads()

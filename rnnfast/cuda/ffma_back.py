@@ -2,6 +2,7 @@
 
 from functools import cache
 
+from rnnfast.cuda import exchange
 from rnnfast.cuda.numba_cuda import intrinsic, types
 from rnnfast.cuda.ptx import (
     ZERO,
@@ -114,16 +115,15 @@ def find_places(tile, base):
 
 
 def send_shares(tile, aside):
-    """send(x, i, s, W, at): multiplies dA at s[at[1]], hands out what it gives from x[i] on.
+    """send(x, i, s, W, at, tag): multiplies dA at s[at[1]], hands out what it gives from x[i] on.
 
     In a local tile into s.
     """
     inside = tile.receivers - tile.aside  # with weights in registers
     chains = max(1, 16 // (inside * max(tile.warps, 4)))  # sums in parallel
-    code = "st.shared" if tile.local else "st.global.cg"
 
     @intrinsic
-    def send(typing_context, x, i, s, W, at):
+    def send(typing_context, x, i, s, W, at, tag):
         def generate(context, builder, signature, args):
             k, of_slice, _, _, *places = (
                 held_of(builder, args[4], i) for i in range(4 + tile.receivers)
@@ -144,7 +144,10 @@ def send_shares(tile, aside):
                 to = beyond(builder, targets[r], n * tile.units)
                 whole = (r + 1) * tile.across <= tile.H
                 with only(builder, None if whole else k + r * tile.across < tile.H):
-                    store(builder, code, to, [value])
+                    if tile.local:
+                        store(builder, "st.shared", to, [value])
+                    else:
+                        exchange.send(builder, to, value, args[5])
 
             for n in range(tile.rows):
                 sums = [[ZERO] * chains for _ in range(inside)]
@@ -168,7 +171,7 @@ def send_shares(tile, aside):
                     hand_out(n, r, value)
             return context.get_dummy_value()
 
-        return types.void(x, i, s, W, at), generate
+        return types.void(x, i, s, W, at, tag), generate
 
     return send
 

@@ -5,9 +5,9 @@ Wh in registers. Of a block's threads, thread `row * units + unit` has the state
 sample (in each of `passes`, where a block has more samples than a product takes at a time).
 
 Forward a block publishes h of its units, the others read it; back it sends each other block what
-that block's units get from its dA, and they add up what came. What one block wrote the others may
-read once `wait` has seen all blocks of the group `signal`. Nothing is added up by atomics, so the
-bits do not depend on the schedule. A block that has all units keeps everything in shared memory.
+that block's units get from its dA, and they add up what came. What is sent says itself whether it
+is there (exchange.py). Nothing is added up by atomics, so the bits do not depend on the schedule.
+A block that has all units keeps everything in shared memory.
 
 A cell gives its equations (cells.py) and its products; where it has two a step (the book's GRU),
 the first one's gates decide what the second one multiplies.
@@ -26,6 +26,7 @@ from functools import cache
 import numpy as np
 
 from rnnfast.cuda import ffma, ffma_back, mma, mma_back
+from rnnfast.cuda.exchange import make_tag
 from rnnfast.cuda.numba_cuda import cgutils, intrinsic, types
 from rnnfast.cuda.ptx import ZERO, beyond, only
 from rnnfast.cuda.straight import floats
@@ -33,8 +34,6 @@ from rnnfast.cuda.tiles import FfmaBack, FfmaForward
 from rnnfast.cuda.tiles_mma import MmaBack, MmaForward
 from rnnfast.cuda.whole import block_of, shared_element, thread_of, wholes
 
-COUNTER = 32  # ints between counters: a cache line each
-PATIENCE = 1 << 25  # looks at a counter before a kernel gives up: some ten seconds
 PRODUCTS = {
     FfmaForward: ffma.make_forward,
     FfmaBack: ffma_back.make_back,
@@ -49,31 +48,6 @@ def make_product(gpu, tile, base):
     Forward place, begin, run, total, seen; back place, begin, put, send, receive, total.
     """
     return PRODUCTS[type(tile)](gpu, tile, base)
-
-
-@cache
-def make_meeting(gpu, together):
-    """signal(counter) and wait(counter, goal) of a whole block; goal: blocks that signalled."""
-    cuda, arrive, arrived, trap = gpu.cuda, gpu.arrive, gpu.arrived, gpu.trap
-
-    @gpu.device
-    def signal(counters, at):
-        cuda.syncthreads()
-        if together and cuda.threadIdx.x == 0:
-            arrive(counters, at)
-
-    @gpu.device
-    def wait(counters, at, goal):
-        if together:
-            if cuda.threadIdx.x == 0:
-                looks = np.int32(0)
-                while arrived(counters, at) < goal:
-                    looks = np.int32(looks + 1)
-                    if looks == PATIENCE:
-                        trap()
-            cuda.syncthreads()
-
-    return signal, wait
 
 
 @cache
@@ -96,11 +70,11 @@ def make_own_steps(gpu, ragged, rows):
 def make_common(gpu, cell, ragged, plan):
     """What both kernels of a plan are made of, for a block and each of its threads.
 
-    signal, wait, own_steps, who; keep_constants, constants_again: of a unit; remember,
-    recall: the states of a pass.
+    tag: of a step's numbers; own_steps, who; keep_constants, constants_again: of a unit;
+    remember, recall: the states of a pass.
     """
     return (
-        *make_meeting(gpu, not plan.local),
+        make_tag(gpu, plan.slots),
         make_own_steps(gpu, ragged, plan.rows * plan.passes),
         make_who(plan),
         *make_memory(plan, plan.constants, cell.constants),

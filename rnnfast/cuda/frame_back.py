@@ -5,7 +5,8 @@ from functools import cache
 import numpy as np
 
 from rnnfast.cuda.cells import equations_back
-from rnnfast.cuda.frame import COUNTER, make_clear, make_common, make_product
+from rnnfast.cuda.exchange import make_padding
+from rnnfast.cuda.frame import make_clear, make_common, make_product
 from rnnfast.cuda.signatures import signature_of
 from rnnfast.cuda.tuples import add_first, columns, constants, put, put_columns, take
 
@@ -17,27 +18,27 @@ def make_frame_back(gpu, cell, masked, ragged, plan):
     H, G, ROWS, PASSES = plan.H, cell.gates, plan.rows, plan.passes
     BLOCKS, LOCAL, TWO, MANY = plan.blocks, plan.local, len(plan.tiles) > 1, PASSES > 1
     SEPARATE = cell.separate
-    signal, wait, own_steps, who, *memory = make_common(gpu, cell, ragged, plan)
+    tag, own_steps, who, *memory = make_common(gpu, cell, ragged, plan)
     keep_constants, constants_again, remember, recall = memory
     first_back, step_back = equations_back(gpu, cell, "float32")
     SIZE = plan.tiles[-1].exchanged
     TERMS = plan.tiles[-1].scratch if LOCAL else plan.tiles[-1].received
     place, begin, put_terms, send, receive, total = make_product(gpu, plan.tiles[-1], 0)
     clear = make_clear(plan.threads, 0, TERMS)  # what nobody has written is 0
-    BASE = clear2 = place2 = begin2 = put_terms2 = send2 = receive2 = total2 = None
+    padding = make_padding(gpu, plan.tiles[-1])
+    BASE = clear2 = place2 = begin2 = put_terms2 = send2 = receive2 = total2 = padding2 = None
     if TWO:
         BASE = plan.tiles[-1].shared
         clear2 = make_clear(plan.threads, BASE, plan.tiles[0].received)
+        padding2 = make_padding(gpu, plan.tiles[0])
         place2, begin2, put_terms2, send2, receive2, total2 = make_product(gpu, plan.tiles[0], BASE)
-    SLOTS = 1 if TWO else 2
+    SLOTS, SIZE2 = plan.slots, plan.tiles[0].exchanged
     constants_of, gates_of = constants(cell.biases, cell.peepholes, H), columns(G, H)
     put_gates = put_columns(G, H)
     nothing, nothing_back = (zero,) * G, (zero,) * len(cell.products[0])
     nothing_first = (zero,) * len(cell.products[-1])
 
-    def back_kernel(
-        dhs, A, B, Wh, b, Wp, initial, m, kept, final, x, x2, counters, ends, N, T, start, ahead
-    ):
+    def back_kernel(dhs, A, B, Wh, b, Wp, initial, m, kept, final, x, x2, ends, N, T, start, ahead):
         s = cuda.shared.array(0, float32)
         block, group, row, u, j, n0 = who()
         mine = (row < ROWS) & (j < H)
@@ -58,14 +59,18 @@ def make_frame_back(gpu, cell, masked, ragged, plan):
         cuda.syncthreads()
         apart = (SLOTS - 1) * (cuda.gridDim.x // BLOCKS) * PASSES * SIZE
         now = apart
+        for r in range(PASSES):
+            padding(x, (group * PASSES + r) * SIZE, block)
+            if not TWO:
+                padding(x, apart + (group * PASSES + r) * SIZE, block)
+        if TWO:
+            padding2(x2, group * SIZE2, block)
         t, steps = own_steps(ends, n0 - row, N, T, start, ahead)
         at = (n0 * T + t) * H + j
         gate = G * at - (G - 1) * j
-        counter = hold(group * COUNTER)
         further = hold(ahead * H)
         further_gate = hold(ahead * G * H)
         k = np.int32(0)
-        goal = np.int32(0)
         while k < steps:
             for r in range(PASSES):
                 n = n0 + r * ROWS
@@ -80,11 +85,8 @@ def make_frame_back(gpu, cell, masked, ragged, plan):
                         on = t < ends[n]
                     if masked:
                         mask = m[n * H + j]
-                if LOCAL or k > 0:  # dh comes from the step before
-                    if r == 0:
-                        wait(counters, counter, goal)
-                    if not LOCAL:
-                        receive(x, now + r * SIZE, s, own)
+                if not LOCAL and k > 0:  # dh comes from the step before
+                    receive(x, now + r * SIZE, s, own, tag(k - 1))
                 if live:
                     if MANY:
                         dstates = recall(s, r)
@@ -102,12 +104,11 @@ def make_frame_back(gpu, cell, masked, ragged, plan):
                             terms2 = nothing_first
                         put_terms2(s, own2, terms2)
                     cuda.syncthreads()
-                    send2(x2, 0, s, W2, own2)
-                    signal(counters, counter)
-                    goal = np.int32(goal + BLOCKS)
-                    wait(counters, counter, goal)
-                    if not LOCAL:
-                        receive2(x2, 0, s, own2)
+                    send2(x2, 0, s, W2, own2, tag(k))
+                    if LOCAL:
+                        cuda.syncthreads()
+                    else:
+                        receive2(x2, 0, s, own2, tag(k))
                     if live:
                         through = total2(s, own2)
                         if masked:
@@ -124,30 +125,24 @@ def make_frame_back(gpu, cell, masked, ragged, plan):
                     if MANY:
                         remember(s, r, dstates)
                 cuda.syncthreads()
-                send(x, apart - now + r * SIZE, s, W, own)
-                if r == PASSES - 1:
-                    signal(counters, counter)
-                else:  # the next pass writes where this one reads
+                send(x, apart - now + r * SIZE, s, W, own, tag(k))
+                if LOCAL or r < PASSES - 1:  # the next pass writes where this one reads
                     cuda.syncthreads()
                 if live:
                     put_gates(A, i_gate, dA)
                     if SEPARATE:
                         put_gates(B, i_gate, dB)
             k = np.int32(k + 1)
-            goal = np.int32(goal + BLOCKS)
             t = np.int32(t + ahead)
             at += further
             gate += further_gate
             now = apart - now
         for r in range(PASSES):  # and that of the first state from the last step
             n = n0 + r * ROWS
-            if k > 0:
-                if r == 0:
-                    wait(counters, counter, goal)
-                else:
+            if k > 0 and not LOCAL:
+                if r > 0:
                     cuda.syncthreads()
-                if not LOCAL:
-                    receive(x, now + r * SIZE, s, own)
+                receive(x, now + r * SIZE, s, own, tag(k - 1))
             if mine & (n < N):
                 if MANY:
                     dstates = recall(s, r)

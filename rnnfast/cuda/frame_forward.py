@@ -5,22 +5,24 @@ from functools import cache
 import numpy as np
 
 from rnnfast.cuda.cells import equations
-from rnnfast.cuda.frame import COUNTER, make_clear, make_common, make_product
+from rnnfast.cuda.exchange import make_padding, send, send_nothing
+from rnnfast.cuda.frame import make_clear, make_common, make_product
 from rnnfast.cuda.numba_cuda import intrinsic, types
-from rnnfast.cuda.ptx import address, store
+from rnnfast.cuda.ptx import address
 from rnnfast.cuda.signatures import signature_of
+from rnnfast.cuda.tiles_mma import MmaForward
 from rnnfast.cuda.tuples import columns, constants, put, put_columns, take
 from rnnfast.cuda.whole import shared_element, wholes
 
 
 def make_publish(tile, base):
-    """publish(x, i, s, row, j, value): h of a row and a unit, for all blocks at x[i:].
+    """publish(x, i, s, row, j, value, tag): h of a row and a unit, for all blocks at x[i:].
 
     In a local tile at s[base:].
     """
 
     @intrinsic
-    def publish(typing_context, x, i, s, row, j, value):
+    def publish(typing_context, x, i, s, row, j, value, tag):
         def generate(context, builder, signature, args):
             row, j = wholes(context, builder, signature, args, 3, 4)
             at = row * tile.row + j
@@ -29,10 +31,16 @@ def make_publish(tile, base):
                 builder.store(args[5], to)
             else:
                 to = address(context, builder, signature, args, 0)
-                store(builder, "st.global.cg", builder.gep(to, [at.long]), [args[5]])
+                send(
+                    builder,
+                    builder.gep(to, [at.long]),
+                    args[5],
+                    args[6],
+                    isinstance(tile, MmaForward),
+                )
             return context.get_dummy_value()
 
-        return types.void(x, i, s, row, j, types.float32), generate
+        return types.void(x, i, s, row, j, types.float32, tag), generate
 
     return publish
 
@@ -43,26 +51,27 @@ def make_frame_forward(gpu, cell, masked, ragged, plan):
     cuda, hold, zero, float32 = gpu.cuda, gpu.hold, gpu.zero, gpu.float32
     H, G, ROWS, PASSES = plan.H, cell.gates, plan.rows, plan.passes
     BLOCKS, LOCAL, TWO, MANY = plan.blocks, plan.local, len(plan.tiles) > 1, PASSES > 1
-    BETWEEN = MANY and plan.tf32  # passes of tensor cores have no other barrier between
-    signal, wait, own_steps, who, *memory = make_common(gpu, cell, ragged, plan)
+    BETWEEN = LOCAL or plan.tf32  # the sums of tensor cores have no other barrier between
+    tag, own_steps, who, *memory = make_common(gpu, cell, ragged, plan)
     keep_constants, constants_again, remember, recall = memory
     first, step = equations(gpu, cell, "float32")
     place, begin, run, total, seen = make_product(gpu, plan.tiles[0], 0)
     publish, SIZE = make_publish(plan.tiles[0], 0), plan.tiles[0].exchanged
-    clear = make_clear(plan.threads, 0, SIZE)
-    BASE = SIZE2 = place2 = begin2 = run2 = total2 = publish2 = clear2 = None
+    clear, padding = make_clear(plan.threads, 0, SIZE), make_padding(gpu, plan.tiles[0])
+    ROW = plan.tiles[0].row
+    BASE = SIZE2 = place2 = begin2 = run2 = total2 = publish2 = clear2 = padding2 = ROW2 = None
     if TWO:
         BASE, SIZE2 = plan.tiles[0].shared, plan.tiles[1].exchanged
         place2, begin2, run2, total2, _ = make_product(gpu, plan.tiles[1], BASE)
         publish2 = make_publish(plan.tiles[1], BASE)
-        clear2 = make_clear(plan.threads, BASE, SIZE2)
-    # Blocks that meet twice a step overwrite nothing that is still read
-    SLOTS = 1 if TWO else 2
+        clear2, padding2 = make_clear(plan.threads, BASE, SIZE2), make_padding(gpu, plan.tiles[1])
+        ROW2 = plan.tiles[1].row
+    SLOTS = plan.slots
     constants_of, gates_of = constants(cell.biases, cell.peepholes, H), columns(G, H)
     put_gates = put_columns(G, H)
 
     def forward_kernel(
-        A, Wh, b, Wp, initial, m, hs, kept, final, x, x2, counters, ends, N, T, start, ahead, train
+        A, Wh, b, Wp, initial, m, hs, kept, final, x, x2, ends, N, T, start, ahead, train
     ):
         s = cuda.shared.array(0, float32)
         block, group, row, u, j, n0 = who()
@@ -89,16 +98,24 @@ def make_frame_forward(gpu, cell, masked, ragged, plan):
                 h = states[0]
                 if masked:
                     h *= m[n * H + j]
-                publish(x, now + r * SIZE, s, row, j, seen(h))
-        counter = hold(group * COUNTER)
-        signal(counters, counter)
+                publish(x, now + r * SIZE, s, row, j, seen(h), tag(0))
+            elif mine and not LOCAL:  # a sample that there is not
+                send_nothing(x, now + r * SIZE + row * ROW + j)
+                send_nothing(x, then + r * SIZE + row * ROW + j)
+                if TWO:
+                    send_nothing(x2, group * SIZE2 + row * ROW2 + j)
+            padding(x, now + r * SIZE, block)
+            if not TWO:
+                padding(x, then + r * SIZE, block)
+        if TWO:
+            padding2(x2, group * SIZE2, block)
+        cuda.syncthreads()
         t, steps = own_steps(ends, n0 - row, N, T, start, ahead)
         at = (n0 * T + t) * H + j
         gate = G * at - (G - 1) * j
         further = hold(ahead * H)
         further_gate = hold(ahead * G * H)
         k = np.int32(0)
-        goal = np.int32(0)
         while k < steps:
             for r in range(PASSES):
                 n = n0 + r * ROWS
@@ -111,21 +128,17 @@ def make_frame_forward(gpu, cell, masked, ragged, plan):
                         mask = m[n * H + j]
                     if ragged:
                         on = t < ends[n]
-                if r == 0:
-                    goal = np.int32(goal + BLOCKS)
-                    wait(counters, counter, goal)
-                run(x, now + r * SIZE, s, W, own)
+                run(x, now + r * SIZE, s, W, own, tag(k))
                 if TWO:
                     if live:
                         w = constants_again(s, 0)
                         z, h = first(a, total(s, own), states, w)
                         if masked:
                             h *= mask
-                        publish2(x2, group * SIZE2, s, row, j, seen(h))
-                    signal(counters, counter)
-                    goal = np.int32(goal + BLOCKS)
-                    wait(counters, counter, goal)
-                    run2(x2, group * SIZE2, s, W2, own2)
+                        publish2(x2, group * SIZE2, s, row, j, seen(h), tag(k))
+                    if LOCAL:
+                        cuda.syncthreads()
+                    run2(x2, group * SIZE2, s, W2, own2, tag(k))
                 if live:
                     w = constants_again(s, 0)
                     before = states
@@ -143,12 +156,10 @@ def make_frame_forward(gpu, cell, masked, ragged, plan):
                         shown = zero
                     if masked:
                         h *= mask
-                    publish(x, then + r * SIZE, s, row, j, seen(h))
+                    publish(x, then + r * SIZE, s, row, j, seen(h), tag(k + 1))
                     if MANY:
                         remember(s, r, states)
-                if r == PASSES - 1:
-                    signal(counters, counter)
-                elif BETWEEN:
+                if BETWEEN:
                     cuda.syncthreads()
                 if live:
                     hs[i] = shown

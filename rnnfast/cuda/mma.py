@@ -8,6 +8,7 @@ of 16 bytes gives two of them for each of two products, and four lanes cover 64 
 
 from functools import cache
 
+from rnnfast.cuda.exchange import look, received
 from rnnfast.cuda.numba_cuda import cgutils, intrinsic, types
 from rnnfast.cuda.ptx import (
     I32,
@@ -16,7 +17,6 @@ from rnnfast.cuda.ptx import (
     beyond,
     forget,
     least,
-    load,
     load_weight,
     mma,
     number,
@@ -73,10 +73,14 @@ def load_fragments(tile, rows, columns, first_of, most, start):
 
 
 def multiply_rows(tile, aside):
-    """multiply(x, i, s, W, at): D[tile][eight of samples][4] of terms from x[i + at[0]] on."""
+    """multiply(x, i, s, W, at, tag): D[tile][eight of samples][4] of terms from x[i + at[0]] on.
+
+    A part of them is 32 terms of eight samples; the parts to come are loaded meanwhile.
+    """
+    parts = [(group, eight) for group in range(tile.groups) for eight in range(tile.eights)]
 
     @intrinsic
-    def multiply(typing_context, x, i, s, W, at):
+    def multiply(typing_context, x, i, s, W, at, tag):
         def generate(context, builder, signature, args):
             base = address(context, builder, signature, args, 0)
             first = builder.gep(base, [held_of(builder, args[4], 0).long])
@@ -84,26 +88,43 @@ def multiply_rows(tile, aside):
             some = weights_of(builder, tile, args[3], others)
             tiles, eights = tile.tiles, tile.eights
             D = [[ZERO] * 4 for _ in range(tiles * eights)]
-            for group in range(tile.groups):
-                for eight in range(eights):
-                    if eight and tile.aside:
-                        forget(builder)
-                    at = eight * 8 * tile.row + 32 * group * tile.warps
-                    x = [
-                        builder.bitcast(v, I32)
-                        for half in (0, 16)
-                        for v in load(builder, "ld.global.cg", beyond(builder, first, at + half), 4)
-                    ]
-                    for k in range(4):
-                        W = some((4 * group + k) * tile.round, tile.round)
-                        for m in range(tiles):
-                            w = 2 * m
-                            a = [W[w], W[w + 1], W[w + 2 * tiles], W[w + 2 * tiles + 1]]
-                            of = m * eights + eight
-                            D[of] = mma(builder, a, x[2 * k : 2 * k + 2], D[of])
+
+            def places(group, eight):
+                at = eight * 8 * tile.row + 32 * group * tile.warps
+                return [beyond(builder, first, at + half) for half in (0, 16)]
+
+            def looks(part):
+                return [look(builder, p) for p in places(*part)]
+
+            def there(some_parts, found):
+                """Of each part its eight numbers."""
+                of_all = [p for part in some_parts for p in places(*part)]
+                fours = received(builder, of_all, [four for f in found for four in f], args[5])
+                return [fours[k] + fours[k + 1] for k in range(0, len(fours), 2)]
+
+            at_once = parts[: tile.at_once]
+            ready = there(at_once, [looks(part) for part in at_once])
+            coming = {}
+            for k, (group, eight) in enumerate(parts):
+                if k < len(ready):
+                    x = ready[k]
+                else:
+                    (x,) = there([parts[k]], [coming.pop(k)])
+                if k + len(ready) < len(parts):
+                    coming[k + len(ready)] = looks(parts[k + len(ready)])
+                x = [builder.bitcast(v, I32) for v in x]
+                if eight and tile.aside:
+                    forget(builder)
+                for term in range(4):
+                    W = some((4 * group + term) * tile.round, tile.round)
+                    for m in range(tiles):
+                        w = 2 * m
+                        a = [W[w], W[w + 1], W[w + 2 * tiles], W[w + 2 * tiles + 1]]
+                        of = m * eights + eight
+                        D[of] = mma(builder, a, x[2 * term : 2 * term + 2], D[of])
             return cgutils.pack_array(builder, [v for d in D for v in d])
 
-        return floats(4 * tile.tiles * tile.eights)(x, i, s, W, at), generate
+        return floats(4 * tile.tiles * tile.eights)(x, i, s, W, at, tag), generate
 
     return multiply
 
@@ -164,7 +185,8 @@ def first_of(thread):
 def make_forward(gpu, tile, base):
     """place, begin, run, total, seen of a forward product; its shared memory begins at s[base].
 
-    run(x, i, s, W, at): partial sums for h of the group's rows, from x[i] on; the block meets.
+    run(x, i, s, W, at, tag): partial sums for h of the group's rows, from x[i] on, once it is
+    there; the block meets.
     total(s, at): the sums of a unit and a row, gate by gate.
     """
     cuda, aside = gpu.cuda, base + tile.scratch
@@ -181,8 +203,8 @@ def make_forward(gpu, tile, base):
     multiply, spread = multiply_rows(tile, aside), spread_sums(tile)
 
     @gpu.device
-    def run(x, i, s, W, at):
-        spread(s, at, multiply(x, i, s, W, at))
+    def run(x, i, s, W, at, tag):
+        spread(s, at, multiply(x, i, s, W, at, tag))
         cuda.syncthreads()
 
     total = gather_sums(tile.warps, tile.sums, tile.columns, tile.units)

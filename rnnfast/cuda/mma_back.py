@@ -6,6 +6,7 @@ that receive. Where a lane has what: mma.py.
 
 from functools import cache
 
+from rnnfast.cuda import exchange
 from rnnfast.cuda.mma import OUT, lane_of, load_fragments
 from rnnfast.cuda.numba_cuda import cgutils, intrinsic, types
 from rnnfast.cuda.ptx import (
@@ -20,7 +21,6 @@ from rnnfast.cuda.ptx import (
     mma,
     only,
     rounded,
-    store,
 )
 from rnnfast.cuda.straight import make_receiving, weights_of
 from rnnfast.cuda.whole import held, held_of, own_aside, shared_place, thread_of, wholes
@@ -45,11 +45,11 @@ def put_terms(tile):
 
 
 def send_shares(tile, aside):
-    """send(x, i, s, W, at): dA at s[at[1]] multiplied, from x[i + at[0]] on."""
+    """send(x, i, s, W, at, tag): dA at s[at[1]] multiplied, from x[i + at[0]] on."""
     tiles = tile.wide // 16
 
     @intrinsic
-    def send(typing_context, x, i, s, W, at):
+    def send(typing_context, x, i, s, W, at, tag):
         def generate(context, builder, signature, args):
             base = address(context, builder, signature, args, 0)
             base = builder.gep(base, [held_of(builder, args[4], 0).long])
@@ -87,10 +87,10 @@ def send_shares(tile, aside):
                         at_k = (8 * eight + n) * tile.wide + r * tile.warps * 16 + u
                         to = beyond(builder, base, at_k)
                         with only(builder, there):
-                            store(builder, "st.global.cg", to, [value])
+                            exchange.send(builder, to, value, args[5])
             return context.get_dummy_value()
 
-        return types.void(x, i, s, W, at), generate
+        return types.void(x, i, s, W, at, tag), generate
 
     return send
 

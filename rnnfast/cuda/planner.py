@@ -48,6 +48,11 @@ class Plan:
         return self.blocks == 1
 
     @property
+    def slots(self):
+        """Parts of memory that the exchanges of steps use in turn; see exchange.py."""
+        return 2 if len(self.tiles) == 1 else 1
+
+    @property
     def tf32(self):
         return isinstance(self.tiles[0], (MmaForward, MmaBack))
 

@@ -3,16 +3,11 @@
 The first half is for intrinsics (tuples.py, straight.py, ffma.py, mma.py): each function emits one
 instruction through the builder of llvmlite. The second half is for kernels:
 
-    publish(p, i, x)   store a float for other blocks: past L1, into L2
-    arrive(p, i)       p[i] += 1, after everything that this block wrote before its last barrier
-    arrived(p, i)      p[i]; what its arrivals announced can be read afterwards
-    trap()             end the kernel, and with it the CUDA context
     exp2, reciprocal   the fast approximations, within 2 ULP
     to_tf32(x)         x rounded to the 10 bits that a tensor core reads
     umulhi(a, b)       the upper 64 bits of a product of uint64
     hold(i)            i in a register of 32 bits: nothing in a loop computes it anew
 
-where `p` is a pointer to global memory and `i` the index of an element.
 PTX ISA: https://docs.nvidia.com/cuda/parallel-thread-execution/ (mma.m16n8k8, memory consistency).
 """
 
@@ -129,46 +124,6 @@ def add_up(builder, terms):
 
 
 # Intrinsics
-
-
-@intrinsic
-def publish(typing_context, p, i, x):
-    def generate(context, builder, signature, args):
-        to = address(context, builder, signature, args, 0)
-        store(builder, "st.global.cg", to, [args[2]])
-        return context.get_dummy_value()
-
-    return types.void(p, i, types.float32), generate
-
-
-@intrinsic
-def arrive(typing_context, p, i):
-    def generate(context, builder, signature, args):
-        counter = address(context, builder, signature, args, 0)
-        code = "red.release.gpu.global.add.u32 [$0], 1;"
-        inline(builder, VOID, code, f"l,{MEMORY}", [counter])
-        return context.get_dummy_value()
-
-    return types.void(p, i), generate
-
-
-@intrinsic
-def arrived(typing_context, p, i):
-    def generate(context, builder, signature, args):
-        counter = address(context, builder, signature, args, 0)
-        code = "ld.acquire.gpu.global.u32 $0, [$1];"
-        return inline(builder, I32, code, f"=r,l,{MEMORY}", [counter])
-
-    return types.int32(p, i), generate
-
-
-@intrinsic
-def trap(typing_context):
-    def generate(context, builder, signature, args):
-        inline(builder, VOID, "trap;", MEMORY, [])
-        return context.get_dummy_value()
-
-    return types.void(), generate
 
 
 def _unary(instruction):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from rnnfast.cuda import call as calls
 from rnnfast.cuda import planner, steps
 from rnnfast.cuda.cells import with_steps
-from rnnfast.cuda.frame import COUNTER
 from rnnfast.cuda.frame_back import make_frame_back
 from rnnfast.cuda.frame_forward import make_frame_forward
 from rnnfast.cuda.signatures import bind
@@ -23,7 +22,7 @@ class Way:
     orders: tuple  # (first step, which way on) of the usual direction and of the other
     plan: object = None
     kernels: tuple | None = None  # of all steps, in either direction
-    starts: tuple = ()  # of what the blocks exchange, counters first, and where it ends
+    starts: tuple = ()  # of what the blocks exchange in each product, and where it ends
     alone: tuple = ()  # what the kernel takes in its place where they exchange nothing
 
 
@@ -50,23 +49,22 @@ def find_way(call, cell, forward):
     kernel = make(gpu, cell, call.masked, call.ragged, plan)
     sizes = {"blocks": plan.grid, "N": call.N, "T": call.T}
     way.kernels = tuple([bind(kernel, **sizes, start=t, ahead=ahead) for t, ahead in orders])
-    way.alone = None, call.no_ends, call.nothing, call.nothing
+    way.alone = None, call.nothing, call.nothing
     if not plan.local:
-        slots = 2 if len(plan.tiles) == 1 else 1
-        sizes = [slots * plan.groups * plan.passes * tile.exchanged for tile in plan.tiles]
-        way.starts = tuple(itertools.accumulate([0, COUNTER * plan.groups, *sizes]))
+        sizes = [plan.slots * plan.groups * plan.passes * tile.exchanged for tile in plan.tiles]
+        way.starts = tuple(itertools.accumulate([0, *sizes]))
     return way
 
 
 def exchange(call, starts):
-    """Zeros, and what of them is for counters and for each product, as kernels take it.
+    """Zeros, and what of them is for each product, as kernels take it; see exchange.py.
 
     Two products, of which the last stands twice where it is alone. First the array, which has to
     live until the launch.
     """
     room = call.gpu.zeros(starts[-1], "float32")
-    counters, *rooms = call.gpu.parts(room, starts)
-    return room, counters, rooms[0], rooms[-1]
+    rooms = call.gpu.parts(room, starts)
+    return room, rooms[0], rooms[-1]
 
 
 def states_at_the_end(call, kernel, states):
@@ -109,7 +107,7 @@ def forward(cell, xs, state, params, train, lengths, reverse, h_mask, of_steps=(
         product = call.bound.get("A") or call.bind("A", xs, Wx, A)
         product(xs, Wx, A)
     if kernel is not None:
-        _room, counters, x, x2 = exchange(call, way.starts) if way.starts else way.alone
+        _room, x, x2 = exchange(call, way.starts) if way.starts else way.alone
         kernel(
             A=A,
             Wh=Wh,
@@ -122,7 +120,6 @@ def forward(cell, xs, state, params, train, lengths, reverse, h_mask, of_steps=(
             final=final,
             x=x,
             x2=x2,
-            counters=counters,
             ends=ends,
             train=train,
         )
@@ -163,7 +160,7 @@ def backward(kind, dhs, dstate, params, cache, grads):
     final = states_at_the_end(call, kernel, initial)
 
     if kernel is not None:
-        _room, counters, x2, x = exchange(call, way.starts) if way.starts else way.alone
+        _room, x2, x = exchange(call, way.starts) if way.starts else way.alone
         kernel(
             dhs=dhs,
             A=A,
@@ -177,7 +174,6 @@ def backward(kind, dhs, dstate, params, cache, grads):
             final=final,
             x=x,
             x2=x2,
-            counters=counters,
             ends=arrays.ends,
         )
     elif plan is not None:

@@ -68,10 +68,6 @@ class Compiler:
         self.cuda = numba_cuda.cuda
         self.float32, self.float64 = numba_cuda.types.float32, numba_cuda.types.float64
         for name in (
-            "publish",
-            "arrive",
-            "arrived",
-            "trap",
             "exp2",
             "reciprocal",
             "to_tf32",
@@ -188,12 +184,8 @@ class Compiler:
         return lambda _, x, out: x.reshape(-1, x.shape[-1]).sum(axis=0, out=out), None
 
     def parts(self, x, starts):
-        """An array's parts from these on (the last is its end), as a kernel takes them.
-
-        The first is of int32, the others of the array's dtype.
-        """
-        first, *others = (x[a:b] for a, b in itertools.pairwise(starts))
-        return [first.view("int32"), *others]
+        """An array's parts from these on (the last is its end), as a kernel takes them."""
+        return [x[a:b] for a, b in itertools.pairwise(starts)]
 
     def empty(self, shape, dtype):
         return self.xp.empty(shape, dtype)

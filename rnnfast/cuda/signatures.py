@@ -26,7 +26,7 @@ REAL_NUMBERS = ["lr", "rate", "beta1", "beta2", "scale"]
 STATES = ["initial", "final", "states", "dstates"]  # tuples, an array for each state of the cell
 KEPT = ["kept"]  # the same for what the cell keeps
 TYPES = {
-    **dict.fromkeys(["counters", "ends"], "*i"),
+    "ends": "*i",
     **dict.fromkeys(["ids", "order", "ts"], "*q"),
     **dict.fromkeys(["N", "T", "t", "start", "ahead", "train"], "i"),
     **dict.fromkeys(["M", "K", "V", "D", "size", "ignored"], "q"),

@@ -6,6 +6,7 @@ fast, and every offset is a constant.
 
 from itertools import islice
 
+from rnnfast.cuda.exchange import look, received
 from rnnfast.cuda.numba_cuda import cgutils, intrinsic, types
 from rnnfast.cuda.ptx import (
     F32,
@@ -118,8 +119,8 @@ def put_floats(width):
     return put
 
 
-def fetch_shares(tile, received, apart):
-    """fetch(x, i, s, at): what came from x[i + at[3]] on, summed up, to s[received:].
+def fetch_shares(tile, start, apart):
+    """fetch(x, i, s, at, tag): what came from x[i + at[3]] on, summed up, to s[start:].
 
     The first threads of a block fetch a four each of every `adders` sources, `apart` apart.
     """
@@ -127,45 +128,46 @@ def fetch_shares(tile, received, apart):
     adding = adders * (tile.parcel // 4)
 
     @intrinsic
-    def fetch(typing_context, x, i, s, at):
+    def fetch(typing_context, x, i, s, at, tag):
         def generate(context, builder, signature, args):
             thread = thread_of(builder)
             base = address(context, builder, signature, args, 0)
             first = builder.gep(base, [held_of(builder, args[3], 3).long])
             with only(builder, thread < adding):
-                found = []
+                places, last = [], None
                 for k in range(fetches):
-                    p, there = beyond(builder, first, k * adders * apart), None
+                    p = beyond(builder, first, k * adders * apart)
                     if (k + 1) * adders > sources:
-                        there = thread < (sources - k * adders) * (tile.parcel // 4)
-                        p = builder.select(there, p, first)
-                    four = load(builder, "ld.global.cg", p, 4)
-                    if there is not None:
-                        four = [builder.select(there, v, ZERO) for v in four]
-                    found.append(four)
+                        last = thread < (sources - k * adders) * (tile.parcel // 4)
+                        p = builder.select(last, p, first)
+                    places.append(p)
+                found = [look(builder, p) for p in places]
+                found = received(builder, places, found, args[4])
+                if last is not None:
+                    found[-1] = [builder.select(last, v, ZERO) for v in found[-1]]
                 sums = [add_up(builder, list(terms)) for terms in zip(*found, strict=True)]
-                to = shared_place(context, builder, signature, args, thread * 4 + received, 2)
+                to = shared_place(context, builder, signature, args, thread * 4 + start, 2)
                 store(builder, "st.shared", to, sums)
             return context.get_dummy_value()
 
-        return types.void(x, i, s, at), generate
+        return types.void(x, i, s, at, tag), generate
 
     return fetch
 
 
-def make_receiving(gpu, tile, received, apart):
-    """receive(x, i, s, at) and total(s, at) of a product on the way back.
+def make_receiving(gpu, tile, start, apart):
+    """receive(x, i, s, at, tag) and total(s, at) of a product on the way back.
 
-    What came from the sources, `apart` floats apart from x[i] on, is added up from s[received] on,
+    What came from the sources, `apart` floats apart from x[i] on, is added up from s[start] on,
     where in a local tile it lies already. at[3]: where the thread's first four begins.
     """
-    cuda, fetch = gpu.cuda, fetch_shares(tile, received, apart)
+    cuda, fetch = gpu.cuda, fetch_shares(tile, start, apart)
     count = tile.sources if tile.local else tile.adders
 
     @gpu.device
-    def receive(x, i, s, at):
+    def receive(x, i, s, at, tag):
         """What came, to shared memory; the block meets."""
-        fetch(x, i, s, at)
+        fetch(x, i, s, at, tag)
         cuda.syncthreads()
 
     @intrinsic
@@ -173,7 +175,7 @@ def make_receiving(gpu, tile, received, apart):
         """What the thread's unit and row get from all sources."""
 
         def generate(context, builder, signature, args):
-            own = thread_of(builder) + received
+            own = thread_of(builder) + start
             first = shared_place(context, builder, signature, args, own)
             return gathered(builder, first, count, tile.parcel, 1)[0]
 

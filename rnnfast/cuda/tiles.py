@@ -119,6 +119,11 @@ class FfmaForward(Tile):
         return self.rows * self.row
 
     @property
+    def all_sent(self):
+        """Whether somebody sends all that is exchanged."""
+        return self.row == self.H
+
+    @property
     def sums(self):
         """Floats between rows of partial sums."""
         return self.across * self.width
@@ -190,6 +195,10 @@ class FfmaBack(Back):
     @property
     def exchanged(self):
         return self.blocks * self.sources * self.parcel
+
+    @property
+    def all_sent(self):
+        return self.blocks * self.units == self.H and self.parcel == self.rows * self.units
 
     @property
     def received(self):

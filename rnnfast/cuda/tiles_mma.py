@@ -43,6 +43,10 @@ class MmaForward(Tile):
         return 8 * self.eights * self.row
 
     @property
+    def all_sent(self):
+        return self.row == self.H and self.rows % 8 == 0
+
+    @property
     def second(self):
         return 16 * (self.tiles + 1 - self.tiles % 2)  # 16 banks on
 
@@ -67,6 +71,12 @@ class MmaForward(Tile):
     def round(self):
         """Weights of eight terms of a warp."""
         return 4 * self.tiles
+
+    @property
+    def at_once(self):
+        """Parts of 32 terms and eight samples whose eight numbers a thread loads at once."""
+        left = 240 - self.weights - 4 * self.tiles * self.eights - self.round * (self.aside > 0)
+        return min(self.groups * self.eights, max(1, left // 8))
 
     @property
     def registers(self):
@@ -117,6 +127,10 @@ class MmaBack(Back):
     @property
     def exchanged(self):
         return self.sources * self.rows * self.wide
+
+    @property
+    def all_sent(self):
+        return True  # padding too
 
     @property
     def received(self):
