@@ -18,7 +18,8 @@ from functools import cache
 import numpy as np
 
 from rnnfast.cuda.numba_cuda import intrinsic, ir, types
-from rnnfast.cuda.ptx import F32, I32, MEMORY, VOID, address, inline, load, store
+from rnnfast.cuda.ptx import F32, I32, MEMORY, VOID, address, inline, load, only, store
+from rnnfast.cuda.whole import thread_of, wholes
 
 FIRST, OTHER = 1, 2  # tags: bits of a float32
 BOTH = FIRST | OTHER
@@ -108,36 +109,59 @@ def send_nothing(typing_context, x, i):
     return types.void(x, i), generate
 
 
-@cache
-def make_padding(gpu, tile):
+def make_padding(tile):
     """padding(x, i, block): marks what nobody sends in the part of x from x[i] on.
 
-    Forward the blocks of a group have what is beyond H or the rows between them; back each has
-    what it would receive.
+    Forward the blocks of a group do that together; back each marks what it would receive.
     """
-    cuda, threads, blocks, H, units = gpu.cuda, tile.threads, tile.blocks, tile.H, tile.units
-    forward, count = tile.forward, tile.exchanged
-    row = tile.row if forward else units
-    rows = tile.rows
-    region = count if forward else count // blocks
-    parcel = region if forward else tile.parcel
-    none = tile.local or tile.all_sent
+    threads, blocks, units, rows = tile.threads, tile.blocks, tile.units, tile.rows
 
-    @gpu.device
-    def padding(x, i, block):
-        if not none:
-            first = cuda.threadIdx.x
-            if forward:
-                first += block * threads
-                step = blocks * threads
-                beyond = H
-            else:
-                i += block * region
-                step = threads
-                beyond = H - block * units
-            for e in range(first, region, step):
-                of_parcel = e % parcel
-                if of_parcel % row >= beyond or of_parcel // row >= rows:
-                    send_nothing(x, i + e)
+    def forward(builder, base, block):
+        first, step = block * threads + thread_of(builder), blocks * threads
+        beyond_H, row = tile.row - tile.H, tile.row
+
+        def of_a_row(e):
+            return e // beyond_H * row + e % beyond_H + tile.H
+
+        mark(builder, base, rows * beyond_H, first, step, of_a_row)
+        mark(builder, base, tile.exchanged - rows * row, first, step, lambda e: e + rows * row)
+
+    def back(builder, base, block):
+        first, parcel = thread_of(builder), tile.parcel
+        base = builder.gep(base, [(block * (tile.sources * parcel)).long])
+        tail, beyond_H = parcel - rows * units, blocks * units - tile.H
+
+        def of_a_parcel(e):
+            return e // tail * parcel + e % tail + rows * units
+
+        def of_a_row(e):
+            row = e // beyond_H
+            return row // rows * parcel + row % rows * units + e % beyond_H + (units - beyond_H)
+
+        mark(builder, base, tile.sources * tail, first, threads, of_a_parcel)
+        if beyond_H:  # in the last block
+            last = builder.icmp_unsigned("==", block.value, ir.Constant(I32, blocks - 1))
+            with builder.if_then(last):
+                mark(builder, base, tile.sources * rows * beyond_H, first, threads, of_a_row)
+
+    @intrinsic
+    def padding(typing_context, x, i, block):
+        def generate(context, builder, signature, args):
+            if not (tile.local or tile.all_sent):
+                (block,) = wholes(context, builder, signature, args, 2)
+                base = address(context, builder, signature, args, 0)
+                (forward if tile.forward else back)(builder, base, block)
+            return context.get_dummy_value()
+
+        return types.void(x, i, block), generate
 
     return padding
+
+
+def mark(builder, base, count, first, step, place):
+    """Marks place(e), from base on, for e = first, first + step, ... below count; first < step."""
+    for start in range(0, count, step):
+        e = first + start
+        with only(builder, None if start + step <= count else e < count):
+            p = builder.gep(base, [place(e).long])
+            store(builder, STORE, p, [builder.bitcast(ir.Constant(I32, BOTH), F32)])

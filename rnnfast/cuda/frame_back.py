@@ -25,12 +25,12 @@ def make_frame_back(gpu, cell, masked, ragged, plan):
     TERMS = plan.tiles[-1].scratch if LOCAL else plan.tiles[-1].received
     place, begin, put_terms, send, receive, total = make_product(gpu, plan.tiles[-1], 0)
     clear = make_clear(plan.threads, 0, TERMS)  # what nobody has written is 0
-    padding = make_padding(gpu, plan.tiles[-1])
+    padding = make_padding(plan.tiles[-1])
     BASE = clear2 = place2 = begin2 = put_terms2 = send2 = receive2 = total2 = padding2 = None
     if TWO:
         BASE = plan.tiles[-1].shared
         clear2 = make_clear(plan.threads, BASE, plan.tiles[0].received)
-        padding2 = make_padding(gpu, plan.tiles[0])
+        padding2 = make_padding(plan.tiles[0])
         place2, begin2, put_terms2, send2, receive2, total2 = make_product(gpu, plan.tiles[0], BASE)
     SLOTS, SIZE2 = plan.slots, plan.tiles[0].exchanged
     constants_of, gates_of = constants(cell.biases, cell.peepholes, H), columns(G, H)

@@ -51,20 +51,21 @@ def make_frame_forward(gpu, cell, masked, ragged, plan):
     cuda, hold, zero, float32 = gpu.cuda, gpu.hold, gpu.zero, gpu.float32
     H, G, ROWS, PASSES = plan.H, cell.gates, plan.rows, plan.passes
     BLOCKS, LOCAL, TWO, MANY = plan.blocks, plan.local, len(plan.tiles) > 1, PASSES > 1
-    BETWEEN = LOCAL or plan.tf32  # the sums of tensor cores have no other barrier between
+    # The sums of a product on tensor cores have no other barrier between, if it is the only one
+    BETWEEN = LOCAL or (plan.tf32 and not TWO)
     tag, own_steps, who, *memory = make_common(gpu, cell, ragged, plan)
     keep_constants, constants_again, remember, recall = memory
     first, step = equations(gpu, cell, "float32")
     place, begin, run, total, seen = make_product(gpu, plan.tiles[0], 0)
     publish, SIZE = make_publish(plan.tiles[0], 0), plan.tiles[0].exchanged
-    clear, padding = make_clear(plan.threads, 0, SIZE), make_padding(gpu, plan.tiles[0])
+    clear, padding = make_clear(plan.threads, 0, SIZE), make_padding(plan.tiles[0])
     ROW = plan.tiles[0].row
     BASE = SIZE2 = place2 = begin2 = run2 = total2 = publish2 = clear2 = padding2 = ROW2 = None
     if TWO:
         BASE, SIZE2 = plan.tiles[0].shared, plan.tiles[1].exchanged
         place2, begin2, run2, total2, _ = make_product(gpu, plan.tiles[1], BASE)
         publish2 = make_publish(plan.tiles[1], BASE)
-        clear2, padding2 = make_clear(plan.threads, BASE, SIZE2), make_padding(gpu, plan.tiles[1])
+        clear2, padding2 = make_clear(plan.threads, BASE, SIZE2), make_padding(plan.tiles[1])
         ROW2 = plan.tiles[1].row
     SLOTS = plan.slots
     constants_of, gates_of = constants(cell.biases, cell.peepholes, H), columns(G, H)
@@ -109,7 +110,8 @@ def make_frame_forward(gpu, cell, masked, ragged, plan):
                 padding(x, then + r * SIZE, block)
         if TWO:
             padding2(x2, group * SIZE2, block)
-        cuda.syncthreads()
+        if LOCAL:
+            cuda.syncthreads()
         t, steps = own_steps(ends, n0 - row, N, T, start, ahead)
         at = (n0 * T + t) * H + j
         gate = G * at - (G - 1) * j

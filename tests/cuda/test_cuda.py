@@ -61,16 +61,15 @@ def launches(gpu, cell, p):
 GRU = next(cell for cell in CELLS if cell.name == "gru")
 
 
-@pytest.mark.parametrize(("options", "meetings"), [({}, 2), ({"reset_after": True}, 1)])
-def test_meetings_of_the_blocks_of_a_gru(monkeypatch, options, meetings):
-    """Two a step, with r after the product one; and one more for the states."""
+@pytest.mark.parametrize(("options", "exchanges"), [({}, 2), ({"reset_after": True}, 1)])
+def test_exchanges_of_the_blocks_of_a_gru(monkeypatch, options, exchanges):
+    """Two a step, with r after the product one."""
     plan_as(monkeypatch, frame(2, 1))
-    T, blocks = 4, 2
+    T, blocks = 7, 2
     with in_software(new=True) as gpu:
         make_problem(GRU, (1, T, 2, 4), **options).run(kernels.load("gru", "cuda"))
-        forward, backward = (sum(k.times("red")) for k in gpu.loaded)
-    assert forward == blocks * (meetings * T + 1)
-    assert backward <= forward
+        forward, _ = (k.times("st.relaxed") for k in gpu.loaded)
+    assert forward.count(blocks * T) == exchanges
 
 
 @pytest.mark.parametrize("plan", ["blocks", pytest.param("row", marks=pytest.mark.rest)])
