@@ -102,9 +102,10 @@ def make_frame_forward(gpu, cell, masked, ragged, plan):
                 publish(x, now + r * SIZE, s, row, j, seen(h), tag(0))
             elif mine and not LOCAL:  # a sample that there is not
                 send_nothing(x, now + r * SIZE + row * ROW + j)
-                send_nothing(x, then + r * SIZE + row * ROW + j)
                 if TWO:
                     send_nothing(x2, group * SIZE2 + row * ROW2 + j)
+                else:
+                    send_nothing(x, then + r * SIZE + row * ROW + j)
             padding(x, now + r * SIZE, block)
             if not TWO:
                 padding(x, then + r * SIZE, block)
