@@ -10,6 +10,7 @@ from threading import Lock
 import numpy as np
 
 from rnnfast.cuda._bound import Blas, Product
+from rnnfast.cuda.aligned import LEAST, Aligned, copies
 from rnnfast.cuda.launch import function
 
 NO, YES = 0, 1  # CUBLAS_OP_N, CUBLAS_OP_T
@@ -42,8 +43,8 @@ class Products:
         functions = [function(library, f"cublas{name}") for name in ("GemmEx", "SetStream_v2")]
         return Blas(*functions, handle, cuda.get_current_stream, cuda.cublas.CUBLASError)
 
-    def __call__(self, a, b, out, low):
-        """a b into out (None: a new array), which is returned."""
+    def __call__(self, a, b, out, low, of_a=None, of_b=None):
+        """a b into out (None: a new array), which is returned. of_a, of_b: see aligned.Aligned."""
         if out is None:
             out = self._cupy.empty((*a.shape[:-1], b.shape[1]), a.dtype)
         if not out.size:
@@ -51,32 +52,67 @@ class Products:
         size = out.itemsize
         of_out = layout(out, size)
         if of_out is None or (of_out[2] == YES and out.ndim == 3):
-            out[...] = self(a, b, None, low)
+            out[...] = self(a, b, None, low, of_a, of_b)
             return out
         if of_out[2] == YES:  # cuBLAS writes columns: that is out's transpose
-            self(b.T, a.T, out.T, low)
+            self(b.T, a.T, out.T, low, of_b, of_a)
             return out
         a, b = self._readable(a, size), self._readable(b, size)
-        return self.bind(a, b, out, low)(a, b, out)
+        product = self.bind(a, b, out, low)
+        if type(product) is Aligned:
+            return product(a, b, out, of_a, of_b)
+        return product(a, b, out)
 
     def bind(self, a, b, out, low, over_rows=False, turned=False, columns=None):
         """multiply(a, b, out) for arrays that lie as these, which cuBLAS can read and write.
 
-        over_rows: a^T b. turned: a b^T. columns: of b and out these alone, a slice.
+        over_rows: a^T b. turned: a b^T. columns: of b and out these alone, a slice. In TF32 it is
+        an Aligned where copies pay.
         """
-        size, starts = out.itemsize, (0, 0, 0)
+        size, start = out.itemsize, 0
         if columns is not None:
             b, out, start = b[..., columns], out[..., columns], columns.start * size
-            starts = start, 0, start
         (rows, K, way_a, step_a), of_b, of_out = (layout(x, size) for x in (a, b, out))
         (_, _, way_b, step_b), (M, N, _, step) = of_b, of_out
         if over_rows:
             K, way_a = rows, other(way_a)
         if turned:
             way_b = other(way_b)
+        lie = (way_a, step_a, 0), (way_b, step_b, start), (NO, step, start)
+        scalars, sizes = self._scalars[out.dtype, low], (M, N, K)
+        if scalars[-1] == COMPUTE_TF32 and M * N * K >= LEAST and (found := copies(sizes, *lie)):
+            return self._aligned(*found, lie, scalars)
+        return self._product(sizes, *lie, scalars)
+
+    def _product(self, sizes, a, b, out, scalars):
+        """The Product of matrices that lie so: which way, elements between rows, first byte."""
+        M, N, K = sizes
         # Rows of ours are columns to cuBLAS, which so makes out^T = b^T a^T
-        ways, steps = (way_b, way_a), (step_b, step_a, step)
-        return Product(self._blas, ways, (N, M, K), steps, self._scalars[out.dtype, low], starts)
+        ways, steps, starts = zip(b, a, out, strict=True)
+        return Product(self._blas, ways[:2], (N, M, K), steps, scalars, starts)
+
+    def _aligned(self, sizes, made, lie, scalars):
+        """The Aligned of the same that computes with these sizes and copies."""
+        a, b, out = (
+            of if copy is None else copy.lies(*of) for of, copy in zip(lie, made, strict=True)
+        )
+        if out[0] == YES:
+            (M, N, K), (a, b) = sizes, ((other(way), *more) for way, *more in (b, a))
+            sizes = N, M, K
+        product, starts = self._product(sizes, a, b, out, scalars), [start for *_, start in lie]
+        return Aligned(product, made, starts, self._cupy.ndarray, self._move)
+
+    def _move(self, turned, rows, columns, x, step, out, step_out):
+        """A matrix of float32 at the address x, or its transpose, to the address out.
+
+        rows and columns are those of what is written. One launch, which cuBLAS makes.
+        """
+        cuda, (one, zero) = self._cupy.cuda, self._scalars[np.dtype("f4"), True][:2]
+        handle, way = cuda.device.get_cublas_handle(), YES if turned else NO
+        # alpha op(A) + beta B, where B is not read with a beta of 0
+        cuda.cublas.sgeam(
+            handle, way, NO, columns, rows, one, x, step, zero, out, step_out, out, step_out
+        )
 
     def bind_sum(self, x, out):
         """(product, left), where product(left, x, out) is the sum of all rows of x into out.
