@@ -78,28 +78,27 @@ class Products:
             K, way_a = rows, other(way_a)
         if turned:
             way_b = other(way_b)
-        lie = (way_a, step_a, 0), (way_b, step_b, start), (NO, step, start)
-        scalars, sizes = self._scalars[out.dtype, low], (M, N, K)
-        if scalars[-1] == COMPUTE_TF32 and M * N * K >= LEAST and (found := copies(sizes, *lie)):
-            return self._aligned(*found, lie, scalars)
-        return self._product(sizes, *lie, scalars)
-
-    def _product(self, sizes, a, b, out, scalars):
-        """The Product of matrices that lie so: which way, elements between rows, first byte."""
-        M, N, K = sizes
+        scalars = self._scalars[out.dtype, low]
+        if scalars[-1] == COMPUTE_TF32 and M * N * K >= LEAST:
+            sizes, lie = (M, N, K), ((way_a, step_a, 0), (way_b, step_b, start), (NO, step, start))
+            if found := copies(sizes, *lie):
+                return self._aligned(*found, lie, scalars)
         # Rows of ours are columns to cuBLAS, which so makes out^T = b^T a^T
-        ways, steps, starts = zip(b, a, out, strict=True)
-        return Product(self._blas, ways[:2], (N, M, K), steps, scalars, starts)
+        ways, steps, starts = (way_b, way_a), (step_b, step_a, step), (start, 0, start)
+        return Product(self._blas, ways, (N, M, K), steps, scalars, starts)
 
     def _aligned(self, sizes, made, lie, scalars):
         """The Aligned of the same that computes with these sizes and copies."""
         a, b, out = (
             of if copy is None else copy.lies(*of) for of, copy in zip(lie, made, strict=True)
         )
-        if out[0] == YES:
+        if out[0] == YES:  # the copy of out is out^T = b^T a^T, b^T its first factor
             (M, N, K), (a, b) = sizes, ((other(way), *more) for way, *more in (b, a))
             sizes = N, M, K
-        product, starts = self._product(sizes, a, b, out, scalars), [start for *_, start in lie]
+        M, N, K = sizes
+        ways, steps, starts = zip(b, a, out, strict=True)
+        product = Product(self._blas, ways[:2], (N, M, K), steps, scalars, starts)
+        starts = [start for *_, start in lie]
         return Aligned(product, made, starts, self._cupy.ndarray, self._move)
 
     def _move(self, turned, rows, columns, x, step, out, step_out):
