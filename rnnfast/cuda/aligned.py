@@ -4,7 +4,8 @@ NVIDIA's documentation (cuBLAS Library, "Tensor Core Usage") names what its fast
 both factors and of the result, the length of a row, the distance of rows and the first address are
 multiples of 16 bytes. So only one of a matrix's two sizes matters, the one along its rows. A copy
 that is turned has the other one there: xs of 700 rows of 650 floats becomes 650 rows of 700. Where
-neither size is a multiple, the product gets a longer one.
+neither size is a multiple, the product gets a longer one. CuPy's own arrays begin at such an
+address; a view that does not is multiplied as it lies.
 """
 
 import itertools
@@ -14,7 +15,7 @@ from functools import lru_cache, partial
 
 ROW, FLOATS = 16, 4  # bytes, and floats in them
 M, N, K = range(3)  # the sizes of a product (M, K) x (K, N), by their places
-LATER = 256  # plans that are kept
+PLANS = 256  # that are kept
 
 # Seconds, modelled, not measured. With rows of 650 floats cuBLAS takes 60 us in TF32 for 1.2e9
 # multiply-adds and 101 us for 4.6e9 (measured on an H100: benchmarks/results/gpu-first/micro.json);
@@ -47,7 +48,7 @@ class Copy:
         return 1 - way if self.turned else way, self.shape[1], 0
 
 
-@lru_cache(LATER)
+@lru_cache(PLANS)
 def copies(sizes, a, b, out):
     """(the sizes to compute with, a Copy or None for each matrix), or None where no copy pays.
 
