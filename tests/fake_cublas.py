@@ -111,11 +111,13 @@ class Blas:
         dtype = np.dtype(("f4", "f8")[at])
         self.computed.append(how)
         self.asked.append((ta, tb, m, n, k, A, lda, B, ldb, C, ldc))
-        assert (number(alpha, dtype), number(beta, dtype)) == (1, 0)
+        assert number(alpha, dtype) == 1
         a = columns(A, *((k, m) if ta else (m, k)), lda, dtype)
         b = columns(B, *((n, k) if tb else (k, n)), ldb, dtype)
-        with np.errstate(all="ignore"):
-            columns(C, m, n, ldc, dtype)[...] = (a.T if ta else a) @ (b.T if tb else b)
+        c = columns(C, m, n, ldc, dtype)
+        with np.errstate(all="ignore"):  # a GPU warns of nothing
+            product = (a.T if ta else a) @ (b.T if tb else b)
+            c[...] = product + c if number(beta, dtype) else product  # 0: it may be anything before
         return self.status
 
     def sgeam(self, handle, ta, tb, m, n, alpha, A, lda, beta, B, ldb, C, ldc):

@@ -58,7 +58,7 @@ class Products:
             self(b.T, a.T, out.T, low, of_b, of_a)
             return out
         a, b = self._readable(a, size), self._readable(b, size)
-        product = self.bind(a, b, out, low)
+        product = self.fastest(a, b, out, low)
         if type(product) is Aligned:
             return product(a, b, out, of_a, of_b)
         return product(a, b, out)
@@ -66,39 +66,43 @@ class Products:
     def bind(self, a, b, out, low, over_rows=False, turned=False, columns=None):
         """multiply(a, b, out) for arrays that lie as these, which cuBLAS can read and write.
 
-        over_rows: a^T b. turned: a b^T. columns: of b and out these alone, a slice. In TF32 it is
-        an Aligned where copies pay.
+        over_rows: a^T b. turned: a b^T. columns: of b and out these alone, a slice.
         """
-        size, start = out.itemsize, 0
-        if columns is not None:
-            b, out, start = b[..., columns], out[..., columns], columns.start * size
-        (rows, K, way_a, step_a), of_b, of_out = (layout(x, size) for x in (a, b, out))
-        (_, _, way_b, step_b), (M, N, _, step) = of_b, of_out
-        if over_rows:
-            K, way_a = rows, other(way_a)
-        if turned:
-            way_b = other(way_b)
-        scalars = self._scalars[out.dtype, low]
-        if scalars[-1] == COMPUTE_TF32 and M * N * K >= LEAST:
-            sizes, lie = (M, N, K), ((way_a, step_a, 0), (way_b, step_b, start), (NO, step, start))
-            if found := copies(sizes, *lie):
-                return self._aligned(*found, lie, scalars)
+        (M, N, K), (way_a, way_b), (step_a, step_b, step), starts = lie(
+            a, b, out, over_rows, turned, columns
+        )
         # Rows of ours are columns to cuBLAS, which so makes out^T = b^T a^T
-        ways, steps, starts = (way_b, way_a), (step_b, step_a, step), (start, 0, start)
-        return Product(self._blas, ways, (N, M, K), steps, scalars, starts)
+        ways, steps = (way_b, way_a), (step_b, step_a, step)
+        return Product(self._blas, ways, (N, M, K), steps, self._scalars[out.dtype, low], starts)
 
-    def _aligned(self, sizes, made, lie, scalars):
-        """The Aligned of the same that computes with these sizes and copies."""
+    def fastest(self, a, b, out, low, over_rows=False, turned=False, columns=None):
+        """The same, or in TF32 an Aligned where copies pay."""
+        how, N = (over_rows, turned, columns), out.shape[-1]
+        if columns is not None:
+            N = columns.stop - columns.start
+        if low and out.itemsize == 4 and a.size * N >= LEAST:
+            found = self._aligned(*lie(a, b, out, *how), self._scalars[out.dtype, low])
+            if found is not None:
+                return found
+        return self.bind(a, b, out, low, *how)
+
+    def _aligned(self, sizes, ways, steps, starts, scalars):
+        """The Aligned of matrices that lie so, or None where no copy pays."""
+        starts = starts[1], starts[0], starts[2]
+        lies = tuple(zip((*ways, NO), steps, starts, strict=True))
+        found = copies(sizes, *lies)
+        if found is None:
+            return None
+        sizes, made = found
         a, b, out = (
-            of if copy is None else copy.lies(*of) for of, copy in zip(lie, made, strict=True)
+            of if copy is None else copy.lies(*of) for of, copy in zip(lies, made, strict=True)
         )
         if out[0] == YES:  # the copy of out is out^T = b^T a^T, b^T its first factor
             (M, N, K), (a, b) = sizes, ((other(way), *more) for way, *more in (b, a))
             sizes = N, M, K
         M, N, K = sizes
-        ways, steps, starts = zip(b, a, out, strict=True)
-        product = Product(self._blas, ways[:2], (N, M, K), steps, scalars, starts)
-        starts = [start for *_, start in lie]
+        ways, steps, firsts = zip(b, a, out, strict=True)
+        product = Product(self._blas, ways[:2], (N, M, K), steps, scalars, firsts)
         return Aligned(product, made, starts, self._cupy.ndarray, self._move)
 
     def _move(self, turned, rows, columns, x, step, out, step_out):
@@ -141,6 +145,21 @@ class Products:
                     made.append(make(1 << (count - 1).bit_length(), dtype))
                     self._cupy.cuda.get_current_stream().synchronize()
         return made[-1]
+
+
+def lie(a, b, out, over_rows, turned, columns):
+    """Sizes (M, N, K), ways of a and b, steps of all; bytes from where b, a and out begin."""
+    size, starts = out.itemsize, (0, 0, 0)
+    if columns is not None:
+        b, out, start = b[..., columns], out[..., columns], columns.start * size
+        starts = start, 0, start
+    (rows, K, way_a, step_a), of_b, of_out = (layout(x, size) for x in (a, b, out))
+    (_, _, way_b, step_b), (M, N, _, step) = of_b, of_out
+    if over_rows:
+        K, way_a = rows, other(way_a)
+    if turned:
+        way_b = other(way_b)
+    return (M, N, K), (way_a, way_b), (step_a, step_b, step), starts
 
 
 def other(way):

@@ -263,7 +263,7 @@ class Gpu(Compiler):
 
     def bind(self, a, b, out, over_rows=False, turned=False, columns=None):
         low = get_float32_matmul_precision() == "high"
-        return self._products.bind(a, b, out, low, over_rows, turned, columns)
+        return self._products.fastest(a, b, out, low, over_rows, turned, columns)
 
     def bind_sum(self, x, out):
         return self._products.bind_sum(x, out)

@@ -10,7 +10,7 @@ from on_cuda import check, in_software
 
 from rnnfast import kernels
 from rnnfast.cuda import aligned, cublas
-from rnnfast.cuda._bound import multiply
+from rnnfast.cuda._bound import Product, multiply
 from rnnfast.cuda.aligned import Aligned, Copy, copies
 from rnnfast.cuda.cublas import NO, YES
 
@@ -146,15 +146,23 @@ def test_bound_products_of_parts(always):
     a, b, out = (rng.standard_normal(s).astype("f4") for s in ((2, 3, 5), (2, 3, 15), (5, 15)))
     a, b, out = map(Matrix, (a, b, out))
     parts = [slice(0, 10), slice(10, 15)]
-    work = [products.bind(a, b, out, True, over_rows=True, columns=part) for part in parts]
+    work = [products.fastest(a, b, out, True, over_rows=True, columns=part) for part in parts]
     assert all(type(product) is Aligned for product in work)
     multiply([(product, a, b, out) for product in work])
     expected = np.einsum("ntk,ntm->km", a.plain, b.plain)
     np.testing.assert_allclose(out.plain, expected, rtol=1e-5, atol=1e-5)
     W, dxs = (Matrix(rng.standard_normal(s).astype("f4")) for s in ((7, 15), (2, 3, 7)))
-    products.bind(b, W, dxs, True, turned=True)(b, W.data.ptr, dxs)  # an address is an array, too
+    products.fastest(b, W, dxs, True, turned=True)(
+        b, W.data.ptr, dxs
+    )  # an address is an array, too
     np.testing.assert_allclose(dxs.plain, b.plain @ W.plain.T, rtol=1e-5, atol=1e-5)
     assert all(meets(*asked) for asked in blas.asked)
+
+
+def test_what_is_bound_itself_has_no_copies(always):
+    """Who needs a Product, for C to run, gets one."""
+    a, b, out = (Matrix(np.ones((5, 5), "f4")) for _ in range(3))
+    assert type(Blas().products().bind(a, b, out, True)) is Product
 
 
 def test_a_part_that_begins_within_16_bytes(always):
@@ -163,7 +171,7 @@ def test_a_part_that_begins_within_16_bytes(always):
     a, b, out = (rng.standard_normal(s).astype("f4") for s in ((8, 8), (8, 16), (8, 16)))
     for part, moved in ((slice(4, 12), 0), (slice(2, 10), 2)):  # of b and of out
         blas, arrays = Blas(), [Matrix(x) for x in (a, b, out)]
-        blas.products().bind(*arrays, True, columns=part)(*arrays)
+        blas.products().fastest(*arrays, True, columns=part)(*arrays)
         np.testing.assert_allclose(out[:, part], a @ b[:, part], rtol=1e-5, atol=1e-5)
         assert len(blas.moved) == moved
         assert meets(*blas.asked[0])
