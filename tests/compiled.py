@@ -161,7 +161,7 @@ class Probe(Compiler):
     def is_array(self, x):
         return isinstance(x, np.ndarray)
 
-    def matmul(self, a, b, out=None):
+    def matmul(self, a, b, out=None, of_a=None, of_b=None):
         return np.zeros((a.shape[0], b.shape[1]), a.dtype) if out is None else out
 
 

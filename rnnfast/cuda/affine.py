@@ -27,20 +27,23 @@ def affine_backward(dy, x, W, dW, db):
     return give(gpu, dx, dy, W)
 
 
-def affine_back(gpu, dy, x, W, dW, db):
-    """Gradients of x W + b where all but dW and db are on the GPU."""
+def affine_back(gpu, dy, x, W, dW, db, of_x=None, of_W=None):
+    """Gradients of x W + b where all but dW and db are on the GPU.
+
+    of_x, of_W: copies of x and W, see runtime.matmul.
+    """
     dx = gpu.xp.empty(x.shape, x.dtype)
     grad = gpu.xp.empty(W.shape, W.dtype)
-    multiply(gpu, dy, W.T, dx)
-    multiply(gpu, x.T, dy, grad)
+    multiply(gpu, dy, W.T, dx, of_b=of_W)
+    multiply(gpu, x.T, dy, grad, of_x)
     write(gpu, dW, grad)
     if db is not None:
         write(gpu, db, dy.sum(axis=0))
     return dx
 
 
-def multiply(gpu, a, b, out):
+def multiply(gpu, a, b, out, of_a=None, of_b=None):
     if a.shape[1] == 0:
         out[...] = 0
     elif out.size:
-        gpu.matmul(a, b, out=out)
+        gpu.matmul(a, b, out, of_a, of_b)

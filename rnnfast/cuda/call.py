@@ -8,6 +8,7 @@ from rnnfast.checks import is_numpy, shares
 from rnnfast.cuda import planner, what_runs
 from rnnfast.cuda._bound import multiply, overlap, present
 from rnnfast.cuda._bound import signature as shapes
+from rnnfast.cuda.aligned import sharing
 from rnnfast.cuda.arguments import Arguments, names_of, sizes_of
 from rnnfast.kernels import get_float32_matmul_precision
 
@@ -45,6 +46,7 @@ class Arrays:
     hs: object
     reverse: bool
     train: bool = True
+    of_xs: dict | None = None  # copies of xs, see aligned.py
     Wx: object = None  # of cells with their own_input, as the next ones
     Wh: object = None
     Wr: object = None
@@ -176,7 +178,7 @@ class Call(Arguments):
             product = bound.get(name) or self.bind(name, left, B, dWh, True, False, columns[name])
             work.append((product, left, B, dWh))
         product = bound.get("dWx") or self.bind("dWx", xs, dA, dWx, over_rows=True)
-        work.append((product, xs, dA, dWx))
+        work.append((sharing(product, arrays.of_xs), xs, dA, dWx))
         if self.biased and db is None:
             db = self.target(grads[2])
             work.append(self.sum_of_rows(dA, db))

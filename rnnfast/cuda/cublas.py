@@ -10,6 +10,7 @@ from threading import Lock
 import numpy as np
 
 from rnnfast.cuda._bound import Blas, Product
+from rnnfast.cuda.aligned import LEAST, Aligned, copies
 from rnnfast.cuda.launch import function
 
 NO, YES = 0, 1  # CUBLAS_OP_N, CUBLAS_OP_T
@@ -42,8 +43,8 @@ class Products:
         functions = [function(library, f"cublas{name}") for name in ("GemmEx", "SetStream_v2")]
         return Blas(*functions, handle, cuda.get_current_stream, cuda.cublas.CUBLASError)
 
-    def __call__(self, a, b, out, low):
-        """a b into out (None: a new array), which is returned."""
+    def __call__(self, a, b, out, low, of_a=None, of_b=None):
+        """a b into out (None: a new array), which is returned. of_a, of_b: see aligned.Aligned."""
         if out is None:
             out = self._cupy.empty((*a.shape[:-1], b.shape[1]), a.dtype)
         if not out.size:
@@ -51,32 +52,70 @@ class Products:
         size = out.itemsize
         of_out = layout(out, size)
         if of_out is None or (of_out[2] == YES and out.ndim == 3):
-            out[...] = self(a, b, None, low)
+            out[...] = self(a, b, None, low, of_a, of_b)
             return out
         if of_out[2] == YES:  # cuBLAS writes columns: that is out's transpose
-            self(b.T, a.T, out.T, low)
+            self(b.T, a.T, out.T, low, of_b, of_a)
             return out
         a, b = self._readable(a, size), self._readable(b, size)
-        return self.bind(a, b, out, low)(a, b, out)
+        product = self.fastest(a, b, out, low)
+        if type(product) is Aligned:
+            return product(a, b, out, of_a, of_b)
+        return product(a, b, out)
 
     def bind(self, a, b, out, low, over_rows=False, turned=False, columns=None):
         """multiply(a, b, out) for arrays that lie as these, which cuBLAS can read and write.
 
         over_rows: a^T b. turned: a b^T. columns: of b and out these alone, a slice.
         """
-        size, starts = out.itemsize, (0, 0, 0)
-        if columns is not None:
-            b, out, start = b[..., columns], out[..., columns], columns.start * size
-            starts = start, 0, start
-        (rows, K, way_a, step_a), of_b, of_out = (layout(x, size) for x in (a, b, out))
-        (_, _, way_b, step_b), (M, N, _, step) = of_b, of_out
-        if over_rows:
-            K, way_a = rows, other(way_a)
-        if turned:
-            way_b = other(way_b)
+        (M, N, K), (way_a, way_b), (step_a, step_b, step), starts = lie(
+            a, b, out, over_rows, turned, columns
+        )
         # Rows of ours are columns to cuBLAS, which so makes out^T = b^T a^T
         ways, steps = (way_b, way_a), (step_b, step_a, step)
         return Product(self._blas, ways, (N, M, K), steps, self._scalars[out.dtype, low], starts)
+
+    def fastest(self, a, b, out, low, over_rows=False, turned=False, columns=None):
+        """The same, or in TF32 an Aligned where copies pay."""
+        how, N = (over_rows, turned, columns), out.shape[-1]
+        if columns is not None:
+            N = columns.stop - columns.start
+        if low and out.itemsize == 4 and a.size * N >= LEAST:
+            found = self._aligned(*lie(a, b, out, *how), self._scalars[out.dtype, low])
+            if found is not None:
+                return found
+        return self.bind(a, b, out, low, *how)
+
+    def _aligned(self, sizes, ways, steps, starts, scalars):
+        """The Aligned of matrices that lie so, or None where no copy pays."""
+        starts = starts[1], starts[0], starts[2]
+        lies = tuple(zip((*ways, NO), steps, starts, strict=True))
+        found = copies(sizes, *lies)
+        if found is None:
+            return None
+        sizes, made = found
+        a, b, out = (
+            of if copy is None else copy.lies(*of) for of, copy in zip(lies, made, strict=True)
+        )
+        if out[0] == YES:  # the copy of out is out^T = b^T a^T, b^T its first factor
+            (M, N, K), (a, b) = sizes, ((other(way), *more) for way, *more in (b, a))
+            sizes = N, M, K
+        M, N, K = sizes
+        ways, steps, firsts = zip(b, a, out, strict=True)
+        product = Product(self._blas, ways[:2], (N, M, K), steps, scalars, firsts)
+        return Aligned(product, made, starts, self._cupy.ndarray, self._move)
+
+    def _move(self, turned, rows, columns, x, step, out, step_out):
+        """A matrix of float32 at the address x, or its transpose, to the address out.
+
+        rows and columns are those of what is written. One launch, which cuBLAS makes.
+        """
+        cuda, (one, zero) = self._cupy.cuda, self._scalars[np.dtype("f4"), True][:2]
+        handle, way = cuda.device.get_cublas_handle(), YES if turned else NO
+        # alpha op(A) + beta B, where B is not read with a beta of 0
+        cuda.cublas.sgeam(
+            handle, way, NO, columns, rows, one, x, step, zero, out, step_out, out, step_out
+        )
 
     def bind_sum(self, x, out):
         """(product, left), where product(left, x, out) is the sum of all rows of x into out.
@@ -106,6 +145,21 @@ class Products:
                     made.append(make(1 << (count - 1).bit_length(), dtype))
                     self._cupy.cuda.get_current_stream().synchronize()
         return made[-1]
+
+
+def lie(a, b, out, over_rows, turned, columns):
+    """Sizes (M, N, K), ways of a and b, steps of all; bytes from where b, a and out begin."""
+    size, starts = out.itemsize, (0, 0, 0)
+    if columns is not None:
+        b, out, start = b[..., columns], out[..., columns], columns.start * size
+        starts = start, 0, start
+    (rows, K, way_a, step_a), of_b, of_out = (layout(x, size) for x in (a, b, out))
+    (_, _, way_b, step_b), (M, N, _, step) = of_b, of_out
+    if over_rows:
+        K, way_a = rows, other(way_a)
+    if turned:
+        way_b = other(way_b)
+    return (M, N, K), (way_a, way_b), (step_a, step_b, step), starts
 
 
 def other(way):

@@ -129,10 +129,11 @@ def mixture_softmax(hs, prior, W, b):
     gpu = what_runs()
     hs2, prior2, W2, bias = _arguments(gpu, "mixture_softmax", hs, prior, W, b)
     (M, K, _), V, letter, xp = hs.shape, W.shape[1], W2.dtype.char, gpu.xp
+    of_W = {}  # copies: nobody writes W meanwhile
     log_p = xp.empty((M, V), W2.dtype)
     for start, stop in _chunks(M, K, V):
         count = stop - start
-        x = _scores(gpu, hs2, W2, start, stop)
+        x = _scores(gpu, hs2, W2, start, stop, of_W)
         nothing = xp.zeros(count * K, np.int64)
         losses, maxima, scales, shifts = (xp.empty(count * K, W2.dtype) for _ in range(4))
         sums = {"maxima": maxima, "scales": scales}
@@ -163,12 +164,14 @@ def mixture_softmax_loss_forward(hs, prior, W, b, ts, *, ignore_label=-1, train=
     factor = (1 / count).astype(W2.dtype).reshape(1)
     mixed, shares, dprior = (xp.empty(shape, W2.dtype) for shape in (M, (M, K), (M, K)))
     dhs = dW = db = None
+    of_W = {}  # copies: nobody writes W meanwhile
     if train:
         dhs, part = xp.empty((M, K, D), W2.dtype), xp.empty((D, V), W2.dtype)
         dW, db = xp.zeros((D, V), W2.dtype), xp.zeros(V, W2.dtype)
     for start, stop in _chunks(M, K, V):
         rows = (stop - start) * K
-        x = _scores(gpu, hs2, W2, start, stop)
+        of_hs = {}  # of these rows
+        x = _scores(gpu, hs2, W2, start, stop, of_W, of_hs)
         ids = xp.empty((stop - start, K), np.int64)
         ids[...] = own[start:stop, np.newaxis]
         losses, maxima, scales = (xp.empty(rows, W2.dtype) for _ in range(3))
@@ -192,8 +195,8 @@ def mixture_softmax_loss_forward(hs, prior, W, b, ts, *, ignore_label=-1, train=
             loss_rows_back(gpu, letter)(
                 blocks=rows, x=x, b=bias, ts=ids, factor=share, dx=x, **sums
             )
-            multiply(gpu, x, W2.T, dhs[start:stop].reshape(rows, D))
-            multiply(gpu, hs2[start:stop].reshape(rows, D).T, x, part)
+            multiply(gpu, x, W2.T, dhs[start:stop].reshape(rows, D), of_b=of_W)
+            multiply(gpu, hs2[start:stop].reshape(rows, D).T, x, part, of_hs)
             dW += part
             db += x.sum(axis=0)
     host = is_numpy(hs) and is_numpy(W)
@@ -248,11 +251,11 @@ def _chunks(M, K, V):
     return [(start, min(start + rows, M)) for start in range(0, M, rows)]
 
 
-def _scores(gpu, hs, W, start, stop):
+def _scores(gpu, hs, W, start, stop, of_W, of_hs=None):
     """The scores ((stop - start) K, V) of these rows, without b."""
     rows = (stop - start) * hs.shape[1]
     x = gpu.xp.empty((rows, W.shape[1]), W.dtype)
-    multiply(gpu, hs[start:stop].reshape(rows, W.shape[0]), W, x)
+    multiply(gpu, hs[start:stop].reshape(rows, W.shape[0]), W, x, of_hs, of_W)
     return x
 
 

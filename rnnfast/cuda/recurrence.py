@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from rnnfast.cuda import call as calls
 from rnnfast.cuda import planner, steps
+from rnnfast.cuda.aligned import sharing
 from rnnfast.cuda.cells import with_steps
 from rnnfast.cuda.frame_back import make_frame_back
 from rnnfast.cuda.frame_forward import make_frame_forward
@@ -102,10 +103,11 @@ def forward(cell, xs, state, params, train, lengths, reverse, h_mask, of_steps=(
     hs = new((N, T, call.P), dtype)
     kept = tuple([new(shape, dtype) for _ in cell.kept]) if train else way.no_kept
     final = states_at_the_end(call, kernel, initial)
+    of_xs = {} if train else None
 
     if N * T and not cell.own_input:
         product = call.bound.get("A") or call.bind("A", xs, Wx, A)
-        product(xs, Wx, A)
+        sharing(product, of_xs)(xs, Wx, A)
     if kernel is not None:
         _room, x, x2 = exchange(call, way.starts) if way.starts else way.alone
         kernel(
@@ -125,7 +127,7 @@ def forward(cell, xs, state, params, train, lengths, reverse, h_mask, of_steps=(
         )
         if not train:
             return call.give(hs, final, None) if call.host else (hs, final, None)
-    arrays = calls.Arrays(A, b, Wp, m, ends, kept, xs, hs, reverse, train)
+    arrays = calls.Arrays(A, b, Wp, m, ends, kept, xs, hs, reverse, train, of_xs)
     if of_steps:
         of_steps = [None if x is None else call.move(x) for x in of_steps]
         arrays.of_steps = (*of_steps, None)[:3]

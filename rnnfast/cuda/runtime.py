@@ -245,13 +245,17 @@ class Gpu(Compiler):
             return np.may_share_memory(a, b)
         return self.xp.may_share_memory(a, b)
 
-    def matmul(self, a, b, out=None):
-        """a b by cuBLAS; in TF32 where set_float32_matmul_precision says so."""
-        return self._products(a, b, out, get_float32_matmul_precision() == "high")
+    def matmul(self, a, b, out=None, of_a=None, of_b=None):
+        """a b by cuBLAS; in TF32 where set_float32_matmul_precision says so.
+
+        of_a, of_b: dicts for copies that the next product of a or b may use again, or None.
+        """
+        low = get_float32_matmul_precision() == "high"
+        return self._products(a, b, out, low, of_a, of_b)
 
     def bind(self, a, b, out, over_rows=False, turned=False, columns=None):
         low = get_float32_matmul_precision() == "high"
-        return self._products.bind(a, b, out, low, over_rows, turned, columns)
+        return self._products.fastest(a, b, out, low, over_rows, turned, columns)
 
     def bind_sum(self, x, out):
         return self._products.bind_sum(x, out)

@@ -142,7 +142,7 @@ def _loss_back(gpu, cache_, dout, dx):
 
 
 class Scores(list):
-    """The cache of affine_softmax_loss: x, W, the loss's; empty once used."""
+    """The cache of affine_softmax_loss: x, W, copies of both, the loss's; empty once used."""
 
     memory = None  # of the scores, for another call
 
@@ -163,10 +163,11 @@ def affine_softmax_loss_forward(x, W, b, ts, *, ignore_label=-1, train=True, spe
         scores, spent.memory = spent.memory, None
     if scores is None or scores.shape != (M, V) or scores.dtype != W2.dtype:
         scores = gpu.xp.empty((M, V), W2.dtype)
-    multiply(gpu, x2, W2, scores)
+    made = ({}, {}) if train else (None, None)
+    multiply(gpu, x2, W2, scores, *made)
     host = is_numpy(x) and is_numpy(W)
     loss, of_loss = _loss(gpu, scores, bias, gpu.to_device(own), ignore_label, host)
-    return loss, Scores((x2, W2, of_loss)) if train else None
+    return loss, Scores((x2, W2, made, of_loss)) if train else None
 
 
 def affine_softmax_loss_backward(cache, dW, db, dout=1.0):
@@ -177,7 +178,7 @@ def affine_softmax_loss_backward(cache, dW, db, dout=1.0):
     if not cache:
         raise RuntimeError("affine_softmax_loss: backward needs a cache that is not consumed")
     gpu = what_runs()
-    x, W, of_loss = cache
+    x, W, made, of_loss = cache
     writable("affine_softmax_loss: dW", dW, W.dtype, W.shape)
     if db is not None:
         writable("affine_softmax_loss: db", db, W.dtype, W.shape[1:])
@@ -185,7 +186,7 @@ def affine_softmax_loss_backward(cache, dW, db, dout=1.0):
         raise TypeError(f"affine_softmax_loss: dout must be a number, got {type(dout).__name__}")
     scores = of_loss[0]
     _loss_back(gpu, of_loss, dout, scores)
-    dx = affine_back(gpu, scores, x, W, dW, db)
+    dx = affine_back(gpu, scores, x, W, dW, db, *made)
     cache.clear()
     cache.memory = scores
     return gpu.to_host(dx) if of_loss[-1] else dx

@@ -13,22 +13,13 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from fake_cublas import Blas, Matrix, c_function
 
-from rnnfast.cuda import cublas, launch
+from rnnfast.cuda import launch
 from rnnfast.cuda._bound import multiply as multiply_all
 from rnnfast.cuda.runtime import Gpu, tokens
 
 # Launches
-
-
-KINDS = {"p": ctypes.c_void_p, "i": ctypes.c_int, "u": ctypes.c_uint}
-C_FUNCTIONS = []  # as long as the process
-
-
-def c_function(arguments, function):
-    """The address of a C function that gives an int, of these KINDS of arguments."""
-    C_FUNCTIONS.append(ctypes.CFUNCTYPE(ctypes.c_int, *map(KINDS.get, arguments))(function))
-    return ctypes.cast(C_FUNCTIONS[-1], ctypes.c_void_p).value
 
 
 class Driver:
@@ -240,104 +231,6 @@ def test_an_error_of_an_earlier_kernel_names_those_that_ran(monkeypatch):
 
 
 # Products
-
-
-class Matrix:
-    """A NumPy array that says where it is as CuPy's do."""
-
-    def __init__(self, plain):
-        self.plain, self.shape, self.strides = plain, plain.shape, plain.strides
-        self.dtype, self.size, self.ndim = plain.dtype, plain.size, plain.ndim
-        self.itemsize = plain.itemsize
-        self.data = SimpleNamespace(ptr=plain.ctypes.data)
-
-    @property
-    def T(self):
-        return Matrix(self.plain.T)
-
-    def __getitem__(self, key):
-        return Matrix(self.plain[key])
-
-    def __setitem__(self, key, value):
-        self.plain[key] = value.plain
-
-
-class Blas:
-    """cublasGemmEx on the host's memory, on columns as it has them, checking what it checks."""
-
-    def __init__(self):
-        self.copies, self.computed, self.waited = 0, [], []
-        self.status, self.streams, self.handles = 0, [], []
-        stream = SimpleNamespace(ptr=77, synchronize=lambda: self.waited.append(self.made))
-        self.cuda = SimpleNamespace(
-            cublas=SimpleNamespace(getVersion=lambda handle: 130100, CUBLASError=self.error),
-            device=SimpleNamespace(get_cublas_handle=self.handle),
-            get_current_stream=lambda: stream,
-        )
-
-    def products(self):
-        """Products by this cuBLAS."""
-        functions = {
-            "cublasGemmEx": c_function("piiiiippiipiippiiii", self.gemm),
-            "cublasSetStream_v2": c_function("pp", self.set_stream),
-        }
-
-        def function(library, name):
-            assert library == "libcublas.so.13"
-            return functions[name]
-
-        found = cublas.Products(self)
-        with mock.patch.object(cublas, "function", function):
-            assert found._blas
-        self.handles.clear()
-        return found
-
-    def handle(self):
-        self.handles.append(threading.get_ident())
-        return self.handles[-1]
-
-    def error(self, status):
-        return RuntimeError(f"cuBLAS says {status}")
-
-    def set_stream(self, handle, stream):
-        self.streams.append((handle, stream))
-        return 0
-
-    def ones(self, count, dtype):
-        self.made = count
-        return Matrix(np.ones(count, dtype))
-
-    def empty(self, shape, dtype):
-        return Matrix(np.full(shape, np.nan, dtype))
-
-    def ascontiguousarray(self, x):
-        self.copies += 1
-        return Matrix(np.ascontiguousarray(x.plain))
-
-    def gemm(
-        self, handle, ta, tb, m, n, k, alpha, A, at, lda, B, bt, ldb, beta, C, ct, ldc, how, algo
-    ):
-        assert (handle, algo) == (threading.get_ident(), -1)
-        assert self.streams[-1] == (handle, 77)
-        assert at == bt == ct
-        dtype = np.dtype(("f4", "f8")[at])
-        self.computed.append(how)
-
-        def columns(place, rows, count, ld):
-            assert ld >= max(1, rows)
-            size = (ld * (count - 1) + rows) * dtype.itemsize
-            flat = np.frombuffer((ctypes.c_uint8 * size).from_address(place), dtype)
-            steps = dtype.itemsize, ld * dtype.itemsize
-            return np.lib.stride_tricks.as_strided(flat, (rows, count), steps)
-
-        one, zero = (
-            np.frombuffer(ctypes.string_at(p, dtype.itemsize), dtype) for p in (alpha, beta)
-        )
-        assert (one[0], zero[0]) == (1, 0)
-        a = columns(A, *((k, m) if ta else (m, k)), lda)
-        b = columns(B, *((n, k) if tb else (k, n)), ldb)
-        columns(C, m, n, ldc)[...] = (a.T if ta else a) @ (b.T if tb else b)
-        return self.status
 
 
 def laid_out(way, rows, columns, dtype, rng):

@@ -4,10 +4,12 @@ import os
 
 import numpy as np
 import pytest
-from cases import CELLS, assert_close, assert_same_bits, cells, make_problem
+from cases import CELLS, assert_close, assert_grad_close, assert_same_bits, cells, make_problem
 
 import rnnfast
 from rnnfast import cuda, io, kernels
+from rnnfast.cuda import aligned, cublas
+from rnnfast.cuda.precision import tf32_tolerance
 
 pytestmark = pytest.mark.skipif(
     "cuda" not in kernels.devices(), reason="there is no usable CUDA device"
@@ -196,3 +198,43 @@ def test_products(cupy, dtype):
                 found = gpu.matmul(left, right, out=target)
                 assert target is None or found is target
                 np.testing.assert_allclose(found.get(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture
+def copied(monkeypatch, high):
+    """TF32, where copies pay however small a product is."""
+    monkeypatch.setattr(aligned, "SAVED", 1.0)
+    monkeypatch.setattr(aligned, "SAVED_ONCE", 1.0)
+    monkeypatch.setattr(cublas, "LEAST", 0)
+    aligned.copies.cache_clear()
+    yield
+    aligned.copies.cache_clear()
+
+
+@pytest.mark.parametrize("shape", [(8, 6, 5), (9, 7, 5), (9, 40, 5), (350, 10, 13)], ids=str)
+def test_products_in_tf32_by_copies(cupy, copied, shape):
+    """Also where copies are longer than what they are of: cuBLAS reads nothing beyond that."""
+    (M, N, K), gpu, rng = shape, cuda.what_runs(), np.random.default_rng(0)
+    a, b = (rng.standard_normal(s).astype("f4") for s in ((M, K), (K, N)))
+    dirt = cupy.full(1 << 16, np.nan, "f4")
+    del dirt  # to the pool, which copies come from
+    for left in (cupy.asarray(a), cupy.asfortranarray(cupy.asarray(a))):
+        for right in (cupy.asarray(b), cupy.asfortranarray(cupy.asarray(b))):
+            assert type(gpu.bind(left, right, cupy.empty((M, N), "f4"))) is aligned.Aligned
+            found = gpu.matmul(left, right)
+            tolerance = tf32_tolerance(M, 1, K, N)
+            assert_close(found.get(), a.astype("f8") @ b, "a b", tolerance * K)
+
+
+@cells
+def test_recurrences_in_tf32_by_copies(cupy, copied, cell):
+    """And forward's copies of xs are those that backward reads."""
+    shape = N, T, D, H = 5, 3, 7, 6
+    problem = make_problem(cell, shape)
+    got = problem.run(kernels.load(cell.name, "cuda"))
+    expected = problem.astype("float64").run(kernels.load(cell.name, "reference"))
+    tolerance = 2 * tf32_tolerance(N, T, D, H)
+    for (name, x), (_, y) in zip(got.arrays(), expected.arrays(), strict=True):
+        assert_close(x, y, name, tolerance)
+    for (name, x), (_, y) in zip(got.named_grads(), expected.named_grads(), strict=True):
+        assert_grad_close(x, y, name, tolerance)
