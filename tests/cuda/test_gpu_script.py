@@ -109,6 +109,41 @@ def test_a_worker_that_does_not_start(tmp_path):
     assert result["items"] == {"first": why, "second": why}
 
 
+def begun(tmp_path, startup=PATIENCE, **variables):
+    """Two items of the suite, each with a second, after its beginning."""
+    suite = planted(each=1, startup=startup, environment=environment(**variables))
+    suite.names = lambda: ["first", "second"]
+    return runner.run(suite, tmp_path / "planted.json")
+
+
+def test_what_comes_before_the_first_item_takes_no_time_of_it(tmp_path):
+    result = begun(tmp_path, BEGIN="slow")
+    assert runner.passed(result)
+    (row,) = result["begun"]
+    assert 2 <= row["begun"] < PATIENCE
+
+
+def test_a_beginning_that_fails(tmp_path):
+    """It is told, and the items run."""
+    result = begun(tmp_path, BEGIN="fails")
+    assert runner.passed(result)
+    assert result["begun"][0]["failed"] == "RuntimeError: no PyTorch"
+    assert "its beginning: FAILED RuntimeError: no PyTorch" in list(runner.summary(result))
+
+
+HUNG = "hung: killed after 5 s"  # longer than this suite needs for its imports
+
+
+def test_a_beginning_that_hangs_is_killed(tmp_path):
+    """A fresh process goes on; not a third one."""
+    result = begun(tmp_path, startup=5, BEGIN="hangs", BEGUN_ONCE=str(tmp_path / "once"))
+    assert runner.passed(result)
+    assert result["begun"][0] == {"failed": HUNG} and "begun" in result["begun"][1]
+    result = begun(tmp_path, startup=5, BEGIN="hangs")
+    assert result["begun"] == [{"failed": HUNG}] * 2
+    assert not runner.passed(result) and "does not start" in result["items"]["first"]["failed"]
+
+
 def test_a_suite_that_cannot_be_listed(tmp_path):
     suite = runner.Suite("no_such_suite", environment=environment())
     result = runner.run(suite, tmp_path / "none.json")

@@ -107,6 +107,21 @@ def test_cells(gpu):
     assert "wrong" not in row
 
 
+def test_peers_run_before_the_first_item(gpu, monkeypatch):
+    """Once each, tiny, and none of ours, whose kernels for that width no archive has."""
+    ran = []
+
+    class Peer(contenders.Book):
+        def run(self):
+            super().run()
+            ran.append(str(self.case))
+
+    monkeypatch.setattr(cells, "CONTENDERS", {"rnnfast": contenders.Rnnfast, "cupy": Peer})
+    monkeypatch.setattr(contenders.Rnnfast, "run", lambda self: ran.append("ours"))
+    cells.begin(dry=True)
+    assert ran == [f"{cell}-N2-T3-D4-H5-training" for cell in ("lstm", "gru_after", "rnn", "gru")]
+
+
 def test_who_is_wrong_has_no_time(gpu, monkeypatch):
     class Wrong(contenders.RnnfastTF32):
         def results(self):
@@ -233,6 +248,15 @@ def test_language(gpu):
     assert row["seconds_of_40_epochs"] == pytest.approx(40 * row["seconds"], rel=0.1)
     found = pick(items, "iteration Rnnlm")()
     assert "wrong" not in found and found["contenders"]["cupy"]["ratio"][1] > 0
+
+
+def test_models_of_peers_run_before_the_first_item(gpu, monkeypatch):
+    ran = []
+    step = language.models.Book.step
+    monkeypatch.setattr(language.models.Book, "step", lambda self: ran.append(step(self)))
+    monkeypatch.setattr(language.models.Rnnfast, "step", lambda self: ran.append("ours"))
+    language.begin(dry=True)
+    assert len(ran) == len(language.JOBS) and all(loss > 0 for loss in ran)
 
 
 def test_an_iteration_that_is_wrong(gpu, monkeypatch):
