@@ -17,22 +17,24 @@ from benchmarks.rows import MODES, geometric_mean
 BEGIN, END = "<!-- benchmarks.cuda.report: begin -->", "<!-- benchmarks.cuda.report: end -->"
 KINDS = {"cell": "", "transfers": "With NumPy arrays in and out: "}
 OURS = {"float32": "rnnfast", "tf32": "rnnfast-tf32"}  # shown with their plans
-PIECES = {  # constant of the planner: (item of micro.py, its number)
+CYCLES, SECTORS = "cycles_per_warp_instruction", "sectors_per_ns"
+PIECES = {  # of the planner's model: (item of micro.py, its number)
     "launch, us": ("launch", "us"),
     "cooperative launch, us": ("launch, cooperative", "us"),
     "meeting of all blocks, us": ("meet, 1 groups", "us"),
     "meeting of a quarter, us": ("meet, 4 groups", "us"),
     "meeting of a sixteenth, us": ("meet, 16 groups", "us"),
     "flag to another block, us": ("flag to block 1", "us"),
-    "load of L2, cycles": ("chase L2", "cycles"),
-    "sectors of L2 a nanosecond, the same": ("read L2, 65536 floats, the same", "sectors_per_ns"),
-    "sectors of L2 a nanosecond, each its own": ("read L2, 65536 floats each", "sectors_per_ns"),
-    "128 bits of shared memory, cycles": (
-        "read shared, 4 apart",
-        "cycles_per_warp_instruction",
+    "load of L2, cycles": ("load of L2 after load", "cycles"),
+    "sectors of L2 a ns, all blocks the same": ("loads of L2, 65536 floats, the same", SECTORS),
+    "sectors of L2 a ns, each block its own": ("loads of L2, 65536 floats each", SECTORS),
+    # A multiprocessor has four schedulers, so that these can be less than a cycle
+    "a warp's 128 bits a lane of shared memory, cycles of a multiprocessor": (
+        "loads of shared memory, 4 apart",
+        CYCLES,
     ),
-    "FFMA, cycles": ("ffma, 256 threads", "cycles_per_warp_instruction"),
-    "mma of TF32, cycles": ("mma, 256 threads", "cycles_per_warp_instruction"),
+    "a warp's FFMA, cycles of a multiprocessor": ("ffma, 256 threads", CYCLES),
+    "a warp's mma of TF32, cycles of a multiprocessor": ("mma, 256 threads", CYCLES),
 }
 
 

@@ -9,9 +9,10 @@ FILE.json is written again and again, so that the results remain if the run is s
 
     {"suite": ..., "seconds": ..., "items": {name: {"seconds": ..., "result": ...}}}
 
-If the suite has a `begin`, "begun" has its seconds in each process, and what failed there; it is part
-of the process's start. Instead of "result" there can be "wrong" (an AssertionError), "failed" (another error, or the item
-hung, or its process died) or "skipped". With NAMEs, only items run whose name contains one of them.
+If the suite has a `begin`, "begun" has its seconds in each process, and what failed there; it is
+part of the process's start. Instead of "result" there can be "wrong" (an AssertionError), "failed"
+(another error, or the item hung, or its process died) or "skipped". With NAMEs, only items run
+whose name contains one of them.
 This module needs only Python; the workers need the GPU.
 """
 

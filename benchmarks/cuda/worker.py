@@ -6,9 +6,9 @@
 A suite is a module of this folder with `items(dry)`: {name: function}. A function returns an object
 for JSON. If its results are wrong, it raises AssertionError or returns a dictionary with the key
 "wrong". A suite whose items are no functions has `names(dry)` and `run(names, dry, progress)`
-instead. A suite may have `begin(dry)`, for what only the first item would pay for, such as the import
-of PyTorch; an error there does not stop the items. Before and after it and each item, one line of JSON is written into the file PROGRESS, which
-runner.py reads.
+instead. A suite may have `begin(dry)`, for what only the first item would pay for, such as the
+import of PyTorch; an error there does not stop the items. Before and after it, and before and after
+each item, one line of JSON is written into the file PROGRESS, which runner.py reads.
 """
 
 import argparse

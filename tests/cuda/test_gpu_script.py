@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -213,13 +214,20 @@ def test_wrong_words(tmp_path, words, why):
     [("1", ("versions", "smoke", "micro", "cells")), ("3", ("language", "sweep"))],
 )
 def test_a_stage(tmp_path, stage, suites):
-    done, out = script(tmp_path, stage, "--on", "planted", *UNHURRIED, PLANTED="good")
+    archive = tmp_path / "back" / "gpu.tar.xz"
+    words = [*UNHURRIED, "--archive", str(archive)]
+    done, out = script(tmp_path, stage, "--on", "planted", *words, PLANTED="good")
     assert done.returncode == 0, done.stdout + done.stderr
     about = json.loads((out / f"stage-{stage}.json").read_text())
     assert about["passed"] and tuple(about["suites"]) == suites
     for name in suites:
         assert runner.passed(json.loads((out / f"{name}.json").read_text()))
     assert "all passed" in (out / f"stage-{stage}.log").read_text()
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path / "unpacked", filter="data")
+    assert list(archive.parent.iterdir()) == [archive]  # one file comes back
+    for path in out.iterdir():
+        assert (tmp_path / "unpacked" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_a_stage_that_fails(tmp_path, monkeypatch, capsys):
@@ -233,9 +241,12 @@ def test_a_stage_that_fails(tmp_path, monkeypatch, capsys):
         return run(replace(suite, each=3, startup=PATIENCE, total=PATIENCE), out)
 
     monkeypatch.setattr(runner, "run", in_time)
-    stage = stages.Stage("3", tmp_path, time.monotonic(), 100, False, "planted")
+    archive = tmp_path / "gpu.tar.xz"
+    stage = stages.Stage("3", tmp_path, time.monotonic(), 100, False, "planted", archive)
     stage.environment |= environment()
     stages.stage_3(stage)
+    with tarfile.open(stage.archive) as tar:  # already before the stage ends
+        assert {"language.json", "sweep.json", "stage-3.log"} <= set(tar.getnames())
     assert not stage.end()
     about = json.loads((tmp_path / "stage-3.json").read_text())
     assert not about["passed"] and list(about["suites"]) == ["language", "sweep"]

@@ -1,5 +1,6 @@
 """The suites of benchmarks/gpu.sh on what stands in for a GPU: items, and what finds a fault."""
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from rnnfast import cuda, kernels
 
 pytest.importorskip("benchmarks", reason="an installed rnnfast has no benchmarks")
 
+import compiled
 import fake_gpu
 
 from benchmarks import cases, model_contenders
@@ -282,8 +284,26 @@ def test_numba_compiles(gpu, monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pieces_compile():
-    """micro.cu, by NVRTC."""
+# Of each kernel of micro.cu: what it times, as nvdisasm calls it
+PIECES = {
+    "meet": "LDG.E.128.STRONG.GPU",
+    "packets": "LDG.E.128.STRONG.GPU",
+    "packets_at_once": "LDG.E.128.STRONG.GPU",
+    "push_4": "ST.E",
+    "push_8": "ST.E",
+    "flag": "LDG.E.STRONG.GPU",
+    "read_l2": "LDG.E.128.STRONG.GPU",
+    "chase_l2": "LDG.E.STRONG.GPU",
+    "read_shared": "LDS.128",
+    "ffma": "FFMA",
+    "mma": "HMMA.1688.F32.TF32",
+}
+
+
+def test_pieces_are_compiled():
+    """micro.cu, by NVRTC. What is timed is there: loads that nothing needs are left out."""
+    if compiled.nvdisasm() is None:
+        pytest.skip("the cuda-compile extra is needed")
     nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="the cuda-compile extra is needed")
     source = Path(micro.__file__).with_name("micro.cu").read_bytes()
     _, program = nvrtc.nvrtcCreateProgram(source, b"micro.cu", 0, [], [])
@@ -293,3 +313,11 @@ def test_pieces_compile():
     log = b" " * size
     nvrtc.nvrtcGetProgramLog(program, log)
     assert int(code) == 0, log.decode()
+    _, size = nvrtc.nvrtcGetCUBINSize(program)
+    cubin = b" " * size
+    nvrtc.nvrtcGetCUBIN(program, cubin)
+    sections = re.split(r"\.section\s+\.text\.(\w+)", compiled.disassembled(cubin))
+    sass = dict(zip(sections[1::2], sections[2::2], strict=True))
+    assert set(sass) == set(PIECES) | {"nothing", "hold"}
+    for kernel, opcode in PIECES.items():
+        assert f" {opcode}" in sass[kernel], f"{kernel} has no {opcode}"
