@@ -37,7 +37,7 @@ def in_steps():
     """The planner takes steps, which it does for larger cells alone."""
 
     def make_plan(gpu, cell, forward, N, H, dtype, precision):
-        return planner.steps_plan(cell, N, H, precision)
+        return planner.steps_plan(cell, forward, N, H, precision)
 
     return mock.patch.object(planner, "make_plan", make_plan)
 
