@@ -221,7 +221,8 @@ def test_kernels_alone(monkeypatch):
     stand_in.runtime = type(sys)("runtime")
     stand_in.runtime.deviceSynchronize = lambda: None
     monkeypatch.setitem(sys.modules, "cupy", stand_in)
-    monkeypatch.setattr(micro, "kernel", lambda name: lambda *arguments: None)
+    held = []
+    monkeypatch.setattr(micro, "kernel", lambda name: lambda *arguments: held.append(arguments[2]))
     took = iter([1, 2, 5, 1, 2, 6, 1, 2, 70])
 
     def work(grid):
@@ -237,6 +238,8 @@ def test_kernels_alone(monkeypatch):
     assert launches.times(call, repeats=3) == {"first": 3.0, "second": 6.0}
     took = iter([1, 2, 5, 1, 2, 6, 1, 2, 70])
     assert launches.whole(call, repeats=3) == 9.0
+    # Steps are hundreds of launches, which the host must have queued before the GPU is free
+    assert held == [(launches.HOLD,)] * 3 + [(launches.HOLD_STEPS,)] * 3
 
 
 # The others
