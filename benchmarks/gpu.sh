@@ -7,6 +7,7 @@
 #     benchmarks/gpu.sh prepare    before, without a GPU: compiles the kernels of the stages into .carry
 #     benchmarks/gpu.sh 1 --dry    few and small cases
 #     benchmarks/gpu.sh 1 --budget 900    with another time limit, in seconds
+#     benchmarks/gpu.sh 1 --archive a.tar.xz    also with all results in one file
 #
 # The results are written into the folder $OUT (default: benchmarks/results/gpu) during the run. PYTHON
 # is the interpreter (default: .venv/bin/python, else python3). The script installs and downloads

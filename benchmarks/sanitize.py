@@ -48,7 +48,7 @@ OPTIONS = {
 def make_plan(kind, gpu, cell, forward, N, H, dtype, precision):
     """Replaces the planner: the given plan, for any size."""
     if kind == "steps":
-        return planner.steps_plan(cell, N, H, precision)
+        return planner.steps_plan(cell, forward, N, H, precision)
     sizes = cell, forward, N, H, precision
     units = 16 if precision == "tf32" else UNITS
     if kind == "row":

@@ -165,14 +165,19 @@ class Probe(Compiler):
         return np.zeros((a.shape[0], b.shape[1]), a.dtype) if out is None else out
 
 
-def opcodes(cubin):
-    """How often each opcode is in a cubin's SASS."""
+def disassembled(cubin):
+    """The SASS of a cubin."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        sass = subprocess.run(
+        return subprocess.run(
             [nvdisasm(), "-c", file.name], check=True, capture_output=True, text=True
         ).stdout
+
+
+def opcodes(cubin):
+    """How often each opcode is in a cubin's SASS."""
+    sass = disassembled(cubin)
     counts = Counter(INSTRUCTION.findall(sass))
     if not counts["EXIT"]:
         raise ValueError(f"no SASS in what nvdisasm printed: {sass[:200]!r}")

@@ -48,7 +48,7 @@ def frame(units, rows, threads=64, precision="float32", **more):
 
 
 def steps(cell, forward, N, H):
-    return planner.steps_plan(cell, N, H, "float32")
+    return planner.steps_plan(cell, forward, N, H, "float32")
 
 
 PLANS = {

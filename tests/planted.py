@@ -46,6 +46,21 @@ def both():
     return {"us": 2.5, "wrong": "cudnn is off by 1"}
 
 
+def begin(dry):
+    """What comes before the first item: it takes a while, or fails, or hangs, once or always."""
+    kind, marker = os.environ.get("BEGIN", ""), os.environ.get("BEGUN_ONCE")
+    if marker and Path(marker).exists():
+        return
+    if marker:
+        Path(marker).touch()
+    if kind == "slow":
+        time.sleep(2)
+    elif kind == "fails":
+        raise RuntimeError("no PyTorch")
+    elif kind == "hangs":
+        time.sleep(600)
+
+
 def items(dry):
     if os.environ.get("PLANTED") == "good":
         return {"first": os.getpid, "second": os.getpid, "carried": os.getpid}

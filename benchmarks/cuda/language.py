@@ -28,6 +28,7 @@ BOOKS_EPOCHS = 40
 WARM = 20  # iterations before the timed ones
 DRY = {"V": 50, "N": 2, "T": 3}  # instead of the book's sizes
 DRY_WIDTH, DRY_WARM = 5, 1
+TINY_WIDTH = 8  # of the iterations before the first item
 
 
 def check(contender, H, losses, params):
@@ -131,6 +132,19 @@ def evaluated(job, params, gpu, dry):
         param[...] = gpu.put(np.ascontiguousarray(trained))
     sizes = (model_contenders.N, model_contenders.T) if dry else ()
     return eval_perplexity(model, corpus("valid", dry), *sizes)
+
+
+def begin(dry):
+    """Imports PyTorch, starts cuDNN and compiles CuPy's kernels."""
+    gpu = machine.this_gpu()
+    for job in JOBS:
+        for contender in models.CONTENDERS.values():
+            # Ours compile kernels for this width, which no archive has
+            if not contender.ours and not why_not(contender, gpu):
+                peer = contender(replace(job, H=TINY_WIDTH), gpu)
+                peer.prepare()
+                peer.run()
+                peer.params()
 
 
 def items(dry):

@@ -13,6 +13,7 @@ from benchmarks.cuda import micro
 from rnnfast.cuda import runtime
 
 HOLD = 4_000_000  # cycles, about 2 ms: longer than the host needs to queue a call
+HOLD_STEPS = 4 * HOLD  # of a recurrence in steps, with hundreds of launches
 
 _recorded = None  # while calls are timed: (name, start, end) of each launch
 
@@ -74,7 +75,7 @@ def times(call, repeats=5):
 def whole(call, repeats=5):
     """us of all work of a call on the GPU, also of cuBLAS and CuPy; None without a GPU."""
     found = []
-    for cupy in _held(repeats):
+    for cupy in _held(repeats, HOLD_STEPS):
         start, end = cupy.cuda.Event(), cupy.cuda.Event()
         start.record()
         call()
@@ -84,9 +85,9 @@ def whole(call, repeats=5):
     return round(statistics.median(found), 3) if found else None
 
 
-def _held(repeats):
-    """Yields CuPy `repeats` times, each time with a GPU that is busy for HOLD cycles."""
+def _held(repeats, cycles=HOLD):
+    """Yields CuPy `repeats` times, each time with a GPU that is busy for so many cycles."""
     cupy = sys.modules.get("cupy")
     for _ in range(repeats if cupy else 0):
-        micro.kernel("hold")((1,), (1,), (np.int64(HOLD),))
+        micro.kernel("hold")((1,), (1,), (np.int64(cycles),))
         yield cupy

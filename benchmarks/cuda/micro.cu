@@ -2,7 +2,8 @@
 //
 // What a block of the column does to meet the others, load and multiply, in the same instructions.
 // Every kernel repeats its piece `repeats` times and writes the cycles of each block to `cycles`.
-// A sum that depends on all that was read keeps the compiler from leaving the reading out.
+// A sum that depends on all that was read keeps the compiler from leaving the reading out: ptxas
+// leaves out loads, or parts of them, whose result nothing needs, volatile or not.
 
 __device__ __forceinline__ void arrive(int *p) {
     asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(p) : "memory");
@@ -25,6 +26,7 @@ __device__ __forceinline__ void publish(float *p, float x) {
     asm volatile("st.global.cg.f32 [%0], %1;" ::"l"(p), "f"(x) : "memory");
 }
 
+// sum must be a number that the compiler cannot know to be another than 0.123.
 __device__ __forceinline__ void finish(long long start, float sum, long long *cycles) {
     __syncthreads();
     if (threadIdx.x == 0) cycles[blockIdx.x] = clock64() - start;
@@ -97,6 +99,47 @@ __global__ void packets(float *x, int blocks, int width, int repeats, long long 
     finish(start, sum, cycles);
 }
 
+// The same, with `under way` loads of a thread at once; those whose packets are not there yet are
+// repeated together.
+__global__ void packets_at_once(float *x, int blocks, int width, int repeats, long long *cycles) {
+    const int under_way = 8;
+    int group = blockIdx.x / blocks, part = blockIdx.x % blocks, own = width / 3;
+    float sum = 0;
+    long long start = clock64();
+    for (int i = 1; i <= repeats; i++) {
+        float *slot = x + 4 * ((i & 1) * gridDim.x + group * blocks) * own;
+        for (int e = threadIdx.x; e < own; e += blockDim.x)
+            asm volatile("st.relaxed.gpu.global.v4.b32 [%0], {%1, %1, %1, %2};" ::"l"(
+                             slot + 4 * (part * own + e)),
+                         "f"((float)i), "r"(i)
+                         : "memory");
+        for (int e = threadIdx.x; e < blocks * own; e += under_way * blockDim.x) {
+            float a[under_way], b[under_way], c[under_way];
+            int n[under_way], missing = 0;
+#pragma unroll
+            for (int j = 0; j < under_way; j++)
+                if (e + j * blockDim.x < blocks * own) missing |= 1 << j;
+            while (missing) {
+#pragma unroll
+                for (int j = 0; j < under_way; j++)
+                    if (missing >> j & 1)
+                        asm volatile("ld.relaxed.gpu.global.v4.b32 {%0, %1, %2, %3}, [%4];"
+                                     : "=f"(a[j]), "=f"(b[j]), "=f"(c[j]), "=r"(n[j])
+                                     : "l"(slot + 4 * (e + j * blockDim.x))
+                                     : "memory");
+#pragma unroll
+                for (int j = 0; j < under_way; j++)
+                    if ((missing >> j & 1) && n[j] == i) {
+                        missing &= ~(1 << j);
+                        sum += a[j] + b[j] + c[j];
+                    }
+            }
+        }
+        __syncthreads();
+    }
+    finish(start, sum, cycles);
+}
+
 // Blocks of a cluster push `width` floats each into the shared memory of all, then meet.
 __device__ __forceinline__ void push(float *x, int width, int repeats, long long *cycles) {
     extern __shared__ float s[];
@@ -156,17 +199,18 @@ __global__ void read_l2(const float *x, int floats, int apart, int repeats, long
 #pragma unroll
             for (int j = 0; j < 4; j++) v[j] = fetch4(own + e + 4 * j * blockDim.x);
 #pragma unroll
-            for (int j = 0; j < 4; j++) sum += v[j].x + v[j].w;
+            for (int j = 0; j < 4; j++) sum += v[j].x + v[j].y + v[j].z + v[j].w;
         }
     finish(start, sum, cycles);
 }
 
 // One load of L2 after the other: each says where the next one is.
-__global__ void chase_l2(const float *x, int repeats, long long *cycles) {
+__global__ void chase_l2(const int *x, int repeats, long long *cycles) {
     int at = 0;
     long long start = clock64();
-    for (int i = 0; i < repeats; i++) at = (int)fetch4(x + at).x;
-    finish(start, at, cycles);
+    for (int i = 0; i < repeats; i++)
+        asm volatile("ld.global.cg.s32 %0, [%1];" : "=r"(at) : "l"(x + at) : "memory");
+    finish(start, __int_as_float(at), cycles);
 }
 
 // 16 loads of 128 bits from shared memory; the lanes' addresses are `apart` floats apart.
@@ -183,7 +227,7 @@ __global__ void read_shared(int apart, int repeats, long long *cycles) {
             float x, y, z, w;
             asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
                          : "=f"(x), "=f"(y), "=f"(z), "=f"(w) : "r"(at + 512 * j));
-            sum += x + w;
+            sum += x + y + z + w;
         }
     finish(start, sum, cycles);
 }

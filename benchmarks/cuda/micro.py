@@ -96,7 +96,7 @@ def meet(groups, width):
     return {"blocks": blocks, **timed(launch, effort.repeats, cycles)}
 
 
-def packets(groups, width):
+def packets(name, groups, width):
     """The same exchange by packets that carry their number, without a meeting."""
     blocks = sms() // groups
     x, cycles = zeros((2 * sms() * width // 3 * 4, "float32"), (sms(), "int64"))
@@ -104,7 +104,7 @@ def packets(groups, width):
 
     def launch():
         x.fill(0)
-        run = kernel("packets", cooperative=True)
+        run = kernel(name, cooperative=True)
         run((blocks * groups,), (THREADS,), (x, *numbers, cycles))
 
     return {"blocks": blocks, **timed(launch, effort.repeats, cycles)}
@@ -154,7 +154,7 @@ def chase_l2():
     import cupy
 
     places = 4 * np.random.default_rng(0).permutation(4096)
-    x = np.zeros(4 * 4096, np.float32)
+    x = np.zeros(4 * 4096, np.int32)
     x[places] = np.roll(places, -1)
     there, (cycles,) = cupy.asarray(x), zeros((1, "int64"))
 
@@ -165,7 +165,7 @@ def chase_l2():
 
 
 def throughput(name, instructions, threads, *numbers, shared=0):
-    """Cycles of a multiprocessor for one instruction of a warp."""
+    """Cycles of a multiprocessor, with its four schedulers, for one instruction of a warp."""
     (cycles,) = zeros((sms(), "int64"))
 
     def launch():
@@ -253,20 +253,20 @@ def items(dry):
             found[f"meet, {groups} groups, {width} floats a block"] = partial(meet, groups, width)
     for groups, width in PACKETS:
         if groups <= sms():
-            found[f"packets, {groups} groups, {width} floats a block"] = partial(
-                packets, groups, width
-            )
+            for name in ("packets", "packets_at_once"):
+                label = f"{name.replace('_', ' ')}, {groups} groups, {width} floats a block"
+                found[label] = partial(packets, name, groups, width)
     for blocks, width in PUSHED:
         found[f"push, clusters of {blocks}, {width} floats a block"] = partial(push, blocks, width)
     for other in sorted({1, sms() // 2, sms() - 1}):
         found[f"flag to block {other}"] = partial(flag, other)
-    found["chase L2"] = chase_l2
+    found["load of L2 after load"] = chase_l2
     for floats in READ[:1] if dry else READ:
-        found[f"read L2, {floats} floats, the same"] = partial(read_l2, floats, True)
-        found[f"read L2, {floats} floats each"] = partial(read_l2, floats, False)
+        found[f"loads of L2, {floats} floats, the same"] = partial(read_l2, floats, True)
+        found[f"loads of L2, {floats} floats each"] = partial(read_l2, floats, False)
     for apart in (0, 4):
         more = {"shared": 4 * 4096}
-        found[f"read shared, {apart} apart"] = partial(
+        found[f"loads of shared memory, {apart} apart"] = partial(
             throughput, "read_shared", 16, THREADS, apart, **more
         )
     for threads in (THREADS, 2 * THREADS):

@@ -4,6 +4,7 @@ cell: one of rnnfast.kernels.CELLS, or "gru_after", the GRU with reset_after. di
 or "backward". precision: "float32" or "tf32".
 """
 
+from dataclasses import replace
 from importlib import import_module
 from unittest import mock
 
@@ -48,3 +49,26 @@ def described(cell, N, H, precision):
         plan = chosen(cell, direction, N, H, precision)
         found[direction] = {"plan": str(plan), "predicted": predicted(plan)}
     return found
+
+
+def sizes(plan):
+    """The numbers that make a plan of the frame, for `rebuilt`; None for steps."""
+    if plan.kind == "steps":
+        return None
+    first = plan.tiles[0]
+    found = {"precision": "tf32" if plan.tf32 else "float32"}
+    found |= {name: getattr(plan, name) for name in ("units", "rows", "threads", "passes")}
+    found |= {name: getattr(first, name) for name in ("own", "slices") if hasattr(first, name)}
+    return {**found, "aside": [tile.aside for tile in plan.tiles]}
+
+
+def rebuilt(cell, direction, N, H, sizes):
+    """The plan of these sizes, as the sources make it now; None: steps."""
+    forward = direction == "forward"
+    if sizes is None:
+        return planner.steps_plan(cell, forward, N, H, "float32")
+    more = dict(sizes)
+    aside = more.pop("aside")
+    plan = planner.frame_plan(cell, forward, N, H, **more)
+    tiles = [replace(tile, aside=n) for tile, n in zip(plan.tiles, aside, strict=True)]
+    return replace(plan, tiles=tuple(tiles))

@@ -15,24 +15,27 @@ from benchmarks.report import bold, head, line, mark, put_between_markers
 from benchmarks.rows import MODES, geometric_mean
 
 BEGIN, END = "<!-- benchmarks.cuda.report: begin -->", "<!-- benchmarks.cuda.report: end -->"
+STAR = " \\*"
 KINDS = {"cell": "", "transfers": "With NumPy arrays in and out: "}
 OURS = {"float32": "rnnfast", "tf32": "rnnfast-tf32"}  # shown with their plans
-PIECES = {  # constant of the planner: (item of micro.py, its number)
+CYCLES, SECTORS = "cycles_per_warp_instruction", "sectors_per_ns"
+PIECES = {  # of the planner's model: (item of micro.py, its number)
     "launch, us": ("launch", "us"),
     "cooperative launch, us": ("launch, cooperative", "us"),
     "meeting of all blocks, us": ("meet, 1 groups", "us"),
     "meeting of a quarter, us": ("meet, 4 groups", "us"),
     "meeting of a sixteenth, us": ("meet, 16 groups", "us"),
     "flag to another block, us": ("flag to block 1", "us"),
-    "load of L2, cycles": ("chase L2", "cycles"),
-    "sectors of L2 a nanosecond, the same": ("read L2, 65536 floats, the same", "sectors_per_ns"),
-    "sectors of L2 a nanosecond, each its own": ("read L2, 65536 floats each", "sectors_per_ns"),
-    "128 bits of shared memory, cycles": (
-        "read shared, 4 apart",
-        "cycles_per_warp_instruction",
+    "load of L2, cycles": ("load of L2 after load", "cycles"),
+    "sectors of L2 a ns, all blocks the same": ("loads of L2, 65536 floats, the same", SECTORS),
+    "sectors of L2 a ns, each block its own": ("loads of L2, 65536 floats each", SECTORS),
+    # A multiprocessor has four schedulers, so that these can be less than a cycle
+    "a warp's 128 bits a lane of shared memory, cycles of a multiprocessor": (
+        "loads of shared memory, 4 apart",
+        CYCLES,
     ),
-    "FFMA, cycles": ("ffma, 256 threads", "cycles_per_warp_instruction"),
-    "mma of TF32, cycles": ("mma, 256 threads", "cycles_per_warp_instruction"),
+    "a warp's FFMA, cycles of a multiprocessor": ("ffma, 256 threads", CYCLES),
+    "a warp's mma of TF32, cycles of a multiprocessor": ("mma, 256 threads", CYCLES),
 }
 
 
@@ -94,7 +97,7 @@ def cell_table(rows):
         yield line(
             row["cell"].upper(),
             ", ".join(map(str, row["shape"])),
-            *(figure(us(row, name)) for name in labels),
+            *(figure(us(row, name)) + STAR * bound_by_host(row, name) for name in labels),
             *(mark(median(row, name)) for name in rated),
             *(figure(v) for _, p, name in own for v in (kernels(row, name), predicted(row, p))),
         )
@@ -105,14 +108,12 @@ def cell_table(rows):
         yield line(bold("all"), "**geometric mean**", *columns)
 
 
-def bound_by_host(rows):
-    """rnnfast's rows where the GPU waited for the host most of the time."""
-    for row in rows:
-        for name, found in row["contenders"].items():
-            call = found["us_per_step"] * row["shape"][1]
-            if name.startswith("rnnfast") and found["host_us_per_call"] > 0.9 * call:
-                shape = ", ".join(map(str, row["shape"]))
-                yield f"{row['cell'].upper()} {shape} {row['mode']} ({name})"
+def bound_by_host(row, name):
+    """Whether this is rnnfast and the GPU waited for the host most of the time."""
+    found = row["contenders"].get(name)
+    if found is None or not name.startswith("rnnfast"):
+        return False
+    return found["host_us_per_call"] > 0.9 * found["us_per_step"] * row["shape"][1]
 
 
 def iteration_table(rows):
@@ -181,15 +182,13 @@ def markdown(folder):
     lines = [
         "Times are medians by CUDA events, in us a time step. A ratio is the other's time divided "
         "by ours in the same precision, measured in turns in one run: ▲ 2.00 means that rnnfast "
-        "is twice as fast, ▼ 0.50 that it takes twice as long.",
+        "is twice as fast, ▼ 0.50 that it takes twice as long. \\*: the host is the slower one, "
+        "not the GPU. Kernels: the part of rnnfast's own kernels. Predicted: that by the planner.",
     ]
     if gpu := read(folder, "versions").get("gpu"):
         lines[:0] = [f"Machine: {describe(gpu)}.", ""]
     for title, table in tables(folder):
         lines += ["", f"### {title}", "", *table]
-    found = list(bound_by_host(r for r in read(folder, "cells").values() if r["kind"] == "cell"))
-    if found:
-        lines += ["", f"The host is the slower one, not the GPU, in {'; '.join(found)}."]
     return "\n".join(lines)
 
 

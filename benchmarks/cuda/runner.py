@@ -9,8 +9,10 @@ FILE.json is written again and again, so that the results remain if the run is s
 
     {"suite": ..., "seconds": ..., "items": {name: {"seconds": ..., "result": ...}}}
 
-Instead of "result" there can be "wrong" (an AssertionError), "failed" (another error, or the item
-hung, or its process died) or "skipped". With NAMEs, only items run whose name contains one of them.
+If the suite has a `begin`, "begun" has its seconds in each process, and what failed there; it is
+part of the process's start. Instead of "result" there can be "wrong" (an AssertionError), "failed"
+(another error, or the item hung, or its process died) or "skipped". With NAMEs, only items run
+whose name contains one of them.
 This module needs only Python; the workers need the GPU.
 """
 
@@ -27,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-STARTUP = 60  # seconds until a worker's first item: imports, a CUDA context
+STARTUP = 60  # seconds of a worker's imports and CUDA context; as many of the suite's `begin`
 WRITTEN = 1.0  # seconds between two writings of the results
 BAD = ("wrong", "failed", "skipped")
 
@@ -72,7 +74,7 @@ class Worker:
 
     def __init__(self, suite, names, folder):
         self.suite, self.names, self.folder = suite, list(names), folder
-        self.rows, self.fruitless = {}, 0
+        self.rows, self.fruitless, self.begun = {}, 0, []
         self.begin()
 
     def begin(self):
@@ -82,6 +84,7 @@ class Worker:
         todo = Path(f"{self.progress}.names")
         todo.write_text(json.dumps(self.names))
         self.running, self.size, self.told = None, 0, time.monotonic()
+        self.beginning = False
         self.process = subprocess.Popen(
             self.suite.command(str(todo), self.progress),
             cwd=ROOT,
@@ -102,11 +105,13 @@ class Worker:
         if not (ended or late or over):
             return True
         self.end()
+        why = f"hung: killed after {patience:g} s" if late else "killed: no time was left"
+        if ended:
+            why = f"its process died with {self.process.returncode}"
         if self.running:
-            why = f"hung: killed after {patience:g} s" if late else "killed: no time was left"
-            if ended:
-                why = f"its process died with {self.process.returncode}"
             self.take(self.running, {"failed": why})
+        elif self.beginning:
+            self.begun.append({"failed": why})
         if over or not self.names:
             return False
         if self.fruitless > 1:
@@ -134,7 +139,12 @@ class Worker:
         for line in whole.splitlines():
             self.told = time.monotonic()
             row = json.loads(line)
-            if "start" in row:
+            if "begin" in row:
+                self.beginning = True
+            elif "begun" in row:
+                self.beginning = False
+                self.begun.append(row)
+            elif "start" in row:
                 self.running = row["start"]
             else:
                 self.take(row.pop("end"), row)
@@ -163,6 +173,8 @@ def run(suite, out, words=()):
         if over:
             rows = {name: rows.get(name, {"skipped": "no time was left"}) for name in names}
         result["items"] = rows
+        if begun := [row for worker in every for row in worker.begun]:
+            result["begun"] = begun
         result["seconds"] = round(time.monotonic() - begin, 1)
         write_json(out, result)
 
@@ -200,6 +212,9 @@ def summary(result):
             count[kind] += 1
             if kind != "skipped":
                 yield f"{name}: {kind.upper()} {row[kind]}"[:300]
+    for row in result.get("begun", ()):
+        if "failed" in row:
+            yield f"its beginning: FAILED {row['failed']}"[:300]
     if "problem" in result:
         yield result["problem"]
     good = len(result["items"]) - sum(count.values())

@@ -2,7 +2,8 @@
 
 This module needs only Python, because rnnfast may have to be built first. All work on the GPU is
 done in worker processes, which may hang (runner.py). Each suite writes its results into
-$OUT/SUITE.json while it runs. stage-N.json has a summary, stage-N.log has the output.
+$OUT/SUITE.json while it runs. stage-N.json has a summary, stage-N.log has the output. --archive
+names a file that has all of $OUT after each suite, for a machine that returns few files.
 """
 
 import argparse
@@ -13,7 +14,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -58,8 +61,8 @@ def sanitizer(path):
 class Stage:
     """One stage: its clock, its log, its suites."""
 
-    def __init__(self, name, out, begin, budget, dry, on):
-        self.begin, self.name, self.out = begin, name, out
+    def __init__(self, name, out, begin, budget, dry, on, archive=None):
+        self.begin, self.name, self.out, self.archive = begin, name, out, archive
         self.budget, self.scale = budget, budget / BUDGET[name]
         self.dry, self.on, self.results = dry, on, {}
         self.environment = environment()
@@ -98,7 +101,19 @@ class Stage:
         self.results[name] = result
         for line in runner.summary(result | {"suite": name}):
             self.say(line)
+        self.pack()
         return result
+
+    def pack(self):
+        """Writes all results so far into the archive, if there is to be one."""
+        if self.archive is None:
+            return
+        part = f"{self.archive}.part{threading.get_ident()}"  # two suites may end at once
+        with tarfile.open(part, "w:xz") as tar:
+            for path in sorted(self.out.iterdir()):
+                if path.suffix in (".json", ".log"):
+                    tar.add(path, path.name)
+        os.replace(part, self.archive)
 
     def sanitize(self, tool):
         """Runs the cases of benchmarks/sanitize.py under a tool of compute-sanitizer."""
@@ -187,6 +202,7 @@ def main():
     parser.add_argument("stage", choices=[*STAGES, "prepare"])
     parser.add_argument("suites", nargs="*", help=f"to prepare ({' '.join(carry.SUITES)})")
     parser.add_argument("--budget", type=float, help=f"seconds of the stage ({BUDGET})")
+    parser.add_argument("--archive", metavar="FILE", type=Path, help="all results in one .tar.xz")
     parser.add_argument("--dry", action="store_true", help="few and small cases")
     parser.add_argument("--on", metavar="MODULE", help="its install() replaces the GPU")
     options = parser.parse_intermixed_args()
@@ -204,9 +220,15 @@ def main():
     out = Path(os.environ.get("OUT") or ROOT / "benchmarks" / "results" / "gpu").resolve()
     out.mkdir(parents=True, exist_ok=True)
     name = options.stage
-    stage = Stage(name, out, begin, options.budget or BUDGET[name], options.dry, options.on)
-    STAGES[name](stage)
-    return 0 if stage.end() else 1
+    if options.archive:
+        options.archive.parent.mkdir(parents=True, exist_ok=True)
+    budget = options.budget or BUDGET[name]
+    stage = Stage(name, out, begin, budget, options.dry, options.on, options.archive)
+    try:
+        STAGES[name](stage)
+        return 0 if stage.end() else 1
+    finally:
+        stage.pack()  # also if the stage is stopped
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from benchmarks.report import head, line
 from rnnfast.kernels import load
 
 # N, H
-SHAPES = ((20, 650), (64, 512), (32, 256), (1, 256), (20, 100), (128, 1024))
+SHAPES = ((20, 650), (64, 512), (32, 256), (1, 256), (20, 100), (128, 1024), (8, 128))
 DRY_SHAPES = ((5, 120),)
 CELLS = ("lstm", "gru_after", "rnn", "gru")
 FIRST, SPREAD = 5, 5  # plans of a recurrence; there may be hundreds
@@ -97,7 +97,8 @@ def measure(key, plan, rank, dry):
     finally:
         rnnfast.set_float32_matmul_precision("highest")
     found = {"cell": cell, "direction": direction, "N": N, "H": H, "precision": precision}
-    found |= {"plan": str(plan), "rank": rank, "predicted": plans.predicted(plan), "error": error}
+    found |= {"plan": str(plan), "sizes": plans.sizes(plan), "rank": rank}
+    found |= {"predicted": plans.predicted(plan), "error": error}
     if None not in us:
         step = (us[1] - us[0]) / (lengths[1] - lengths[0])
         found |= {"us_per_step": round(step, 3), "us_before": round(us[0] - lengths[0] * step, 2)}

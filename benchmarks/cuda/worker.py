@@ -6,8 +6,9 @@
 A suite is a module of this folder with `items(dry)`: {name: function}. A function returns an object
 for JSON. If its results are wrong, it raises AssertionError or returns a dictionary with the key
 "wrong". A suite whose items are no functions has `names(dry)` and `run(names, dry, progress)`
-instead. Before and after each item, one line of JSON is written into the file PROGRESS, which
-runner.py reads.
+instead. A suite may have `begin(dry)`, for what only the first item would pay for, such as the
+import of PyTorch; an error there does not stop the items. Before and after it, and before and after
+each item, one line of JSON is written into the file PROGRESS, which runner.py reads.
 """
 
 import argparse
@@ -29,6 +30,17 @@ class Progress:
     def tell(self, **row):
         self.file.write(json.dumps(row, default=str) + "\n")
         self.file.flush()
+
+    def begin(self, begin, dry):
+        """Calls what a suite does before its first item."""
+        self.tell(begin=True)
+        start, failed = time.perf_counter(), {}
+        try:
+            begin(dry)
+        except Exception as error:
+            traceback.print_exc()
+            failed = {"failed": f"{type(error).__name__}: {error}"[:LENGTH]}
+        self.tell(begun=round(time.perf_counter() - start, 3), **failed)
 
     def start(self, name):
         self.tell(start=name)
@@ -86,6 +98,8 @@ def main():
     with open(options.names, encoding="utf-8") as file:
         names = json.load(file)
     progress = Progress(options.progress)
+    if hasattr(suite, "begin"):
+        progress.begin(suite.begin, options.dry)
     if hasattr(suite, "run"):
         suite.run(names, options.dry, progress)
     else:

@@ -1,4 +1,4 @@
-"""What a step costs by the model: the planner's measure, to be calibrated on a GPU.
+"""What a step costs by the model: the planner's measure.
 
 Of a plan: cycles of issue and wavefronts of shared memory of a multiprocessor, sectors of all of
 them, each by formula (a test holds them to what the compiled kernels execute), and the time that
@@ -18,16 +18,22 @@ class Constant:
     source: str  # "modelled", or "measured" and where
 
 
-# For an H100. benchmarks/cuda/sweep.py measures what they stand for.
+# For an H100. benchmarks/cuda/calibrate.py fits them to a race of plans (benchmarks/cuda/sweep.py).
+FITTED = "measured, fitted to benchmarks/results/gpu-first/sweep.json"
 CONSTANTS = {
-    "clock": Constant(1755, "cycles a us", "modelled"),
-    "meeting": Constant(0.7, "us from the last signal to what it announced", "modelled"),
-    "local step": Constant(0.15, "us of barriers within a block", "modelled"),
-    "sectors": Constant(170_000, "sectors a us through L2", "modelled"),
-    "mma": Constant(6.5, "cycles of a quarter of a multiprocessor", "modelled"),
-    "launch": Constant(2.2, "us between kernels of one stream", "modelled"),
-    "flop": Constant(30e6, "float32 operations a us of cuBLAS", "modelled"),
-    "flop tf32": Constant(150e6, "TF32 operations a us of cuBLAS", "modelled"),
+    "clock": Constant(1980, "cycles a us", "measured, by nvidia-smi under load"),
+    "overlap": Constant(0.893, "cycles of a step for each that is counted", FITTED),
+    "meeting": Constant(0.655, "us from the last number sent until all have come", FITTED),
+    "pass": Constant(0.462, "us of loads and barriers, one after the other, of a pass", FITTED),
+    "local step": Constant(0.164, "us of barriers within a block", FITTED),
+    "sectors": Constant(451_000, "sectors a us through L2, forward", FITTED),
+    "sectors back": Constant(170_000, "the same backward, where parts of sectors are sent", FITTED),
+    "mma": Constant(8.16, "cycles of a quarter of a multiprocessor", FITTED),
+    "launch": Constant(2.87, "us between kernels of one stream", FITTED),
+    "flop": Constant(27e6, "float32 operations a us of cuBLAS, forward", FITTED),
+    "flop back": Constant(15.7e6, "the same backward, with few columns and many terms", FITTED),
+    "flop tf32": Constant(67e6, "TF32 operations a us of cuBLAS, forward", FITTED),
+    "flop tf32 back": Constant(40e6, "the same backward", FITTED),
     "weights": Constant(2.5e6, "bytes a us of cuBLAS reading Wh", "modelled"),
 }
 
@@ -123,11 +129,19 @@ def of_frame(cell, plan, N, multiprocessors):
         shared += plan.passes * waves
     sectors = _sectors(cell, plan, N)
     turns = -(-plan.grid // multiprocessors)  # of blocks of a local plan, one after the other
-    cycles = max(work, shared, mma)
-    us = cycles / CONSTANTS["clock"].value + sectors / turns / CONSTANTS["sectors"].value
-    pause = CONSTANTS["local step" if plan.local else "meeting"]
-    us = turns * (us + len(plan.tiles) * pause.value)
+    # Loads, products and sums of a step come one after the other: hardly any of it overlaps
+    cycles = (work + shared + mma) * CONSTANTS["overlap"].value
+    rate = CONSTANTS["sectors" if plan.tiles[0].forward else "sectors back"].value
+    us = cycles / CONSTANTS["clock"].value + sectors / turns / rate
+    us = turns * (us + len(plan.tiles) * _pause(plan))
     return Cost(issue, shared, sectors, us)
+
+
+def _pause(plan):
+    """What a product of a step waits for, whatever it multiplies."""
+    if plan.local:
+        return CONSTANTS["local step"].value
+    return CONSTANTS["meeting"].value + plan.passes * CONSTANTS["pass"].value
 
 
 def _sectors(cell, plan, N):
@@ -152,10 +166,11 @@ def _sectors(cell, plan, N):
     return own + exchanged
 
 
-def of_steps(cell, N, H, precision):
+def of_steps(cell, forward, N, H, precision):
     """Microseconds a step of products and kernels one after the other."""
     products = len(cell.products)
     work = 2 * N * cell.gates * H * H
-    rate = CONSTANTS["flop tf32" if precision == "tf32" else "flop"]
+    name = "flop tf32" if precision == "tf32" else "flop"
+    rate = CONSTANTS[name if forward else f"{name} back"]
     reading = 4 * cell.gates * H * H / CONSTANTS["weights"].value
     return 2 * products * CONSTANTS["launch"].value + max(work / rate.value, reading)

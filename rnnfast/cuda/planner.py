@@ -122,24 +122,24 @@ def frame_plan(
     return Plan("row" if blocks == 1 else "grid", blocks * groups, threads, None, *sizes)
 
 
-def steps_plan(cell, N, H, precision):
-    us = cost.of_steps(cell, N, H, precision)
+def steps_plan(cell, forward, N, H, precision):
+    us = cost.of_steps(cell, forward, N, H, precision)
     return Plan("steps", -(-N * H // THREADS), THREADS, us)
 
 
 def candidates(gpu, cell, forward, N, H, precision):
     """Every plan that fits, with the time by the model; "tf32" may run in float32, too."""
-    found = [steps_plan(cell, N, H, precision)]
+    found = [steps_plan(cell, forward, N, H, precision)]
     if cell.in_steps:
         return found
-    kinds = [[*_local(cell, forward, N, H), *_grids(gpu, cell, forward, N, H, "float32")]]
+    kinds = [_local(cell, forward, N, H), _grids(gpu, cell, forward, N, H, "float32")]
     if precision == "tf32":
         kinds.append(_grids(gpu, cell, forward, N, H, precision))
     for plans in kinds:
         plans = list(plans)
         fitting = [plan for plan in plans if plan.fits(gpu)]
         if not fitting or (len(cell.products) > 1 and not forward):
-            # None in registers alone; or two exchanges a step, which fewer, larger blocks shorten
+            # None of a kind in registers alone; or two exchanges: fewer, larger blocks shorten them
             aside = map(_with_weights_aside, plans)
             fitting += [plan for plan in aside if plan.fits(gpu) and plan not in fitting]
         for plan in (_eased(plan, gpu) for plan in fitting):
@@ -216,5 +216,6 @@ def make_plan(gpu, cell, forward, N, H, dtype, precision):
     precision: "float32" or "tf32".
     """
     if dtype == "float64":
-        return replace(steps_plan(cell, N, H, precision), us=None)  # the model is of float32
+        # The model is of float32
+        return replace(steps_plan(cell, forward, N, H, precision), us=None)
     return min(candidates(gpu, cell, forward, N, H, precision), key=lambda plan: plan.us)

@@ -37,7 +37,7 @@ def in_steps():
     """The planner takes steps, which it does for larger cells alone."""
 
     def make_plan(gpu, cell, forward, N, H, dtype, precision):
-        return planner.steps_plan(cell, N, H, precision)
+        return planner.steps_plan(cell, forward, N, H, precision)
 
     return mock.patch.object(planner, "make_plan", make_plan)
 
@@ -100,6 +100,17 @@ def test_ways_to_call(kind, way):
     for a, b in zip(found, plain, strict=True):
         assert a.name == b.name
         assert a.opcodes != b.opcodes, a.name  # it was compiled with the mask, with lengths
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+@pytest.mark.parametrize("ways", [{}, {"mask": True, "lengths": True}], ids=["plain", "both"])
+@pytest.mark.one_in(2)
+def test_rows_whose_weights_registers_do_not_hold(name, ways):
+    """128 units: a part of the weights is in shared memory, and nothing spills."""
+    cell = next(cell for cell in CELLS if cell.name == name)
+    for plan, kernels in compiled.compile_cell(GPU, cell, (), 8, 128, **ways):
+        assert plan.kind == "row" and any(tile.aside for tile in plan.tiles)
+        assert_clean(kernels)
 
 
 @pytest.mark.parametrize("way", ["forward", "backward"])

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -109,6 +110,41 @@ def test_a_worker_that_does_not_start(tmp_path):
     assert result["items"] == {"first": why, "second": why}
 
 
+def begun(tmp_path, startup=PATIENCE, **variables):
+    """Two items of the suite, each with a second, after its beginning."""
+    suite = planted(each=1, startup=startup, environment=environment(**variables))
+    suite.names = lambda: ["first", "second"]
+    return runner.run(suite, tmp_path / "planted.json")
+
+
+def test_what_comes_before_the_first_item_takes_no_time_of_it(tmp_path):
+    result = begun(tmp_path, BEGIN="slow")
+    assert runner.passed(result)
+    (row,) = result["begun"]
+    assert 2 <= row["begun"] < PATIENCE
+
+
+def test_a_beginning_that_fails(tmp_path):
+    """It is told, and the items run."""
+    result = begun(tmp_path, BEGIN="fails")
+    assert runner.passed(result)
+    assert result["begun"][0]["failed"] == "RuntimeError: no PyTorch"
+    assert "its beginning: FAILED RuntimeError: no PyTorch" in list(runner.summary(result))
+
+
+HUNG = "hung: killed after 5 s"  # longer than this suite needs for its imports
+
+
+def test_a_beginning_that_hangs_is_killed(tmp_path):
+    """A fresh process goes on; not a third one."""
+    result = begun(tmp_path, startup=5, BEGIN="hangs", BEGUN_ONCE=str(tmp_path / "once"))
+    assert runner.passed(result)
+    assert result["begun"][0] == {"failed": HUNG} and "begun" in result["begun"][1]
+    result = begun(tmp_path, startup=5, BEGIN="hangs")
+    assert result["begun"] == [{"failed": HUNG}] * 2
+    assert not runner.passed(result) and "does not start" in result["items"]["first"]["failed"]
+
+
 def test_a_suite_that_cannot_be_listed(tmp_path):
     suite = runner.Suite("no_such_suite", environment=environment())
     result = runner.run(suite, tmp_path / "none.json")
@@ -178,13 +214,20 @@ def test_wrong_words(tmp_path, words, why):
     [("1", ("versions", "smoke", "micro", "cells")), ("3", ("language", "sweep"))],
 )
 def test_a_stage(tmp_path, stage, suites):
-    done, out = script(tmp_path, stage, "--on", "planted", *UNHURRIED, PLANTED="good")
+    archive = tmp_path / "back" / "gpu.tar.xz"
+    words = [*UNHURRIED, "--archive", str(archive)]
+    done, out = script(tmp_path, stage, "--on", "planted", *words, PLANTED="good")
     assert done.returncode == 0, done.stdout + done.stderr
     about = json.loads((out / f"stage-{stage}.json").read_text())
     assert about["passed"] and tuple(about["suites"]) == suites
     for name in suites:
         assert runner.passed(json.loads((out / f"{name}.json").read_text()))
     assert "all passed" in (out / f"stage-{stage}.log").read_text()
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path / "unpacked", filter="data")
+    assert list(archive.parent.iterdir()) == [archive]  # one file comes back
+    for path in out.iterdir():
+        assert (tmp_path / "unpacked" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_a_stage_that_fails(tmp_path, monkeypatch, capsys):
@@ -198,9 +241,12 @@ def test_a_stage_that_fails(tmp_path, monkeypatch, capsys):
         return run(replace(suite, each=3, startup=PATIENCE, total=PATIENCE), out)
 
     monkeypatch.setattr(runner, "run", in_time)
-    stage = stages.Stage("3", tmp_path, time.monotonic(), 100, False, "planted")
+    archive = tmp_path / "gpu.tar.xz"
+    stage = stages.Stage("3", tmp_path, time.monotonic(), 100, False, "planted", archive)
     stage.environment |= environment()
     stages.stage_3(stage)
+    with tarfile.open(stage.archive) as tar:  # already before the stage ends
+        assert {"language.json", "sweep.json", "stage-3.log"} <= set(tar.getnames())
     assert not stage.end()
     about = json.loads((tmp_path / "stage-3.json").read_text())
     assert not about["passed"] and list(about["suites"]) == ["language", "sweep"]

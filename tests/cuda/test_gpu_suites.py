@@ -1,5 +1,6 @@
 """The suites of benchmarks/gpu.sh on what stands in for a GPU: items, and what finds a fault."""
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from rnnfast import cuda, kernels
 
 pytest.importorskip("benchmarks", reason="an installed rnnfast has no benchmarks")
 
+import compiled
 import fake_gpu
 
 from benchmarks import cases, model_contenders
@@ -105,6 +107,21 @@ def test_cells(gpu):
     assert 0 < book["ratio"][0] <= book["ratio"][1] <= book["ratio"][2]
     assert set(row["plans"]["tf32"]) == {"forward", "backward"}
     assert "wrong" not in row
+
+
+def test_peers_run_before_the_first_item(gpu, monkeypatch):
+    """Once each, tiny, and none of ours, whose kernels for that width no archive has."""
+    ran = []
+
+    class Peer(contenders.Book):
+        def run(self):
+            super().run()
+            ran.append(str(self.case))
+
+    monkeypatch.setattr(cells, "CONTENDERS", {"rnnfast": contenders.Rnnfast, "cupy": Peer})
+    monkeypatch.setattr(contenders.Rnnfast, "run", lambda self: ran.append("ours"))
+    cells.begin(dry=True)
+    assert ran == [f"{cell}-N2-T3-D4-H5-training" for cell in ("lstm", "gru_after", "rnn", "gru")]
 
 
 def test_who_is_wrong_has_no_time(gpu, monkeypatch):
@@ -204,7 +221,8 @@ def test_kernels_alone(monkeypatch):
     stand_in.runtime = type(sys)("runtime")
     stand_in.runtime.deviceSynchronize = lambda: None
     monkeypatch.setitem(sys.modules, "cupy", stand_in)
-    monkeypatch.setattr(micro, "kernel", lambda name: lambda *arguments: None)
+    held = []
+    monkeypatch.setattr(micro, "kernel", lambda name: lambda *arguments: held.append(arguments[2]))
     took = iter([1, 2, 5, 1, 2, 6, 1, 2, 70])
 
     def work(grid):
@@ -220,6 +238,8 @@ def test_kernels_alone(monkeypatch):
     assert launches.times(call, repeats=3) == {"first": 3.0, "second": 6.0}
     took = iter([1, 2, 5, 1, 2, 6, 1, 2, 70])
     assert launches.whole(call, repeats=3) == 9.0
+    # Steps are hundreds of launches, which the host must have queued before the GPU is free
+    assert held == [(launches.HOLD,)] * 3 + [(launches.HOLD_STEPS,)] * 3
 
 
 # The others
@@ -233,6 +253,15 @@ def test_language(gpu):
     assert row["seconds_of_40_epochs"] == pytest.approx(40 * row["seconds"], rel=0.1)
     found = pick(items, "iteration Rnnlm")()
     assert "wrong" not in found and found["contenders"]["cupy"]["ratio"][1] > 0
+
+
+def test_models_of_peers_run_before_the_first_item(gpu, monkeypatch):
+    ran = []
+    step = language.models.Book.step
+    monkeypatch.setattr(language.models.Book, "step", lambda self: ran.append(step(self)))
+    monkeypatch.setattr(language.models.Rnnfast, "step", lambda self: ran.append("ours"))
+    language.begin(dry=True)
+    assert len(ran) == len(language.JOBS) and all(loss > 0 for loss in ran)
 
 
 def test_an_iteration_that_is_wrong(gpu, monkeypatch):
@@ -258,8 +287,26 @@ def test_numba_compiles(gpu, monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pieces_compile():
-    """micro.cu, by NVRTC."""
+# Of each kernel of micro.cu: what it times, as nvdisasm calls it
+PIECES = {
+    "meet": "LDG.E.128.STRONG.GPU",
+    "packets": "LDG.E.128.STRONG.GPU",
+    "packets_at_once": "LDG.E.128.STRONG.GPU",
+    "push_4": "ST.E",
+    "push_8": "ST.E",
+    "flag": "LDG.E.STRONG.GPU",
+    "read_l2": "LDG.E.128.STRONG.GPU",
+    "chase_l2": "LDG.E.STRONG.GPU",
+    "read_shared": "LDS.128",
+    "ffma": "FFMA",
+    "mma": "HMMA.1688.F32.TF32",
+}
+
+
+def test_pieces_are_compiled():
+    """micro.cu, by NVRTC. What is timed is there: loads that nothing needs are left out."""
+    if compiled.nvdisasm() is None:
+        pytest.skip("the cuda-compile extra is needed")
     nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="the cuda-compile extra is needed")
     source = Path(micro.__file__).with_name("micro.cu").read_bytes()
     _, program = nvrtc.nvrtcCreateProgram(source, b"micro.cu", 0, [], [])
@@ -269,3 +316,11 @@ def test_pieces_compile():
     log = b" " * size
     nvrtc.nvrtcGetProgramLog(program, log)
     assert int(code) == 0, log.decode()
+    _, size = nvrtc.nvrtcGetCUBINSize(program)
+    cubin = b" " * size
+    nvrtc.nvrtcGetCUBIN(program, cubin)
+    sections = re.split(r"\.section\s+\.text\.(\w+)", compiled.disassembled(cubin))
+    sass = dict(zip(sections[1::2], sections[2::2], strict=True))
+    assert set(sass) == set(PIECES) | {"nothing", "hold"}
+    for kernel, opcode in PIECES.items():
+        assert f" {opcode}" in sass[kernel], f"{kernel} has no {opcode}"
