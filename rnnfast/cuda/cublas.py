@@ -59,10 +59,10 @@ class Products:
         a, b = self._readable(a, size), self._readable(b, size)
         return self.bind(a, b, out, low)(a, b, out)
 
-    def bind(self, a, b, out, low, over_rows=False, turned=False, columns=None):
+    def bind(self, a, b, out, low, over_rows=False, turned=False, columns=None, add=False):
         """multiply(a, b, out) for arrays that lie as these, which cuBLAS can read and write.
 
-        over_rows: a^T b. turned: a b^T. columns: of b and out these alone, a slice.
+        over_rows: a^T b. turned: a b^T. columns: of b and out these alone, a slice. add: to out.
         """
         size, starts = out.itemsize, (0, 0, 0)
         if columns is not None:
@@ -76,7 +76,11 @@ class Products:
             way_b = other(way_b)
         # Rows of ours are columns to cuBLAS, which so makes out^T = b^T a^T
         ways, steps = (way_b, way_a), (step_b, step_a, step)
-        return Product(self._blas, ways, (N, M, K), steps, self._scalars[out.dtype, low], starts)
+        scalars = self._scalars[out.dtype, low]
+        if add:
+            one, _, *kinds = scalars
+            scalars = one, one, *kinds
+        return Product(self._blas, ways, (N, M, K), steps, scalars, starts)
 
     def bind_sum(self, x, out):
         """(product, left), where product(left, x, out) is the sum of all rows of x into out.
