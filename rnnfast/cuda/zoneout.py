@@ -26,8 +26,8 @@ def after(call, arrays, states, seen, train):
             new = None if shown else arrays.c_new
             ways = call.masked, call.ragged, call.dtype.name
             kernel = make_zone(call.gpu, call.H, shown, new is not None, *ways)
-            given = {"share": share, "old": state.copy(), "state": state, "ends": arrays.ends}
-            given |= {"m": arrays.m, "seen": seen, "hs": arrays.hs}
+            given = {"share": share, "old": call.gpu.copy(state), "state": state}
+            given |= {"m": arrays.m, "seen": seen, "hs": arrays.hs, "ends": arrays.ends}
             given["c_new"] = call.nothing if new is None else new
             work.append(call.gpu.step_launch(kernel, **steps.given(call, **given)))
     return work

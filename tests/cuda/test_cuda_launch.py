@@ -5,6 +5,7 @@ Both are stand-ins that read the arguments from memory as the real ones do; no G
 
 import ctypes
 import math
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -548,6 +549,14 @@ def test_an_error_in_a_step_ends_the_steps():
     with pytest.raises(RuntimeError, match="cuBLAS says 13"):
         run_steps([said.append, gpu_of(blas).step_product(a, b, out)], 0, 1, 5)
     assert said == [0, 0]
+
+
+def test_a_signal_ends_the_steps():
+    """No Python runs between them that would see it."""
+    said, interrupt = [], getattr(ctypes.CDLL(None), "raise")
+    with pytest.raises(KeyboardInterrupt):
+        run_steps([said.append, interrupt], int(signal.SIGINT), 0, 3)
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
