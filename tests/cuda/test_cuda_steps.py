@@ -3,6 +3,7 @@
 A GPU may be faster than what calls it: each launch of a step costs the host some microseconds.
 """
 
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,9 @@ from cases import CELLS, make_problem
 from on_cuda import in_software, plan_as, steps
 from ptx.arrays import Counter
 
+from benchmarks.cuda import step_cost
 from rnnfast import kernels
+from rnnfast.cuda import steps as steps_column
 
 CELL = {cell.name: cell for cell in CELLS}
 
@@ -65,3 +68,21 @@ def test_work_of_a_step(monkeypatch, cell, options, forward, back):
             five, _ = launches(cell, options, 5, **ways)
             assert ((five - two) / 3).tolist() == [forward, back]
             assert launches(cell, options, 2, **ways)[1] == bits
+
+
+def test_the_cost_of_a_step_on_the_host(monkeypatch):
+    """Every variant runs, in steps and by name; what it takes here means nothing."""
+    monkeypatch.setattr(step_cost, "H", 60)  # the kernels are those of the tests above
+    monkeypatch.setattr(step_cost, "MANY", 6)
+    monkeypatch.setattr(step_cost, "settle", lambda: None)
+    launched = []
+    with in_software() as gpu:
+        monkeypatch.setitem(sys.modules, "cupy", gpu.xp)
+        monkeypatch.setattr(steps_column, "run", lambda work, *order: launched.append(order))
+        rows = list(step_cost.measure(2))
+    names = [name for name, *_ in rows]
+    assert len(set(names)) == len(step_cost.VARIANTS)
+    assert {"gru, h_mask", "lstm, h_zoneout, c_zoneout", "mogrifier, rounds=5"} < set(names)
+    calls = 3 * len(names)  # one compiles
+    assert launched.count((0, 1, 5)) == launched.count((0, 1, 6)) == calls
+    assert launched.count((4, -1, 5)) == launched.count((5, -1, 6)) == calls
