@@ -5,6 +5,7 @@ they are. Nothing is compiled against CUDA: where the functions lie is said by w
 and arrays are whatever has `data.ptr`.
 """
 cimport cython
+from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int32_t, int64_t, uint64_t, uintptr_t
 
 from operator import index
@@ -194,15 +195,10 @@ cdef class Kernel:
             n += 1
         return n
 
-    def __call__(self, uint blocks, *args):
-        cdef number values[MOST]
-        cdef void *places[MOST]
-        cdef void *stream = <void *><uintptr_t>self.stream().ptr
-        cdef int k, status, count = self.put(args, values)
+    cdef int launch(self, void *stream, uint blocks, void **places) except -1:
+        cdef int status
         if blocks > self.most:
             self.refuse(blocks)
-        for k in range(count):
-            places[k] = &values[k]
         with nogil:
             if self.cooperative:
                 status = (<cooperative_function>self.function)(
@@ -215,6 +211,16 @@ cdef class Kernel:
         if status:
             self.fail(blocks, status)
         self.done(self.label)
+        return 0
+
+    def __call__(self, uint blocks, *args):
+        cdef number values[MOST]
+        cdef void *places[MOST]
+        cdef void *stream = <void *><uintptr_t>self.stream().ptr
+        cdef int k, count = self.put(args, values)
+        for k in range(count):
+            places[k] = &values[k]
+        self.launch(stream, blocks, places)
 
 
 @cython.auto_pickle(False)
@@ -255,36 +261,40 @@ cdef class Blas:
 cdef class Product:
     """product(a, b, out): c = b a as cuBLAS has it, of matrices that all lie as they did once.
 
-    ways and steps of b and a, shape (rows, columns, those between) as cuBLAS takes them, where 1
-    and 0 are, what elements and sums are; offsets: bytes from where b, a and out begin.
+    ways and steps of b and a, shape (rows, columns, those between) as cuBLAS takes them; scalars:
+    where 1 is and the factor of what c was, 0 or 1, and what elements and sums are; offsets: bytes
+    from where b, a and out begin.
     """
 
     cdef Blas blas
     cdef int way_b, way_a, M, N, K, step_b, step_a, step, kind, compute
     cdef const void *one
-    cdef const void *zero
+    cdef const void *more
     cdef uintptr_t from_b, from_a, from_out
 
     def __init__(self, Blas blas, ways, shape, steps, scalars, offsets):
-        cdef uintptr_t one, zero
+        cdef uintptr_t one, more
         self.blas = blas
         self.way_b, self.way_a = ways
         self.M, self.N, self.K = shape
         self.step_b, self.step_a, self.step = steps
-        one, zero, self.kind, self.compute = scalars
-        self.one, self.zero = <const void *>one, <const void *>zero
+        one, more, self.kind, self.compute = scalars
+        self.one, self.more = <const void *>one, <const void *>more
         self.from_b, self.from_a, self.from_out = offsets
 
     cdef int run(self, void *handle, a, b, out) except -1:
-        cdef const void *first = <const void *>(place(b) + self.from_b)
-        cdef const void *second = <const void *>(place(a) + self.from_a)
-        cdef void *result = <void *>(place(out) + self.from_out)
+        return self.run_at(handle, place(a), place(b), place(out))
+
+    cdef int run_at(self, void *handle, uintptr_t a, uintptr_t b, uintptr_t out) except -1:
+        cdef const void *first = <const void *>(b + self.from_b)
+        cdef const void *second = <const void *>(a + self.from_a)
+        cdef void *result = <void *>(out + self.from_out)
         cdef int status
         with nogil:
             status = self.blas.gemm(
                 handle, self.way_b, self.way_a, self.M, self.N, self.K, self.one,
                 first, self.kind, self.step_b, second, self.kind, self.step_a,
-                self.zero, result, self.kind, self.step, self.compute, -1,
+                self.more, result, self.kind, self.step, self.compute, -1,
             )
         if status:
             raise self.blas.error(status)
@@ -307,3 +317,102 @@ def multiply(list work):
             product.run(handle, a, b, out)
         else:
             run(a, b, out)
+
+
+# The same launches and products in each of many steps
+
+
+@cython.auto_pickle(False)
+@cython.final
+cdef class StepLaunch:
+    """launch(t): a launch whose arguments are all the same in each step, but for one, t.
+
+    of_t: which of the kernel's parameters that is. It keeps its arrays. For one thread at a time.
+    """
+
+    cdef Kernel kernel
+    cdef uint blocks
+    cdef int at
+    cdef tuple args
+    cdef number values[MOST]
+    cdef void *places[MOST]
+
+    def __init__(self, Kernel kernel, int of_t, uint blocks, *args):
+        cdef int k, count
+        self.kernel, self.blocks, self.args = kernel, blocks, args
+        count = kernel.put(args, self.values)
+        if not 0 <= of_t < kernel.tokens or kernel.letters[of_t] != b"i":
+            raise ValueError(f"{kernel.label}: parameter {of_t} is no int32")
+        self.at = 0
+        for k in range(of_t):
+            self.at += kernel.many[k] or 1
+        for k in range(count):
+            self.places[k] = &self.values[k]
+
+    cdef int run(self, void *stream, int t) except -1:
+        self.values[self.at].i = t
+        self.kernel.launch(stream, self.blocks, self.places)
+        return 0
+
+    def __call__(self, int t):
+        self.run(<void *><uintptr_t>self.kernel.stream().ptr, t)
+
+
+@cython.auto_pickle(False)
+@cython.final
+cdef class StepProduct:
+    """multiply(t): a product of matrices that begin `steps` bytes further on in each step.
+
+    arrays: a, b and out, which it keeps; where they begin is that of step 0.
+    """
+
+    cdef Product product
+    cdef tuple arrays
+    cdef uintptr_t a, b, out
+    cdef Py_ssize_t step_a, step_b, step_out
+
+    def __init__(self, Product product, tuple arrays, tuple steps):
+        self.product, self.arrays = product, arrays
+        self.a, self.b, self.out = map(place, arrays)
+        self.step_a, self.step_b, self.step_out = steps
+
+    cdef int run(self, void *handle, int t) except -1:
+        return self.product.run_at(
+            handle, self.a + <uintptr_t>(t * self.step_a), self.b + <uintptr_t>(t * self.step_b),
+            self.out + <uintptr_t>(t * self.step_out),
+        )
+
+    def __call__(self, int t):
+        self.run(self.product.blas.begin(), t)
+
+
+def run(list work, int start, int ahead, int count):
+    """Each of `work`, a function of t, one after the other, for `count` steps t from start on.
+
+    ahead: from a step to the next. All on the stream that is the current one when it begins. A
+    signal, as Ctrl-C, ends it after a step.
+    """
+    cdef StepLaunch launch
+    cdef StepProduct product
+    cdef void *stream = NULL
+    cdef void *handle = NULL
+    cdef bint found = False
+    cdef int k
+    for each in work:
+        if type(each) is StepLaunch and not found:
+            launch, found = each, True
+            stream = <void *><uintptr_t>launch.kernel.stream().ptr
+        elif type(each) is StepProduct and handle == NULL:
+            product = each
+            handle = product.product.blas.begin()
+    for k in range(count):
+        for each in work:
+            if type(each) is StepLaunch:
+                launch = each
+                launch.run(stream, start + k * ahead)
+            elif type(each) is StepProduct:
+                product = each
+                product.run(handle, start + k * ahead)
+            else:
+                each(start + k * ahead)
+        PyErr_CheckSignals()

@@ -39,7 +39,7 @@ class Cell:
     separate = False
     own_input = False  # whether what meets Wx is made in each step: then x Wx is not of all before
     beside = ()  # the names of params after Wx, Wh and b: Wp, Wm and Wr, Wproj, or gains and biases
-    forward_steps = back_steps = None  # methods in the place of the loops of steps.py
+    forward_steps = back_steps = None  # methods in the place of those of steps.py
 
     @property
     def in_steps(self):
@@ -73,15 +73,15 @@ class Cell:
         """first_back and step_back."""
         raise NotImplementedError
 
-    # What no frame runs, between the kernels of steps.py
+    # What no frame runs, between the kernels of steps.py: more work of each step
 
-    def complete(self, call, arrays):
-        """complete(Ah, states, t): adds to the products of step t what the kernel cannot know."""
-        return lambda Ah, states, t: None
+    def complete(self, call, arrays, Ah, states, seen):
+        """Adds to the products Ah what the kernel of the step cannot know."""
+        return []
 
-    def complete_back(self, call, arrays, dB):
-        """before(dstates, came, t) and after(dstates, came, t), round the kernel of step t."""
-        return lambda dstates, came, t: None, lambda dstates, came, t: None
+    def complete_back(self, call, arrays, dstates, came):
+        """Before the kernel of the step back, and after what it gives has gone through Wh."""
+        return [], []
 
     # What a call has beside dWx, dWh and db
 

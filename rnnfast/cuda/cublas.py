@@ -63,17 +63,21 @@ class Products:
             return product(a, b, out, of_a, of_b)
         return product(a, b, out)
 
-    def bind(self, a, b, out, low, over_rows=False, turned=False, columns=None):
+    def bind(self, a, b, out, low, over_rows=False, turned=False, columns=None, add=False):
         """multiply(a, b, out) for arrays that lie as these, which cuBLAS can read and write.
 
-        over_rows: a^T b. turned: a b^T. columns: of b and out these alone, a slice.
+        over_rows: a^T b. turned: a b^T. columns: of b and out these alone, a slice. add: to out.
         """
         (M, N, K), (way_a, way_b), (step_a, step_b, step), starts = lie(
             a, b, out, over_rows, turned, columns
         )
         # Rows of ours are columns to cuBLAS, which so makes out^T = b^T a^T
         ways, steps = (way_b, way_a), (step_b, step_a, step)
-        return Product(self._blas, ways, (N, M, K), steps, self._scalars[out.dtype, low], starts)
+        scalars = self._scalars[out.dtype, low]
+        if add:
+            one, _, *kinds = scalars
+            scalars = one, one, *kinds
+        return Product(self._blas, ways, (N, M, K), steps, scalars, starts)
 
     def fastest(self, a, b, out, low, over_rows=False, turned=False, columns=None):
         """The same, or in TF32 an Aligned where copies pay."""

@@ -50,14 +50,33 @@ class NormGru(Norms, Cell):
 
 
 @cache
-def make_step(gpu, H, ragged, dtype):
+def make_step(gpu, H, masked, ragged, dtype):
     """The gates and h of one step; c_next and y are of other cells."""
     cuda, real, zero, one = gpu.cuda, real_of(gpu, dtype), *map(np.dtype(dtype).type, (0, 1))
     (sigmoid, tanh), (total, scale_of) = activations(gpu, dtype), sums(gpu, dtype)
     share, share_q = (np.dtype(dtype).type(1 / k) for k in (2 * H, H))
 
     def norm_step_kernel(
-        A, Ah, b, gx, gh, bh, states, hs, kept, gates, u, norms, c_next, ends, N, T, t, train
+        A,
+        Ah,
+        b,
+        gx,
+        gh,
+        bh,
+        states,
+        m,
+        seen,
+        hs,
+        kept,
+        gates,
+        u,
+        norms,
+        c_next,
+        ends,
+        N,
+        T,
+        t,
+        train,
     ):
         s = cuda.shared.array(THREADS, real)
         n = cuda.blockIdx.x
@@ -112,6 +131,8 @@ def make_step(gpu, H, ragged, dtype):
             else:
                 hs[at * H + j] = h
                 put(states, e, (h,))
+                if masked:
+                    seen[e] = h * m[e]
         if train != 0 and tid == 0:
             norms[at * 8 + 4] = mean
             norms[at * 8 + 5] = scale
@@ -124,13 +145,13 @@ def make_step(gpu, H, ragged, dtype):
 
 @cache
 def make_back(gpu, H, masked, ragged, dtype):
-    """The step back: gates become dA; dv, also in Ah; rows is dq; y is of other cells."""
+    """The step back: gates become dA; rows is dq; y is of other cells."""
     cuda, real, one = gpu.cuda, real_of(gpu, dtype), np.dtype(dtype).type(1)
     total, _ = sums(gpu, dtype)
     zero, share, share_q = (np.dtype(dtype).type(k) for k in (0, 1 / (2 * H), 1 / H))
 
     def norm_step_back_kernel(
-        dhs, gates, u, norms, Ah, dv, y, rows, gh, bh, dstates, came, m, kept, ends, N, T, t
+        dhs, gates, u, norms, dv, y, rows, gh, bh, dstates, came, m, kept, ends, N, T, t
     ):
         s = cuda.shared.array(THREADS, real)
         n = cuda.blockIdx.x
@@ -190,20 +211,17 @@ def make_back(gpu, H, masked, ragged, dtype):
         d_with_q = total(s, tid, sum_with_q) * share_q
         for j in range(tid, H, THREADS):
             gate = at * 3 * H + j
-            row = n * 3 * H + j
             for k in range(2):
                 u_hat = (u[gate + k * H] - mean) * scale
                 d = scale * (gates[gate + k * H] * gh[j + k * H] - d_mean - u_hat * d_with)
                 if off:
                     d = zero
                 dv[gate + k * H] = d
-                Ah[row + k * H] = d
             u_hat = (u[gate + 2 * H] - mean_q) * scale_q
             d = scale_q * (rows[at * H + j] * gh[j + 2 * H] - d_mean_q - u_hat * d_with_q)
             if off:
                 d = zero
             dv[gate + 2 * H] = d
-            Ah[row + 2 * H] = d
 
     signature = signature_of(norm_step_back_kernel, dtype, CELL)
     return gpu.kernel(norm_step_back_kernel, signature, THREADS)

@@ -48,14 +48,34 @@ class NormLstm(Norms, Lstm):
 
 
 @cache
-def make_step(gpu, H, ragged, dtype):
+def make_step(gpu, H, masked, ragged, dtype):
     """c and h of one step."""
     cuda, real, zero = gpu.cuda, real_of(gpu, dtype), np.dtype(dtype).type(0)
     (sigmoid, tanh), (total, scale_of) = activations(gpu, dtype), sums(gpu, dtype)
     share, share_c = (np.dtype(dtype).type(1 / k) for k in (4 * H, H))
 
     def norm_step_kernel(
-        A, Ah, b, gx, gh, gc, bc, states, hs, kept, gates, u, norms, c_next, ends, N, T, t, train
+        A,
+        Ah,
+        b,
+        gx,
+        gh,
+        gc,
+        bc,
+        states,
+        m,
+        seen,
+        hs,
+        kept,
+        gates,
+        u,
+        norms,
+        c_next,
+        ends,
+        N,
+        T,
+        t,
+        train,
     ):
         s = cuda.shared.array(THREADS, real)
         n = cuda.blockIdx.x
@@ -121,6 +141,8 @@ def make_step(gpu, H, ragged, dtype):
             else:
                 hs[at * H + j] = h
                 put(states, e, (h, c))
+                if masked:
+                    seen[e] = h * m[e]
         if train != 0 and tid == 0:
             norms[at * 6 + 2] = mean
             norms[at * 6 + 3] = scale
@@ -139,7 +161,7 @@ def make_back(gpu, H, masked, ragged, dtype):
     zero, one, share, share_c = (np.dtype(dtype).type(k) for k in (0, 1, 1 / (4 * H), 1 / H))
 
     def norm_step_back_kernel(
-        dhs, gates, u, norms, Ah, dv, y, rows, gh, gc, bc, dstates, came, m, kept, ends, N, T, t
+        dhs, gates, u, norms, dv, y, rows, gh, gc, bc, dstates, came, m, kept, ends, N, T, t
     ):
         s = cuda.shared.array(THREADS, real)
         n = cuda.blockIdx.x
@@ -217,7 +239,6 @@ def make_back(gpu, H, masked, ragged, dtype):
             if off:
                 d = zero
             dv[gate] = d
-            Ah[n * 4 * H + k] = d
 
     signature = signature_of(norm_step_back_kernel, dtype, CELL)
     return gpu.kernel(norm_step_back_kernel, signature, THREADS)

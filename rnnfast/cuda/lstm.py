@@ -10,7 +10,7 @@ from rnnfast.cuda import recurrence, steps
 from rnnfast.cuda.activations import activations
 from rnnfast.cuda.call import rows
 from rnnfast.cuda.cells import Cell
-from rnnfast.cuda.signatures import bind, signature_of
+from rnnfast.cuda.signatures import signature_of
 
 
 @dataclass(frozen=True)
@@ -171,41 +171,29 @@ class WholeLstm(Lstm):
 
     in_steps = True
 
-    def complete(self, call, arrays):
-        gpu, H, Wp, c_next = call.gpu, call.H, arrays.Wp, call.empty(call.N, call.H)
-        given = steps.given(call, A=arrays.A, b=arrays.b, c_next=c_next)
-        given["candidate_mask"] = steps.candidate_mask(call, arrays)
-        kernel = bind(make_cell_kernel(gpu, self, H, call.dtype.name), **given)
+    def complete(self, call, arrays, Ah, states, seen):
+        gpu, Wp, c, c_next = call.gpu, arrays.Wp, states[1], call.empty(call.N, call.H)
+        (Ah_f, _, Ah_i, Ah_o), product = blocks(Ah), gpu.step_product
+        kernel = gpu.step_launch(
+            make_cell_kernel(gpu, self, call.H, call.dtype.name),
+            **steps.given(call, A=arrays.A, Ah=Ah, b=arrays.b, c=c, c_next=c_next),
+            candidate_mask=steps.candidate_mask(call, arrays),
+        )
+        before = [product(c, Wp[0], Ah_f, add=True), product(c, Wp[1], Ah_i, add=True)]
+        return [*before, kernel, product(c_next, Wp[2], Ah_o, add=True)]
 
-        def complete(Ah, states, t):
-            (_, c), (Ah_f, _, Ah_i, Ah_o) = states, blocks(Ah)
-            Ah_f += gpu.matmul(c, Wp[0])
-            Ah_i += gpu.matmul(c, Wp[1])
-            kernel(Ah=Ah, c=c, t=t)
-            Ah_o += gpu.matmul(c_next, Wp[2])
-
-        return complete
-
-    def complete_back(self, call, arrays, dB):
-        gpu, H, Wp, dA_o = call.gpu, call.H, arrays.Wp, call.empty(call.N, call.H)
-        kernel = bind(
-            make_output_kernel(gpu, self, H, call.masked, call.ragged, call.dtype.name),
-            **steps.given(call, A=arrays.A, cp=arrays.kept[1], dA_o=dA_o),
+    def complete_back(self, call, arrays, dstates, came):
+        gpu, Wp, (dh, dc), dA_o = call.gpu, arrays.Wp, dstates, call.empty(call.N, call.H)
+        kernel = gpu.step_launch(
+            make_output_kernel(gpu, self, call.H, call.masked, call.ragged, call.dtype.name),
+            **steps.given(call, A=arrays.A, cp=arrays.kept[1], dh=dh, dA_o=dA_o, came=came),
             **{"dhs": arrays.dhs, "m": arrays.m, "ends": arrays.ends},
             candidate_mask=steps.candidate_mask(call, arrays),
         )
-
-        def before(dstates, came, t):
-            dh, dc = dstates
-            kernel(dh=dh, came=came, t=t)
-            dc += gpu.matmul(dA_o, Wp[2].T)
-
-        def after(dstates, came, t):
-            (_, dc), (dA_f, _, dA_i, _) = dstates, blocks(dB)
-            dc += gpu.matmul(dA_f, Wp[0].T)
-            dc += gpu.matmul(dA_i, Wp[1].T)
-
-        return before, after
+        dA_f, _, dA_i, _ = blocks(arrays.A)
+        to_c = {"out": dc, "turned": True, "add": True}
+        before = [kernel, gpu.step_product(dA_o, Wp[2], **to_c)]
+        return before, [gpu.step_product(dA, W, **to_c) for dA, W in ((dA_f, Wp[0]), (dA_i, Wp[1]))]
 
 
 @cache

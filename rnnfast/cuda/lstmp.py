@@ -15,7 +15,7 @@ import numpy as np
 from rnnfast.cuda import recurrence, steps
 from rnnfast.cuda.call import rows as all_rows
 from rnnfast.cuda.lstm import Lstm
-from rnnfast.cuda.signatures import bind, signature_of
+from rnnfast.cuda.signatures import signature_of
 
 
 @dataclass(frozen=True)
@@ -30,57 +30,49 @@ class Lstmp(Lstm):
     def of(self, peepholes):
         return self
 
-    def forward_steps(self, call, arrays, Wh, states, start, ahead, train):
+    def forward_steps(self, call, arrays, Wh, states, train):
         gpu, N, T, H, P, dtype = call.gpu, call.N, call.T, call.H, call.P, call.dtype.name
         (h, c), u, Ah, made = states, call.zeros(N, H), call.empty(N, 4 * H), call.empty(N, P)
         arrays.u, arrays.left = call.empty(N, T, H), call.nothing
         if train:
             arrays.left = call.empty(N, T, P)
-        step = bind(
-            steps.make_step(gpu, self, H, call.ragged, dtype),
+        seen = steps.seen_by(call, arrays, h)
+        step = gpu.step_launch(
+            steps.make_step(gpu, self, H, False, call.ragged, dtype),
             **steps.given(call, A=arrays.A, Ah=Ah, Ah2=Ah, b=arrays.b, Wp=call.nothing),
-            candidate_mask=call.nothing,
+            **{"m": call.nothing, "seen": call.nothing, "candidate_mask": call.nothing},
             **{"states": (u, c), "hs": arrays.u, "kept": arrays.kept},
             **{"ends": arrays.ends, "train": train},
         )
-        show = bind(
-            make_show(gpu, P, call.ragged, dtype),
-            **{**sizes(call), "made": made, "h": h, "hs": arrays.hs, "rows": arrays.left},
-            **{"ends": arrays.ends, "train": train},
+        show = gpu.step_launch(
+            make_show(gpu, P, call.masked, call.ragged, dtype),
+            **{**sizes(call), "made": made, "h": h, "m": arrays.m, "seen": seen},
+            **{"hs": arrays.hs, "rows": arrays.left, "ends": arrays.ends, "train": train},
         )
-        for t in range(start, start + ahead * T, ahead):
-            gpu.matmul(h * arrays.m if call.masked else h, Wh, out=Ah)
-            step(t=t)
-            gpu.matmul(u, arrays.Wp, out=made)
-            show(t=t)
+        product = gpu.step_product
+        return [product(seen, Wh, Ah), step, product(u, arrays.Wp, made), show]
 
-    def back_steps(self, call, arrays, Wh, dstates, start, ahead):
+    def back_steps(self, call, arrays, Wh, dstates, came):
         gpu, N, T, H, P, dtype = call.gpu, call.N, call.T, call.H, call.P, call.dtype.name
-        (dh, dc), du, dB = dstates, call.empty(N, H), call.empty(N, 4 * H)
-        d, came, all_dh = call.empty(N, P), call.zeros(N, P), call.empty(N, T, P)
+        (dh, dc), du = dstates, call.empty(N, H)
+        arrays.dh = all_dh = call.empty(N, T, P)
         if call.masked:
             arrays.left = arrays.left * arrays.m[:, np.newaxis]
-        arrive = bind(
+        arrive = gpu.step_launch(
             make_arrive(gpu, P, call.masked, call.ragged, dtype),
             **{**sizes(call), "dhs": arrays.dhs, "dh": dh, "came": came, "m": arrays.m},
-            **{"d": d, "rows": all_dh, "ends": arrays.ends},
+            **{"rows": all_dh, "ends": arrays.ends},
         )
-        step_back = bind(  # all that comes to u is du
+        step_back = gpu.step_launch(  # all that comes to u is du
             steps.make_step_back(gpu, self, H, False, call.ragged, dtype),
-            **steps.given(call, A=arrays.A, B=arrays.B, dB=dB, b=arrays.b, Wp=call.nothing),
+            **steps.given(call, A=arrays.A, B=arrays.B, b=arrays.b, Wp=call.nothing),
             **{"dstates": (call.zeros(N, H), dc), "came": du, "through": du},
             **{"dhs": call.zeros(N, T, H), "m": call.nothing},
             **{"kept": arrays.kept, "ends": arrays.ends, "candidate_mask": call.nothing},
         )
-        for t in range(start, start + ahead * T, ahead):
-            arrive(t=t)
-            gpu.matmul(d, arrays.Wp.T, out=du)
-            step_back(t=t)
-            gpu.matmul(dB, Wh.T, out=came)
-        if call.masked:
-            came *= arrays.m
-        dh += came
-        arrays.dh = all_dh
+        product = gpu.step_product
+        through_Wproj = product(all_dh, arrays.Wp, du, turned=True)
+        return [arrive, through_Wproj, step_back, product(arrays.B, Wh, came, turned=True)]
 
     def other_grads(self, call, arrays, grads):
         """dWproj, from u and dh of all steps."""
@@ -95,12 +87,12 @@ def sizes(call):
 
 
 @cache
-def make_show(gpu, P, ragged, dtype):
-    """h becomes what was made of u, but of samples that have ended; hs shows it."""
+def make_show(gpu, P, masked, ragged, dtype):
+    """h becomes what was made of u, but of samples that have ended; hs and seen have it, too."""
     place = steps.make_place(gpu, P)
     zero = np.dtype(dtype).type(0)
 
-    def show_kernel(made, h, hs, rows, ends, N, T, t, train):
+    def show_kernel(made, h, m, seen, hs, rows, ends, N, T, t, train):
         e, n, _, at = place(N, T, t)
         if e < N * P:
             before = h[e]
@@ -110,6 +102,8 @@ def make_show(gpu, P, ragged, dtype):
                 after = before
                 shown = zero
             h[e] = after
+            if masked:
+                seen[e] = after * m[e]
             hs[at] = shown
             if train != 0:
                 rows[at] = before
@@ -119,11 +113,11 @@ def make_show(gpu, P, ragged, dtype):
 
 @cache
 def make_arrive(gpu, P, masked, ragged, dtype):
-    """d (N, P) and rows (N, T, P): all that comes to h of step t; dh is what goes past it."""
+    """rows (N, T, P): all that comes to h of step t; dh is what goes past it."""
     place = steps.make_place(gpu, P)
     zero = np.dtype(dtype).type(0)
 
-    def arrive_kernel(dhs, dh, came, m, d, rows, ends, N, T, t):
+    def arrive_kernel(dhs, dh, came, m, rows, ends, N, T, t):
         e, n, _, at = place(N, T, t)
         if e < N * P:
             back = came[e]
@@ -136,7 +130,6 @@ def make_arrive(gpu, P, masked, ragged, dtype):
                 past = back
                 arrived = zero
             dh[e] = past
-            d[e] = arrived
             rows[at] = arrived
 
     return gpu.kernel(arrive_kernel, signature_of(arrive_kernel, dtype), steps.THREADS)

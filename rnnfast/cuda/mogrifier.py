@@ -7,6 +7,7 @@ and a kernel for each. With a rank the matrices Wm_i Wr_i are made once a call.
     Wm lies where other cells have Wp
 """
 
+import itertools
 from dataclasses import dataclass
 from functools import cache
 
@@ -16,7 +17,7 @@ from rnnfast.cuda import recurrence, steps
 from rnnfast.cuda.activations import activations
 from rnnfast.cuda.call import rows as all_rows
 from rnnfast.cuda.lstm import Lstm
-from rnnfast.cuda.signatures import bind, signature_of
+from rnnfast.cuda.signatures import signature_of
 
 
 @dataclass(frozen=True)
@@ -31,61 +32,43 @@ class Mogrifier(Lstm):
     def of(self, peepholes):
         return self
 
-    def complete(self, call, arrays):
-        gpu, N, M = call.gpu, call.N, matrices(call, arrays)
-        run, arrays.rounds = [], []
+    def complete(self, call, arrays, Ah, states, seen):
+        gpu, N, M, work = call.gpu, call.N, matrices(call, arrays), []
+        arrays.rounds, x, h = [], arrays.xs, seen
         for i in range(len(M)):
             width = call.H if i % 2 else call.D
             y = rows = call.nothing
             if arrays.train:
                 y, rows = (call.empty(N, call.T, width) for _ in range(2))
             arrays.rounds.append((y, rows))
-            given = {**sizes(call, width), "y": y, "rows": rows, "train": arrays.train}
-            made = call.empty(N, width)
-            run.append((bind(make_round(gpu, width, call.dtype.name), **given, made=made), made))
+            a, made = call.empty(N, width), call.empty(N, width)
+            given = {**sizes(call, width), "a": a, "made": made, "y": y, "rows": rows}
+            kernel = make_round(gpu, width, i == 0, call.dtype.name)
+            if i % 2 == 0:  # the first round is number 1
+                product, gated, x = gpu.step_product(h, M[i], a), x, made
+            else:
+                product, gated, h = gpu.step_product(x, M[i], a, turned=True), h, made
+            launch = gpu.step_launch(kernel, **given, gated=gated, train=arrays.train)
+            work += [product, launch]
+        of_x = gpu.step_product(x, arrays.Wx, Ah, add=True)
+        return [*work, gpu.step_product(h, arrays.Wh, Ah), of_x]
 
-        def complete(Ah, states, t):
-            x, h = call.xp.ascontiguousarray(arrays.xs[:, t]), states[0]
-            if call.masked:
-                h = h * arrays.m
-            for i, (kernel, made) in enumerate(run):
-                if i % 2 == 0:  # the first round is number 1
-                    kernel(a=gpu.matmul(h, M[i]), gated=x, t=t)
-                    x = made
-                else:
-                    kernel(a=gpu.matmul(x, M[i].T), gated=h, t=t)
-                    h = made
-            gpu.matmul(h, arrays.Wh, out=Ah)
-            Ah += gpu.matmul(x, arrays.Wx)
-
-        return complete
-
-    def complete_back(self, call, arrays, dB):
+    def complete_back(self, call, arrays, dstates, came):
         gpu, N, M = call.gpu, call.N, matrices(call, arrays)
         arrays.left, arrays.dxs = arrays.kept[0], call.empty(N, call.T, call.D)
         if call.masked:
             arrays.left = arrays.left * arrays.m[:, np.newaxis]
-        before, run = [arrays.xs, arrays.left], []
+        before, work = [arrays.xs, arrays.left], []
         for i, (y, rows) in enumerate(arrays.rounds):
             width, dA = y.shape[2], call.empty(N, y.shape[2])
-            given = {**sizes(call, width), "y": y, "dA": dA, "ends": arrays.ends}
-            kernel = make_round_back(gpu, width, call.ragged, call.dtype.name)
-            run.append((bind(kernel, **given, gated=before[i % 2]), dA))
+            d, other = (came, arrays.dxs) if i % 2 else (arrays.dxs, came)
+            given = {**sizes(call, width), "y": y, "dA": dA, "d": d, "ends": arrays.ends}
+            kernel = make_round_back(gpu, width, i % 2 == 0, call.ragged, call.dtype.name)
+            launch = gpu.step_launch(kernel, **given, gated=before[i % 2])
+            work.append((launch, gpu.step_product(dA, M[i], other, turned=i % 2 == 0, add=True)))
             before[i % 2] = rows
-
-        def after(dstates, came, t):
-            dx = gpu.matmul(dB, arrays.Wx.T)
-            for i in reversed(range(len(M))):
-                kernel, dA = run[i]
-                if i % 2 == 0:
-                    kernel(d=dx, t=t)
-                    came += gpu.matmul(dA, M[i].T)
-                else:
-                    kernel(d=came, t=t)
-                    dx += gpu.matmul(dA, M[i])
-            arrays.dxs[:, t] = dx
-
-        return lambda dstates, came, t: None, after
+        of_x = gpu.step_product(arrays.B, arrays.Wx, arrays.dxs, turned=True)
+        return [], [of_x, *itertools.chain(*reversed(work))]
 
     def other_grads(self, call, arrays, grads):
         """dWm, dWr and dxs; and what met Wx and Wh, in the place of xs and of h.
@@ -124,8 +107,11 @@ def sizes(call, width):
 
 
 @cache
-def make_round(gpu, M, dtype):
-    """made (N, M) = y gated, with y = 2 sigmoid(a)."""
+def make_round(gpu, M, of_all, dtype):
+    """made (N, M) = y gated, with y = 2 sigmoid(a).
+
+    of_all: gated is (N, T, M), else of the step.
+    """
     place = steps.make_place(gpu, M)
     sigmoid, _ = activations(gpu, dtype)
     two = np.dtype(dtype).type(2)
@@ -134,7 +120,7 @@ def make_round(gpu, M, dtype):
         e, _, _, at = place(N, T, t)
         if e < N * M:
             factor = two * sigmoid(a[e])
-            value = factor * gated[e]
+            value = factor * gated[at if of_all else e]
             made[e] = value
             if train != 0:
                 y[at] = factor
@@ -144,21 +130,25 @@ def make_round(gpu, M, dtype):
 
 
 @cache
-def make_round_back(gpu, M, ragged, dtype):
-    """d (N, M), of what a round made, becomes that of what it gated (N, T, M); y becomes dA."""
+def make_round_back(gpu, M, of_all, ragged, dtype):
+    """d, of what a round made, becomes that of what it gated (N, T, M); y becomes dA.
+
+    of_all: d is (N, T, M), else of the step.
+    """
     place = steps.make_place(gpu, M)
     zero, half, one = (np.dtype(dtype).type(k) for k in (0, 0.5, 1))
 
     def round_back_kernel(d, gated, y, dA, ends, N, T, t):
         e, n, _, at = place(N, T, t)
         if e < N * M:
+            place_of_d = at if of_all else e
             factor = y[at]
-            back = d[e] * factor
+            back = d[place_of_d] * factor
             slope = back * gated[at] * (one - half * factor)
             if ragged and not t < ends[n]:
                 back = zero
                 slope = zero
-            d[e] = back
+            d[place_of_d] = back
             dA[e] = slope
             y[at] = slope
 

@@ -5,7 +5,7 @@ concerns x Wx and the gains of all steps comes before and after the recurrence, 
 whole arrays. The equations are in rnnfast/reference/norms.py.
 
     A, u (N, T, G*H)    x Wx and h Wh; gates (N, T, G*H), which become dA
-    Ah (N, G*H)         h Wh of a step, on the way back dv; dv (N, T, G*H) of all steps
+    Ah (N, G*H)         h Wh of a step; on the way back dv (N, T, G*H)
     norms (N, T, K)     mean and scale of each group of x Wx, then of what else the cell normalises
 """
 
@@ -13,7 +13,7 @@ from functools import cache
 
 import numpy as np
 
-from rnnfast.cuda.signatures import bind
+from rnnfast.cuda.steps import seen_by
 from rnnfast.cuda.tiles import WARP
 
 THREADS = 4 * WARP
@@ -57,7 +57,7 @@ def real_of(gpu, dtype):
 
 
 class Norms:
-    """What the cells share: the time loops, in the place of those of steps.py.
+    """What the cells share: the work of a step, in the place of that of steps.py.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ class Norms:
         (gpu, H, ...) -> the kernels of one step.
     """
 
-    def forward_steps(self, call, arrays, Wh, states, start, ahead, train):
+    def forward_steps(self, call, arrays, Wh, states, train):
         gpu, N, T, H = call.gpu, call.N, call.T, call.H
         columns = self.gates * H
         norms = call.empty(N, T, 2 * (len(self.groups) + self.own))
@@ -84,39 +84,33 @@ class Norms:
             gates, u = (call.empty(N, T, columns) for _ in range(2))
         Ah = call.empty(N, columns)
         c_next = call.empty(N, H) if "c" in self.states else call.nothing
-        kernel = bind(
-            self.make_step(gpu, H, call.ragged, call.dtype.name),
+        seen = seen_by(call, arrays, states[0])
+        kernel = gpu.step_launch(
+            self.make_step(gpu, H, call.masked, call.ragged, call.dtype.name),
             **{"blocks": N, "A": arrays.A, "Ah": Ah, "b": arrays.b, "states": states},
             **{"hs": arrays.hs, "kept": arrays.kept, "gates": gates, "u": u, "norms": norms},
-            **{"c_next": c_next, "ends": arrays.ends, "N": N, "T": T, "train": train},
+            **{"m": arrays.m, "seen": seen, "c_next": c_next},
+            **{"ends": arrays.ends, "N": N, "T": T, "train": train},
             **dict(zip(self.beside, arrays.norms, strict=True)),
         )
-        for t in range(start, start + ahead * T, ahead):
-            gpu.matmul(states[0] * arrays.m if call.masked else states[0], Wh, out=Ah)
-            kernel(t=t)
         arrays.of_norms = gates, u, norms
+        return [gpu.step_product(seen, Wh, Ah), kernel]
 
-    def back_steps(self, call, arrays, Wh, dstates, start, ahead):
+    def back_steps(self, call, arrays, Wh, dstates, came):
         gpu, N, T, H = call.gpu, call.N, call.T, call.H
         columns, (gates, u, norms) = self.gates * H, arrays.of_norms
-        Ah, came, dv = call.empty(N, columns), call.zeros(N, H), call.empty(N, T, columns)
+        dv = call.empty(N, T, columns)
         rows = call.empty(N, T, H)
         y = call.empty(N, T, H) if "c" in self.states else call.nothing
-        kernel = bind(
+        kernel = gpu.step_launch(
             self.make_back(gpu, H, call.masked, call.ragged, call.dtype.name),
-            **{"blocks": N, "dhs": arrays.dhs, "gates": gates, "u": u, "norms": norms, "Ah": Ah},
+            **{"blocks": N, "dhs": arrays.dhs, "gates": gates, "u": u, "norms": norms},
             **{"dv": dv, "y": y, "rows": rows, "dstates": dstates, "came": came, "m": arrays.m},
             **{"kept": arrays.kept, "ends": arrays.ends, "N": N, "T": T},
             **dict(list(zip(self.beside, arrays.norms, strict=True))[1:]),
         )
-        for t in range(start, start + ahead * T, ahead):
-            kernel(t=t)
-            gpu.matmul(Ah, Wh.T, out=came)
-        if call.masked:
-            came *= arrays.m
-        dh = dstates[0]
-        dh += came
         arrays.B, arrays.of_norms = dv, (gates, u, norms, y, rows)
+        return [kernel, gpu.step_product(dv, Wh, came, turned=True)]
 
 
 def input_grads(call, arrays, groups, gain):

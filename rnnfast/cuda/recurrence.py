@@ -71,7 +71,7 @@ def exchange(call, starts):
 def states_at_the_end(call, kernel, states):
     """Arrays for the final states: the kernel's to write, in steps a copy to begin with."""
     if kernel is None:
-        return tuple([x.copy() for x in states])
+        return tuple([call.gpu.copy(x) for x in states])
     empty, shape, dtype = call.gpu.empty, (call.N, call.H), call.dtype
     return tuple([empty(shape, dtype) for _ in states])
 
@@ -140,7 +140,7 @@ def forward(cell, xs, state, params, train, lengths, reverse, h_mask, of_steps=(
     cache, arrays.hs = None, None
     if train:
         if call.peepholes:
-            arrays.final = tuple([x.copy() for x in final])
+            arrays.final = tuple([call.gpu.copy(x) for x in final])
         cache = calls.Cache(cell, call.of_forward, arrays)
     return call.give(hs, final, cache) if call.host else (hs, final, cache)
 

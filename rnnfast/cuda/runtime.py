@@ -11,14 +11,16 @@ import itertools
 import math
 import re
 import threading
+from functools import partial
 
 import numpy as np
 
 from rnnfast.checks import adopt
+from rnnfast.cuda._bound import StepLaunch, StepProduct
 from rnnfast.cuda.cublas import Products
 from rnnfast.cuda.kept import KEPT, fingerprint
 from rnnfast.cuda.launch import Launch, blame
-from rnnfast.cuda.signatures import by_name
+from rnnfast.cuda.signatures import bind, by_name
 from rnnfast.kernels import get_float32_matmul_precision
 
 KERNEL_NAME = re.compile(rb"(?:\.text\.|\.entry )(\w+)")  # in a cubin, in PTX
@@ -183,6 +185,30 @@ class Compiler:
         """
         return lambda _, x, out: x.reshape(-1, x.shape[-1]).sum(axis=0, out=out), None
 
+    # The work of a step: functions of t for `run` of _bound, which does it for all steps
+
+    def step_launch(self, kernel, **given):
+        """A launch with all of the kernel's arguments but t."""
+        launch = bind(kernel, **given)
+        return lambda t: launch(t=t)
+
+    def step_product(self, a, b, out, turned=False, add=False):
+        """out = a b, or with `turned` a b^T; add: out += that.
+
+        Of matrices whose rows or columns are contiguous. In the place of a or out (N, T, K) stands
+        for what it has of step t.
+        """
+        b = b.T if turned else b
+
+        def multiply(t):
+            x, y = (m[:, t] if m.ndim == 3 else m for m in (a, out))
+            if add:
+                y += self.matmul(x, b)
+            else:
+                self.matmul(x, b, out=y)
+
+        return multiply
+
     def parts(self, x, starts):
         """An array's parts from these on (the last is its end), as a kernel takes them."""
         return [x[a:b] for a, b in itertools.pairwise(starts)]
@@ -192,6 +218,10 @@ class Compiler:
 
     def zeros(self, shape, dtype):
         return self.xp.zeros(shape, dtype)
+
+    def copy(self, x):
+        """Of a contiguous array."""
+        return x.copy()
 
     def kept_zeros(self, shape, dtype):
         """Zeros that nobody may write."""
@@ -260,6 +290,18 @@ class Gpu(Compiler):
     def bind_sum(self, x, out):
         return self._products.bind_sum(x, out)
 
+    def step_launch(self, kernel, **given):
+        of_t = kernel.names.index("t") - 1  # `blocks` is no parameter
+        make = partial(StepLaunch, kernel.launch, of_t)
+        return bind(kernel, make, **given)(t=0)
+
+    def step_product(self, a, b, out, turned=False, add=False):
+        low, arrays = get_float32_matmul_precision() == "high", (a, b, out)
+        firsts = [x[:, 0] if x.ndim == 3 else x for x in arrays]
+        product = self._products.bind(*firsts, low, turned=turned, add=add)
+        steps = tuple([x.strides[1] if x.ndim == 3 else 0 for x in arrays])
+        return StepProduct(product, arrays, steps)
+
     def parts(self, x, starts):
         """Their addresses: a view takes CuPy longer than a launch."""
         first, size = x.data.ptr, x.itemsize
@@ -270,6 +312,12 @@ class Gpu(Compiler):
         x = self.xp.ndarray(shape, dtype)
         x.data.memset_async(0, x.nbytes)
         return x
+
+    def copy(self, x):
+        """x.copy(), in a third of its time: that launches a kernel of CuPy's."""
+        y = self.xp.ndarray(x.shape, x.dtype)
+        y.data.copy_from_device_async(x.data, x.nbytes)
+        return y
 
     def nothing(self, dtype):
         return 0

@@ -12,11 +12,12 @@ import numpy as np
 
 # One name means one type in all kernels
 REALS = [  # arrays of the kernel's own dtype
-    *("A", "Ah", "Ah2", "B", "dB", "dB2", "Wh", "b", "Wp", "m", "hs", "dhs", "x", "x2", "seen"),
+    *("A", "Ah", "Ah2", "B", "dB2", "Wh", "b", "Wp", "m", "hs", "dhs", "x", "x2", "seen", "seen2"),
     *("came", "through", "h", "c", "c_next", "cp", "dh", "dA_o"),
     *("a", "gated", "made", "y", "rows", "d", "dA"),
     *("gx", "gh", "gc", "bc", "bh", "gates", "u", "dv", "norms"),
-    *("candidate_mask", "share", "old", "state", "dstate", "past"),  # to here those of the cells
+    *("candidate_mask", "share", "old", "state", "dstate", "past", "c_new"),
+    # to here those of the cells
     *("W", "out", "dout", "dW"),
     *("p", "g", "v"),
     *("losses", "maxima", "scales", "factor", "dx", "mask"),
@@ -66,12 +67,15 @@ def by_name(launch, function):
     return _bind(launch, ("blocks", *parameters(function)), function.__name__, {})
 
 
-def bind(kernel, **given):
-    """A kernel of gpu.kernel with these of its arguments: a function of the others, by name."""
+def bind(kernel, launch=None, /, **given):
+    """A kernel of gpu.kernel with these of its arguments: a function of the others, by name.
+
+    launch: takes the arguments in the place of the kernel, in their order.
+    """
     if unknown := [name for name in given if name not in kernel.names]:
         expected = f"arguments must be among {', '.join(kernel.names)}"
         raise TypeError(f"{kernel.__name__}: {expected}, got {unknown}")
-    return _bind(kernel.launch, kernel.names, kernel.__name__, given)
+    return _bind(launch or kernel.launch, kernel.names, kernel.__name__, given)
 
 
 def _bind(launch, names, label, given):

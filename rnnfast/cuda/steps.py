@@ -2,7 +2,11 @@
 
     Ah (N, C)      what the products of a step gave, and then its first gates
     dA, dB as in cells.py; came (N, H): what came back to h through Wh, before h_mask
-    states (N, H) each are replaced, step by step
+    states (N, H) each are replaced, step by step; so is seen, h times h_mask, by who makes h
+
+A step is a list of launches and products, `work`. All of them are bound to their arrays before the
+first step: then the host has little more to do for a step than to call the driver and cuBLAS.
+A GPU that is faster than that would wait for it.
 
 The kernels take a thread for each unit of each sample. Of float32 or float64.
 """
@@ -13,8 +17,9 @@ from functools import cache
 import numpy as np
 
 from rnnfast.cuda import zoneout
+from rnnfast.cuda._bound import run
 from rnnfast.cuda.cells import equations, equations_back
-from rnnfast.cuda.signatures import bind, signature_of
+from rnnfast.cuda.signatures import signature_of
 from rnnfast.cuda.tiles import WARP
 from rnnfast.cuda.tuples import add_first, columns, constants, put, put_columns, take
 
@@ -51,29 +56,31 @@ def make_constants(gpu, cell, H):
 
 
 @cache
-def make_first(gpu, cell, H, dtype):
-    """Where a step has two products: the gates of the first, and what the second multiplies."""
+def make_first(gpu, cell, H, masked, dtype):
+    """Where a step has two products: the gates of the first, and what the second reads."""
     place = make_place(gpu, H)
     first, _ = equations(gpu, cell, dtype)
     G, G1 = cell.gates, len(cell.products[0])
     constants_of, gates_of = constants(cell.biases, cell.peepholes, H), columns(G, H)
     sums_of, put_first = columns(G1, H), put_columns(G1, H)
 
-    def first_kernel(A, Ah, b, Wp, states, seen, N, T, t):
-        """seen (N, H)"""
+    def first_kernel(A, Ah, b, Wp, states, m, seen2, N, T, t):
+        """seen2 (N, H)"""
         e, n, j, at = place(N, T, t)
         if e < N * H:
             row = n * G1 * H + j
             x, w = gates_of(A, G * (at - j) + j), constants_of(b, Wp, j)
             z, h = first(x, sums_of(Ah, row), take(states, e), w)
             put_first(Ah, row, z)
-            seen[e] = h
+            if masked:
+                h *= m[e]
+            seen2[e] = h
 
     return gpu.kernel(first_kernel, signature_of(first_kernel, dtype, cell), THREADS)
 
 
 @cache
-def make_step(gpu, cell, H, ragged, dtype):
+def make_step(gpu, cell, H, masked, ragged, dtype):
     """The step itself; Ah2 (N, C2) is of the second product, where there is one.
 
     candidate_mask (N, T, H) in this and the next two, where the cell has one.
@@ -85,7 +92,9 @@ def make_step(gpu, cell, H, ragged, dtype):
     constants_of, gates_of = make_constants(gpu, cell, H), columns(G, H)
     sums_of, sums_of2, put_gates = columns(G1, H), columns(G2, H), put_columns(G, H)
 
-    def step_kernel(A, Ah, Ah2, b, Wp, states, candidate_mask, hs, kept, ends, N, T, t, train):
+    def step_kernel(
+        A, Ah, Ah2, b, Wp, states, m, seen, candidate_mask, hs, kept, ends, N, T, t, train
+    ):
         e, n, j, at = place(N, T, t)
         if e < N * H:
             before, gate = take(states, e), G * (at - j) + j
@@ -105,6 +114,8 @@ def make_step(gpu, cell, H, ragged, dtype):
                 put(kept, at, keep)
                 put_gates(A, gate, gates)
             put(states, e, after)
+            if masked:
+                seen[e] = after[0] * m[e]
 
     return gpu.kernel(step_kernel, signature_of(step_kernel, dtype, cell), THREADS)
 
@@ -151,17 +162,17 @@ def make_first_back(gpu, cell, H, masked, ragged, dtype):
 
 @cache
 def make_step_back(gpu, cell, H, masked, ragged, dtype):
-    """The step back: A becomes dA, dB (N, C) is of this step alone, through (N, H)."""
+    """The step back: A becomes dA, and B dB where the cell has it apart; through (N, H)."""
     place, arriving = make_place(gpu, H), make_arriving(gpu, masked)
     _, step_back = equations_back(gpu, cell, dtype)
     zero = np.dtype(dtype).type(0)
-    G, G1, TWO, SEPARATE = cell.gates, len(cell.products[0]), len(cell.products) > 1, cell.separate
-    nothing, nothing_back = (zero,) * G, (zero,) * G1
+    G, TWO, SEPARATE = cell.gates, len(cell.products) > 1, cell.separate
+    nothing = (zero,) * G
     constants_of, gates_of = make_constants(gpu, cell, H), columns(G, H)
-    put_gates, put_terms = put_columns(G, H), put_columns(G1, H)
+    put_gates = put_columns(G, H)
 
     def step_back_kernel(
-        dhs, A, B, dB, b, Wp, dstates, came, through, m, candidate_mask, kept, ends, N, T, t
+        dhs, A, B, b, Wp, dstates, came, through, m, candidate_mask, kept, ends, N, T, t
     ):
         e, n, j, at = place(N, T, t)
         if e < N * H:
@@ -174,30 +185,29 @@ def make_step_back(gpu, cell, H, masked, ragged, dtype):
                     back *= m[e]
             before = arriving(dstates, came, m, e)
             dh = add_first(before, dhs[at])
-            dA, terms, after = step_back(dh, back, gates_of(A, gate), keep, w)
+            dA, dB, after = step_back(dh, back, gates_of(A, gate), keep, w)
+            on = True
             if ragged and not t < ends[n]:
+                on = False
                 dA = nothing
-                terms = nothing_back
                 after = before
             put_gates(A, gate, dA)
             if SEPARATE:
-                put_gates(B, gate, terms)
-            put_terms(dB, n * G1 * H + j, terms)
+                if not on:
+                    dB = nothing
+                put_gates(B, gate, dB)
             put(dstates, e, after)
 
     return gpu.kernel(step_back_kernel, signature_of(step_back_kernel, dtype, cell), THREADS)
 
 
-def weights_of(call, cell, Wh):
-    """The columns of Wh of each product, contiguous."""
-    if len(cell.products) == 1:
-        return (Wh,)
+def columns_of(call, cell, x):
+    """x (..., G*H), Wh or dB, of each product of a step."""
     ends = [0]
     for gates in cell.products:
         assert gates[0] == ends[-1], "the gates of the products come one after the other"
         ends.append(gates[-1] + 1)
-    parts = [Wh[:, a * call.H : b * call.H] for a, b in itertools.pairwise(ends)]
-    return tuple(map(call.xp.ascontiguousarray, parts))
+    return [x[..., a * call.H : b * call.H] for a, b in itertools.pairwise(ends)]
 
 
 def given(call, **others):
@@ -211,75 +221,77 @@ def candidate_mask(call, arrays):
     return call.nothing if mask is None else mask
 
 
+def seen_by(call, arrays, h):
+    """What the products with Wh read: h itself, or with an h_mask an array of its own."""
+    return h * arrays.m if call.masked else h
+
+
 def forward(call, cell, arrays, Wh, states, start, ahead, train):
     """All steps; states are replaced."""
     if cell.forward_steps:
-        cell.forward_steps(call, arrays, Wh, states, start, ahead, train)
-        return
-    gpu, N, T, H, dtype = call.gpu, call.N, call.T, call.H, call.dtype.name
-    W, *more = weights_of(call, cell, Wh)
+        work = cell.forward_steps(call, arrays, Wh, states, train)
+    else:
+        work = forward_work(call, cell, arrays, Wh, states, train)
+    run(work, start, ahead, call.T)
+
+
+def forward_work(call, cell, arrays, Wh, states, train):
+    """The work of a step."""
+    gpu, N, H, masked, dtype = call.gpu, call.N, call.H, call.masked, call.dtype.name
+    launch, product, work = gpu.step_launch, gpu.step_product, []
+    W, *more = columns_of(call, cell, Wh)
     Ah = Ah2 = call.empty(N, W.shape[1])
-    of_all = given(call, b=arrays.b, Wp=arrays.Wp, A=arrays.A, Ah=Ah, states=states)
+    seen = seen_by(call, arrays, states[0])
+    of_all = given(call, b=arrays.b, Wp=arrays.Wp, A=arrays.A, Ah=Ah, states=states, m=arrays.m)
+    if not cell.own_input:
+        work.append(product(seen, W, Ah))
     if more:
         (W2,) = more
-        seen = call.empty(N, H)
-        Ah2 = call.empty(N, W2.shape[1])
-        first = bind(make_first(gpu, cell, H, dtype), **of_all, seen=seen)
-    kernel = make_step(gpu, cell, H, call.ragged, dtype)
-    outputs = {"hs": arrays.hs, "kept": arrays.kept, "train": train}
+        seen2, Ah2 = call.empty(N, H), call.empty(N, W2.shape[1])
+        work.append(launch(make_first(gpu, cell, H, masked, dtype), **of_all, seen2=seen2))
+        work.append(product(seen2, W2, Ah2))
+    work += cell.complete(call, arrays, Ah, states, seen)
+    kernel = make_step(gpu, cell, H, masked, call.ragged, dtype)
+    outputs = {"seen": seen, "hs": arrays.hs, "kept": arrays.kept, "train": train}
     mask = {"candidate_mask": candidate_mask(call, arrays)}
-    step = bind(kernel, **of_all, Ah2=Ah2, ends=arrays.ends, **mask, **outputs)
-    complete = cell.complete(call, arrays)
-    zone_before, zone_after = zoneout.around(call, arrays, states, train)
-
-    def multiply(h, W, out):
-        gpu.matmul(h * arrays.m if call.masked else h, W, out=out)
-
-    for t in range(start, start + ahead * T, ahead):
-        if not cell.own_input:
-            multiply(states[0], W, Ah)
-        if more:
-            first(t=t)
-            multiply(seen, W2, Ah2)
-        complete(Ah, states, t)
-        zone_before()
-        step(t=t)
-        zone_after(t)
+    work.append(launch(kernel, **of_all, Ah2=Ah2, ends=arrays.ends, **mask, **outputs))
+    return work + zoneout.after(call, arrays, states, seen, train)
 
 
 def back(call, cell, arrays, Wh, dstates, start, ahead):
     """All steps back; dstates are replaced, arrays.A becomes dA."""
+    came, pasts = call.zeros(call.N, call.P), ()
     if cell.back_steps:
-        cell.back_steps(call, arrays, Wh, dstates, start, ahead)
-        return
-    gpu, N, T, H = call.gpu, call.N, call.T, call.H
+        work = cell.back_steps(call, arrays, Wh, dstates, came)
+    else:
+        before, pasts = zoneout.before_back(call, arrays, dstates, came)
+        work = before + back_work(call, cell, arrays, Wh, dstates, came)
+    run(work, start, ahead, call.T)
+    for dstate, past in pasts:
+        dstate += past
+    if call.masked:
+        came *= arrays.m
+    dh = dstates[0]
+    dh += came
+
+
+def back_work(call, cell, arrays, Wh, dstates, came):
+    """The work of a step, without zoneout."""
+    gpu, N, H = call.gpu, call.N, call.H
+    launch, product, work = gpu.step_launch, gpu.step_product, []
     ways = call.masked, call.ragged, call.dtype.name
-    W, *more = weights_of(call, cell, Wh)
-    dB, came = call.empty(N, W.shape[1]), call.zeros(N, H)
+    W, *more = columns_of(call, cell, Wh)
+    dB, *_ = columns_of(call, cell, arrays.B)
     through = came
-    zone_before, zone_after = zoneout.around_back(call, arrays, dstates, came)
     of_all = given(call, b=arrays.b, Wp=arrays.Wp, A=arrays.A, dstates=dstates, came=came)
     of_all["candidate_mask"] = candidate_mask(call, arrays)
     of_all |= {"dhs": arrays.dhs, "kept": arrays.kept, "m": arrays.m, "ends": arrays.ends}
     if more:
         (W2,) = more
         dB2, through = call.empty(N, W2.shape[1]), call.empty(N, H)
-        first_back = bind(make_first_back(gpu, cell, H, *ways), **of_all, dB2=dB2)
+        work.append(launch(make_first_back(gpu, cell, H, *ways), **of_all, dB2=dB2))
+        work.append(product(dB2, W2, through, turned=True))
+    before, after = cell.complete_back(call, arrays, dstates, came)
     kernel = make_step_back(gpu, cell, H, *ways)
-    step_back = bind(kernel, **of_all, B=arrays.B, dB=dB, through=through)
-    before, after = cell.complete_back(call, arrays, dB)
-
-    for t in range(start, start + ahead * T, ahead):
-        zone_before(t)
-        if more:
-            first_back(t=t)
-            gpu.matmul(dB2, W2.T, out=through)
-        before(dstates, came, t)
-        step_back(t=t)
-        gpu.matmul(dB, W.T, out=came)
-        after(dstates, came, t)
-        zone_after()
-    if call.masked:
-        came *= arrays.m
-    dh = dstates[0]
-    dh += came
+    step = launch(kernel, **of_all, B=arrays.B, through=through)
+    return [*work, *before, step, product(dB, W, came, turned=True), *after]

@@ -1,6 +1,7 @@
 """Zoneout around the kernels of one step, for cells in steps; see rnnfast/reference/lstm.py.
 
     share (N, T, H): what a step keeps of a state
+    old (N, H): the state before the step
     past (N, H): on the way back, what goes past the step to the state before
 
 The kernels take a thread for each unit of each sample.
@@ -11,73 +12,59 @@ from functools import cache
 import numpy as np
 
 from rnnfast.cuda import steps
-from rnnfast.cuda.signatures import bind, signature_of
+from rnnfast.cuda.signatures import signature_of
 
 
-def around(call, arrays, states, train):
-    """before() and after(t), round step t: the states become mixtures of new and old ones."""
-    parts = []
-    for k, share in enumerate(arrays.of_steps[1:]):
-        if share is not None:
-            old, state, shown = call.empty(call.N, call.H), states[k], k == 0
-            kernel = make_zone(call.gpu, call.H, shown, call.ragged, call.dtype.name)
-            given = {"share": share, "old": old, "state": state, "ends": arrays.ends}
-            given["hs"] = arrays.hs if shown else call.nothing
-            parts.append((old, state, bind(kernel, **steps.given(call, **given))))
+def after(call, arrays, states, seen, train):
+    """The work after the kernel of a step: the states become mixtures of new and old ones."""
+    work = []
     if train and call.peepholes and arrays.of_steps[2] is not None:
         arrays.c_new = call.empty(call.N, call.T, call.H)
+    for k, share in enumerate(arrays.of_steps[1:]):
+        if share is not None:
+            state, shown = states[k], k == 0
+            new = None if shown else arrays.c_new
+            ways = call.masked, call.ragged, call.dtype.name
+            kernel = make_zone(call.gpu, call.H, shown, new is not None, *ways)
+            given = {"share": share, "old": call.gpu.copy(state), "state": state}
+            given |= {"m": arrays.m, "seen": seen, "hs": arrays.hs, "ends": arrays.ends}
+            given["c_new"] = call.nothing if new is None else new
+            work.append(call.gpu.step_launch(kernel, **steps.given(call, **given)))
+    return work
 
-    def before():
-        for old, state, _ in parts:
-            old[...] = state
 
-    def after(t):
-        if arrays.c_new is not None:
-            arrays.c_new[:, t] = states[1]
-        for *_, kernel in parts:
-            kernel(t=t)
-
-    return before, after
-
-
-def around_back(call, arrays, dstates, came):
-    """before(t) and after(), round step t on the way back: dstates become those of new states.
+def before_back(call, arrays, dstates, came):
+    """The work before a step back: dstates become those of the new states, which the step has made.
 
     What had come to h is among them by then, so `came` becomes 0, and arrays.dhs is 0 from now on.
+    Also (dstate, past) for each state: after the last step they have to be added.
     """
-    parts, (_, of_h, of_c) = [], arrays.of_steps
+    work, pasts, (_, of_h, of_c) = [], [], arrays.of_steps
     ways = call.masked, call.ragged, call.dtype.name
-    given = {"came": came, "m": arrays.m, "ends": arrays.ends}
+    given = {"came": came, "m": arrays.m, "dhs": arrays.dhs, "ends": arrays.ends}
     for k, share in enumerate((of_h, of_c)):
         if share is not None:
-            past, shown = call.empty(call.N, call.H), k == 0
-            own = {"dhs": arrays.dhs if shown else call.nothing, "share": share, "past": past}
-            kernel = make_zone_back(call.gpu, call.H, shown, *ways)
-            own["dstate"] = dstates[k]
-            parts.append((dstates[k], past, bind(kernel, **steps.given(call, **given, **own))))
+            past = call.zeros(call.N, call.H)
+            own = {"share": share, "past": past, "dstate": dstates[k]}
+            kernel = make_zone_back(call.gpu, call.H, k == 0, *ways)
+            work.append(call.gpu.step_launch(kernel, **steps.given(call, **given, **own)))
+            pasts.append((dstates[k], past))
     if of_h is not None:
         arrays.dhs = call.zeros(call.N, call.T, call.H)
-
-    def before(t):
-        for *_, kernel in parts:
-            kernel(t=t)
-
-    def after():
-        for dstate, past, _ in parts:
-            dstate += past
-
-    return before, after
+    return work, pasts
 
 
 @cache
-def make_zone(gpu, H, shown, ragged, dtype):
-    """shown: of h, which hs has, too."""
+def make_zone(gpu, H, shown, kept, masked, ragged, dtype):
+    """shown: of h, which hs and seen have, too. kept: of c, whose new one c_new (N, T, H) keeps."""
     place = steps.make_place(gpu, H)
     one = np.dtype(dtype).type(1)
 
-    def zone_kernel(share, old, state, hs, ends, N, T, t):
+    def zone_kernel(share, old, state, c_new, m, seen, hs, ends, N, T, t):
         e, n, _, at = place(N, T, t)
         if e < N * H:
+            if kept:
+                c_new[at] = state[e]
             on = True
             if ragged:
                 on = t < ends[n]
@@ -85,8 +72,11 @@ def make_zone(gpu, H, shown, ragged, dtype):
                 z = share[at]
                 value = z * old[e] + (one - z) * state[e]
                 state[e] = value
+                old[e] = value
                 if shown:
                     hs[at] = value
+                    if masked:
+                        seen[e] = value * m[e]
 
     return gpu.kernel(zone_kernel, signature_of(zone_kernel, dtype), steps.THREADS)
 
@@ -103,7 +93,7 @@ def make_zone_back(gpu, H, shown, masked, ragged, dtype):
             on = True
             if ragged:
                 on = t < ends[n]
-            d = dstate[e]
+            d = dstate[e] + past[e]
             if shown:
                 back = came[e]
                 if masked:

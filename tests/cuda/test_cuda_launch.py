@@ -5,6 +5,7 @@ Both are stand-ins that read the arguments from memory as the real ones do; no G
 
 import ctypes
 import math
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +16,12 @@ import numpy as np
 import pytest
 from fake_cublas import Blas, Matrix, c_function
 
-from rnnfast.cuda import launch
+from rnnfast.cuda import launch, runtime
+from rnnfast.cuda._bound import StepLaunch
 from rnnfast.cuda._bound import multiply as multiply_all
+from rnnfast.cuda._bound import run as run_steps
 from rnnfast.cuda.runtime import Gpu, tokens
+from rnnfast.cuda.signatures import by_name
 
 # Launches
 
@@ -378,3 +382,108 @@ def test_what_is_filled_is_made_once_and_kept():
     assert products.filled(1, 9, np.dtype("f4")).shape == (16,)
     assert products.filled(1, 1, np.dtype("f8")).dtype == "f8"
     assert blas.waited == [8, 16, 1]
+
+
+# The work of a step, bound once
+
+
+def gpu_of(blas=None):
+    """A Gpu with nothing but this cuBLAS."""
+    gpu = Gpu.__new__(Gpu)
+    gpu._products = blas and blas.products()
+    return gpu
+
+
+def step_of(driver):
+    """A kernel of this driver, whose third value is t."""
+    return by_name(made("2*f i *f q", driver), lambda states, t, x, n: None)
+
+
+def test_launches_of_all_steps():
+    """Only t is another in each; a function of t may be among them."""
+    driver, said = Driver("**i*q"), []
+    kernel = step_of(driver)
+    work = [
+        gpu_of().step_launch(kernel, blocks=3, states=(array(8), 16), x=array(24), n=5),
+        said.append,
+        gpu_of().step_launch(kernel, blocks=4, states=(array(8), 16), x=array(32), n=6),
+    ]
+    run_steps(work, 4, -2, 3)
+    assert said == [4, 2, 0]
+    assert [(where[0], where[-1]) for _, _, where, _ in driver.calls] == [(3, 77), (4, 77)] * 3
+    expected = [[8, 16, t, *rest] for t in said for rest in ((24, 5), (32, 6))]
+    assert [values for *_, values in driver.calls] == expected
+    driver.calls.clear()
+    work[0](7)
+    run_steps(work, 0, 1, 0)
+    assert [values[2] for *_, values in driver.calls] == [7]
+
+
+def test_a_step_names_its_arguments():
+    kernel, given = step_of(Driver("**i*q")), {"blocks": 1, "states": (1, 2), "x": 3}
+    with pytest.raises(TypeError, match="n"):
+        gpu_of().step_launch(kernel, **given)
+    with pytest.raises(TypeError, match="a tuple of 2 expected, got 1"):
+        gpu_of().step_launch(kernel, **given | {"states": (1,)}, n=1)
+    for place in (0, 2, 3, 4, -1):
+        with pytest.raises(ValueError, match=f"a_kernel: parameter {place} is no int32"):
+            StepLaunch(kernel.launch, place, 1, (1, 2), 3, 4, 5)
+
+
+def test_an_error_in_a_step_ends_the_steps():
+    said, kernel = [], step_of(Lost("**i*q"))
+    lost = gpu_of().step_launch(kernel, blocks=1, states=(1, 2), x=3, n=4)
+    with pytest.raises(RuntimeError, match="a_kernel, 1 blocks of 128: the driver says 719"):
+        run_steps([said.append, lost], 0, 1, 5)
+    blas = Blas()
+    blas.status = 13
+    a, b, out = (Matrix(np.ones((2, 2), "f4")) for _ in range(3))
+    with pytest.raises(RuntimeError, match="cuBLAS says 13"):
+        run_steps([said.append, gpu_of(blas).step_product(a, b, out)], 0, 1, 5)
+    assert said == [0, 0]
+
+
+def test_a_signal_ends_the_steps():
+    """No Python runs between them that would see it."""
+    said, interrupt = [], getattr(ctypes.CDLL(None), "raise")
+    with pytest.raises(KeyboardInterrupt):
+        run_steps([said.append, interrupt], int(signal.SIGINT), 0, 3)
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_products_of_all_steps(dtype):
+    """Of arrays of one step and of all, and of some of their columns; one may add to its result."""
+    blas, rng = Blas(), np.random.default_rng(0)
+    gpu, N, T, K, M = gpu_of(blas), 3, 4, 5, 2
+    xs, ys, W, U, h = (
+        rng.standard_normal(s).astype(dtype)
+        for s in ((N, T, K + 1), (N, T, M), (K, M), (M, K), (N, K))
+    )
+    sums, expected = np.full((N, M), np.nan, dtype), ys.copy()
+    part = xs[..., 1:]
+    work = [
+        gpu.step_product(*map(Matrix, (part, W, sums))),
+        gpu.step_product(*map(Matrix, (part, U, sums)), turned=True, add=True),
+        gpu.step_product(*map(Matrix, (h, W, ys)), add=True),
+    ]
+    for t in (0, 2):
+        run_steps(work, t, -1, 1)
+        np.testing.assert_allclose(sums, part[:, t] @ (W + U.T), rtol=1e-5, atol=1e-5)
+        expected[:, t] += h @ W
+        np.testing.assert_allclose(ys, expected, rtol=1e-5, atol=1e-5)
+    blas.streams.clear()
+    run_steps(work, T - 1, -1, T)
+    assert len(blas.streams) == 1  # set for all steps at once
+    np.testing.assert_allclose(ys, expected + (h @ W)[:, np.newaxis], rtol=1e-5, atol=1e-5)
+    work[0](1)
+    np.testing.assert_allclose(sums, part[:, 1] @ W, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("precision", "how"), [("highest", 68), ("high", 77)])
+def test_the_precision_of_a_step(monkeypatch, precision, how):
+    monkeypatch.setattr(runtime, "get_float32_matmul_precision", lambda: precision)
+    blas = Blas()
+    a, b, out = (Matrix(np.ones((2, 2), "f4")) for _ in range(3))
+    run_steps([gpu_of(blas).step_product(a, b, out)], 0, 1, 2)
+    assert blas.computed == [how] * 2

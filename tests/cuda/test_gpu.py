@@ -57,6 +57,20 @@ def test_a_stream_of_its_own(cupy, cell, shape):
         np.testing.assert_array_equal(g.get(), e)
 
 
+@pytest.mark.parametrize("shape", [(3, 5), (0, 5)], ids=str)
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_copies(cupy, shape, dtype):
+    """Memory of its own, on the current stream."""
+    values = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    with cupy.cuda.Stream(non_blocking=True) as stream:
+        x = cupy.asarray(values)
+        y = cuda.what_runs().copy(x)
+        x[...] = 7
+    stream.synchronize()
+    assert y.dtype == values.dtype
+    np.testing.assert_array_equal(y.get(), values)
+
+
 @cells
 def test_two_streams_at_once(cupy, cell):
     """Two recurrences whose blocks cannot all be on the GPU together."""

@@ -1,0 +1,88 @@
+"""The recurrence in steps: what a step asks of the GPU, and the loop that asks for it.
+
+A GPU may be faster than what calls it: each launch of a step costs the host some microseconds.
+"""
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from cases import CELLS, make_problem
+from on_cuda import in_software, plan_as, steps
+from ptx.arrays import Counter
+
+from benchmarks.cuda import step_cost
+from rnnfast import kernels
+from rnnfast.cuda import steps as steps_column
+
+CELL = {cell.name: cell for cell in CELLS}
+
+ZONED = {"recurrent_dropout": True, "zoneout": True}
+FULL = {"peepholes": "full"}
+
+# (cell, options): launches and products of a step, forward and back. In software a product that
+# adds to its result is two.
+COUNTS = [
+    ("rnn", {}, 2, 2),
+    ("lstm", {}, 2, 2),
+    ("gru", {}, 4, 4),
+    ("gru", {"reset_after": True}, 2, 2),
+    ("lstm", ZONED, 4, 4),
+    ("gru", ZONED, 5, 5),
+    ("lstm", FULL, 2 + 1 + 3 * 2, 2 + 1 + 3 * 2),
+    ("lstm", FULL | ZONED, 2 + 1 + 3 * 2 + 2, 2 + 1 + 3 * 2 + 2),
+    ("lstmp", {"proj_size": 3}, 4, 4),
+    ("lnlstm", {}, 2, 2),
+    ("lngru", {}, 2, 2),
+    ("mogrifier", {"rounds": 2}, 2 * 2 + 2 + 2, 2 * 3 + 2 + 1),
+]
+
+
+def launches(cell, options, T, **ways):
+    """What runs on the GPU in forward and in backward; and all that they give, as bytes."""
+    counts, column = [], kernels.load(cell, "cuda")
+
+    def counted(run):
+        def of(*args, **keywords):
+            before = Counter.launches
+            found = run(*args, **keywords)
+            counts.append(Counter.launches - before)
+            return found
+
+        return of
+
+    problem = make_problem(CELL[cell], (3, T, 4, 60), **ways, **options)
+    watched = {name: counted(getattr(column, name)) for name in ("forward", "backward")}
+    got = problem.run(SimpleNamespace(**watched))
+    return np.array(counts), [x.tobytes() for _, x in (*got.arrays(), *got.named_grads())]
+
+
+@pytest.mark.parametrize(("cell", "options", "forward", "back"), COUNTS)
+def test_work_of_a_step(monkeypatch, cell, options, forward, back):
+    """No more than the products and their kernels, with an h_mask either; the same bits again."""
+    plan_as(monkeypatch, steps)
+    with in_software():
+        for ways in ({}, {"mask": True}):
+            two, bits = launches(cell, options, 2, **ways)
+            five, _ = launches(cell, options, 5, **ways)
+            assert ((five - two) / 3).tolist() == [forward, back]
+            assert launches(cell, options, 2, **ways)[1] == bits
+
+
+def test_the_cost_of_a_step_on_the_host(monkeypatch):
+    """Every variant runs, in steps and by name; what it takes here means nothing."""
+    monkeypatch.setattr(step_cost, "H", 60)  # the kernels are those of the tests above
+    monkeypatch.setattr(step_cost, "MANY", 6)
+    monkeypatch.setattr(step_cost, "settle", lambda: None)
+    launched = []
+    with in_software() as gpu:
+        monkeypatch.setitem(sys.modules, "cupy", gpu.xp)
+        monkeypatch.setattr(steps_column, "run", lambda work, *order: launched.append(order))
+        rows = list(step_cost.measure(2))
+    names = [name for name, *_ in rows]
+    assert len(set(names)) == len(step_cost.VARIANTS)
+    assert {"gru, h_mask", "lstm, h_zoneout, c_zoneout", "mogrifier, rounds=5"} < set(names)
+    calls = 3 * len(names)  # one compiles
+    assert launched.count((0, 1, 5)) == launched.count((0, 1, 6)) == calls
+    assert launched.count((4, -1, 5)) == launched.count((5, -1, 6)) == calls
