@@ -97,6 +97,6 @@ def test_what_is_printed(tmp_path, constants, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["calibrate", str(tmp_path)])
     calibrate.main()
     said = capsys.readouterr().out
-    assert "| meeting | us from the last signal to what it announced |" in said
+    assert f"| meeting | {constants['meeting'].unit} |" in said
     assert "| grid forward tf32 |" in said
-    assert "of 2 choices take at most 1.05 times as long as the best plan; now, " in said
+    assert "of 2 choices take at most 1.05 times as long as the best plan; now, 2 of 2" in said
