@@ -9,10 +9,11 @@ import sys
 
 import pytest
 
-from benchmarks.cuda.worker import LENGTH, is_broken
+from benchmarks.cuda import worker
+from benchmarks.cuda.worker import LENGTH
 
 WORDS = ("-q", "-W", "default", "--tb=short", "--continue-on-collection-errors")
-WORDS += ("-m", "")  # also tests that pytest leaves out by default: a GPU is fast
+WORDS += ("-m", "not large")  # also those that pytest leaves out by default: a GPU is fast
 NO_PLUGINS = ("cacheprovider", "benchmark", "xdist", "timeout")  # whether installed or not
 
 
@@ -72,7 +73,7 @@ class Share:
 
     def pytest_runtest_logfinish(self, nodeid):
         self.progress.end(nodeid, self.seconds, **self.row)
-        if "wrong" in self.row and is_broken():
+        if "wrong" in self.row and worker.is_broken():
             pytest.exit("the CUDA context is broken; a fresh process goes on")
 
 

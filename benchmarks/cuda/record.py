@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 
-from benchmarks.cuda import exact, language, machine
+from benchmarks.cuda import exact, language, machine, worker
 from benchmarks.cuda.carry import ROOT
 from rnnfast import cuda
 
@@ -53,5 +53,6 @@ def install():
     cuda.use(None)
     machine.this_gpu = lambda: machine.Gpu(np, None)
     machine.Events = Once
+    worker.is_broken = lambda: False  # CuPy may be there without a GPU
     exact.results, language.corpus = end, some_words
     np.seterr(all="ignore")
