@@ -183,7 +183,7 @@ def stage_1(stage):
 
 
 def stage_2(stage):
-    stage.run("column", 110, each=20, workers=8)
+    stage.run("column", 110, each=20, workers=os.cpu_count() or 8)
     with ThreadPoolExecutor() as pool:
         list(pool.map(stage.sanitize, TOOLS))
 
