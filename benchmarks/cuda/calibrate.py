@@ -3,7 +3,7 @@
     python -m benchmarks.cuda.calibrate FOLDER
 
 FOLDER has sweep.json of benchmarks/gpu.sh. All constants are fitted but the clock, which nvidia-smi
-shows, and the rate of reading weights, on which no plan near the best one depends: by least squares
+shows, the size of L2 and the rate of reading weights, on which no plan near the best one depends: by least squares
 on the logarithms of predicted and measured time. Plans that take more than NEAR times as long as
 the best one of their recurrence are left out, because no planner should take them; steps, which
 are seldom near, if they take NEAR_STEPS times as long. This prints the constants, the errors before
@@ -23,7 +23,7 @@ from benchmarks.report import head, line
 from rnnfast.cuda import cost
 
 MULTIPROCESSORS = 132  # of an H100
-GIVEN = ("clock", "weights")
+GIVEN = ("clock", "L2", "weights")
 NEAR, NEAR_STEPS, CLOSE = 3.0, 5.0, 1.05
 ROUNDS = 30
 STEP = 0.02  # of the logarithm of a constant, for the derivative by it

@@ -19,21 +19,24 @@ class Constant:
 
 
 # For an H100. benchmarks/cuda/calibrate.py fits them to a race of plans (benchmarks/cuda/sweep.py).
-FITTED = "measured, fitted to benchmarks/results/gpu-first/sweep.json"
+FITTED = "measured, fitted to benchmarks/results/gpu/sweep.json"
 CONSTANTS = {
     "clock": Constant(1980, "cycles a us", "measured, by nvidia-smi under load"),
-    "overlap": Constant(0.893, "cycles of a step for each that is counted", FITTED),
-    "meeting": Constant(0.655, "us from the last number sent until all have come", FITTED),
-    "pass": Constant(0.462, "us of loads and barriers, one after the other, of a pass", FITTED),
-    "local step": Constant(0.164, "us of barriers within a block", FITTED),
-    "sectors": Constant(451_000, "sectors a us through L2, forward", FITTED),
-    "sectors back": Constant(170_000, "the same backward, where parts of sectors are sent", FITTED),
-    "mma": Constant(8.16, "cycles of a quarter of a multiprocessor", FITTED),
-    "launch": Constant(2.87, "us between kernels of one stream", FITTED),
-    "flop": Constant(27e6, "float32 operations a us of cuBLAS, forward", FITTED),
-    "flop back": Constant(15.7e6, "the same backward, with few columns and many terms", FITTED),
-    "flop tf32": Constant(67e6, "TF32 operations a us of cuBLAS, forward", FITTED),
-    "flop tf32 back": Constant(40e6, "the same backward", FITTED),
+    "overlap": Constant(0.819, "cycles of a step for each that is counted", FITTED),
+    "meeting": Constant(0.432, "us from the last number sent until all have come", FITTED),
+    "meeting back": Constant(0.535, "the same backward", FITTED),
+    "pass": Constant(0.196, "us of loads and barriers, one after the other, of a pass", FITTED),
+    "local step": Constant(0.180, "us of barriers within a block", FITTED),
+    "sectors": Constant(263_000, "sectors a us through L2, forward", FITTED),
+    "sectors back": Constant(163_000, "the same backward, where parts of sectors are sent", FITTED),
+    "sectors beyond": Constant(106_000, "the same where L2 does not hold what is sent", FITTED),
+    "mma": Constant(7.39, "cycles of a quarter of a multiprocessor", FITTED),
+    "launch": Constant(4.96, "us between kernels of one stream", FITTED),
+    "flop": Constant(33.8e6, "float32 operations a us of cuBLAS, forward", FITTED),
+    "flop back": Constant(18.8e6, "the same backward, with few columns and many terms", FITTED),
+    "flop tf32": Constant(109e6, "TF32 operations a us of cuBLAS, forward", FITTED),
+    "flop tf32 back": Constant(59.7e6, "the same backward", FITTED),
+    "L2": Constant(50e6, "bytes", "the GPU's data sheet"),
     "weights": Constant(2.5e6, "bytes a us of cuBLAS reading Wh", "modelled"),
 }
 
@@ -131,17 +134,26 @@ def of_frame(cell, plan, N, multiprocessors):
     turns = -(-plan.grid // multiprocessors)  # of blocks of a local plan, one after the other
     # Loads, products and sums of a step come one after the other: hardly any of it overlaps
     cycles = (work + shared + mma) * CONSTANTS["overlap"].value
-    rate = CONSTANTS["sectors" if plan.tiles[0].forward else "sectors back"].value
-    us = cycles / CONSTANTS["clock"].value + sectors / turns / rate
+    us = cycles / CONSTANTS["clock"].value + sectors / turns / CONSTANTS[_rate(plan)].value
     us = turns * (us + len(plan.tiles) * _pause(plan))
     return Cost(issue, shared, sectors, us)
+
+
+def _rate(plan):
+    """The name of the rate of its sectors."""
+    if plan.tiles[0].forward:
+        return "sectors"
+    floats = plan.slots * plan.groups * plan.passes * sum(t.exchanged for t in plan.tiles)
+    beyond = not plan.local and 4 * floats > CONSTANTS["L2"].value
+    return "sectors beyond" if beyond else "sectors back"
 
 
 def _pause(plan):
     """What a product of a step waits for, whatever it multiplies."""
     if plan.local:
         return CONSTANTS["local step"].value
-    return CONSTANTS["meeting"].value + plan.passes * CONSTANTS["pass"].value
+    name = "meeting" if plan.tiles[0].forward else "meeting back"
+    return CONSTANTS[name].value + plan.passes * CONSTANTS["pass"].value
 
 
 def _sectors(cell, plan, N):
