@@ -3,12 +3,12 @@
     python -m benchmarks.cuda.calibrate FOLDER
 
 FOLDER has sweep.json of benchmarks/gpu.sh. All constants are fitted but the clock, which nvidia-smi
-shows, the size of L2 and the rate of reading weights, on which no plan near the best one depends: by least squares
-on the logarithms of predicted and measured time. Plans that take more than NEAR times as long as
-the best one of their recurrence are left out, because no planner should take them; steps, which
-are seldom near, if they take NEAR_STEPS times as long. This prints the constants, the errors before
-and after, and how often the plan with the shortest predicted time takes no more than CLOSE times as
-long as the best measured one.
+shows, the size of L2 and the rate of reading weights, on which no plan near the best one depends:
+by least squares on the logarithms of predicted and measured time. Plans that take more than NEAR
+times as long as the best one of their recurrence are left out, because no planner should take them;
+steps, which are seldom near, if they take NEAR_STEPS times as long. This prints the constants, the
+errors before and after, and how often the plan with the shortest predicted time takes no more than
+CLOSE times as long as the best measured one.
 """
 
 import argparse
