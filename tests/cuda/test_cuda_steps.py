@@ -12,7 +12,6 @@ from cases import CELLS, make_problem
 from on_cuda import in_software, plan_as, steps
 from ptx.arrays import Counter
 
-from benchmarks.cuda import step_cost
 from rnnfast import kernels
 from rnnfast.cuda import steps as steps_column
 
@@ -72,6 +71,7 @@ def test_work_of_a_step(monkeypatch, cell, options, forward, back):
 
 def test_the_cost_of_a_step_on_the_host(monkeypatch):
     """Every variant runs, in steps and by name; what it takes here means nothing."""
+    step_cost = pytest.importorskip("benchmarks.cuda.step_cost", reason="needs the bench extra")
     monkeypatch.setattr(step_cost, "H", 60)  # the kernels are those of the tests above
     monkeypatch.setattr(step_cost, "MANY", 6)
     monkeypatch.setattr(step_cost, "settle", lambda: None)
