@@ -28,6 +28,7 @@ STATES = ["initial", "final", "states", "dstates"]  # tuples, an array for each 
 KEPT = ["kept"]  # the same for what the cell keeps
 TYPES = {
     "ends": "*i",
+    **dict.fromkeys(["parts", "total", "by"], "*d"),
     **dict.fromkeys(["ids", "order", "ts"], "*q"),
     **dict.fromkeys(["N", "T", "t", "start", "ahead", "train"], "i"),
     **dict.fromkeys(["M", "K", "V", "D", "size", "ignored"], "q"),

@@ -12,19 +12,76 @@ from rnnfast.cuda.signatures import signature_of
 from rnnfast.cuda.steps import THREADS
 
 
+@cache
+def norm_kernels(gpu, letter):
+    """The sum of squares of each block; the sum of those; a product with a number of the GPU."""
+    cuda, double, real = gpu.cuda, gpu.float64, gpu.float32 if letter == "f" else gpu.float64
+
+    @gpu.device
+    def add_up(s, tid):
+        width = THREADS // 2
+        while width > 0:
+            cuda.syncthreads()
+            if tid < width:
+                s[tid] += s[tid + width]
+            width //= 2
+
+    def squares_kernel(p, parts, size):
+        s = cuda.shared.array(THREADS, double)
+        tid = cuda.threadIdx.x
+        s[tid] = double(0)
+        for e in range(cuda.blockIdx.x * THREADS + tid, size, cuda.gridDim.x * THREADS):
+            x = double(p[e])
+            s[tid] += x * x
+        add_up(s, tid)
+        if tid == 0:
+            parts[cuda.blockIdx.x] = s[0]
+
+    def total_kernel(parts, total, size):
+        s = cuda.shared.array(THREADS, double)
+        tid = cuda.threadIdx.x
+        s[tid] = double(0)
+        for e in range(tid, size, THREADS):
+            s[tid] += parts[e]
+        add_up(s, tid)
+        if tid == 0:
+            total[0] = s[0]
+
+    def scale_kernel(p, by, size):
+        factor = real(by[0])
+        for e in range(
+            cuda.blockIdx.x * THREADS + cuda.threadIdx.x, size, cuda.gridDim.x * THREADS
+        ):
+            p[e] *= factor
+
+    kernels = squares_kernel, total_kernel, scale_kernel
+    return tuple([gpu.kernel(k, signature_of(k, letter), THREADS) for k in kernels])
+
+
 def sum_of_squares(x):
     gpu = what_runs()
-    real_of("sum_of_squares: x", x)
-    total = gpu.xp.square(gpu.to_device(x), dtype=np.float64).sum()
-    return float(total) if is_numpy(x) else total
+    dtype = real_of("sum_of_squares: x", x)
+    p = gpu.xp.ascontiguousarray(gpu.to_device(x)).reshape(-1)
+    squares, add_up, _ = norm_kernels(gpu, dtype.char)
+    blocks = max(1, blocks_of(p.size))
+    parts, total = gpu.empty((blocks,), np.float64), gpu.empty((1,), np.float64)
+    squares(blocks=blocks, p=p, parts=parts, size=p.size)
+    add_up(blocks=1, parts=parts, total=total, size=blocks)
+    return float(gpu.to_host(total)[0]) if is_numpy(x) else total.reshape(())
 
 
 def scale(x, factor):
     gpu = what_runs()
-    writable("scale: x", x, real_of("scale: x", x), x.shape)
-    value = gpu.to_device(x)
-    value = value * (factor.astype(x.dtype) if gpu.is_array(factor) else x.dtype.type(factor))
-    write(gpu, x, value)
+    dtype = real_of("scale: x", x)
+    writable("scale: x", x, dtype, x.shape)
+    value = _flat(gpu, x)
+    factor = factor if gpu.is_array(factor) else gpu.to_device(np.array(factor))
+    by = factor.astype(np.float64, copy=False).reshape(-1)
+    if value.size:
+        _, _, kernel = norm_kernels(gpu, dtype.char)
+        kernel(blocks=blocks_of(value.size), p=value.reshape(-1), by=by, size=value.size)
+    if value is not x:
+        write(gpu, x, value)
 
 
 @cache

@@ -204,7 +204,8 @@ class TimeSoftmaxWithLoss(Simple_TimeSoftmaxWithLoss):
     def _ignore(self, t_name: str, ts: Any, V: int) -> int:
         """ignore_label; all other targets must be classes."""
         ignored = checks.integer(self._name, "ignore_label", self.ignore_label)
-        checks.in_range(self._name, t_name, ts[ts != ignored], V)
+        if not checks.is_cupy(ts):  # else it would have to synchronize
+            checks.in_range(self._name, t_name, ts[ts != ignored], V)
         return ignored
 
     def _class_ids(self, ts: Any, N: int, T: int, V: int) -> tuple[Any, int]:
