@@ -89,7 +89,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -140,7 +139,7 @@ def load(name: str, device: str) -> ModuleType:
         raise ValueError(f"load: name must be one of {(*CELLS, 'ops')}, got {name!r}")
     if device == "auto":
         raise ValueError(f"load: device must be one of {DEVICES}, got 'auto' (see resolve)")
-    return _module(f"rnnfast.{_usable(device)}.{name}")
+    return importlib.import_module(f"rnnfast.{_usable(device)}.{name}")
 
 
 # Devices
@@ -274,14 +273,8 @@ def _usable(name: str) -> str:
 
 def _why_missing(name: str) -> str | None:
     """The reason why a device is not usable; None if it is."""
-    reason: str | None = _module(f"rnnfast.{name}").available()
+    reason: str | None = importlib.import_module(f"rnnfast.{name}").available()
     return reason
-
-
-@cache
-def _module(name: str) -> ModuleType:
-    """A module of the grid: a layer asks for some at each call, which import_module makes slow."""
-    return importlib.import_module(name)
 
 
 # Threads of the cpu column

@@ -251,6 +251,8 @@ def compile_ops(gpu):
         hs, prior = np.zeros((3, 2, 4), np.float32), np.zeros((3, 2), np.float32)
         ops.mixture_softmax(hs, prior, W, b)
         ops.mixture_softmax_loss_forward(hs, prior, W, b, ids)
+        ops.sum_of_squares(x)
+        ops.scale(x, 0.5)
         ops.sgd(x, x.copy(), 0.1)
         ops.adam(x, x.copy(), x.copy(), x.copy(), 0.1, 0.9, 0.999)
         ops.dropout_mask((3, 4), 0.5, (1, 2), 3, "float32")
