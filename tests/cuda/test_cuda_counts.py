@@ -62,7 +62,7 @@ def test_an_lstm_keeps_its_limits(shape):
         plan = planner.make_plan(H100, lstm.CELL, forward, N, H, "float32", precision)
         model = cost.of_frame(lstm.CELL, plan, N, H100.multiprocessors)
         assert plan.grid == found.blocks
-        assert model.issue == pytest.approx(found.issue, rel=0.35)  # which has no looks
+        assert model.issue == pytest.approx(found.issue, rel=0.4)  # which has no looks
         assert model.shared == pytest.approx(found.shared, rel=0.35)
         assert model.sectors == pytest.approx(found.sectors, rel=0.5)
 
