@@ -100,7 +100,7 @@ def _ffma_back(t, cell_warps):
 
 def _mma_back(t, cell_warps):
     mmas = t.eights * t.receivers * t.terms
-    each = 2 * mmas + 2 * t.eights * t.terms + 8 * t.eights * t.receivers + 5 * t.fetches + 2
+    each = 2 * mmas + 2 * t.eights * t.terms + 20 * t.eights * t.receivers + 13 * t.fetches + 2
     each += t.eights * t.aside * t.round // 4
     waves = t.warps * t.eights * (2 * t.terms + t.aside * t.round)
     waves += cell_warps * (t.adders + t.columns)

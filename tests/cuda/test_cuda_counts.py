@@ -21,20 +21,19 @@ class H100:
 
 
 CELLS = {"rnn": rnn.CELL, "lstm": lstm.CELL, "gru": gru.CELL}
-# Of an LSTM: cycles of issue a step, forward and back, and before the first step; with the looks at
-# numbers that have not come yet, as often as the executor's order of warps makes them
+# Of an LSTM: cycles of issue a step, forward and back, and before the first step
 LIMITS = {
-    (20, 650, "float32"): (2850, 3600, 2500),
-    (20, 650, "tf32"): (650, 920, 4000),
-    (64, 512, "float32"): (5200, 5700, 2500),
-    (64, 512, "tf32"): (960, 1330, 4000),
-    (32, 256, "float32"): (800, 950, 2500),
-    (32, 256, "tf32"): (330, 500, 4000),
+    (20, 650, "float32"): (2750, 3500, 2500),  # back 3300 without the tags of what is sent
+    (20, 650, "tf32"): (550, 840, 4000),  # 500 and 800
+    (64, 512, "float32"): (5000, 5500, 2500),
+    (64, 512, "tf32"): (850, 1170, 4000),  # 800 and 1050
+    (32, 256, "float32"): (750, 900, 2500),
+    (32, 256, "tf32"): (300, 450, 4000),
     (1, 256, "float32"): (150, 250, 2500),
     (20, 100, "float32"): (520, 520, 2500),
 }
 SECTORS = 240_000  # of 20, 650
-FIXED = 450  # cycles of a step that every product has: exchange, sums, what a unit does
+FIXED = 400  # cycles of a step that every product has: exchange, sums, what a unit does
 MOST_CONFLICTS = 1.2  # wavefronts of a loop over those that it needs
 
 
@@ -62,9 +61,9 @@ def test_an_lstm_keeps_its_limits(shape):
         plan = planner.make_plan(H100, lstm.CELL, forward, N, H, "float32", precision)
         model = cost.of_frame(lstm.CELL, plan, N, H100.multiprocessors)
         assert plan.grid == found.blocks
-        assert model.issue == pytest.approx(found.issue, rel=0.4)  # which has no looks
+        assert model.issue == pytest.approx(found.issue, rel=0.2)
         assert model.shared == pytest.approx(found.shared, rel=0.35)
-        assert model.sectors == pytest.approx(found.sectors, rel=0.5)
+        assert model.sectors == pytest.approx(found.sectors, rel=0.35)
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def _figures(few, many):
 
 
 def _totals(loaded):
-    """Of all blocks and of each loop; those that only wait are left out."""
+    """Of all blocks and of each loop; of those that only wait what they do at first."""
     found, kernel = Counter(), loaded.kernel
     loops = _innermost_loops(kernel)
     busy = {loops.get(b.number) for b in kernel.blocks if any(map(_works, b.code))}
@@ -132,6 +132,9 @@ def _totals(loaded):
     issued = issues(kernel)
     for block in counted:
         found["issue"] += sum(issued[block.number]) * int(loaded.executed[block.number])
+    for block in counted:  # on the way into such a loop
+        for head in waits.intersection(kernel.successors(block)):
+            found["issue"] += sum(issued[head]) * int(loaded.executed[block.number])
     loop_of = {i.line: loops.get(block.number) for block in counted for i in block.code}
     sites = zip(loaded.program.sites, loaded.moved, loaded.needed, strict=True)
     for (line, space, _), moved, needed in sites:
@@ -154,15 +157,15 @@ def _works(i):
 
 
 def _innermost_loops(kernel):
-    """{block: the first one of the smallest loop that it is in}, by their numbers."""
+    """{block: the one by which the smallest loop that it is in is entered}, by their numbers."""
     into = {block.number: [] for block in kernel.blocks}
     for block in kernel.blocks:
         for after in kernel.successors(block):
             if after in into:
                 into[after].append(block.number)
-    smallest = {}
+    before, smallest = _always_before(into), {}
     for head, sources in into.items():
-        for source in (s for s in sources if s >= head):  # it jumps back
+        for source in (s for s in sources if head in before[s]):  # it jumps back
             inside, rest = {head}, [source]
             while rest:
                 block = rest.pop()
@@ -173,6 +176,24 @@ def _innermost_loops(kernel):
                 if block not in smallest or len(inside) < smallest[block][0]:
                     smallest[block] = len(inside), head
     return {block: head for block, (_, head) in smallest.items()}
+
+
+def _always_before(into):
+    """{block: those on every way to it from the first one, itself too}; into: whence one comes.
+
+    A block that is never reached has itself alone.
+    """
+    first, *others = into
+    before, changed = {first: {first}}, True
+    while changed:
+        changed = False
+        for block in others:
+            ways = [before[source] for source in into[block] if source in before]
+            if ways:
+                found = set.intersection(*ways) | {block}
+                changed |= found != before.get(block)
+                before[block] = found
+    return {block: before.get(block, {block}) for block in into}
 
 
 # The table
