@@ -134,14 +134,20 @@ def table(rows):
         yield f"| {cell} | {sizes} | {way} | {numbers} |"
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--calls", type=int, default=CALLS, metavar="N", help=f"({CALLS})")
-    options = parser.parse_args()
+def calls_wanted(doc, default):
+    """--calls, of a benchmark of the host. Ends it where there is no GPU."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--calls", type=int, default=default, metavar="N", help=f"({default})")
+    calls = parser.parse_args().calls
     if reason := cuda.available():
         raise SystemExit(f"no GPU: {reason}")
+    return calls
+
+
+def main():
+    calls = calls_wanted(__doc__, CALLS)
     print(f"{cuda.what_runs().name}, {cpu_name()}\n")
-    for line in table(measure(options.calls)):
+    for line in table(measure(calls)):
         print(line, flush=True)
 
 

@@ -33,6 +33,14 @@ __device__ __forceinline__ void finish(long long start, float sum, long long *cy
     if (sum == 0.123f) cycles[0] = 0;
 }
 
+// The packets of a block in round i: 16 bytes, three floats and the number of the round.
+__device__ __forceinline__ void send_packets(float *to, int count, int i) {
+    for (int e = threadIdx.x; e < count; e += blockDim.x)
+        asm volatile("st.relaxed.gpu.global.v4.b32 [%0], {%1, %1, %1, %2};" ::"l"(to + 4 * e),
+                     "f"((float)i), "r"(i)
+                     : "memory");
+}
+
 extern "C" {
 
 // As many parameters as a kernel of the column has.
@@ -70,19 +78,15 @@ __global__ void meet(int *counters, float *x, int blocks, int width, int repeats
     finish(start, sum, cycles);
 }
 
-// The same exchange without a meeting: packets of 16 bytes, three floats and the number of their
-// round. Two slots: who has the packets of a round knows that the round before was read.
+// The same exchange without a meeting, by packets. Two slots: who has the packets of a round knows
+// that the round before was read.
 __global__ void packets(float *x, int blocks, int width, int repeats, long long *cycles) {
     int group = blockIdx.x / blocks, part = blockIdx.x % blocks, own = width / 3;
     float sum = 0;
     long long start = clock64();
     for (int i = 1; i <= repeats; i++) {
         float *slot = x + 4 * ((i & 1) * gridDim.x + group * blocks) * own;
-        for (int e = threadIdx.x; e < own; e += blockDim.x)
-            asm volatile("st.relaxed.gpu.global.v4.b32 [%0], {%1, %1, %1, %2};" ::"l"(
-                             slot + 4 * (part * own + e)),
-                         "f"((float)i), "r"(i)
-                         : "memory");
+        send_packets(slot + 4 * part * own, own, i);
         for (int e = threadIdx.x; e < blocks * own; e += blockDim.x) {
             float a, b, c;
             int n;
@@ -108,11 +112,7 @@ __global__ void packets_at_once(float *x, int blocks, int width, int repeats, lo
     long long start = clock64();
     for (int i = 1; i <= repeats; i++) {
         float *slot = x + 4 * ((i & 1) * gridDim.x + group * blocks) * own;
-        for (int e = threadIdx.x; e < own; e += blockDim.x)
-            asm volatile("st.relaxed.gpu.global.v4.b32 [%0], {%1, %1, %1, %2};" ::"l"(
-                             slot + 4 * (part * own + e)),
-                         "f"((float)i), "r"(i)
-                         : "memory");
+        send_packets(slot + 4 * part * own, own, i);
         for (int e = threadIdx.x; e < blocks * own; e += under_way * blockDim.x) {
             float a[under_way], b[under_way], c[under_way];
             int n[under_way], missing = 0;

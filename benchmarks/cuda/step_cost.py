@@ -7,13 +7,12 @@ once is not in it. A GPU as fast as this, or faster, would wait for the host. It
 or the host waits for it: the widths are small.
 """
 
-import argparse
 import time
 from unittest import mock
 
 import numpy as np
 
-from benchmarks.cuda.host_cost import settle
+from benchmarks.cuda.host_cost import calls_wanted, settle
 from benchmarks.machine import cpu_name
 from rnnfast import cuda
 from rnnfast.cuda import planner
@@ -86,14 +85,10 @@ def measure(calls):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--calls", type=int, default=CALLS, metavar="N", help=f"({CALLS})")
-    options = parser.parse_args()
-    if reason := cuda.available():
-        raise SystemExit(f"no GPU: {reason}")
+    calls = calls_wanted(__doc__, CALLS)
     print(f"{cuda.what_runs().name}, {cpu_name()}; N, D, H = {N}, {D}, {H}\n")
     print("| cell | us of a step, forward | back |\n| --- | ---: | ---: |")
-    for name, forward, back in measure(options.calls):
+    for name, forward, back in measure(calls):
         print(f"| {name} | {forward:.1f} | {back:.1f} |", flush=True)
 
 

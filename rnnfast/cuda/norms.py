@@ -13,7 +13,7 @@ from functools import cache
 
 import numpy as np
 
-from rnnfast.cuda.steps import seen_by
+from rnnfast.cuda.steps import make_add_up, seen_by
 from rnnfast.cuda.tiles import WARP
 
 THREADS = 4 * WARP
@@ -30,16 +30,13 @@ def sums(gpu, dtype):
     cuda, sqrt = gpu.cuda, gpu.sqrt
     epsilon, one = (np.dtype(dtype).type(k) for k in (EPSILON, 1))
 
+    add_up = make_add_up(gpu, THREADS)
+
     @gpu.device
     def total(s, tid, x):
         s[tid] = x
+        add_up(s, tid)
         cuda.syncthreads()
-        width = THREADS // 2
-        while width > 0:
-            if tid < width:
-                s[tid] += s[tid + width]
-            cuda.syncthreads()
-            width //= 2
         found = s[0]
         cuda.syncthreads()
         return found

@@ -40,6 +40,22 @@ def make_place(gpu, H):
     return place
 
 
+def make_add_up(gpu, threads):
+    """add_up(s, tid): s[:threads], which each thread has written one of, added up in thread 0's."""
+    cuda, half = gpu.cuda, threads // 2
+
+    @gpu.device
+    def add_up(s, tid):
+        width = half
+        while width > 0:
+            cuda.syncthreads()
+            if tid < width:
+                s[tid] += s[tid + width]
+            width //= 2
+
+    return add_up
+
+
 def make_constants(gpu, cell, H):
     """constants_of(b, Wp, j, candidate_mask, at): of a unit, with its mask."""
     of_unit = constants(cell.biases, cell.peepholes, H)

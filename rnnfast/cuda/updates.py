@@ -9,30 +9,23 @@ from rnnfast.cuda import what_runs
 from rnnfast.cuda.arguments import array
 from rnnfast.cuda.op_arguments import blocks_of, number, real_of, writable, write
 from rnnfast.cuda.signatures import signature_of
-from rnnfast.cuda.steps import THREADS
+from rnnfast.cuda.steps import THREADS, make_add_up
 
 
 @cache
 def norm_kernels(gpu, letter):
     """The sum of squares of each block; the sum of those; a product with a number of the GPU."""
     cuda, double, real = gpu.cuda, gpu.float64, gpu.float32 if letter == "f" else gpu.float64
-
-    @gpu.device
-    def add_up(s, tid):
-        width = THREADS // 2
-        while width > 0:
-            cuda.syncthreads()
-            if tid < width:
-                s[tid] += s[tid + width]
-            width //= 2
+    add_up = make_add_up(gpu, THREADS)
 
     def squares_kernel(p, parts, size):
         s = cuda.shared.array(THREADS, double)
         tid = cuda.threadIdx.x
-        s[tid] = double(0)
+        found = double(0)
         for e in range(cuda.blockIdx.x * THREADS + tid, size, cuda.gridDim.x * THREADS):
             x = double(p[e])
-            s[tid] += x * x
+            found += x * x
+        s[tid] = found
         add_up(s, tid)
         if tid == 0:
             parts[cuda.blockIdx.x] = s[0]
@@ -40,9 +33,10 @@ def norm_kernels(gpu, letter):
     def total_kernel(parts, total, size):
         s = cuda.shared.array(THREADS, double)
         tid = cuda.threadIdx.x
-        s[tid] = double(0)
+        found = double(0)
         for e in range(tid, size, THREADS):
-            s[tid] += parts[e]
+            found += parts[e]
+        s[tid] = found
         add_up(s, tid)
         if tid == 0:
             total[0] = s[0]

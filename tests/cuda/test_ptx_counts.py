@@ -89,6 +89,24 @@ def test_loops():
     assert kernel.times("ld.acquire") == [3]
 
 
+TURNED = """
+    mov.f32 %f1, 0f3f800000; mov.f32 %f2, %f1; fma.rn.f32 %f2, %f1, %f1, %f2; bra entered;
+    look: ld.acquire.gpu.global.u32 %r4, [%rd10]; add.s32 %r5, %r5, 1;
+    entered: setp.lt.s32 %p2, %r5, REPEATS; @%p2 bra look;
+    st.global.u32 [%rd10+4], %r4;
+"""
+
+
+def test_a_loop_that_lies_before_its_beginning():
+    """However often it only looks, it counts once."""
+    few, many = (
+        counts._totals(counted(f"mov.u32 %r5, 0; {TURNED.replace('REPEATS', str(n))}"))
+        for n in (0, 7)
+    )
+    assert few["issue"] == many["issue"] > 0
+    assert few["sectors"] == many["sectors"] > 0
+
+
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 @pytest.mark.parametrize("precision", ["float32", "tf32"])
 @pytest.mark.one_in(2)
