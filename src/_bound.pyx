@@ -27,6 +27,11 @@ ctypedef int (*gemm_function)(
     const void *, int, int, const void *, void *, int, int, int, int
 ) noexcept nogil
 
+ctypedef int (*geam_function)(
+    void *, int, int, int, int, const void *, const void *, int, const void *, const void *, int,
+    void *, int
+) noexcept nogil
+
 cdef union number:
     int32_t i
     int64_t q
@@ -226,17 +231,20 @@ cdef class Kernel:
 @cython.auto_pickle(False)
 @cython.final
 cdef class Blas:
-    """Where cublasGemmEx and cublasSetStream are; handle() of a thread, stream() as above.
+    """Where cublasGemmEx, cublasSgeam and cublasSetStream are.
 
-    error(status) is what a status means.
+    handle() is that of a thread, stream() as above, error(status) what a status means. CuPy's own
+    functions refuse to be captured in a CUDA graph; these do not.
     """
 
     cdef gemm_function gemm
+    cdef geam_function geam
     cdef stream_function set_stream
     cdef object handle, of_thread, stream, error
 
-    def __init__(self, uintptr_t gemm, uintptr_t set_stream, handle, stream, error):
-        self.gemm, self.set_stream = <gemm_function>gemm, <stream_function>set_stream
+    def __init__(self, uintptr_t gemm, uintptr_t geam, uintptr_t set_stream, handle, stream, error):
+        self.gemm, self.geam = <gemm_function>gemm, <geam_function>geam
+        self.set_stream = <stream_function>set_stream
         self.handle, self.stream, self.error = handle, stream, error
         self.of_thread = local()
 
@@ -254,6 +262,24 @@ cdef class Blas:
         if status:
             raise self.error(status)
         return found
+
+    def move(
+        self, bint turned, int rows, int columns, uintptr_t x, int step, uintptr_t out, int step_out
+    ):
+        """A matrix of float32 at the address x, or its transpose, to the address out.
+
+        rows and columns are those of what is written, steps floats from row to row.
+        """
+        cdef float one = 1, zero = 0
+        cdef void *handle = self.begin()
+        cdef int status
+        with nogil:  # alpha op(A) + beta B, where B is not read with a beta of 0
+            status = self.geam(
+                handle, turned, 0, columns, rows, &one, <void *>x, step, &zero, <void *>out,
+                step_out, <void *>out, step_out,
+            )
+        if status:
+            raise self.error(status)
 
 
 @cython.auto_pickle(False)

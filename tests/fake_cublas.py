@@ -54,9 +54,7 @@ class Blas:
         self.status, self.streams, self.handles = 0, [], []
         stream = SimpleNamespace(ptr=77, synchronize=lambda: self.waited.append(self.made))
         self.cuda = SimpleNamespace(
-            cublas=SimpleNamespace(
-                getVersion=lambda handle: 130100, CUBLASError=self.error, sgeam=self.sgeam
-            ),
+            cublas=SimpleNamespace(getVersion=lambda handle: 130100, CUBLASError=self.error),
             device=SimpleNamespace(get_cublas_handle=self.handle),
             get_current_stream=lambda: stream,
         )
@@ -65,6 +63,7 @@ class Blas:
         """Products by this cuBLAS."""
         functions = {
             "cublasGemmEx": c_function("piiiiippiipiippiiii", self.gemm),
+            "cublasSgeam": c_function("piiiippippipi", self.sgeam),
             "cublasSetStream_v2": c_function("pp", self.set_stream),
         }
 
@@ -121,12 +120,14 @@ class Blas:
         return self.status
 
     def sgeam(self, handle, ta, tb, m, n, alpha, A, lda, beta, B, ldb, C, ldc):
-        """CuPy's, which sets the stream itself and raises what goes wrong."""
+        """cublasSgeam with a beta of 0: a matrix or its transpose, copied."""
         assert (handle, tb, ldb) == (threading.get_ident(), 0, ldc)
+        assert self.streams[-1] == (handle, 77)
         assert (number(alpha, "f4"), number(beta, "f4"), B) == (1, 0, C)
         self.moved.append((ta, m, n))
         a = columns(A, *((n, m) if ta else (m, n)), lda, np.dtype("f4"))
         columns(C, m, n, ldc, np.dtype("f4"))[...] = a.T if ta else a
+        return self.status
 
 
 def number(place, dtype):

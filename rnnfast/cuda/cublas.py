@@ -16,6 +16,7 @@ from rnnfast.cuda.launch import function
 NO, YES = 0, 1  # CUBLAS_OP_N, CUBLAS_OP_T
 REAL_32F, REAL_64F = 0, 1  # CUDA_R_32F, CUDA_R_64F
 COMPUTE_32F, COMPUTE_TF32, COMPUTE_64F = 68, 77, 70  # cublasComputeType_t
+ONE_AND_ZERO = np.array([1, 0], "f4"), np.array([1, 0], "f8")  # products keep their addresses
 
 
 class Products:
@@ -26,8 +27,7 @@ class Products:
 
     def __init__(self, cupy):
         self._cupy, self._filled, self._room = cupy, {}, Lock()
-        self._one_and_zero = np.array([1, 0], "f4"), np.array([1, 0], "f8")
-        single, double = map(places, self._one_and_zero)
+        single, double = map(places, ONE_AND_ZERO)
         self._scalars = {  # where 1 and 0 are, and how operands and sums are called
             (np.dtype("f4"), False): (*single, REAL_32F, COMPUTE_32F),
             (np.dtype("f4"), True): (*single, REAL_32F, COMPUTE_TF32),
@@ -40,7 +40,8 @@ class Products:
         cuda = self._cupy.cuda
         handle = cuda.device.get_cublas_handle  # of a thread
         library = f"libcublas.so.{cuda.cublas.getVersion(handle()) // 10000}"
-        functions = [function(library, f"cublas{name}") for name in ("GemmEx", "SetStream_v2")]
+        names = ("GemmEx", "Sgeam", "SetStream_v2")
+        functions = [function(library, f"cublas{name}") for name in names]
         return Blas(*functions, handle, cuda.get_current_stream, cuda.cublas.CUBLASError)
 
     def __call__(self, a, b, out, low, of_a=None, of_b=None):
@@ -107,19 +108,7 @@ class Products:
         M, N, K = sizes
         ways, steps, firsts = zip(b, a, out, strict=True)
         product = Product(self._blas, ways[:2], (N, M, K), steps, scalars, firsts)
-        return Aligned(product, made, starts, self._cupy.ndarray, self._move)
-
-    def _move(self, turned, rows, columns, x, step, out, step_out):
-        """A matrix of float32 at the address x, or its transpose, to the address out.
-
-        rows and columns are those of what is written. One launch, which cuBLAS makes.
-        """
-        cuda, (one, zero) = self._cupy.cuda, self._scalars[np.dtype("f4"), True][:2]
-        handle, way = cuda.device.get_cublas_handle(), YES if turned else NO
-        # alpha op(A) + beta B, where B is not read with a beta of 0
-        cuda.cublas.sgeam(
-            handle, way, NO, columns, rows, one, x, step, zero, out, step_out, out, step_out
-        )
+        return Aligned(product, made, starts, self._cupy.ndarray, self._blas.move)
 
     def bind_sum(self, x, out):
         """(product, left), where product(left, x, out) is the sum of all rows of x into out.
