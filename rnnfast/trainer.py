@@ -23,6 +23,7 @@ from rnnfast.training.evaluation import (
 from rnnfast.training.language import RnnlmTrainer
 from rnnfast.training.loop import Step
 from rnnfast.training.neural_cache import NeuralCache, eval_cache
+from rnnfast.training.step import TrainingStep
 from rnnfast.training.stopping import Diverged, Stop, stop_on_interrupt
 from rnnfast.training.trainers import Trainer
 
@@ -38,6 +39,7 @@ __all__ = [
     "Step",
     "Stop",
     "Trainer",
+    "TrainingStep",
     "Watch",
     "check_divergence",
     "eval_accuracy",

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 
 from rnnfast.checks import FLOATS
-from rnnfast.cuda import what_runs
+from rnnfast.cuda import graph, what_runs
 from rnnfast.cuda.signatures import signature_of
 from rnnfast.cuda.steps import THREADS
 
@@ -19,14 +19,17 @@ def philox(gpu, letter):
     W0, W1 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
     none, eleven = np.uint64(0), np.uint64(11)
 
-    def dropout_mask_kernel(mask, size, threshold, scale, key0, key1, step):
-        """Philox4x64-10 (Salmon et al. 2011): four words from each counter (1 + e, 0, 0, step)."""
+    def dropout_mask_kernel(mask, size, threshold, scale, key0, key1, step, launches):
+        """Philox4x64-10 (Salmon et al. 2011): four words from each counter (1 + e, 0, 0, step).
+
+        step: with that of launches before, of a graph that draws one mask of this key each time.
+        """
         e = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
         if 4 * e < size:
             c0 = np.uint64(e + 1)
             c1 = none
             c2 = none
-            c3 = step
+            c3 = step + launches[0]
             k0 = key0
             k1 = key1
             for _ in range(10):
@@ -75,7 +78,7 @@ def dropout_mask(shape, ratio, key, step, dtype):
         # (word >> 11) / 2^53 >= ratio, in whole numbers
         threshold, scale = math.ceil(ratio * 2**53), 1 / (1 - ratio)
         kernel, flat = philox(gpu, dtype.char), mask.reshape(-1)
-        numbers = {"key0": key[0], "key1": key[1], "step": step}
+        numbers = {"key0": key[0], "key1": key[1], "step": step, "launches": graph.launches(gpu)}
         blocks = -(-flat.size // (4 * THREADS))
         kernel(
             blocks=blocks, mask=flat, size=flat.size, threshold=threshold, scale=scale, **numbers

@@ -34,6 +34,7 @@ __all__ = [
     "dropout_mask",
     "embedding_backward",
     "embedding_forward",
+    "graph",
     "mixture_softmax",
     "mixture_softmax_loss_backward",
     "mixture_softmax_loss_forward",
@@ -54,6 +55,11 @@ def plans(cell, N, H, precision):
     for way in ("forward", "backward"):
         forward = way == "forward"
         yield way, make_plan(what_runs(), module.CELL, forward, N, H, "float32", precision)
+
+
+def graph():
+    """An empty CUDA graph; see graph.py."""
+    return what_runs().graph()
 
 
 def to_device(x):

@@ -18,6 +18,7 @@ import numpy as np
 from rnnfast.checks import adopt
 from rnnfast.cuda._bound import StepLaunch, StepProduct
 from rnnfast.cuda.cublas import Products
+from rnnfast.cuda.graph import Graph, refuse_host
 from rnnfast.cuda.kept import KEPT, fingerprint
 from rnnfast.cuda.launch import Launch, blame
 from rnnfast.cuda.signatures import bind, by_name
@@ -261,7 +262,10 @@ class Gpu(Compiler):
     def to_device(self, x):
         """x as a CuPy array: itself, the same memory (DLPack, CUDA array interface), or a copy."""
         x = adopt("to_device", "x", x)
-        return x if isinstance(x, self.xp.ndarray) else self.xp.asarray(x)
+        if isinstance(x, self.xp.ndarray):
+            return x
+        refuse_host(x)
+        return self.xp.asarray(x)
 
     def to_host(self, x):
         try:
@@ -321,6 +325,10 @@ class Gpu(Compiler):
 
     def nothing(self, dtype):
         return 0
+
+    def graph(self):
+        """An empty Graph."""
+        return Graph(self.xp)
 
     def kept_zeros(self, shape, dtype):
         """The same memory for all calls."""

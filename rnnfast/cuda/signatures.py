@@ -33,6 +33,7 @@ TYPES = {
     **dict.fromkeys(["N", "T", "t", "start", "ahead", "train"], "i"),
     **dict.fromkeys(["M", "K", "V", "D", "size", "ignored"], "q"),
     **dict.fromkeys(["key0", "key1", "step", "threshold"], "Q"),
+    "launches": "*Q",
 }
 
 

@@ -7,9 +7,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from rnnfast import checks
-from rnnfast.training.arguments import given
 from rnnfast.training.checkpoints import Checkpointed
-from rnnfast.training.gradients import clip_grads, remove_duplicate
+from rnnfast.training.step import TrainingStep
 from rnnfast.training.stopping import diverged
 from rnnfast.typing import Model, Optimizer
 
@@ -72,6 +71,7 @@ class BaseTrainer(Checkpointed):
         self.stopped = False
         self._progress = None
         self._restored = False
+        self._step: TrainingStep | None = None
 
     def __repr__(self) -> str:
         kind, model = type(self).__name__, type(self.model).__name__
@@ -137,6 +137,7 @@ class BaseTrainer(Checkpointed):
             self._progress = {"epoch": 0, "iter": 0, "total": 0.0, "count": 0}
             fresh = True
         self._progress["size"] = size
+        self._step = None
         self.max_iter = max_iter
         self.eval_interval = eval_interval
         self.stopped = False
@@ -212,16 +213,12 @@ class BaseTrainer(Checkpointed):
 
         On the CPU the check precedes the update; on a GPU that would synchronize with the host.
         """
-        loss = self.model.forward(xs, ts, **given(lengths))
-        if not checks.is_cupy(loss):
-            self._check_finite(loss, None)
-        self.model.backward()
-        params, grads = remove_duplicate(self.model.params, self.model.grads)
-        norm = None if max_grad is None else clip_grads(grads, max_grad)
-        if not checks.is_cupy(norm):
-            self._check_finite(loss, norm)
-        self.optimizer.update(params, grads)
-        loss, norm = float(loss), None if norm is None else float(norm)  # on the host
+        step = self._step
+        if step is None or step.model is not self.model or step.optimizer is not self.optimizer:
+            given = self.model, self.optimizer, max_grad
+            step = self._step = TrainingStep(*given, check=self._check_finite)
+        found = step(xs, ts, lengths)
+        loss, norm = (None if x is None else float(x) for x in found)  # on the host
         self._check_finite(loss, norm)
         return loss, norm
 

@@ -1,0 +1,154 @@
+"""What an iteration on a GPU depends on, and what of it lies on the host: see `TrainingStep`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from rnnfast import checks
+from rnnfast.kernels import get_float32_matmul_precision
+
+SETTINGS = bool, int, float, str  # types of attributes that say what a layer computes
+RESULTS = "step", "loss"  # attributes of these types that say something else
+
+
+def key_of(model: Any, optimizer: Any, xs: Any, ts: Any) -> Any:
+    """All that an iteration depends on beside numbers in arrays, or None: do not record it.
+
+    Iterations with equal keys launch the same kernels with the same arguments, if the arrays that
+    lie in the key are kept.
+    """
+    if not (model.params and checks.is_cupy(model.params[0]) and hasattr(model, "drop_layers")):
+        return None
+    if getattr(model, "adversary", None) is not None:
+        return None  # FRAGE's array of popular words may be replaced
+    parts = list(_parts(model))
+    if not all(map(_is_ours, (optimizer, *parts))):
+        return None  # code of the caller's may do anything
+    if not all(map(checks.is_array, (xs, ts))) or not _are_ids(model, xs, ts):
+        return None
+    return (
+        [(type(x), x.shape, x.dtype) for x in (xs, ts)],
+        [id(array) for array in arrays_of(model, optimizer)],
+        [getattr(optimizer, name) for name in optimizer.numbers],
+        [(id(part), _settings(part)) for part in parts],
+        [drop.mask_state()[1] for drop in model.drop_layers],
+        get_float32_matmul_precision(),
+    )
+
+
+def arrays_of(model: Any, optimizer: Any) -> list[Any]:
+    """What an iteration writes and the next one reads, beside states."""
+    of_optimizer = [getattr(optimizer, name) or () for name in optimizer.arrays]
+    return [*model.params, *model.grads, *(x for arrays in of_optimizer for x in arrays)]
+
+
+def _parts(model: Any) -> Iterator[Any]:
+    """All layers whose attributes say what the model computes."""
+    yield from (model, *model.layers, *model.aside, *model.drop_layers, model.loss_layer)
+
+
+def _is_ours(part: Any) -> bool:
+    """Whether it is an object of this package's, with no method of the caller's put into it."""
+    methods = (getattr(part, name, None) for name in ("forward", "backward", "update", "draw"))
+    found = (type(part), *(method for method in methods if method is not None))
+    return all((x.__module__ or "").startswith("rnnfast.") for x in found)
+
+
+def _are_ids(model: Any, xs: Any, ts: Any) -> bool:
+    """Whether NumPy arrays are of ids that a model has, or of targets to ignore.
+
+    Those of CuPy are not looked at, as in the layers.
+    """
+    V, ignored = model.vocab_size, model.loss_layer.ignore_label
+    for ids, but in ((xs, None), (ts, ignored)):
+        if ids.dtype.kind not in "iu" or ids.ndim != 2 or not ids.size:
+            return False
+        if checks.is_numpy(ids) and not (ids.min() >= 0 and ids.max() < V):
+            wrong = ids[(ids < 0) | (ids >= V)]
+            if but is None or not np.all(wrong == but):
+                return False
+    return True
+
+
+def _settings(part: Any) -> list[Any]:
+    return [x for name, x in vars(part).items() if type(x) in SETTINGS and name not in RESULTS]
+
+
+class Captured:
+    """The inputs, states and counters of a recorded iteration of a model.
+
+    The graph reads ids and states where they lay when it was captured, and writes the new states
+    there. Of masks it knows how many were drawn then and how often it has run since.
+    """
+
+    def __init__(self, model: Any, optimizer: Any) -> None:
+        self._model = model
+        self._kept = arrays_of(model, optimizer)  # their addresses are in the graph
+        self._layers = [layer for layer in model.recurrent_layers if layer.stateful]
+        self._inputs: list[Any] = []
+        self._states: list[list[Any]] = []
+        self._drops: list[tuple[Any, int]] = []  # those that draw, and their next step
+        self._before = self._on_host()
+
+    def _on_host(self) -> tuple[Any, ...]:
+        return (
+            [layer.state for layer in self._layers],
+            [drop.step for drop in self._model.drop_layers],
+        )
+
+    def take(self, *inputs: Any) -> list[Any]:
+        """Copies of the ids and, in the layers, of the states: what the iteration reads."""
+        xp = checks.namespace(self._model.params[0])
+        self._inputs = [xp.array(x) for x in inputs]
+        for layer in self._layers:
+            own = [state.copy() for state in layer.state]
+            self._states.append(own)
+            layer._keep(*own)
+        return self._inputs
+
+    def carry(self) -> None:
+        """At the end of the iteration: the states go to where the next one reads them."""
+        for layer, own in zip(self._layers, self._states, strict=True):
+            for state, new in zip(own, layer.state, strict=True):
+                state[...] = new
+
+    def give_back(self) -> bool:
+        """Undoes what the capture did on the host. False unless each layer drew one mask or none.
+
+        The graph adds the number of its launches to `step`.
+        """
+        states, steps = self._before
+        for layer, state in zip(self._layers, states, strict=True):
+            layer._keep(*state)
+        drawn = [drop.step - old for drop, old in zip(self._model.drop_layers, steps, strict=True)]
+        for drop, old in zip(self._model.drop_layers, steps, strict=True):
+            drop.step = old
+        drops = zip(self._model.drop_layers, drawn, strict=True)
+        self._drops = [(drop, drop.step) for drop, count in drops if count]
+        return set(drawn) <= {0, 1}
+
+    def begin(self, *inputs: Any) -> bool:
+        """Brings ids and states to where the graph reads them. False if it cannot run."""
+        if any(drop.step != step for drop, step in self._drops):
+            return False  # masks were drawn beside the graph
+        for layer, own in zip(self._layers, self._states, strict=True):
+            for mine, state in zip(own, layer.state, strict=True):
+                if state is None:
+                    mine.fill(0)
+                elif state is not mine:
+                    mine[...] = state
+        for mine, x in zip(self._inputs, inputs, strict=True):
+            if checks.is_numpy(x):
+                mine.set(np.ascontiguousarray(x))
+            else:
+                mine[...] = x
+        return True
+
+    def end(self) -> None:
+        """After a launch."""
+        self._drops = [(drop, step + 1) for drop, step in self._drops]
+        for drop, step in self._drops:
+            drop.step = step
+        for layer, own in zip(self._layers, self._states, strict=True):
+            layer._keep(*own)
