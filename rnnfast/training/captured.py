@@ -9,7 +9,7 @@ from rnnfast import checks
 from rnnfast.kernels import get_float32_matmul_precision
 
 SETTINGS = bool, int, float, str  # types of attributes that say what a layer computes
-RESULTS = "step", "loss"  # attributes of these types that say something else
+RESULTS = "step", "loss", "penalty"  # attributes of these types that say something else
 
 
 def key_of(model: Any, optimizer: Any, xs: Any, ts: Any) -> Any:

@@ -100,11 +100,10 @@ class TrainingStep:
         if key is None or key != self._key:
             self._key, self._graph, self._captured = key, None, None
             return self._run(xs, ts, lengths)
-        if self._captured is None and key != self._refused:
-            return self._record(xs, ts)
-        if self._captured is None or not self._captured.begin(xs, ts):
-            self._key = None
+        if key == self._refused:
             return self._run(xs, ts)
+        if self._captured is None or not self._captured.begin(xs, ts):
+            return self._record(xs, ts)
         self._graph.launch()
         self._captured.end()
         self.recorded = True
@@ -148,7 +147,7 @@ class TrainingStep:
         if fits and once and _random_state() == random:  # its masks would come from the host
             self._captured = captured
         else:
-            self._refused, self._graph = self._key, None
+            self._refused, self._graph, self._captured = self._key, None, None
         return found
 
 
