@@ -11,7 +11,8 @@ import numpy as np
 from benchmarks import baseline_models
 from benchmarks.contenders import PYTORCH_GATES
 from rnnfast import models
-from rnnfast.optim import SGD, clip_grads, remove_duplicate
+from rnnfast.optim import SGD, remove_duplicate
+from rnnfast.trainer import TrainingStep
 
 MAX_GRAD = 0.25
 V, N, T = 10_000, 20, 35
@@ -59,16 +60,13 @@ class Rnnfast:
     name, label = "rnnfast", "rnnfast"
 
     def __init__(self, job, model=None):
-        self.model, self.optimizer = model or job.ours(), SGD(job.lr)
+        self.model = model or job.ours()
+        self.training_step = TrainingStep(self.model, SGD(job.lr), MAX_GRAD)
         self.xs, self.ts = job.batch()
         self.tied = job.tied
 
     def step(self):
-        loss = self.model.forward(self.xs, self.ts)
-        self.model.backward()
-        params, grads = remove_duplicate(self.model.params, self.model.grads)
-        self.norm = clip_grads(grads, MAX_GRAD)
-        self.optimizer.update(params, grads)
+        loss, self.norm = self.training_step(self.xs, self.ts)
         return loss
 
     def params(self):

@@ -193,6 +193,8 @@ def why_not(contender, gpu, case=None):
     """The reason why a contender cannot take part, or None."""
     if contender.name.startswith("cudnn") and gpu.torch_device is None:
         return "PyTorch with CUDA is not installed"
+    if "-graph" in contender.name and gpu.torch_device != "cuda":
+        return "CUDA graphs need a GPU"
     if contender is Book and case is not None and case.after:
         return "the book's GRU has the reset gate before the product"
     return None
@@ -216,6 +218,8 @@ TRANSFERRED = ((20, 35, 100, 100), (20, 35, 650, 650))  # their shapes: N, T, D,
 RIVALS = {
     "cudnn": "rnnfast",
     "cudnn-tf32": "rnnfast-tf32",
+    "cudnn-graph": "rnnfast",
+    "cudnn-graph-tf32": "rnnfast-tf32",
     "cupy": "rnnfast",
     "cudnn-host": "rnnfast-host",
 }

@@ -2,7 +2,8 @@
 
 `step()` runs one iteration. `params()` returns the weights as NumPy arrays, in the book's order.
 `put(ids)` copies ids to the GPU. In rnnfast's iteration no call waits for the GPU, because the loss
-and the clipping stay on it.
+and the clipping stay on it; it is a `TrainingStep`, so that after two iterations it is one launch of
+a CUDA graph. PyTorch can be told to capture an iteration, too: "PyTorch (cuDNN), CUDA graph".
 """
 
 import rnnfast
@@ -12,7 +13,7 @@ from benchmarks.model_contenders import MAX_GRAD
 
 
 class Rnnfast(model_contenders.Rnnfast):
-    """rnnfast.models, clip_grads and SGD with all arrays on the GPU, also ids and targets."""
+    """rnnfast.models, TrainingStep and SGD with all arrays on the GPU, also ids and targets."""
 
     ours, precision = True, "highest"
 
@@ -28,7 +29,7 @@ class Rnnfast(model_contenders.Rnnfast):
         return self.gpu.put(ids)
 
     def run(self):
-        self.loss = self.step()
+        self.loss = self.step().copy()  # the next step overwrites it
 
     def params(self):
         return [self.gpu.fetch(p) for p in super().params()]
@@ -68,6 +69,61 @@ class PyTorchTF32(PyTorch):
     name, label, precision = "cudnn-tf32", "PyTorch (cuDNN), TF32", "high"
 
 
+class PyTorchGraph(PyTorch):
+    """The iteration captured by torch.cuda.graph, as PyTorch's documentation does it."""
+
+    name, label = "cudnn-graph", "PyTorch (cuDNN), CUDA graph"
+    graph = None
+
+    def prepare(self):
+        super().prepare()
+        if self.graph is None:
+            self.capture()
+
+    def capture(self):
+        torch, device = self.torch, self.xs.device
+        N, H = self.xs.shape[0], self.job.H
+        layers = self.lstm.num_layers
+        self.first = tuple(torch.zeros(layers, N, H, device=device) for _ in range(2))
+        before = [p.detach().clone() for p in self.trained]
+        self.own = self.xs.clone(), self.ts.clone()
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                self.captured()
+        torch.cuda.current_stream().wait_stream(aside)
+        self.graph = torch.cuda.CUDAGraph()
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.cuda.graph(self.graph):
+            self.result = self.captured()
+        with torch.no_grad():
+            for p, old in zip(self.trained, before, strict=True):
+                p.copy_(old)
+            for state in self.first:
+                state.zero_()
+
+    def captured(self):
+        """An iteration that reads and leaves ids and states where they always are."""
+        given, self.state = (self.xs, self.ts), self.first
+        self.xs, self.ts = self.own
+        loss = self.iterate()
+        for own, new in zip(self.first, self.state, strict=True):
+            own.copy_(new)
+        self.xs, self.ts = given
+        return loss
+
+    def run(self):
+        for own, x in zip(self.own, (self.xs, self.ts), strict=True):
+            own.copy_(x)
+        self.graph.replay()
+        self.loss = self.result.clone()
+
+
+class PyTorchGraphTF32(PyTorchGraph):
+    name, label, precision = "cudnn-graph-tf32", "PyTorch (cuDNN), CUDA graph, TF32", "high"
+
+
 class Book(model_contenders.Book):
     """The book's models with CuPy instead of NumPy."""
 
@@ -100,4 +156,5 @@ class Book(model_contenders.Book):
         return [self.gpu.fetch(p) for p in unique]
 
 
-CONTENDERS = {c.name: c for c in (Rnnfast, RnnfastTF32, PyTorch, PyTorchTF32, Book)}
+PEERS = PyTorch, PyTorchTF32, PyTorchGraph, PyTorchGraphTF32
+CONTENDERS = {c.name: c for c in (Rnnfast, RnnfastTF32, *PEERS, Book)}
