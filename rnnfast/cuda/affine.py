@@ -1,7 +1,7 @@
 """x W + b and its gradients."""
 
 from rnnfast.cuda import what_runs
-from rnnfast.cuda.op_arguments import check_affine, give, matrix, writable, write
+from rnnfast.cuda.op_arguments import check_affine, give, matrix, target, writable, write
 
 
 def affine_forward(x, W, b):
@@ -33,13 +33,24 @@ def affine_back(gpu, dy, x, W, dW, db, of_x=None, of_W=None):
     of_x, of_W: copies of x and W, see runtime.matmul.
     """
     dx = gpu.xp.empty(x.shape, x.dtype)
-    grad = gpu.xp.empty(W.shape, W.dtype)
+    grad = target(gpu, dW, x, dy, W, turned=True)
     multiply(gpu, dy, W.T, dx, of_b=of_W)
     multiply(gpu, x.T, dy, grad, of_x)
-    write(gpu, dW, grad)
     if db is not None:
-        write(gpu, db, dy.sum(axis=0))
+        total = target(gpu, db, dy)
+        add_up(gpu, dy, total)
+        write(gpu, db, total)
+    write(gpu, dW, grad)
     return dx
+
+
+def add_up(gpu, x, out):
+    """The sum of all rows of x, into out."""
+    if not x.size or not x.flags.c_contiguous:
+        x.sum(axis=0, out=out)
+    else:
+        product, left = gpu.bind_sum(x, out)
+        product(left, x, out)
 
 
 def multiply(gpu, a, b, out, of_a=None, of_b=None):

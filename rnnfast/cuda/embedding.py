@@ -7,7 +7,7 @@ import numpy as np
 
 from rnnfast.cuda import what_runs
 from rnnfast.cuda.arguments import array
-from rnnfast.cuda.op_arguments import blocks_of, give, whole_numbers, writable, write
+from rnnfast.cuda.op_arguments import blocks_of, give, target, whole_numbers, writable, write
 from rnnfast.cuda.signatures import signature_of
 from rnnfast.cuda.steps import THREADS
 
@@ -34,22 +34,56 @@ def gather(gpu, letter):
 @cache
 def scatter(gpu, letter):
     cuda = gpu.cuda
+    ROOM = THREADS + 1
+    neutral = np.dtype(letter).type(-0.0)  # of sums; + 0.0 would change -0.0
 
     def embedding_scatter_kernel(dout, ids, order, dW, M, V, D):
-        """ids in ascending order; the block of the first of equal ids adds up their rows."""
+        """ids in ascending order; the block of the first of equal ids adds up their rows, in order.
+
+        The threads look for equal ids together, THREADS at a time, and then add up four rows in
+        each round: the rows of a frequent word are not waited for one after the other.
+        """
+        place = cuda.shared.array(ROOM, np.int64)  # and how many there are
         m = cuda.blockIdx.x
+        tid = cuda.threadIdx.x
         row = ids[m]
         first = row >= 0 and row < V
         if first and m > 0:
             first = ids[m - 1] != row
-        if first:
-            for d in range(cuda.threadIdx.x, D, THREADS):
-                total = dout[order[m] * D + d]
-                i = m + 1
-                while i < M and ids[i] == row:
-                    total += dout[order[i] * D + d]
-                    i += 1
+        start = np.int64(m)
+        while first:
+            i = start + tid
+            if i < M and ids[i] == row:
+                place[tid] = order[i] * D
+                if tid == THREADS - 1 or i == M - 1 or ids[i + 1] != row:
+                    place[THREADS] = tid + 1
+            cuda.syncthreads()
+            count = place[THREADS]
+            for d in range(tid, D, THREADS):
+                total = neutral
+                if start > m:
+                    total = dW[row * D + d]
+                for k in range(0, count, 4):
+                    b = neutral
+                    c = neutral
+                    e = neutral
+                    a = dout[place[k] + d]
+                    if k + 1 < count:
+                        b = dout[place[k + 1] + d]
+                    if k + 2 < count:
+                        c = dout[place[k + 2] + d]
+                    if k + 3 < count:
+                        e = dout[place[k + 3] + d]
+                    total += a
+                    total += b
+                    total += c
+                    total += e
                 dW[row * D + d] = total
+            start += THREADS
+            first = count == THREADS and start < M
+            if first:
+                first = ids[start] == row
+            cuda.syncthreads()
 
     signature = signature_of(embedding_scatter_kernel, letter)
     return gpu.kernel(embedding_scatter_kernel, signature, THREADS)
@@ -81,7 +115,8 @@ def embedding_backward(dout, ids, dW):
         raise ValueError(f"embedding: dout must be {(*own.shape, D)}, got {dout.shape}")
     writable("embedding: dW", dW, dW.dtype, dW.shape)
     xp = gpu.xp
-    grad = xp.zeros((V, D), dW.dtype)
+    grad = target(gpu, dW, dout)
+    grad.fill(0)
     if own.size and D:
         flat = gpu.to_device(own).reshape(-1)
         order = xp.argsort(flat, kind="stable")

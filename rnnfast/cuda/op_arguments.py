@@ -87,6 +87,17 @@ def give(gpu, x, *arguments):
     return gpu.to_host(x) if all(map(is_numpy, arguments)) else x
 
 
+def target(gpu, grad, *read, turned=False):
+    """Where to compute a gradient: in the caller's array, unless it lies over what is read.
+
+    It is contiguous; turned: or its transpose is, as of tied weights.
+    """
+    own = gpu.is_array(grad) and (grad.flags.c_contiguous or (turned and grad.T.flags.c_contiguous))
+    if own and not any(gpu.is_array(x) and gpu.shares_memory(grad, x) for x in read):
+        return grad
+    return gpu.xp.empty(grad.shape, grad.dtype)
+
+
 def write(gpu, target, value):
     if target is not value:
         target[...] = gpu.to_host(value) if is_numpy(target) else value

@@ -58,7 +58,7 @@ def plans(cell, N, H, precision):
 
 
 def graph():
-    """An empty CUDA graph; see graph.py."""
+    """An empty CUDA graph, see graph.py; None where the runtime has none."""
     return what_runs().graph()
 
 

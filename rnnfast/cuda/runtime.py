@@ -232,6 +232,10 @@ class Compiler:
         """Any array, as a kernel takes one that it does not read."""
         return self.xp.empty(1, dtype)
 
+    def graph(self):
+        """An empty CUDA graph, see graph.py, or None."""
+        return None
+
 
 class Gpu(Compiler):
     """The current CUDA device: a Compiler for it, CuPy's arrays, launches on CuPy's stream."""
@@ -327,7 +331,6 @@ class Gpu(Compiler):
         return 0
 
     def graph(self):
-        """An empty Graph."""
         return Graph(self.xp)
 
     def kept_zeros(self, shape, dtype):

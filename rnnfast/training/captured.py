@@ -10,6 +10,7 @@ from rnnfast.kernels import get_float32_matmul_precision
 
 SETTINGS = bool, int, float, str  # types of attributes that say what a layer computes
 RESULTS = "step", "loss", "penalty"  # attributes of these types that say something else
+OF_LANGUAGE_MODELS = "layers", "recurrent_layers", "drop_layers", "loss_layer", "vocab_size"
 
 
 def key_of(model: Any, optimizer: Any, xs: Any, ts: Any) -> Any:
@@ -18,7 +19,9 @@ def key_of(model: Any, optimizer: Any, xs: Any, ts: Any) -> Any:
     Iterations with equal keys launch the same kernels with the same arguments, if the arrays that
     lie in the key are kept.
     """
-    if not (model.params and checks.is_cupy(model.params[0]) and hasattr(model, "drop_layers")):
+    if not (model.params and checks.is_cupy(model.params[0])):
+        return None
+    if not all(hasattr(model, name) for name in OF_LANGUAGE_MODELS):
         return None
     if getattr(model, "adversary", None) is not None:
         return None  # FRAGE's array of popular words may be replaced

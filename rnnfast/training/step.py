@@ -127,6 +127,9 @@ class TrainingStep:
     def _record(self, xs: Any, ts: Any) -> tuple[Any, Any]:
         """The iteration, computed as it is, and recorded for the next one."""
         self._graph, random = load("ops", "cuda").graph(), _random_state()
+        if self._graph is None:
+            self._refused = self._key
+            return self._run(xs, ts)
         found = self._graph.rehearse(lambda: self._run(xs, ts))
         captured = Captured(self.model, self.optimizer)
 
