@@ -23,7 +23,7 @@ from rnnfast.cuda.softmax_loss import (
     softmax_loss_backward,
     softmax_loss_forward,
 )
-from rnnfast.cuda.updates import adam, scale, sgd, sum_of_squares
+from rnnfast.cuda.updates import adam, clip, scale, sgd, sgd_of_all, sum_of_squares
 
 __all__ = [
     "adam",
@@ -31,6 +31,7 @@ __all__ = [
     "affine_forward",
     "affine_softmax_loss_backward",
     "affine_softmax_loss_forward",
+    "clip",
     "dropout_mask",
     "embedding_backward",
     "embedding_forward",
@@ -41,6 +42,7 @@ __all__ = [
     "plans",
     "scale",
     "sgd",
+    "sgd_of_all",
     "softmax_loss_backward",
     "softmax_loss_forward",
     "sum_of_squares",

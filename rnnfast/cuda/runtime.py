@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 
 from rnnfast.checks import adopt
-from rnnfast.cuda._bound import StepLaunch, StepProduct
+from rnnfast.cuda._bound import StepLaunch, StepProduct, overlap
 from rnnfast.cuda.cublas import Products
 from rnnfast.cuda.graph import Graph, refuse_host
 from rnnfast.cuda.kept import KEPT, fingerprint
@@ -210,6 +210,11 @@ class Compiler:
 
         return multiply
 
+    def overlap(self, writes, reads):
+        """Whether one of the arrays `writes` lies over another one, or over one of `reads`."""
+        pairs = (*itertools.combinations(writes, 2), *itertools.product(writes, reads))
+        return any(self.shares_memory(a, b) for a, b in pairs)
+
     def parts(self, x, starts):
         """An array's parts from these on (the last is its end), as a kernel takes them."""
         return [x[a:b] for a, b in itertools.pairwise(starts)]
@@ -282,6 +287,9 @@ class Gpu(Compiler):
         if isinstance(a, np.ndarray):
             return np.may_share_memory(a, b)
         return self.xp.may_share_memory(a, b)
+
+    def overlap(self, writes, reads):
+        return overlap(writes, reads)
 
     def matmul(self, a, b, out=None, of_a=None, of_b=None):
         """a b by cuBLAS; in TF32 where set_float32_matmul_precision says so.

@@ -26,6 +26,7 @@ REALS = [  # arrays of the kernel's own dtype
 REAL_NUMBERS = ["lr", "rate", "beta1", "beta2", "scale"]
 STATES = ["initial", "final", "states", "dstates"]  # tuples, an array for each state of the cell
 KEPT = ["kept"]  # the same for what the cell keeps
+LISTS = ["params", "grads"]  # tuples of arrays, and of how many numbers each has: "sizes"
 TYPES = {
     "ends": "*i",
     **dict.fromkeys(["parts", "total", "by"], "*d"),
@@ -34,6 +35,7 @@ TYPES = {
     **dict.fromkeys(["M", "K", "V", "D", "size", "ignored"], "q"),
     **dict.fromkeys(["key0", "key1", "step", "threshold"], "Q"),
     "launches": "*Q",
+    "max_norm": "d",
 }
 
 
@@ -42,16 +44,18 @@ def parameters(function):
     return tuple(inspect.signature(function).parameters)
 
 
-def signature_of(function, dtype, cell=None):
+def signature_of(function, dtype, cell=None, count=0):
     """The types of a kernel's arguments, in the letters of Compiler.types, from their names.
 
-    cell: of kernels that take states and what a cell keeps.
+    cell: of kernels that take states and what a cell keeps. count: the arrays in a list.
     """
     letter = np.dtype(dtype).char
     types = TYPES | dict.fromkeys(REALS, f"*{letter}") | dict.fromkeys(REAL_NUMBERS, letter)
     if cell is not None:
         types |= dict.fromkeys(STATES, f"{len(cell.states)}*{letter}")
         types |= dict.fromkeys(KEPT, f"{len(cell.kept)}*{letter}")
+    if count:
+        types |= dict.fromkeys(LISTS, f"{count}*{letter}") | {"sizes": f"{count}q"}
     names = parameters(function)
     if unknown := [name for name in names if name not in types]:
         known = "arguments must be among those of signatures.py"

@@ -4,31 +4,72 @@ from functools import cache
 
 import numpy as np
 
-from rnnfast.checks import is_numpy
+from rnnfast.checks import FLOATS, is_numpy
 from rnnfast.cuda import what_runs
 from rnnfast.cuda.arguments import array
 from rnnfast.cuda.op_arguments import blocks_of, number, real_of, writable, write
 from rnnfast.cuda.signatures import signature_of
 from rnnfast.cuda.steps import THREADS, make_add_up
 
+AT_ONCE = 16  # arrays in a launch
+
+
+# Of all arrays of a model at once: a launch takes longer than what it does to most of them
+
 
 @cache
-def norm_kernels(gpu, letter):
-    """The sum of squares of each block; the sum of those; a product with a number of the GPU."""
+def list_kernels(gpu, letter, count):
+    """Squares, products with a number of the GPU, and SGD, each of `count` arrays in one launch.
+
+    Every `count`th block is for the same array.
+    """
     cuda, double, real = gpu.cuda, gpu.float64, gpu.float32 if letter == "f" else gpu.float64
     add_up = make_add_up(gpu, THREADS)
+    one = np.dtype(letter).type(1)
 
-    def squares_kernel(p, parts, size):
+    def squares_kernel(grads, sizes, parts):
+        """The sum of squares of each block."""
         s = cuda.shared.array(THREADS, double)
         tid = cuda.threadIdx.x
+        k = cuda.blockIdx.x % count
+        g = grads[k]
         found = double(0)
-        for e in range(cuda.blockIdx.x * THREADS + tid, size, cuda.gridDim.x * THREADS):
-            x = double(p[e])
+        start = cuda.blockIdx.x // count * THREADS + tid
+        for e in range(start, sizes[k], cuda.gridDim.x // count * THREADS):
+            x = double(g[e])
             found += x * x
         s[tid] = found
         add_up(s, tid)
         if tid == 0:
             parts[cuda.blockIdx.x] = s[0]
+
+    def scale_kernel(grads, sizes, by):
+        k = cuda.blockIdx.x % count
+        g = grads[k]
+        factor = real(by[0])
+        if factor != one:
+            start = cuda.blockIdx.x // count * THREADS + cuda.threadIdx.x
+            for e in range(start, sizes[k], cuda.gridDim.x // count * THREADS):
+                g[e] *= factor
+
+    def sgd_kernel(params, grads, sizes, lr):
+        k = cuda.blockIdx.x % count
+        p = params[k]
+        g = grads[k]
+        start = cuda.blockIdx.x // count * THREADS + cuda.threadIdx.x
+        for e in range(start, sizes[k], cuda.gridDim.x // count * THREADS):
+            p[e] -= lr * g[e]
+
+    kernels = squares_kernel, scale_kernel, sgd_kernel
+    return tuple([gpu.kernel(k, signature_of(k, letter, count=count), THREADS) for k in kernels])
+
+
+@cache
+def norm_kernels(gpu):
+    """The sum of sums; the norm of that, and by what a gradient is multiplied."""
+    cuda, double, sqrt = gpu.cuda, gpu.float64, gpu.sqrt
+    add_up = make_add_up(gpu, THREADS)
+    one, least = double(1), double(1e-6)
 
     def total_kernel(parts, total, size):
         s = cuda.shared.array(THREADS, double)
@@ -41,26 +82,35 @@ def norm_kernels(gpu, letter):
         if tid == 0:
             total[0] = s[0]
 
-    def scale_kernel(p, by, size):
-        factor = real(by[0])
-        for e in range(
-            cuda.blockIdx.x * THREADS + cuda.threadIdx.x, size, cuda.gridDim.x * THREADS
-        ):
-            p[e] *= factor
+    def rate_kernel(parts, total, by, size, max_norm):
+        """One block. A factor of 1 changes nothing; one that is not a number makes all so."""
+        s = cuda.shared.array(THREADS, double)
+        tid = cuda.threadIdx.x
+        found = double(0)
+        for e in range(tid, size, THREADS):
+            found += parts[e]
+        s[tid] = found
+        add_up(s, tid)
+        if tid == 0:
+            norm = sqrt(s[0])
+            rate = max_norm / (norm + least)
+            if rate > one:
+                rate = one
+            total[0] = norm
+            by[0] = rate
 
-    kernels = squares_kernel, total_kernel, scale_kernel
-    return tuple([gpu.kernel(k, signature_of(k, letter), THREADS) for k in kernels])
+    kernels = total_kernel, rate_kernel
+    return tuple([gpu.kernel(k, signature_of(k, "d"), THREADS) for k in kernels])
 
 
 def sum_of_squares(x):
     gpu = what_runs()
     dtype = real_of("sum_of_squares: x", x)
     p = gpu.xp.ascontiguousarray(gpu.to_device(x)).reshape(-1)
-    squares, add_up, _ = norm_kernels(gpu, dtype.char)
-    blocks = max(1, blocks_of(p.size))
-    parts, total = gpu.empty((blocks,), np.float64), gpu.empty((1,), np.float64)
-    squares(blocks=blocks, p=p, parts=parts, size=p.size)
-    add_up(blocks=1, parts=parts, total=total, size=blocks)
+    total = gpu.empty((1,), np.float64)
+    add_up, _ = norm_kernels(gpu)
+    parts = _squares(gpu, [p], dtype.char)
+    add_up(blocks=1, parts=parts, total=total, size=parts.size)
     return float(gpu.to_host(total)[0]) if is_numpy(x) else total.reshape(())
 
 
@@ -72,10 +122,79 @@ def scale(x, factor):
     factor = factor if gpu.is_array(factor) else gpu.to_device(np.array(factor))
     by = factor.astype(np.float64, copy=False).reshape(-1)
     if value.size:
-        _, _, kernel = norm_kernels(gpu, dtype.char)
-        kernel(blocks=blocks_of(value.size), p=value.reshape(-1), by=by, size=value.size)
+        _, kernel, _ = list_kernels(gpu, dtype.char, 1)
+        kernel(blocks=blocks_of(value.size), grads=(value,), sizes=(value.size,), by=by)
     if value is not x:
         write(gpu, x, value)
+
+
+def clip(grads, max_norm):
+    """Scales arrays of the GPU so that their common norm is at most max_norm -> norm, 0-d.
+
+    None where they cannot be taken at once: another dtype, room between the numbers of an array,
+    or arrays that lie over each other.
+    """
+    gpu = what_runs()
+    groups = _groups(gpu, grads)
+    if groups is None:
+        return None
+    found = [_squares(gpu, some, some[0].dtype.char) for some in groups]
+    parts = found[0] if len(found) == 1 else gpu.xp.concatenate(found)
+    total, by = gpu.empty((1,), np.float64), gpu.empty((1,), np.float64)
+    _, rate = norm_kernels(gpu)
+    rate(blocks=1, parts=parts, total=total, by=by, size=parts.size, max_norm=max_norm)
+    for some in groups:
+        _, kernel, _ = list_kernels(gpu, some[0].dtype.char, len(some))
+        kernel(blocks=_blocks(some), grads=tuple(some), sizes=_sizes(some), by=by)
+    return total.reshape(())
+
+
+def sgd_of_all(params, grads, lr):
+    """params -= lr grads, of arrays of the GPU. False, and nothing done, as in `clip`."""
+    gpu = what_runs()
+    groups, beside = _groups(gpu, params, grads), iter(grads)
+    if groups is None:
+        return False
+    for some in groups:
+        _, _, kernel = list_kernels(gpu, some[0].dtype.char, len(some))
+        of_some = tuple([next(beside) for _ in some])
+        kernel(blocks=_blocks(some), params=tuple(some), grads=of_some, sizes=_sizes(some), lr=lr)
+    return True
+
+
+def _groups(gpu, arrays, others=()):
+    """The arrays that are written, as lists of at most AT_ONCE, or None. others: like each one."""
+    if not arrays:
+        return None
+    dtype = arrays[0].dtype
+    for x in (*arrays, *others):
+        if not (gpu.is_array(x) and x.dtype == dtype and x.flags.c_contiguous):
+            return None
+    if dtype not in FLOATS or (others and [x.shape for x in arrays] != [x.shape for x in others]):
+        return None
+    groups = [arrays[i : i + AT_ONCE] for i in range(0, len(arrays), AT_ONCE)]
+    for i, some in enumerate(groups):
+        if gpu.overlap(some, tuple(others[i * AT_ONCE : i * AT_ONCE + AT_ONCE])):
+            return None
+    return groups
+
+
+def _squares(gpu, arrays, letter):
+    """Sums of squares of parts of all arrays."""
+    kernel, _, _ = list_kernels(gpu, letter, len(arrays))
+    blocks = _blocks(arrays)
+    parts = gpu.empty((blocks,), np.float64)
+    kernel(blocks=blocks, grads=tuple(arrays), sizes=_sizes(arrays), parts=parts)
+    return parts
+
+
+def _sizes(arrays):
+    return tuple([x.size for x in arrays])
+
+
+def _blocks(arrays):
+    """As many for each array as the largest one needs."""
+    return max(1, blocks_of(max(_sizes(arrays)))) * len(arrays)
 
 
 @cache

@@ -130,7 +130,8 @@ class TimeRegularizedSoftmaxWithLoss(TimeAffineSoftmaxWithLoss):
     def _noise(self, x: Any, W: Any, t: Any, ignored: int) -> tuple[Any, tuple[Any, Any]]:
         """The noise of each target's vector, (M, H), and where in the scores the targets are."""
         xp = checks.namespace(x)
-        t = checks.beside(x, xp.where(t == ignored, 0, t) if ignored >= 0 or (t < 0).any() else t)
+        t = checks.beside(x, t)
+        t = xp.where(t == ignored, 0, t)
         noise = worst_noise(self.affine._kernel, x, W, t, self.adversarial)
         return noise, (xp.arange(len(x)), t)
 

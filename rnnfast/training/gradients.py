@@ -54,6 +54,9 @@ def clip_grads(grads: Sequence[Any], max_norm: float) -> Any:
     """
     if not checks.number("clip_grads", "max_norm", max_norm) > 0:
         raise ValueError(f"clip_grads: max_norm must be positive, got {max_norm}")
+    ops = ops_of_all(grads)
+    if ops is not None and (norm := ops.clip(grads, max_norm)) is not None:
+        return norm
     total = sum(column_of(grad).sum_of_squares(grad) for grad in grads) ** 0.5
     rate = max_norm / (total + 1e-6)
     if is_cupy(rate):
@@ -124,6 +127,14 @@ def column_of(array: Any) -> Any:
     if getattr(array, "dtype", None) not in FLOATS:
         return numpy_ops
     return load("ops", resolve(None, array))
+
+
+def ops_of_all(arrays: Sequence[Any]) -> Any:
+    """The ops of a GPU that can take all arrays at once, or None."""
+    if not (arrays and all(map(is_cupy, arrays))):
+        return None
+    ops = column_of(arrays[0])
+    return ops if hasattr(ops, "clip") else None
 
 
 def like(param: Any, grad: Any) -> Any:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast.training.averaging import ASGD, NTASGD
-from rnnfast.training.gradients import column_of
+from rnnfast.training.gradients import column_of, ops_of_all
 from rnnfast.training.optimizer import BaseOptimizer
 
 
@@ -70,7 +70,12 @@ class SGD(BaseOptimizer):
             The lists differ in length, a parameter is read-only, or the shapes are not those of
             the first update.
         """
-        for param, grad in self._each(params, grads):
+        each = list(self._each(params, grads))
+        params, grads = [param for param, _ in each], [grad for _, grad in each]
+        ops = ops_of_all(params)
+        if ops is not None and ops.sgd_of_all(params, grads, self.lr):
+            return
+        for param, grad in each:
             column_of(param).sgd(param, grad, self.lr)
 
 

@@ -121,6 +121,19 @@ def test_embedding(column, ids_dtype, shape, V, D):
     assert_grad_close(dW, expected, "dW")
 
 
+@pytest.mark.parametrize("often", [255, 256, 257, 530])
+@pytest.mark.one_in(2)
+def test_rows_of_a_frequent_id_add_up(column, often):
+    """Of a kernel that looks for equal ids in parts, too."""
+    rng, ops = np.random.default_rng(often), column.load("ops")
+    ids = rng.permutation([3] * often + [5] * 260 + [0, 7, 7])
+    dout = rng.standard_normal((len(ids), 3)).astype(column.dtype)
+    dW, expected = np.full((9, 3), np.nan, column.dtype), np.zeros((9, 3))
+    ops.embedding_backward(dout, ids, dW)
+    np.add.at(expected, ids, dout)
+    assert_grad_close(dW, expected, "dW")
+
+
 @pytest.mark.parametrize("layout", WRITABLE_LAYOUTS)
 @pytest.mark.one_in(3)
 def test_embedding_of_any_layout(column, layout):
