@@ -253,6 +253,9 @@ def compile_ops(gpu):
         ops.mixture_softmax_loss_forward(hs, prior, W, b, ids)
         ops.sum_of_squares(x)
         ops.scale(x, 0.5)
+        arrays = [x.copy() for _ in range(6)]
+        ops.clip(arrays, 0.5)
+        ops.sgd_of_all(arrays[:3], arrays[3:], 0.1)
         ops.sgd(x, x.copy(), 0.1)
         ops.adam(x, x.copy(), x.copy(), x.copy(), 0.1, 0.9, 0.999)
         ops.dropout_mask((3, 4), 0.5, (1, 2), 3, "float32")

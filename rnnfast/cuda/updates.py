@@ -198,15 +198,9 @@ def _blocks(arrays):
 
 
 @cache
-def update_kernels(gpu, letter):
+def adam_of(gpu, letter):
     cuda, sqrt = gpu.cuda, gpu.sqrt
     one, epsilon = np.dtype(letter).type(1), np.dtype(letter).type(1e-7)
-
-    def sgd_kernel(p, g, size, lr):
-        for e in range(
-            cuda.blockIdx.x * THREADS + cuda.threadIdx.x, size, cuda.gridDim.x * THREADS
-        ):
-            p[e] -= lr * g[e]
 
     def adam_kernel(p, g, m, v, size, rate, beta1, beta2):
         for e in range(
@@ -218,10 +212,7 @@ def update_kernels(gpu, letter):
             v[e] = v_next
             p[e] -= rate * m_next / (sqrt(v_next) + epsilon)
 
-    return (
-        gpu.kernel(sgd_kernel, signature_of(sgd_kernel, letter), THREADS),
-        gpu.kernel(adam_kernel, signature_of(adam_kernel, letter), THREADS),
-    )
+    return gpu.kernel(adam_kernel, signature_of(adam_kernel, letter), THREADS)
 
 
 def sgd(param, grad, lr):
@@ -235,10 +226,10 @@ def sgd(param, grad, lr):
     p, g = _flat(gpu, param), gpu.to_device(grad)
     if p is not param:
         g = g.copy()  # grad may lie across param
-    p1 = p.reshape(-1)
-    kernel, _ = update_kernels(gpu, dtype.char)
     if p.size:
-        kernel(blocks=blocks_of(p.size), p=p1, g=_dense(gpu, g, param), size=p.size, lr=lr)
+        _, _, kernel = list_kernels(gpu, dtype.char, 1)
+        given = {"params": (p,), "grads": (_dense(gpu, g, param),), "sizes": (p.size,)}
+        kernel(blocks=blocks_of(p.size), **given, lr=lr)
     if p is not param:
         write(gpu, param, p)
 
@@ -258,7 +249,7 @@ def adam(param, grad, m, v, rate, beta1, beta2):
             raise ValueError("adam: param, m and v must not share memory")
     own = [_flat(gpu, x) for x in (param, m, v)]
     g = gpu.to_device(grad).copy() if own[0] is not param else gpu.to_device(grad)
-    _, kernel = update_kernels(gpu, dtype.char)
+    kernel = adam_of(gpu, dtype.char)
     p1, m1, v1 = (x.reshape(-1) for x in own)
     if p1.size:
         g1 = _dense(gpu, g, param)

@@ -310,6 +310,49 @@ def test_nothing_is_copied_or_waited_for_in_a_training_step(gpu):
         assert gpu.copies == before
 
 
+SIZES = [(3,), (20, 30), (0, 4), (700,), (1, 1), (7, 300)]
+
+
+def random_arrays(dtype, sizes, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(shape).astype(dtype) for shape in sizes]
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("times", [1, 4])
+@pytest.mark.parametrize("max_norm", [0.3, 1e9])
+def test_clipping_and_sgd_of_all_arrays_at_once(gpu, dtype, times, max_norm):
+    """Of 6 arrays, and of 24, which are more than one launch takes."""
+    ops = kernels.load("ops", "cuda")
+    params, grads = (random_arrays(dtype, SIZES * times, seed) for seed in (0, 1))
+    here = [on_gpu(gpu, *arrays) for arrays in (params, grads)]
+    norm = clip_grads(grads, max_norm)
+    assert_close(gpu.to_host(ops.clip(here[1], max_norm)), np.float64(norm), "norm")
+    assert ops.sgd_of_all(*here, 0.1)
+    SGD(0.1).update(params, grads)
+    for mine, expected in zip((*here[0], *here[1]), (*params, *grads), strict=True):
+        assert_close(gpu.to_host(mine), expected, "array")
+
+
+def test_a_norm_that_is_not_a_number(gpu):
+    grads = on_gpu(gpu, np.ones(3, "f"), np.full(2, np.nan, "f"))
+    assert np.isnan(gpu.to_host(kernels.load("ops", "cuda").clip(grads, 1.0)))
+    assert all(np.isnan(gpu.to_host(g)).all() for g in grads)
+
+
+def test_arrays_that_are_not_taken_at_once(gpu):
+    """Nothing is changed; the caller takes one after the other."""
+    ops, x = kernels.load("ops", "cuda"), np.ones((4, 6), "f")
+    a, b, other, long = on_gpu(gpu, x, x, x.astype("f8"), np.ones((8, 6), "f"))
+    for arrays in ([a, other], [a, a], [a[:, :3]], [a, a[1:]], []):
+        assert ops.clip(arrays, 0.1) is None
+    for params, grads in (([a, b], [b, other]), ([a], [long]), ([a, a], [b, b]), ([a], [a])):
+        assert not ops.sgd_of_all(params, grads, 0.1)
+    assert not ops.sgd_of_all([long[:4]], [long[2:6]], 0.1)
+    for array in (a, b, other, long):
+        assert (gpu.to_host(array) == 1).all()
+
+
 def test_losses_and_dropout_on_the_gpu(gpu):
     rng = np.random.default_rng(0)
     xs, ts = rng.standard_normal((2, 3, 5)).astype("f"), rng.integers(5, size=(2, 3))
