@@ -257,6 +257,7 @@ def compile_ops(gpu):
         ops.clip(arrays, 0.5)
         ops.sgd_of_all(arrays[:3], arrays[3:], 0.1)
         ops.sgd(x, x.copy(), 0.1)
+        ops.adam_of_all(*([array] for array in arrays[:4]), 0.1, 0.9, 0.999, 1)
         ops.adam(x, x.copy(), x.copy(), x.copy(), 0.1, 0.9, 0.999)
         ops.dropout_mask((3, 4), 0.5, (1, 2), 3, "float32")
         return list(running.kernels)

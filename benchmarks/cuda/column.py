@@ -20,7 +20,11 @@ NO_PLUGINS = ("cacheprovider", "benchmark", "xdist", "timeout")  # whether insta
 def is_of_column(nodeid):
     """Whether a test needs the GPU, by its file or its parameters."""
     file, _, test = nodeid.partition("::")
-    return "cuda" in test or file.rpartition("/")[2] in ("test_gpu.py", "test_cuda_host.py")
+    return "cuda" in test or file.rpartition("/")[2] in (
+        "test_gpu.py",
+        "test_cuda_host.py",
+        "test_step.py",
+    )
 
 
 def call_pytest(plugin, *words):

@@ -23,10 +23,11 @@ from rnnfast.cuda.softmax_loss import (
     softmax_loss_backward,
     softmax_loss_forward,
 )
-from rnnfast.cuda.updates import adam, clip, scale, sgd, sgd_of_all, sum_of_squares
+from rnnfast.cuda.updates import adam, adam_of_all, clip, scale, sgd, sgd_of_all, sum_of_squares
 
 __all__ = [
     "adam",
+    "adam_of_all",
     "affine_backward",
     "affine_forward",
     "affine_softmax_loss_backward",

@@ -26,7 +26,12 @@ REALS = [  # arrays of the kernel's own dtype
 REAL_NUMBERS = ["lr", "rate", "beta1", "beta2", "scale"]
 STATES = ["initial", "final", "states", "dstates"]  # tuples, an array for each state of the cell
 KEPT = ["kept"]  # the same for what the cell keeps
-LISTS = ["params", "grads"]  # tuples of arrays, and of how many numbers each has: "sizes"
+LISTS = [
+    "params",
+    "grads",
+    "means",
+    "squares",
+]  # tuples of arrays, and of how many numbers each has: "sizes"
 TYPES = {
     "ends": "*i",
     **dict.fromkeys(["parts", "total", "by"], "*d"),
@@ -35,7 +40,7 @@ TYPES = {
     **dict.fromkeys(["M", "K", "V", "D", "size", "ignored"], "q"),
     **dict.fromkeys(["key0", "key1", "step", "threshold"], "Q"),
     "launches": "*Q",
-    "max_norm": "d",
+    **dict.fromkeys(["max_norm", "first", "decay1", "decay2"], "d"),
 }
 
 

@@ -5,13 +5,14 @@ from functools import cache
 import numpy as np
 
 from rnnfast.checks import FLOATS, is_numpy
-from rnnfast.cuda import what_runs
+from rnnfast.cuda import graph, what_runs
 from rnnfast.cuda.arguments import array
 from rnnfast.cuda.op_arguments import blocks_of, number, real_of, writable, write
 from rnnfast.cuda.signatures import signature_of
 from rnnfast.cuda.steps import THREADS, make_add_up
 
 AT_ONCE = 16  # arrays in a launch
+FEW = 12  # the same, where each has four beside it
 
 
 # Of all arrays of a model at once: a launch takes longer than what it does to most of them
@@ -19,13 +20,14 @@ AT_ONCE = 16  # arrays in a launch
 
 @cache
 def list_kernels(gpu, letter, count):
-    """Squares, products with a number of the GPU, and SGD, each of `count` arrays in one launch.
+    """Squares, products with a number of the GPU, SGD and Adam, of `count` arrays in one launch.
 
     Every `count`th block is for the same array.
     """
     cuda, double, real = gpu.cuda, gpu.float64, gpu.float32 if letter == "f" else gpu.float64
     add_up = make_add_up(gpu, THREADS)
-    one = np.dtype(letter).type(1)
+    one, epsilon = np.dtype(letter).type(1), np.dtype(letter).type(1e-7)
+    sqrt = gpu.sqrt
 
     def squares_kernel(grads, sizes, parts):
         """The sum of squares of each block."""
@@ -60,7 +62,23 @@ def list_kernels(gpu, letter, count):
         for e in range(start, sizes[k], cuda.gridDim.x // count * THREADS):
             p[e] -= lr * g[e]
 
-    kernels = squares_kernel, scale_kernel, sgd_kernel
+    def adam_kernel(params, grads, means, squares, sizes, by, beta1, beta2):
+        """by[0]: the rate of this update."""
+        k = cuda.blockIdx.x % count
+        p = params[k]
+        g = grads[k]
+        m = means[k]
+        v = squares[k]
+        rate = real(by[0])
+        start = cuda.blockIdx.x // count * THREADS + cuda.threadIdx.x
+        for e in range(start, sizes[k], cuda.gridDim.x // count * THREADS):
+            m_next = m[e] + (one - beta1) * (g[e] - m[e])
+            v_next = v[e] + (one - beta2) * (g[e] * g[e] - v[e])
+            m[e] = m_next
+            v[e] = v_next
+            p[e] -= rate * m_next / (sqrt(v_next) + epsilon)
+
+    kernels = squares_kernel, scale_kernel, sgd_kernel, adam_kernel
     return tuple([gpu.kernel(k, signature_of(k, letter, count=count), THREADS) for k in kernels])
 
 
@@ -103,6 +121,30 @@ def norm_kernels(gpu):
     return tuple([gpu.kernel(k, signature_of(k, "d"), THREADS) for k in kernels])
 
 
+@cache
+def rate_of_adam(gpu):
+    """The rate of an update by Adam: lr sqrt(1 - beta2^t) / (1 - beta1^t)."""
+    double, sqrt = gpu.float64, gpu.sqrt
+    one, none = double(1), np.uint64(0)
+
+    @gpu.device
+    def power(x, t):
+        found = one
+        while t != none:
+            if t & np.uint64(1) != none:
+                found *= x
+            x *= x
+            t >>= np.uint64(1)
+        return found
+
+    def rate_of_adam_kernel(by, step, launches, first, decay1, decay2):
+        """One block, one thread. t is step, and the launches of a graph before this one."""
+        t = step + launches[0]
+        by[0] = first * sqrt(one - power(decay2, t)) / (one - power(decay1, t))
+
+    return gpu.kernel(rate_of_adam_kernel, signature_of(rate_of_adam_kernel, "d"), 1)
+
+
 def sum_of_squares(x):
     gpu = what_runs()
     dtype = real_of("sum_of_squares: x", x)
@@ -122,7 +164,7 @@ def scale(x, factor):
     factor = factor if gpu.is_array(factor) else gpu.to_device(np.array(factor))
     by = factor.astype(np.float64, copy=False).reshape(-1)
     if value.size:
-        _, kernel, _ = list_kernels(gpu, dtype.char, 1)
+        _, kernel, *_ = list_kernels(gpu, dtype.char, 1)
         kernel(blocks=blocks_of(value.size), grads=(value,), sizes=(value.size,), by=by)
     if value is not x:
         write(gpu, x, value)
@@ -131,57 +173,81 @@ def scale(x, factor):
 def clip(grads, max_norm):
     """Scales arrays of the GPU so that their common norm is at most max_norm -> norm, 0-d.
 
-    None where they cannot be taken at once: another dtype, room between the numbers of an array,
-    or arrays that lie over each other.
+    None, and nothing done, where they cannot be taken at once: see `_groups`.
     """
     gpu = what_runs()
-    groups = _groups(gpu, grads)
+    groups = _groups(gpu, AT_ONCE, grads)
     if groups is None:
         return None
-    found = [_squares(gpu, some, some[0].dtype.char) for some in groups]
+    found = [_squares(gpu, some, some[0].dtype.char) for (some,) in groups]
     parts = found[0] if len(found) == 1 else gpu.xp.concatenate(found)
     total, by = gpu.empty((1,), np.float64), gpu.empty((1,), np.float64)
     _, rate = norm_kernels(gpu)
     rate(blocks=1, parts=parts, total=total, by=by, size=parts.size, max_norm=max_norm)
-    for some in groups:
-        _, kernel, _ = list_kernels(gpu, some[0].dtype.char, len(some))
-        kernel(blocks=_blocks(some), grads=tuple(some), sizes=_sizes(some), by=by)
+    for (some,) in groups:
+        _, kernel, *_ = list_kernels(gpu, some[0].dtype.char, len(some))
+        kernel(blocks=_blocks(some), grads=some, sizes=_sizes(some), by=by)
     return total.reshape(())
 
 
 def sgd_of_all(params, grads, lr):
-    """params -= lr grads, of arrays of the GPU. False, and nothing done, as in `clip`."""
+    """params -= lr grads, of arrays of the GPU. False, and nothing done, as above."""
     gpu = what_runs()
-    groups, beside = _groups(gpu, params, grads), iter(grads)
+    groups = _groups(gpu, AT_ONCE, params, read=grads)
+    for p, g in groups or ():
+        _, _, kernel, _ = list_kernels(gpu, p[0].dtype.char, len(p))
+        kernel(blocks=_blocks(p), params=p, grads=g, sizes=_sizes(p), lr=lr)
+    return groups is not None
+
+
+def adam_of_all(params, grads, means, squares, lr, beta1, beta2, iteration):
+    """The update by Adam of this number, of arrays of the GPU. False, and nothing done, as above.
+
+    A CUDA graph that has it in it counts on: its next launch is the next update.
+    """
+    gpu = what_runs()
+    groups = _groups(gpu, FEW, params, means, squares, read=grads)
     if groups is None:
         return False
-    for some in groups:
-        _, _, kernel = list_kernels(gpu, some[0].dtype.char, len(some))
-        of_some = tuple([next(beside) for _ in some])
-        kernel(blocks=_blocks(some), params=tuple(some), grads=of_some, sizes=_sizes(some), lr=lr)
+    by = gpu.empty((1,), np.float64)
+    given = {"by": by, "step": iteration, "launches": graph.launches(gpu)}
+    rate_of_adam(gpu)(blocks=1, **given, first=lr, decay1=beta1, decay2=beta2)
+    for p, m, v, g in groups:
+        *_, kernel = list_kernels(gpu, p[0].dtype.char, len(p))
+        arrays = {"params": p, "grads": g, "means": m, "squares": v, "sizes": _sizes(p)}
+        kernel(blocks=_blocks(p), **arrays, by=by, beta1=beta1, beta2=beta2)
     return True
 
 
-def _groups(gpu, arrays, others=()):
-    """The arrays that are written, as lists of at most AT_ONCE, or None. others: like each one."""
-    if not arrays:
+def _groups(gpu, most, *written, read=None):
+    """Lists of arrays, cut into lists of tuples of at most `most`: [(of each of written, of read)].
+
+    None where they cannot be taken at once: there are none, they are not all the GPU's, contiguous
+    and of one dtype, those beside each other differ in shape, or what is written lies over another.
+    """
+    lists = written if read is None else (*written, read)
+    every = [x for arrays in lists for x in arrays]
+    if not every or every[0].dtype not in FLOATS:
         return None
-    dtype = arrays[0].dtype
-    for x in (*arrays, *others):
+    dtype = every[0].dtype
+    for x in every:
         if not (gpu.is_array(x) and x.dtype == dtype and x.flags.c_contiguous):
             return None
-    if dtype not in FLOATS or (others and [x.shape for x in arrays] != [x.shape for x in others]):
+    if any(len({x.shape for x in beside}) > 1 for beside in zip(*lists, strict=True)):
         return None
-    groups = [arrays[i : i + AT_ONCE] for i in range(0, len(arrays), AT_ONCE)]
-    for i, some in enumerate(groups):
-        if gpu.overlap(some, tuple(others[i * AT_ONCE : i * AT_ONCE + AT_ONCE])):
+    groups = []
+    for i in range(0, len(written[0]), most):
+        some = [tuple(arrays[i : i + most]) for arrays in lists]
+        own = [x for arrays in some[: len(written)] for x in arrays]
+        if gpu.overlap(own, () if read is None else some[-1]):
             return None
+        groups.append(some)
     return groups
 
 
 def _squares(gpu, arrays, letter):
     """Sums of squares of parts of all arrays."""
-    kernel, _, _ = list_kernels(gpu, letter, len(arrays))
+    kernel, *_ = list_kernels(gpu, letter, len(arrays))
     blocks = _blocks(arrays)
     parts = gpu.empty((blocks,), np.float64)
     kernel(blocks=blocks, grads=tuple(arrays), sizes=_sizes(arrays), parts=parts)
@@ -197,24 +263,6 @@ def _blocks(arrays):
     return max(1, blocks_of(max(_sizes(arrays)))) * len(arrays)
 
 
-@cache
-def adam_of(gpu, letter):
-    cuda, sqrt = gpu.cuda, gpu.sqrt
-    one, epsilon = np.dtype(letter).type(1), np.dtype(letter).type(1e-7)
-
-    def adam_kernel(p, g, m, v, size, rate, beta1, beta2):
-        for e in range(
-            cuda.blockIdx.x * THREADS + cuda.threadIdx.x, size, cuda.gridDim.x * THREADS
-        ):
-            m_next = m[e] + (one - beta1) * (g[e] - m[e])
-            v_next = v[e] + (one - beta2) * (g[e] * g[e] - v[e])
-            m[e] = m_next
-            v[e] = v_next
-            p[e] -= rate * m_next / (sqrt(v_next) + epsilon)
-
-    return gpu.kernel(adam_kernel, signature_of(adam_kernel, letter), THREADS)
-
-
 def sgd(param, grad, lr):
     gpu = what_runs()
     dtype = real_of("sgd: param", param)
@@ -227,7 +275,7 @@ def sgd(param, grad, lr):
     if p is not param:
         g = g.copy()  # grad may lie across param
     if p.size:
-        _, _, kernel = list_kernels(gpu, dtype.char, 1)
+        _, _, kernel, _ = list_kernels(gpu, dtype.char, 1)
         given = {"params": (p,), "grads": (_dense(gpu, g, param),), "sizes": (p.size,)}
         kernel(blocks=blocks_of(p.size), **given, lr=lr)
     if p is not param:
@@ -249,11 +297,13 @@ def adam(param, grad, m, v, rate, beta1, beta2):
             raise ValueError("adam: param, m and v must not share memory")
     own = [_flat(gpu, x) for x in (param, m, v)]
     g = gpu.to_device(grad).copy() if own[0] is not param else gpu.to_device(grad)
-    kernel = adam_of(gpu, dtype.char)
-    p1, m1, v1 = (x.reshape(-1) for x in own)
-    if p1.size:
-        g1 = _dense(gpu, g, param)
-        kernel(blocks=blocks_of(p1.size), p=p1, g=g1, m=m1, v=v1, size=p1.size, **numbers)
+    if own[0].size:
+        names = ("params", "means", "squares")
+        lists = {name: (x,) for name, x in zip(names, own, strict=True)}
+        lists |= {"grads": (_dense(gpu, g, param),), "sizes": (param.size,)}
+        by = gpu.to_device(np.array([numbers.pop("rate")]))
+        *_, kernel = list_kernels(gpu, dtype.char, 1)
+        kernel(blocks=blocks_of(param.size), **lists, by=by, **numbers)
     for x, mine in zip((param, m, v), own, strict=True):
         if mine is not x:
             write(gpu, x, mine)

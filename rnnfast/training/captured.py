@@ -1,12 +1,14 @@
 """What an iteration on a GPU depends on, and what of it lies on the host: see `TrainingStep`."""
 
 from collections.abc import Iterator
+from itertools import compress
 from typing import Any
 
 import numpy as np
 
 from rnnfast import checks
 from rnnfast.kernels import get_float32_matmul_precision
+from rnnfast.training.optimizers import Adam
 
 SETTINGS = bool, int, float, str  # types of attributes that say what a layer computes
 RESULTS = "step", "loss", "penalty"  # attributes of these types that say something else
@@ -33,11 +35,16 @@ def key_of(model: Any, optimizer: Any, xs: Any, ts: Any) -> Any:
     return (
         [(type(x), x.shape, x.dtype) for x in (xs, ts)],
         [id(array) for array in arrays_of(model, optimizer)],
-        [getattr(optimizer, name) for name in optimizer.numbers],
+        [getattr(optimizer, name) for name in optimizer.numbers if name != counter_of(optimizer)],
         [(id(part), _settings(part)) for part in parts],
         [drop.mask_state()[1] for drop in model.drop_layers],
         get_float32_matmul_precision(),
     )
+
+
+def counter_of(optimizer: Any) -> str:
+    """The number of an optimiser that its kernels count on in a graph; "" if there is none."""
+    return "iter" if type(optimizer) is Adam else ""
 
 
 def arrays_of(model: Any, optimizer: Any) -> list[Any]:
@@ -91,14 +98,11 @@ class Captured:
         self._layers = [layer for layer in model.recurrent_layers if layer.stateful]
         self._inputs: list[Any] = []
         self._states: list[list[Any]] = []
-        self._drops: list[tuple[Any, int]] = []  # those that draw, and their next step
-        self._before = self._on_host()
-
-    def _on_host(self) -> tuple[Any, ...]:
-        return (
-            [layer.state for layer in self._layers],
-            [drop.step for drop in self._model.drop_layers],
-        )
+        counters = [(drop, "step") for drop in model.drop_layers]
+        counters += [(optimizer, name) for name in (counter_of(optimizer),) if name]
+        self._counters: list[tuple[Any, str]] = counters
+        self._before = [getattr(*counter) for counter in counters]
+        self._states_before = [layer.state for layer in self._layers]
 
     def take(self, *inputs: Any) -> list[Any]:
         """Copies of the ids and, in the layers, of the states: what the iteration reads."""
@@ -117,23 +121,27 @@ class Captured:
                 state[...] = new
 
     def give_back(self) -> bool:
-        """Undoes what the capture did on the host. False unless each layer drew one mask or none.
+        """Undoes what the capture did on the host. False unless each counter grew by 1 or not.
 
-        The graph adds the number of its launches to `step`.
+        The graph adds the number of its launches to those that grew.
         """
-        states, steps = self._before
-        for layer, state in zip(self._layers, states, strict=True):
+        for layer, state in zip(self._layers, self._states_before, strict=True):
             layer._keep(*state)
-        drawn = [drop.step - old for drop, old in zip(self._model.drop_layers, steps, strict=True)]
-        for drop, old in zip(self._model.drop_layers, steps, strict=True):
-            drop.step = old
-        drops = zip(self._model.drop_layers, drawn, strict=True)
-        self._drops = [(drop, drop.step) for drop, count in drops if count]
-        return set(drawn) <= {0, 1}
+        now = [getattr(*counter) for counter in self._counters]
+        grown = [new - old for new, old in zip(now, self._before, strict=True)]
+        self._set(self._before)
+        kept = [count > 0 for count in grown]
+        self._counters = list(compress(self._counters, kept))
+        self._next = list(compress(self._before, kept))
+        return set(grown) <= {0, 1}
+
+    def _set(self, values: list[int]) -> None:
+        for (owner, name), value in zip(self._counters, values, strict=True):
+            setattr(owner, name, value)
 
     def begin(self, *inputs: Any) -> bool:
         """Brings ids and states to where the graph reads them. False if it cannot run."""
-        if any(drop.step != step for drop, step in self._drops):
+        if [getattr(*counter) for counter in self._counters] != self._next:
             return False  # masks were drawn beside the graph
         for layer, own in zip(self._layers, self._states, strict=True):
             for mine, state in zip(own, layer.state, strict=True):
@@ -150,8 +158,7 @@ class Captured:
 
     def end(self) -> None:
         """After a launch."""
-        self._drops = [(drop, step + 1) for drop, step in self._drops]
-        for drop, step in self._drops:
-            drop.step = step
+        self._next = [value + 1 for value in self._next]
+        self._set(self._next)
         for layer, own in zip(self._layers, self._states, strict=True):
             layer._keep(*own)

@@ -232,8 +232,12 @@ class Adam(BaseOptimizer):
 
     def update(self, params: Sequence[Any], grads: Sequence[Any]) -> None:
         """Update every parameter in place by its gradient; as SGD.update."""
-        each = self._each(params, grads)
+        each = list(self._each(params, grads))
         self.iter += 1
+        lists = [list(arrays) for arrays in zip(*each, strict=True)] or [[]]
+        ops, numbers = ops_of_all(lists[0]), (self.lr, self.beta1, self.beta2, self.iter)
+        if ops is not None and ops.adam_of_all(*lists, *numbers):
+            return
         correction = math.sqrt(1.0 - self.beta2**self.iter) / (1.0 - self.beta1**self.iter)
         rate = self.lr * correction
         for param, grad, m, v in each:

@@ -28,8 +28,7 @@ class TrainingStep:
     model : Model
         One of rnnfast.models, or a model of the book such as Rnnlm.
     optimizer : Optimizer
-        One of rnnfast.optim, or any with `update(params, grads)`. Adam counts its updates, so that
-        no two are equal.
+        One of rnnfast.optim, or any with `update(params, grads)`. No two updates of ASGD are equal.
     max_grad : float, optional
         Bound of the gradient's norm, see `clip_grads`; None does not clip.
     check : callable, optional

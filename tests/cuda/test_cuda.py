@@ -334,6 +334,22 @@ def test_clipping_and_sgd_of_all_arrays_at_once(gpu, dtype, times, max_norm):
         assert_close(gpu.to_host(mine), expected, "array")
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("times", [1, 4])
+def test_adam_of_all_arrays_at_once(gpu, dtype, times):
+    lists = [random_arrays(dtype, SIZES * times, seed) for seed in range(4)]
+    params, grads, m, v = lists
+    v[:] = map(np.square, v)
+    here, optimizer = [on_gpu(gpu, *arrays) for arrays in lists], Adam(0.01)
+    ops = kernels.load("ops", "cuda")
+    optimizer.m, optimizer.v, optimizer.iter = m, v, 6
+    for iteration in (7, 8):
+        assert ops.adam_of_all(*here, optimizer.lr, optimizer.beta1, optimizer.beta2, iteration)
+        optimizer.update(params, grads)
+    for mine, expected in zip((*here[0], *here[2], *here[3]), (*params, *m, *v), strict=True):
+        assert_close(gpu.to_host(mine), expected, "array")
+
+
 def test_a_norm_that_is_not_a_number(gpu):
     grads = on_gpu(gpu, np.ones(3, "f"), np.full(2, np.nan, "f"))
     assert np.isnan(gpu.to_host(kernels.load("ops", "cuda").clip(grads, 1.0)))
@@ -349,6 +365,12 @@ def test_arrays_that_are_not_taken_at_once(gpu):
     for params, grads in (([a, b], [b, other]), ([a], [long]), ([a, a], [b, b]), ([a], [a])):
         assert not ops.sgd_of_all(params, grads, 0.1)
     assert not ops.sgd_of_all([long[:4]], [long[2:6]], 0.1)
+    for lists in (
+        [[a], [b], [a], [long[:4]]],
+        [[a], [b], [b], [long[:4]]],
+        [[a], [long], [b], [b]],
+    ):
+        assert not ops.adam_of_all(*lists, 0.1, 0.9, 0.999, 1)
     for array in (a, b, other, long):
         assert (gpu.to_host(array) == 1).all()
 
