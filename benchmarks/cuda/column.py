@@ -15,6 +15,7 @@ from benchmarks.cuda.worker import LENGTH
 WORDS = ("-q", "-W", "default", "--tb=short", "--continue-on-collection-errors")
 WORDS += ("-m", "not large")  # also those that pytest leaves out by default: a GPU is fast
 NO_PLUGINS = ("cacheprovider", "benchmark", "xdist", "timeout")  # whether installed or not
+OF_COLUMN = "test_gpu.py", "test_cuda_host.py", "test_step.py"
 
 
 def is_of_column(nodeid):

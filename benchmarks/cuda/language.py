@@ -1,8 +1,8 @@
 """The book's language models on the GPU: one iteration, and one epoch compared with PyTorch.
 
 An iteration is one of Rnnlm or BetterRnnlm (V 10,000, N 20, T 35). Before it is timed, a contender
-must give the losses and weights of the book's code in three iterations without dropout. The epoch is
-one of BetterRnnlm on Penn Treebank with the book's settings (two layers of 650, dropout 0.5, SGD
+must give the losses and weights of the book's code in three iterations without dropout. The epoch
+is one of BetterRnnlm on Penn Treebank with the book's settings (two layers of 650, dropout 0.5, SGD
 with 20, clipping at 0.25). All contenders start from the same weights. $PTB is the folder with
 ptb.train.txt and ptb.valid.txt.
 """

@@ -2,8 +2,8 @@
 
 `step()` runs one iteration. `params()` returns the weights as NumPy arrays, in the book's order.
 `put(ids)` copies ids to the GPU. In rnnfast's iteration no call waits for the GPU, because the loss
-and the clipping stay on it; it is a `TrainingStep`, so that after two iterations it is one launch of
-a CUDA graph. PyTorch can be told to capture an iteration, too: "PyTorch (cuDNN), CUDA graph".
+and the clipping stay on it; it is a `TrainingStep`, so that after two iterations it is one launch
+of a CUDA graph. PyTorch can be told to capture an iteration, too: "PyTorch (cuDNN), CUDA graph".
 """
 
 import rnnfast
