@@ -18,26 +18,39 @@ FEW = 12  # the same, where each has four beside it
 # Of all arrays of a model at once: a launch takes longer than what it does to most of them
 
 
-@cache
-def list_kernels(gpu, letter, count):
-    """Squares, products with a number of the GPU, SGD and Adam, of `count` arrays in one launch.
+def shares(gpu, count):
+    """A device function: the array that a block is for, of `count`, and its thread's elements there.
 
-    Every `count`th block is for the same array.
+    The elements as the first one and the distance to the next.
     """
-    cuda, double, real = gpu.cuda, gpu.float64, gpu.float32 if letter == "f" else gpu.float64
+    cuda = gpu.cuda
+
+    @gpu.device
+    def share():
+        block = cuda.blockIdx.x
+        first = block // count * THREADS + cuda.threadIdx.x
+        return block % count, first, cuda.gridDim.x // count * THREADS
+
+    return share
+
+
+def of_lists(gpu, function, letter, count):
+    return gpu.kernel(function, signature_of(function, letter, count=count), THREADS)
+
+
+@cache
+def squares_of(gpu, letter, count):
+    cuda, double, share = gpu.cuda, gpu.float64, shares(gpu, count)
     add_up = make_add_up(gpu, THREADS)
-    one, epsilon = np.dtype(letter).type(1), np.dtype(letter).type(1e-7)
-    sqrt = gpu.sqrt
 
     def squares_kernel(grads, sizes, parts):
         """The sum of squares of each block."""
         s = cuda.shared.array(THREADS, double)
         tid = cuda.threadIdx.x
-        k = cuda.blockIdx.x % count
+        k, first, ahead = share()
         g = grads[k]
         found = double(0)
-        start = cuda.blockIdx.x // count * THREADS + tid
-        for e in range(start, sizes[k], cuda.gridDim.x // count * THREADS):
+        for e in range(first, sizes[k], ahead):
             x = double(g[e])
             found += x * x
         s[tid] = found
@@ -45,41 +58,62 @@ def list_kernels(gpu, letter, count):
         if tid == 0:
             parts[cuda.blockIdx.x] = s[0]
 
+    return of_lists(gpu, squares_kernel, letter, count)
+
+
+@cache
+def scale_of(gpu, letter, count):
+    """Products with a number of the GPU."""
+    real, share = gpu.float32 if letter == "f" else gpu.float64, shares(gpu, count)
+    one = np.dtype(letter).type(1)
+
     def scale_kernel(grads, sizes, by):
-        k = cuda.blockIdx.x % count
+        k, first, ahead = share()
         g = grads[k]
         factor = real(by[0])
         if factor != one:
-            start = cuda.blockIdx.x // count * THREADS + cuda.threadIdx.x
-            for e in range(start, sizes[k], cuda.gridDim.x // count * THREADS):
+            for e in range(first, sizes[k], ahead):
                 g[e] *= factor
 
+    return of_lists(gpu, scale_kernel, letter, count)
+
+
+@cache
+def sgd_of(gpu, letter, count):
+    share = shares(gpu, count)
+
     def sgd_kernel(params, grads, sizes, lr):
-        k = cuda.blockIdx.x % count
+        k, first, ahead = share()
         p = params[k]
         g = grads[k]
-        start = cuda.blockIdx.x // count * THREADS + cuda.threadIdx.x
-        for e in range(start, sizes[k], cuda.gridDim.x // count * THREADS):
+        for e in range(first, sizes[k], ahead):
             p[e] -= lr * g[e]
+
+    return of_lists(gpu, sgd_kernel, letter, count)
+
+
+@cache
+def adam_of(gpu, letter, count):
+    real, sqrt = gpu.float32 if letter == "f" else gpu.float64, gpu.sqrt
+    one, epsilon = np.dtype(letter).type(1), np.dtype(letter).type(1e-7)
+    share = shares(gpu, count)
 
     def adam_kernel(params, grads, means, squares, sizes, by, beta1, beta2):
         """by[0]: the rate of this update."""
-        k = cuda.blockIdx.x % count
+        k, first, ahead = share()
         p = params[k]
         g = grads[k]
         m = means[k]
         v = squares[k]
         rate = real(by[0])
-        start = cuda.blockIdx.x // count * THREADS + cuda.threadIdx.x
-        for e in range(start, sizes[k], cuda.gridDim.x // count * THREADS):
+        for e in range(first, sizes[k], ahead):
             m_next = m[e] + (one - beta1) * (g[e] - m[e])
             v_next = v[e] + (one - beta2) * (g[e] * g[e] - v[e])
             m[e] = m_next
             v[e] = v_next
             p[e] -= rate * m_next / (sqrt(v_next) + epsilon)
 
-    kernels = squares_kernel, scale_kernel, sgd_kernel, adam_kernel
-    return tuple([gpu.kernel(k, signature_of(k, letter, count=count), THREADS) for k in kernels])
+    return of_lists(gpu, adam_kernel, letter, count)
 
 
 @cache
@@ -164,7 +198,7 @@ def scale(x, factor):
     factor = factor if gpu.is_array(factor) else gpu.to_device(np.array(factor))
     by = factor.astype(np.float64, copy=False).reshape(-1)
     if value.size:
-        _, kernel, *_ = list_kernels(gpu, dtype.char, 1)
+        kernel = scale_of(gpu, dtype.char, 1)
         kernel(blocks=blocks_of(value.size), grads=(value,), sizes=(value.size,), by=by)
     if value is not x:
         write(gpu, x, value)
@@ -185,7 +219,7 @@ def clip(grads, max_norm):
     _, rate = norm_kernels(gpu)
     rate(blocks=1, parts=parts, total=total, by=by, size=parts.size, max_norm=max_norm)
     for (some,) in groups:
-        _, kernel, *_ = list_kernels(gpu, some[0].dtype.char, len(some))
+        kernel = scale_of(gpu, some[0].dtype.char, len(some))
         kernel(blocks=_blocks(some), grads=some, sizes=_sizes(some), by=by)
     return total.reshape(())
 
@@ -195,7 +229,7 @@ def sgd_of_all(params, grads, lr):
     gpu = what_runs()
     groups = _groups(gpu, AT_ONCE, params, read=grads)
     for p, g in groups or ():
-        _, _, kernel, _ = list_kernels(gpu, p[0].dtype.char, len(p))
+        kernel = sgd_of(gpu, p[0].dtype.char, len(p))
         kernel(blocks=_blocks(p), params=p, grads=g, sizes=_sizes(p), lr=lr)
     return groups is not None
 
@@ -213,7 +247,7 @@ def adam_of_all(params, grads, means, squares, lr, beta1, beta2, iteration):
     given = {"by": by, "step": iteration, "launches": graph.launches(gpu)}
     rate_of_adam(gpu)(blocks=1, **given, first=lr, decay1=beta1, decay2=beta2)
     for p, m, v, g in groups:
-        *_, kernel = list_kernels(gpu, p[0].dtype.char, len(p))
+        kernel = adam_of(gpu, p[0].dtype.char, len(p))
         arrays = {"params": p, "grads": g, "means": m, "squares": v, "sizes": _sizes(p)}
         kernel(blocks=_blocks(p), **arrays, by=by, beta1=beta1, beta2=beta2)
     return True
@@ -247,7 +281,7 @@ def _groups(gpu, most, *written, read=None):
 
 def _squares(gpu, arrays, letter):
     """Sums of squares of parts of all arrays."""
-    kernel, *_ = list_kernels(gpu, letter, len(arrays))
+    kernel = squares_of(gpu, letter, len(arrays))
     blocks = _blocks(arrays)
     parts = gpu.empty((blocks,), np.float64)
     kernel(blocks=blocks, grads=tuple(arrays), sizes=_sizes(arrays), parts=parts)
@@ -275,7 +309,7 @@ def sgd(param, grad, lr):
     if p is not param:
         g = g.copy()  # grad may lie across param
     if p.size:
-        _, _, kernel, _ = list_kernels(gpu, dtype.char, 1)
+        kernel = sgd_of(gpu, dtype.char, 1)
         given = {"params": (p,), "grads": (_dense(gpu, g, param),), "sizes": (p.size,)}
         kernel(blocks=blocks_of(p.size), **given, lr=lr)
     if p is not param:
@@ -302,7 +336,7 @@ def adam(param, grad, m, v, rate, beta1, beta2):
         lists = {name: (x,) for name, x in zip(names, own, strict=True)}
         lists |= {"grads": (_dense(gpu, g, param),), "sizes": (param.size,)}
         by = gpu.to_device(np.array([numbers.pop("rate")]))
-        *_, kernel = list_kernels(gpu, dtype.char, 1)
+        kernel = adam_of(gpu, dtype.char, 1)
         kernel(blocks=blocks_of(param.size), **lists, by=by, **numbers)
     for x, mine in zip((param, m, v), own, strict=True):
         if mine is not x:
