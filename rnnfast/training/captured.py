@@ -1,6 +1,7 @@
 """What an iteration on a GPU depends on, and what of it lies on the host: see `TrainingStep`."""
 
 from collections.abc import Iterator
+from functools import cache
 from itertools import compress
 from typing import Any
 
@@ -10,8 +11,9 @@ from rnnfast import checks
 from rnnfast.kernels import get_float32_matmul_precision
 from rnnfast.training.optimizers import Adam
 
-SETTINGS = bool, int, float, str  # types of attributes that say what a layer computes
-RESULTS = "step", "loss", "penalty"  # attributes of these types that say something else
+SETTINGS = frozenset((bool, int, float, str))  # types of attributes that say what is computed
+RESULTS = frozenset(("step", "loss", "penalty"))  # attributes of these types that do not
+METHODS = "forward", "backward", "update", "draw"
 OF_LANGUAGE_MODELS = "layers", "recurrent_layers", "drop_layers", "loss_layer", "vocab_size"
 
 
@@ -36,7 +38,13 @@ def key_of(model: Any, optimizer: Any, xs: Any, ts: Any) -> Any:
         [(type(x), x.shape, x.dtype) for x in (xs, ts)],
         [id(array) for array in arrays_of(model, optimizer)],
         [getattr(optimizer, name) for name in optimizer.numbers if name != counter_of(optimizer)],
-        [(id(part), _settings(part)) for part in parts],
+        [id(part) for part in parts],
+        [
+            x
+            for part in parts
+            for name, x in part.__dict__.items()
+            if x.__class__ in SETTINGS and name not in RESULTS
+        ],
         [drop.mask_state()[1] for drop in model.drop_layers],
         get_float32_matmul_precision(),
     )
@@ -60,8 +68,13 @@ def _parts(model: Any) -> Iterator[Any]:
 
 def _is_ours(part: Any) -> bool:
     """Whether it is an object of this package's, with no method of the caller's put into it."""
-    methods = (getattr(part, name, None) for name in ("forward", "backward", "update", "draw"))
-    found = (type(part), *(method for method in methods if method is not None))
+    return _is_our_class(type(part)) and not any(name in part.__dict__ for name in METHODS)
+
+
+@cache
+def _is_our_class(cls: type[Any]) -> bool:
+    methods = (getattr(cls, name, None) for name in METHODS)
+    found = (cls, *(method for method in methods if method is not None))
     return all((x.__module__ or "").startswith("rnnfast.") for x in found)
 
 
@@ -79,10 +92,6 @@ def _are_ids(model: Any, xs: Any, ts: Any) -> bool:
             if but is None or not np.all(wrong == but):
                 return False
     return True
-
-
-def _settings(part: Any) -> list[Any]:
-    return [x for name, x in vars(part).items() if type(x) in SETTINGS and name not in RESULTS]
 
 
 class Captured:
