@@ -40,10 +40,21 @@ class Blas:
     def __init__(
         self,
         gemm: int,
+        geam: int,
         set_stream: int,
         handle: Callable[[], int],
         stream: Callable[[], Any],
         error: Callable[[int], BaseException],
+    ) -> None: ...
+    def move(
+        self,
+        turned: bool,
+        rows: int,
+        columns: int,
+        x: int,
+        step: int,
+        out: int,
+        step_out: int,
     ) -> None: ...
 
 @final

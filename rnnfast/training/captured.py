@@ -68,11 +68,12 @@ def _parts(model: Any) -> Iterator[Any]:
 
 def _is_ours(part: Any) -> bool:
     """Whether it is an object of this package's, with no method of the caller's put into it."""
-    return _is_our_class(type(part)) and not any(name in part.__dict__ for name in METHODS)
+    cls: Any = type(part)
+    return _is_our_class(cls) and not any(name in part.__dict__ for name in METHODS)
 
 
 @cache
-def _is_our_class(cls: type[Any]) -> bool:
+def _is_our_class(cls: Any) -> bool:
     methods = (getattr(cls, name, None) for name in METHODS)
     found = (cls, *(method for method in methods if method is not None))
     return all((x.__module__ or "").startswith("rnnfast.") for x in found)

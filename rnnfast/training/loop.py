@@ -217,8 +217,8 @@ class BaseTrainer(Checkpointed):
         if step is None or step.model is not self.model or step.optimizer is not self.optimizer:
             given = self.model, self.optimizer, max_grad
             step = self._step = TrainingStep(*given, check=self._check_finite)
-        found = step(xs, ts, lengths)
-        loss, norm = (None if x is None else float(x) for x in found)  # on the host
+        loss, norm = step(xs, ts, lengths)
+        loss, norm = float(loss), None if norm is None else float(norm)  # on the host
         self._check_finite(loss, norm)
         return loss, norm
 

@@ -129,7 +129,7 @@ class TrainingStep:
         if self._graph is None:
             self._refused = self._key
             return self._run(xs, ts)
-        found = self._graph.rehearse(lambda: self._run(xs, ts))
+        found: tuple[Any, Any] = self._graph.rehearse(lambda: self._run(xs, ts))
         captured = Captured(self.model, self.optimizer)
 
         def work() -> tuple[Any, Any]:
@@ -159,5 +159,6 @@ def _no_check(loss: Any, norm: Any) -> None:
 
 def _random_state() -> Any:
     """What tells whether np.random drew numbers."""
-    kind, keys, *rest = np.random.get_state()
+    state: Any = np.random.get_state()
+    kind, keys, *rest = state
     return kind, keys.tobytes(), *rest
