@@ -137,7 +137,6 @@ class BaseTrainer(Checkpointed):
             self._progress = {"epoch": 0, "iter": 0, "total": 0.0, "count": 0}
             fresh = True
         self._progress["size"] = size
-        self._step = None
         self.max_iter = max_iter
         self.eval_interval = eval_interval
         self.stopped = False
@@ -162,6 +161,19 @@ class BaseTrainer(Checkpointed):
         values: list[float],
     ) -> None:
         """Train on batch(i) for i below max_iter; append the evaluations to `values`."""
+        try:
+            self._iterate(batch, max_iter, max_epoch, max_grad, values)
+        finally:
+            self._step = None  # with the memory of its graph
+
+    def _iterate(
+        self,
+        batch: Callable[[int], tuple[Any, ...]],
+        max_iter: int,
+        max_epoch: int,
+        max_grad: float | None,
+        values: list[float],
+    ) -> None:
         now = self._progress
         start = time.monotonic() - self.seconds
         while now["epoch"] < max_epoch:

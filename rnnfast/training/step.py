@@ -103,8 +103,10 @@ class TrainingStep:
             return self._run(xs, ts)
         if self._captured is None or not self._captured.begin(xs, ts):
             return self._record(xs, ts)
-        self._graph.launch()
-        self._captured.end()
+        try:
+            self._graph.launch()
+        finally:  # whatever signal comes, the host counts what the GPU counts
+            self._captured.end()
         self.recorded = True
         found: tuple[Any, Any] = self._graph.result
         return found
