@@ -16,11 +16,12 @@ from functools import partial
 import numpy as np
 
 from rnnfast.checks import adopt
-from rnnfast.cuda._bound import StepLaunch, StepProduct, overlap
+from rnnfast.cuda._bound import StepLaunch, StepProduct, overlap, run
 from rnnfast.cuda.cublas import Products
 from rnnfast.cuda.graph import Graph, refuse_host
 from rnnfast.cuda.kept import KEPT, fingerprint
 from rnnfast.cuda.launch import Launch, blame
+from rnnfast.cuda.replays import Replays
 from rnnfast.cuda.signatures import bind, by_name
 from rnnfast.kernels import get_float32_matmul_precision
 
@@ -70,13 +71,7 @@ class Compiler:
         self._numba = numba_cuda
         self.cuda = numba_cuda.cuda
         self.float32, self.float64 = numba_cuda.types.float32, numba_cuda.types.float64
-        for name in (
-            "exp2",
-            "reciprocal",
-            "to_tf32",
-            "umulhi",
-            "hold",
-        ):
+        for name in ("exp2", "reciprocal", "to_tf32", "umulhi", "hold"):
             setattr(self, name, getattr(ptx, name))
 
     def device(self, function):
@@ -215,6 +210,10 @@ class Compiler:
         pairs = (*itertools.combinations(writes, 2), *itertools.product(writes, reads))
         return any(self.shares_memory(a, b) for a, b in pairs)
 
+    def run_steps(self, work, start, ahead, count):
+        """The work of all steps, see _bound.run."""
+        run(work, start, ahead, count)
+
     def parts(self, x, starts):
         """An array's parts from these on (the last is its end), as a kernel takes them."""
         return [x[a:b] for a, b in itertools.pairwise(starts)]
@@ -248,7 +247,7 @@ class Gpu(Compiler):
     def __init__(self):
         import cupy
 
-        self.xp, self._products = cupy, Products(cupy)
+        self.xp, self._products, self.run_steps = cupy, Products(cupy), Replays(cupy)
         self.array_type = self.empty = cupy.ndarray
         device = cupy.cuda.Device()
         attributes = device.attributes  # which hold no compute capability

@@ -17,7 +17,6 @@ from functools import cache
 import numpy as np
 
 from rnnfast.cuda import zoneout
-from rnnfast.cuda._bound import run
 from rnnfast.cuda.cells import equations, equations_back
 from rnnfast.cuda.signatures import signature_of
 from rnnfast.cuda.tiles import WARP
@@ -248,7 +247,7 @@ def forward(call, cell, arrays, Wh, states, start, ahead, train):
         work = cell.forward_steps(call, arrays, Wh, states, train)
     else:
         work = forward_work(call, cell, arrays, Wh, states, train)
-    run(work, start, ahead, call.T)
+    call.gpu.run_steps(work, start, ahead, call.T)
 
 
 def forward_work(call, cell, arrays, Wh, states, train):
@@ -282,7 +281,7 @@ def back(call, cell, arrays, Wh, dstates, start, ahead):
     else:
         before, pasts = zoneout.before_back(call, arrays, dstates, came)
         work = before + back_work(call, cell, arrays, Wh, dstates, came)
-    run(work, start, ahead, call.T)
+    call.gpu.run_steps(work, start, ahead, call.T)
     for dstate, past in pasts:
         dstate += past
     if call.masked:

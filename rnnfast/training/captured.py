@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from functools import cache
 from itertools import compress
+from threading import current_thread
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ def key_of(model: Any, optimizer: Any, xs: Any, ts: Any) -> Any:
             if x.__class__ in SETTINGS and name not in RESULTS
         ],
         [drop.mask_state()[1] for drop in model.drop_layers],
-        get_float32_matmul_precision(),
+        (get_float32_matmul_precision(), current_thread()),  # each has its own handle of cuBLAS
     )
 
 

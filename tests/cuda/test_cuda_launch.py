@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from fake_cublas import Blas, Matrix, c_function
 
-from rnnfast.cuda import launch, runtime
-from rnnfast.cuda._bound import StepLaunch
+from rnnfast.cuda import launch, replays, runtime
+from rnnfast.cuda._bound import StepLaunch, described
 from rnnfast.cuda._bound import multiply as multiply_all
 from rnnfast.cuda._bound import run as run_steps
 from rnnfast.cuda.runtime import Gpu, tokens
@@ -487,3 +487,125 @@ def test_the_precision_of_a_step(monkeypatch, precision, how):
     a, b, out = (Matrix(np.ones((2, 2), "f4")) for _ in range(3))
     run_steps([gpu_of(blas).step_product(a, b, out)], 0, 1, 2)
     assert blas.computed == [how] * 2
+
+
+# Steps that come again
+
+
+def test_what_steps_are_told_apart_by():
+    """Blocks and all arguments but t; of a product sizes, places and what is added; the order."""
+    gpu, kernel = gpu_of(Blas()), step_of(Driver("**i*q"))
+    given = {"blocks": 3, "states": (array(8), 16), "x": array(24), "n": 5}
+    a, b, out = (Matrix(np.ones((4, 4), "f4")) for _ in range(3))
+
+    def launch(**more):
+        return gpu.step_launch(kernel, **given | more)
+
+    def product(*arrays, **how):
+        return gpu.step_product(*arrays, **how)
+
+    launched = launch()
+    work = [launched, product(a, b, out)]
+    same = [launch(), product(a, b, out)]
+    launched(9)  # t is no matter
+    assert described(work, 0, 1, 8) == described(same, 0, 1, 8)
+    others = [
+        [launch(blocks=4), work[1]],
+        [launch(x=array(32)), work[1]],
+        [launch(states=(array(8), 24)), work[1]],
+        [launch(n=6), work[1]],
+        [work[0], product(b, a, out)],
+        [work[0], product(a, b, out, turned=True)],
+        [work[0], product(a, b, out, add=True)],
+        [work[0], product(a[:, :2], b[:2], out)],
+        work[::-1],
+        work[:1],
+    ]
+    found = {described(work, 0, 1, 8), *(described(each, 0, 1, 8) for each in others)}
+    found |= {described(work, *order) for order in ((1, 1, 8), (0, -1, 8), (0, 1, 9))}
+    assert len(found) == len(others) + 4
+    assert described([*work, print], 0, 1, 8) is None
+
+
+class Graphs:
+    """A CuPy whose streams capture: a graph says what its launch would do again."""
+
+    def __init__(self, status=0):
+        self.capturing, self.captures, self.launched = False, 0, []
+        self.error = RuntimeError("capture is not supported") if status else None
+        self.stream = SimpleNamespace(ptr=77, is_capturing=lambda: self.capturing)
+        self.cuda = SimpleNamespace(
+            get_current_stream=lambda: self.stream, Stream=lambda non_blocking: self
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return False
+
+    def begin_capture(self):
+        self.captures += 1
+        if self.error is not None:
+            raise self.error
+
+    def end_capture(self):
+        number = self.captures
+        return SimpleNamespace(launch=lambda stream: self.launched.append((number, stream)))
+
+
+def test_steps_are_launched_as_a_graph_from_the_third_time_on():
+    """The first time they run, the second time they are captured and launched."""
+    cupy, driver = Graphs(), Driver("**i*q")
+    kernel, graphs = step_of(driver), replays.Replays(cupy)
+
+    def work(x):
+        return [gpu_of().step_launch(kernel, blocks=3, states=(1, 2), x=x, n=5)]
+
+    counts = []
+    for x in (24, 24, 24, 32, 24):
+        graphs(work(x), 0, 1, 20)
+        counts.append((len(driver.calls), cupy.captures, len(cupy.launched)))
+    assert counts == [(20, 0, 0), (40, 1, 1), (40, 1, 2), (60, 1, 2), (60, 1, 3)]
+    assert all(launch == (1, cupy.stream) for launch in cupy.launched)
+    driver.calls.clear()
+    for steps in (replays.LEAST - 1, replays.MOST + 1):
+        for _ in range(3):
+            graphs(work(24), 0, 1, steps)
+    assert len(driver.calls) == 3 * (replays.LEAST + replays.MOST)
+    driver.calls.clear()
+    cupy.capturing = True  # the caller captures it
+    graphs(work(24), 0, 1, 20)
+    assert len(driver.calls) == 20
+
+
+def test_graphs_that_are_kept(monkeypatch):
+    monkeypatch.setattr(replays, "KEPT", 2)
+    cupy, kernel = Graphs(), step_of(Driver("**i*q"))
+    graphs = replays.Replays(cupy)
+    for x in (1, 1, 2, 2, 1, 3, 3, 1, 2, 2):
+        graphs([gpu_of().step_launch(kernel, blocks=3, states=(1, 2), x=x, n=5)], 0, 1, 20)
+    assert [number for number, _ in cupy.launched] == [1, 2, 1, 3, 1, 4]
+    assert len(graphs.known()) == 2
+
+
+def test_steps_that_cannot_be_captured_run_each_time():
+    cupy, driver = Graphs(status=1), Driver("**i*q")
+    kernel, graphs = step_of(driver), replays.Replays(cupy)
+    for _ in range(3):
+        graphs([gpu_of().step_launch(kernel, blocks=3, states=(1, 2), x=9, n=5)], 0, 1, 20)
+    assert len(driver.calls) == 60
+
+
+def test_each_thread_has_graphs_of_its_own():
+    cupy, kernel = Graphs(), step_of(Driver("**i*q"))
+    graphs = replays.Replays(cupy)
+
+    def twice(_):
+        for _ in range(2):
+            graphs([gpu_of().step_launch(kernel, blocks=3, states=(1, 2), x=9, n=5)], 0, 1, 20)
+
+    twice(0)
+    with ThreadPoolExecutor(1) as pool:
+        list(pool.map(twice, [0]))
+    assert cupy.captures == 2

@@ -5,10 +5,11 @@ import os
 import numpy as np
 import pytest
 from cases import CELLS, assert_close, assert_grad_close, assert_same_bits, cells, make_problem
+from on_cuda import plan_as, steps
 
 import rnnfast
 from rnnfast import cuda, io, kernels
-from rnnfast.cuda import aligned, cublas
+from rnnfast.cuda import aligned, cublas, replays
 from rnnfast.cuda.precision import tf32_tolerance
 
 pytestmark = pytest.mark.skipif(
@@ -252,3 +253,33 @@ def test_recurrences_in_tf32_by_copies(cupy, copied, cell):
         assert_close(x, y, name, tolerance)
     for (name, x), (_, y) in zip(got.named_grads(), expected.named_grads(), strict=True):
         assert_grad_close(x, y, name, tolerance)
+
+
+STEPPED = [cell for cell in CELLS if cell.in_steps or cell.name in ("lstm", "gru")]
+
+
+@pytest.mark.parametrize("cell", STEPPED, ids=lambda cell: cell.name)
+def test_steps_that_come_again_are_one_launch(cupy, monkeypatch, cell):
+    """With the same bits, whatever numbers are in the arrays."""
+    gpu = cuda.what_runs()
+    plan_as(monkeypatch, steps)
+    graphs = replays.Replays(cupy)
+    monkeypatch.setattr(gpu, "run_steps", graphs)
+    module, results = kernels.load(cell.name, "cuda"), []
+    for seed in (0, 1):
+        problem = make_problem(cell, (3, 24, 5, 7), seed=seed, states=False)
+        expected = problem.run(module)
+        here = [tuple(map(cupy.asarray, a)) for a in (problem.params, problem.poisoned_grads())]
+        xs, dhs = cupy.asarray(problem.xs), cupy.asarray(problem.dhs)
+        params, grads = here
+        for _ in range(4):
+            hs, _, cache = module.forward(xs, None, params)
+            dxs, _ = module.backward(dhs, None, params, cache, grads)
+            results.append([x.get() for x in (hs, dxs, *grads)])
+            del hs, cache, dxs
+        for again in results[1:]:
+            for a, b in zip(results[0], again, strict=True):
+                np.testing.assert_array_equal(a, b)
+        assert_close(results[0][0], expected.hs, "hs")
+        results.clear()
+    assert sum(graph is not None for graph in graphs.known().values()) >= 2

@@ -4,6 +4,7 @@ Without a GPU on the device of tests/fake_cuda.py, whose graph computes what a l
 """
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import fake_cuda
@@ -296,6 +297,14 @@ def test_high_precision_is_another_step(graphs, high):
     pair.train(batches(3))
     rnnfast.set_float32_matmul_precision("highest")
     pair.train(batches(3))
+    assert pair.recorded == [False, False, True] * 2
+
+
+def test_another_thread_records_again(graphs):
+    pair = Pair(graphs, MODELS["Rnnlm"])
+    pair.train(batches(3))
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(pair.train, batches(3)).result()
     assert pair.recorded == [False, False, True] * 2
 
 
