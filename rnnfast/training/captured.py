@@ -15,7 +15,14 @@ from rnnfast.training.optimizers import Adam
 SETTINGS = frozenset((bool, int, float, str))  # types of attributes that say what is computed
 RESULTS = frozenset(("step", "loss", "penalty"))  # attributes of these types that do not
 METHODS = "forward", "backward", "update", "draw"
-OF_LANGUAGE_MODELS = "layers", "recurrent_layers", "drop_layers", "loss_layer", "vocab_size"
+OF_LANGUAGE_MODELS = (
+    "layers",
+    "aside",
+    "recurrent_layers",
+    "drop_layers",
+    "loss_layer",
+    "vocab_size",
+)
 
 
 def key_of(model: Any, optimizer: Any, xs: Any, ts: Any) -> Any:

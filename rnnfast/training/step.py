@@ -40,6 +40,11 @@ class TrainingStep:
     recorded : bool
         Whether the last call was the launch of a graph.
 
+    Raises
+    ------
+    TypeError, ValueError
+        `max_grad` is not a positive number or None.
+
     References
     ----------
     Deep Learning from Scratch 2, common/trainer.py.
@@ -65,6 +70,8 @@ class TrainingStep:
     ) -> None:
         self.model: Any = model
         self.optimizer: Any = optimizer
+        if max_grad is not None and not checks.number("TrainingStep", "max_grad", max_grad) > 0:
+            raise ValueError(f"TrainingStep: max_grad must be positive or None, got {max_grad}")
         self.max_grad, self._check = max_grad, check or _no_check
         self.recorded = False
         self._key: Any = None  # of the last iteration
@@ -95,6 +102,7 @@ class TrainingStep:
             For a wrong argument.
         """
         key = None if lengths is not None else key_of(self.model, self.optimizer, xs, ts)
+        key = key and (*key, self.max_grad)
         self.recorded = False
         if key is None or key != self._key:
             self._key, self._graph, self._captured = key, None, None

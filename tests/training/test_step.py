@@ -300,6 +300,21 @@ def test_high_precision_is_another_step(graphs, high):
     assert pair.recorded == [False, False, True] * 2
 
 
+def test_another_bound_of_the_norm(graphs):
+    pair = Pair(graphs, MODELS["Rnnlm"])
+    pair.train(batches(3))
+    pair.max_grad = pair.step.max_grad = 0.01
+    pair.train(batches(3))
+    assert pair.recorded == [False, False, True] * 2
+
+
+@pytest.mark.parametrize("max_grad", [0, -1.0, float("nan"), "0.25"])
+def test_a_bound_that_is_none(max_grad):
+    model = models.Rnnlm(V, H, H, rng=0, device="cpu")
+    with pytest.raises((TypeError, ValueError), match="TrainingStep: max_grad"):
+        trainer.TrainingStep(model, optim.SGD(1.0), max_grad)
+
+
 def test_another_thread_records_again(graphs):
     pair = Pair(graphs, MODELS["Rnnlm"])
     pair.train(batches(3))
