@@ -152,7 +152,7 @@ def test_the_list(capsys):
     text = " ".join(" ".join(lines).split())
     assert "parameters 24,210,800 (paper: 24 million)" in text
     assert "perplexity validation 60.0, test 57.3 (paper) ours not measured yet" in text
-    assert "ours validation 112.07, test 109.52 after 4 of 40 epochs; time not measured" in text
+    assert "ours validation 79.83, test 77.06 after 40 of 40 epochs; 0.04 hours" in text
 
 
 def test_what_was_measured_is_in_its_file():
