@@ -11,8 +11,8 @@ from threading import local
 
 from rnnfast.cuda._bound import described, run
 
-LEAST, MOST = 16, 8192  # launches of a graph
-KEPT = 64  # graphs, and steps that came once
+LEAST, MOST = 16, 4096  # launches of a graph
+KEPT = 32  # graphs, and steps that came once
 
 
 class Replays:
