@@ -434,7 +434,8 @@ def test_masks_of_the_host_are_drawn_each_time(graphs):
     pair.check()
 
 
-def test_the_trainer_launches_graphs(graphs):
+@pytest.mark.parametrize("restart_every", [None, 2])
+def test_the_trainer_launches_graphs(graphs, restart_every):
     """Losses, lines and weights of a fit are those of the CPU's; a new fit begins anew."""
     ids = np.arange(121) % V
     results = []
@@ -448,7 +449,7 @@ def test_the_trainer_launches_graphs(graphs):
             lambda step, fit=fit, recorded=recorded: recorded.append(fit._step.recorded),
         ]
         for _ in range(2):
-            fit.fit(ids[:-1], ids[1:], 2, N, T, 0.25, eval_interval=4)
+            fit.fit(ids[:-1], ids[1:], 2, N, T, 0.25, 4, restart_every=restart_every)
         results.append((seen, [np.asarray(p.get() if is_cupy(p) else p) for p in model.params]))
         expected = [False, False] + [device == "cuda"] * 18
         assert recorded == expected * 2
