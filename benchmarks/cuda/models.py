@@ -29,7 +29,7 @@ class Rnnfast(model_contenders.Rnnfast):
         return self.gpu.put(ids)
 
     def run(self):
-        self.loss = self.step().copy()  # the next step overwrites it
+        self.loss = self.gpu.xp.array(self.step())  # the next step overwrites it
 
     def params(self):
         return [self.gpu.fetch(p) for p in super().params()]
