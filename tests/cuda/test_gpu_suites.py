@@ -270,7 +270,7 @@ def test_an_iteration_that_is_wrong(gpu, monkeypatch):
 
     monkeypatch.setattr(language.models.RnnfastTF32, "step", loss)
     found = pick(language.items(dry=True), "iteration Rnnlm")()
-    assert found["wrong"].startswith("rnnfast-tf32: losses [100.0, 100.0], not")
+    assert found["wrong"].startswith("rnnfast-tf32: losses [100.0, 100.0, 100.0], not")
     assert "rnnfast" in found["contenders"] and "rnnfast-tf32" not in found["contenders"]
 
 
