@@ -136,6 +136,8 @@ def run_ops():
         dW, d_affine, db = np.full_like(W, np.nan), np.zeros_like(affine), np.zeros_like(b)
         x = ops.embedding_forward(ids, W)
         ops.embedding_backward(dout, ids, dW)
+        often, d_often = np.tile([4, 1, 4], 140), np.full_like(W, np.nan)  # more than a block has
+        ops.embedding_backward(normal(len(often), 5), often, d_often)
         loss, kept = ops.affine_softmax_loss_forward(x, affine, b, ids)
         dx = ops.affine_softmax_loss_backward(kept, d_affine, db)
         hs, prior, dW1, db1 = normal(7, 3, 5), normal(7, 3), normal(5, 300), normal(300)
@@ -152,8 +154,33 @@ def run_ops():
         squares = ops.sum_of_squares(W)
         scalars = np.array([loss, squares, mixed], real)
         mixture = [log_p, dhs, dprior, dW1, db1]
-        found.append([x, dW, dx, d_affine, db, *mixture, p, q, m, v, mask, scaled, scalars])
+        lists = [[normal(7, 5), normal(300), normal(1)] for _ in range(4)]
+        lists[3] = list(map(np.square, lists[3]))
+        at_once = update(ops, *lists) if device == "reference" else update_at_once(ops, *lists)
+        rest = [p, q, m, v, mask, scaled, scalars, *at_once]
+        found.append([x, dW, d_often, dx, d_affine, db, *mixture, *rest])
     return worst(*found), TOLERANCES["float32"]
+
+
+def update(ops, params, grads, m, v):
+    """Clipping at 0.5, SGD and the second update of Adam, array by array -> all that is written."""
+    norm = sum(map(ops.sum_of_squares, grads)) ** 0.5
+    rate = 0.01 * (1 - 0.999**2) ** 0.5 / (1 - 0.9**2)
+    for arrays in zip(params, grads, m, v, strict=True):
+        ops.scale(arrays[1], 0.5 / (norm + 1e-6))
+        ops.sgd(*arrays[:2], 0.1)
+        ops.adam(*arrays, rate, 0.9, 0.999)
+    return [np.array([norm]), *params, *grads, *m, *v]
+
+
+def update_at_once(ops, *lists):
+    """The same, all arrays in one launch each."""
+    params, grads, *moments = ([ops.to_device(x) for x in arrays] for arrays in lists)
+    norm = ops.clip(grads, 0.5)
+    assert ops.sgd_of_all(params, grads, 0.1)
+    assert ops.adam_of_all(params, grads, *moments, 0.01, 0.9, 0.999, 2)
+    written = norm.reshape(1), *params, *grads, *moments[0], *moments[1]
+    return [cuda.what_runs().to_host(x) for x in written]
 
 
 def cases():
