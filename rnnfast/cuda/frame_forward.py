@@ -166,7 +166,8 @@ def make_frame_forward(gpu, cell, masked, ragged, plan):
                     cuda.syncthreads()
                 if live:
                     hs[i] = shown
-                    if train != 0:
+                    # Without the sample A stays 0: back its group may take fewer steps
+                    if train != 0 and (not ragged or on):
                         put(kept, i, keep)
                         put_gates(A, i_gate, gates)
             k = np.int32(k + 1)

@@ -121,11 +121,14 @@ def make_step(gpu, cell, H, masked, ragged, dtype):
                 a = sums_of(Ah, n * G1 * H + j)
             gates, after, keep = step(x, a, before, w)
             shown = after[0]
-            if ragged and not t < ends[n]:
+            on = True
+            if ragged:
+                on = t < ends[n]
+            if not on:
                 after = before
                 shown = zero
             hs[at] = shown
-            if train != 0:
+            if train != 0 and on:  # else A stays 0, as in the frame
                 put(kept, at, keep)
                 put_gates(A, gate, gates)
             put(states, e, after)

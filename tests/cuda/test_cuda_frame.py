@@ -75,6 +75,23 @@ def test_frame_in_every_way(gpu, monkeypatch, variant, plan):
 
 
 @pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(
+    ("forward", "back"),
+    [("blocks", "groups"), ("groups", "blocks"), ("steps", "groups"), ("groups", "steps")],
+)
+@pytest.mark.one_in(4)
+def test_lengths_in_other_groups_back(gpu, monkeypatch, variant, reverse, forward, back):
+    """The samples of a group may all end before others that were with them forward."""
+    by_way = {True: PLANS[forward], False: PLANS[back]}
+    plan_as(monkeypatch, lambda cell, way, N, H: by_way[way](cell, way, N, H))
+    cell, options = variant
+    problem = make_problem(cell, (6, 5, 4, H), reverse=reverse, lengths=True, **options)
+    problem.keywords["lengths"] = np.array([5, 1, 2, 0, 3, 2])
+    check_lengths(cell, problem)
+
+
+@pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
 @pytest.mark.parametrize("width", [1, 4, 23])
 @pytest.mark.one_in(5)
 def test_widths_of_a_row(gpu, monkeypatch, variant, width):
