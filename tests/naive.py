@@ -218,12 +218,12 @@ class Softmax:
 
 def numeric_gradient(loss, xs, eps=1e-5):
     """The gradient of loss() with respect to xs, which it reads, by central differences."""
-    dxs = np.empty_like(xs)
+    dxs = np.empty(xs.shape, xs.dtype)
     for place in np.ndindex(xs.shape):
-        kept = xs[place]
+        kept = float(xs[place])
         xs[place] = kept + eps
-        above = loss()
+        above = float(loss())
         xs[place] = kept - eps
-        dxs[place] = (above - loss()) / (2 * eps)
+        dxs[place] = (above - float(loss())) / (2 * eps)
         xs[place] = kept
     return dxs

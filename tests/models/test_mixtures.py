@@ -6,8 +6,10 @@ import pickle
 import numpy as np
 import pytest
 from naive import numeric_gradient
+from on_host import assert_allclose
 
 from rnnfast import sampling
+from rnnfast.io import to_numpy
 from rnnfast.layers.freezing import frozen
 from rnnfast.models import LanguageModel, load_model
 from rnnfast.optim import remove_duplicate
@@ -56,7 +58,7 @@ def test_gradients_are_the_numeric_ones(options, batch):
     params, grads = remove_duplicate(model.params, model.grads)
     grads = [grad.copy() for grad in grads]
     for param, grad in zip(params, grads, strict=True):
-        np.testing.assert_allclose(grad, numeric_gradient(total, param), atol=1e-7)
+        assert_allclose(grad, numeric_gradient(total, param), atol=1e-7)
 
 
 @cases
@@ -64,17 +66,17 @@ def test_scores_are_log_probabilities(options, batch):
     """And the loss is theirs; one id after the other gives the same."""
     xs, ts = batch
     model = make(options)
-    log_p = model.predict(xs)
+    log_p = to_numpy(model.predict(xs))
     assert log_p.shape == (N, T, V)
     np.testing.assert_allclose(np.exp(log_p).sum(axis=2), 1, rtol=1e-12)
     model.reset_state()
     loss = model.forward(xs, ts, train_flg=False)
     chosen = np.take_along_axis(log_p, ts[..., np.newaxis], 2)
-    assert loss == pytest.approx(-chosen.mean(), rel=1e-12)
+    assert float(loss) == pytest.approx(-chosen.mean(), rel=1e-12)
     model.reset_state()
     with frozen(model):
         for t in range(T):
-            np.testing.assert_allclose(model.next_scores(xs[:, t : t + 1]), log_p[:, t], rtol=1e-12)
+            assert_allclose(model.next_scores(xs[:, t : t + 1]), log_p[:, t], rtol=1e-12)
     assert model.vocab_size == V
 
 

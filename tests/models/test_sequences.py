@@ -5,10 +5,13 @@ import pickle
 
 import numpy as np
 import pytest
+from on_host import assert_allclose
 from sequence_cases import CASES, SIZES, H, K, N, T, V, batch
 
 from rnnfast import optim
+from rnnfast.checks import beside
 from rnnfast.commands import info, inputs
+from rnnfast.io import to_numpy
 from rnnfast.models import load_model
 from rnnfast.sequences import (
     Decoder,
@@ -33,7 +36,7 @@ def make(kind, options, rng=1, dtype=np.float64, **more):
     model = kind(*SIZES[kind], **options, rng=rng, dtype=dtype, **more)
     source = np.random.default_rng(7)
     for param in model.params:
-        param += source.normal(size=param.shape, scale=0.3)
+        param += beside(param, source.normal(size=param.shape, scale=0.3))
     return model
 
 
@@ -98,8 +101,7 @@ def test_every_device_gives_the_reference(kind, options, device):
         model.backward()
         wanted.backward()
         for grad, expected in zip(model.grads, wanted.grads, strict=True):
-            grad = grad.get() if hasattr(grad, "get") else grad
-            np.testing.assert_allclose(grad, expected, rtol=0, atol=1e-12)
+            assert_allclose(grad, expected, rtol=0, atol=1e-12)
 
 
 # Padding
@@ -115,22 +117,22 @@ def test_padding_changes_nothing(kind, options, device):
     lengths = np.array([3, T, 1])
     per_step = kind in (SequenceTagger, SequenceRegressor)
     weight = lengths / lengths.sum() if per_step else np.full(N, 1 / N)
-    loss, grads = 0.0, [np.zeros_like(grad) for grad in model.grads]
+    loss, grads = 0.0, [np.zeros(grad.shape) for grad in model.grads]
     for n, length in enumerate(lengths):
         one = xs[n : n + 1, :length], ts[n : n + 1, :length] if per_step else ts[n : n + 1]
-        loss += weight[n] * model.forward(*one)
+        loss += weight[n] * float(model.forward(*one))
         model.backward()
         for total, grad in zip(grads, model.grads, strict=True):
-            total += weight[n] * grad
+            total += weight[n] * to_numpy(grad)
     for padding in (0, 1):
         for n, length in enumerate(lengths):
             xs[n, length:] = padding
             if per_step:
                 ts[n, length:] = padding
-        assert model.forward(xs, ts, lengths=lengths) == pytest.approx(loss, rel=1e-12)
+        assert float(model.forward(xs, ts, lengths=lengths)) == pytest.approx(loss, rel=1e-12)
         dxs = model.backward()
         for grad, expected in zip(model.grads, grads, strict=True):
-            np.testing.assert_allclose(grad, expected, rtol=0, atol=1e-13)
+            assert_allclose(grad, expected, rtol=0, atol=1e-13)
         if dxs is not None:
             assert not any(dxs[n, length:].any() for n, length in enumerate(lengths))
 
@@ -147,11 +149,11 @@ def test_a_tag_that_is_ignored(device):
     xs, ts = batch(SequenceTagger)
     lengths = [2, T, 1]
     ignored = np.where(np.arange(T) < np.array(lengths)[:, np.newaxis], ts, -1)
-    scores = model.predict(xs)
+    scores = to_numpy(model.predict(xs))
     log_p = scores - np.log(np.exp(scores).sum(axis=2, keepdims=True))
     kept = ignored >= 0
     picked = np.take_along_axis(log_p, ts[..., np.newaxis], axis=2)[..., 0]
-    assert model.forward(xs, ignored) == pytest.approx(-picked[kept].mean(), rel=1e-12)
+    assert float(model.forward(xs, ignored)) == pytest.approx(-picked[kept].mean(), rel=1e-12)
 
 
 # The state, by hand
@@ -178,8 +180,7 @@ def test_seq2seq_by_hand(kind, pass_cell, device):
     """The decoder starts from the encoder's h, and from its c only where that is asked for."""
     model = make(kind, {"pass_cell": pass_cell})
     xs, ts = batch(kind)
-    params = [p.get() if hasattr(p, "get") else p for p in model.params]
-    embed, *weights, embed2, Wx, Wh, b, affine_W, affine_b = params
+    embed, *weights, embed2, Wx, Wh, b, affine_W, affine_b = map(to_numpy, model.params)
     zeros = np.zeros((N, H))
     hs, c = lstm(embed[xs], *weights, zeros, zeros)
     h = hs[:, -1]
@@ -262,8 +263,7 @@ def test_generate_is_step_by_step(kind, layers, device):
     for _ in range(5):
         more = (None,) if isinstance(model, Seq2seq) else ()
         scores = model.decoder.forward(ids, *model._state(xs, False, *more), train=False)
-        scores = scores.get() if hasattr(scores, "get") else scores
-        ids = np.concatenate((ids, scores[:, -1:].argmax(axis=2)), axis=1)
+        ids = np.concatenate((ids, to_numpy(scores)[:, -1:].argmax(axis=2)), axis=1)
     np.testing.assert_array_equal(found, ids[:, 1:])
     assert len(np.unique(found)) > 1  # else a wrong state could not be told
     one = model.generate(xs[:1], 2, 5)
