@@ -144,8 +144,6 @@ def _loss_back(gpu, cache_, dout, dx):
 class Scores(list):
     """The cache of affine_softmax_loss: x, W, copies of both, the loss's; empty once used."""
 
-    memory = None  # of the scores, for another call
-
 
 def affine_softmax_loss_forward(x, W, b, ts, *, ignore_label=-1, train=True, spent=None):
     gpu = what_runs()
@@ -158,11 +156,8 @@ def affine_softmax_loss_forward(x, W, b, ts, *, ignore_label=-1, train=True, spe
     own = targets("affine_softmax_loss: ts", ts, M, V, ignore_label)
     x2, W2 = gpu.to_device(x), gpu.to_device(W)
     bias = gpu.xp.zeros(V, W2.dtype) if b is None else gpu.xp.ascontiguousarray(gpu.to_device(b))
-    scores = None
-    if spent is not None and not spent:
-        scores, spent.memory = spent.memory, None
-    if scores is None or scores.shape != (M, V) or scores.dtype != W2.dtype:
-        scores = gpu.xp.empty((M, V), W2.dtype)
+    # Not in the memory of `spent`, which a graph may still write: CuPy's pool has the same for us
+    scores = gpu.xp.empty((M, V), W2.dtype)
     made = ({}, {}) if train else (None, None)
     multiply(gpu, x2, W2, scores, *made)
     host = is_numpy(x) and is_numpy(W)
@@ -188,5 +183,4 @@ def affine_softmax_loss_backward(cache, dW, db, dout=1.0):
     _loss_back(gpu, of_loss, dout, scores)
     dx = affine_back(gpu, scores, x, W, dW, db, *made)
     cache.clear()
-    cache.memory = scores
     return gpu.to_host(dx) if of_loss[-1] else dx

@@ -292,6 +292,20 @@ def test_changes_between_iterations(graphs, change):
     assert pair.recorded == [False, False, True, True, *again]
 
 
+@pytest.mark.skipif("cuda" not in kernels.devices(), reason="there is no CUDA GPU")
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_a_graph_writes_no_memory_of_others(graphs, make):
+    """What the layers free after it was recorded goes to others, who keep what they have there."""
+    pair = Pair(graphs, make)
+    pair.train(batches(4))
+    pair.each(evaluate)
+    xp, sizes = namespace(pair.model.params[0]), range(512, 1 << 14, 512)
+    others = [xp.full(size, 7, np.uint8) for size in sizes for _ in range(20)]
+    pair.train(batches(3, seed=1))
+    assert pair.recorded[-3:] == [True] * 3
+    assert all((other == 7).all() for other in others)
+
+
 def test_high_precision_is_another_step(graphs, high):
     pair = Pair(graphs, MODELS["Rnnlm"])
     pair.train(batches(3))
