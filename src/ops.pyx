@@ -1,4 +1,4 @@
-"""The operations that are not recurrent, on the CPU; loops in src/kernels/ops.h and gemm.h."""
+"""The operations that are not recurrent, on the CPU; loops in src/kernels: affine, softmax, affine_softmax, updates, ops."""
 cimport cython
 cimport numpy as cnp
 import numpy as np

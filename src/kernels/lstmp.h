@@ -240,8 +240,19 @@ static void lstmp_few_grads(const lstmp_work *work, team *tm, int rank)
             store_n(work->few_rows + n * of_h + p * W, lstm_dh(k, 0, n, p * W, w, NULL), w);
     team_wait(tm); /* dh is whole */
     team_share(tm, rank, H, &from, &to);
-    rows_back(N, work->few_rows, of_h, of_h, from, to, job->Wproj.p, job->Wproj.s0, job->u, step_of(H), work->few_u, H,
-              job->dWproj, of_h);
+    rows_back(&(rows_grads){.rows = N,
+                            .columns = of_h,
+                            .dy = work->few_rows,
+                            .dy_row = of_h,
+                            .w = job->Wproj.p,
+                            .w_row = job->Wproj.s0,
+                            .x = job->u,
+                            .x_row = step_of(H),
+                            .dx = work->few_u,
+                            .dx_row = H,
+                            .dw = job->dWproj,
+                            .dw_row = of_h},
+              from, to);
     team_wait(tm); /* du is whole */
     team_share(tm, rank, pair_count(H), &from, &to);
     for (ptrdiff_t q = from; q < to; q++) {

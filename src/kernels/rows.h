@@ -53,21 +53,27 @@ static real dot(const real *a, const real *b, ptrdiff_t n)
     return total;
 }
 
-/* Rows k0 to k1 of the weights, which have unit column stride: dx (rows, K) and dw (K, columns) in one pass over
- * w and dw. x NULL means zeros. */
-static void rows_back(ptrdiff_t rows, const real *dy, ptrdiff_t yr, ptrdiff_t columns, ptrdiff_t k0, ptrdiff_t k1,
-                      const real *w, ptrdiff_t wk, const real *x, ptrdiff_t xr, real *dx, ptrdiff_t dxr, real *dw,
-                      ptrdiff_t dwk)
+/* The gradients of y (rows, columns) = x (rows, K) w (K, columns). */
+typedef struct {
+    ptrdiff_t rows, columns;
+    const real *dy, *w, *x;         /* x NULL means zeros */
+    ptrdiff_t dy_row, w_row, x_row; /* from row to row; columns are contiguous */
+    real *dx, *dw;
+    ptrdiff_t dx_row, dw_row;
+} rows_grads;
+
+/* Columns k0 to k1 of dx and these rows of dw, in one pass over w and dw. */
+static void rows_back(const rows_grads *g, ptrdiff_t k0, ptrdiff_t k1)
 {
     for (ptrdiff_t k = k0; k < k1; k++) {
-        for (ptrdiff_t n = 0; n < rows; n++)
-            dx[n * dxr + k] = dot(dy + n * yr, w + k * wk, columns);
-        for (ptrdiff_t j = 0; j < columns; j += W) {
-            const ptrdiff_t lanes = columns - j < W ? columns - j : W;
+        for (ptrdiff_t n = 0; n < g->rows; n++)
+            g->dx[n * g->dx_row + k] = dot(g->dy + n * g->dy_row, g->w + k * g->w_row, g->columns);
+        for (ptrdiff_t j = 0; j < g->columns; j += W) {
+            const ptrdiff_t lanes = g->columns - j < W ? g->columns - j : W;
             vec sum = {0};
-            for (ptrdiff_t n = 0; x && n < rows; n++)
-                sum += x[n * xr + k] * load_n(dy + n * yr + j, lanes);
-            store_n(dw + k * dwk + j, sum, lanes);
+            for (ptrdiff_t n = 0; g->x && n < g->rows; n++)
+                sum += g->x[n * g->x_row + k] * load_n(g->dy + n * g->dy_row + j, lanes);
+            store_n(g->dw + k * g->dw_row + j, sum, lanes);
         }
     }
 }
@@ -114,15 +120,44 @@ static void few_from_panels(const gate_panels *P, ptrdiff_t p0, ptrdiff_t p1, pt
             }
 }
 
-/* G gates from first_gate on of dx = dy weights^T and dW = x^T dy, dW as large as the weights: this thread's rows of the
- * weights (K, all H). */
-static void few_grads(const gate_panels *P, const team *tm, int rank, ptrdiff_t rows, const real *dy, int first_gate, int G,
-                      matrix weights, ptrdiff_t K, const real *x, ptrdiff_t xr, real *dx, ptrdiff_t dxr, real *dW)
+/* This thread's share of K: G gates from first_gate on of products with weights w (K, all H). dy and dw have all gates. */
+static void few_grads(const gate_panels *P, const team *tm, int rank, int first_gate, int G, ptrdiff_t K, rows_grads g)
 {
-    const ptrdiff_t all = P->G * P->H, skip = first_gate * P->H;
+    const ptrdiff_t skip = first_gate * P->H;
     ptrdiff_t k0, k1;
     team_share(tm, rank, K, &k0, &k1);
-    rows_back(rows, dy + skip, all, G * P->H, k0, k1, weights.p + skip, weights.r, x, xr, dx, dxr, dW + skip, all);
+    g.columns = G * P->H, g.dy_row = g.dw_row = P->G * P->H;
+    g.dy += skip, g.w += skip, g.dw += skip;
+    rows_back(&g, k0, k1);
+}
+
+/* dxs and dWx from dA (N, all H). */
+static void few_input_grads(const gate_panels *P, const team *tm, int rank, const cell_job *job, const real *dA)
+{
+    const rows_grads g = {.rows = job->N,
+                          .dy = dA,
+                          .w = job->Wx.p,
+                          .w_row = job->Wx.s0,
+                          .x = job->xs.p,
+                          .x_row = job->xs.s0,
+                          .dx = (real *)job->dxs.p,
+                          .dx_row = job->dxs.s0,
+                          .dw = job->dWx};
+    few_grads(P, tm, rank, 0, P->G, job->D, g);
+}
+
+/* Of h Wh, from dA (N, all H) into dh (N, P). */
+static rows_grads few_hidden_grads(const cell_job *job, const real *dA, real *dh)
+{
+    return (rows_grads){.rows = job->N,
+                        .dy = dA,
+                        .w = job->Wh.p,
+                        .w_row = job->Wh.s0,
+                        .x = job->seen0.p,
+                        .x_row = job->seen0.s0,
+                        .dx = dh,
+                        .dx_row = job->P,
+                        .dw = job->dWh};
 }
 
 /* Whether a call is one: a single step of few rows, all of them at work, with weights whose rows are contiguous. */
@@ -150,15 +185,12 @@ static void few_state_grads(const team *tm, int rank, const cell_job *job, const
 static void few_cell_grads(const gate_panels *P, team *tm, int rank, const cell_job *job, ptrdiff_t p0, ptrdiff_t p1,
                            const real *more, real *dA)
 {
-    const ptrdiff_t N = job->N, D = job->D, of_h = job->P;
-    const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
-
     team_wait(tm);
-    few_from_panels(P, p0, p1, N, P->G - 1, dA);
+    few_from_panels(P, p0, p1, job->N, P->G - 1, dA);
     if (job->db)
         panel_bias_grads(P, p0, p1, 0, P->G, job->db);
     team_wait(tm);
-    few_grads(P, tm, rank, N, dA, 0, P->G, Wh, of_h, job->seen0.p, job->seen0.s0, job->dh0, of_h, job->dWh);
+    few_grads(P, tm, rank, 0, P->G, job->P, few_hidden_grads(job, dA, job->dh0));
     few_state_grads(tm, rank, job, more);
-    few_grads(P, tm, rank, N, dA, 0, P->G, Wx, D, job->xs.p, job->xs.s0, (real *)job->dxs.p, job->dxs.s0, job->dWx);
+    few_input_grads(P, tm, rank, job, dA);
 }
