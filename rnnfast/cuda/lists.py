@@ -157,14 +157,19 @@ def norm_kernels(gpu):
     add_up = make_add_up(gpu, THREADS)
     one, least = double(1), double(1e-6)
 
-    def total_kernel(parts, total, size):
-        s = cuda.shared.array(THREADS, double)
-        tid = cuda.threadIdx.x
+    @gpu.device
+    def add_parts(parts, size, s, tid):
+        """Their sum, in s[0] for thread 0."""
         found = double(0)
         for e in range(tid, size, THREADS):
             found += parts[e]
         s[tid] = found
         add_up(s, tid)
+
+    def total_kernel(parts, total, size):
+        s = cuda.shared.array(THREADS, double)
+        tid = cuda.threadIdx.x
+        add_parts(parts, size, s, tid)
         if tid == 0:
             total[0] = s[0]
 
@@ -172,11 +177,7 @@ def norm_kernels(gpu):
         """One block. A factor of 1 changes nothing; one that is not a number makes all so."""
         s = cuda.shared.array(THREADS, double)
         tid = cuda.threadIdx.x
-        found = double(0)
-        for e in range(tid, size, THREADS):
-            found += parts[e]
-        s[tid] = found
-        add_up(s, tid)
+        add_parts(parts, size, s, tid)
         if tid == 0:
             norm = sqrt(s[0])
             rate = max_norm / (norm + least)

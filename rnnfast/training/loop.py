@@ -161,50 +161,42 @@ class BaseTrainer(Checkpointed):
         values: list[float],
     ) -> None:
         """Train on batch(i) for i below max_iter; append the evaluations to `values`."""
-        try:
-            self._iterate(batch, max_iter, max_epoch, max_grad, values)
-        finally:
-            self._step = None  # with the memory of its graph
-
-    def _iterate(
-        self,
-        batch: Callable[[int], tuple[Any, ...]],
-        max_iter: int,
-        max_epoch: int,
-        max_grad: float | None,
-        values: list[float],
-    ) -> None:
         now = self._progress
         start = time.monotonic() - self.seconds
-        while now["epoch"] < max_epoch:
-            self._begin_epoch()
-            while now["iter"] < max_iter:
-                i = now["iter"]
-                loss, norm = self._update(max_grad, *batch(i))
-                now["iter"] += 1
-                now["total"] += loss
-                now["count"] += 1
-                self.seconds = time.monotonic() - start
-                ppl = None
-                if self.eval_interval is not None and i % self.eval_interval == 0:
-                    value = self._value(now["total"] / now["count"])
-                    now["total"], now["count"] = 0.0, 0
-                    values.append(value)
-                    self.eval_epochs.append(self.current_epoch + (i + 1) / max_iter)
-                    ppl = value if self.measure == "perplexity" else None
-                    self.write(
-                        f"| epoch {self.current_epoch + 1} | iter {i + 1} / {max_iter} "
-                        f"| time {int(self.seconds)}[s] | {self.measure} {value:.2f}"
+        try:
+            while now["epoch"] < max_epoch:
+                self._begin_epoch()
+                while now["iter"] < max_iter:
+                    i = now["iter"]
+                    loss, norm = self._update(max_grad, *batch(i))
+                    now["iter"] += 1
+                    now["total"] += loss
+                    now["count"] += 1
+                    self.seconds = time.monotonic() - start
+                    ppl = None
+                    if self.eval_interval is not None and i % self.eval_interval == 0:
+                        value = self._value(now["total"] / now["count"])
+                        now["total"], now["count"] = 0.0, 0
+                        values.append(value)
+                        self.eval_epochs.append(self.current_epoch + (i + 1) / max_iter)
+                        ppl = value if self.measure == "perplexity" else None
+                        self.write(
+                            f"| epoch {self.current_epoch + 1} | iter {i + 1} / {max_iter} "
+                            f"| time {int(self.seconds)}[s] | {self.measure} {value:.2f}"
+                        )
+                    step = Step(
+                        self.current_epoch + 1, i + 1, max_iter, loss, norm, ppl, self.seconds
                     )
-                step = Step(self.current_epoch + 1, i + 1, max_iter, loss, norm, ppl, self.seconds)
-                for callback in self.callbacks:
-                    callback(step)
-                if self.stopped:
-                    return
-            now["epoch"] += 1
-            now["iter"] = 0
-            self.current_epoch += 1
-        self._progress = None
+                    for callback in self.callbacks:
+                        callback(step)
+                    if self.stopped:
+                        return
+                now["epoch"] += 1
+                now["iter"] = 0
+                self.current_epoch += 1
+            self._progress = None
+        finally:
+            self._step = None  # with the memory of its graph
 
     def _begin_epoch(self) -> None:
         """A hook before each epoch, and before the rest of an epoch that is resumed."""
