@@ -69,6 +69,8 @@ def pytest_collection_modifyitems(items):
             item.add_marker("large")
         elif mark and (marker := _kept(_place(item, places), *mark.args, **mark.kwargs)):
             item.add_marker(marker)
+        elif _in_steps_alone(item):
+            item.add_marker("rest")
 
 
 def pytest_collection():
@@ -102,6 +104,13 @@ def _place(item, places):
         seen = places[item.function, *group]
         total += seen.setdefault(tuple(id(params[name]) for name in group), len(seen))
     return total
+
+
+def _in_steps_alone(item):
+    """Of a cell in float64 on a GPU in software: float32 has these kernels too, and the frame."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    column = params.get("column") or params.get("fast")
+    return column and column.simulated and column.dtype == "float64" and "cell" in params
 
 
 def _too_large(item):

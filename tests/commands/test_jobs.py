@@ -206,6 +206,7 @@ def same_files(one, two):
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGKILL")
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.one_in(2)
 def test_kill_and_resume_equals_uninterrupted(tmp_path, text, other, mode, capsys):
     """Killed three times at a moment that nobody chose, also while it writes a checkpoint."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"

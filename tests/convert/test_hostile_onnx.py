@@ -42,6 +42,7 @@ PARTS = {
 
 
 @pytest.mark.parametrize("name", PARTS)
+@pytest.mark.one_in(2)
 def test_files_of_many_parts(name, tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(PARTS[name])

@@ -79,7 +79,7 @@ def assert_clean(found, tf32=False, let_pass=0):
     ("cell", "options", "kind", "precision"),
     [pytest.param(*run, id="-".join((variant_name(*run[:2]), *run[2:]))) for run in RUNS],
 )
-@pytest.mark.one_in(15)
+@pytest.mark.one_in(30)
 def test_cells(cell, options, kind, precision):
     found = compile_way(cell, options, kind, precision)
     assert len(found) >= 2
@@ -103,6 +103,7 @@ def test_ways_to_call(kind, way):
 
 
 @pytest.mark.parametrize("ways", [{}, {"mask": True, "lengths": True}], ids=["plain", "both"])
+@pytest.mark.one_in(2)
 def test_rows_whose_weights_registers_do_not_hold(ways):
     """128 units of a GRU: a part of the weights is in shared memory, and nothing spills."""
     cell = next(cell for cell in CELLS if cell.name == "gru")
@@ -112,6 +113,7 @@ def test_rows_whose_weights_registers_do_not_hold(ways):
 
 
 @pytest.mark.parametrize("way", ["forward", "backward"])
+@pytest.mark.one_in(2)
 def test_a_new_shape_types_few_functions(monkeypatch, way):
     """Each takes Numba's front end some 20 ms: the kernel, its products, and where samples end."""
     import numba.cuda.compiler as front_end
@@ -192,6 +194,7 @@ def test_numpy_without_row_stack(monkeypatch):
     assert np.row_stack is np.vstack
 
 
+@pytest.mark.rest
 def test_ops():
     assert_clean(compiled.compile_ops(GPU))
 

@@ -29,7 +29,7 @@ FRAMED = [cell for cell in CELLS if not cell.in_steps]
 @pytest.mark.parametrize("cell", FRAMED, ids=lambda cell: cell.name)
 @pytest.mark.parametrize("kind", ["row", "grid"])
 @pytest.mark.parametrize("states", [False, True])
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 def test_launches_of_a_call(monkeypatch, cell, kind, states):
     """Kernels, products, fills and copies of arrays that are on the GPU: at most 8, whatever T."""
     plan_as(monkeypatch, frame(3, 2) if kind == "grid" else PLANS["row"])
@@ -103,6 +103,7 @@ LAYERS = {
 
 
 @cells
+@pytest.mark.one_in(3)
 def test_a_layer_on_the_gpu_gives_what_it_gives_on_the_cpu(gpu, cell):
     """CuPy arrays in, CuPy arrays out; with stateful, a training step and inference."""
     p = make_problem(cell, (3, 4, 5, 7))
@@ -226,6 +227,7 @@ ZONEOUT |= {"variational_dropout": True}
     [{"dropout": 0.3}, {"dropout": 0.3, "variational_dropout": True}, AWD, DIRECT_OUTPUT, ZONEOUT],
     ids=["dropout", "variational", "awd", "direct output", "zoneout"],
 )
+@pytest.mark.one_in(3)
 def test_a_language_model_trains_on_the_gpu_as_on_the_cpu(gpu, options):
     """Ten losses from one seed, with tied weights, dropout, clipping, SGD; and what it writes."""
 
@@ -260,7 +262,7 @@ def test_a_language_model_trains_on_the_gpu_as_on_the_cpu(gpu, options):
 
 
 @pytest.mark.parametrize("case", sequence_cases.CASES)
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 def test_models_of_sequences_on_the_gpu(gpu, case):
     """Loss, gradients and what is written, with padding where the model knows that."""
     kind, options = sequence_cases.CASES[case]
@@ -421,6 +423,7 @@ def test_ids_on_the_gpu_that_name_no_row(gpu):
 
 
 @cells
+@pytest.mark.one_in(3)
 def test_gradients_over_what_is_read(gpu, cell):
     """As in the other columns: the right values, or an error before anything is written."""
     module = kernels.load(cell.name, "cuda")
@@ -446,6 +449,7 @@ def test_gradients_over_what_is_read(gpu, cell):
 
 @cells
 @pytest.mark.parametrize("there", [False, True])
+@pytest.mark.one_in(4)
 def test_gradients_over_each_other_are_refused(gpu, cell, there):
     module = kernels.load(cell.name, "cuda")
     p = make_problem(cell, (2, 3, widths(cell, 5)[0], 5))  # Wx and Wh have one shape
@@ -461,6 +465,7 @@ def test_gradients_over_each_other_are_refused(gpu, cell, there):
 
 
 @cells
+@pytest.mark.one_in(3)
 def test_arrays_that_lie_about_their_shape_are_refused(gpu, cell):
     """NumPy's, as CuPy's have no subclasses that do; whether they say that they fit or not."""
     module = kernels.load(cell.name, "cuda")

@@ -80,7 +80,7 @@ def test_frame_in_every_way(gpu, monkeypatch, variant, plan):
     ("forward", "back"),
     [("blocks", "groups"), ("groups", "blocks"), ("steps", "groups"), ("groups", "steps")],
 )
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(16)
 def test_lengths_in_other_groups_back(gpu, monkeypatch, variant, reverse, forward, back):
     """The samples of a group may all end before others that were with them forward."""
     by_way = {True: PLANS[forward], False: PLANS[back]}
@@ -102,7 +102,7 @@ def test_widths_of_a_row(gpu, monkeypatch, variant, width):
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=ids)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.one_in(5)
+@pytest.mark.one_in(10)
 def test_steps(gpu, monkeypatch, variant, dtype):
     """A kernel a step of more than one block, in float32 also in every way."""
     plan_as(monkeypatch, steps)
@@ -184,6 +184,7 @@ def test_lengths_of_all_steps_or_of_none(gpu, monkeypatch, variant, plan):
 @pytest.mark.parametrize(("variant", "plan"), named(0))
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("place", ["xs", "dhs"])
+@pytest.mark.one_in(2)
 def test_nan_in_one_sample_stays_there(gpu, monkeypatch, variant, plan, place, bad):
     plan_as(monkeypatch, PLANS[plan])
     cell, options = variant

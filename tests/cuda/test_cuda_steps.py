@@ -57,6 +57,7 @@ def launches(cell, options, T, **ways):
 
 
 @pytest.mark.parametrize(("cell", "options", "forward", "back"), COUNTS)
+@pytest.mark.one_in(3)
 def test_work_of_a_step(monkeypatch, cell, options, forward, back):
     """No more than the products and their kernels, with an h_mask either; the same bits again."""
     plan_as(monkeypatch, steps)

@@ -13,6 +13,7 @@ from planted import ROOT, environment
 from benchmarks.cuda import carry, runner
 
 
+@pytest.mark.rest
 def test_kernels_and_modules_travel(tmp_path, monkeypatch):
     """They are packed, come out the same elsewhere, and a bare checkout works with them."""
     for side in ("here", "there"):

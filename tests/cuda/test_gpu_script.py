@@ -135,6 +135,7 @@ def test_a_beginning_that_fails(tmp_path):
 HUNG = "hung: killed after 5 s"  # longer than this suite needs for its imports
 
 
+@pytest.mark.rest
 def test_a_beginning_that_hangs_is_killed(tmp_path):
     """A fresh process goes on; not a third one."""
     result = begun(tmp_path, startup=5, BEGIN="hangs", BEGUN_ONCE=str(tmp_path / "once"))
@@ -230,6 +231,7 @@ def test_a_stage(tmp_path, stage, suites):
         assert (tmp_path / "unpacked" / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.rest
 def test_a_stage_that_fails(tmp_path, monkeypatch, capsys):
     """Whatever hangs or dies in a suite, the next ones run; all within the budget."""
     run, given, left = runner.run, [], []

@@ -313,13 +313,13 @@ def test_pieces_are_compiled():
     options = [b"--gpu-architecture=sm_90", b"--std=c++17"]
     (code,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
     _, size = nvrtc.nvrtcGetProgramLogSize(program)
-    log = b" " * size
+    log = bytearray(size)  # a bytes object of one byte is shared by the whole process
     nvrtc.nvrtcGetProgramLog(program, log)
     assert int(code) == 0, log.decode()
     _, size = nvrtc.nvrtcGetCUBINSize(program)
-    cubin = b" " * size
+    cubin = bytearray(size)
     nvrtc.nvrtcGetCUBIN(program, cubin)
-    sections = re.split(r"\.section\s+\.text\.(\w+)", compiled.disassembled(cubin))
+    sections = re.split(r"\.section\s+\.text\.(\w+)", compiled.disassembled(bytes(cubin)))
     sass = dict(zip(sections[1::2], sections[2::2], strict=True))
     assert set(sass) == set(PIECES) | {"nothing", "hold"}
     for kernel, opcode in PIECES.items():

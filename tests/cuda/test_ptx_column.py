@@ -133,6 +133,7 @@ def test_each_number_that_the_column_sends(case):
 
 
 @pytest.mark.parametrize("case", ["lstm-grid-float32", "lstm-grid-tf32", "gru-grid-float32"])
+@pytest.mark.one_in(3)
 def test_one_tag_for_all_steps(monkeypatch, case):
     """In some schedule a reader then takes what lies there from a step before."""
 

@@ -85,7 +85,7 @@ def bad_forwards(cell, p):
 
 @variants
 @pytest.mark.parametrize("train", [True, False])
-@pytest.mark.one_in(6, rest=2)
+@pytest.mark.one_in(9, rest=2)
 def test_forward(fast, cell, options, train):
     module, p = fast.load(cell.name), make_problem(cell, shape_of(fast), fast.dtype, **options)
     good = {"xs": p.xs, "state": p.state, "params": p.params, "train": train, **p.keywords}
@@ -176,7 +176,7 @@ def test_no_inputs_or_no_hidden_units(fast, cell, shape):
 
 @cells
 @pytest.mark.parametrize("train", [True, False])
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 def test_sizes_whose_product_overflows(fast, cell, train):
     """Shapes of one repeated number: xs can be addressed, what forward has to allocate cannot."""
     module, one, G = fast.load(cell.name), np.ones((), fast.dtype), cell.gates

@@ -107,7 +107,7 @@ def test_values_of_rows_that_fill_pages(column, cell, options, wide):
 @variants
 @pytest.mark.parametrize("shape", FEW_SHAPES, ids=str)
 @pytest.mark.parametrize("states", [False, True])
-@pytest.mark.one_in(9, rest=2)
+@pytest.mark.one_in(15, rest=3)
 def test_values_with_a_mask(column, cell, options, shape, states):
     p, expected = solved(cell, shape, column.dtype, states=states, mask=True, **options)
     module = column.load(cell.name)
@@ -123,7 +123,7 @@ def test_values_with_a_mask(column, cell, options, shape, states):
 @variants
 @pytest.mark.parametrize("shape", FEW_SHAPES, ids=str)
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.one_in(9, rest=2)
+@pytest.mark.one_in(15, rest=3)
 def test_values_with_lengths(column, cell, options, shape, reverse):
     """All from 0 to T; what stands beyond them, NaN here, changes no bit."""
     problem, expected = solved(cell, shape, column.dtype, lengths=True, reverse=reverse, **options)
@@ -178,7 +178,7 @@ def test_lengths_are_calls_of_their_own(column, cell, options, reverse, states):
 
 
 @variants
-@pytest.mark.one_in(6, rest=2)
+@pytest.mark.one_in(9, rest=2)
 def test_lengths_without_training_and_packed(column, cell, options):
     module = column.load(cell.name)
     for shape in ((2, 1, 5, column.width(7)), (9, 4, 6, column.width(17))):
@@ -202,7 +202,7 @@ def test_wrong_lengths(fast, cell):
 
 @cells
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.one_in(6, rest=2)
+@pytest.mark.one_in(9, rest=2)
 def test_any_layout_of_the_mask(column, cell, layout):
     for shape in ((5, 4, 7, column.width(9)), (2, 1, 7, column.width(19))):
         p = make_problem(cell, shape, column.dtype, mask=True)
@@ -214,7 +214,7 @@ def test_any_layout_of_the_mask(column, cell, layout):
 
 @steps_variants
 @pytest.mark.parametrize("layout", [*LAYOUTS, "the same row", "the same step", "a number"])
-@pytest.mark.one_in(9, rest=2)
+@pytest.mark.one_in(15, rest=3)
 def test_any_layout_of_what_is_of_each_step(column, cell, options, layout):
     """Strides of 0, too: one number, one row of all samples, one step for all."""
     same = {"the same row": (slice(1), slice(1)), "the same step": (slice(None), slice(1))}
@@ -235,6 +235,7 @@ def test_any_layout_of_what_is_of_each_step(column, cell, options, layout):
 
 
 @steps_variants
+@pytest.mark.one_in(3)
 def test_what_is_of_no_step_is_not_used(column, cell, options):
     """NaN beyond the lengths changes no bit; ones of the mask and shares of 0 are as none."""
     shape = 6, 4, 5, column.width(17)
@@ -256,6 +257,7 @@ def test_what_is_of_no_step_is_not_used(column, cell, options):
 
 
 @steps_variants
+@pytest.mark.one_in(2)
 def test_a_step_that_keeps_everything(column, cell, options):
     """Shares of 1: the state stays, to the bit, and nothing comes to the weights."""
     p = make_problem(cell, (6, 4, 5, column.width(17)), column.dtype, **options)
@@ -301,6 +303,7 @@ def test_a_mask_of_zeros_cuts_the_recurrence(column, cell):
 
 
 @cells
+@pytest.mark.one_in(3)
 def test_only_one_of_the_states_is_given(column, cell):
     """dstate None with a state, and a state of zeros instead of None."""
     p = make_problem(cell, (6, 4, 5, column.width(11)), column.dtype)
@@ -419,7 +422,7 @@ def test_grads_are_written_where_they_are(column, cell):
 
 @variants
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.one_in(6, rest=2)
+@pytest.mark.one_in(9, rest=2)
 def test_inputs_are_not_written_and_outputs_are_fresh(column, cell, options, reverse):
     module = column.load(cell.name)
     shape = 6, 5, 7, column.width(17)
@@ -652,7 +655,7 @@ def test_extreme_inputs_saturate(column, cell):
 
 @variants
 @pytest.mark.parametrize("shape", [(1, 2, 3, 5), (7, 5, 33, 65), (20, 9, 100, 100)], ids=str)
-@pytest.mark.one_in(6, rest=2)
+@pytest.mark.one_in(9, rest=2)
 def test_same_bits_from_run_to_run_and_for_any_number_of_threads(fast, cell, options, shape):
     module = fast.load(cell.name)
     for mask in (False, True):

@@ -93,6 +93,7 @@ def assert_stopped(long, hundredth):
     ],
     ids=["rnn", "lstm", "gru", "whole peepholes", "lstmp", "lnlstm", "lngru"],
 )
+@pytest.mark.one_in(3)
 def test_a_long_forward(name, options):
     layer = getattr(rnnfast, name)(*weights(GATES[name]), stateful=True, **options)
     short = np.random.default_rng(1).standard_normal((64, 2, 512)).astype("f")
@@ -166,7 +167,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.one_in(6)
+@pytest.mark.one_in(12)
 def test_a_backward_that_was_stopped_may_be_called_again(case, threads):
     """It has overwritten what forward kept, which is computed again: the same bits."""
     name, options, keywords = CASES[case]
@@ -251,6 +252,7 @@ def test_sums_of_long_columns():
     assert (db == 7).all()
 
 
+@pytest.mark.rest
 def test_a_long_freeze():
     """The layer is as before: not frozen, its arrays writeable."""
     H = 256

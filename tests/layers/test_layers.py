@@ -178,6 +178,7 @@ def test_empty_affine_and_embedding(shape):
 
 
 @pytest.mark.parametrize("name", ["MatMul", "TimeAffine", "TimeEmbedding", "TimeSoftmaxWithLoss"])
+@pytest.mark.one_in(2)
 def test_evaluation_of_plain_layers_holds_nothing(name, rng):
     layer, args = LAYERS[name](rng), arguments(name, rng)
     layer.forward(*args)

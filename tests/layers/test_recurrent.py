@@ -350,6 +350,7 @@ def test_inputs_of_every_layout_and_real_dtype(cell, rng):
 
 
 @each_cell
+@pytest.mark.one_in(2)
 def test_evaluation_holds_nothing(cell, rng):
     layer = TIME[cell](*weights(rng, cell))
     xs = rng.normal(size=(N, T, D))
@@ -362,6 +363,7 @@ def test_evaluation_holds_nothing(cell, rng):
 
 
 @each_cell
+@pytest.mark.one_in(2)
 def test_memory_between_forward_and_backward(cell, rng):
     """x, h, c and the gates: 6 N T H + N T D floats, and afterwards none."""
     n, t, d, h = 8, 40, 20, 32

@@ -156,7 +156,7 @@ def test_both_directions_are_two_layers(cell, options, rng):
 
 @each_cell
 @pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 def test_gradients_of_a_stack_are_the_numeric_ones(cell, bidirectional, rng):
     """Through hs and all final states, of xs, every weight and every first state."""
     cell = next(c for c in CELLS if c.name == cell)

@@ -43,6 +43,7 @@ def batch():
 
 
 @cases
+@pytest.mark.one_in(2)
 def test_gradients_are_the_numeric_ones(options, batch):
     """Of the loss and all penalties, with the same masks each time."""
     model = make(options)

@@ -250,6 +250,7 @@ def test_the_model_is_not_changed(options, end, monkeypatch):
 @kinds
 @pytest.mark.parametrize("N", [1, 3])
 @pytest.mark.parametrize("size", [1, 17, 1000])
+@pytest.mark.one_in(3)
 def test_cache(options, N, size):
     model, cache = make(options), NeuralCache(size, theta=3.0, ratio=0.3)
     for T in (1, 7, 40):
