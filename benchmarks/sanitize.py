@@ -49,8 +49,10 @@ def make_plan(kind, gpu, cell, forward, N, H, dtype, precision):
     """Replaces the planner: the given plan, for any size."""
     if kind == "steps":
         return planner.steps_plan(cell, forward, N, H, precision)
+    if kind == "three":  # products on tensor cores, which backward does not have
+        precision = "3xtf32" if forward else "float32"
     sizes = cell, forward, N, H, precision
-    units = 16 if precision == "tf32" else UNITS
+    units = UNITS if precision == "float32" else 16
     if kind == "row":
         return planner.frame_plan(*sizes, H, 1, THREADS, slices=2)
     if kind == "aside":  # weights in shared memory; and passes, where the cell has them
@@ -186,7 +188,7 @@ def update_at_once(ops, *lists):
 def cases():
     """{name: function}."""
     found = {"ops": run_ops}
-    ways = [("row", "float32"), ("steps", "float32")]
+    ways = [("row", "float32"), ("steps", "float32"), ("three", "float32")]
     ways += list(product(("grid", "aside"), ("float32", "tf32")))
     variants = [(cell, options) for cell in CELLS for options in OPTIONS[cell]]
     for (cell, options), (kind, precision) in product(variants, ways):

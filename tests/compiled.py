@@ -88,6 +88,7 @@ class Compiled:
     dynamic: int
     seconds: float
     opcodes: Counter = field(repr=False)
+    arithmetic: str = "float32"  # of the products that it is meant to have
 
     def count(self, *names):
         """Instructions whose opcode is one of these, whatever follows it (LDL.64 is an LDL)."""
@@ -101,11 +102,8 @@ class Compiled:
     def float64_instructions(self):
         return sum(n for code, n in self.opcodes.items() if FLOAT64.match(code))
 
-    def violations(self, tf32=False, let_pass=0):
-        """The rules that it breaks; `tf32`: whether its products are meant for tensor cores.
-
-        let_pass: bytes of spills, stored and loaded, that are no offence.
-        """
+    def violations(self, let_pass=0):
+        """The rules that it breaks. let_pass: bytes of spills that are no offence."""
         found = []
         if not 0 < self.spills <= let_pass:
             if self.spills:
@@ -116,10 +114,14 @@ class Compiled:
                 found.append(f"{local} accesses to local memory")
         if not self.float64 and self.float64_instructions:
             found.append(f"{self.float64_instructions} float64 instructions")
-        if tf32 and not any(c.startswith("HMMA") and "TF32" in c for c in self.opcodes):
+        products = self.count("HMMA")
+        if self.arithmetic == "float32" and products:
+            found.append(f"{products} tensor-core instructions in full precision")
+        in_tf32 = any(c.startswith("HMMA") and "TF32" in c for c in self.opcodes)
+        if self.arithmetic != "float32" and not in_tf32:
             found.append("no tensor-core instruction")
-        if not tf32 and self.count("HMMA"):
-            found.append(f"{self.count('HMMA')} tensor-core instructions in full precision")
+        if self.arithmetic == "3xtf32" and products % 3:
+            found.append(f"{products} tensor-core instructions, not three for a product")
         return found
 
 
@@ -220,6 +222,12 @@ class Running:
     def kernels(self):
         return self.probe.compiled[self.start :]
 
+    def found(self):
+        """The plan and its kernels, which are told what products they are meant to have."""
+        for kernel in self.kernels if self.plan.tiles else ():
+            kernel.arithmetic = self.plan.arithmetic
+        return self.plan, list(self.kernels)
+
 
 @cache
 def compile_cell(gpu, cell, options, N, H, precision="float32", **ways):
@@ -231,10 +239,10 @@ def compile_cell(gpu, cell, options, N, H, precision="float32", **ways):
     module = import_module(f"rnnfast.cuda.{cell.name}")
     with Running(gpu, precision) as running:
         *_, cache_ = module.forward(p.xs, p.state, p.params, **p.keywords)
-        forward = running.plan, list(running.kernels)
+        forward = running.found()
     with Running(gpu, precision) as running:
         module.backward(p.dhs, p.dstate, p.params, cache_, p.poisoned_grads())
-        return forward, (running.plan, list(running.kernels))
+        return forward, running.found()
 
 
 @cache
@@ -280,8 +288,8 @@ def short(kernel):
     return kernel.name.removesuffix("_kernel")
 
 
-def row(name, kernel, shape, plan, tf32):
-    broken = kernel.violations(tf32)
+def row(name, kernel, shape, plan):
+    broken = kernel.violations()
     figures = (
         str(kernel.registers),
         str(kernel.spills),
@@ -306,14 +314,14 @@ def table(gpu):
     for (cell, options), (N, H), precision in product(VARIANTS, SHAPES, PRECISIONS):
         tf32 = precision == "tf32"
         for plan, of_plan in compile_cell(gpu, cell, tuple(options.items()), N, H, precision):
-            if tf32 and not (plan.kind == "grid" and plan.tf32):
+            if tf32 and not (plan.kind == "grid" and plan.arithmetic == "tf32"):
                 continue  # the same kernels as in float32
             for kernel in of_plan:
                 name = " ".join((short(kernel), *variant_name(cell, options).split("-")[1:]))
-                yield row(name, kernel, f"{N}, {H}", str(plan), tf32)
+                yield row(name, kernel, f"{N}, {H}", str(plan))
     for kernel in compile_ops(gpu):
         plan = f"{kernel.threads} threads a block"
-        yield row(short(kernel), kernel, "any", plan, tf32=False)
+        yield row(short(kernel), kernel, "any", plan)
 
 
 def versions():

@@ -44,7 +44,7 @@ class Measured:
         """What the errors are listed by."""
         kind, direction, precision = self.plan.kind, self.recurrence[1], self.recurrence[-1]
         if kind == "grid":
-            precision = "tf32" if self.plan.tf32 else "float32"
+            precision = self.plan.arithmetic
         return kind if kind == "row" else f"{kind} {direction} {precision}"
 
     @property

@@ -56,7 +56,7 @@ def sizes(plan):
     if plan.kind == "steps":
         return None
     first = plan.tiles[0]
-    found = {"precision": "tf32" if plan.tf32 else "float32"}
+    found = {"precision": plan.arithmetic}
     found |= {name: getattr(plan, name) for name in ("units", "rows", "threads", "passes")}
     found |= {name: getattr(first, name) for name in ("own", "slices") if hasattr(first, name)}
     return {**found, "aside": [tile.aside for tile in plan.tiles]}
@@ -68,7 +68,7 @@ def rebuilt(cell, direction, N, H, sizes):
     if sizes is None:
         return planner.steps_plan(cell, forward, N, H, "float32")
     more = dict(sizes)
-    aside = more.pop("aside")
-    plan = planner.frame_plan(cell, forward, N, H, **more)
+    aside, arithmetic = more.pop("aside"), more.pop("precision")
+    plan = planner.frame_plan(cell, forward, N, H, arithmetic, **more)
     tiles = [replace(tile, aside=n) for tile, n in zip(plan.tiles, aside, strict=True)]
     return replace(plan, tiles=tuple(tiles))

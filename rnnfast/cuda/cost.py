@@ -8,7 +8,7 @@ follows from the constants below.
 from dataclasses import dataclass
 
 from rnnfast.cuda.tiles import WARP, FfmaBack, FfmaForward
-from rnnfast.cuda.tiles_mma import MmaBack, MmaForward
+from rnnfast.cuda.tiles_mma import MmaBack, MmaForward, MmaForward3
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Constant:
 
 # For an H100. benchmarks/cuda/calibrate.py fits them to a race of plans (benchmarks/cuda/sweep.py).
 FITTED = "measured, fitted to benchmarks/results/gpu/sweep.json"
+THREE = "measured, fitted to benchmarks/results/gpu/forward-3xtf32.md"
 CONSTANTS = {
     "clock": Constant(1980, "cycles a us", "measured, by nvidia-smi under load"),
     "overlap": Constant(0.819, "cycles of a step for each that is counted", FITTED),
@@ -31,6 +32,7 @@ CONSTANTS = {
     "sectors back": Constant(163_000, "the same backward, where parts of sectors are sent", FITTED),
     "sectors beyond": Constant(106_000, "the same where L2 does not hold what is sent", FITTED),
     "mma": Constant(7.39, "cycles of a quarter of a multiprocessor", FITTED),
+    "mma of three": Constant(3.5, "the same, where three make a product of float32", THREE),
     "launch": Constant(4.96, "us between kernels of one stream", FITTED),
     "flop": Constant(33.8e6, "float32 operations a us of cuBLAS, forward", FITTED),
     "flop back": Constant(18.8e6, "the same backward, with few columns and many terms", FITTED),
@@ -84,6 +86,12 @@ def _mma_forward(t, cell_warps):
     return each, added, waves, mmas
 
 
+def _mma_forward3(t, cell_warps):
+    each, added, waves, mmas = _mma_forward(t, cell_warps)
+    parts = 3 * (t.groups * 4 * t.round + 8 * t.groups * t.eights)  # of weights, and of h
+    return each + 4 * mmas + parts, added, waves, 3 * mmas
+
+
 def _ffma_back(t, cell_warps):
     fours = t.rows * t.terms // 4
     each = fours * (1 + 4 * t.receivers + t.aside) + t.rows * t.receivers + t.aside * t.round // 4
@@ -112,6 +120,7 @@ OF_TILE = {
     FfmaForward: _ffma_forward,
     FfmaBack: _ffma_back,
     MmaForward: _mma_forward,
+    MmaForward3: _mma_forward3,
     MmaBack: _mma_back,
 }
 
@@ -128,7 +137,8 @@ def of_frame(cell, plan, N, multiprocessors):
         added += CELL / len(plan.tiles) + GATE * t.columns
         issue += plan.passes * (each * warps + added * cell_warps) / 4
         work += plan.passes * (each * slowest + added * -(-cell_warps // 4))
-        mma += plan.passes * mmas * slowest * CONSTANTS["mma"].value
+        name = "mma of three" if t.arithmetic == "3xtf32" else "mma"
+        mma += plan.passes * mmas * slowest * CONSTANTS[name].value
         shared += plan.passes * waves
     sectors = _sectors(cell, plan, N)
     turns = -(-plan.grid // multiprocessors)  # of blocks of a local plan, one after the other

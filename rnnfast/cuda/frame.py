@@ -31,13 +31,14 @@ from rnnfast.cuda.numba_cuda import cgutils, intrinsic, types
 from rnnfast.cuda.ptx import ZERO, beyond, only
 from rnnfast.cuda.straight import floats
 from rnnfast.cuda.tiles import FfmaBack, FfmaForward
-from rnnfast.cuda.tiles_mma import MmaBack, MmaForward
+from rnnfast.cuda.tiles_mma import MmaBack, MmaForward, MmaForward3
 from rnnfast.cuda.whole import block_of, shared_element, thread_of, wholes
 
 PRODUCTS = {
     FfmaForward: ffma.make_forward,
     FfmaBack: ffma_back.make_back,
     MmaForward: mma.make_forward,
+    MmaForward3: mma.make_forward,
     MmaBack: mma_back.make_back,
 }
 

@@ -10,7 +10,6 @@ from rnnfast.cuda.frame import make_clear, make_common, make_product
 from rnnfast.cuda.numba_cuda import intrinsic, types
 from rnnfast.cuda.ptx import address
 from rnnfast.cuda.signatures import signature_of
-from rnnfast.cuda.tiles_mma import MmaForward
 from rnnfast.cuda.tuples import columns, constants, put, put_columns, take
 from rnnfast.cuda.whole import shared_element, wholes
 
@@ -36,7 +35,7 @@ def make_publish(tile, base):
                     builder.gep(to, [at.long]),
                     args[5],
                     args[6],
-                    isinstance(tile, MmaForward),
+                    tile.arithmetic == "tf32",
                 )
             return context.get_dummy_value()
 
@@ -52,7 +51,7 @@ def make_frame_forward(gpu, cell, masked, ragged, plan):
     H, G, ROWS, PASSES = plan.H, cell.gates, plan.rows, plan.passes
     BLOCKS, LOCAL, TWO, MANY = plan.blocks, plan.local, len(plan.tiles) > 1, PASSES > 1
     # The sums of a product on tensor cores have no other barrier between, if it is the only one
-    BETWEEN = LOCAL or (plan.tf32 and not TWO)
+    BETWEEN = LOCAL or (plan.arithmetic != "float32" and not TWO)
     tag, own_steps, who, *memory = make_common(gpu, cell, ragged, plan)
     keep_constants, constants_again, remember, recall = memory
     first, step = equations(gpu, cell, "float32")

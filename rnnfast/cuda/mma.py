@@ -1,4 +1,6 @@
-"""The frame's forward product on tensor cores, in TF32: weights in registers as mma fragments.
+"""The frame's forward product on tensor cores: weights in registers as mma fragments.
+
+In TF32, or in float32 by three products in TF32.
 
 In an m16n8k8 the left side is Wh, 16 rows of it, the right side 8 samples. Lane 4 g + j of a warp
 holds rows g and g + 8 at terms j and j + 4 of the left, column g at those terms of the right, and
@@ -9,8 +11,10 @@ of 16 bytes gives two of them for each of two products, and four lanes cover 64 
 from functools import cache
 
 from rnnfast.cuda.exchange import look, received
+from rnnfast.cuda.ffma import unchanged
 from rnnfast.cuda.numba_cuda import cgutils, intrinsic, types
 from rnnfast.cuda.ptx import (
+    F32,
     I32,
     ZERO,
     address,
@@ -20,6 +24,7 @@ from rnnfast.cuda.ptx import (
     load_weight,
     mma,
     number,
+    parted,
     rounded,
     store,
 )
@@ -31,13 +36,15 @@ OUT = ((0, 0), (1, 0), (0, 8), (1, 8))  # column and row, after 2 j and g, of wh
 
 
 def load_fragments(tile, rows, columns, first_of, most, start):
-    """begin(Wh, block, s): a thread's Wh[k + row, column] of `rows` and `columns`, rounded.
+    """begin(Wh, block, s): a thread's Wh[k + row, column] of `rows` and `columns`.
+
+    Rounded, unless they are to be multiplied in parts.
 
     first_of(thread): k, and the first unit of the thread in its block; most: the largest k.
     columns: (gate, unit after that). 0 beyond H rows, the last unit in the place of what lies
     beyond. What is set aside lies from s[start] on.
     """
-    H, G = tile.H, tile.G
+    H, G, whole = tile.H, tile.G, tile.arithmetic == "tf32"
 
     @intrinsic
     def begin(typing_context, Wh, block, s):
@@ -62,7 +69,7 @@ def load_fragments(tile, rows, columns, first_of, most, start):
                     for gate, after in columns:
                         w = load_weight(builder, beyond(builder, starts[after], gate * H))
                         w = w if there is None else builder.select(there, w, ZERO)
-                        yield rounded(builder, w)
+                        yield rounded(builder, w) if whole else builder.bitcast(w, I32)
 
             others = own_aside(context, builder, signature, args, start, 2)
             return set_aside(builder, tile, others, numbers())
@@ -72,12 +79,29 @@ def load_fragments(tile, rows, columns, first_of, most, start):
     return begin
 
 
+def halves(builder, numbers):
+    """The TF32 parts of float32 numbers, and what is left of each."""
+    return tuple(zip(*[parted(builder, builder.bitcast(v, F32)) for v in numbers], strict=True))
+
+
+def three_products(builder, a, b, c):
+    """[c + a b] of halves."""
+    (high_a, low_a), (high_b, low_b) = a, b
+    c = mma(builder, low_a, high_b, c)
+    c = mma(builder, high_a, low_b, c)
+    return mma(builder, high_a, high_b, c)
+
+
 def multiply_rows(tile, aside):
     """multiply(x, i, s, W, at, tag): D[tile][eight of samples][4] of terms from x[i + at[0]] on.
 
     A part of them is 32 terms of eight samples; the parts to come are loaded meanwhile.
     """
     parts = [(group, eight) for group in range(tile.groups) for eight in range(tile.eights)]
+    # of: what a product takes of its factors; together: eights of samples for which it is made once
+    multiply_add, of, together = mma, lambda builder, numbers: numbers, 1
+    if tile.arithmetic == "3xtf32":
+        multiply_add, of, together = three_products, halves, tile.eights
 
     @intrinsic
     def multiply(typing_context, x, i, s, W, at, tag):
@@ -104,7 +128,7 @@ def multiply_rows(tile, aside):
 
             at_once = parts[: tile.at_once]
             ready = there(at_once, [looks(part) for part in at_once])
-            coming = {}
+            coming, there_now = {}, []
             for k, (group, eight) in enumerate(parts):
                 if k < len(ready):
                     x = ready[k]
@@ -112,16 +136,21 @@ def multiply_rows(tile, aside):
                     (x,) = there([parts[k]], [coming.pop(k)])
                 if k + len(ready) < len(parts):
                     coming[k + len(ready)] = looks(parts[k + len(ready)])
-                x = [builder.bitcast(v, I32) for v in x]
-                if eight and tile.aside:
+                there_now.append([builder.bitcast(v, I32) for v in x])
+                if len(there_now) < together:
+                    continue
+                if eight >= together and tile.aside:
                     forget(builder)
                 for term in range(4):
                     W = some((4 * group + term) * tile.round, tile.round)
+                    right = [of(builder, x[2 * term : 2 * term + 2]) for x in there_now]
                     for m in range(tiles):
                         w = 2 * m
-                        a = [W[w], W[w + 1], W[w + 2 * tiles], W[w + 2 * tiles + 1]]
-                        of = m * eights + eight
-                        D[of] = mma(builder, a, x[2 * term : 2 * term + 2], D[of])
+                        left = [W[w], W[w + 1], W[w + 2 * tiles], W[w + 2 * tiles + 1]]
+                        left = of(builder, left)
+                        for n, b in enumerate(right, m * eights + eight + 1 - together):
+                            D[n] = multiply_add(builder, left, b, D[n])
+                there_now = []
             return cgutils.pack_array(builder, [v for d in D for v in d])
 
         return floats(4 * tile.tiles * tile.eights)(x, i, s, W, at, tag), generate
@@ -208,4 +237,5 @@ def make_forward(gpu, tile, base):
         cuda.syncthreads()
 
     total = gather_sums(tile.warps, tile.sums, tile.columns, tile.units)
-    return find_places(tile, base), begin, run, total, gpu.to_tf32
+    seen = gpu.to_tf32 if tile.arithmetic == "tf32" else unchanged
+    return find_places(tile, base), begin, run, total, seen

@@ -14,7 +14,7 @@ from itertools import product
 from rnnfast.cuda import cost
 from rnnfast.cuda.steps import THREADS
 from rnnfast.cuda.tiles import WARP, FfmaBack, FfmaForward, up
-from rnnfast.cuda.tiles_mma import MmaBack, MmaForward
+from rnnfast.cuda.tiles_mma import MmaBack, MmaForward, MmaForward3
 
 REGISTERS = 65536  # of a multiprocessor
 MOST_REGISTERS = 255  # of a thread
@@ -53,8 +53,9 @@ class Plan:
         return 2 if len(self.tiles) == 1 else 1
 
     @property
-    def tf32(self):
-        return isinstance(self.tiles[0], (MmaForward, MmaBack))
+    def arithmetic(self):
+        """Of its products: float32, tf32, or 3xtf32, which is float32 on tensor cores."""
+        return self.tiles[0].arithmetic
 
     @property
     def constants(self):
@@ -76,7 +77,7 @@ class Plan:
     def registers(self):
         """Of a thread: what follows from the sizes, and what kernels were seen to need beside."""
         kept = sum(tile.weights for tile in self.tiles)
-        more = SPARE_TF32 if self.tf32 else SPARE
+        more = SPARE if self.arithmetic == "float32" else SPARE_TF32
         more += SPARE_AGAIN * (len(self.tiles) - 1)
         return kept + max(tile.registers - tile.weights for tile in self.tiles) + more
 
@@ -92,8 +93,7 @@ class Plan:
         text = f"{self.kind}: {self.grid} blocks x {self.threads} threads"
         if self.kind != "steps":
             of = f" in {self.passes} passes" if self.passes > 1 else ""
-            kind = "tf32" if self.tf32 else "float32"
-            text += f", {self.units} units x {self.rows} samples a block{of}, {kind}"
+            text += f", {self.units} units x {self.rows} samples a block{of}, {self.arithmetic}"
         return text if self.us is None else f"{text}, {self.us:.2f} us a step by the model"
 
 
@@ -103,16 +103,23 @@ def registers_of(threads):
     return min(MOST_REGISTERS, REGISTERS // (4 * WARP * fours) // 8 * 8)
 
 
+ON_TENSOR_CORES = {
+    ("tf32", True): MmaForward,
+    ("tf32", False): MmaBack,
+    ("3xtf32", True): MmaForward3,
+}
+
+
 def frame_plan(
-    cell, forward, N, H, precision, units, rows, threads, *, passes=1, own=None, slices=1, aside=0
+    cell, forward, N, H, arithmetic, units, rows, threads, *, passes=1, own=None, slices=1, aside=0
 ):
     """A plan of the frame, whether it fits or not. own, slices, aside: see tiles.py."""
     blocks, groups = -(-H // units), -(-N // (rows * passes))
     tiles = []
     for gates in cell.products if forward else cell.products[::-1]:
         sizes = (H, cell.gates, gates, units, rows, threads, blocks)
-        if precision == "tf32":
-            tiles.append((MmaForward if forward else MmaBack)(*sizes, aside=aside))
+        if arithmetic != "float32":
+            tiles.append(ON_TENSOR_CORES[arithmetic, forward](*sizes, aside=aside))
         elif forward:
             tiles.append(FfmaForward(*sizes, own or max(1, 4 // len(gates)), aside=aside))
         else:
@@ -128,13 +135,17 @@ def steps_plan(cell, forward, N, H, precision):
 
 
 def candidates(gpu, cell, forward, N, H, precision):
-    """Every plan that fits, with the time by the model; "tf32" may run in float32, too."""
+    """Every plan that fits, with the time by the model; "tf32" may run in float32, too.
+
+    In float32 also by three products on tensor cores.
+    """
     found = [steps_plan(cell, forward, N, H, precision)]
     if cell.in_steps:
         return found
     kinds = [_local(cell, forward, N, H), _grids(gpu, cell, forward, N, H, "float32")]
-    if precision == "tf32":
-        kinds.append(_grids(gpu, cell, forward, N, H, precision))
+    others = "tf32" if precision == "tf32" else "3xtf32"
+    if (others, forward) in ON_TENSOR_CORES and (cell.bounded or others == "tf32"):
+        kinds.append(_grids(gpu, cell, forward, N, H, others))
     for plans in kinds:
         plans = list(plans)
         fitting = [plan for plan in plans if plan.fits(gpu)]
@@ -177,10 +188,10 @@ def _local(cell, forward, N, H):
                 yield from _ways(cell, forward, N, H, "float32", H, rows, threads, 1)
 
 
-def _grids(gpu, cell, forward, N, H, precision):
+def _grids(gpu, cell, forward, N, H, arithmetic):
     """Plans of blocks that meet: groups of samples, units a block, passes, threads."""
     most = gpu.multiprocessors
-    multiples = (16,) if precision == "tf32" else (1, 2, 4, 8, 16)
+    multiples = (1, 2, 4, 8, 16) if arithmetic == "float32" else (16,)
     for together in sorted({-(-N // groups) for groups in range(1, min(N, most) + 1)}):
         least = -(-H // max(1, most // -(-N // together)))
         for units in sorted({up(least, multiple) for multiple in multiples}):
@@ -188,16 +199,16 @@ def _grids(gpu, cell, forward, N, H, precision):
                 rows = -(-together // passes)
                 if units < H and rows <= MOST_ROWS and (passes == 1 or rows >= 4):
                     for threads in SIZES[:-1]:
-                        sizes = N, H, precision, units, rows, threads, passes
+                        sizes = N, H, arithmetic, units, rows, threads, passes
                         yield from _ways(cell, forward, *sizes)
 
 
-def _ways(cell, forward, N, H, precision, units, rows, threads, passes):
+def _ways(cell, forward, N, H, arithmetic, units, rows, threads, passes):
     """What a tile leaves open: units of a thread, slices of units."""
     if units * rows > threads or H * cell.gates * units > MOST_REGISTERS * threads + MOST_SHARED:
         return
-    sizes = cell, forward, N, H, precision, units, rows, threads
-    if precision == "tf32":
+    sizes = cell, forward, N, H, arithmetic, units, rows, threads
+    if arithmetic != "float32":
         yield frame_plan(*sizes, passes=passes)
     elif forward:
         for own in (1, 2, 4):

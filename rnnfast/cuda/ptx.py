@@ -94,6 +94,20 @@ def rounded(builder, x):
     return inline(builder, I32, "cvt.rna.tf32.f32 $0, $1;", "=r,f", [x], side_effect=False)
 
 
+TF32 = 0xFFFFE000  # the bits of float32 that a tensor core reads
+
+
+def parted(builder, x):
+    """Two numbers for a tensor core, whose sum is x but for its last four bits, as integers.
+
+    They are made in this place and not before a loop, where they would take registers.
+    """
+    bits = builder.bitcast(x, I32)
+    high = inline(builder, I32, f"and.b32 $0, $1, {TF32:#x};", "=r,r", [bits])
+    low = builder.fsub(x, builder.bitcast(high, F32))  # exact
+    return high, builder.and_(builder.bitcast(low, I32), ir.Constant(I32, TF32))
+
+
 def mma(builder, a, b, c):
     """[c + a b] on a tensor core: m16n8k8, TF32 in, float32 sums."""
     code = (

@@ -22,6 +22,10 @@ class Rnn(Cell):
                 f'rnn: nonlinearity must be "tanh" or "relu", got {self.nonlinearity!r}'
             )
 
+    @property
+    def bounded(self):
+        return self.nonlinearity == "tanh"
+
     def equations(self, gpu, dtype):
         _, tanh = activations(gpu, dtype)
         zero, RELU = np.dtype(dtype).type(0), self.nonlinearity == "relu"

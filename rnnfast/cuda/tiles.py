@@ -33,6 +33,8 @@ class Tile:
     blocks: int  # that have all units between them: a group
     aside: int = field(default=0, kw_only=True)  # rounds whose weights lie in shared memory
 
+    arithmetic = "float32"  # of its products
+
     @property
     def weights(self):
         """Of a thread in registers."""

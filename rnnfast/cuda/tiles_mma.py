@@ -18,6 +18,8 @@ class MmaForward(Tile):
     """
 
     forward = True
+    arithmetic = "tf32"
+    halves = 0  # registers for parts of factors
 
     @property
     def tiles(self):
@@ -75,12 +77,24 @@ class MmaForward(Tile):
     @property
     def at_once(self):
         """Parts of 32 terms and eight samples whose eight numbers a thread loads at once."""
-        left = 240 - self.weights - 4 * self.tiles * self.eights - self.round * (self.aside > 0)
-        return min(self.groups * self.eights, max(1, left // 8))
+        taken = 4 * self.tiles * self.eights + self.round * (self.aside > 0) + self.halves
+        return min(self.groups * self.eights, max(1, (240 - self.weights - taken) // 8))
 
     @property
     def registers(self):
-        return self.weights + 4 * self.tiles * self.eights + 8 + self.round * (self.aside > 0)
+        more = self.round * (self.aside > 0) + self.halves
+        return self.weights + 4 * self.tiles * self.eights + 8 + more
+
+
+@dataclass(frozen=True)
+class MmaForward3(MmaForward):
+    """In float32: each factor is a sum of two TF32 numbers, of whose four products three count.
+
+    Weights lie in registers whole; their parts are made where they are multiplied.
+    """
+
+    arithmetic = "3xtf32"
+    halves = 12
 
 
 @dataclass(frozen=True)
@@ -92,6 +106,7 @@ class MmaBack(Back):
     """
 
     forward = False
+    arithmetic = "tf32"
 
     @property
     def eights(self):

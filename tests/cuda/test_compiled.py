@@ -7,7 +7,9 @@ import gc
 import importlib
 import operator
 import re
+from collections import Counter
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import product
 from unittest import mock
 
@@ -47,7 +49,8 @@ def in_tf32():
 
     def make_plan(gpu, cell, forward, N, H, dtype, precision):
         found = planner.candidates(gpu, cell, forward, N, H, precision)
-        return min((p for p in found if p.tiles and p.tf32), key=lambda plan: plan.us)
+        found = [plan for plan in found if plan.tiles and plan.arithmetic == "tf32"]
+        return min(found, key=lambda plan: plan.us)
 
     return mock.patch.object(planner, "make_plan", make_plan)
 
@@ -67,10 +70,10 @@ def compile_way(
 LET_PASS = {("lstm", "grid", "tf32"): 32, ("gru", "grid", "float32"): 16}
 
 
-def assert_clean(found, tf32=False, let_pass=0):
+def assert_clean(found, let_pass=0):
     room = compiled.GPUS[GPU][2]
     for kernel in found:
-        assert not kernel.violations(tf32, let_pass), kernel
+        assert not kernel.violations(let_pass), kernel
         assert kernel.registers * kernel.threads <= 65536, kernel  # or it could not be launched
         assert kernel.static + kernel.dynamic <= room, kernel
 
@@ -84,7 +87,7 @@ def test_cells(cell, options, kind, precision):
     found = compile_way(cell, options, kind, precision)
     assert len(found) >= 2
     assert all(kernel.cooperative == (kind == "grid") for kernel in found)
-    assert_clean(found, precision == "tf32", LET_PASS.get((cell.name, kind, precision), 0))
+    assert_clean(found, LET_PASS.get((cell.name, kind, precision), 0))
 
 
 @pytest.mark.parametrize("way", ["mask", "lengths"])
@@ -294,22 +297,31 @@ def test_spills_are_found():
 @pytest.mark.rest
 def test_tensor_cores_are_found():
     lstm = next(cell for cell in CELLS if cell.name == "lstm")
-    full = compile_way(lstm, {}, "grid", "float32")
-    tf32 = compile_way(lstm, {}, "grid", "tf32")
-    for kernel in full:
-        assert kernel.count("FFMA") > kernel.count("HMMA") == 0
-        assert kernel.violations(tf32=True)[-1] == "no tensor-core instruction"
-    for kernel in tf32:
-        assert "tensor-core instructions in full precision" in kernel.violations()[-1]
+    forward, back = compile_way(lstm, {}, "grid", "float32")
+    low, low_back = compile_way(lstm, {}, "grid", "tf32")
+    meant = [kernel.arithmetic for kernel in (forward, back, low, low_back)]
+    assert meant == ["3xtf32", "float32", "tf32", "tf32"]
+    assert forward.count("HMMA") == 3 * low.count("HMMA")
+    assert back.count("FFMA") > back.count("HMMA") == 0
+    assert not forward.violations()
+    for kernel in (forward, low, low_back):
+        (broken,) = replace(kernel, arithmetic="float32").violations(let_pass=32)
+        assert "tensor-core instructions in full precision" in broken
+    (broken,) = replace(back, arithmetic="tf32").violations()
+    assert broken == "no tensor-core instruction"
+    one_more = forward.opcodes + Counter({"HMMA.1688.F32.TF32": 1})
+    (broken,) = replace(forward, opcodes=one_more).violations()
+    assert "not three for a product" in broken
 
 
 def test_row_of_the_table():
     (plan, (kernel,)), _ = compiled.compile_cell(GPU, VARIANTS[0][0], (), *WAYS["row"], "float32")
-    line = compiled.row("rnn_row_forward", kernel, "20, 100", str(plan), tf32=False)
+    line = compiled.row("rnn_row_forward", kernel, "20, 100", str(plan))
     columns = line.strip("| ").split(" | ")
     assert len(columns) == len(compiled.HEADINGS) + len(compiled.COUNTED)
     assert columns[:3] == ["rnn_row_forward", "20, 100", str(plan)]
     assert columns[2].startswith("row: 20 blocks x 128 threads, 100 units x 1 samples a block")
     assert int(columns[-3]) > 0
     assert columns[4:6] == ["0", "0"]
-    assert "**no tensor-core instruction**" in compiled.row("x", kernel, "", "", tf32=True)
+    broken = replace(kernel, arithmetic="tf32")
+    assert "**no tensor-core instruction**" in compiled.row("x", broken, "", "")

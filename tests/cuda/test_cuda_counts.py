@@ -78,7 +78,7 @@ def test_other_cells_in_proportion(name, options, shape):
     cell = gru.GruAfter() if options else CELLS[name]
     for k, found in enumerate(figures(name, *shape, options).values()):
         plan = planner.make_plan(H100, cell, k == 0, N, H, "float32", precision)
-        *limits, start = LIMITS[N, H, "tf32" if plan.tf32 else "float32"]
+        *limits, start = LIMITS[N, H, "tf32" if plan.arithmetic == "tf32" else "float32"]
         assert found.issue <= limits[k] * gates / 4 + FIXED * products
         assert found.start <= start * products
         if (N, H) == (20, 650):
