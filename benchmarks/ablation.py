@@ -7,17 +7,22 @@ The baseline has two LSTM layers and none of the techniques. Each other row has 
 the width at which it has about as many weights as the baseline, and the same training. A row is a
 run of `rnnfast train` in a folder of its own: an interrupted row continues where it stopped, and a
 finished one is not repeated. Beside the JSON the table is drawn as a picture of the same name.
+
+On a GPU, which `rnnfast train` uses if there is one, several rows at a time (--jobs 4) keep it
+busy.
 """
 
 import argparse
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.machine import describe
-from rnnfast import io, plot
+from rnnfast import io, kernels, plot
 from rnnfast.commands.run import CHECKPOINT
 from rnnfast.commands.settings import count_parameters
 from rnnfast.models import LanguageModel, load_model
@@ -80,36 +85,57 @@ def main(argv=None):
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--rows", nargs="+", choices=ROWS, metavar="ROW", default=[*ROWS])
     parser.add_argument("--out", help="JSON to write, after each row")
+    parser.add_argument("--jobs", type=int, default=1, help="rows at a time")
     options = parser.parse_args(argv)
-    found = {}
-    for name in options.rows:
-        row, out = ROWS[name], Path(options.work, name.replace(" ", "-").lower())
-        epochs, start = options.epochs, []
+    found, failed = {}, 0
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for name, result in pool.map(partial(run, options), options.rows):
+            if isinstance(result, subprocess.CalledProcessError):
+                failed += 1
+                print(f"{name:<24}failed: exit code {result.returncode}", flush=True)
+                continue
+            found[name] = result
+            print(
+                f"{name:<24}{result['weights']:>12,} weights   valid {min(result['valid']):8.2f}"
+                f"   test {result['test']:8.2f}",
+                flush=True,
+            )
+            if options.out:
+                write(options, found)
+    return 1 if failed else 0
+
+
+def run(options, name):
+    """A row, and its result or the CalledProcessError of its training."""
+    row, out = ROWS[name], Path(options.work, name.replace(" ", "-").lower())
+    epochs, start = options.epochs, []
+    try:
         if row.first is not None:
             first = out.with_name(f"{out.name}-first")
-            train(options.folder, row.width, row.first, epochs // 2, first)
+            train(options, row.width, row.first, epochs // 2, first)
             epochs, start = epochs - epochs // 2, ["--init", str(first / WEIGHTS)]
-        train(options.folder, row.width, row.options, epochs, out, start)
-        found[name] = result = measured(out, row)
-        print(
-            f"{name:<24}{result['weights']:>12,} weights   valid {min(result['valid']):8.2f}"
-            f"   test {result['test']:8.2f}",
-            flush=True,
-        )
-        if options.out:
-            settings = {"machine": describe(), "epochs": options.epochs, "training": TRAINING}
-            text = json.dumps(settings | {"rows": found}, indent=1)
-            io.write_atomically(options.out, (text + "\n").encode())
-            draw(found, Path(options.out).with_suffix(".png"))
+        train(options, row.width, row.options, epochs, out, start)
+    except subprocess.CalledProcessError as error:
+        return name, error
+    return name, measured(out, row)
 
 
-def train(folder, width, options, epochs, out, start=()):
+def write(options, found):
+    """The JSON and the picture of the rows that there are."""
+    settings = {"machine": describe(), "device": kernels.home(None), "epochs": options.epochs}
+    text = json.dumps(settings | {"training": TRAINING, "rows": found}, indent=1)
+    io.write_atomically(options.out, (text + "\n").encode())
+    draw(found, Path(options.out).with_suffix(".png"))
+
+
+def train(options, width, row, epochs, out, start=()):
     """A run of `rnnfast train` in a folder, to its end, unless it has been there."""
     if any(event["event"] == "test" for event in events(out)):
         return
+    folder = options.folder
     text, valid, test = (str(Path(folder, f"ptb.{part}.txt")) for part in PARTS)
     command = [sys.executable, "-m", "rnnfast", "train", text, "--valid", valid, "--test", test]
-    command += f"{MODEL} --hidden {width} --embedding {width} {TRAINING} {options}".split()
+    command += f"{MODEL} --hidden {width} --embedding {width} {TRAINING} {row}".split()
     command += ["--epochs", str(epochs), "--out", str(out), *start]
     resume = "--resume" if (out / CHECKPOINT).exists() else "--force"
     subprocess.run([*command, resume], check=True)
@@ -150,4 +176,4 @@ def draw(found, path):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
