@@ -113,7 +113,7 @@ typedef struct {
     strided x, weights;   /* (M, K) with last stride 1, (K, V) with any strides */
     const void *bias;     /* (V) or NULL */
     const ptrdiff_t *ts;  /* (M) target ids, negative: ignored */
-    void *scores;         /* M SCORES(V) reals, see ops.h; NULL: only the loss is wanted */
+    void *scores;         /* M SCORES(V) reals, see affine_softmax.h; NULL: only the loss is wanted */
     double *loss;         /* (M), as in softmax_job */
     const double *scales; /* backward: (M), of each row's gradients */
     void *dx;             /* (M, K) contiguous */

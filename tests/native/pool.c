@@ -8,55 +8,78 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { N = 16, T = 6, D = 24, H = 40, G = 4 };
+enum { N = 16, T = 6, D = 24, H = 40, MOST = 4 * H, ROUNDS = 3 };
+
+#define COUNT(cell) +1
+enum { CELL_COUNT = 0 CELLS(COUNT) };
 
 static strided rows3(const void *p, ptrdiff_t b, ptrdiff_t c) { return (strided){p, b * c, c, 1}; }
 static strided rows2(const void *p, ptrdiff_t c) { return (strided){p, c, 1, 1}; }
 
-static float *numbers(size_t n)
+/* Arrays of one call, which are freed together. */
+typedef struct {
+    float *all[64];
+    int count;
+} arrays;
+
+static float *numbers(arrays *a, size_t n)
 {
-    float *x = aligned_alloc(64, (n * sizeof(float) + 127) / 64 * 64);
+    float *x = a->all[a->count++] = aligned_alloc(64, (n * sizeof(float) + 127) / 64 * 64);
     for (size_t i = 0; i < n; i++)
         x[i] = (float)(i % 17) / 40 - 0.2f;
     return x;
 }
 
-/* Forward and backward of one cell; returns a sum that has to be the same each time. */
+static int is(int cell, const char *name) { return cell == cell_index(name); }
+
+/* Forward and backward of one cell; returns a sum that has to be the same each time. Rooms are as large as any cell's. */
 static double call(int cell, int threads)
 {
-    const kernel_set *k = kernels->f32;
-    const ptrdiff_t gates = cell == 0 ? 1 : cell == 1 ? 4 : 3;
-    enum { ARRAYS = 20 };
-    float *a[ARRAYS];
-    const size_t sizes[ARRAYS] = {N * T * D, D * G * H, H * G * H,          G * H,     N * H,     N * H,     N * T * H,
-                                  N * H,     N * H,     5 * N * T * H + 64, N * T * H, N * T * H, N * T * H, N * T * D,
-                                  N * H,     N * H,     D * G * H,          H * G * H, G * H,     N * T * H};
-    for (int i = 0; i < ARRAYS; i++)
-        a[i] = numbers(sizes[i]);
-    cell_job job = {.N = N, .T = T, .D = D, .H = H, .P = H, .threads = threads, .train = 1};
-    job.xs = rows3(a[0], T, D), job.Wx = rows2(a[1], gates * H), job.Wh = rows2(a[2], gates * H), job.b = a[3];
-    job.h0 = job.seen0 = rows2(a[4], H), job.c0 = rows2(a[5], H), job.hs = rows3(a[6], T, H);
-    job.hT = a[7], job.cT = cell == 1 ? a[8] : NULL, job.panels = a[9], job.h = job.seen = a[10], job.rh = a[11];
-    job.dhs = rows3(a[12], T, H), job.dxs = rows3(a[13], T, D), job.dh0 = a[14], job.dc0 = cell == 1 ? a[15] : NULL;
-    job.dWx = a[16], job.dWh = a[17], job.db = a[18];
-    const cell_kernel forward[] = {k->rnn_forward, k->lstm_forward, k->gru_forward};
-    const cell_kernel backward[] = {k->rnn_backward, k->lstm_backward, k->gru_backward};
+    const int normed = is(cell, "lnlstm") || is(cell, "lngru"), projected = is(cell, "lstmp");
+    const ptrdiff_t G = is(cell, "rnn") ? 1 : is(cell, "gru") || is(cell, "lngru") ? 3 : 4, P = projected ? 25 : H;
+    const int two = G == 4; /* states */
+    arrays a = {.count = 0};
+    cell_job job = {.N = N, .T = T, .D = D, .H = H, .P = P, .threads = threads, .train = 1};
+    job.xs = rows3(numbers(&a, N * T * D), T, D), job.dxs = rows3(numbers(&a, N * T * D), T, D);
+    job.Wx = rows2(numbers(&a, D * MOST), G * H), job.Wh = rows2(numbers(&a, H * MOST), G * H);
+    job.dWx = numbers(&a, D * MOST), job.dWh = numbers(&a, H * MOST);
+    job.b = numbers(&a, MOST), job.db = numbers(&a, MOST);
+    job.h0 = job.seen0 = rows2(numbers(&a, N * H), P), job.hT = numbers(&a, N * H), job.dh0 = numbers(&a, N * H);
+    if (two)
+        job.c0 = rows2(numbers(&a, N * H), H), job.cT = numbers(&a, N * H), job.dc0 = numbers(&a, N * H);
+    job.hs = rows3(numbers(&a, N * T * H), T, P), job.dhs = rows3(numbers(&a, N * T * H), T, P);
+    job.panels = numbers(&a, 8 * N * T * H + 64), job.h = job.seen = numbers(&a, N * T * H);
+    job.rh = numbers(&a, N * T * H), job.c = numbers(&a, N * T * H);
+    if (projected) {
+        job.Wproj = rows2(numbers(&a, H * H), P), job.dWproj = numbers(&a, H * H);
+        job.u = numbers(&a, N * T * H);
+    }
+    if (is(cell, "mogrifier")) {
+        job.rounds = ROUNDS, job.Wm = numbers(&a, ROUNDS * H * D), job.dWm = numbers(&a, ROUNDS * H * D);
+        job.rounds_kept = numbers(&a, ROUNDS * (2 * N * T * H + 128));
+    }
+    if (normed) {
+        job.norms_kept = numbers(&a, N * T * (2 * G * H + 8) + 256);
+        for (int i = 0; i < (two ? 4 : 3); i++)
+            job.norms[i] = numbers(&a, MOST), job.dnorms[i] = numbers(&a, MOST);
+    }
+    const cell_kernels cell_of_set = cell_of(kernels->f32, cell);
     double sum = 0;
-    if (forward[cell](&job) == 0 && backward[cell](&job) == 0)
-        for (int i = 0; i < D * (int)gates * H; i++)
-            sum += a[16][i];
-    for (int i = 0; i < ARRAYS; i++)
-        free(a[i]);
+    if (cell_of_set.forward(&job) == 0 && cell_of_set.backward(&job) == 0)
+        for (int i = 0; i < D * (int)G * H; i++)
+            sum += ((const float *)job.dWx)[i];
+    for (int i = 0; i < a.count; i++)
+        free(a.all[i]);
     return sum;
 }
 
-static double right[3];
+static double right[CELL_COUNT];
 static atomic_int wrong;
 
 static void *caller(void *number)
 {
     for (int i = 0; i < 60; i++) {
-        const int cell = (i + (int)(ptrdiff_t)number) % 3;
+        const int cell = (i + (int)(ptrdiff_t)number) % CELL_COUNT;
         if (call(cell, 1 + i % 4) != right[cell])
             atomic_store(&wrong, 1);
         if (i % 20 == 19)
@@ -82,8 +105,9 @@ int main(void)
     if (kernels_choose(kernels_usable("avx2") ? "avx2" : "portable"))
         return 1;
     team_init(4);
-    for (int cell = 0; cell < 3; cell++)
-        right[cell] = call(cell, 1);
+    for (int cell = 0; cell < CELL_COUNT; cell++)
+        if ((right[cell] = call(cell, 1)) == 0)
+            return 1; /* memory, or nothing was computed */
     pthread_t threads[3];
     for (ptrdiff_t i = 0; i < 3; i++)
         pthread_create(&threads[i], NULL, caller, (void *)i);
