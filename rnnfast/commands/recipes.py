@@ -84,11 +84,11 @@ _AWD: dict[str, Any] = {
     "vary_length": True,
     "restart_every": 0,
     "optimizer": "ntasgd",
+    "weight_decay": 1.2e-6,
     "max_grad": 0.25,
 }
 _FINE_TUNING = (
-    "The paper's figures are after fine-tuning: a second run with --init FILE --optimizer asgd. "
-    "There is no weight decay (paper: 1.2e-6)."
+    "The paper's figures are after fine-tuning: a second run with --init FILE --optimizer asgd."
 )
 
 RECIPES: dict[str, Recipe] = {

@@ -22,6 +22,7 @@ RULES = {
     "asgd": ("ASGD", 20.0),
     "ntasgd": ("NTASGD", 20.0),
 }
+DECAYING = "sgd", "asgd", "ntasgd"  # those with a weight_decay
 # --model: class in rnnfast.models
 MODELS = {
     "simple": "SimpleRnnlm",
@@ -115,6 +116,7 @@ class Settings:
     restart_every: int = 8  # 0: never
     optimizer: str = "adam"
     nonmono: int | None = None  # None: 5
+    weight_decay: float | None = None  # None: 0
     lr: float | None = None  # None: that of the optimiser in RULES
     lr_decay: float | None = None
     max_grad: float = 0.25
@@ -138,6 +140,7 @@ CHECKS: dict[str, Any] = {
 }
 # Settings that --resume may change: all that change neither the model nor the texts
 FREE: tuple[str, ...] = ("epochs", "optimizer", "lr", "lr_decay", "max_grad", "restart_every")
+FREE += ("weight_decay",)
 FREE += ("vary_length", "eval_interval", "save_every", "sample")
 BATCH = ("batch_size", "time_size")  # may change between two epochs
 FILES = ("file", "valid", "test", "init")  # may change if the text is the same
@@ -229,12 +232,19 @@ def check_together(settings: Settings) -> None:
     if settings.nonmono is not None and settings.optimizer != "ntasgd":
         rule = settings.optimizer
         raise ValueError(f"--nonmono goes with --optimizer ntasgd, not with --optimizer {rule}")
+    if settings.weight_decay and settings.optimizer not in DECAYING:
+        rules, rule = ", ".join(DECAYING), settings.optimizer
+        raise ValueError(f"--weight-decay goes with --optimizer {rules}, not with {rule}")
 
 
 def build_optimizer(settings: Settings) -> Any:
     """Make the optimiser for the settings."""
     rule, usual_lr = RULES[settings.optimizer]
-    options = {} if settings.nonmono is None else {"interval": settings.nonmono}
+    options: dict[str, Any] = {}
+    if settings.nonmono is not None:
+        options["interval"] = settings.nonmono
+    if settings.weight_decay:
+        options["weight_decay"] = settings.weight_decay
     return OPTIMIZERS[rule](usual_lr if settings.lr is None else settings.lr, **options)
 
 

@@ -185,13 +185,15 @@ def _restore(
     changes: dict[str, tuple[Any, Any]],
 ) -> None:
     """Load a checkpoint, apply the learning rate, and add its change to `changes`."""
-    optimizer = trainer.optimizer
+    optimizer: Any = trainer.optimizer
     trainer.load_checkpoint(checkpoint, optimizer="optimizer" not in changes)
     if lr_given and settings.lr is not None and optimizer.lr != settings.lr:
         changes["lr"] = optimizer.lr, settings.lr
         optimizer.lr = settings.lr
     elif "optimizer" in changes:
         changes["lr"] = "that of the old one", optimizer.lr
+    if "weight_decay" in changes:
+        optimizer.weight_decay = settings.weight_decay or 0.0
     for name in BATCH:
         if name in changes and not trainer.between_epochs:
             raise ValueError(

@@ -15,7 +15,16 @@ from rnnfast.commands.arguments import (
     seconds,
 )
 from rnnfast.commands.recipes import RECIPES
-from rnnfast.commands.settings import BATCH, CELLS, FREE, MODELS, RULES, Settings, option_name
+from rnnfast.commands.settings import (
+    BATCH,
+    CELLS,
+    DECAYING,
+    FREE,
+    MODELS,
+    RULES,
+    Settings,
+    option_name,
+)
 from rnnfast.text.vocabulary import UNITS
 
 Group = argparse._ArgumentGroup
@@ -150,6 +159,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     choice(group, "optimizer", tuple(RULES), what)
     what = "ntasgd averages after a check on --valid that is worse than the best N checks before"
     option(group, "nonmono", positive_int, "N", what, "5")
+    what = f"factor of an L2 penalty, with {', '.join(DECAYING)}"
+    option(group, "weight-decay", nonnegative_float, "X", what, "0")
     rates = ", ".join(f"{name} {rate}" for name, (_, rate) in RULES.items())
     option(group, "lr", positive_float, "X", "learning rate", rates)
     what = (

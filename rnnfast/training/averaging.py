@@ -21,6 +21,8 @@ class ASGD(BaseOptimizer):
     start : int or None
         The number of updates before the first one that is averaged. None averages nothing until
         `begin` is called.
+    weight_decay : float
+        Factor of an L2 penalty, finite, from 0 up.
 
     Attributes
     ----------
@@ -34,7 +36,7 @@ class ASGD(BaseOptimizer):
     -----
     ``iter`` counts the updates, t below. ::
 
-        p   -= lr * g
+        p   -= lr * (g + weight_decay * p)
         mean = (p(start + 1) + ... + p(t)) / (t - start)
 
     The updates do not depend on the means. Evaluate, and save for others, within
@@ -60,15 +62,16 @@ class ASGD(BaseOptimizer):
     array([1.])
     """
 
-    numbers: tuple[str, ...] = ("lr", "iter", "start")
+    numbers: tuple[str, ...] = ("lr", "iter", "start", "weight_decay")
     arrays = ("mean",)
     dtype = np.dtype(np.float64)
     iter: int
     start: int | None
+    weight_decay: float
     mean: list[Any] | None
 
-    def __init__(self, lr: float = 0.01, start: int | None = 0) -> None:
-        super().__init__(lr=lr, start=start)
+    def __init__(self, lr: float = 0.01, start: int | None = 0, weight_decay: float = 0.0) -> None:
+        super().__init__(lr=lr, start=start, weight_decay=weight_decay)
 
     @property
     def averaging(self) -> bool:
@@ -87,6 +90,7 @@ class ASGD(BaseOptimizer):
         self.iter += 1
         count = self.iter - (self.start or 0)
         for param, grad, *means in each:
+            self._decay(param)
             column_of(param).sgd(param, grad, self.lr)
             for mean in means:
                 mean += (param - mean) / count
@@ -144,6 +148,8 @@ class NTASGD(ASGD):
         Learning rate, finite, from 0 up.
     interval : int
         The non-monotone interval n, a number of checks from 1 up.
+    weight_decay : float
+        Factor of an L2 penalty, finite, from 0 up; as of ASGD.
 
     Attributes
     ----------
@@ -171,13 +177,14 @@ class NTASGD(ASGD):
     True
     """
 
-    numbers = ("lr", "iter", "start", "interval", "ppls")
+    numbers = ("lr", "iter", "start", "interval", "ppls", "weight_decay")
     hidden = ("iter", "start", "ppls")
     interval: int
     ppls: tuple[float, ...]
 
-    def __init__(self, lr: float = 0.01, interval: int = 5) -> None:
-        BaseOptimizer.__init__(self, lr=lr, start=None, interval=interval, ppls=())
+    def __init__(self, lr: float = 0.01, interval: int = 5, weight_decay: float = 0.0) -> None:
+        numbers = {"start": None, "interval": interval, "ppls": (), "weight_decay": weight_decay}
+        BaseOptimizer.__init__(self, lr=lr, **numbers)
 
     def check(self, ppl: float) -> bool:
         """Take the validation perplexity of a check, and begin to average if it is time.

@@ -8,7 +8,7 @@ import numpy as np
 
 from rnnfast import checks
 from rnnfast.checks import is_array, is_numpy, writeable
-from rnnfast.training.gradients import like, remove_duplicate
+from rnnfast.training.gradients import column_of, like, remove_duplicate
 
 
 class BaseOptimizer:
@@ -31,9 +31,10 @@ class BaseOptimizer:
             setattr(self, name, None)
 
     def __repr__(self) -> str:
-        numbers = [
-            f"{name}={getattr(self, name)!r}" for name in self.numbers if name not in self.hidden
-        ]
+        shown = [name for name in self.numbers if name not in self.hidden]
+        if not getattr(self, "weight_decay", 0.0):
+            shown = [name for name in shown if name != "weight_decay"]
+        numbers = [f"{name}={getattr(self, name)!r}" for name in shown]
         return f"{type(self).__name__}({', '.join(numbers)})"
 
     def _checked(self, name: str, value: Any) -> Any:
@@ -44,7 +45,8 @@ class BaseOptimizer:
                 raise ValueError(f"{owner}: iter must be from 0 up, got {value}")
             return value
         value = checks.number(owner, name, value)
-        limit, wanted = (math.inf, "finite, from 0 up") if name == "lr" else (1, "in [0, 1)")
+        unbounded = name in ("lr", "weight_decay")
+        limit, wanted = (math.inf, "finite, from 0 up") if unbounded else (1, "in [0, 1)")
         if not 0 <= value < limit:
             raise ValueError(f"{owner}: {name} must be {wanted}, got {value}")
         return value
@@ -127,6 +129,12 @@ class BaseOptimizer:
                 setattr(self, name, list(map(at_home, there, params)))
         grads = [like(param, grad) for param, grad in zip(params, grads, strict=True)]
         return zip(params, grads, *(getattr(self, name) for name in names), strict=True)
+
+    def _decay(self, param: Any) -> None:
+        """The part of an update that is not the gradient's: param -= lr weight_decay param."""
+        weight_decay: float = getattr(self, "weight_decay", 0.0)
+        if weight_decay:
+            column_of(param).scale(param, 1.0 - self.lr * weight_decay)
 
     def _check_same(self, arrays: Sequence[Any], params: Sequence[Any]) -> None:
         """ValueError unless there is one array for each parameter."""

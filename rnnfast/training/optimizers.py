@@ -32,12 +32,16 @@ class SGD(BaseOptimizer):
     ----------
     lr : float
         Learning rate, finite, from 0 up.
+    weight_decay : float
+        Factor of an L2 penalty, finite, from 0 up.
 
     Notes
     -----
     ::
 
-        p -= lr * g
+        p -= lr * (g + weight_decay * p)
+
+    The gradient g is clipped, if it is, without the penalty.
 
     References
     ----------
@@ -53,8 +57,11 @@ class SGD(BaseOptimizer):
     array([0.5, 2.5])
     """
 
-    def __init__(self, lr: float = 0.01) -> None:
-        super().__init__(lr=lr)
+    numbers = ("lr", "weight_decay")
+    weight_decay: float
+
+    def __init__(self, lr: float = 0.01, weight_decay: float = 0.0) -> None:
+        super().__init__(lr=lr, weight_decay=weight_decay)
 
     def update(self, params: Sequence[Any], grads: Sequence[Any]) -> None:
         """Update every parameter in place by its gradient.
@@ -72,6 +79,8 @@ class SGD(BaseOptimizer):
         """
         each = list(self._each(params, grads))
         params, grads = [param for param, _ in each], [grad for _, grad in each]
+        for param in params:
+            self._decay(param)
         ops = ops_of_all(params)
         if ops is not None and ops.sgd_of_all(params, grads, self.lr):
             return

@@ -83,19 +83,11 @@ def test_a_second_run_starts_from_the_weights_of_the_first(tmp_path, text, capsy
     ok(capsys, "train", text, *more, *SMALL, *QUIET, "--out", str(second), "--seed", "9")
     for one, other in zip(params(weights), params(second / "Rnnlm.safetensors"), strict=True):
         np.testing.assert_array_equal(one, other)
-    ok(
-        capsys,
-        "train",
-        "--resume",
-        "--out",
-        str(second),
-        "--epochs",
-        "3",
-        "--sample",
-        "0",
-        "--lr",
-        "1",
-    )
+    more = ["--epochs", "3", "--sample", "0", "--lr", "1", "--weight-decay", "0.1"]
+    lines = ok(capsys, "train", "--resume", "--out", str(second), *more)
+    assert "  --weight-decay: None before, 0.1 now" in lines
+    _, metadata = io.weights.load_arrays(second / "checkpoint.safetensors")
+    assert metadata["checkpoint"]["optimizer"][1]["weight_decay"] == 0.1
     assert losses(second)[-1][0] == 3
 
 
@@ -139,6 +131,10 @@ def test_arguments_that_do_not_go_together(tmp_path, text, valid, capsys):
     for arguments, message in [
         ([text, "--optimizer", "ntasgd"], "--optimizer ntasgd needs --valid: a text on which"),
         ([text, "--nonmono", "3"], "--nonmono goes with --optimizer ntasgd, not with --optimizer"),
+        (
+            [text, "--weight-decay", "1e-6"],
+            "--weight-decay goes with --optimizer sgd, asgd, ntasgd,",
+        ),
         ([text, "--init", str(tmp_path / "no")], "no: No such file"),
         ([text, "--init", text], "text.txt"),
         ([str(other), "--init", weights], f"--init: {weights} has other tokens than the training"),

@@ -84,7 +84,7 @@ def test_the_options_of_a_recipe_reach_model_and_optimiser(texts, tmp_path, caps
     }
     assert expected.items() <= sizes.items()
     optimizer = build_optimizer(Settings(**recipe_settings("doc")))
-    assert repr(optimizer) == "NTASGD(lr=20.0, interval=60)"
+    assert repr(optimizer) == "NTASGD(lr=20.0, interval=60, weight_decay=1.2e-06)"
 
 
 def test_every_option_may_be_replaced_or_taken_away(texts, tmp_path, capsys):

@@ -38,6 +38,27 @@ def test_sgd(dtype):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
+@pytest.mark.parametrize("kind", [SGD, ASGD, NTASGD])
+def test_weight_decay(kind, dtype, tolerance):
+    """As the gradient of weight_decay |p|^2 / 2; gradients are only read."""
+    params, optimizer = arrays(0, dtype), kind(lr=0.5, weight_decay=0.3)
+    expected = [param.astype("f8") for param in params]
+    for step in range(1, 5):
+        grads = arrays(step, dtype)
+        optimizer.update(params, grads)
+        for p, grad, same in zip(expected, grads, arrays(step, dtype), strict=True):
+            p -= 0.5 * (grad + 0.3 * p)
+            np.testing.assert_array_equal(grad, same)
+    for param, p in zip(params, expected, strict=True):
+        np.testing.assert_allclose(param, p, rtol=0, atol=10 * tolerance)
+    other = kind()
+    other.load_state_dict(optimizer.state_dict())
+    assert other.weight_decay == 0.3
+    with pytest.raises(ValueError, match="weight_decay must be finite, from 0 up, got -1"):
+        kind(weight_decay=-1)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
 def test_adam_against_the_paper(dtype, tolerance):
     """Element by element, with the bias correction moved into the rate, epsilon 1e-7."""
     params, optimizer = arrays(0, dtype), Adam(lr=0.01, beta1=0.8, beta2=0.95)
@@ -114,9 +135,11 @@ def test_defaults_are_the_books():
     assert RMSprop().state_dict() == {"lr": 0.01, "decay_rate": 0.99, "h": None}
     adam = {"lr": 0.001, "beta1": 0.9, "beta2": 0.999, "iter": 0, "m": None, "v": None}
     assert Adam().state_dict() == adam
-    assert ASGD().state_dict() == {"lr": 0.01, "iter": 0, "start": 0, "mean": None}
-    trigger = {"lr": 0.01, "iter": 0, "start": None, "interval": 5, "ppls": (), "mean": None}
-    assert NTASGD().state_dict() == trigger
+    plain = {"lr": 0.01, "weight_decay": 0.0}
+    assert SGD().state_dict() == plain
+    assert ASGD().state_dict() == plain | {"iter": 0, "start": 0, "mean": None}
+    trigger = {"iter": 0, "start": None, "interval": 5, "ppls": (), "mean": None}
+    assert NTASGD().state_dict() == plain | trigger
 
 
 @everyone
