@@ -16,13 +16,13 @@ import argparse
 import json
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.machine import describe
 from rnnfast import io, kernels, plot
+from rnnfast.commands.arguments import positive_int
 from rnnfast.commands.run import CHECKPOINT
 from rnnfast.commands.settings import count_parameters
 from rnnfast.models import LanguageModel, load_model
@@ -39,6 +39,7 @@ WIDTH = 210  # 4.9 million weights, with a vocabulary of 10,000
 AWD = (
     "--tie --input-dropout 0.3 --between-dropout 0.2 --output-dropout 0.3 --embedding-dropout 0.05"
     " --variational --weight-drop 0.3 --alpha 2 --beta 1 --vary-length --optimizer ntasgd"
+    " --weight-decay 1.2e-6"
 )
 
 
@@ -85,11 +86,12 @@ def main(argv=None):
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--rows", nargs="+", choices=ROWS, metavar="ROW", default=[*ROWS])
     parser.add_argument("--out", help="JSON to write, after each row")
-    parser.add_argument("--jobs", type=int, default=1, help="rows at a time")
+    parser.add_argument("--jobs", type=positive_int, default=1, help="rows at a time")
     options = parser.parse_args(argv)
     found, failed = {}, 0
     with ThreadPoolExecutor(options.jobs) as pool:
-        for name, result in pool.map(partial(run, options), options.rows):
+        for done in as_completed([pool.submit(run, options, row) for row in {*options.rows}]):
+            name, result = done.result()
             if isinstance(result, subprocess.CalledProcessError):
                 failed += 1
                 print(f"{name:<24}failed: exit code {result.returncode}", flush=True)
@@ -123,6 +125,7 @@ def run(options, name):
 def write(options, found):
     """The JSON and the picture of the rows that there are."""
     settings = {"machine": describe(), "device": kernels.home(None), "epochs": options.epochs}
+    found = {name: found[name] for name in ROWS if name in found}
     text = json.dumps(settings | {"training": TRAINING, "rows": found}, indent=1)
     io.write_atomically(options.out, (text + "\n").encode())
     draw(found, Path(options.out).with_suffix(".png"))

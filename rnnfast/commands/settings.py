@@ -116,7 +116,7 @@ class Settings:
     restart_every: int = 8  # 0: never
     optimizer: str = "adam"
     nonmono: int | None = None  # None: 5
-    weight_decay: float | None = None  # None: 0
+    weight_decay: float = 0.0
     lr: float | None = None  # None: that of the optimiser in RULES
     lr_decay: float | None = None
     max_grad: float = 0.25
@@ -234,7 +234,9 @@ def check_together(settings: Settings) -> None:
         raise ValueError(f"--nonmono goes with --optimizer ntasgd, not with --optimizer {rule}")
     if settings.weight_decay and settings.optimizer not in DECAYING:
         rules, rule = ", ".join(DECAYING), settings.optimizer
-        raise ValueError(f"--weight-decay goes with --optimizer {rules}, not with {rule}")
+        raise ValueError(
+            f"--weight-decay goes with --optimizer {rules}, not with --optimizer {rule}"
+        )
 
 
 def build_optimizer(settings: Settings) -> Any:
@@ -243,7 +245,7 @@ def build_optimizer(settings: Settings) -> Any:
     options: dict[str, Any] = {}
     if settings.nonmono is not None:
         options["interval"] = settings.nonmono
-    if settings.weight_decay:
+    if settings.optimizer in DECAYING:
         options["weight_decay"] = settings.weight_decay
     return OPTIMIZERS[rule](usual_lr if settings.lr is None else settings.lr, **options)
 

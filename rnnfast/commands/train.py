@@ -193,7 +193,7 @@ def _restore(
     elif "optimizer" in changes:
         changes["lr"] = "that of the old one", optimizer.lr
     if "weight_decay" in changes:
-        optimizer.weight_decay = settings.weight_decay or 0.0
+        optimizer.weight_decay = settings.weight_decay
     for name in BATCH:
         if name in changes and not trainer.between_epochs:
             raise ValueError(

@@ -37,7 +37,7 @@ class Cell:
     biases = 1  # constants of a unit in b
     peepholes = 0  # and in Wp
     separate = False
-    bounded = True  # whether h lies in [-1, 1]
+    bounded = True  # whether h lies in [-1, 1] after a step
     own_input = False  # whether what meets Wx is made in each step: then x Wx is not of all before
     beside = ()  # the names of params after Wx, Wh and b: Wp, Wm and Wr, Wproj, or gains and biases
     forward_steps = back_steps = None  # methods in the place of those of steps.py

@@ -89,7 +89,7 @@ def _mma_forward(t, cell_warps):
 def _mma_forward3(t, cell_warps):
     each, added, waves, mmas = _mma_forward(t, cell_warps)
     parts = 3 * (t.groups * 4 * t.round + 8 * t.groups * t.eights)  # of weights, and of h
-    return each + 4 * mmas + parts, added, waves, 3 * mmas
+    return each + 2 * (2 * mmas) + parts, added, waves, 3 * mmas  # two more of each mma
 
 
 def _ffma_back(t, cell_warps):

@@ -38,13 +38,13 @@ OUT = ((0, 0), (1, 0), (0, 8), (1, 8))  # column and row, after 2 j and g, of wh
 def load_fragments(tile, rows, columns, first_of, most, start):
     """begin(Wh, block, s): a thread's Wh[k + row, column] of `rows` and `columns`.
 
-    Rounded, unless they are to be multiplied in parts.
+    Rounded to TF32, unless their parts are multiplied.
 
     first_of(thread): k, and the first unit of the thread in its block; most: the largest k.
     columns: (gate, unit after that). 0 beyond H rows, the last unit in the place of what lies
     beyond. What is set aside lies from s[start] on.
     """
-    H, G, whole = tile.H, tile.G, tile.arithmetic == "tf32"
+    H, G, in_tf32 = tile.H, tile.G, tile.arithmetic == "tf32"
 
     @intrinsic
     def begin(typing_context, Wh, block, s):
@@ -69,7 +69,7 @@ def load_fragments(tile, rows, columns, first_of, most, start):
                     for gate, after in columns:
                         w = load_weight(builder, beyond(builder, starts[after], gate * H))
                         w = w if there is None else builder.select(there, w, ZERO)
-                        yield rounded(builder, w) if whole else builder.bitcast(w, I32)
+                        yield rounded(builder, w) if in_tf32 else builder.bitcast(w, I32)
 
             others = own_aside(context, builder, signature, args, start, 2)
             return set_aside(builder, tile, others, numbers())
@@ -98,10 +98,10 @@ def multiply_rows(tile, aside):
     A part of them is 32 terms of eight samples; the parts to come are loaded meanwhile.
     """
     parts = [(group, eight) for group in range(tile.groups) for eight in range(tile.eights)]
-    # of: what a product takes of its factors; together: eights of samples for which it is made once
-    multiply_add, of, together = mma, lambda builder, numbers: numbers, 1
+    # split: a product takes this of its factors, of Wh once for `together` eights of samples
+    multiply_add, split, together = mma, lambda builder, numbers: numbers, 1
     if tile.arithmetic == "3xtf32":
-        multiply_add, of, together = three_products, halves, tile.eights
+        multiply_add, split, together = three_products, halves, tile.eights
 
     @intrinsic
     def multiply(typing_context, x, i, s, W, at, tag):
@@ -143,11 +143,11 @@ def multiply_rows(tile, aside):
                     forget(builder)
                 for term in range(4):
                     W = some((4 * group + term) * tile.round, tile.round)
-                    right = [of(builder, x[2 * term : 2 * term + 2]) for x in there_now]
+                    right = [split(builder, x[2 * term : 2 * term + 2]) for x in there_now]
                     for m in range(tiles):
                         w = 2 * m
                         left = [W[w], W[w + 1], W[w + 2 * tiles], W[w + 2 * tiles + 1]]
-                        left = of(builder, left)
+                        left = split(builder, left)
                         for n, b in enumerate(right, m * eights + eight + 1 - together):
                             D[n] = multiply_add(builder, left, b, D[n])
                 there_now = []

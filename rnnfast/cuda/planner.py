@@ -21,6 +21,7 @@ MOST_REGISTERS = 255  # of a thread
 MOST_SHARED = 58_112  # floats of shared memory of a block on the GPUs that have most
 MOST_ROWS = 32  # of a product: sums of so many rows lie in registers
 SPARE, SPARE_TF32, SPARE_AGAIN = 40, 28, 20  # in float32, on tensor cores, of a second product
+SPARE_PASSES = 16  # of three products on tensor cores in several passes
 LOCAL_UNITS = 256
 CROWDED = 232  # registers by the model with which a forward product was seen to spill
 SIZES = (64, 128, 256, 384, 512, 1024)  # threads of a block
@@ -79,6 +80,7 @@ class Plan:
         kept = sum(tile.weights for tile in self.tiles)
         more = SPARE if self.arithmetic == "float32" else SPARE_TF32
         more += SPARE_AGAIN * (len(self.tiles) - 1)
+        more += SPARE_PASSES * (self.arithmetic == "3xtf32" and self.passes > 1)
         return kept + max(tile.registers - tile.weights for tile in self.tiles) + more
 
     def fits(self, gpu):
@@ -163,7 +165,7 @@ def _with_weights_aside(plan):
     """The plan with as few rounds of weights in shared memory as registers ask for."""
     while plan.registers > registers_of(plan.threads):
         tile = max(plan.tiles, key=lambda tile: tile.weights)
-        if tile.weights <= tile.round:
+        if tile.weights <= tile.round or not tile.may_lie_aside:
             break
         more = replace(tile, aside=tile.aside + 1)
         plan = replace(plan, tiles=tuple(more if t is tile else t for t in plan.tiles))

@@ -98,7 +98,7 @@ TF32 = 0xFFFFE000  # the bits of float32 that a tensor core reads
 
 
 def parted(builder, x):
-    """Two numbers for a tensor core, whose sum is x but for its last four bits, as integers.
+    """Two numbers for a tensor core, whose sum is x but for its last two bits, as integers.
 
     They are made in this place and not before a loop, where they would take registers.
     """

@@ -34,6 +34,7 @@ class Tile:
     aside: int = field(default=0, kw_only=True)  # rounds whose weights lie in shared memory
 
     arithmetic = "float32"  # of its products
+    may_lie_aside = True  # weights, in shared memory
 
     @property
     def weights(self):

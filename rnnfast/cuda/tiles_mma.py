@@ -19,7 +19,7 @@ class MmaForward(Tile):
 
     forward = True
     arithmetic = "tf32"
-    halves = 0  # registers for parts of factors
+    halves = 0  # registers for parts of factors, and for more h at a time
 
     @property
     def tiles(self):
@@ -90,11 +90,19 @@ class MmaForward(Tile):
 class MmaForward3(MmaForward):
     """In float32: each factor is a sum of two TF32 numbers, of whose four products three count.
 
-    Weights lie in registers whole; their parts are made where they are multiplied.
+    Weights lie in registers as float32; their parts are made where they are multiplied, once for
+    all samples.
     """
 
     arithmetic = "3xtf32"
-    halves = 12
+
+    @property
+    def halves(self):
+        return 12 * self.eights
+
+    @property
+    def may_lie_aside(self):
+        return self.eights == 1  # else registers spill
 
 
 @dataclass(frozen=True)

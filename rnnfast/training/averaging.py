@@ -67,7 +67,6 @@ class ASGD(BaseOptimizer):
     dtype = np.dtype(np.float64)
     iter: int
     start: int | None
-    weight_decay: float
     mean: list[Any] | None
 
     def __init__(self, lr: float = 0.01, start: int | None = 0, weight_decay: float = 0.0) -> None:

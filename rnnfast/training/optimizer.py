@@ -23,6 +23,7 @@ class BaseOptimizer:
     hidden: tuple[str, ...] = ("iter",)  # numbers that repr does not show
     dtype: Any = None  # of the arrays; None is that of the parameter
     lr: float
+    weight_decay: float = 0.0  # of those that have it among their numbers
 
     def __init__(self, **numbers: Any) -> None:
         for name in self.numbers:
@@ -32,7 +33,7 @@ class BaseOptimizer:
 
     def __repr__(self) -> str:
         shown = [name for name in self.numbers if name not in self.hidden]
-        if not getattr(self, "weight_decay", 0.0):
+        if not self.weight_decay:
             shown = [name for name in shown if name != "weight_decay"]
         numbers = [f"{name}={getattr(self, name)!r}" for name in shown]
         return f"{type(self).__name__}({', '.join(numbers)})"
@@ -132,9 +133,8 @@ class BaseOptimizer:
 
     def _decay(self, param: Any) -> None:
         """The part of an update that is not the gradient's: param -= lr weight_decay param."""
-        weight_decay: float = getattr(self, "weight_decay", 0.0)
-        if weight_decay:
-            column_of(param).scale(param, 1.0 - self.lr * weight_decay)
+        if self.weight_decay:
+            column_of(param).scale(param, 1.0 - self.lr * self.weight_decay)
 
     def _check_same(self, arrays: Sequence[Any], params: Sequence[Any]) -> None:
         """ValueError unless there is one array for each parameter."""

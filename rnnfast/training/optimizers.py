@@ -2,15 +2,15 @@
 
 Parameters are updated in place. A parameter that a model lists more than once (the same array,
 or the transposed view of weight tying) is recognised by its memory, never by its values.
-float32 and float64 arrays are updated by the kernels of their device, in one pass over each; other
-dtypes by NumPy. A signal during an update on the CPU is handled after the update, so that no
-update is left half done.
+float32 and float64 arrays are updated by the kernels of their device, in one pass over each, or two
+with weight decay; other dtypes by NumPy. A signal during a pass on the CPU is handled after it, so
+that none is left half done.
 
 Every optimiser has `update(params, grads)`, both lists in the same order, and `state_dict()`, a
 plain dict of numbers and lists of arrays from which `load_state_dict` continues exactly.
 
-A learning rate is a finite number from 0 up; the decay rate of a running mean (momentum,
-decay_rate, beta1, beta2) is in [0, 1). Other values raise TypeError or ValueError in the
+A learning rate and a weight decay are finite numbers from 0 up; the decay rate of a running mean
+(momentum, decay_rate, beta1, beta2) is in [0, 1). Other values raise TypeError or ValueError in the
 constructor, in `load_state_dict` and in `update`.
 """
 
@@ -58,7 +58,6 @@ class SGD(BaseOptimizer):
     """
 
     numbers = ("lr", "weight_decay")
-    weight_decay: float
 
     def __init__(self, lr: float = 0.01, weight_decay: float = 0.0) -> None:
         super().__init__(lr=lr, weight_decay=weight_decay)

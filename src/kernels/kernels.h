@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <string.h>
 
-/* Every cell, once: its kernels are in <cell>.h, its module is src/<cell>.pyx. */
+/* Every cell, once: its kernels are in <cell>.h and <cell>_back.h, its module is src/<cell>.pyx. */
 #define CELLS(X) X(rnn) X(lstm) X(gru) X(mogrifier) X(lstmp) X(lnlstm) X(lngru)
 
 /* Reals from one row of n to the next, where they are the left side of a product. Not a multiple of 4 KB: such rows

@@ -146,7 +146,7 @@ static void few_input_grads(const gate_panels *P, const team *tm, int rank, cons
     few_grads(P, tm, rank, 0, P->G, job->D, g);
 }
 
-/* Of h Wh, from dA (N, all H) into dh (N, P). */
+/* The gradients of h Wh, for few_grads: dA (N, all H) gives dh (N, P) and dWh. */
 static rows_grads few_hidden_grads(const cell_job *job, const real *dA, real *dh)
 {
     return (rows_grads){.rows = job->N,

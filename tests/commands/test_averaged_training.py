@@ -85,7 +85,7 @@ def test_a_second_run_starts_from_the_weights_of_the_first(tmp_path, text, capsy
         np.testing.assert_array_equal(one, other)
     more = ["--epochs", "3", "--sample", "0", "--lr", "1", "--weight-decay", "0.1"]
     lines = ok(capsys, "train", "--resume", "--out", str(second), *more)
-    assert "  --weight-decay: None before, 0.1 now" in lines
+    assert "  --weight-decay: 0.0 before, 0.1 now" in lines
     _, metadata = io.weights.load_arrays(second / "checkpoint.safetensors")
     assert metadata["checkpoint"]["optimizer"][1]["weight_decay"] == 0.1
     assert losses(second)[-1][0] == 3

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 GPU = "H100"
 WAYS = {"row": (20, 100), "grid": (20, 650), "steps": compiled.STEPS}
 PRECISION_OF = [(kind, "float32") for kind in WAYS] + [("grid", "tf32")]
+PLAIN = [variant for variant in IN_ONE_KERNEL if set(variant[1]) <= {"reset_after"}]
 # The rounds of a Mogrifier LSTM, whatever their number and rank, have the same kernels
 DIFFERENT = [(cell, options) for cell, options in VARIANTS if not {"rounds", "rank"} & {*options}]
 RUNS = [
@@ -88,6 +89,20 @@ def test_cells(cell, options, kind, precision):
     assert len(found) >= 2
     assert all(kernel.cooperative == (kind == "grid") for kernel in found)
     assert_clean(found, LET_PASS.get((cell.name, kind, precision), 0))
+
+
+@pytest.mark.parametrize("sizes", [(64, 512), (128, 1024)], ids=str)
+@pytest.mark.parametrize("variant", PLAIN, ids=lambda variant: variant_name(*variant))
+@pytest.mark.rest
+def test_three_products(variant, sizes):
+    """In float32 on tensor cores, with mask and lengths, too: nothing spills."""
+    cell, options = variant
+    for ways in ({}, {"mask": True, "lengths": True}):
+        items = tuple(options.items())
+        (plan, found), _ = compiled.compile_cell(GPU, cell, items, *sizes, "float32", **ways)
+        if plan.tiles:
+            assert plan.arithmetic == "3xtf32"
+            assert_clean(found)
 
 
 @pytest.mark.parametrize("way", ["mask", "lengths"])

@@ -107,7 +107,7 @@ int main(void)
     team_init(4);
     for (int cell = 0; cell < CELL_COUNT; cell++)
         if ((right[cell] = call(cell, 1)) == 0)
-            return 1; /* memory, or nothing was computed */
+            return printf("cell %d computes nothing\n", cell), 1;
     pthread_t threads[3];
     for (ptrdiff_t i = 0; i < 3; i++)
         pthread_create(&threads[i], NULL, caller, (void *)i);
