@@ -319,8 +319,7 @@ def test_weights_that_registers_do_not_hold(forward):
 
     assert aside(1500) > 0
     assert aside(1000, "tf32") > 0
-    assert aside(650, "tf32") == 0
-    assert aside(1000) == 0 or forward  # in float32 forward on tensor cores, too
+    assert aside(1000) == aside(650, "tf32") == 0
 
 
 @pytest.mark.parametrize(
