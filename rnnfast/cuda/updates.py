@@ -37,7 +37,8 @@ def scale(x, factor):
     dtype = real_of("scale: x", x)
     writable("scale: x", x, dtype, x.shape)
     value = _flat(gpu, x)
-    factor = factor if gpu.is_array(factor) else gpu.to_device(np.array(factor))
+    if not gpu.is_array(factor):  # by a kernel, which a CUDA graph may have: a copy it may not
+        factor = gpu.xp.full(1, number("scale: factor", factor), np.float64)
     by = factor.astype(np.float64, copy=False).reshape(-1)
     if value.size:
         kernel = scale_of(gpu, dtype.char, 1)
