@@ -52,7 +52,8 @@ def watch():
     def step_launch(self, kernel, **given):
         """A launch of each step runs in C, unless it is timed."""
         name, names = kernel.__name__, kernel.names
-        plain = SimpleNamespace(__name__=name, launch=kernel.launch.launch, names=names)
+        launch = getattr(kernel.launch, "launch", kernel.launch)  # of a kernel made before, itself
+        plain = SimpleNamespace(__name__=name, launch=launch, names=names)
         step = make_step(self, plain, **given)
         return step if _recorded is None else Watched(step, name)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmarks.cuda import machine
 from rnnfast.cuda import what_runs
+from rnnfast.cuda.runtime import name_of
 from rnnfast.io import cache_folder
 
 PACKAGES = (
@@ -77,11 +78,10 @@ def carried():
     """Loads kernels of the cache folder, which another machine may have compiled."""
     import cupy
 
-    names = sorted(Path(cache_folder()).glob("*.name"))
-    for path in names[:LOADED]:
-        module = cupy.RawModule(path=str(path.with_suffix(".cubin")))
-        module.get_function(path.read_text(encoding="ascii"))
-    return {"kernels": len(names), "loaded": len(names[:LOADED])}
+    paths = sorted(Path(cache_folder()).glob("*.cubin"))
+    for path in paths[:LOADED]:
+        cupy.RawModule(path=str(path)).get_function(name_of(path.read_bytes()))
+    return {"kernels": len(paths), "loaded": len(paths[:LOADED])}
 
 
 def items(dry):

@@ -92,10 +92,11 @@ def made_by():
 
 
 class Kept:
-    """Kernels by a key: (name, code), made once by one thread, whoever asks.
+    """The code of kernels by a key, made once by one thread, whoever asks.
 
-    They are read from disk and written there; where that cannot be done, a warning says so once
-    and they live as long as the process.
+    A kernel is one file, which has its name, too: another process may write its own over it, whose
+    kernel has another name. Files are read from disk and written there; where that cannot be done,
+    a warning says so once and they live as long as the process.
     """
 
     def __init__(self):
@@ -114,23 +115,19 @@ class Kept:
             return found
 
     def _read(self, stem):
-        """(name, code) from disk, or None."""
+        """The code on disk, or None."""
         try:
-            folder = Path(cache_folder())
-            return (folder / f"{stem}.name").read_text("ascii"), (
-                folder / f"{stem}.cubin"
-            ).read_bytes()
-        except (OSError, UnicodeDecodeError):
+            return Path(cache_folder(), f"{stem}.cubin").read_bytes()
+        except OSError:
             return None
 
-    def _write(self, stem, found):
-        folder, (name, code) = cache_folder(), found
+    def _write(self, stem, code):
+        folder = cache_folder()
         try:
             os.makedirs(folder, exist_ok=True)
             write_atomically(os.path.join(folder, f"{stem}.cubin"), code)
-            write_atomically(os.path.join(folder, f"{stem}.name"), name.encode("ascii"))
         except OSError as error:
-            self._in_memory[stem] = found
+            self._in_memory[stem] = code
             if not self._warned:
                 self._warned = True
                 warnings.warn(

@@ -36,6 +36,11 @@ def tokens(signature):
     return [(int(match[1] or 0), match[2]) for match in found]
 
 
+def name_of(code):
+    """The name of the kernel in a cubin or in PTX."""
+    return KERNEL_NAME.search(code)[1].decode()
+
+
 def flat_letters(signature):
     """The letter of each parameter that the compiled kernel has: tuples come one by one."""
     return [letter for count, letter in tokens(signature) for _ in range(count or 1)]
@@ -132,12 +137,13 @@ class Compiler:
     def compile(self, function, signature, threads):
         """-> (name, cubin, the linker's log)."""
         cubin, log = self.link(function, signature, threads, "cubin", ptxas_options=["-v"])
-        return KERNEL_NAME.search(cubin)[1].decode(), cubin, log
+        return name_of(cubin), cubin, log
 
     def cubin(self, function, signature, threads):
         """(name, code) of a compiled kernel, which an earlier process may have made."""
         key = fingerprint(function), signature, threads, self.compute_capability
-        return KEPT.get(key, lambda: self.compile(function, signature, threads)[:2])
+        code = KEPT.get(key, lambda: self.compile(function, signature, threads)[1])
+        return name_of(code), code
 
     @contextlib.contextmanager
     def _device_of_the_compiler(self):

@@ -19,7 +19,7 @@ import pytest
 from cases import PATIENCE
 
 from rnnfast import cuda
-from rnnfast.cuda import kept
+from rnnfast.cuda import kept, runtime
 from rnnfast.cuda.runtime import Gpu
 
 needs_numba = pytest.mark.skipif(
@@ -289,9 +289,32 @@ def test_fingerprints_tell_intrinsics_and_device_functions_apart():
 
 def test_kernels_are_kept_on_disk(monkeypatch, tmp_path):
     monkeypatch.setenv("RNNFAST_CACHE", str(tmp_path / "a" / "b"))
-    assert kept.Kept().get("one", lambda: ("name", b"code")) == ("name", b"code")
-    assert kept.Kept().get("one", lambda: pytest.fail("compiled again")) == ("name", b"code")
-    assert kept.Kept().get("two", lambda: ("other", b"")) == ("other", b"")
+    assert kept.Kept().get("one", lambda: b"code") == b"code"
+    assert kept.Kept().get("one", lambda: pytest.fail("compiled again")) == b"code"
+    assert kept.Kept().get("two", lambda: b"") == b""
+
+
+def test_processes_that_compile_a_kernel_at_once(monkeypatch, tmp_path):
+    """Each gives it a name of its own, and the last one's file is there: name and code fit."""
+    monkeypatch.setenv("RNNFAST_CACHE", str(tmp_path))
+
+    def kernel(x):
+        pass
+
+    class Process(runtime.Compiler):
+        def __init__(self, name, meanwhile=None):
+            self.name, self.meanwhile, self.compute_capability = name, meanwhile, (9, 0)
+
+        def compile(self, *arguments):
+            if self.meanwhile:
+                monkeypatch.setattr(runtime, "KEPT", kept.Kept())  # of that process
+                self.meanwhile.cubin(kernel, "*f", 32)
+            return self.name, f".entry {self.name}(".encode(), ""
+
+    Process("slow", Process("fast")).cubin(kernel, "*f", 32)
+    (path,) = tmp_path.iterdir()
+    name, code = Process("none").cubin(kernel, "*f", 32)
+    assert code == path.read_bytes() == f".entry {name}(".encode()
 
 
 def test_a_cache_folder_that_cannot_be_written(monkeypatch, tmp_path):
@@ -300,13 +323,13 @@ def test_a_cache_folder_that_cannot_be_written(monkeypatch, tmp_path):
     monkeypatch.setenv("RNNFAST_CACHE", str(tmp_path / "file" / "folder"))
     store = kept.Kept()
     with pytest.warns(RuntimeWarning, match=r"cannot be kept.*RNNFAST_CACHE") as found:
-        assert store.get("one", lambda: ("name", b"1")) == ("name", b"1")
-        assert store.get("two", lambda: ("name", b"2")) == ("name", b"2")
+        assert store.get("one", lambda: b"1") == b"1"
+        assert store.get("two", lambda: b"2") == b"2"
     assert len(found) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert store.get("one", lambda: pytest.fail("compiled again")) == ("name", b"1")
-        assert store.get("three", lambda: ("name", b"3")) == ("name", b"3")
+        assert store.get("one", lambda: pytest.fail("compiled again")) == b"1"
+        assert store.get("three", lambda: b"3") == b"3"
 
 
 def test_threads_that_ask_at_once_compile_once(monkeypatch, tmp_path):
@@ -316,8 +339,8 @@ def test_threads_that_ask_at_once_compile_once(monkeypatch, tmp_path):
     def make():
         time.sleep(0.02)
         made.append(1)
-        return "name", b"code"
+        return b"code"
 
     with ThreadPoolExecutor(4) as pool:
-        assert set(pool.map(lambda _: store.get("one", make), range(4))) == {("name", b"code")}
+        assert set(pool.map(lambda _: store.get("one", make), range(4))) == {b"code"}
     assert len(made) == 1
