@@ -21,6 +21,7 @@ class Constant:
 # For an H100. benchmarks/cuda/calibrate.py fits them to a race of plans (benchmarks/cuda/sweep.py).
 FITTED = "measured, fitted to benchmarks/results/gpu/sweep.json"
 THREE = "measured, fitted to benchmarks/results/gpu/forward-3xtf32.md"
+TWICE = "measured, from the GRU in benchmarks/results/gpu-h200/sweep.json"
 CONSTANTS = {
     "clock": Constant(1980, "cycles a us", "measured, by nvidia-smi under load"),
     "overlap": Constant(0.819, "cycles of a step for each that is counted", FITTED),
@@ -33,6 +34,7 @@ CONSTANTS = {
     "sectors beyond": Constant(106_000, "the same where L2 does not hold what is sent", FITTED),
     "mma": Constant(7.39, "cycles of a quarter of a multiprocessor", FITTED),
     "mma of three": Constant(3.5, "the same, where three make a product of float32", THREE),
+    "second of three": Constant(0.70, "us of the second product of a step, where both are", TWICE),
     "launch": Constant(4.96, "us between kernels of one stream", FITTED),
     "flop": Constant(33.8e6, "float32 operations a us of cuBLAS, forward", FITTED),
     "flop back": Constant(18.8e6, "the same backward, with few columns and many terms", FITTED),
@@ -146,6 +148,8 @@ def of_frame(cell, plan, N, multiprocessors):
     cycles = (work + shared + mma) * CONSTANTS["overlap"].value
     us = cycles / CONSTANTS["clock"].value + sectors / turns / CONSTANTS[_rate(plan)].value
     us = turns * (us + len(plan.tiles) * _pause(plan))
+    if plan.arithmetic == "3xtf32":
+        us += (len(plan.tiles) - 1) * CONSTANTS["second of three"].value
     return Cost(issue, shared, sectors, us)
 
 

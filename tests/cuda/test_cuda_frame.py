@@ -294,10 +294,17 @@ def test_tensor_cores_only_where_they_are_faster():
     assert exact.arithmetic == "float32"
 
 
-FASTER = {  # float32 forward on an H100: benchmarks/results/gpu/forward-3xtf32.md
-    (20, 650): {"rnn": "float32", "lstm": "3xtf32", "gru, r after": "3xtf32"},
-    (64, 512): {"rnn": "3xtf32", "lstm": "3xtf32", "gru, r after": "3xtf32"},
-    (32, 256): {"rnn": "float32", "lstm": "float32", "gru, r after": "float32"},
+# Float32 forward on an H100 (gpu/forward-3xtf32.md) and an H200 (gpu-h200/sweep.json)
+FASTER = {
+    (20, 650): {
+        "rnn": "float32",
+        "lstm": "3xtf32",
+        "gru": "float32",
+        "gru, r after": "3xtf32",
+    },
+    (64, 512): dict.fromkeys(("rnn", "lstm", "gru", "gru, r after"), "3xtf32"),
+    (32, 256): dict.fromkeys(("rnn", "lstm", "gru", "gru, r after"), "float32"),
+    (128, 1024): dict.fromkeys(("rnn", "lstm", "gru, r after"), "3xtf32"),
 }
 
 
