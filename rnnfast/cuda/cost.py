@@ -21,7 +21,7 @@ class Constant:
 # For an H100. benchmarks/cuda/calibrate.py fits them to a race of plans (benchmarks/cuda/sweep.py).
 FITTED = "measured, fitted to benchmarks/results/gpu/sweep.json"
 THREE = "measured, fitted to benchmarks/results/gpu/forward-3xtf32.md"
-TWICE = "measured, from the GRU in benchmarks/results/gpu-h200/sweep.json"
+TWICE = "measured, from benchmarks/results/gpu-h200/sweep.json"
 CONSTANTS = {
     "clock": Constant(1980, "cycles a us", "measured, by nvidia-smi under load"),
     "overlap": Constant(0.819, "cycles of a step for each that is counted", FITTED),
