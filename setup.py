@@ -35,6 +35,7 @@ COLUMNS = {"_bound": "cuda"}
 NATIVE = {"_runtime": sorted(glob.glob("src/kernels/*.c"))}
 PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 HEADERS = sorted(glob.glob("src/kernels/*.h"))
+SHARED = sorted(glob.glob("rnnfast/cpu/*.pxd"))  # what modules offer each other
 
 NO_COMPILER = """
 rnnfast is compiled from C, and that failed. It needs GCC 9 or Clang 12, or a newer one, and the
@@ -54,7 +55,7 @@ def extension(name):
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
         extra_compile_args=COMPILE,
         extra_link_args=LINK,
-        depends=[*HEADERS, "rnnfast/cpu/_runtime.pxd", "rnnfast/cpu/_cell.pxd"],
+        depends=[*HEADERS, *SHARED],
     )
 
 

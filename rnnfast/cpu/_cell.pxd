@@ -1,28 +1,13 @@
 # What the cells' modules share: the contract of rnnfast.kernels over one native call.
 cimport numpy as cnp
 
+from rnnfast.cpu._arguments cimport Arguments, Packed, Params
 from rnnfast.cpu._runtime cimport cell_job, cell_kernel, kernel_set, strided
 
 
 cdef struct Options:
     bint relu, reset_after, z_keeps
     double clip  # 0: none
-
-
-cdef class Params:
-    cdef cnp.ndarray Wx, Wh, b, Wp, Wm, Wr, Wproj
-    cdef list norms  # gains and biases of normalisations, contiguous
-    cdef ptrdiff_t D, H, P, rounds, rank  # P: the width of h; rank 0: none
-    cdef int type_num
-    cdef bint reset_after, full
-    cdef Packed packed
-
-
-cdef class Packed:
-    cdef Cell cell
-    cdef const kernel_set *kernels
-    cdef cnp.ndarray weights
-    cdef Params params
 
 
 cdef class Cache:
@@ -38,31 +23,12 @@ cdef class Cache:
     cdef Options options
 
 
-cdef class Cell:
-    cdef str name
-    cdef int index, gates, kept
-    cdef bint has_c, has_rh, has_rounds, has_projection, has_norms
-    cdef tuple names
-    cdef str wide  # the letter of the width of h
-
-    cdef Params check_params(self, params, bint reset_after)
-    cdef int check_beside(self, Params p, params) except -1
-    cdef list check_norms(self, Params p, params)
-    cdef list weights(self, Params p)
-    cdef Params check_packed(self, Packed packed, bint train, bint reset_after)
+cdef class Cell(Arguments):
     cdef Packed pack(self, params, bint reset_after)
-    cdef cnp.ndarray check_lengths(self, lengths, ptrdiff_t N, ptrdiff_t T)
-    cdef list check_grads(self, grads, Params p)
-    cdef list places(self, list grads, list inputs, bint beside)
-    cdef cnp.ndarray check_state(self, x, Params p, ptrdiff_t N, str name, bint of_c)
-    cdef cnp.ndarray check_of_steps(self, x, Params p, ptrdiff_t N, ptrdiff_t T, str name)
-    cdef str sizes_of(self, Params p)
-    cdef tuple check_states(self, state, Params p, ptrdiff_t N, tuple names)
-    cdef int check_size(self, ptrdiff_t N, ptrdiff_t T, Params p) except -1
-    cdef int run_forward(self, Cache k, Params p, bint train, cnp.ndarray hs, cnp.ndarray hT, cnp.ndarray cT) except -1
-    cdef void describe(self, cell_job *job, Cache k, Params p) noexcept
-    cdef int run(self, cell_kernel kernel, const cell_job *job) except -1
     cdef tuple forward(
         self, xs, state, params, bint train, lengths, bint reverse, h_mask, tuple of_steps, Options options
     )
+    cdef int run_forward(self, Cache k, Params p, bint train, cnp.ndarray hs, cnp.ndarray hT, cnp.ndarray cT) except -1
+    cdef void describe(self, cell_job *job, Cache k, Params p) noexcept
     cdef tuple backward(self, dhs, dstate, params, cache, grads)
+    cdef int run(self, cell_kernel kernel, const cell_job *job) except -1

@@ -1,13 +1,9 @@
 from typing import final
 
+from rnnfast.cpu._arguments import Arguments
+
 @final
 class Cache: ...
 
 @final
-class Params: ...
-
-@final
-class Cell: ...
-
-@final
-class Packed: ...
+class Cell(Arguments): ...
