@@ -18,7 +18,7 @@ def code(path):
     text = path.read_text(encoding="utf-8")
     if path.suffix in (".h", ".c"):
         return re.sub(r"/\*.*?\*/", "", text, flags=re.S)
-    if path.suffix in (".pyx", ".pxd"):
+    if path.suffix in (".pyx", ".pxi", ".pxd"):
         return re.sub(r'#.*|"""[\s\S]*?"""', "", text)
     tree = ast.parse(text)
     for node in ast.walk(tree):
@@ -34,7 +34,7 @@ def is_text(node):
 
 def files_that_name(cell):
     found = {path for path in house.PACKAGE.rglob("*") if path.suffix in (".py", ".pyi", ".pxd")}
-    found |= {path for path in SOURCES.rglob("*") if path.suffix in (".pyx", ".h", ".c")}
+    found |= {path for path in SOURCES.rglob("*") if path.suffix in (".pyx", ".pxi", ".h", ".c")}
     found |= {house.ROOT / "setup.py"}
     others = {other for other in kernels.CELLS if other != cell}  # which may use what it has
     found = {path for path in found if path.stem not in others}
