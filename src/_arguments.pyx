@@ -61,6 +61,18 @@ cdef class Arguments:
             raise TypeError(f"{self.name}: params were packed with reset_after={packed.params.reset_after}")
         return packed.params
 
+    cdef int check_precision(self, precision, Params p) except -1:
+        """As src/kernels/reduced.h counts them."""
+        if precision is None:
+            return 0
+        if precision not in ("bf16", "int8"):
+            raise ValueError(f"{self.name}: precision must be None, 'bf16' or 'int8', got {precision!r}")
+        if p.type_num != cnp.NPY_FLOAT:
+            raise TypeError(f"{self.name}: precision {precision!r} is for float32 params, got float64")
+        if p.full:
+            raise ValueError(f"{self.name}: precision must be None with Wp (3, H, H), got {precision!r}")
+        return 1 if precision == "bf16" else 2
+
     cdef Params check_params(self, params, bint reset_after):
         if not isinstance(params, (tuple, list)) or not (
             (len(self.names) if self.has_norms else 4 if self.has_rounds or self.has_projection else 2)

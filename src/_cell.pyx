@@ -5,12 +5,14 @@ import numpy as np
 
 from rnnfast.cpu._arguments cimport Arguments, Packed, Params, sizes_of
 from rnnfast.cpu._runtime cimport (
-    LONG_CALL, behaved, cell_job, cell_kernel, cell_of, checked, finished, kernels_for, pack_kernel, pack_weights, row_step,
+    LONG_CALL, behaved, cell_job, cell_kernel, cell_kernels, cell_of, checked, finished, kernels_for, pack_kernel, pack_weights, row_step,
     strided, threads_for, view,
 )
 
 cnp.import_array()
 
+cdef enum:
+    INT8 = 2  # in src/kernels/reduced.h
 
 cdef void backwards(strided *v, ptrdiff_t T, int type_num) noexcept:
     """Let axis 1 of v run from its end."""
@@ -91,8 +93,10 @@ cdef class Cache:
 cdef class Cell(Arguments):
     """One row of the grid."""
 
-    cdef Packed pack(self, params, bint reset_after):
+    cdef Packed pack(self, params, bint reset_after, precision=None, bint relu=False):
         cdef Params p = self.check_params(params, reset_after), own = Params()
+        own.precision = self.check_precision(precision, p)
+        self.check_bounded(own, relu)
         self.check_size(1, 1, p)
         cdef Packed packed = Packed()
         packed.cell, packed.kernels, packed.params = self, kernels_for(p.type_num), own
@@ -106,7 +110,9 @@ cdef class Cell(Arguments):
         job.Wx, job.Wh, job.Wproj = view(p.Wx), view(p.Wh), optional(p.Wproj)
         job.Wp, job.full = data(p.Wp), p.full
         job.rounds, job.rank, job.Wm, job.Wr, job.dWm, job.dWr = p.rounds, p.rank, data(p.Wm), data(p.Wr), NULL, NULL
-        cdef pack_kernel kernel = cell_of(packed.kernels, self.index).pack
+        job.precision = own.precision
+        cdef cell_kernels own_kernels = cell_of(packed.kernels, self.index)
+        cdef pack_kernel kernel = own_kernels.pack_reduced if own.precision else own_kernels.pack
         packed.weights = empty2(1, kernel(&job, NULL) + 32, p.type_num)
         cdef void *room = aligned(packed.weights)
         cdef int failed
@@ -115,6 +121,12 @@ cdef class Cell(Arguments):
         finished(failed, self.name)
         return packed
 
+    cdef int check_bounded(self, Params p, bint relu) except -1:
+        """8 bits are for an h with a bound."""
+        if p.precision == INT8 and relu:
+            raise ValueError(f"{self.name}: precision 'int8' is for nonlinearity=\"tanh\", got \"relu\"")
+        return 0
+
     cdef tuple forward(
         self, xs, state, params, bint train, lengths, bint reverse, h_mask, tuple of_steps, Options options
     ):
@@ -122,6 +134,7 @@ cdef class Cell(Arguments):
         cdef Params p
         if isinstance(params, Packed):
             p = self.check_packed(params, train, options.reset_after)
+            self.check_bounded(p, options.relu)
         else:
             p = self.check_params(params, options.reset_after)
         cdef cnp.ndarray x = checked(xs, 3, p.type_num, f"{self.name}: xs")
@@ -193,13 +206,16 @@ cdef class Cell(Arguments):
         job.packed = NULL if p.packed is None else aligned(p.packed.weights)
         if k.reverse:
             backwards(&job.hs, k.T, k.type_num)
-        return self.run(cell_of(k.kernels, self.index).forward, &job)
+        cdef cell_kernels own = cell_of(k.kernels, self.index)
+        return self.run(own.reduced if p.precision else own.forward, &job)
 
     cdef void describe(self, cell_job *job, Cache k, Params p) noexcept:
         """What is the same for forward and backward: sizes, options, inputs, weights and what is kept."""
         job.N, job.T, job.D, job.H, job.P = k.N, k.T, k.D, k.H, k.P
         take_options(job, k.options, k.steps)
-        job.threads = threads_for(2.0 * k.N * k.P * self.gates * k.H, (k.H + 15) // 16)
+        cdef double faster = 4 if p.precision else 1  # what is short work for one thread
+        job.precision = p.precision
+        job.threads = threads_for(2.0 * k.N * k.P * self.gates * k.H / faster, (k.H + 15) // 16)
         job.xs, job.h0, job.c0 = k.xs_view, k.h0_view, k.c0_view
         job.h_mask, job.seen0 = k.mask_view, k.seen0_view
         job.candidate_mask, job.h_zoneout, job.c_zoneout = k.candidate_view, k.h_zoneout_view, k.c_zoneout_view

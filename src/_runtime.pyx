@@ -11,6 +11,9 @@ cdef extern from "kernels/kernels.h" nogil:
     const kernel_table *kernels
     int kernels_usable(const char *name)
     int kernels_choose(const char *name)
+    int kernels_extensions
+    void kernels_use_extensions(int extensions)
+    int kernels_extensions_usable()
     const char *kernels_name(int i)
 
 cdef extern from "kernels/team.h" nogil:
@@ -48,6 +51,29 @@ def set_simd(str name):
     """Use another instruction set from now on (for tests and comparisons). ValueError if it is not usable."""
     if kernels_choose(name.encode()) != 0:
         raise ValueError(f"RNNFAST_SIMD must be one of {', '.join(simds())} on this processor, got {name!r}")
+
+
+# Bits of kernels_extensions
+_EXTENSIONS = {"avx_vnni": 1, "avx512_vnni": 2, "avx512_bf16": 4, "amx_int8": 8, "amx_bf16": 16}
+
+
+def extensions():
+    """Names of the instructions for 16 and 8 bits that are in use, beside the instruction set."""
+    if kernels_extensions < 0:
+        set_extensions()
+    return tuple(name for name, bit in _EXTENSIONS.items() if kernels_extensions & bit)
+
+
+def set_extensions(names=None):
+    """Use only these of the processor's from now on (for tests and comparisons); None: all. ValueError if one is not usable."""
+    cdef int usable = kernels_extensions_usable(), wanted = usable
+    if names is not None:
+        wanted = 0
+        for name in names:
+            if not usable & _EXTENSIONS.get(name, 0):
+                raise ValueError(f"set_extensions: {name!r} is not usable on this processor")
+            wanted |= _EXTENSIONS[name]
+    kernels_use_extensions(wanted)
 
 
 def num_threads():

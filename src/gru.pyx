@@ -29,6 +29,6 @@ def backward(dhs, dstate, params, cache, grads):
     return cell.backward(dhs, dstate, params, cache, grads)
 
 
-def pack(params, *, bint reset_after=False, bint z_keeps=False):
+def pack(params, *, precision=None, bint reset_after=False, bint z_keeps=False):
     """See rnnfast.kernels for the contract."""
-    return cell.pack(params, reset_after)
+    return cell.pack(params, reset_after, precision)

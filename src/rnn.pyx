@@ -29,6 +29,6 @@ def backward(dhs, dstate, params, cache, grads):
     return cell.backward(dhs, dstate, params, cache, grads)
 
 
-def pack(params, *, nonlinearity="tanh"):
+def pack(params, *, precision=None, nonlinearity="tanh"):
     """See rnnfast.kernels for the contract."""
-    return cell.pack(params, False)
+    return cell.pack(params, False, precision, nonlinearity == "relu")

@@ -14,6 +14,7 @@ cdef class Params:
     cdef list norms  # gains and biases of normalisations, contiguous
     cdef ptrdiff_t D, H, P, rounds, rank  # P: the width of h; rank 0: none
     cdef int type_num
+    cdef int precision  # of packed ones: see src/kernels/reduced.h
     cdef bint reset_after, full
     cdef Packed packed
 
@@ -33,6 +34,7 @@ cdef class Arguments:
     cdef str wide  # the letter of the width of h
 
     cdef Params check_packed(self, Packed packed, bint train, bint reset_after)
+    cdef int check_precision(self, precision, Params p) except -1
     cdef Params check_params(self, params, bint reset_after)
     cdef int check_beside(self, Params p, params) except -1
     cdef list check_norms(self, Params p, params)

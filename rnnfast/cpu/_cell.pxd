@@ -24,7 +24,8 @@ cdef class Cache:
 
 
 cdef class Cell(Arguments):
-    cdef Packed pack(self, params, bint reset_after)
+    cdef Packed pack(self, params, bint reset_after, precision=*, bint relu=*)
+    cdef int check_bounded(self, Params p, bint relu) except -1
     cdef tuple forward(
         self, xs, state, params, bint train, lengths, bint reverse, h_mask, tuple of_steps, Options options
     )

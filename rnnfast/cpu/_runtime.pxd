@@ -23,6 +23,7 @@ cdef extern from "kernels/kernels.h" nogil:
         const void *Wr
         const void *norms[4]
         const void *packed
+        int precision
         strided hs
         void *hT
         void *cT
@@ -138,8 +139,8 @@ cdef extern from "kernels/kernels.h" nogil:
         double (*fma)(int, ptrdiff_t) noexcept nogil
 
     ctypedef struct cell_kernels:
-        cell_kernel forward, backward
-        pack_kernel pack
+        cell_kernel forward, backward, reduced
+        pack_kernel pack, pack_reduced
 
     int cell_index(const char *name)
     cell_kernels cell_of(const kernel_set *set, int index)

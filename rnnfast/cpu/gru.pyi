@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,6 +27,7 @@ def backward(
 def pack(
     params: Sequence[np.ndarray | None],
     *,
+    precision: Literal["bf16", "int8"] | None = None,
     reset_after: bool = False,
     z_keeps: bool = False,
 ) -> Any: ...

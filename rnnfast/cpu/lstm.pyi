@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,5 +27,6 @@ def backward(
 def pack(
     params: Sequence[np.ndarray | None],
     *,
+    precision: Literal["bf16", "int8"] | None = None,
     cell_clip: float | None = None,
 ) -> Any: ...

@@ -62,8 +62,7 @@ Shapes: N batch, T time, D input, H hidden; the blocks are z, r, candidate.
 import numpy as np
 
 from rnnfast.reference.ops import sigmoid
-from rnnfast.reference.packed import pack as pack
-from rnnfast.reference.packed import weights
+from rnnfast.reference.packed import bounded, pack_reduced, weights
 from rnnfast.reference.steps import (
     at,
     at_work,
@@ -95,6 +94,7 @@ def forward(
     Returns hs, (h,) and the cache for `backward`.
     """
     Wx, Wh, b = weights(params, train, 3, "gru")
+    Wh = bounded(Wh, state, h_mask)
     N, T, _ = xs.shape
     H = Wh.shape[0]
     (h,) = state if state is not None else (np.zeros((N, H), Wx.dtype),)
@@ -129,6 +129,11 @@ def forward(
     if train:
         cache["of_steps"] = candidate_mask, h_zoneout
     return hs, (h.copy(),), cache
+
+
+def pack(params, *, precision=None, reset_after=False, z_keeps=False):
+    """See rnnfast.kernels and, for the precision, rnnfast.reference.packed."""
+    return pack_reduced("gru", params, precision)
 
 
 def backward(dhs, dstate, params, cache, grads):

@@ -65,8 +65,7 @@ Shapes: N batch, T time, D input, H hidden.
 import numpy as np
 
 from rnnfast.reference.ops import sigmoid
-from rnnfast.reference.packed import pack as pack
-from rnnfast.reference.packed import weights
+from rnnfast.reference.packed import bounded, pack_reduced, weights
 from rnnfast.reference.steps import (
     at,
     at_work,
@@ -100,6 +99,7 @@ def forward(
     if cell_clip is not None and not 0 < cell_clip < np.inf:
         raise ValueError(f"lstm: cell_clip must be positive and finite, got {cell_clip}")
     Wx, Wh, b, Wp = weights(params, train, 4, "lstm")
+    Wh = bounded(Wh, state, h_mask)
     N, T, _ = xs.shape
     H = Wh.shape[0]
     h, c = state if state is not None else np.zeros((2, N, H), Wx.dtype)
@@ -136,6 +136,11 @@ def forward(
     if train:
         cache["of_steps"] = candidate_mask, h_zoneout, c_zoneout
     return hs, (h.copy(), c.copy()), cache
+
+
+def pack(params, *, precision=None, cell_clip=None):
+    """See rnnfast.kernels and, for the precision, rnnfast.reference.packed."""
+    return pack_reduced("lstm", params, precision)
 
 
 def backward(dhs, dstate, params, cache, grads):

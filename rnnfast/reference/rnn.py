@@ -31,8 +31,7 @@ Shapes: N batch, T time, D input, H hidden.
 
 import numpy as np
 
-from rnnfast.reference.packed import pack as pack
-from rnnfast.reference.packed import weights
+from rnnfast.reference.packed import bounded, pack_reduced, weights
 from rnnfast.reference.steps import (
     at,
     at_work,
@@ -64,6 +63,7 @@ def forward(
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f'rnn: nonlinearity must be "tanh" or "relu", got {nonlinearity!r}')
     Wx, Wh, b = weights(params, train, 3, "rnn")
+    Wh = bounded(Wh, state, h_mask)
     N, T, _ = xs.shape
     H = Wh.shape[0]
     (h,) = state if state is not None else (np.zeros((N, H), Wx.dtype),)
@@ -86,6 +86,11 @@ def forward(
     cache = {"steps": steps, "h_mask": h_mask, "nonlinearity": nonlinearity}
     cache["h_zoneout"] = h_zoneout
     return hs, (h.copy(),), cache if train else None
+
+
+def pack(params, *, precision=None, nonlinearity="tanh"):
+    """See rnnfast.kernels and, for the precision, rnnfast.reference.packed."""
+    return pack_reduced("rnn", params, precision, bounded=nonlinearity == "tanh")
 
 
 def backward(dhs, dstate, params, cache, grads):

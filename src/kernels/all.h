@@ -21,6 +21,11 @@
 #include "norms.h"
 #include "lnlstm.h"
 #include "lngru.h"
+#if REAL_IS_FLOAT
+#include "reduced.h"
+#include "reduced_products.h"
+#include "reduced_cells.h"
+#endif
 #include "affine.h"
 #include "softmax.h"
 #include "affine_softmax.h"
@@ -28,6 +33,9 @@
 #include "ops.h"
 
 #define CELL_ENTRIES(cell) .cell##_forward = cell##_forward, .cell##_backward = cell##_backward, .cell##_pack = cell##_pack,
+
+#define REDUCED_CELLS(X) X(rnn) X(lstm) X(gru)
+#define REDUCED_ENTRIES(cell) .cell##_reduced = cell##_reduced, .cell##_pack_reduced = cell##_pack_reduced,
 
 const kernel_set KERNELS = {.gemm = gemm,
                             .column_sums = column_sums,
@@ -44,4 +52,7 @@ const kernel_set KERNELS = {.gemm = gemm,
                             .dropout_mask = dropout_mask,
                             .apply = apply,
                             .fma = run_fma,
-                            CELLS(CELL_ENTRIES)};
+#if REAL_IS_FLOAT
+                            REDUCED_CELLS(REDUCED_ENTRIES)
+#endif
+                                CELLS(CELL_ENTRIES)};

@@ -3,6 +3,13 @@
 #include "team.h"
 
 #include <string.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 extern const kernel_set kernels_avx512_f32, kernels_avx512_f64, kernels_avx2_f32, kernels_avx2_f64, kernels_portable_f32,
     kernels_portable_f64;
@@ -30,6 +37,43 @@ static int processor_has(const char *name)
 #endif
     return !strcmp(name, "portable");
 }
+
+int kernels_extensions = NOT_ASKED;
+
+void kernels_use_extensions(int extensions) { kernels_extensions = extensions; }
+
+#if defined(__x86_64__)
+/* Linux gives a process the registers of AMX on request only: the system then saves them, too. */
+static int amx_allowed(void)
+{
+#if defined(__linux__) && defined(SYS_arch_prctl)
+    const long request_permission = 0x1023, tile_data = 18;
+    return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+    return 0;
+#endif
+}
+
+int kernels_extensions_usable(void)
+{
+    unsigned a, b, c, d, a1 = 0, features = 0;
+    if (!processor_has("avx2") || !__get_cpuid_count(7, 0, &a, &b, &c, &d))
+        return 0;
+    if (a >= 1) {
+        unsigned b1, c1, d1;
+        __get_cpuid_count(7, 1, &a1, &b1, &c1, &d1);
+    }
+    features |= a1 >> 4 & 1 ? AVX_VNNI : 0;
+    if (!processor_has("avx512"))
+        return features;
+    features |= (c >> 11 & 1 ? AVX512_VNNI : 0) | (a1 >> 5 & 1 ? AVX512_BF16 : 0);
+    if (d >> 24 & 1 && amx_allowed())
+        features |= (d >> 25 & 1 ? AMX_INT8 : 0) | (d >> 22 & 1 ? AMX_BF16 : 0);
+    return features;
+}
+#else
+int kernels_extensions_usable(void) { return 0; }
+#endif
 
 const char *kernels_name(int i) { return i < TABLES ? tables[i].name : NULL; }
 
@@ -66,6 +110,8 @@ static void pack_body(team *tm, int rank, void *work)
 
 int run_pack(pack_kernel pack, const cell_job *job, void *room)
 {
+    if (job->precision && kernels_extensions == NOT_ASKED) /* not at import: it asks the system for larger signal frames */
+        kernels_use_extensions(kernels_extensions_usable());
     pack_work k = {pack, job, room};
     return team_run(1, pack_body, &k);
 }

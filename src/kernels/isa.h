@@ -32,6 +32,13 @@ typedef struct {
     int panels;
 } panel_strip;
 
+/* Assemblers of these compilers' time know the instructions of AMX. */
+#if defined(__linux__) && defined(__x86_64__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
+#define AMX_ASSEMBLER 1
+#else
+#define AMX_ASSEMBLER 0
+#endif
+
 #define PASTE_(a, b) a##b
 #define PASTE(a, b) PASTE_(a, b)
 

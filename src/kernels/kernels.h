@@ -46,6 +46,7 @@ typedef struct {
     const void *Wm, *Wr;  /* (r, H, D); with a rank (r, H, k) and (r, k, D) */
     const void *norms[4]; /* lnlstm: gx, gh, gc, bc; lngru: gx, gh, bh; contiguous */
     const void *packed;   /* without training: what <cell>_pack wrote, used instead of Wx and Wh; or NULL */
+    int precision;        /* of packed: see reduced.h; 0: real */
 
     /* forward writes */
     strided hs;    /* (N, T, P), last stride 1 */
@@ -152,9 +153,10 @@ typedef ptrdiff_t (*pack_kernel)(const cell_job *, void *room);
 /* Runs one with room, which is not NULL, as a call that signals may stop: 0, or above 0 where a handler raised. */
 int run_pack(pack_kernel pack, const cell_job *job, void *room);
 
+/* reduced: forward with packed weights in 16 or 8 bits; NULL where a cell, or double, has none. */
 #define CELL_FIELDS(cell) \
-    cell_kernel cell##_forward, cell##_backward; \
-    pack_kernel cell##_pack;
+    cell_kernel cell##_forward, cell##_backward, cell##_reduced; \
+    pack_kernel cell##_pack, cell##_pack_reduced;
 
 typedef struct {
     CELLS(CELL_FIELDS)
@@ -187,13 +189,14 @@ static inline int cell_index(const char *name)
 }
 
 typedef struct {
-    cell_kernel forward, backward;
-    pack_kernel pack;
+    cell_kernel forward, backward, reduced;
+    pack_kernel pack, pack_reduced;
 } cell_kernels;
 
 static inline cell_kernels cell_of(const kernel_set *set, int index)
 {
-#define CELL_KERNELS(cell) {set->cell##_forward, set->cell##_backward, set->cell##_pack},
+#define CELL_KERNELS(cell) \
+    {set->cell##_forward, set->cell##_backward, set->cell##_reduced, set->cell##_pack, set->cell##_pack_reduced},
     const cell_kernels cells[] = {CELLS(CELL_KERNELS)};
     return cells[index];
 }
@@ -204,6 +207,12 @@ typedef struct {
 } kernel_table;
 
 #define SQUARES 8192 /* elements whose squares are summed in one block */
+
+/* Instructions beside those of a set, for products in 16 and 8 bits. */
+enum { AVX_VNNI = 1, AVX512_VNNI = 2, AVX512_BF16 = 4, AMX_INT8 = 8, AMX_BF16 = 16, NOT_ASKED = -1 };
+extern int kernels_extensions; /* those in use, from the first pack with a precision on */
+void kernels_use_extensions(int extensions);
+int kernels_extensions_usable(void); /* those that this processor has, and the system allows */
 
 extern const kernel_table *kernels;   /* the table in use */
 int kernels_usable(const char *name); /* 1: can be chosen on this processor */
