@@ -7,7 +7,7 @@ imports it. Every square has the same functions:
     forward(xs, state, params, *, train=True, lengths=None, reverse=False, h_mask=None,
             **options) -> hs, state, cache
     backward(dhs, dstate, params, cache, grads) -> dxs, dstate
-    pack(params, **options) -> packed
+    pack(params, *, precision=None, **options) -> packed
 
 Sizes: N batch, T time, D input, H hidden, G gates (1 rnn, 3 gru and lngru, 4 the others), P the
 width of h, which is H but for an lstmp. All arrays have the dtype of the params, float32 or
@@ -59,7 +59,8 @@ Calls
   same holds for the layers.
 - pack lays the weights out once for many calls. Its result is opaque and holds copies. forward
   takes it in the place of params if train=False, and gives the same bits; with train=True it is a
-  TypeError.
+  TypeError. precision="bf16" or "int8" rounds Wx and Wh, and x and h in every step, as
+  rnnfast/reference/packed.py says: rnn, lstm and gru on cpu and reference, in float32.
 - backward overwrites grads, one for each of params (dWx, dWh, db, ...), in place, whatever their
   values were. They may overlap the arrays that are read; no two grads may overlap.
   Without b there is no db (None, or left out at the end).

@@ -6,7 +6,9 @@ cimport cython
 cimport numpy as cnp
 import numpy as np
 
-from rnnfast.cpu._runtime cimport behaved, cell_index, checked, kind_of, meets, real_type, span, span_of, writable
+from rnnfast.cpu._runtime cimport (
+    behaved, cell_index, cell_of, checked, kernels_for, kind_of, meets, real_type, span, span_of, writable,
+)
 
 cnp.import_array()
 
@@ -65,6 +67,8 @@ cdef class Arguments:
         """As src/kernels/reduced.h counts them."""
         if precision is None:
             return 0
+        if cell_of(kernels_for(cnp.NPY_FLOAT), self.index).reduced == NULL:
+            raise ValueError(f"{self.name}: precision must be None, got {precision!r}")
         if precision not in ("bf16", "int8"):
             raise ValueError(f"{self.name}: precision must be None, 'bf16' or 'int8', got {precision!r}")
         if p.type_num != cnp.NPY_FLOAT:

@@ -21,6 +21,6 @@ def backward(dhs, dstate, params, cache, grads):
     return cell.backward(dhs, dstate, params, cache, grads)
 
 
-def pack(params, *, cell_clip=None):
+def pack(params, *, precision=None, cell_clip=None):
     """See rnnfast.kernels for the contract."""
-    return cell.pack(params, False)
+    return cell.pack(params, False, precision)

@@ -15,6 +15,6 @@ def backward(dhs, dstate, params, cache, grads):
     return cell.backward(dhs, dstate, params, cache, grads)
 
 
-def pack(params):
+def pack(params, *, precision=None):
     """See rnnfast.kernels for the contract."""
-    return cell.pack(params, False)
+    return cell.pack(params, False, precision)

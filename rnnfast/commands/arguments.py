@@ -54,6 +54,13 @@ def add_vocabulary(command: argparse.ArgumentParser) -> None:
     command.add_argument("--level", choices=tuple(UNITS), help=what)
 
 
+def add_precision(command: argparse.ArgumentParser) -> None:
+    """Add --precision, of the weights of recurrent layers."""
+    what = "compute recurrent layers with weights of 16 or 8 bits: faster, a little less exact "
+    what += "(RNN, LSTM, GRU on a CPU; default: as the weights are)"
+    command.add_argument("--precision", choices=("bf16", "int8"), help=what)
+
+
 def positive_int(text: str) -> int:
     """An integer above 0."""
     return _number(text, int, "a positive integer", lambda value: value > 0)

@@ -10,6 +10,7 @@ from rnnfast.commands.arguments import (
     Commands,
     add_command,
     add_model,
+    add_precision,
     add_prime,
     add_unknown,
     add_vocabulary,
@@ -62,6 +63,7 @@ def add(commands: Commands) -> None:
     _add_cache(command)
     add_prime(command)
     add_unknown(command)
+    add_precision(command)
     add_vocabulary(command)
 
 
@@ -119,6 +121,7 @@ def evaluate_file(
     cache: int | None = None,
     cache_theta: float | None = None,
     cache_ratio: float | None = None,
+    precision: str | None = None,
 ) -> None:
     """Print loss, perplexity (bits per character) and accuracy of a model on a text.
 
@@ -152,6 +155,8 @@ def evaluate_file(
         The size of a neural cache, see `rnnfast.trainer.NeuralCache`.
     cache_theta, cache_ratio : float, optional
         Its numbers. None is the usual one.
+    precision : {"bf16", "int8"}, optional
+        Of the weights of recurrent layers, see `rnnfast.TimeLSTM.freeze`.
 
     Raises
     ------
@@ -168,10 +173,14 @@ def evaluate_file(
         raise ValueError(f"--dynamic-{next(iter(of_rms))} needs --dynamic rms")
     if cache is None and of_cache:
         raise ValueError(f"--cache-{next(iter(of_cache))} needs --cache")
+    if dynamic is not None and precision is not None:
+        raise ValueError("--precision is not for --dynamic, in which the model learns")
     training = of_rms.pop("text", vocabulary)
     if dynamic == "rms" and training is None:
         raise ValueError("--dynamic rms needs the model's training text: --dynamic-text FILE")
     net, words = open_model(model, vocabulary, level)
+    if precision is not None:
+        net.freeze(precision)
     text = read_text(file)
     ids = load_ids(file, words, unknown, text=text)
     found = prime_ids(prime, words, unknown)

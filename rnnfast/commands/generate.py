@@ -11,6 +11,7 @@ from rnnfast.commands.arguments import (
     Commands,
     add_command,
     add_model,
+    add_precision,
     add_prime,
     add_unknown,
     add_vocabulary,
@@ -51,6 +52,7 @@ def add(commands: Commands) -> None:
     what = "token that is never drawn, like the unknown token; may be repeated"
     option("--skip", action="append", metavar="TOKEN", help=what)
     add_unknown(command)
+    add_precision(command)
     add_vocabulary(command)
 
 
@@ -69,6 +71,7 @@ def generate(
     skip: Sequence[str] = (),
     vocabulary: str | None = None,
     level: str | None = None,
+    precision: str | None = None,
 ) -> None:
     """Print `prompt` and text that continues it, each token when it is drawn.
 
@@ -93,6 +96,8 @@ def generate(
         Tokens that are never drawn. The unknown token is never drawn, either.
     unknown, vocabulary, level : str, optional
         As in `rnnfast.commands.eval.evaluate_file`.
+    precision : {"bf16", "int8"}, optional
+        Of the weights of recurrent layers, see `rnnfast.TimeLSTM.freeze`.
 
     Raises
     ------
@@ -100,6 +105,8 @@ def generate(
         If a file cannot be read, or a token is not in the vocabulary.
     """
     net, words = open_model(model, vocabulary, level)
+    if precision is not None:
+        net.freeze(precision)
     prompt_ids: list[int] = encode(words, prompt, unknown, "--prompt: ").tolist()
     start = [*ids_before(prime, words, unknown).tolist(), *prompt_ids] or [0]
     skipped = {*skip, *([words.unknown] if words.unknown is not None else [])}

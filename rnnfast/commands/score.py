@@ -9,6 +9,7 @@ from rnnfast.commands.arguments import (
     Commands,
     add_command,
     add_model,
+    add_precision,
     add_prime,
     add_unknown,
     add_vocabulary,
@@ -33,6 +34,7 @@ def add(commands: Commands) -> None:
     command.add_argument("text", metavar="TEXT", help="the text itself; - reads it from stdin")
     add_prime(command)
     add_unknown(command)
+    add_precision(command)
     add_vocabulary(command)
 
 
@@ -44,6 +46,7 @@ def score(
     unknown: str | None = None,
     vocabulary: str | None = None,
     level: str | None = None,
+    precision: str | None = None,
 ) -> None:
     """Print the log-probability of each token given the tokens before it, and of the whole text.
 
@@ -55,6 +58,8 @@ def score(
         The text itself; "-" reads it from stdin.
     prime, unknown, vocabulary, level : str, optional
         As in `rnnfast.commands.eval.evaluate_file`.
+    precision : {"bf16", "int8"}, optional
+        Of the weights of recurrent layers, see `rnnfast.TimeLSTM.freeze`.
 
     Raises
     ------
@@ -67,6 +72,8 @@ def score(
     the text begins a line. If nothing is read before the text, its first token is not scored.
     """
     net, words = open_model(model, vocabulary, level)
+    if precision is not None:
+        net.freeze(precision)
     text = given_text(text)
     ids = encode(words, text, unknown, "TEXT: ")
     before = ids_before(prime, words, unknown)

@@ -24,5 +24,6 @@ def backward(
 def pack(
     params: Sequence[np.ndarray | None],
     *,
+    precision: None = None,
     cell_clip: float | None = None,
 ) -> Any: ...

@@ -22,4 +22,9 @@ def backward(
     cache: Any,
     grads: Sequence[np.ndarray | None],
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]: ...
-def pack(params: Sequence[np.ndarray | None], *, nonlinearity: str = "tanh") -> Any: ...
+def pack(
+    params: Sequence[np.ndarray | None],
+    *,
+    precision: Literal["bf16", "int8"] | None = None,
+    nonlinearity: str = "tanh",
+) -> Any: ...

@@ -184,6 +184,6 @@ def backward(dhs, dstate, params, cache, grads):
     return recurrence.backward(Gru, dhs, dstate, params, cache, grads)
 
 
-def pack(params, *, reset_after=False, z_keeps=False):
+def pack(params, *, precision=None, reset_after=False, z_keeps=False):
     """See rnnfast.kernels."""
-    return recurrence.pack(cell_of(reset_after, z_keeps), params)
+    return recurrence.pack(cell_of(reset_after, z_keeps), params, precision)

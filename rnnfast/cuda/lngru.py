@@ -240,6 +240,6 @@ def backward(dhs, dstate, params, cache, grads):
     return recurrence.backward(NormGru, dhs, dstate, params, cache, grads)
 
 
-def pack(params):
+def pack(params, *, precision=None):
     """See rnnfast.kernels."""
-    return recurrence.pack(CELL, params)
+    return recurrence.pack(CELL, params, precision)

@@ -152,6 +152,6 @@ def backward(dhs, dstate, params, cache, grads):
     return recurrence.backward(Lstmp, dhs, dstate, params, cache, grads)
 
 
-def pack(params, *, cell_clip=None):
+def pack(params, *, precision=None, cell_clip=None):
     """See rnnfast.kernels."""
-    return recurrence.pack(Lstmp(cell_clip), params)
+    return recurrence.pack(Lstmp(cell_clip), params, precision)

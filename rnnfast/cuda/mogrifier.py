@@ -168,6 +168,6 @@ def backward(dhs, dstate, params, cache, grads):
     return recurrence.backward(Mogrifier, dhs, dstate, params, cache, grads)
 
 
-def pack(params):
+def pack(params, *, precision=None):
     """See rnnfast.kernels."""
-    return recurrence.pack(CELL, params)
+    return recurrence.pack(CELL, params, precision)

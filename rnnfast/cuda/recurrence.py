@@ -194,6 +194,11 @@ def backward(kind, dhs, dstate, params, cache, grads):
     return call.give(dxs, final) if call.host else (dxs, final)
 
 
-def pack(cell, params):
-    """See rnnfast.kernels."""
+def pack(cell, params, precision):
+    """See rnnfast.kernels. This column has no kernels for fewer bits; it has tensor cores."""
+    if precision is not None:
+        raise ValueError(
+            f"{cell.name}: precision must be None on a GPU, got {precision!r} "
+            "(see set_float32_matmul_precision)"
+        )
     return calls.pack(cell, params)

@@ -85,6 +85,6 @@ def backward(dhs, dstate, params, cache, grads):
     return recurrence.backward(Rnn, dhs, dstate, params, cache, grads)
 
 
-def pack(params, *, nonlinearity="tanh"):
+def pack(params, *, precision=None, nonlinearity="tanh"):
     """See rnnfast.kernels."""
-    return recurrence.pack(Rnn(nonlinearity), params)
+    return recurrence.pack(Rnn(nonlinearity), params, precision)

@@ -1,8 +1,27 @@
 """The layers of a model while it only predicts: weights laid out once, the state restored."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+
+def freezable(layers: Iterable[Any]) -> list[Any]:
+    """The layers that have weights to lay out."""
+    return [layer for layer in layers if hasattr(layer, "freeze")]
+
+
+def freeze_all(layers: Iterable[Any], precision: str | None) -> None:
+    """Freeze layers; if one cannot be frozen, those that were not frozen before are no more."""
+    thawed = []
+    try:
+        for layer in layers:
+            if not layer.frozen:
+                thawed.append(layer)
+            layer.freeze(precision)
+    except BaseException:
+        for layer in thawed:
+            layer.unfreeze()
+        raise
 
 
 @contextmanager
@@ -13,7 +32,7 @@ def frozen(model: Any) -> Iterator[None]:
     when they predict; all other models, such as the book's, are left unchanged.
     """
     own = model.layers if hasattr(model, "next_scores") else ()
-    layers = [layer for layer in own if hasattr(layer, "freeze")]
+    layers = freezable(own)
     thawed = [layer for layer in layers if not layer.frozen]
     try:
         for layer in thawed:

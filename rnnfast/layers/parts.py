@@ -7,6 +7,8 @@ They have the interface of a single layer: params, grads, forward, backward, `st
 from collections.abc import Sequence
 from typing import Any
 
+from rnnfast.layers.freezing import freeze_all
+
 
 class Parts:
     """The base of layers that consist of recurrent layers, or of other such layers.
@@ -87,10 +89,9 @@ class Parts:
         for part in self.parts:
             part.reset_state()
 
-    def freeze(self) -> None:
-        """Freeze all parts; see `TimeLSTM.freeze`."""
-        for part in self.parts:
-            part.freeze()
+    def freeze(self, precision: str | None = None) -> None:
+        """Freeze all parts; see `TimeLSTM.freeze`. If one cannot be, none is."""
+        freeze_all(self.parts, precision)
 
     def unfreeze(self) -> None:
         """Unfreeze all parts; see `TimeLSTM.unfreeze`."""

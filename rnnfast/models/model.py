@@ -6,6 +6,7 @@ from typing import Any
 from rnnfast import checks
 from rnnfast.io.files import StrPath
 from rnnfast.io.weights import Weights, load_into, save_weights, to_numpy
+from rnnfast.layers.freezing import freezable, freeze_all
 from rnnfast.models import summary
 
 
@@ -52,6 +53,19 @@ class Model:
         self.grads = [grad for layer in every for grad in layer.grads]
         self._names = param_names
         self.sizes = sizes
+
+    def freeze(self, precision: str | None = None) -> None:
+        """Freeze the recurrent layers, for a model that only predicts; see `TimeLSTM.freeze`.
+
+        Embeddings and affine layers keep their precision. If one layer cannot be frozen, none is.
+        Generation and evaluation freeze a model without a precision themselves.
+        """
+        freeze_all(freezable(self.layers), precision)
+
+    def unfreeze(self) -> None:
+        """Unfreeze the recurrent layers, so that the model can be trained again."""
+        for layer in freezable(self.layers):
+            layer.unfreeze()
 
     def __repr__(self) -> str:
         return summary.describe(self)

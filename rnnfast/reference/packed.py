@@ -18,8 +18,10 @@ class Packed(tuple):
     """Packed params, which forward accepts if train=False."""
 
 
-def pack(params, **options):
+def pack(params, *, precision=None, **options):
     """See rnnfast.kernels."""
+    if precision is not None:
+        raise ValueError(f"precision must be None for this cell, got {precision!r}")
     return Packed(None if p is None else p.copy() for p in params)
 
 

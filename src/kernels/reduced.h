@@ -102,7 +102,7 @@ static void round_row(int precision, uint32_t *row, const real *x, ptrdiff_t n, 
 /* Weights (K, G H) of G gates, as they are packed. scales, surplus: INT8, a number for each column, [panel][vectors][W]. */
 typedef struct {
     int precision, G;
-    ptrdiff_t H, words;
+    ptrdiff_t H, words, used; /* used: without those of zeros alone, but even */
     const uint32_t *p;
     const real *scales;
     const int32_t *surplus;
@@ -112,7 +112,8 @@ typedef struct {
 static reduced_weights reduced_at(int precision, const real **room, ptrdiff_t K, ptrdiff_t H, int G)
 {
     const ptrdiff_t words = words_of(precision, K), columns = panel_count(H) * G * W;
-    reduced_weights w = {precision, G, H, words, (const uint32_t *)*room, NULL, NULL};
+    const ptrdiff_t pairs = precision == BF16 ? 4 : 8;
+    reduced_weights w = {precision, G, H, words, (K + pairs - 1) / pairs * 2, (const uint32_t *)*room, NULL, NULL};
     *room += lines(columns * words);
     if (precision == INT8) {
         w.scales = *room, w.surplus = (const int32_t *)(*room + lines(columns));

@@ -86,7 +86,7 @@ static void reduced_input(reduced_call *q, const gate_panels *P, const team *tm,
         const panel_strip strip = strip_at(P->H, Wx->G, w.p);
         const ptrdiff_t width = panel_width(P->H, strip.p), columns = Wx->G * width;
         const ptrdiff_t step = strip.panels * panel_vectors(P->H, Wx->G, strip.p) * W;
-        reduced_gates(&way, Wx, strip, q->x, w.n, w.rows, sums, 0);
+        reduced_gates(&way, Wx, strip, q->x, w.n, w.rows, w.i, w.tiles, sums, 0);
         for (int v = 0; v < strip.panels; v++)
             for (ptrdiff_t r = 0; r < w.rows; r++)
                 memcpy(panel_row(P, strip.p + v, 0, w.n + r) + first_gate * width, sums + r * step + v * W,
@@ -190,9 +190,9 @@ static const real *reduced_sums(const reduced_call *q, const reduced_weights *Wx
                                 const tile_walk *w, ptrdiff_t slot, const reduced_rows *h, ptrdiff_t h_slot, real *sums)
 {
     if (!q->precomputed)
-        reduced_gates(&q->way, Wx, strip, q->x, slot + w->n, w->rows, sums, 0);
+        reduced_gates(&q->way, Wx, strip, q->x, slot + w->n, w->rows, w->i, w->tiles, sums, 0);
     if (h)
-        reduced_gates(&q->way, Wh, strip, *h, h_slot + w->n, w->rows, sums, !q->precomputed);
+        reduced_gates(&q->way, Wh, strip, *h, h_slot + w->n, w->rows, w->i, w->tiles, sums, !q->precomputed);
     return h || !q->precomputed ? sums : NULL;
 }
 
@@ -351,9 +351,9 @@ static void gru_reduced_after_body(team *tm, int rank, void *work)
             for (int v = 0; v < strip.panels; v++)
                 gru_reduced_gates(k, &q, &w, strip.p + v, t, seen ? &q.h : NULL, sums);
             if (!q.precomputed)
-                reduced_gates(&q.way, &q.Wx_candidate, strip, q.x, slot + w.n, w.rows, sums, 0);
+                reduced_gates(&q.way, &q.Wx_candidate, strip, q.x, slot + w.n, w.rows, w.i, w.tiles, sums, 0);
             if (seen)
-                reduced_gates(&q.way, &q.Wh_candidate, strip, q.h, slot + w.n, w.rows, products, 0);
+                reduced_gates(&q.way, &q.Wh_candidate, strip, q.h, slot + w.n, w.rows, w.i, w.tiles, products, 0);
             for (int v = 0; v < strip.panels; v++) {
                 gru_candidate(k, strip.p + v, t, t % k->chunk, w.n, w.rows, q.precomputed ? NULL : sums + v * W,
                               seen ? products + v * W : NULL, strip.panels * W);

@@ -59,6 +59,8 @@ static inline __attribute__((always_inline)) word_vec dot_words(const int how, w
  * row's, those of b as in packed_weights. */
 typedef struct {
     ptrdiff_t words;
+    const uint32_t *next; /* for matrix registers: fetched into L2 meanwhile, `lines` of 64 bytes for each TILE_WORDS */
+    int lines;
     const uint32_t *a, *b;
     ptrdiff_t ar, bk, bv;
     uint32_t *c;
@@ -120,7 +122,7 @@ static inline __attribute__((always_inline)) void reduced_row(const int how, con
     UNROLLED
     for (int v = 0; v < NV; v++)
         sum[0][v] = sum[1][v] = (word_vec){0};
-    for (ptrdiff_t k = 0; k < t->words; k += 2, b += 2 * t->bk) { /* TILE_WORDS is even */
+    for (ptrdiff_t k = 0; k < t->words; k += 2, b += 2 * t->bk) { /* `used` is even */
         UNROLLED
         for (int i = 0; i < 2; i++) {
             const word_vec x = t->a[k + i] - (word_vec){0};
@@ -259,8 +261,10 @@ static inline __attribute__((always_inline)) void tile_rows_2(const int precisio
         TILE_BEGIN(1, t->more, t->c + W, cr);
         TILE_BEGIN(3, t->more, t->c + c_below + W, cr);
     }
-    const uint32_t *b = t->b;
+    const uint32_t *b = t->b, *next = t->next;
     for (ptrdiff_t k = 0; k < t->words; k += TILE_WORDS, b += TILE_WORDS * bk) {
+        for (int i = 0; i < t->lines; i++, next += 16)
+            __builtin_prefetch(next, 0, 2);
         TILE_LOAD(6, b, bk);
         TILE_LOAD(4, t->a + k, t->ar);
         TILE_DOT(precision, 0, 4, 6);
@@ -295,7 +299,7 @@ static inline __attribute__((always_inline)) void tiles_multiply(const int preci
             tile_row(precision, 1, &t, cr);
         return;
     }
-    for (; NV > 0; NV -= 2, t.b += 2 * t.bv, t.c += 2 * W)
+    for (; NV > 0; NV -= 2, t.b += 2 * t.bv, t.c += 2 * W, t.next += t.words * t.lines)
         if (NV > 1)
             tile_rows_2(precision, 2, &t, high, cr);
         else
@@ -365,14 +369,18 @@ typedef struct {
     real *scales;
 } reduced_rows;
 
-/* sums (rows, vectors of a strip, W) (+)= rows n.. of a times weights b. sums has room for as many rows as the registers. */
+/* sums (rows, vectors of a strip, W) (+)= rows n.. of a times weights b: tile i of `tiles`. sums has room for as many rows as
+ * the registers. */
 static void reduced_gates(const reduced_way *way, const reduced_weights *b, panel_strip strip, reduced_rows a, ptrdiff_t n,
-                          ptrdiff_t rows, real *sums, int add)
+                          ptrdiff_t rows, ptrdiff_t i, ptrdiff_t tiles, real *sums, int add)
 {
     const int vectors = panel_vectors(b->H, b->G, strip.p), NV = strip.panels * vectors;
     const ptrdiff_t first = strip.p * b->G * W;
     uint32_t scratch[2 * TILE_ROWS * MAX_NV * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
-    reduced_product t = {.words = b->words,
+    const int lines = (int)((2 * TILE_WORDS + tiles - 1) / tiles); /* for each two of the vectors and tiles */
+    reduced_product t = {.words = way->high ? b->words : b->used,
+                         .next = b->p + (first + NV * W) * b->words + i * (NV + 1) / 2 * lines * b->words,
+                         .lines = lines,
                          .a = a.p + n * a.step,
                          .ar = a.step,
                          .b = b->p + first * b->words,
