@@ -21,7 +21,6 @@ try:
         set_device,
         set_float32_matmul_precision,
         set_num_threads,
-        show_config,
     )
 except ValueError as error:  # RNNFAST_NUM_THREADS or RNNFAST_SIMD, read when the kernels load
     import os
@@ -30,6 +29,7 @@ except ValueError as error:  # RNNFAST_NUM_THREADS or RNNFAST_SIMD, read when th
     if os.path.basename(sys.argv[0]) == "rnnfast" or sys.orig_argv[1:3] == ["-m", "rnnfast"]:
         sys.exit(f"rnnfast: {error}")  # the command: one line instead of a traceback
     raise
+from rnnfast.config import show_config
 from rnnfast.layers.activations import Sigmoid, Softmax
 from rnnfast.layers.affine import Affine, MatMul, Simple_TimeAffine, TimeAffine
 from rnnfast.layers.bidirectional import (

@@ -85,8 +85,6 @@ contract. The rules above for inputs, outputs, gradients and errors hold for the
 
 import importlib
 import os
-import platform
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -97,7 +95,6 @@ import numpy as np
 
 from rnnfast.checks import is_cupy
 from rnnfast.cpu import _runtime
-from rnnfast.version import __version__
 
 CELLS = ("rnn", "lstm", "gru", "mogrifier", "lstmp", "lnlstm", "lngru")
 DEVICES = ("cuda", "cpu", "reference")  # the best first
@@ -154,7 +151,7 @@ def devices() -> tuple[str, ...]:
     >>> "cpu" in devices()
     True
     """
-    return tuple(name for name in DEVICES if _why_missing(name) is None)
+    return tuple(name for name in DEVICES if why_missing(name) is None)
 
 
 def get_device() -> str:
@@ -266,13 +263,13 @@ def _known(name: Any, argument: str = "device") -> str:
 def _usable(name: str) -> str:
     """name, the name of a usable device or "auto"."""
     if _known(name) != "auto":
-        reason = _why_missing(name)
+        reason = why_missing(name)
         if reason is not None:
             raise RuntimeError(f"device {name!r} is not usable: {reason}")
     return name
 
 
-def _why_missing(name: str) -> str | None:
+def why_missing(name: str) -> str | None:
     """The reason why a device is not usable; None if it is."""
     reason: str | None = importlib.import_module(f"rnnfast.{name}").available()
     return reason
@@ -352,39 +349,3 @@ def set_float32_matmul_precision(precision: str) -> None:
             f"got {precision!r}"
         )
     _precision = precision
-
-
-def show_config(plan: tuple[str, int, int] | None = None) -> None:
-    """Print the version, instruction sets, threads and devices. Put it into a bug report.
-
-    Parameters
-    ----------
-    plan : tuple, optional
-        (cell, N, H), for example ("lstm", 20, 650): print also how the cuda column would run
-        this cell for N samples and H units.
-
-    Raises
-    ------
-    ValueError
-        For an unknown cell or a size that is not a positive integer.
-    """
-    if plan is not None:
-        cell, N, H = plan
-        load(cell, "reference")
-        for name, size in (("N", N), ("H", H)):
-            if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
-                raise ValueError(f"show_config: {name} must be an int from 1 up, got {size!r}")
-    print(f"rnnfast {__version__}")
-    print(f"  Python            {platform.python_version()} on {sys.platform} {platform.machine()}")
-    print(f"  NumPy             {np.__version__}")
-    print(f"  instruction set   {_runtime.simd()} (usable: {', '.join(_runtime.simds())})")
-    print(f"  threads           {get_num_threads()}")
-    print(f"  device            {get_device()} (usable: {', '.join(devices())})")
-    for device_name in DEVICES:
-        reason = _why_missing(device_name)
-        if reason is not None:
-            print(f"  {device_name:<17} missing: {reason}")
-    if plan is not None and _why_missing("cuda") is None:
-        cell, N, H = plan
-        for way, kernel in load("ops", "cuda").plans(cell, N, H, _precision):
-            print(f"  {f'{cell} {way}':<17} {kernel}")

@@ -3,6 +3,7 @@
 The code is in rnnfast.training.
 """
 
+from rnnfast.training.answers import eval_exact, eval_labels
 from rnnfast.training.callbacks import (
     Checkpoint,
     JsonlLog,
@@ -15,8 +16,6 @@ from rnnfast.training.dynamic import eval_dynamic, gradient_mean_squares
 from rnnfast.training.evaluation import (
     PerplexityWarning,
     eval_accuracy,
-    eval_exact,
-    eval_labels,
     eval_perplexity,
     perplexity,
 )

@@ -1,7 +1,7 @@
 """`rnnfast info`: versions and devices, or the contents of a weight file."""
 
-from rnnfast import kernels
 from rnnfast.commands.arguments import Commands, add_command, add_model
+from rnnfast.config import show_config
 from rnnfast.io.book import is_pickle, load_pickle
 from rnnfast.io.weights import load_weights
 from rnnfast.text.vocabulary import UNITS
@@ -34,7 +34,7 @@ def info(model: str | None = None) -> None:
         If the file cannot be read or is no weight file.
     """
     if model is None:
-        kernels.show_config()
+        show_config()
         return
     if is_pickle(model):
         arrays = load_pickle(model)

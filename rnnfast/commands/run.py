@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -54,22 +55,22 @@ def refuse_to_overwrite(out: str) -> None:
 
 
 class Lines:
-    """Prints lines above a progress bar. If stdout is gone, it stops the trainer, which saves.
+    """Prints lines by a function. If stdout is gone, it stops the trainer, which saves.
 
     gone: why stdout cannot be written, None if it can.
     """
 
     gone: str | None
 
-    def __init__(self, bar: ProgressBar, trainer: RnnlmTrainer) -> None:
-        self.bar = bar
+    def __init__(self, show: Callable[[str], Any], trainer: RnnlmTrainer) -> None:
+        self.show = show
         self.trainer = trainer
         self.gone = None
 
     def __call__(self, line: str) -> None:
         try:
             if self.gone is None:
-                self.bar.write(line)
+                self.show(line)
         except OSError as error:
             self.gone = str(error.strerror)
             self.trainer.stop()
@@ -119,7 +120,7 @@ class Run:
     curve, valid : list of [float, float]
         Epochs and perplexity of the training text, and of the validation or held-out text.
     write : Lines
-        Prints a line. `train` sets it before training starts.
+        Prints a line, above the progress bar once there is one.
     checkpoint, best : Checkpoint
         The last checkpoint, and the one with the lowest validation perplexity.
     good, candidate : str
@@ -127,7 +128,6 @@ class Run:
         has not risen.
     """
 
-    write: Lines
     curve: list[list[float]]
     valid: list[list[float]]
 
@@ -145,6 +145,7 @@ class Run:
         self.texts = texts
         self.model = model
         self.trainer = trainer
+        self.write = Lines(partial(print, flush=True), trainer)
         # A run may be resumed from another folder.
         files = {name: absolute(getattr(settings, name)) for name in FILES}
         self.kept = {**asdict(settings), **files}
@@ -157,6 +158,12 @@ class Run:
         options = settings.save_every, self.progress
         self.best = Checkpoint(trainer, best, *options, vocabulary=texts.vocabulary)
         self.checkpoint = _Last(self, last, *options)
+
+    def report_to(self, bar: ProgressBar, log: JsonlLog) -> None:
+        """Print above a bar, and let the trainer report to it, to a log and to this run."""
+        self.write = Lines(bar.write, self.trainer)
+        steps = (self.watch, self, bar, log, self.checkpoint)
+        self.trainer.report_to([callback.step for callback in steps], self.write)
 
     def drop_candidate(self) -> None:
         """Remove the candidate, if there is one."""

@@ -109,7 +109,7 @@ class Texts:
 
     def prime_with(self, model: BaseModel) -> None:
         """Store the end of the training text as the prime of the vocabulary and of weight files."""
-        self.vocabulary.prime = ending(model, self.ts)
+        self.vocabulary.set_prime(ending(model, self.ts))
 
     def measured(
         self,

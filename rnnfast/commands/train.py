@@ -16,7 +16,6 @@ from rnnfast.commands.recipes import recipe_settings
 from rnnfast.commands.report import draw_curve, print_sample, report
 from rnnfast.commands.run import (
     CHECKPOINT,
-    Lines,
     Run,
     copy_checkpoint,
     fit,
@@ -219,9 +218,7 @@ def _reporting(run: Run, extra: dict[str, Any] | None) -> Iterator[tuple[JsonlLo
         stack.callback(run.drop_candidate)
         stack.enter_context(warnings.catch_warnings())
         warnings.showwarning = lambda message, *where, **more: bar.warn(message)
-        trainer.write = run.write = Lines(bar, trainer)
-        steps = (run.watch, run, bar, log, run.checkpoint)
-        trainer.callbacks = [callback.step for callback in steps]
+        run.report_to(bar, log)
         yield log, bar
 
 

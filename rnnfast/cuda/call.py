@@ -93,8 +93,12 @@ class Call(Arguments):
         self.nothing, self.no_ends = self.gpu.nothing(self.dtype), self.gpu.nothing("int32")
         self.bound = {}  # products, by name
 
-    def complete(self, state):
-        """The arguments have passed: what is taken in the place of those that are not there."""
+    def complete(self, state, host):
+        """The arguments have passed: what is taken in the place of those that are not there.
+
+        host: see above.
+        """
+        self.host = host
         zeros, absent = self.gpu.kept_zeros, state is None or any(x is None for x in state)
         no_bias = None if self.biased else zeros(self.bias_shape, self.dtype)
         widths = (self.P, self.H)[: self.states]
@@ -254,15 +258,14 @@ def start_forward(cell, xs, state, params, train, h_mask, lengths, of_steps=()):
     if call is None:
         if packed:
             packed.check(cell, train)
-        call = _checked_forward(cell, xs, state, arrays, h_mask, lengths, of_steps)
-        call.host = is_numpy(xs) and (packed.host if packed else is_numpy(arrays[0]))
+        call = _checked_forward(cell, xs, state, arrays, packed, h_mask, lengths, of_steps)
         remember(key, call, cell)
     elif call.ragged:
         call.check_lengths(lengths)
     return call, arrays
 
 
-def _checked_forward(cell, xs, state, params, h_mask, lengths, of_steps):
+def _checked_forward(cell, xs, state, params, packed, h_mask, lengths, of_steps):
     call = Call(cell, params, cell.two_biases, h_mask is not None, lengths is not None)
     call.sequence("xs", xs, call.D)
     call.check_state("state", cell.states, state)
@@ -270,7 +273,7 @@ def _checked_forward(cell, xs, state, params, h_mask, lengths, of_steps):
         call.check_state("h_mask", ("h_mask",), (h_mask,))
     call.check_of_steps(of_steps)
     call.check_lengths(lengths)
-    call.complete(state)
+    call.complete(state, is_numpy(xs) and (packed.host if packed else is_numpy(params[0])))
     return call
 
 
@@ -332,8 +335,7 @@ def _checked_backward(kind, dhs, dstate, params, cache, grads):
         raise ValueError(f"{name}: dhs must be {expected}, got {dhs.shape}")
     call.check_state("dstate", [f"d{state}" for state in kind.states], dstate)
     call.check_grads(grads, params)
-    call.host = is_numpy(dhs) and is_numpy(params[0])
-    call.complete(dstate)
+    call.complete(dstate, is_numpy(dhs) and is_numpy(params[0]))
     return call
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import dataclass
+from functools import partial
 
 from rnnfast.cuda import call as calls
 from rnnfast.cuda import planner, steps
@@ -13,7 +14,7 @@ from rnnfast.cuda.signatures import bind
 from rnnfast.kernels import get_float32_matmul_precision
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, frozen=True)
 class Way:
     """How the steps of a call run; plan and kernels are None where there are none."""
 
@@ -39,22 +40,22 @@ def find_way(call, cell, forward):
     orders = (0, 1), (call.T - 1, -1)
     if not forward:
         orders = orders[::-1]
-    way = Way(cell, (call.nothing,) * len(cell.kept), columns, orders)
+    made = partial(Way, cell, (call.nothing,) * len(cell.kept), columns, orders)
     if call.N * call.T == 0:
-        return way
+        return made()
     precision = "tf32" if get_float32_matmul_precision() == "high" else "float32"
-    way.plan = plan = planner.make_plan(gpu, cell, forward, call.N, call.H, dtype, precision)
+    plan = planner.make_plan(gpu, cell, forward, call.N, call.H, dtype, precision)
     if plan.kind == "steps":
-        return way
+        return made(plan)
     make = make_frame_forward if forward else make_frame_back
     kernel = make(gpu, cell, call.masked, call.ragged, plan)
     sizes = {"blocks": plan.grid, "N": call.N, "T": call.T}
-    way.kernels = tuple([bind(kernel, **sizes, start=t, ahead=ahead) for t, ahead in orders])
-    way.alone = None, call.nothing, call.nothing
+    kernels = tuple([bind(kernel, **sizes, start=t, ahead=ahead) for t, ahead in orders])
+    starts = ()
     if not plan.local:
         sizes = [plan.slots * plan.groups * plan.passes * tile.exchanged for tile in plan.tiles]
-        way.starts = tuple(itertools.accumulate([0, *sizes]))
-    return way
+        starts = tuple(itertools.accumulate([0, *sizes]))
+    return made(plan, kernels, starts, (None, call.nothing, call.nothing))
 
 
 def exchange(call, starts):

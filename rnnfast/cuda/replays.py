@@ -15,6 +15,13 @@ LEAST, MOST = 16, 4096  # launches of a graph
 KEPT = 32  # graphs, and steps that came once
 
 
+class _Known(local):
+    """What each thread has done."""
+
+    def __init__(self):
+        self.graphs = OrderedDict()
+
+
 class Replays:
     """run(work, start, ahead, count) of _bound, on CuPy's current stream.
 
@@ -23,7 +30,7 @@ class Replays:
     """
 
     def __init__(self, cupy):
-        self._cupy, self._of_thread = cupy, local()
+        self._cupy, self._known = cupy, _Known()
 
     def __call__(self, work, start, ahead, count):
         launches, key = len(work) * count, None
@@ -45,9 +52,7 @@ class Replays:
 
     def known(self):
         """What this thread has done, the last one last -> a graph, or None until it comes again."""
-        if not hasattr(self._of_thread, "known"):
-            self._of_thread.known = OrderedDict()
-        return self._of_thread.known
+        return self._known.graphs
 
     def _recorded(self, work, start, ahead, count):
         """A graph of these steps, or None where they cannot be captured."""

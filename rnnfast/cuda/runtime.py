@@ -22,33 +22,16 @@ from rnnfast.cuda.graph import Graph, refuse_host
 from rnnfast.cuda.kept import KEPT, fingerprint
 from rnnfast.cuda.launch import Launch, blame
 from rnnfast.cuda.replays import Replays
-from rnnfast.cuda.signatures import bind, by_name
+from rnnfast.cuda.signatures import bind, by_name, tokens
 from rnnfast.kernels import get_float32_matmul_precision
 
 KERNEL_NAME = re.compile(rb"(?:\.text\.|\.entry )(\w+)")  # in a cubin, in PTX
 COMPILING = threading.RLock()
-TOKEN = re.compile(r"(\d*)(\*?[fdiqQ])")
-
-
-def tokens(signature):
-    """[(how many, letter)] of "3*f *i i": 3 pointers in a tuple, one alone (0), a number (0)."""
-    found = [TOKEN.fullmatch(token) for token in signature.split()]
-    return [(int(match[1] or 0), match[2]) for match in found]
 
 
 def name_of(code):
     """The name of the kernel in a cubin or in PTX."""
     return KERNEL_NAME.search(code)[1].decode()
-
-
-def flat_letters(signature):
-    """The letter of each parameter that the compiled kernel has: tuples come one by one."""
-    return [letter for count, letter in tokens(signature) for _ in range(count or 1)]
-
-
-def flat_arguments(args):
-    """The arguments of a kernel one by one, those of its tuples too."""
-    return [x for arg in args for x in (arg if isinstance(arg, tuple) else (arg,))]
 
 
 @contextlib.contextmanager

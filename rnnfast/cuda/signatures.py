@@ -6,6 +6,7 @@ array in the place of another.
 """
 
 import inspect
+import re
 from functools import cache
 
 import numpy as np
@@ -42,6 +43,7 @@ TYPES = {
     "launches": "*Q",
     **dict.fromkeys(["max_norm", "first", "decay1", "decay2"], "d"),
 }
+TOKEN = re.compile(r"(\d*)(\*?[fdiqQ])")  # "3*f": how many, letter
 
 
 def parameters(function):
@@ -66,6 +68,22 @@ def signature_of(function, dtype, cell=None, count=0):
         known = "arguments must be among those of signatures.py"
         raise TypeError(f"{function.__name__}: {known}, got {unknown}")
     return " ".join(types[name] for name in names)
+
+
+def tokens(signature):
+    """[(how many, letter)] of "3*f *i i": 3 pointers in a tuple, one alone (0), a number (0)."""
+    found = [TOKEN.fullmatch(token) for token in signature.split()]
+    return [(int(match[1] or 0), match[2]) for match in found]
+
+
+def flat_letters(signature):
+    """The letter of each parameter that the compiled kernel has: tuples come one by one."""
+    return [letter for count, letter in tokens(signature) for _ in range(count or 1)]
+
+
+def flat_arguments(args):
+    """The arguments of a kernel one by one, those of its tuples too."""
+    return [x for arg in args for x in (arg if isinstance(arg, tuple) else (arg,))]
 
 
 def by_name(launch, function):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import combinations, product
 from operator import is_
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -127,6 +127,11 @@ class Layer:
     def _bind(self) -> None:
         """Look up the column's module."""
         self._kernel = None if self.device == "auto" else load(self.column, self.device)
+
+    def _part_of(self, owner: str) -> Self:
+        """This layer, which speaks in messages of the layer that has it as a part."""
+        self._name = owner
+        return self
 
     def _column(self, x: Any) -> Any:
         """The column's module, for a layer without weights, which x may have to choose."""

@@ -51,11 +51,10 @@ class _TimeBi(Parts):
                 argument = argument[:-1] + suffix
                 checks.exactly(name, argument, W, weights1[0].dtype, shape, label)
         self.parts = [
-            kind(*weights, stateful, device=device, **options)
+            kind(*weights, stateful, device=device, **options)._part_of(name)
             for weights, options in ((weights1, options1), (weights2, options2))
         ]
         for layer, direction in zip(self.parts, ("forward", "backward"), strict=True):
-            layer._name = name
             setattr(self, f"{direction}_{kind.column}", layer)
         self.params = self.parts[0].params + self.parts[1].params
         self.grads = self.parts[0].grads + self.parts[1].grads

@@ -37,7 +37,7 @@ class Vocabulary:
     token_to_id : dict
     unknown : str or None
     prime : list of int
-        It may be set: only a trained model tells which end of its text is a good one.
+        `set_prime` replaces it.
     level : str
         The kind of token: "char" or "word".
 
@@ -70,9 +70,26 @@ class Vocabulary:
         if unknown is not None and unknown not in self.token_to_id:
             raise ValueError(f"{name}: unknown must be one of the tokens, got {unknown!r}")
         self.unknown = unknown
-        self.prime = [checks.integer(name, "prime", i) for i in prime]
-        if self.prime and not 0 <= min(self.prime) <= max(self.prime) < len(self.tokens):
+        self.set_prime(prime)
+
+    def set_prime(self, prime: Sequence[int] | NDArray[Any]) -> None:
+        """Replace `prime`: only a trained model tells which end of its text is a good one.
+
+        Parameters
+        ----------
+        prime : sequence of int
+            As in the constructor.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it has anything but ids of tokens. Nothing is changed then.
+        """
+        name = type(self).__name__
+        found = [checks.integer(name, "prime", i) for i in prime]
+        if found and not 0 <= min(found) <= max(found) < len(self.tokens):
             raise ValueError(f"{name}: prime must be ids in [0, {len(self.tokens)}), got {prime}")
+        self.prime = found
 
     def __repr__(self) -> str:
         count, unit = len(self), self._unit() or "token"

@@ -77,6 +77,21 @@ class BaseTrainer(Checkpointed):
         kind, model = type(self).__name__, type(self.model).__name__
         return f"{kind}({model}, {self.optimizer!r}, epoch {self.current_epoch})"
 
+    def report_to(
+        self,
+        callbacks: Sequence[Callable[[Step], Any]],
+        write: Callable[[str], Any] | None = None,
+    ) -> None:
+        """Replace the callbacks and `write`: what needs the trainer itself is made after it.
+
+        Parameters
+        ----------
+        callbacks, write
+            As in the constructor; without `write` it stays as it is.
+        """
+        self.callbacks = callbacks
+        self.write = write or self.write
+
     def stop(self) -> None:
         """End `fit` after the current iteration.
 

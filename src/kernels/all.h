@@ -15,6 +15,7 @@
 #include "peephole_back.h"
 #include "lstmp.h"
 #include "gru.h"
+#include "gru_steps.h"
 #include "gru_back.h"
 #include "mogrifier.h"
 #include "mogrifier_back.h"

@@ -20,8 +20,8 @@ from rnnfast.cuda import launch, replays, runtime
 from rnnfast.cuda._bound import StepLaunch, described
 from rnnfast.cuda._bound import multiply as multiply_all
 from rnnfast.cuda._bound import run as run_steps
-from rnnfast.cuda.runtime import Gpu, tokens
-from rnnfast.cuda.signatures import by_name
+from rnnfast.cuda.runtime import Gpu
+from rnnfast.cuda.signatures import by_name, tokens
 
 # Launches
 

@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from compiled import kernel_names
-from on_cuda import in_software
+from on_cuda import BLOCKS, in_software
+from ptx.execute import why_missing
+from ptx.gpu import PtxGpu
 
 import rnnfast
 from rnnfast import cuda, kernels
@@ -231,11 +233,30 @@ def test_sanitizer_cases(name):
             assert error <= tolerance
 
 
-@pytest.mark.rest
-def test_every_kernel_is_in_the_sanitizers_cases(gpu, capsys):
-    assert sanitize.run(sanitize.cases()) == 0
-    assert capsys.readouterr().out.count(" ok\n") == len(sanitize.cases())
-    assert {kernel.name for kernel in cuda.what_runs().loaded} == kernel_names()
+def test_every_kernel_is_in_the_sanitizers_cases():
+    """By the names alone: what they compute is tested above, and here nothing is launched."""
+    if reason := why_missing():
+        pytest.skip(reason)
+    names = set()
+
+    class Naming(PtxGpu):
+        def launcher(self, function, *how):
+            names.add(function.__name__)
+            return lambda grid, *args: None
+
+    cuda.use(Naming(multiprocessors=BLOCKS))
+    try:
+        with np.errstate(all="ignore"):  # of numbers that nobody computed
+            for case in sanitize.cases().values():
+                case()
+    finally:
+        cuda.use(None)
+    assert names == kernel_names()
+
+
+def test_sanitizer_says_what_is_right(gpu, capsys):
+    assert sanitize.run(["rnn-row-float32", "ops"]) == 0
+    assert capsys.readouterr().out.count(" ok\n") == 2
 
 
 def test_sanitizer_finds_what_is_wrong(gpu, capsys, monkeypatch):

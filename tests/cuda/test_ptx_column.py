@@ -5,6 +5,8 @@ They are found where the sanitizer's cases run them, so that a new kernel is amo
 
 import re
 from collections import Counter
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -53,18 +55,39 @@ def outcome(case, change=None, seed=None, races=True):
     return None if error <= tolerance else f"an error of {error}", gpu.loaded
 
 
-def places(case, pattern):
-    """(kernel, line, its PTX) of each instruction of this pattern that is run.
+class As(NamedTuple):
+    """A kernel as it is: name, PTX, what of it is run (line -> operation), stores of padding."""
+
+    name: str
+    ptx: str
+    run: dict
+    padding: set
+
+
+@cache
+def as_they_are(case):
+    """The kernels of a case that nothing was planted in; they are right.
 
     A kernel of lists is there for each count of arrays.
     """
     wrong, loaded = outcome(case)
     assert wrong is None
+    found = []
     for kernel in loaded:
         blocks = zip(kernel.kernel.blocks, kernel.executed, strict=True)
-        for i in (i for block, n in blocks if n for i in block.code):
-            if re.match(pattern, i.op):
-                yield kernel.name, i.line, kernel.ptx
+        run = {i.line: i.op for block, n in blocks if n for i in block.code}
+        run = {line: op for line, op in run.items() if op.startswith(("bar", "ld", "st"))}
+        code = [i for block in kernel.kernel.blocks for i in block.code]
+        marks = {i.operands[0] for i in code if "0f00000003" in i.operands}
+        padding = {i.line for i in code if marks & set(i.operands)}
+        found.append(As(kernel.name, kernel.ptx, run, padding))
+    return found
+
+
+def places(case, pattern):
+    """(kernel, line, its PTX) of each instruction of this pattern that is run."""
+    for name, ptx, run, _ in as_they_are(case):
+        yield from ((name, line, ptx) for line, op in run.items() if re.match(pattern, op))
 
 
 def planted(case, place, function, **options):
@@ -84,10 +107,7 @@ def planted(case, place, function, **options):
 def is_padding(case, place):
     """Whether a store marks what nobody sends."""
     _, number, text = place
-    kernel = next(k.kernel for k in outcome(case)[1] if k.ptx == text)
-    code = [i for block in kernel.blocks for i in block.code]
-    marks = {i.operands[0] for i in code if "0f00000003" in i.operands}
-    return any(i.line == number and marks & set(i.operands) for i in code)
+    return number in next(k.padding for k in as_they_are(case) if k.ptx == text)
 
 
 def some(places, at_most=12):

@@ -77,11 +77,12 @@ def _operation(i, instructions, numbers):
 
 
 def _table(ops, registers):
-    found = np.zeros(len(ops), OP)
-    for row, fields in zip(found, ops, strict=True):
-        at = [registers.offset(place) for place in fields.pop("at", ())]
-        row["at"][: len(at)] = at
-        row["guard"] = registers.offset(fields.pop("guard"))
-        for name, value in fields.items():
-            row[name] = value
+    for fields in ops:
+        at = [registers.offset(place) for place in fields.get("at", ())]
+        fields["at"] = at + [0] * (PLACES - len(at))
+        fields["guard"] = registers.offset(fields["guard"])
+    found = np.empty(len(ops), OP)
+    for name in OP.names:  # a column at a time: NumPy takes long for a field of a row
+        found[name] = np.array([fields.pop(name, 0) for fields in ops], OP[name].base)
+    assert not any(ops), "fields that OP does not have"
     return found

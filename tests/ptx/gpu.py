@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from rnnfast.cuda.kept import fingerprint, sources, toolchain
-from rnnfast.cuda.runtime import Compiler, flat_arguments, flat_letters
+from rnnfast.cuda.runtime import Compiler
+from rnnfast.cuda.signatures import flat_arguments, flat_letters
 
 from . import execute
 from .arrays import Counter, DeviceArray, Namespace, device_array, plain

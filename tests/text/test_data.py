@@ -47,6 +47,11 @@ def test_what_a_model_reads_first():
             CharVocabulary("abc", prime=wrong)
     with pytest.raises(TypeError, match="CharVocabulary: prime must be an integer, got float"):
         CharVocabulary("abc", prime=[0.5])
+    vocabulary = CharVocabulary("abc")
+    vocabulary.set_prime(np.array([1, 1]))
+    with pytest.raises(ValueError, match=r"CharVocabulary: prime must be ids in \[0, 3\), got"):
+        vocabulary.set_prime([0, 3])
+    assert vocabulary.prime == [1, 1]
 
 
 def test_words_and_ends_of_lines():

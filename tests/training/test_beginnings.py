@@ -199,7 +199,8 @@ def test_a_weight_file_has_what_to_read_first(weights, text, capsys):
     model, vocabulary = runs_off(), CharVocabulary(LETTERS)
     training = vocabulary.encode("nab\nb" * 40)
     model.set_state([(np.full((1, 1), 0.5, "f"), np.full((1, 1), 2, "f"))])
-    prime = vocabulary.prime = scoring.ending(model, training)
+    prime = scoring.ending(model, training)
+    vocabulary.set_prime(prime)
     assert model.get_state()[0][1] == 2
     assert 64 <= len(prime) <= 128 and prime == training[-len(prime) :].tolist()
     assert prime[0] != 0 and scoring.log_probabilities(model, np.array(prime)).mean() > -2
@@ -211,7 +212,7 @@ def test_a_weight_file_has_what_to_read_first(weights, text, capsys):
     assert "z" not in generated
     wrong = "is above the vocabulary's 5"
     assert perplexity_in(ok(capsys, "eval", weights, text, "--prime", "", warning=wrong)) > 1e6
-    vocabulary.prime = [5]
+    vocabulary.prime = [5]  # unchecked
     with pytest.raises(ValueError, match="prime must be ids of a vocabulary of 5, got int 5"):
         model.save_params(weights, vocabulary)
 

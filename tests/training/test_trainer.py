@@ -117,11 +117,15 @@ def test_lines_go_to_stdout(capsys):
 
 def test_a_callback_can_stop():
     np.random.seed(1)
-    trainer = RnnlmTrainer(Rnnlm(V, 5, 8), SGD(0.1), write=lambda line: None)
-    steps = []
-    trainer.callbacks = [steps.append, lambda step: step.iter == 3 and trainer.stop()]
+    steps, lines, more = [], [], []
+    trainer = RnnlmTrainer(Rnnlm(V, 5, 8), SGD(0.1), write=lines.append)
+    trainer.report_to([steps.append, lambda step: step.iter == 3 and trainer.stop()])
     trainer.fit(XS, TS, 2, N, T)
-    assert [step.iter for step in steps] == [1, 2, 3]
+    assert [step.iter for step in steps] == [1, 2, 3] and len(lines) == 1
+    trainer.report_to([], more.append)
+    trainer.fit(XS, TS, 1, N, T)
+    assert len(steps) == 3 and (len(lines), len(more)) == (1, 1)
+    trainer.stop()
     assert trainer.stopped
 
 
