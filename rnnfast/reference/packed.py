@@ -13,6 +13,8 @@ one.
 
 import numpy as np
 
+UNBOUNDED = 'rnn: precision \'int8\' is for nonlinearity="tanh", got "relu"'
+
 
 class Packed(tuple):
     """Packed params, which forward accepts if train=False."""
@@ -38,7 +40,7 @@ def pack_reduced(cell, params, precision, *, bounded=True):
     if len(params) > 3 and params[3] is not None and params[3].ndim == 3:
         raise ValueError(f"{cell}: precision must be None with Wp (3, H, H), got {precision!r}")
     if precision == "int8" and not bounded:
-        raise ValueError(f'{cell}: precision \'int8\' is for nonlinearity="tanh", got "relu"')
+        raise ValueError(UNBOUNDED)
     make = Bf16 if precision == "bf16" else Int8
     return Packed((make(params[0]), make(params[1]), *pack(params[2:])))
 

@@ -31,7 +31,7 @@ Shapes: N batch, T time, D input, H hidden.
 
 import numpy as np
 
-from rnnfast.reference.packed import bounded, pack_reduced, weights
+from rnnfast.reference.packed import UNBOUNDED, Int8, bounded, pack_reduced, weights
 from rnnfast.reference.steps import (
     at,
     at_work,
@@ -63,6 +63,8 @@ def forward(
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f'rnn: nonlinearity must be "tanh" or "relu", got {nonlinearity!r}')
     Wx, Wh, b = weights(params, train, 3, "rnn")
+    if nonlinearity == "relu" and isinstance(Wh, Int8):
+        raise ValueError(UNBOUNDED)
     Wh = bounded(Wh, state, h_mask)
     N, T, _ = xs.shape
     H = Wh.shape[0]
