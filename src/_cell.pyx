@@ -44,6 +44,13 @@ cdef strided optional(x) noexcept:
     return v
 
 
+cdef cnp.ndarray in_place(cnp.ndarray x, order):
+    """Rows that were taken in that order, where they were."""
+    cdef cnp.ndarray y = np.empty_like(x)
+    y[order] = x
+    return y
+
+
 cdef void *data(cnp.ndarray x) noexcept:
     return NULL if x is None else cnp.PyArray_DATA(x)
 
@@ -143,12 +150,19 @@ cdef class Cell(Arguments):
             raise ValueError(f"{self.name}: xs must be (N, T, D) = (N, T, {D}), got {np.shape(x)}")
         self.check_size(N, T, p)
         h0, c0 = self.check_states(state, p, N, ("h", "c", "state"))
+        order = None
         cdef cnp.ndarray steps = None, mask = None if h_mask is None else self.check_state(h_mask, p, N, "h_mask", False)
         cdef cnp.ndarray candidate_mask = self.check_of_steps(of_steps[0], p, N, T, "candidate_mask")
         cdef cnp.ndarray h_zoneout = self.check_of_steps(of_steps[1], p, N, T, "h_zoneout")
         cdef cnp.ndarray c_zoneout = self.check_of_steps(of_steps[2], p, N, T, "c_zoneout")
         if lengths is not None:
             lengths = self.check_lengths(lengths, N, T)
+            if not train and (np.diff(lengths) > 0).any():
+                order = np.argsort(-lengths, kind="stable")  # the longest first: see rows_at_work in src/kernels/panels.h
+                x, h0, c0, mask, candidate_mask, h_zoneout, c_zoneout = [
+                    None if a is None else a[order] for a in (x, h0, c0, mask, candidate_mask, h_zoneout, c_zoneout)
+                ]
+                lengths = lengths[order]
             steps = np.stack((T - lengths, np.full(N, T)) if reverse else (np.zeros_like(lengths), lengths))
             x = np.where((np.arange(T) < lengths[:, np.newaxis])[:, :, np.newaxis], x, np.zeros(1, x.dtype))
         x = behaved(x, True)
@@ -195,6 +209,8 @@ cdef class Cell(Arguments):
                 if self.has_norms:
                     k.norms_kept = empty2(1, norms_room(N * T, H, self.gates), p.type_num)
             self.run_forward(k, p, train, hs, hT, cT)
+        if order is not None:
+            hs, hT, cT = [None if a is None else in_place(a, order) for a in (hs, hT, cT)]
         return hs, (hT, cT) if self.has_c else (hT,), (k if train else None)
 
     cdef int run_forward(self, Cache k, Params p, bint train, cnp.ndarray hs, cnp.ndarray hT, cnp.ndarray cT) except -1:

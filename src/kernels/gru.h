@@ -93,6 +93,8 @@ static void gru_gates(const gru_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slo
 
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t n = n0 + r;
+        if (!job->train && !at_work(job, t, n))
+            continue;
         real *row = panel_row(&k->panels, p, slot, n);
         vec Az = k->precomputed ? load_n(row, w) + bz : bz, Ar = k->precomputed ? load_n(row + w, w) + br : br;
         if (sums) {

@@ -54,27 +54,28 @@ static void gru_input(const gru_work *k, const gru_group *g, const tile_walk *w,
 {
     const cell_job *job = k->job;
     const ptrdiff_t steps = job->T - t < k->chunk ? job->T - t : k->chunk;
-    panel_input(&k->panels, strip, g->first_gate, g->G, w->n, w->n + w->rows, steps, (const real *)job->xs.p + t * job->xs.s1,
-                job->xs.s0, job->xs.s1, job->D, g->Wx[strip.p]);
+    panel_input(job, t, &k->panels, strip, g->first_gate, g->G, w->n, w->n + w->rows, steps,
+                (const real *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, job->D, g->Wx[strip.p]);
 }
 
 /* sums = x Wx of a group: one tile of a strip. Where the panels hold it nothing is to do. */
 static void gru_times_Wx(const gru_work *k, const gru_group *g, const tile_walk *w, panel_strip strip, ptrdiff_t t, real *sums)
 {
-    const ptrdiff_t D = k->job->D, x_n = step_of(D);
+    const ptrdiff_t D = k->job->D, x_n = step_of(D), rows = rows_at_work(k->job, t, w->n, w->rows);
     if (!k->precomputed)
-        gates_product(strip.panels, D, w->rows, k->x + (t % 2 * k->job->N + w->n) * x_n, x_n, g->Wx[strip.p], w->i, w->tiles,
-                      sums, 0);
+        gates_product(strip.panels, D, rows, k->x + (t % 2 * k->job->N + w->n) * x_n, x_n, g->Wx[strip.p], w->i, w->tiles, sums,
+                      0);
 }
 
 /* sums (+)= left Wh of a group, the same tile; rows of left are left_n apart. */
-static void gru_times_Wh(const gru_work *k, const gru_group *g, const tile_walk *w, panel_strip strip, const real *left,
-                         ptrdiff_t left_n, real *sums, int add)
+static void gru_times_Wh(const gru_work *k, const gru_group *g, const tile_walk *w, panel_strip strip, ptrdiff_t t,
+                         const real *left, ptrdiff_t left_n, real *sums, int add)
 {
+    const ptrdiff_t rows = rows_at_work(k->job, t, w->n, w->rows);
     if (k->few)
         few_to_sums(&k->panels, strip, k->job->N, g->first_gate, g->G, k->few_h, sums);
     else
-        gates_product(strip.panels, k->job->H, w->rows, left, left_n, g->Wh[strip.p], w->i, w->tiles, sums, add);
+        gates_product(strip.panels, k->job->H, rows, left, left_n, g->Wh[strip.p], w->i, w->tiles, sums, add);
 }
 
 /* z and r of one tile of panel p. Scratch: sums. */
@@ -84,7 +85,7 @@ static void gru_gates_of(const gru_work *k, const tile_walk *w, ptrdiff_t p, ptr
     const real *seen = gru_seen(k, t, w->n);
     gru_times_Wx(k, &k->zr, w, strip, t, sums);
     if (seen)
-        gru_times_Wh(k, &k->zr, w, strip, seen, gru_seen_n(k, t), sums, !k->precomputed);
+        gru_times_Wh(k, &k->zr, w, strip, t, seen, gru_seen_n(k, t), sums, !k->precomputed);
     gru_gates(k, p, t, t % k->chunk, w->n, w->rows, seen || !k->precomputed ? sums : NULL);
 }
 
@@ -130,7 +131,7 @@ static void gru_before_body(team *tm, int rank, void *work)
             const panel_strip strip = strip_at(H, 1, w.p);
             gru_times_Wx(k, &k->candidate, &w, strip, t, sums);
             if (seen)
-                gru_times_Wh(k, &k->candidate, &w, strip, gru_rh(k, t, w.n), rh_n, sums, !k->precomputed);
+                gru_times_Wh(k, &k->candidate, &w, strip, t, gru_rh(k, t, w.n), rh_n, sums, !k->precomputed);
             for (int v = 0; v < strip.panels; v++)
                 gru_candidate(k, strip.p + v, t, t % k->chunk, w.n, w.rows, any ? sums + v * W : NULL, NULL, strip.panels * W);
         }
@@ -164,7 +165,7 @@ static void gru_after_body(team *tm, int rank, void *work)
                 gru_gates_of(k, &w, strip.p + v, t, sums);
             gru_times_Wx(k, &k->candidate, &w, strip, t, sums);
             if (seen)
-                gru_times_Wh(k, &k->candidate, &w, strip, seen, gru_seen_n(k, t), products, 0);
+                gru_times_Wh(k, &k->candidate, &w, strip, t, seen, gru_seen_n(k, t), products, 0);
             for (int v = 0; v < strip.panels; v++)
                 gru_candidate(k, strip.p + v, t, t % k->chunk, w.n, w.rows, k->precomputed ? NULL : sums + v * W,
                               seen ? products + v * W : NULL, strip.panels * W);

@@ -246,18 +246,19 @@ static void lstm_forward_body(team *tm, int rank, void *work)
         const real *x = (const real *)job->xs.p + t * job->xs.s1;
         if (slot == 0 && k->precomputed && !k->few)
             for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_panel(&w);)
-                panel_input(&k->panels, (panel_strip){w.p, 1}, 0, 4, w.n, w.n + w.rows, T - t < k->chunk ? T - t : k->chunk, x,
-                            job->xs.s0, job->xs.s1, D, k->Wx[w.p]);
+                panel_input(job, t, &k->panels, (panel_strip){w.p, 1}, 0, 4, w.n, w.n + w.rows,
+                            T - t < k->chunk ? T - t : k->chunk, x, job->xs.s0, job->xs.s1, D, k->Wx[w.p]);
 
         ptrdiff_t h_n, x_n = step_of(D);
         const real *h = lstm_left_side(k, t, &h_n);
         for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_tile(&w);) {
+            const ptrdiff_t rows = rows_at_work(job, t, w.n, w.rows);
             if (!k->precomputed)
-                gates_product(1, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[w.p], w.i, tiles, sums, 0);
+                gates_product(1, D, rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[w.p], w.i, tiles, sums, 0);
             if (h && k->few)
                 few_to_sums(&k->panels, (panel_strip){w.p, 1}, N, 0, 4, k->few_h, sums);
             else if (h)
-                gates_product(1, H, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, tiles, sums, !k->precomputed);
+                gates_product(1, H, rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, tiles, sums, !k->precomputed);
             lstm_activate(k, w.p, t, slot, w.n, w.rows, h || !k->precomputed ? sums : NULL);
         }
         if (!k->precomputed)

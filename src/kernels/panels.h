@@ -60,11 +60,22 @@ static inline int rows_come_out_even(const cell_job *job, const team *tm)
 }
 
 /* In the time loops a thread owns hidden units, or some samples and all of their units: then steps need no barrier and
- * h never changes cores. It reads all weights, though, which must stay in its L2, and tiles of rows must come out even. */
+ * h never changes cores. It reads all weights, though, which must stay in its L2, and tiles of rows must come out even, which
+ * with lengths is not known. */
 static inline int owns_rows(const cell_job *job, const team *tm, int G)
 {
     const ptrdiff_t weights = (job->D + job->P) * G * job->H * sizeof(real);
-    return !is_precomputed(job, G) && rows_come_out_even(job, tm) && weights <= 1 << 20;
+    return !is_precomputed(job, G) && rows_come_out_even(job, tm) && weights <= 1 << 20 && !job->first_step;
+}
+
+/* Rows of a tile, n.. of step t, that a product needs: up to the last one that the step concerns. Only without training, for
+ * which samples are in the order of their lengths (src/_cell.pyx), so that these are the first ones of a tile; backward reads
+ * what the products of all rows give. */
+static inline ptrdiff_t rows_at_work(const cell_job *job, ptrdiff_t t, ptrdiff_t n, ptrdiff_t rows)
+{
+    while (job->first_step && !job->train && rows > 0 && !at_work(job, t, n + rows - 1))
+        rows--;
+    return rows;
 }
 
 static inline real *panel_row(const gate_panels *P, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n)
@@ -164,6 +175,8 @@ static ptrdiff_t pack_cell(const cell_job *job, real *room, int G)
 static void gates_product(int panels, ptrdiff_t K, ptrdiff_t rows, const real *a, ptrdiff_t ar, right_side b, ptrdiff_t i,
                           ptrdiff_t tiles, real *sums, int add)
 {
+    if (rows == 0)
+        return;
     const int NV = panels * b.vectors;
     const ptrdiff_t step = 2 * W / tiles + 1;
     product m = {.K = K, .a = a, .ar = ar, .ak = 1, .b = b.p, .bk = b.bk, .bv = b.bv, .c = sums, .cr = NV * W, .cv = W};
@@ -187,9 +200,11 @@ static void copy_step(const cell_job *job, const team *tm, int rank, ptrdiff_t t
 }
 
 /* G gates from first_gate on of a strip = x Wx, of samples n0..n1, for the first T steps that P has room for. Tiles run over
- * the longer of batch and time, so that rows keep one stride whatever the layout of xs. */
-static void panel_input(const gate_panels *P, panel_strip strip, int first_gate, int G, ptrdiff_t n0, ptrdiff_t n1, ptrdiff_t T,
-                        const real *xs, ptrdiff_t xn, ptrdiff_t xt, ptrdiff_t D, right_side weights)
+ * the longer of batch and time, so that rows keep one stride whatever the layout of xs. With a job these are its steps from
+ * t0 on, and ends of tiles that concern no sample are left out, as by rows_at_work. */
+static void panel_input(const cell_job *job, ptrdiff_t t0, const gate_panels *P, panel_strip strip, int first_gate, int G,
+                        ptrdiff_t n0, ptrdiff_t n1, ptrdiff_t T, const real *xs, ptrdiff_t xn, ptrdiff_t xt, ptrdiff_t D,
+                        right_side weights)
 {
     const ptrdiff_t N = n1 - n0, w = panel_width(P->H, strip.p);
     const int over_time = N * tile_count(T, ROWS_2) <= T * tile_count(N, ROWS_2);
@@ -200,6 +215,11 @@ static void panel_input(const gate_panels *P, panel_strip strip, int first_gate,
         for (ptrdiff_t i = 0; i < tiles && !team_stopped(); i++) {
             ptrdiff_t from = tile_start(inner, tiles, i), rows = tile_start(inner, tiles, i + 1) - from;
             ptrdiff_t n = n0 + (over_time ? o : from), t = over_time ? from : o;
+            while (job && job->first_step && !job->train && rows > 0 &&
+                   !at_work(job, t0 + (over_time ? t + rows - 1 : t), over_time ? n : n + rows - 1))
+                rows--;
+            if (rows == 0)
+                continue;
             product m = {.K = D,
                          .a = xs + n * xn + t * xt,
                          .ar = over_time ? xt : xn,

@@ -182,8 +182,8 @@ static void peephole_forward_body(team *tm, int rank, void *for_all)
         const real *x = (const real *)job->xs.p + t * job->xs.s1;
         if (slot == 0 && k->precomputed)
             for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_panel(&w);)
-                panel_input(&k->panels, (panel_strip){w.p, 1}, 0, 4, w.n, w.n + w.rows, T - t < k->chunk ? T - t : k->chunk, x,
-                            job->xs.s0, job->xs.s1, D, k->Wx[w.p]);
+                panel_input(job, t, &k->panels, (panel_strip){w.p, 1}, 0, 4, w.n, w.n + w.rows,
+                            T - t < k->chunk ? T - t : k->chunk, x, job->xs.s0, job->xs.s1, D, k->Wx[w.p]);
 
         ptrdiff_t h_n, c_n, x_n = step_of(D);
         const real *h = lstm_left_side(k, t, &h_n), *c = peephole_c(work, t - 1, &c_n);

@@ -143,7 +143,7 @@ static real *reduced_room(reduced_call *q, const cell_job *job, int G, int candi
     q->way = (reduced_way){how_of(job->precision), job->precision, uses_tiles(job) ? TILE_ROWS : 0};
     q->most = q->way.high ? 2 * TILE_ROWS : 2 * REDUCED_ROWS;
     q->precomputed = N < 12 || (N < 48 && weights > 1 << 20);
-    q->own_rows = !q->precomputed && weights <= 1 << 20;
+    q->own_rows = !q->precomputed && weights <= 1 << 20 && !job->first_step;
     q->chunk = q->precomputed ? panel_steps(job) : 1;
     reduced_take(q, job, G, candidate);
 
@@ -185,14 +185,16 @@ static void reduced_step_ends(const reduced_call *q, const cell_job *job, team *
     step_wait(tm, q->own_rows);
 }
 
-/* sums = x Wx, unless the panels hold it, + h Wh, unless h is zero: of one tile of a strip. Returns NULL where nothing is. */
+/* sums = x Wx, unless the panels hold it, + h Wh, unless h is zero: of so many rows of a tile of a strip. Returns NULL where
+ * nothing is. */
 static const real *reduced_sums(const reduced_call *q, const reduced_weights *Wx, const reduced_weights *Wh, panel_strip strip,
-                                const tile_walk *w, ptrdiff_t slot, const reduced_rows *h, ptrdiff_t h_slot, real *sums)
+                                const tile_walk *w, ptrdiff_t rows, ptrdiff_t slot, const reduced_rows *h, ptrdiff_t h_slot,
+                                real *sums)
 {
     if (!q->precomputed)
-        reduced_gates(&q->way, Wx, strip, q->x, slot + w->n, w->rows, w->i, w->tiles, sums, 0);
+        reduced_gates(&q->way, Wx, strip, q->x, slot + w->n, rows, w->i, w->tiles, sums, 0);
     if (h)
-        reduced_gates(&q->way, Wh, strip, *h, h_slot + w->n, w->rows, w->i, w->tiles, sums, !q->precomputed);
+        reduced_gates(&q->way, Wh, strip, *h, h_slot + w->n, rows, w->i, w->tiles, sums, !q->precomputed);
     return h || !q->precomputed ? sums : NULL;
 }
 
@@ -217,7 +219,8 @@ static void rnn_reduced_body(team *tm, int rank, void *work)
         reduced_chunk(&q, job, &k->panels, tm, rank, t);
         for (tile_walk w = team_tiles(tm, rank, strip_count(H, 1), N, q.most, q.own_rows); next_tile(&w);) {
             const panel_strip strip = strip_at(H, 1, w.p);
-            const real *products = reduced_sums(&q, &q.Wx, &q.Wh, strip, &w, slot, h, slot, sums);
+            const real *products =
+                reduced_sums(&q, &q.Wx, &q.Wh, strip, &w, rows_at_work(job, t, w.n, w.rows), slot, h, slot, sums);
             for (int v = 0; v < strip.panels; v++) {
                 rnn_activate(k, strip.p + v, t, t % k->chunk, w.n, w.rows, products ? products + v * W : NULL,
                              strip.panels * W);
@@ -261,7 +264,8 @@ static void lstm_reduced_body(team *tm, int rank, void *work)
         const reduced_rows *h = t > 0 || job->seen0.p ? &q.h : NULL;
         reduced_chunk(&q, job, &k->panels, tm, rank, t);
         for (tile_walk w = team_tiles(tm, rank, panel_count(H), N, q.most, q.own_rows); next_tile(&w);) {
-            const real *products = reduced_sums(&q, &q.Wx, &q.Wh, (panel_strip){w.p, 1}, &w, slot, h, slot, sums);
+            const real *products = reduced_sums(&q, &q.Wx, &q.Wh, (panel_strip){w.p, 1}, &w, rows_at_work(job, t, w.n, w.rows),
+                                                slot, h, slot, sums);
             lstm_activate(k, w.p, t, t % k->chunk, w.n, w.rows, products);
             reduced_h(&q, &q.h, next, w.p, H, lstm_seen(k, t, w.n), w.n, w.rows);
         }
@@ -295,7 +299,8 @@ static void gru_reduced_gates(const gru_work *k, const reduced_call *q, const ti
                               const reduced_rows *h, real *sums)
 {
     const ptrdiff_t slot = t % 2 * slot_rows(k->job->N);
-    const real *products = reduced_sums(q, &q->Wx, &q->Wh, (panel_strip){p, 1}, w, slot, h, slot, sums);
+    const real *products =
+        reduced_sums(q, &q->Wx, &q->Wh, (panel_strip){p, 1}, w, rows_at_work(k->job, t, w->n, w->rows), slot, h, slot, sums);
     gru_gates(k, p, t, t % k->chunk, w->n, w->rows, products);
     if (h && !k->job->reset_after)
         reduced_h(q, &q->rh, 0, p, k->job->H, gru_rh(k, t, w->n), w->n, w->rows);
@@ -319,8 +324,8 @@ static void gru_reduced_before_body(team *tm, int rank, void *work)
         step_wait(tm, q.own_rows); /* r s is whole */
         for (tile_walk w = team_tiles(tm, rank, strip_count(H, 1), N, q.most, q.own_rows); next_tile(&w);) {
             const panel_strip strip = strip_at(H, 1, w.p);
-            const real *products =
-                reduced_sums(&q, &q.Wx_candidate, &q.Wh_candidate, strip, &w, slot, seen ? &q.rh : NULL, 0, sums);
+            const real *products = reduced_sums(&q, &q.Wx_candidate, &q.Wh_candidate, strip, &w,
+                                                rows_at_work(job, t, w.n, w.rows), slot, seen ? &q.rh : NULL, 0, sums);
             for (int v = 0; v < strip.panels; v++) {
                 gru_candidate(k, strip.p + v, t, t % k->chunk, w.n, w.rows, products ? products + v * W : NULL, NULL,
                               strip.panels * W);
@@ -348,12 +353,13 @@ static void gru_reduced_after_body(team *tm, int rank, void *work)
         reduced_chunk(&q, job, &k->panels, tm, rank, t);
         for (tile_walk w = team_tiles(tm, rank, strip_count(H, 1), N, q.most, q.own_rows); next_tile(&w);) {
             const panel_strip strip = strip_at(H, 1, w.p);
+            const ptrdiff_t rows = rows_at_work(job, t, w.n, w.rows);
             for (int v = 0; v < strip.panels; v++)
                 gru_reduced_gates(k, &q, &w, strip.p + v, t, seen ? &q.h : NULL, sums);
             if (!q.precomputed)
-                reduced_gates(&q.way, &q.Wx_candidate, strip, q.x, slot + w.n, w.rows, w.i, w.tiles, sums, 0);
+                reduced_gates(&q.way, &q.Wx_candidate, strip, q.x, slot + w.n, rows, w.i, w.tiles, sums, 0);
             if (seen)
-                reduced_gates(&q.way, &q.Wh_candidate, strip, q.h, slot + w.n, w.rows, w.i, w.tiles, products, 0);
+                reduced_gates(&q.way, &q.Wh_candidate, strip, q.h, slot + w.n, rows, w.i, w.tiles, products, 0);
             for (int v = 0; v < strip.panels; v++) {
                 gru_candidate(k, strip.p + v, t, t % k->chunk, w.n, w.rows, q.precomputed ? NULL : sums + v * W,
                               seen ? products + v * W : NULL, strip.panels * W);

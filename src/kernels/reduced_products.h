@@ -374,6 +374,8 @@ typedef struct {
 static void reduced_gates(const reduced_way *way, const reduced_weights *b, panel_strip strip, reduced_rows a, ptrdiff_t n,
                           ptrdiff_t rows, ptrdiff_t i, ptrdiff_t tiles, real *sums, int add)
 {
+    if (rows == 0)
+        return;
     const int vectors = panel_vectors(b->H, b->G, strip.p), NV = strip.panels * vectors;
     const ptrdiff_t first = strip.p * b->G * W;
     uint32_t scratch[2 * TILE_ROWS * MAX_NV * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));

@@ -101,7 +101,7 @@ static void rnn_forward_body(team *tm, int rank, void *work)
         if (slot == 0 && k->precomputed && !k->few)
             for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_panel(&w);) {
                 const panel_strip strip = strip_at(H, 1, w.p);
-                panel_input(&k->panels, strip, 0, 1, w.n, w.n + w.rows, T - t < k->chunk ? T - t : k->chunk,
+                panel_input(job, t, &k->panels, strip, 0, 1, w.n, w.n + w.rows, T - t < k->chunk ? T - t : k->chunk,
                             (const real *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, D, k->Wx[strip.p]);
             }
 
@@ -111,13 +111,13 @@ static void rnn_forward_body(team *tm, int rank, void *work)
                                      : k->h + (t - 1) % 2 * N * h_n;
         for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_tile(&w);) {
             const panel_strip strip = strip_at(H, 1, w.p);
+            const ptrdiff_t rows = rows_at_work(job, t, w.n, w.rows);
             if (!k->precomputed)
-                gates_product(strip.panels, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[strip.p], w.i, tiles, sums,
-                              0);
+                gates_product(strip.panels, D, rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[strip.p], w.i, tiles, sums, 0);
             if (h && k->few)
                 few_to_sums(&k->panels, strip, N, 0, 1, k->few_h, sums);
             else if (h)
-                gates_product(strip.panels, H, w.rows, h + w.n * h_n, h_n, k->Wh[strip.p], w.i, tiles, sums, !k->precomputed);
+                gates_product(strip.panels, H, rows, h + w.n * h_n, h_n, k->Wh[strip.p], w.i, tiles, sums, !k->precomputed);
             for (int v = 0; v < strip.panels; v++)
                 rnn_activate(k, strip.p + v, t, slot, w.n, w.rows, h || !k->precomputed ? sums + v * W : NULL,
                              strip.panels * W);
