@@ -49,12 +49,15 @@ cdef void *data(cnp.ndarray x) noexcept:
 
 
 cdef str sizes_of(
-    ptrdiff_t D, ptrdiff_t H, ptrdiff_t P, int type_num, bint peepholes, bint full, ptrdiff_t rounds, ptrdiff_t rank
+    ptrdiff_t D, ptrdiff_t H, ptrdiff_t P, ptrdiff_t K, int type_num, bint peepholes, bint full, ptrdiff_t rounds,
+    ptrdiff_t rank
 ):
-    """What params have to have in common with those of forward, in words. P: 0 without a projection."""
+    """What params have to have in common with those of forward, in words. P, K: 0 without a projection, without heads."""
     cdef str sizes = f"D = {D}, H = {H}, {cnp.PyArray_DescrFromType(type_num)}"
     if P:
         return f"{sizes} and P = {P}"
+    if K:
+        return f"{sizes} and K = {K}"
     if rounds:
         return f"{sizes}, rounds = {rounds} and rank = {rank or None}"
     kind = ("full" if full else "diagonal") if peepholes else "no"
@@ -117,14 +120,18 @@ cdef class Packed:
 @cython.final
 cdef class Cell:
     """One row of the grid: `gates` blocks of H columns in the weights, `kept` values a unit kept in the panels (one more
-    with reset_after or c_zoneout). has_c: a second state; has_rh: without reset_after r h is kept; beside: the names of the
-    params after Wx, Wh and b: Wp, Wm and Wr, Wproj, or the gains and biases of normalisations, gx and gh first."""
+    with reset_after or c_zoneout). has_c: a second state; has_rh: without reset_after r h is kept; has_heads: Wh is
+    (H, gates K), and there are two more states; beside: the names of the params after Wx, Wh and b: Wp, Wm and Wr, Wproj, or
+    the gains and biases of normalisations, gx and gh first."""
 
-    def __cinit__(self, str name, int gates, int kept, bint has_c=False, bint has_rh=False, tuple beside=()):
+    def __cinit__(
+        self, str name, int gates, int kept, bint has_c=False, bint has_rh=False, bint has_heads=False, tuple beside=()
+    ):
         self.name, self.index = name, cell_index(name.encode())
         if self.index < 0:
             raise ValueError(f"Cell: name must be one of CELLS in src/kernels/kernels.h, got {name!r}")
-        self.gates, self.kept, self.has_c, self.has_rh = gates, kept, has_c, has_rh
+        self.gates, self.kept, self.has_c, self.has_rh, self.has_heads = gates, kept, has_c, has_rh, has_heads
+        self.states = 4 if has_heads else 2 if has_c else 1
         self.names, self.has_rounds, self.has_norms = ("Wx", "Wh", "b", *beside), "Wm" in beside, "gx" in beside
         self.has_projection = "Wproj" in beside
         self.wide = "P" if self.has_projection else "H"
@@ -143,13 +150,13 @@ cdef class Cell:
         self.check_size(1, 1, p)
         cdef Packed packed = Packed()
         packed.cell, packed.kernels, packed.params = self, kernels_for(p.type_num), own
-        own.D, own.H, own.P, own.type_num, own.packed = p.D, p.H, p.P, p.type_num, packed
+        own.D, own.H, own.P, own.K, own.type_num, own.packed = p.D, p.H, p.P, p.K, p.type_num, packed
         own.reset_after, own.full, own.rounds, own.rank = reset_after, p.full, p.rounds, p.rank
         own.b = None if p.b is None else p.b.copy()
         own.Wp = None if p.Wp is None else p.Wp.copy()
         own.norms = None if p.norms is None else [norm.copy() for norm in p.norms]
         cdef cell_job job
-        job.D, job.H, job.P = p.D, p.H, p.P
+        job.D, job.H, job.P, job.K = p.D, p.H, p.P, p.K
         job.Wx, job.Wh, job.Wproj = view(p.Wx), view(p.Wh), optional(p.Wproj)
         job.Wp, job.full = data(p.Wp), p.full
         job.rounds, job.rank, job.Wm, job.Wr, job.dWm, job.dWr = p.rounds, p.rank, data(p.Wm), data(p.Wr), NULL, NULL
@@ -177,7 +184,12 @@ cdef class Cell:
         p.D, p.P = cnp.PyArray_DIM(p.Wx, 0), cnp.PyArray_DIM(p.Wh, 0)
         p.H = cnp.PyArray_DIM(p.Wh, 1) // self.gates if self.has_projection else p.P
         cdef ptrdiff_t columns = self.gates * p.H
-        if p.P < 1 or p.H < 1 or cnp.PyArray_DIM(p.Wh, 1) != columns:
+        p.K = cnp.PyArray_DIM(p.Wh, 1) // self.gates if self.has_heads else p.H
+        if self.has_heads:
+            if p.H < 1 or p.K < 1 or cnp.PyArray_DIM(p.Wh, 1) != self.gates * p.K or p.H % p.K:
+                heads = f"(H, {self.gates}K) with a K that divides H"
+                raise ValueError(f"{self.name}: Wh must be {heads}, got {np.shape(p.Wh)}")
+        elif p.P < 1 or p.H < 1 or cnp.PyArray_DIM(p.Wh, 1) != columns:
             raise ValueError(f"{self.name}: Wh must be ({self.wide}, {self.gates}H), got {np.shape(p.Wh)}")
         if p.D < 1 or cnp.PyArray_DIM(p.Wx, 1) != columns:
             raise ValueError(f"{self.name}: Wx must be (D, {self.gates}H) = (D, {columns}), got {np.shape(p.Wx)}")
@@ -254,8 +266,8 @@ cdef class Cell:
         return [p.Wx, p.Wh, p.b, *beside][: len(self.names)]
 
     cdef str sizes_of(self, Params p):
-        cdef ptrdiff_t P = p.P if self.has_projection else 0
-        return sizes_of(p.D, p.H, P, p.type_num, p.Wp is not None, p.full, p.rounds, p.rank)
+        cdef ptrdiff_t P = p.P if self.has_projection else 0, K = p.K if self.has_heads else 0
+        return sizes_of(p.D, p.H, P, K, p.type_num, p.Wp is not None, p.full, p.rounds, p.rank)
 
     cdef cnp.ndarray check_lengths(self, lengths, ptrdiff_t N, ptrdiff_t T):
         if not isinstance(lengths, np.ndarray) or np.asarray(lengths).dtype != np.intp:
@@ -289,7 +301,7 @@ cdef class Cell:
     cdef list places(self, list grads, list inputs, bint beside):
         """Where to compute them: in them, where the kernels can write them and nothing that is read lies there; else beside
         them, or if `beside` in any case. After everything that can be wrong."""
-        cdef span read[24]
+        cdef span read[32]
         cdef span own[8]
         cdef int i, j, count = len(inputs)
         cdef bint direct
@@ -332,15 +344,17 @@ cdef class Cell:
         return behaved(a, True)
 
     cdef tuple check_states(self, state, Params p, ptrdiff_t N, tuple names):
-        """(h, c) or (h, None), each None where the state is None."""
+        """(h, c, n, m), each None where the state is None or the cell has none. names: theirs, and that of the tuple."""
+        cdef int i, count = self.states
         if state is None:
-            return None, None
-        count = 2 if self.has_c else 1
+            return None, None, None, None
         if not isinstance(state, (tuple, list)) or len(state) != count:
-            raise TypeError(f"{self.name}: {names[2]} must be None or a tuple of {count} arrays, got {type(state).__name__}")
-        h = None if state[0] is None else self.check_state(state[0], p, N, names[0], False)
-        c = None if not self.has_c or state[1] is None else self.check_state(state[1], p, N, names[1], True)
-        return h, c
+            raise TypeError(f"{self.name}: {names[4]} must be None or a tuple of {count} arrays, got {type(state).__name__}")
+        cdef list checked_states = [None] * 4
+        for i in range(count):
+            if state[i] is not None:
+                checked_states[i] = self.check_state(state[i], p, N, names[i], i > 0)
+        return tuple(checked_states)
 
     cdef int check_size(self, ptrdiff_t N, ptrdiff_t T, Params p) except -1:
         """Raise where all arrays and rooms of a call, or any one of them, would overflow a size."""
@@ -371,7 +385,7 @@ cdef class Cell:
         if cnp.PyArray_DIM(x, 2) != D:
             raise ValueError(f"{self.name}: xs must be (N, T, D) = (N, T, {D}), got {np.shape(x)}")
         self.check_size(N, T, p)
-        h0, c0 = self.check_states(state, p, N, ("h", "c", "state"))
+        h0, c0, n0, m0 = self.check_states(state, p, N, ("h", "c", "n", "m", "state"))
         cdef cnp.ndarray steps = None, mask = None if h_mask is None else self.check_state(h_mask, p, N, "h_mask", False)
         cdef cnp.ndarray candidate_mask = self.check_of_steps(of_steps[0], p, N, T, "candidate_mask")
         cdef cnp.ndarray h_zoneout = self.check_of_steps(of_steps[1], p, N, T, "h_zoneout")
@@ -388,24 +402,24 @@ cdef class Cell:
 
         cdef cnp.ndarray hs = empty3(N, T, P, p.type_num)
         cdef cnp.ndarray hT = empty2(N, P, p.type_num)
-        cdef cnp.ndarray cT = empty2(N, H, p.type_num) if self.has_c else None
+        cdef list final = [hT, *(empty2(N, H, p.type_num) for _ in range(self.states - 1))]
         cdef Cache k = Cache()
         k.cell, k.kernels = self, kernels_for(p.type_num) if p.packed is None else p.packed.kernels
-        k.xs, k.h0, k.c0, k.h_mask, k.seen0 = x, h0, c0, mask, seen0
+        k.xs, k.h0, k.c0, k.n0, k.m0, k.h_mask, k.seen0 = x, h0, c0, n0, m0, mask, seen0
+        k.n0_view, k.m0_view = optional(n0), optional(m0)
         k.xs_view, k.h0_view, k.c0_view = view(x), optional(h0), optional(c0)
         k.mask_view, k.seen0_view = optional(mask), optional(seen0)
         k.candidate_mask, k.h_zoneout, k.c_zoneout = candidate_mask, h_zoneout, c_zoneout
         k.candidate_view = optional(candidate_mask)
         k.h_zoneout_view, k.c_zoneout_view = optional(h_zoneout), optional(c_zoneout)
-        k.N, k.T, k.D, k.H, k.P = N, T, D, H, P
+        k.N, k.T, k.D, k.H, k.P, k.K = N, T, D, H, P, p.K
         k.type_num, k.reverse, k.options, k.steps = p.type_num, reverse, options, steps
         k.peepholes, k.full, k.rounds, k.rank = p.Wp is not None, p.full, p.rounds, p.rank
         cdef int kept = self.kept + options.reset_after + (c_zoneout is not None)
         cdef ptrdiff_t step = row_step(H, hs.itemsize), h_step = row_step(P, hs.itemsize)
         if N == 0 or T == 0:
-            (<object>hT)[...] = 0 if h0 is None else h0
-            if self.has_c:
-                (<object>cT)[...] = 0 if c0 is None else c0
+            for copy, first in zip(final, (h0, c0, n0, m0)):
+                copy[...] = 0 if first is None else first
         else:
             if train:
                 # 32 more: room to align, and a vector that may be read beyond the end
@@ -423,15 +437,17 @@ cdef class Cell:
                     k.rounds_kept = empty2(1, rounds_room(N * T, p, hs.itemsize), p.type_num)
                 if self.has_norms:
                     k.norms_kept = empty2(1, norms_room(N * T, H, self.gates), p.type_num)
-            self.run_forward(k, p, train, hs, hT, cT)
-        return hs, (hT, cT) if self.has_c else (hT,), (k if train else None)
+            self.run_forward(k, p, train, hs, final)
+        return hs, tuple(final), (k if train else None)
 
-    cdef int run_forward(self, Cache k, Params p, bint train, cnp.ndarray hs, cnp.ndarray hT, cnp.ndarray cT) except -1:
+    cdef int run_forward(self, Cache k, Params p, bint train, cnp.ndarray hs, list final) except -1:
         """From what is in the cache into hs, the final states and, with train, into the arrays that it keeps."""
         cdef cell_job job
         self.describe(&job, k, p)
         job.train = train
-        job.hs, job.hT, job.cT = view(hs), data(hT), data(cT)
+        job.hs = view(hs)
+        job.hT, job.cT = data(final[0]), data(final[1] if self.states > 1 else None)
+        job.nT, job.mT = data(final[2] if self.states > 2 else None), data(final[3] if self.states > 2 else None)
         job.packed = NULL if p.packed is None else aligned(p.packed.weights)
         if k.reverse:
             backwards(&job.hs, k.T, k.type_num)
@@ -439,10 +455,10 @@ cdef class Cell:
 
     cdef void describe(self, cell_job *job, Cache k, Params p) noexcept:
         """What is the same for forward and backward: sizes, options, inputs, weights and what is kept."""
-        job.N, job.T, job.D, job.H, job.P = k.N, k.T, k.D, k.H, k.P
+        job.N, job.T, job.D, job.H, job.P, job.K = k.N, k.T, k.D, k.H, k.P, k.K
         take_options(job, k.options, k.steps)
         job.threads = threads_for(2.0 * k.N * k.P * self.gates * k.H, (k.H + 15) // 16)
-        job.xs, job.h0, job.c0 = k.xs_view, k.h0_view, k.c0_view
+        job.xs, job.h0, job.c0, job.n0, job.m0 = k.xs_view, k.h0_view, k.c0_view, k.n0_view, k.m0_view
         job.h_mask, job.seen0 = k.mask_view, k.seen0_view
         job.candidate_mask, job.h_zoneout, job.c_zoneout = k.candidate_view, k.h_zoneout_view, k.c_zoneout_view
         job.Wx, job.Wh, job.Wproj, job.packed = optional(p.Wx), optional(p.Wh), optional(p.Wproj), NULL
@@ -471,7 +487,8 @@ cdef class Cell:
             raise RuntimeError(f"{self.name}: this cache was used by an earlier backward; call forward again")
         cdef Params p = self.check_params(params, k.options.reset_after)
         cdef ptrdiff_t N = k.N, T = k.T, D = k.D, H = k.H, P = k.P, projected = P if self.has_projection else 0
-        cdef str expected = sizes_of(D, H, projected, k.type_num, k.peepholes, k.full, k.rounds, k.rank)
+        cdef ptrdiff_t of_heads = k.K if self.has_heads else 0
+        cdef str expected = sizes_of(D, H, projected, of_heads, k.type_num, k.peepholes, k.full, k.rounds, k.rank)
         cdef str given = self.sizes_of(p)
         if given != expected:
             raise ValueError(f"{self.name}: params must be those of forward, with {expected}, got {given}")
@@ -481,26 +498,25 @@ cdef class Cell:
         if cnp.PyArray_DIM(g, 0) != N or cnp.PyArray_DIM(g, 1) != T:
             raise ValueError(f"{self.name}: dhs must be (N, T, {self.wide}) = ({N}, {T}, {P}), got {np.shape(g)}")
         g = behaved(g, True)
-        dhT, dcT = self.check_states(dstate, p, N, ("dh", "dc", "dstate"))
+        dhT, dcT, dnT, dmT = self.check_states(dstate, p, N, ("dh", "dc", "dn", "dm", "dstate"))
         cdef list own = self.check_grads(grads, p)
         cdef double more = p.rounds * (<double>p.rank * (D + H) if p.rank else <double>D * H) + <double>projected * H
         cdef bint beside = 6.0 * N * T * (<double>(D + P) * self.gates * H + more) > LONG_CALL
         cdef list inputs = [k.xs, k.h0, k.c0, k.h_mask, k.seen0, p.Wx, p.Wh, p.Wp, p.Wm, p.Wr, p.Wproj, g, dhT, dcT]
-        inputs += [k.candidate_mask, k.h_zoneout, k.c_zoneout, *(p.norms or ())]
+        inputs += [k.candidate_mask, k.h_zoneout, k.c_zoneout, k.n0, k.m0, dnT, dmT, *(p.norms or ())]
         cdef list targets = self.places(own, inputs, beside)
 
         cdef cnp.ndarray dxs = empty3(N, T, D, p.type_num)
         cdef cnp.ndarray dh0 = empty2(N, P, p.type_num)
-        cdef cnp.ndarray dc0 = empty2(N, H, p.type_num) if self.has_c else None
+        cdef list initial = [dh0, *(empty2(N, H, p.type_num) for _ in range(self.states - 1))]
         if N == 0 or T == 0:
             k.used = True
             for grad in own:
                 if grad is not None:
                     grad[...] = 0
-            (<object>dh0)[...] = 0 if dhT is None else dhT
-            if self.has_c:
-                (<object>dc0)[...] = 0 if dcT is None else dcT
-            return dxs, (dh0, dc0) if self.has_c else (dh0,)
+            for copy, dfinal in zip(initial, (dhT, dcT, dnT, dmT)):
+                copy[...] = 0 if dfinal is None else dfinal
+            return dxs, tuple(initial)
 
         # From here on the cache is taken: another thread that comes with it finds it used.
         if k.used:
@@ -509,7 +525,8 @@ cdef class Cell:
         cdef cell_job job
         try:
             if k.spoilt:
-                self.run_forward(k, p, True, empty3(N, T, P, p.type_num), empty2(N, P, p.type_num), empty2(N, H, p.type_num))
+                again = [empty2(N, P, p.type_num), *(empty2(N, H, p.type_num) for _ in range(self.states - 1))]
+                self.run_forward(k, p, True, empty3(N, T, P, p.type_num), again)
                 k.spoilt = False
         except BaseException:
             k.used = False
@@ -517,8 +534,9 @@ cdef class Cell:
         self.describe(&job, k, p)
         job.train = True
         job.dhs, job.dxs = view(g), view(dxs)
-        job.dhT, job.dcT = optional(dhT), optional(dcT)
-        job.dh0, job.dc0 = data(dh0), data(dc0)
+        job.dhT, job.dcT, job.dnT, job.dmT = optional(dhT), optional(dcT), optional(dnT), optional(dmT)
+        job.dh0, job.dc0 = data(dh0), data(initial[1] if self.states > 1 else None)
+        job.dn0, job.dm0 = data(initial[2] if self.states > 2 else None), data(initial[3] if self.states > 2 else None)
         job.whole = not beside
         job.dWx, job.dWh, job.db, job.dWp = data(targets[0]), data(targets[1]), data(targets[2]), NULL
         if self.has_rounds:
@@ -539,12 +557,12 @@ cdef class Cell:
             k.used, k.spoilt = False, True
             raise
         k.panels = k.h = k.rh = k.seen = k.xs = k.h0 = k.c0 = k.h_mask = k.seen0 = k.c = k.u = k.steps = k.rounds_kept = None
-        k.norms_kept = None
+        k.norms_kept = k.n0 = k.m0 = None
         k.c_new = k.candidate_mask = k.h_zoneout = k.c_zoneout = None
         for scratch, grad in zip(targets, own):
             if scratch is not grad:
                 grad[...] = scratch
-        return dxs, (dh0, dc0) if self.has_c else (dh0,)
+        return dxs, tuple(initial)
 
     cdef int run(self, cell_kernel kernel, const cell_job *job) except -1:
         cdef int failed

@@ -12,7 +12,7 @@ cdef struct Options:
 cdef class Params:
     cdef cnp.ndarray Wx, Wh, b, Wp, Wm, Wr, Wproj
     cdef list norms  # gains and biases of normalisations, contiguous
-    cdef ptrdiff_t D, H, P, rounds, rank  # P: the width of h; rank 0: none
+    cdef ptrdiff_t D, H, P, K, rounds, rank  # P: the width of h; K: units of a head; rank 0: none
     cdef int type_num
     cdef bint reset_after, full
     cdef Packed packed
@@ -29,9 +29,10 @@ cdef class Cache:
     cdef Cell cell
     cdef const kernel_set *kernels  # of the instruction set that laid out the panels
     cdef cnp.ndarray xs, h0, c0, h_mask, seen0, steps, panels, h, rh, seen, c, c_new, u, rounds_kept, norms_kept
-    cdef cnp.ndarray candidate_mask, h_zoneout, c_zoneout
+    cdef cnp.ndarray candidate_mask, h_zoneout, c_zoneout, n0, m0
+    cdef strided n0_view, m0_view
     cdef strided xs_view, h0_view, c0_view, mask_view, seen0_view, candidate_view, h_zoneout_view, c_zoneout_view
-    cdef ptrdiff_t N, T, D, H, P, rounds, rank
+    cdef ptrdiff_t N, T, D, H, P, K, rounds, rank
     cdef int type_num
     cdef bint reverse, peepholes, full, used
     cdef bint spoilt  # a backward that was stopped has overwritten what forward kept: it is computed again
@@ -40,8 +41,8 @@ cdef class Cache:
 
 cdef class Cell:
     cdef str name
-    cdef int index, gates, kept
-    cdef bint has_c, has_rh, has_rounds, has_projection, has_norms
+    cdef int index, gates, kept, states
+    cdef bint has_c, has_rh, has_heads, has_rounds, has_projection, has_norms
     cdef tuple names
     cdef str wide  # the letter of the width of h
 
@@ -59,7 +60,7 @@ cdef class Cell:
     cdef str sizes_of(self, Params p)
     cdef tuple check_states(self, state, Params p, ptrdiff_t N, tuple names)
     cdef int check_size(self, ptrdiff_t N, ptrdiff_t T, Params p) except -1
-    cdef int run_forward(self, Cache k, Params p, bint train, cnp.ndarray hs, cnp.ndarray hT, cnp.ndarray cT) except -1
+    cdef int run_forward(self, Cache k, Params p, bint train, cnp.ndarray hs, list final) except -1
     cdef void describe(self, cell_job *job, Cache k, Params p) noexcept
     cdef int run(self, cell_kernel kernel, const cell_job *job) except -1
     cdef tuple forward(

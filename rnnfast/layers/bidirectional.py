@@ -300,8 +300,8 @@ class TimeBiSLSTM(_TimeBi):
     Examples
     --------
     >>> from rnnfast import TimeBiSLSTM
-    >>> TimeBiSLSTM.create(3, 4, heads=2, rng=0, device="reference")
-    TimeBiSLSTM(D=3, H=4, heads=2, float32, reference)
+    >>> TimeBiSLSTM.create(3, 4, heads=2, rng=0, device="cpu")
+    TimeBiSLSTM(D=3, H=4, heads=2, float32, cpu)
     """
 
     kind = TimeSLSTM

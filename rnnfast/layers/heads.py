@@ -78,9 +78,9 @@ class TimeSLSTM(Heads, _TimeFourStates):
     Examples
     --------
     >>> from rnnfast import TimeSLSTM
-    >>> layer = TimeSLSTM.create(3, 4, heads=2, rng=0, device="reference")
+    >>> layer = TimeSLSTM.create(3, 4, heads=2, rng=0, device="cpu")
     >>> layer
-    TimeSLSTM(D=3, H=4, heads=2, float32, reference)
+    TimeSLSTM(D=3, H=4, heads=2, float32, cpu)
     >>> hs = layer.forward(np.ones((1, 5, 3), "f"))
     >>> hs.shape, layer.Wh.shape, layer.n.shape
     ((1, 5, 4), (4, 8), (1, 4))
@@ -121,7 +121,7 @@ class SLSTM(Heads, _Step):
     Examples
     --------
     >>> from rnnfast import SLSTM
-    >>> cell = SLSTM.create(3, 4, heads=2, rng=0, device="reference")
+    >>> cell = SLSTM.create(3, 4, heads=2, rng=0, device="cpu")
     >>> h, c, n, m = cell.forward(np.ones((1, 3), "f"), None, None, None, None)
     >>> h.shape, n
     ((1, 4), array([[1., 1., 1., 1.]], dtype=float32))

@@ -80,11 +80,10 @@ def forward(xs, state, params, *, train=True, lengths=None, reverse=False, h_mas
         m = np.where(from_i, A_i, kept)
         f, i = np.exp(np.minimum(kept - m, 0)), np.exp(A_i - m)
         g, o = np.tanh(A_g), sigmoid(A_o)
-        bounded = fresh & (kept >= m)
-        c, n = f * c + i * g, f * n + i
         if train:
-            gates = A_f, f, g, i, o
-            steps.append((t, on, x, seen, before[1:3], (c, n), gates, from_i, bounded))
+            of_exp = from_i, fresh & (kept >= m)
+            steps.append((t, on, x, seen, before[1:3], (f, g, i, o), sigmoid(-A_f), of_exp))
+        c, n = f * c + i * g, f * n + i
         after = o * c / n, c, n, m
         h, c, n, m = (np.where(on, new, old) for new, old in zip(after, before, strict=True))
         hs[:, t] = only(on, h)
@@ -104,14 +103,11 @@ def backward(dhs, dstate, params, cache, grads):
     dh = dh.copy()
 
     dxs = np.empty((N, T, Wx.shape[0]), Wx.dtype)
-    dWx, dWh, db, h_mask = (
-        np.zeros_like(Wx),
-        np.zeros_like(Wh),
-        np.zeros(4 * H, Wx.dtype),
-        cache["h_mask"],
-    )
-    for t, on, x, seen, before, after, gates, from_i, bounded in reversed(cache["steps"]):
-        (c_prev, n_prev), (c, n), (A_f, f, g, i, o) = before, after, gates
+    dWx, dWh, db = np.zeros_like(Wx), np.zeros_like(Wh), np.zeros(4 * H, Wx.dtype)
+    h_mask = cache["h_mask"]
+    for t, on, x, seen, (c_prev, n_prev), gates, slope, of_exp in reversed(cache["steps"]):
+        (f, g, i, o), (from_i, bounded) = gates, of_exp
+        c, n = f * c_prev + i * g, f * n_prev + i
         dh += only(on, dhs[:, t])
         # dc and dn have only the later steps; of_c and of_n have this one, too
         of_c, of_n = dc + dh * o / n, dn - dh * o * c / n**2
@@ -119,7 +115,7 @@ def backward(dhs, dstate, params, cache, grads):
         da_i = (of_c * g + of_n) * i
         of_m = dm - da_f - da_i
         dl = da_f + np.where(from_i, 0, of_m)
-        dA_f, dA_g = dl * sigmoid(-A_f), of_c * i * (1 - g**2)
+        dA_f, dA_g = dl * slope, of_c * i * (1 - g**2)
         dA_i, dA_o = da_i + np.where(from_i, of_m, 0), dh * c / n * o * (1 - o)
         dA = only(on, np.hstack((dA_f, dA_g, dA_i, dA_o)))
         dWx += x.T @ dA
@@ -144,27 +140,28 @@ def log_sigmoid(x):
 
 def of_heads(x, K):
     """The numbers (N, H) of each head, (heads, N, K)."""
-    return x.reshape(len(x), -1, K).transpose(1, 0, 2)
+    N, H = x.shape
+    return x.reshape(N, H // K, K).transpose(1, 0, 2)
 
 
 def gates_of_heads(A, K):
     """The four gate blocks (N, 4H) of each head, (heads, N, 4K)."""
-    N = len(A)
-    return A.reshape(N, 4, -1, K).transpose(2, 0, 1, 3).reshape(-1, N, 4 * K)
+    N, heads = len(A), A.shape[1] // (4 * K)
+    return A.reshape(N, 4, heads, K).transpose(2, 0, 1, 3).reshape(heads, N, 4 * K)
 
 
 def heads(h, Wh):
     """h (N, H) times the matrices of the heads: the gate blocks (N, 4H)."""
     (N, H), K = h.shape, Wh.shape[1] // 4
     product = of_heads(h, K) @ Wh.reshape(-1, K, 4 * K)
-    return product.reshape(-1, N, 4, K).transpose(1, 2, 0, 3).reshape(N, 4 * H)
+    return product.reshape(H // K, N, 4, K).transpose(1, 2, 0, 3).reshape(N, 4 * H)
 
 
 def heads_back(dA, Wh):
     """The gradient of `heads` with respect to h."""
     H, K = len(Wh), Wh.shape[1] // 4
     product = gates_of_heads(dA, K) @ Wh.reshape(-1, K, 4 * K).transpose(0, 2, 1)
-    return product.transpose(1, 0, 2).reshape(-1, H)
+    return product.transpose(1, 0, 2).reshape(len(dA), H)
 
 
 def heads_grad(h, dA, shape):

@@ -22,6 +22,8 @@
 #include "lnlstm.h"
 #include "lngru.h"
 #include "affine.h"
+#include "slstm.h"
+#include "slstm_back.h"
 #include "softmax.h"
 #include "affine_softmax.h"
 #include "updates.h"

@@ -9,7 +9,7 @@ import rnnfast
 
 N, T, D, K = 4, 6, 5, 3
 CLOSE = 1e-10  # float64 against PyTorch
-DEVICES = ["reference"]
+DEVICES = ["cpu", "reference"]
 ORDER = [2, 0, 1, 3]  # where i, f, z and o of the packages are among f, g, i and o
 
 

@@ -67,7 +67,8 @@ def width_of(cell, options):
 def state_widths(layer):
     if hasattr(layer, "parts"):
         return [width for part in layer.parts for width in state_widths(part)]
-    return [layer.Wh.shape[1] // layer.gates if s == "c" else len(layer.Wh) for s in layer.states]
+    H = layer.Wx.shape[1] // layer.gates
+    return [len(layer.Wh) if s == "h" else H for s in layer.states]
 
 
 def random_states(layer, rng):
