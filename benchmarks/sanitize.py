@@ -42,6 +42,7 @@ OPTIONS = {
     "gru": ({}, {"reset_after": True}, {"of_steps": True}),
     "lnlstm": ({},),
     "lngru": ({},),
+    "slstm": ({}, {"heads": 2}),
 }
 
 
@@ -192,7 +193,7 @@ def cases():
     ways += list(product(("grid", "aside"), ("float32", "tf32")))
     variants = [(cell, options) for cell in CELLS for options in OPTIONS[cell]]
     for (cell, options), (kind, precision) in product(variants, ways):
-        in_steps = ("mogrifier", "lstmp", "lnlstm", "lngru")
+        in_steps = ("mogrifier", "lstmp", "lnlstm", "lngru", "slstm")
         whole = cell in in_steps or options.get("peepholes") == "full" or "of_steps" in options
         if whole and kind != "steps":
             continue
