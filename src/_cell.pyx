@@ -356,6 +356,13 @@ cdef class Cell:
                 checked_states[i] = self.check_state(state[i], p, N, names[i], i > 0)
         return tuple(checked_states)
 
+    cdef list new_states(self, cnp.ndarray h, ptrdiff_t N, ptrdiff_t H, int type_num):
+        """h, and an array for each of the other states."""
+        cdef list states = [h]
+        for _ in range(1, self.states):
+            states.append(empty2(N, H, type_num))
+        return states
+
     cdef int check_size(self, ptrdiff_t N, ptrdiff_t T, Params p) except -1:
         """Raise where all arrays and rooms of a call, or any one of them, would overflow a size."""
         cdef double D = p.D, H = p.H, P = p.P, sequence = (<double>N) * (T + 1) * (D + 10 * H + 5 * P)
@@ -402,7 +409,7 @@ cdef class Cell:
 
         cdef cnp.ndarray hs = empty3(N, T, P, p.type_num)
         cdef cnp.ndarray hT = empty2(N, P, p.type_num)
-        cdef list final = [hT, *(empty2(N, H, p.type_num) for _ in range(self.states - 1))]
+        cdef list final = self.new_states(hT, N, H, p.type_num)
         cdef Cache k = Cache()
         k.cell, k.kernels = self, kernels_for(p.type_num) if p.packed is None else p.packed.kernels
         k.xs, k.h0, k.c0, k.n0, k.m0, k.h_mask, k.seen0 = x, h0, c0, n0, m0, mask, seen0
@@ -508,7 +515,7 @@ cdef class Cell:
 
         cdef cnp.ndarray dxs = empty3(N, T, D, p.type_num)
         cdef cnp.ndarray dh0 = empty2(N, P, p.type_num)
-        cdef list initial = [dh0, *(empty2(N, H, p.type_num) for _ in range(self.states - 1))]
+        cdef list initial = self.new_states(dh0, N, H, p.type_num)
         if N == 0 or T == 0:
             k.used = True
             for grad in own:
@@ -525,7 +532,7 @@ cdef class Cell:
         cdef cell_job job
         try:
             if k.spoilt:
-                again = [empty2(N, P, p.type_num), *(empty2(N, H, p.type_num) for _ in range(self.states - 1))]
+                again = self.new_states(empty2(N, P, p.type_num), N, H, p.type_num)
                 self.run_forward(k, p, True, empty3(N, T, P, p.type_num), again)
                 k.spoilt = False
         except BaseException:

@@ -59,6 +59,7 @@ cdef class Cell:
     cdef cnp.ndarray check_of_steps(self, x, Params p, ptrdiff_t N, ptrdiff_t T, str name)
     cdef str sizes_of(self, Params p)
     cdef tuple check_states(self, state, Params p, ptrdiff_t N, tuple names)
+    cdef list new_states(self, cnp.ndarray h, ptrdiff_t N, ptrdiff_t H, int type_num)
     cdef int check_size(self, ptrdiff_t N, ptrdiff_t T, Params p) except -1
     cdef int run_forward(self, Cache k, Params p, bint train, cnp.ndarray hs, list final) except -1
     cdef void describe(self, cell_job *job, Cache k, Params p) noexcept

@@ -31,11 +31,11 @@ typedef struct {
     matrix Wx;
     real *Wx_room; /* few: a copy of Wx whose rows are contiguous */
     int few;       /* x Wx of so few rows that Wx is read as it lies */
-    real *own;     /* of each thread: slstm_own reals */
+    real *own;     /* of each thread: see slstm_scratch_of, slstm_grads_of */
     real *room;    /* of each thread: GEMM_ROOM reals */
 } slstm_work;
 
-/* Where sample n's numbers are in the scratch of a thread: h m_h, c, n and m of some samples of a head, and their sums. */
+/* The scratch of a thread: h m_h, c, n and m of some samples of a head, and their products (h m_h) Wh. */
 typedef struct {
     real *h, *c, *n, *m, *sums;
     ptrdiff_t h_row, sums_row;
@@ -59,38 +59,44 @@ static inline slstm_scratch slstm_scratch_of(const slstm_work *k, int rank, ptrd
 static inline ptrdiff_t slstm_head(ptrdiff_t K) { return pair_count(4 * K) * 2 * W * K; }
 static inline ptrdiff_t slstm_head_back(ptrdiff_t K) { return pair_count(K) * 2 * W * 4 * K; }
 
-/* Wh of heads and pairs of columns i0..i1, counted over all heads: backward the transposed matrices. */
-static void slstm_pack_heads(const cell_job *job, ptrdiff_t i0, ptrdiff_t i1, int back, real *room)
+/* Pair i of columns of Wh, counted over all heads, to its place in room: backward of the transposed matrices. */
+static void slstm_pack_pair(const cell_job *job, ptrdiff_t i, int back, real *room)
 {
     const ptrdiff_t K = job->K, rows = back ? 4 * K : K, columns = back ? K : 4 * K, pairs = pair_count(columns);
-    for (ptrdiff_t i = i0; i < i1 && !team_stopped_now(); i++) {
-        const ptrdiff_t head = i / pairs, q = i % pairs;
-        matrix b = {(const real *)job->Wh.p + head * K * job->Wh.s0, job->Wh.s0, job->Wh.s1};
-        if (back)
-            b.r = job->Wh.s1, b.c = job->Wh.s0;
-        b.p += q * 2 * W * b.c;
-        pack_b(room + i * rows * 2 * W, b, rows, 2, W, pair_lanes(columns, q));
-    }
+    const ptrdiff_t head = i / pairs, q = i % pairs;
+    matrix b = {(const real *)job->Wh.p + head * K * job->Wh.s0, job->Wh.s0, job->Wh.s1};
+    if (back)
+        b.r = job->Wh.s1, b.c = job->Wh.s0;
+    b.p += q * 2 * W * b.c;
+    pack_b(room + i * rows * 2 * W, b, rows, 2, W, pair_lanes(columns, q));
 }
 
-/* Rows of Wx that are contiguous, D (4 H), into room. */
-static void slstm_copy_Wx(const cell_job *job, ptrdiff_t d0, ptrdiff_t d1, real *room)
+/* This thread's share of them. */
+static void slstm_pack_heads(const slstm_work *k, const team *tm, int rank, int back)
+{
+    ptrdiff_t from, to;
+    team_share(tm, rank, k->heads * pair_count(back ? k->K : 4 * k->K), &from, &to);
+    for (ptrdiff_t i = from; i < to && !team_stopped(); i++)
+        slstm_pack_pair(k->job, i, back, k->Wh_room);
+}
+
+/* Row d of Wx into room, where all rows are contiguous. */
+static void slstm_copy_row(const cell_job *job, ptrdiff_t d, real *room)
 {
     const ptrdiff_t columns = 4 * job->H;
-    const real *Wx = job->Wx.p;
-    for (ptrdiff_t d = d0; d < d1 && !team_stopped_now(); d++)
-        for (ptrdiff_t j = 0; j < columns; j++)
-            room[d * columns + j] = Wx[d * job->Wx.s0 + j * job->Wx.s1];
+    const real *row = (const real *)job->Wx.p + d * job->Wx.s0;
+    for (ptrdiff_t j = 0; j < columns; j++)
+        room[d * columns + j] = row[j * job->Wx.s1];
 }
 
 /* Wx, then Wh of all heads. */
 static ptrdiff_t slstm_pack(const cell_job *job, void *room)
 {
     const ptrdiff_t K = job->K, heads = job->H / K, x = lines(job->D * 4 * job->H);
-    if (room) {
-        slstm_copy_Wx(job, 0, job->D, room);
-        slstm_pack_heads(job, 0, heads * pair_count(4 * K), 0, (real *)room + x);
-    }
+    for (ptrdiff_t d = 0; room && d < job->D && !team_stopped(); d++)
+        slstm_copy_row(job, d, room);
+    for (ptrdiff_t i = 0; room && i < heads * pair_count(4 * K) && !team_stopped(); i++)
+        slstm_pack_pair(job, i, 0, (real *)room + x);
     return x + heads * slstm_head(K);
 }
 
@@ -102,7 +108,7 @@ static inline ptrdiff_t slstm_row(ptrdiff_t steps, int back, ptrdiff_t n, ptrdif
 }
 
 /* x of `steps` steps from t0 on in the order of rows: where it lies, or this thread's share of a copy. */
-static void slstm_input(slstm_work *k, const team *tm, int rank, ptrdiff_t t0, ptrdiff_t steps, int back, const real **x,
+static void slstm_input(const slstm_work *k, const team *tm, int rank, ptrdiff_t t0, ptrdiff_t steps, int back, const real **x,
                         ptrdiff_t *x_row)
 {
     const cell_job *job = k->job;
@@ -273,13 +279,12 @@ static void slstm_forward_body(team *tm, int rank, void *for_all)
     const slstm_scratch s = slstm_scratch_of(k, rank, NULL);
     const real *x;
     ptrdiff_t from, to, x_row;
-    if (k->Wh_room) {
-        team_share(tm, rank, k->heads * pair_count(4 * k->K), &from, &to);
-        slstm_pack_heads(job, from, to, 0, k->Wh_room);
-    }
+    if (k->Wh_room)
+        slstm_pack_heads(k, tm, rank, 0);
     if (k->Wx_room) {
         team_share(tm, rank, job->D, &from, &to);
-        slstm_copy_Wx(job, from, to, k->Wx_room);
+        for (ptrdiff_t d = from; d < to && !team_stopped(); d++)
+            slstm_copy_row(job, d, k->Wx_room);
     }
     for (ptrdiff_t t = 0; t < T && !team_stopped(); t += k->steps) {
         k->steps = T - t < chunk ? T - t : chunk;

@@ -132,9 +132,8 @@ static void slstm_backward_body(team *tm, int rank, void *for_all)
     const slstm_grads s = slstm_grads_of(k, rank, NULL);
     const matrix dA = {k->rows, row, 1};
     const real *x;
-    ptrdiff_t from, to, x_row;
-    team_share(tm, rank, k->heads * pair_count(k->K), &from, &to);
-    slstm_pack_heads(job, from, to, 1, k->Wh_room);
+    ptrdiff_t x_row;
+    slstm_pack_heads(k, tm, rank, 1);
     slstm_input(k, tm, rank, 0, T, back, &x, &x_row);
     team_wait(tm);
     for (tile_walk w = team_tiles(tm, rank, k->heads, N, slstm_most(k, tm), 0); next_tile(&w);)
