@@ -42,6 +42,7 @@ OPTIONS = {
     "gru": ({}, {"reset_after": True}, {"of_steps": True}),
     "lnlstm": ({},),
     "lngru": ({},),
+    "slstm": ({}, {"heads": 37}),
 }
 
 
@@ -72,7 +73,8 @@ def run_cell(cell, kind, precision, options, ragged):
         return rng.standard_normal(shape).astype(np.float32)
 
     b = normal(2, columns) if options.get("reset_after") else normal(columns)
-    params = normal(D, columns) / 2, normal(P, columns) / 4, b
+    heads = keywords.pop("heads", 1)
+    params = normal(D, columns) / 2, normal(P, columns // heads) / 4, b
     if peepholes := keywords.pop("peepholes", None):
         params += (normal(3, H) if peepholes == "diagonal" else normal(3, H, H) / 4,)
     if rounds := keywords.pop("rounds", None):
@@ -82,8 +84,10 @@ def run_cell(cell, kind, precision, options, ragged):
     params += (normal(H, P) / 4,) if cell == "lstmp" else ()
     if "gx" in RECURRENT[cell].more:
         params += tuple(map(normal, (columns, columns, H, H)))[: len(RECURRENT[cell].more)]
-    widths = (P, H)[: len(RECURRENT[cell].states)]
+    names = RECURRENT[cell].states
+    widths = [P if name == "h" else H for name in names]
     state, dstate = (tuple(normal(N, width) for width in widths) for _ in range(2))
+    state = tuple(abs(s) + 1 if name == "n" else s for name, s in zip(names, state, strict=True))
     xs, dhs = normal(N, T, D), normal(N, T, P)
     if keywords.pop("of_steps", False):  # recurrent dropout and zoneout
         of_steps = RECURRENT[cell].of_steps
@@ -192,7 +196,7 @@ def cases():
     ways += list(product(("grid", "aside"), ("float32", "tf32")))
     variants = [(cell, options) for cell in CELLS for options in OPTIONS[cell]]
     for (cell, options), (kind, precision) in product(variants, ways):
-        in_steps = ("mogrifier", "lstmp", "lnlstm", "lngru")
+        in_steps = ("mogrifier", "lstmp", "lnlstm", "lngru", "slstm")
         whole = cell in in_steps or options.get("peepholes") == "full" or "of_steps" in options
         if whole and kind != "steps":
             continue

@@ -38,10 +38,12 @@ from rnnfast.layers.bidirectional import (
     TimeBiLSTMP,
     TimeBiMogrifier,
     TimeBiRNN,
+    TimeBiSLSTM,
 )
 from rnnfast.layers.dropout import Dropout, TimeDropout
 from rnnfast.layers.embedding import Embedding, TimeEmbedding
 from rnnfast.layers.functions import cross_entropy_error, relu, sigmoid, softmax
+from rnnfast.layers.heads import SLSTM, TimeSLSTM
 from rnnfast.layers.losses import (
     SigmoidWithLoss,
     Simple_TimeSoftmaxWithLoss,
@@ -76,6 +78,7 @@ __all__ = [
     "LSTM",
     "LSTMP",
     "RNN",
+    "SLSTM",
     "ActivationRegularization",
     "Affine",
     "Dropout",
@@ -99,6 +102,7 @@ __all__ = [
     "TimeBiLayerNormLSTM",
     "TimeBiMogrifier",
     "TimeBiRNN",
+    "TimeBiSLSTM",
     "TimeDropout",
     "TimeEmbedding",
     "TimeGRU",
@@ -111,6 +115,7 @@ __all__ = [
     "TimeMogrifier",
     "TimeRNN",
     "TimeReverse",
+    "TimeSLSTM",
     "TimeSigmoidWithLoss",
     "TimeSoftmaxWithLoss",
     "TimeSquaredLoss",

@@ -10,8 +10,8 @@ imports it. Every square has the same functions:
     pack(params, *, precision=None, **options) -> packed
 
 Sizes: N batch, T time, D input, H hidden, G gates (1 rnn, 3 gru and lngru, 4 the others), P the
-width of h, which is H but for an lstmp. All arrays have the dtype of the params, float32 or
-float64. They may have any strides, and live on the column's device.
+width of h, which is H but for an lstmp, K the units of a head of an slstm. All arrays have the
+dtype of the params, float32 or float64. They may have any strides, and live on the column's device.
 
 Arrays
 
@@ -21,10 +21,11 @@ Arrays
   (r, H, D), the matrices of its r rounds, or with two: Wm (r, H, k) and Wr (r, k, D), k their rank.
   An lstmp is an lstm with a fourth array Wproj (H, P), the projection to its h. lnlstm and lngru
   are a layer-normalised lstm and gru: after b come the gains gx and gh (G*H,), and gc and bc (H,)
-  or bh (H,).
+  or bh (H,). Wh of an slstm is (H, 4K): each of its heads, K units, has a matrix (K, 4K) with the
+  blocks f, g, i, o, and they lie one below the other.
 - state and dstate are tuples of arrays, h (N, P) and c (N, H): (h,) for rnn, gru and lngru, (h, c)
-  for the others. As an argument either may be None, which means zeros: the first product with Wh
-  is then skipped.
+  for the others, but (h, c, n, m) for slstm, with the normaliser n and the stabiliser m (N, H). As
+  an argument either may be None, which means zeros: the first product with Wh is then skipped.
 
 Options of forward
 
@@ -96,7 +97,7 @@ import numpy as np
 from rnnfast.checks import is_cupy
 from rnnfast.cpu import _runtime
 
-CELLS = ("rnn", "lstm", "gru", "mogrifier", "lstmp", "lnlstm", "lngru")
+CELLS = ("rnn", "lstm", "gru", "mogrifier", "lstmp", "lnlstm", "lngru", "slstm")
 DEVICES = ("cuda", "cpu", "reference")  # the best first
 MAX_THREADS = 1024
 

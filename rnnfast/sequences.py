@@ -9,7 +9,7 @@
 forward(xs, ts) returns the loss, backward() fills `grads`; trainer.Trainer needs these and
 `params`. Every forward starts from a zero state. Common arguments:
 
-    cell           "rnn", "lstm" (default), "gru", "mogrifier", "lstmp", "lnlstm" or "lngru"
+    cell           "rnn", "lstm" (default), "gru", "mogrifier", "lstmp", "lnlstm", "lngru", "slstm"
     layers         number of recurrent layers; 1 by default
     bidirectional  whether the layers read the sequence in both directions
     dropout        ratio of each layer's output dropped in training; 0 by default

@@ -14,12 +14,15 @@ cnp.import_array()
 
 
 cdef str sizes_of(
-    ptrdiff_t D, ptrdiff_t H, ptrdiff_t P, int type_num, bint peepholes, bint full, ptrdiff_t rounds, ptrdiff_t rank
+    ptrdiff_t D, ptrdiff_t H, ptrdiff_t P, ptrdiff_t K, int type_num, bint peepholes, bint full, ptrdiff_t rounds,
+    ptrdiff_t rank
 ):
-    """What params have to have in common with those of forward, in words. P: 0 without a projection."""
+    """What params have to have in common with those of forward, in words. P, K: 0 without a projection, without heads."""
     cdef str sizes = f"D = {D}, H = {H}, {cnp.PyArray_DescrFromType(type_num)}"
     if P:
         return f"{sizes} and P = {P}"
+    if K:
+        return f"{sizes} and K = {K}"
     if rounds:
         return f"{sizes}, rounds = {rounds} and rank = {rank or None}"
     kind = ("full" if full else "diagonal") if peepholes else "no"
@@ -42,16 +45,20 @@ cdef class Packed:
 cdef class Arguments:
     """What a cell takes, from which `Cell` makes its calls. `gates` blocks of H columns in the weights, `kept` values a unit
     kept in the panels (one more with reset_after or c_zoneout). has_c: a second state; has_rh: without reset_after r h is
-    kept; beside: the names of the params after Wx, Wh and b: Wp, Wm and Wr, Wproj, or the gains and biases of
-    normalisations, gx and gh first."""
+    kept; has_heads: Wh is (H, gates K), and there are two more states; beside: the names of the params after Wx, Wh and b:
+    Wp, Wm and Wr, Wproj, or the gains and biases of normalisations, gx and gh first."""
 
-    def __cinit__(self, str name, int gates, int kept, bint has_c=False, bint has_rh=False, tuple beside=()):
+    def __cinit__(
+        self, str name, int gates, int kept, bint has_c=False, bint has_rh=False, bint has_heads=False, tuple beside=()
+    ):
         self.name, self.index = name, cell_index(name.encode())
         if self.index < 0:
             raise ValueError(f"Cell: name must be one of CELLS in src/kernels/kernels.h, got {name!r}")
-        self.gates, self.kept, self.has_c, self.has_rh = gates, kept, has_c, has_rh
+        self.gates, self.kept, self.has_c, self.has_rh, self.has_heads = gates, kept, has_c, has_rh, has_heads
+        self.states = 4 if has_heads else 2 if has_c else 1
         self.names, self.has_rounds, self.has_norms = ("Wx", "Wh", "b", *beside), "Wm" in beside, "gx" in beside
         self.has_projection = "Wproj" in beside
+        self.sorts = name in ("rnn", "lstm", "gru")
         self.wide = "P" if self.has_projection else "H"
 
     cdef Params check_packed(self, Packed packed, bint train, bint reset_after):
@@ -92,7 +99,12 @@ cdef class Arguments:
         p.D, p.P = cnp.PyArray_DIM(p.Wx, 0), cnp.PyArray_DIM(p.Wh, 0)
         p.H = cnp.PyArray_DIM(p.Wh, 1) // self.gates if self.has_projection else p.P
         cdef ptrdiff_t columns = self.gates * p.H
-        if p.P < 1 or p.H < 1 or cnp.PyArray_DIM(p.Wh, 1) != columns:
+        p.K = cnp.PyArray_DIM(p.Wh, 1) // self.gates if self.has_heads else p.H
+        if self.has_heads:
+            if p.H < 1 or p.K < 1 or cnp.PyArray_DIM(p.Wh, 1) != self.gates * p.K or p.H % p.K:
+                heads = f"(H, {self.gates}K) with a K that divides H"
+                raise ValueError(f"{self.name}: Wh must be {heads}, got {np.shape(p.Wh)}")
+        elif p.P < 1 or p.H < 1 or cnp.PyArray_DIM(p.Wh, 1) != columns:
             raise ValueError(f"{self.name}: Wh must be ({self.wide}, {self.gates}H), got {np.shape(p.Wh)}")
         if p.D < 1 or cnp.PyArray_DIM(p.Wx, 1) != columns:
             raise ValueError(f"{self.name}: Wx must be (D, {self.gates}H) = (D, {columns}), got {np.shape(p.Wx)}")
@@ -169,8 +181,8 @@ cdef class Arguments:
         return [p.Wx, p.Wh, p.b, *beside][: len(self.names)]
 
     cdef str sizes_of(self, Params p):
-        cdef ptrdiff_t P = p.P if self.has_projection else 0
-        return sizes_of(p.D, p.H, P, p.type_num, p.Wp is not None, p.full, p.rounds, p.rank)
+        cdef ptrdiff_t P = p.P if self.has_projection else 0, K = p.K if self.has_heads else 0
+        return sizes_of(p.D, p.H, P, K, p.type_num, p.Wp is not None, p.full, p.rounds, p.rank)
 
     cdef cnp.ndarray check_lengths(self, lengths, ptrdiff_t N, ptrdiff_t T):
         if not isinstance(lengths, np.ndarray) or np.asarray(lengths).dtype != np.intp:
@@ -204,7 +216,7 @@ cdef class Arguments:
     cdef list places(self, list grads, list inputs, bint beside):
         """Where to compute them: in them, where the kernels can write them and nothing that is read lies there; else beside
         them, or if `beside` in any case. After everything that can be wrong."""
-        cdef span read[24]
+        cdef span read[32]
         cdef span own[8]
         cdef int i, j, count = len(inputs)
         cdef bint direct
@@ -247,15 +259,17 @@ cdef class Arguments:
         return behaved(a, True)
 
     cdef tuple check_states(self, state, Params p, ptrdiff_t N, tuple names):
-        """(h, c) or (h, None), each None where the state is None."""
+        """(h, c, n, m), each None where the state is None or the cell has none. names: theirs, and that of the tuple."""
+        cdef int i, count = self.states
         if state is None:
-            return None, None
-        count = 2 if self.has_c else 1
+            return None, None, None, None
         if not isinstance(state, (tuple, list)) or len(state) != count:
-            raise TypeError(f"{self.name}: {names[2]} must be None or a tuple of {count} arrays, got {type(state).__name__}")
-        h = None if state[0] is None else self.check_state(state[0], p, N, names[0], False)
-        c = None if not self.has_c or state[1] is None else self.check_state(state[1], p, N, names[1], True)
-        return h, c
+            raise TypeError(f"{self.name}: {names[4]} must be None or a tuple of {count} arrays, got {type(state).__name__}")
+        cdef list checked_states = [None] * 4
+        for i in range(count):
+            if state[i] is not None:
+                checked_states[i] = self.check_state(state[i], p, N, names[i], i > 0)
+        return tuple(checked_states)
 
     cdef int check_size(self, ptrdiff_t N, ptrdiff_t T, Params p) except -1:
         """Raise where all arrays and rooms of a call, or any one of them, would overflow a size."""

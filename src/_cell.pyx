@@ -44,7 +44,7 @@ cdef strided optional(x) noexcept:
     return v
 
 
-cdef cnp.ndarray in_place(cnp.ndarray x, order):
+cdef cnp.ndarray in_place(cnp.ndarray x, cnp.ndarray order):
     """Rows that were taken in that order, where they were."""
     cdef cnp.ndarray y = np.empty_like(x)
     y[order] = x
@@ -107,13 +107,13 @@ cdef class Cell(Arguments):
         self.check_size(1, 1, p)
         cdef Packed packed = Packed()
         packed.cell, packed.kernels, packed.params = self, kernels_for(p.type_num), own
-        own.D, own.H, own.P, own.type_num, own.packed = p.D, p.H, p.P, p.type_num, packed
+        own.D, own.H, own.P, own.K, own.type_num, own.packed = p.D, p.H, p.P, p.K, p.type_num, packed
         own.reset_after, own.full, own.rounds, own.rank = reset_after, p.full, p.rounds, p.rank
         own.b = None if p.b is None else p.b.copy()
         own.Wp = None if p.Wp is None else p.Wp.copy()
         own.norms = None if p.norms is None else [norm.copy() for norm in p.norms]
         cdef cell_job job
-        job.D, job.H, job.P = p.D, p.H, p.P
+        job.D, job.H, job.P, job.K = p.D, p.H, p.P, p.K
         job.Wx, job.Wh, job.Wproj = view(p.Wx), view(p.Wh), optional(p.Wproj)
         job.Wp, job.full = data(p.Wp), p.full
         job.rounds, job.rank, job.Wm, job.Wr, job.dWm, job.dWr = p.rounds, p.rank, data(p.Wm), data(p.Wr), NULL, NULL
@@ -134,6 +134,13 @@ cdef class Cell(Arguments):
             raise ValueError(f"{self.name}: precision 'int8' is for nonlinearity=\"tanh\", got \"relu\"")
         return 0
 
+    cdef list new_states(self, cnp.ndarray h, ptrdiff_t N, ptrdiff_t H, int type_num):
+        """h, and an array for each of the other states."""
+        cdef list states = [h]
+        for _ in range(1, self.states):
+            states.append(empty2(N, H, type_num))
+        return states
+
     cdef tuple forward(
         self, xs, state, params, bint train, lengths, bint reverse, h_mask, tuple of_steps, Options options
     ):
@@ -149,22 +156,22 @@ cdef class Cell(Arguments):
         if cnp.PyArray_DIM(x, 2) != D:
             raise ValueError(f"{self.name}: xs must be (N, T, D) = (N, T, {D}), got {np.shape(x)}")
         self.check_size(N, T, p)
-        h0, c0 = self.check_states(state, p, N, ("h", "c", "state"))
-        order = None
-        cdef cnp.ndarray steps = None, mask = None if h_mask is None else self.check_state(h_mask, p, N, "h_mask", False)
+        h0, c0, n0, m0 = self.check_states(state, p, N, ("h", "c", "n", "m", "state"))
+        cdef cnp.ndarray order = None, steps = None, mask = None if h_mask is None else self.check_state(h_mask, p, N, "h_mask", False)
         cdef cnp.ndarray candidate_mask = self.check_of_steps(of_steps[0], p, N, T, "candidate_mask")
         cdef cnp.ndarray h_zoneout = self.check_of_steps(of_steps[1], p, N, T, "h_zoneout")
         cdef cnp.ndarray c_zoneout = self.check_of_steps(of_steps[2], p, N, T, "c_zoneout")
         if lengths is not None:
             lengths = self.check_lengths(lengths, N, T)
-            if not train and (np.diff(lengths) > 0).any():
+            if not train and self.sorts and not p.full:
                 order = np.argsort(-lengths, kind="stable")  # the longest first: see rows_at_work in src/kernels/panels.h
-                x, h0, c0, mask, candidate_mask, h_zoneout, c_zoneout = [
-                    None if a is None else a[order] for a in (x, h0, c0, mask, candidate_mask, h_zoneout, c_zoneout)
+                h0, c0, mask, candidate_mask, h_zoneout, c_zoneout = [
+                    None if a is None else a[order] for a in (h0, c0, mask, candidate_mask, h_zoneout, c_zoneout)
                 ]
                 lengths = lengths[order]
+            else:
+                x = np.where((np.arange(T) < lengths[:, np.newaxis])[:, :, np.newaxis], x, np.zeros(1, x.dtype))
             steps = np.stack((T - lengths, np.full(N, T)) if reverse else (np.zeros_like(lengths), lengths))
-            x = np.where((np.arange(T) < lengths[:, np.newaxis])[:, :, np.newaxis], x, np.zeros(1, x.dtype))
         x = behaved(x, True)
         seen0 = h0
         if h0 is not None and mask is not None:
@@ -173,24 +180,24 @@ cdef class Cell(Arguments):
 
         cdef cnp.ndarray hs = empty3(N, T, P, p.type_num)
         cdef cnp.ndarray hT = empty2(N, P, p.type_num)
-        cdef cnp.ndarray cT = empty2(N, H, p.type_num) if self.has_c else None
+        cdef list final = self.new_states(hT, N, H, p.type_num)
         cdef Cache k = Cache()
         k.cell, k.kernels = self, kernels_for(p.type_num) if p.packed is None else p.packed.kernels
-        k.xs, k.h0, k.c0, k.h_mask, k.seen0 = x, h0, c0, mask, seen0
+        k.xs, k.h0, k.c0, k.n0, k.m0, k.h_mask, k.seen0 = x, h0, c0, n0, m0, mask, seen0
+        k.n0_view, k.m0_view = optional(n0), optional(m0)
         k.xs_view, k.h0_view, k.c0_view = view(x), optional(h0), optional(c0)
         k.mask_view, k.seen0_view = optional(mask), optional(seen0)
         k.candidate_mask, k.h_zoneout, k.c_zoneout = candidate_mask, h_zoneout, c_zoneout
         k.candidate_view = optional(candidate_mask)
         k.h_zoneout_view, k.c_zoneout_view = optional(h_zoneout), optional(c_zoneout)
-        k.N, k.T, k.D, k.H, k.P = N, T, D, H, P
-        k.type_num, k.reverse, k.options, k.steps = p.type_num, reverse, options, steps
+        k.N, k.T, k.D, k.H, k.P, k.K = N, T, D, H, P, p.K
+        k.type_num, k.reverse, k.options, k.steps, k.order = p.type_num, reverse, options, steps, order
         k.peepholes, k.full, k.rounds, k.rank = p.Wp is not None, p.full, p.rounds, p.rank
         cdef int kept = self.kept + options.reset_after + (c_zoneout is not None)
         cdef ptrdiff_t step = row_step(H, hs.itemsize), h_step = row_step(P, hs.itemsize)
         if N == 0 or T == 0:
-            (<object>hT)[...] = 0 if h0 is None else h0
-            if self.has_c:
-                (<object>cT)[...] = 0 if c0 is None else c0
+            for copy, first in zip(final, (h0, c0, n0, m0)):
+                copy[...] = 0 if first is None else first
         else:
             if train:
                 # 32 more: room to align, and a vector that may be read beyond the end
@@ -208,17 +215,19 @@ cdef class Cell(Arguments):
                     k.rounds_kept = empty2(1, rounds_room(N * T, p, hs.itemsize), p.type_num)
                 if self.has_norms:
                     k.norms_kept = empty2(1, norms_room(N * T, H, self.gates), p.type_num)
-            self.run_forward(k, p, train, hs, hT, cT)
+            self.run_forward(k, p, train, hs, final)
         if order is not None:
-            hs, hT, cT = [None if a is None else in_place(a, order) for a in (hs, hT, cT)]
-        return hs, (hT, cT) if self.has_c else (hT,), (k if train else None)
+            final = [in_place(a, order) for a in final]
+        return hs, tuple(final), (k if train else None)
 
-    cdef int run_forward(self, Cache k, Params p, bint train, cnp.ndarray hs, cnp.ndarray hT, cnp.ndarray cT) except -1:
+    cdef int run_forward(self, Cache k, Params p, bint train, cnp.ndarray hs, list final) except -1:
         """From what is in the cache into hs, the final states and, with train, into the arrays that it keeps."""
         cdef cell_job job
         self.describe(&job, k, p)
         job.train = train
-        job.hs, job.hT, job.cT = view(hs), data(hT), data(cT)
+        job.hs = view(hs)
+        job.hT, job.cT = data(final[0]), data(final[1] if self.states > 1 else None)
+        job.nT, job.mT = data(final[2] if self.states > 2 else None), data(final[3] if self.states > 2 else None)
         job.packed = NULL if p.packed is None else aligned(p.packed.weights)
         if k.reverse:
             backwards(&job.hs, k.T, k.type_num)
@@ -227,12 +236,13 @@ cdef class Cell(Arguments):
 
     cdef void describe(self, cell_job *job, Cache k, Params p) noexcept:
         """What is the same for forward and backward: sizes, options, inputs, weights and what is kept."""
-        job.N, job.T, job.D, job.H, job.P = k.N, k.T, k.D, k.H, k.P
+        job.N, job.T, job.D, job.H, job.P, job.K = k.N, k.T, k.D, k.H, k.P, k.K
         take_options(job, k.options, k.steps)
+        job.order = <const ptrdiff_t *>data(k.order)
         cdef double faster = 4 if p.precision else 1  # what is short work for one thread
         job.precision = p.precision
         job.threads = threads_for(2.0 * k.N * k.P * self.gates * k.H / faster, (k.H + 15) // 16)
-        job.xs, job.h0, job.c0 = k.xs_view, k.h0_view, k.c0_view
+        job.xs, job.h0, job.c0, job.n0, job.m0 = k.xs_view, k.h0_view, k.c0_view, k.n0_view, k.m0_view
         job.h_mask, job.seen0 = k.mask_view, k.seen0_view
         job.candidate_mask, job.h_zoneout, job.c_zoneout = k.candidate_view, k.h_zoneout_view, k.c_zoneout_view
         job.Wx, job.Wh, job.Wproj, job.packed = optional(p.Wx), optional(p.Wh), optional(p.Wproj), NULL
@@ -261,7 +271,8 @@ cdef class Cell(Arguments):
             raise RuntimeError(f"{self.name}: this cache was used by an earlier backward; call forward again")
         cdef Params p = self.check_params(params, k.options.reset_after)
         cdef ptrdiff_t N = k.N, T = k.T, D = k.D, H = k.H, P = k.P, projected = P if self.has_projection else 0
-        cdef str expected = sizes_of(D, H, projected, k.type_num, k.peepholes, k.full, k.rounds, k.rank)
+        cdef ptrdiff_t of_heads = k.K if self.has_heads else 0
+        cdef str expected = sizes_of(D, H, projected, of_heads, k.type_num, k.peepholes, k.full, k.rounds, k.rank)
         cdef str given = self.sizes_of(p)
         if given != expected:
             raise ValueError(f"{self.name}: params must be those of forward, with {expected}, got {given}")
@@ -271,26 +282,25 @@ cdef class Cell(Arguments):
         if cnp.PyArray_DIM(g, 0) != N or cnp.PyArray_DIM(g, 1) != T:
             raise ValueError(f"{self.name}: dhs must be (N, T, {self.wide}) = ({N}, {T}, {P}), got {np.shape(g)}")
         g = behaved(g, True)
-        dhT, dcT = self.check_states(dstate, p, N, ("dh", "dc", "dstate"))
+        dhT, dcT, dnT, dmT = self.check_states(dstate, p, N, ("dh", "dc", "dn", "dm", "dstate"))
         cdef list own = self.check_grads(grads, p)
         cdef double more = p.rounds * (<double>p.rank * (D + H) if p.rank else <double>D * H) + <double>projected * H
         cdef bint beside = 6.0 * N * T * (<double>(D + P) * self.gates * H + more) > LONG_CALL
         cdef list inputs = [k.xs, k.h0, k.c0, k.h_mask, k.seen0, p.Wx, p.Wh, p.Wp, p.Wm, p.Wr, p.Wproj, g, dhT, dcT]
-        inputs += [k.candidate_mask, k.h_zoneout, k.c_zoneout, *(p.norms or ())]
+        inputs += [k.candidate_mask, k.h_zoneout, k.c_zoneout, k.n0, k.m0, dnT, dmT, *(p.norms or ())]
         cdef list targets = self.places(own, inputs, beside)
 
         cdef cnp.ndarray dxs = empty3(N, T, D, p.type_num)
         cdef cnp.ndarray dh0 = empty2(N, P, p.type_num)
-        cdef cnp.ndarray dc0 = empty2(N, H, p.type_num) if self.has_c else None
+        cdef list initial = self.new_states(dh0, N, H, p.type_num)
         if N == 0 or T == 0:
             k.used = True
             for grad in own:
                 if grad is not None:
                     grad[...] = 0
-            (<object>dh0)[...] = 0 if dhT is None else dhT
-            if self.has_c:
-                (<object>dc0)[...] = 0 if dcT is None else dcT
-            return dxs, (dh0, dc0) if self.has_c else (dh0,)
+            for copy, dfinal in zip(initial, (dhT, dcT, dnT, dmT)):
+                copy[...] = 0 if dfinal is None else dfinal
+            return dxs, tuple(initial)
 
         # From here on the cache is taken: another thread that comes with it finds it used.
         if k.used:
@@ -299,7 +309,8 @@ cdef class Cell(Arguments):
         cdef cell_job job
         try:
             if k.spoilt:
-                self.run_forward(k, p, True, empty3(N, T, P, p.type_num), empty2(N, P, p.type_num), empty2(N, H, p.type_num))
+                again = self.new_states(empty2(N, P, p.type_num), N, H, p.type_num)
+                self.run_forward(k, p, True, empty3(N, T, P, p.type_num), again)
                 k.spoilt = False
         except BaseException:
             k.used = False
@@ -307,8 +318,9 @@ cdef class Cell(Arguments):
         self.describe(&job, k, p)
         job.train = True
         job.dhs, job.dxs = view(g), view(dxs)
-        job.dhT, job.dcT = optional(dhT), optional(dcT)
-        job.dh0, job.dc0 = data(dh0), data(dc0)
+        job.dhT, job.dcT, job.dnT, job.dmT = optional(dhT), optional(dcT), optional(dnT), optional(dmT)
+        job.dh0, job.dc0 = data(dh0), data(initial[1] if self.states > 1 else None)
+        job.dn0, job.dm0 = data(initial[2] if self.states > 2 else None), data(initial[3] if self.states > 2 else None)
         job.whole = not beside
         job.dWx, job.dWh, job.db, job.dWp = data(targets[0]), data(targets[1]), data(targets[2]), NULL
         if self.has_rounds:
@@ -329,12 +341,12 @@ cdef class Cell(Arguments):
             k.used, k.spoilt = False, True
             raise
         k.panels = k.h = k.rh = k.seen = k.xs = k.h0 = k.c0 = k.h_mask = k.seen0 = k.c = k.u = k.steps = k.rounds_kept = None
-        k.norms_kept = None
+        k.norms_kept = k.n0 = k.m0 = None
         k.c_new = k.candidate_mask = k.h_zoneout = k.c_zoneout = None
         for scratch, grad in zip(targets, own):
             if scratch is not grad:
                 grad[...] = scratch
-        return dxs, (dh0, dc0) if self.has_c else (dh0,)
+        return dxs, tuple(initial)
 
     cdef int run(self, cell_kernel kernel, const cell_job *job) except -1:
         cdef int failed

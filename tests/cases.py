@@ -17,7 +17,7 @@ from rnnfast.kernels import load
 class Cell:
     name: str
     gates: int  # blocks in Wx, Wh and b
-    states: int  # 1: (h,), 2: (h, c)
+    states: int  # 1: (h,), 2: (h, c), 4: (h, c, n, m)
     options: tuple = ({},)  # keyword arguments of make_problem, each set tested
     in_steps: bool = False  # no CUDA kernel runs all of its steps
 
@@ -76,6 +76,7 @@ CELLS = (
     ),
     Cell("lnlstm", gates=4, states=2, in_steps=True),
     Cell("lngru", gates=3, states=1, in_steps=True),
+    Cell("slstm", gates=4, states=4, options=({}, {"heads": 1}), in_steps=True),
 )
 VARIANTS = [(cell, options) for cell in CELLS for options in cell.options]
 IN_ONE_KERNEL = [
@@ -86,9 +87,14 @@ IN_ONE_KERNEL = [
 
 
 def widths(cell, H, proj_size=None):
-    """The widths of h, and of c where there is one; of an lstmp h has a width of its own."""
+    """The widths of h and of the other states; of an lstmp h has a width of its own."""
     P = proj_size or (H // 2 + 1 if cell.name == "lstmp" else H)
-    return (P, H)[: cell.states]
+    return P, *(H,) * (cell.states - 1)
+
+
+def heads_of(cell, H):
+    """The heads of an slstm with H units, 1 for the other cells; a head has K = H / heads units."""
+    return next(k for k in (4, 3, 2, 5, 7, 1) if H % k == 0) if cell.name == "slstm" else 1
 
 
 def variant_name(cell, options):
@@ -186,6 +192,8 @@ def assert_grad_close(got, expected, name="grad", tolerance=None, steep=False):
     assert error <= tolerance * norm, f"{name}: off by {error:.2e}, norm {norm:.2e}"
 
 
+STATES = ("h", "c", "n", "m")  # a cell has the first ones of these
+
 # Arrays of the forward that are not of the cell itself: (N, H), and (N, T, H)
 OF_STEPS = ("candidate_mask", "h_zoneout", "c_zoneout")
 MASKS = ("h_mask", *OF_STEPS)
@@ -267,8 +275,8 @@ class Result:
         """(name, array) of everything but the grads."""
         yield "hs", self.hs
         yield "dxs", self.dxs
-        yield from zip(("h", "c"), self.state, strict=False)
-        yield from zip(("dh", "dc"), self.dstate, strict=False)
+        yield from zip(STATES, self.state, strict=False)
+        yield from zip((f"d{name}" for name in STATES), self.dstate, strict=False)
 
     def named_grads(self):
         pairs = zip(self.names, self.grads, strict=False)  # without b there may be two
@@ -321,6 +329,7 @@ def make_problem(
     recurrent_dropout=False,
     zoneout=False,
     proj_size=None,
+    heads=None,
     **keywords,
 ):
     """Random, with weights at the book's initialisation; states and gradients all distinct.
@@ -328,8 +337,8 @@ def make_problem(
     bias=False gives b None, states=False gives state and dstate None, mask=True an h_mask of
     zeros and distinct factors, lengths=True all lengths from 0 to T, peepholes="diagonal" or
     "full" a Wp, rounds and rank a mogrifier's Wm and Wr, proj_size an lstmp's Wproj. A
-    layer-normalised cell has its gains and biases. recurrent_dropout=True gives a candidate_mask,
-    zoneout=True shares of h and c that a step keeps: 0, 1 and numbers between.
+    layer-normalised cell has its gains and biases. heads: of an slstm. recurrent_dropout=True gives
+    a candidate_mask, zoneout=True shares of h and c that a step keeps: 0, 1 and numbers between.
     """
     N, T, D, H = shape
     G, of_states = cell.gates, widths(cell, H, proj_size)
@@ -340,7 +349,8 @@ def make_problem(
         return rng.standard_normal(size).astype(dtype)
 
     Wx = (randn(D, G * H) / np.sqrt(max(D, 1))).astype(dtype)
-    Wh = (randn(P, G * H) / np.sqrt(max(P, 1))).astype(dtype)
+    K = H // (heads or heads_of(cell, H))
+    Wh = (randn(P, G * K) / np.sqrt(max(P, 1))).astype(dtype)
     b = randn(*(2, G * H) if keywords.get("reset_after") else (G * H,))
     beside = {}
     if cell.name == "mogrifier":
@@ -360,6 +370,8 @@ def make_problem(
     elif peepholes == "full":
         beside["Wp"] = randn(3, H, H) / np.sqrt(max(H, 1))
     state, dstate = (tuple(randn(N, width) for width in of_states) for _ in range(2))
+    if cell.name == "slstm":  # a normaliser is positive
+        state = *state[:2], abs(state[2]) + np.dtype(dtype).type(0.5), state[3]
     xs, dhs = randn(N, T, D), randn(N, T, P)
     if mask:
         kept = rng.random((N, P)) > 0.3

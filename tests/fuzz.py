@@ -17,7 +17,15 @@ import sys
 import time
 
 import numpy as np
-from cases import CELLS, MASKS, assert_close, assert_grad_close, beside_of, make_problem
+from cases import (
+    CELLS,
+    MASKS,
+    assert_close,
+    assert_grad_close,
+    beside_of,
+    heads_of,
+    make_problem,
+)
 from guard import guarded
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -212,7 +220,8 @@ def layer_calls(draw, device):
 
     G, both = cell.gates, draw(st.booleans())
     P = draw(size) if cell.name == "lstmp" else H  # the width of h
-    weights = [normal(D, G * H), normal(P, G * H), normal(G * H)]
+    K = H // draw(st.sampled_from((1, heads_of(cell, H)))) if H else H
+    weights = [normal(D, G * H), normal(P, G * K), normal(G * H)]
     kind, beside = (BIDIRECTIONAL if both else RECURRENT)[cell.name], {}
     if cell.name == "mogrifier":
         Wm = normal(draw(st.integers(0, 3)), H, D)
@@ -239,7 +248,7 @@ def layer_calls(draw, device):
             elif step == 5:
                 layer.unfreeze()
             else:
-                widths = (P, H)[: cell.states] * (1 + both)
+                widths = (P, *(H,) * (cell.states - 1)) * (1 + both)
                 layer.set_state(*[normal(N, width) for width in widths])
         except REFUSED:
             pass

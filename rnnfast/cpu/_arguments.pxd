@@ -5,14 +5,15 @@ from rnnfast.cpu._runtime cimport kernel_set
 
 
 cdef str sizes_of(
-    ptrdiff_t D, ptrdiff_t H, ptrdiff_t P, int type_num, bint peepholes, bint full, ptrdiff_t rounds, ptrdiff_t rank
+    ptrdiff_t D, ptrdiff_t H, ptrdiff_t P, ptrdiff_t K, int type_num, bint peepholes, bint full, ptrdiff_t rounds,
+    ptrdiff_t rank
 )
 
 
 cdef class Params:
     cdef cnp.ndarray Wx, Wh, b, Wp, Wm, Wr, Wproj
     cdef list norms  # gains and biases of normalisations, contiguous
-    cdef ptrdiff_t D, H, P, rounds, rank  # P: the width of h; rank 0: none
+    cdef ptrdiff_t D, H, P, K, rounds, rank  # P: the width of h; K: units of a head; rank 0: none
     cdef int type_num
     cdef int precision  # of packed ones: see src/kernels/reduced.h
     cdef bint reset_after, full
@@ -28,8 +29,9 @@ cdef class Packed:
 
 cdef class Arguments:
     cdef str name
-    cdef int index, gates, kept
-    cdef bint has_c, has_rh, has_rounds, has_projection, has_norms
+    cdef int index, gates, kept, states
+    cdef bint has_c, has_rh, has_heads, has_rounds, has_projection, has_norms
+    cdef bint sorts  # its products leave out samples that have ended
     cdef tuple names
     cdef str wide  # the letter of the width of h
 

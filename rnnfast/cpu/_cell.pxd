@@ -13,10 +13,11 @@ cdef struct Options:
 cdef class Cache:
     cdef Cell cell
     cdef const kernel_set *kernels  # of the instruction set that laid out the panels
-    cdef cnp.ndarray xs, h0, c0, h_mask, seen0, steps, panels, h, rh, seen, c, c_new, u, rounds_kept, norms_kept
-    cdef cnp.ndarray candidate_mask, h_zoneout, c_zoneout
+    cdef cnp.ndarray xs, h0, c0, h_mask, seen0, steps, order, panels, h, rh, seen, c, c_new, u, rounds_kept, norms_kept
+    cdef cnp.ndarray candidate_mask, h_zoneout, c_zoneout, n0, m0
+    cdef strided n0_view, m0_view
     cdef strided xs_view, h0_view, c0_view, mask_view, seen0_view, candidate_view, h_zoneout_view, c_zoneout_view
-    cdef ptrdiff_t N, T, D, H, P, rounds, rank
+    cdef ptrdiff_t N, T, D, H, P, K, rounds, rank
     cdef int type_num
     cdef bint reverse, peepholes, full, used
     cdef bint spoilt  # a backward that was stopped has overwritten what forward kept: it is computed again
@@ -29,7 +30,8 @@ cdef class Cell(Arguments):
     cdef tuple forward(
         self, xs, state, params, bint train, lengths, bint reverse, h_mask, tuple of_steps, Options options
     )
-    cdef int run_forward(self, Cache k, Params p, bint train, cnp.ndarray hs, cnp.ndarray hT, cnp.ndarray cT) except -1
+    cdef list new_states(self, cnp.ndarray h, ptrdiff_t N, ptrdiff_t H, int type_num)
+    cdef int run_forward(self, Cache k, Params p, bint train, cnp.ndarray hs, list final) except -1
     cdef void describe(self, cell_job *job, Cache k, Params p) noexcept
     cdef tuple backward(self, dhs, dstate, params, cache, grads)
     cdef int run(self, cell_kernel kernel, const cell_job *job) except -1

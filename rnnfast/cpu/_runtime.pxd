@@ -9,12 +9,13 @@ cdef extern from "kernels/kernels.h" nogil:
         ptrdiff_t s0, s1, s2
 
     ctypedef struct cell_job:
-        ptrdiff_t N, T, D, H, P
+        ptrdiff_t N, T, D, H, P, K
         int threads, train, relu, reset_after, z_keeps
         double clip
         const ptrdiff_t *first_step
         const ptrdiff_t *end_step
-        strided xs, h0, c0, h_mask, seen0, candidate_mask, h_zoneout, c_zoneout, Wx, Wh, Wproj
+        const ptrdiff_t *order
+        strided xs, h0, c0, n0, m0, h_mask, seen0, candidate_mask, h_zoneout, c_zoneout, Wx, Wh, Wproj
         const void *b
         const void *Wp
         int full, rounds
@@ -27,6 +28,8 @@ cdef extern from "kernels/kernels.h" nogil:
         strided hs
         void *hT
         void *cT
+        void *nT
+        void *mT
         void *panels
         void *h
         void *rh
@@ -36,9 +39,11 @@ cdef extern from "kernels/kernels.h" nogil:
         void *u
         void *rounds_kept
         void *norms_kept
-        strided dhs, dhT, dcT, dxs
+        strided dhs, dhT, dcT, dnT, dmT, dxs
         void *dh0
         void *dc0
+        void *dn0
+        void *dm0
         void *dWx
         void *dWh
         void *db

@@ -33,8 +33,10 @@ def names_of(cell):
     return ("Wx", "Wh", "b", *cell.beside)
 
 
-def sizes_of(D, H, dtype, peepholes, rounds, projection):
+def sizes_of(D, H, dtype, peepholes, rounds, projection, units):
     """What params have to have in common with those of forward, in words."""
+    if units:
+        return f"D = {D}, H = {H}, {dtype} and K = {units}"
     if projection:
         return f"D = {D}, H = {H}, {dtype} and P = {projection}"
     if rounds:
@@ -50,7 +52,7 @@ class Arguments:
 
     def __init__(self, cell, params, two_biases):
         self.cell, self.gates, self.states = cell.name, cell.gates, len(cell.states)
-        self.two_biases = two_biases
+        self.two_biases, self.in_heads = two_biases, cell.in_heads
         self.names = names_of(cell)
         self._take(params)
 
@@ -69,7 +71,12 @@ class Arguments:
         self.D, self.P = Wx.shape[0], Wh.shape[0]  # P: the width of h
         self.H, self.wide = (Wh.shape[1] // gates, "P") if projected else (self.P, "H")
         columns = gates * self.H
-        if self.P < 1 or self.H < 1 or Wh.shape[1] != columns:
+        self.K = Wh.shape[1] // gates if self.in_heads else None  # the units of a head
+        if self.in_heads:
+            if self.H < 1 or self.K < 1 or Wh.shape[1] != gates * self.K or self.H % self.K:
+                heads = f"(H, {gates}K) with a K that divides H"
+                raise ValueError(f"{cell}: Wh must be {heads}, got {Wh.shape}")
+        elif self.P < 1 or self.H < 1 or Wh.shape[1] != columns:
             raise ValueError(f"{cell}: Wh must be ({self.wide}, {gates}H), got {Wh.shape}")
         if self.D < 1 or Wx.shape[1] != columns:
             expected = f"(D, {gates}H) = (D, {columns})"
@@ -156,7 +163,7 @@ class Arguments:
         for part, x in zip(names, state, strict=False):
             if x is not None:
                 array(f"{self.cell}: {part}", x, self.dtype, 2)
-                letter, width = ("H", self.H) if part.endswith("c") else (self.wide, self.P)
+                letter, width = ("H", self.H) if part[-1] in "cnm" else (self.wide, self.P)
                 if x.shape != (self.N, width):
                     expected = f"(N, {letter}) = ({self.N}, {width})"
                     raise ValueError(f"{self.cell}: {part} must be {expected}, got {x.shape}")

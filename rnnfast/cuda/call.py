@@ -101,7 +101,7 @@ class Call(Arguments):
         self.host = host
         zeros, absent = self.gpu.kept_zeros, state is None or any(x is None for x in state)
         no_bias = None if self.biased else zeros(self.bias_shape, self.dtype)
-        widths = (self.P, self.H)[: self.states]
+        widths = self.P, *(self.H,) * (self.states - 1)
         of_width = {K: zeros((self.N, K), self.dtype) if absent else None for K in widths}
         # xs or dhs, Wx, Wh, b, at least two beside (Wp, Wm or Wproj, Wr), h_mask, states
         self.beside = max(len(self.names) - 3, 2)
@@ -109,7 +109,7 @@ class Call(Arguments):
         self.missing = *missing, *(of_width[K] for K in widths)
         self.starts = 0, 1, 4 + self.beside, 5 + self.beside
         sizes = self.N, self.T, self.D, self.H, self.dtype
-        variant = self.peepholes, self.rounds, self.projection
+        variant = self.peepholes, self.rounds, self.projection, self.K
         self.of_forward = *sizes, *variant, self.two_biases, self.masked, self.ragged
 
     def here(self, cell):
@@ -157,12 +157,12 @@ class Call(Arguments):
             self.bound["sum"] = self.gpu.bind_sum(x, out)
         return *self.bound["sum"], x, out
 
-    def finish(self, arrays, Wx, grads, columns, *, db=None, beside=(), dxs=None):
+    def finish(self, arrays, Wx, grads, columns, *, dWh=None, db=None, beside=(), dxs=None):
         """Writes the gradients, returns dxs; of arrays A is dA by now.
 
         dWh[:, part] is left^T B[:, :, part] over all N*T rows, for the parts of `columns`; left,
         one of arrays.kept, is what met Wh, still without h_mask, or arrays.left, with it. db is
-        the sum of dA unless the cell has its own, and dxs is dA Wx^T.
+        the sum of dA, and dxs is dA Wx^T. A cell may have its own dWh, db and dxs.
         """
         given = dxs is not None
         if not given:
@@ -173,7 +173,11 @@ class Call(Arguments):
                     grad[...] = 0
             return dxs
         xs, dA, B, bound, work = arrays.xs, arrays.A, arrays.B, self.bound, []
-        dWx, dWh = self.target(grads[0]), self.target(grads[1])
+        dWx = self.target(grads[0])
+        if dWh is None:
+            dWh = self.target(grads[1])
+        else:
+            columns = ()
         for name, left in enumerate(arrays.kept[: len(columns)]):
             if arrays.left is not None:
                 left = arrays.left
@@ -321,10 +325,10 @@ def _over_reads(name, grads, reads):
 
 def _checked_backward(kind, dhs, dstate, params, cache, grads):
     name = kind.name
-    N, T, D, H, dtype, *variant = cache.of_forward[:8]
-    ways = cache.of_forward[8:]
+    N, T, D, H, dtype, *variant = cache.of_forward[:9]
+    ways = cache.of_forward[9:]
     call = Call(kind, params, *ways)
-    own = call.D, call.H, call.dtype, call.peepholes, call.rounds, call.projection
+    own = call.D, call.H, call.dtype, call.peepholes, call.rounds, call.projection, call.K
     if own != (D, H, dtype, *variant):
         given = sizes_of(*own)
         expected = f"those of forward, with {sizes_of(D, H, dtype, *variant)}"

@@ -38,6 +38,7 @@ class Cell:
     peepholes = 0  # and in Wp
     separate = False
     bounded = True  # whether h lies in [-1, 1] after a step
+    in_heads = False  # whether Wh is (H, G*K), a matrix for each head of K units
     own_input = False  # whether what meets Wx is made in each step: then x Wx is not of all before
     beside = ()  # the names of params after Wx, Wh and b: Wp, Wm and Wr, Wproj, or gains and biases
     forward_steps = back_steps = None  # methods in the place of those of steps.py

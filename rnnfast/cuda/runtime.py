@@ -50,7 +50,7 @@ class Compiler:
     """What kernels are made with. Needs numba-cuda, not a GPU."""
 
     zero = np.float32(0)
-    exp, log, sqrt, tanh = math.exp, math.log, math.sqrt, math.tanh
+    exp, log, log1p, sqrt, tanh = math.exp, math.log, math.log1p, math.sqrt, math.tanh
 
     def __init__(self, compute_capability):
         from rnnfast.cuda import numba_cuda, ptx

@@ -8,10 +8,12 @@ from rnnfast.layers.bidirectional import (
     TimeBiLSTMP,
     TimeBiMogrifier,
     TimeBiRNN,
+    TimeBiSLSTM,
 )
 from rnnfast.layers.dropout import Dropout, TimeDropout
 from rnnfast.layers.embedding import Embedding, TimeEmbedding
 from rnnfast.layers.frequency import FrequencyDiscriminator
+from rnnfast.layers.heads import SLSTM, TimeSLSTM
 from rnnfast.layers.losses import (
     SigmoidWithLoss,
     Simple_TimeSoftmaxWithLoss,
@@ -47,6 +49,7 @@ __all__ = [
     "LSTM",
     "LSTMP",
     "RNN",
+    "SLSTM",
     "ActivationRegularization",
     "Affine",
     "Dropout",
@@ -73,6 +76,7 @@ __all__ = [
     "TimeBiLayerNormLSTM",
     "TimeBiMogrifier",
     "TimeBiRNN",
+    "TimeBiSLSTM",
     "TimeDropout",
     "TimeEmbedding",
     "TimeGRU",
@@ -87,6 +91,7 @@ __all__ = [
     "TimeRegularizedMixtureSoftmaxWithLoss",
     "TimeRegularizedSoftmaxWithLoss",
     "TimeReverse",
+    "TimeSLSTM",
     "TimeSigmoidWithLoss",
     "TimeSoftmaxWithLoss",
     "TimeSquaredLoss",

@@ -1,10 +1,11 @@
 """Recurrent layers that read a sequence in both directions: TimeBiRNN, TimeBiLSTM, TimeBiGRU.
 
-Also TimeBiMogrifier and TimeBiLSTMP. Schuster and Paliwal 1997; Deep Learning from Scratch 2,
-chapter 8 (TimeBiLSTM).
+Also TimeBiMogrifier, TimeBiLSTMP and TimeBiSLSTM. Schuster and Paliwal 1997; Deep Learning from
+Scratch 2, chapter 8 (TimeBiLSTM).
 """
 
 from rnnfast.layers.directions import _TimeBi
+from rnnfast.layers.heads import TimeSLSTM
 from rnnfast.layers.projection import TimeLSTMP
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeMogrifier, TimeRNN
 from rnnfast.typing import Array
@@ -273,3 +274,50 @@ class TimeBiLSTMP(_TimeBi):
     ) -> None:
         options = [{"Wproj": Wproj, "cell_clip": cell_clip} for Wproj in (Wproj1, Wproj2)]
         super().__init__((Wx1, Wh1, b1), (Wx2, Wh2, b2), stateful, device, *options)
+
+
+class TimeBiSLSTM(_TimeBi):
+    """A bidirectional sLSTM: two `TimeSLSTM`, `forward_slstm` and `backward_slstm`.
+
+    Parameters
+    ----------
+    Wx1, Wh1, b1 : array
+        The weights of the forward direction, as in `TimeSLSTM`.
+    Wx2, Wh2, b2 : array
+        The weights of the backward direction, of the same shapes.
+    stateful, device
+        As in `TimeSLSTM`.
+
+    Notes
+    -----
+    The output is (N, T, 2H); params is [Wx1, Wh1, b1, Wx2, Wh2, b2].
+
+    References
+    ----------
+    Schuster and Paliwal 1997, "Bidirectional recurrent neural networks".
+    Beck et al. 2024, https://arxiv.org/abs/2405.04517.
+
+    Examples
+    --------
+    >>> from rnnfast import TimeBiSLSTM
+    >>> TimeBiSLSTM.create(3, 4, heads=2, rng=0, device="cpu")
+    TimeBiSLSTM(D=3, H=4, heads=2, float32, cpu)
+    """
+
+    kind = TimeSLSTM
+    forward_slstm: TimeSLSTM
+    backward_slstm: TimeSLSTM
+
+    def __init__(
+        self,
+        Wx1: Array,
+        Wh1: Array,
+        b1: Array | None,
+        Wx2: Array,
+        Wh2: Array,
+        b2: Array | None,
+        stateful: bool = False,
+        *,
+        device: str | None = None,
+    ) -> None:
+        super().__init__((Wx1, Wh1, b1), (Wx2, Wh2, b2), stateful, device, {})

@@ -11,7 +11,9 @@ from rnnfast.layers.bidirectional import (
     TimeBiLSTMP,
     TimeBiMogrifier,
     TimeBiRNN,
+    TimeBiSLSTM,
 )
+from rnnfast.layers.heads import TimeSLSTM
 from rnnfast.layers.normalized import (
     TimeLayerNormGRU,
     TimeLayerNormLSTM,
@@ -23,11 +25,11 @@ from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeMogrifier, TimeRNN
 # Any: the classes differ in their options.
 _ONE_WAY: tuple[Any, ...] = (
     *(TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier, TimeLSTMP),
-    *(TimeLayerNormLSTM, TimeLayerNormGRU),
+    *(TimeLayerNormLSTM, TimeLayerNormGRU, TimeSLSTM),
 )
 _BOTH_WAYS: tuple[Any, ...] = (
     *(TimeBiRNN, TimeBiLSTM, TimeBiGRU, TimeBiMogrifier, TimeBiLSTMP),
-    *(TimeBiLayerNormLSTM, TimeBiLayerNormGRU),
+    *(TimeBiLayerNormLSTM, TimeBiLayerNormGRU, TimeBiSLSTM),
 )
 RECURRENT: dict[str, Any] = {cls.column: cls for cls in _ONE_WAY}
 BIDIRECTIONAL: dict[str, Any] = {cls.kind.column: cls for cls in _BOTH_WAYS}

@@ -37,7 +37,7 @@ class _TimeBi(Parts):
         )
         weights1, weights2 = both[0][:3], both[1][:3]
         two_biases = checks.flag(name, "reset_after", options1.get("reset_after", False))
-        expected = specs(name, kind.gates, more, both[0], "1", two_biases)
+        expected = specs(name, kind.gates, more, both[0], "1", two_biases, kind.in_heads)
         for argument, W1, W2 in zip(("Wx", "Wh", "b", *more), *both, strict=True):
             if (W1 is None) != (W2 is None):
                 kind2 = type(W2).__name__
@@ -74,6 +74,7 @@ class _TimeBi(Parts):
         rounds: int | None = None,
         rank: int | None = None,
         proj_size: int | None = None,
+        heads: int | None = None,
         **options: Any,
     ) -> Self:
         """Make a layer from its sizes, with the initial weights of the book.
@@ -89,6 +90,7 @@ class _TimeBi(Parts):
         """
         draw = Initializer(cls.__name__, rng, dtype, device)
         more = {"peepholes": peepholes, "rounds": rounds, "rank": rank, "proj_size": proj_size}
+        more["heads"] = heads
         return create_recurrent(
             cls, cls.kind, ("1", "2"), (D, H), draw, recurrent, forget_bias, more, options
         )

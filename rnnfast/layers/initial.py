@@ -179,9 +179,9 @@ def create_recurrent(
     """A recurrent layer from its sizes (D, H), for `create` of the classes.
 
     make: the class, whose arguments are weights with these suffixes ("1" and "2" for two
-    directions). cell: the class of one direction. more: peepholes, rounds, rank and proj_size, None
-    where they are not given. The layer is made of zeros first, so that all arguments are checked
-    before the first number is drawn.
+    directions). cell: the class of one direction. more: peepholes, rounds, rank, proj_size and
+    heads, None where they are not given. The layer is made of zeros first, so that all arguments
+    are checked before the first number is drawn.
     """
     owner = make.__name__
     D, H = (checks.count(owner, name, size) for name, size in zip("DH", sizes, strict=True))
@@ -191,7 +191,9 @@ def create_recurrent(
     forget_bias = checks.number(owner, "forget_bias", forget_bias)
     if "c" not in cell.states and forget_bias != 0:
         raise ValueError(f"{owner}: forget_bias is an option of an LSTM, got {forget_bias!r}")
+    heads = _heads(owner, cell, H, more.pop("heads"))
     beside = _shapes_beside(owner, cell, D, H, **more)
+    K = H // heads
     P = beside["Wproj"][1] if "Wproj" in beside else H
     for name in options:
         if name.rstrip("12") in ("Wx", "Wh", "b", *cell.more):
@@ -201,16 +203,19 @@ def create_recurrent(
     weights: list[Any] = []
     for suffix in suffixes:
         b = draw.zeros((2, gates * H) if two_biases else gates * H)
-        weights += draw.zeros((D, gates * H)), draw.zeros((P, gates * H)), b
+        weights += draw.zeros((D, gates * H)), draw.zeros((P, gates * K)), b
         options |= {f"{name}{suffix}": draw.zeros(shape) for name, shape in beside.items()}
     layer = make(*weights, device=draw.device, **options)
     whole: Any = layer
     for part in whole.parts if len(suffixes) > 1 else (whole,):
         Wx, Wh, b, *rest = part.params
         Wx[...] = draw.normal(D, gates * H)
-        Wh[...] = (
-            draw.orthogonal(P, H, gates) if recurrent == "orthogonal" else draw.normal(P, gates * H)
-        )
+        rows = P // heads
+        if recurrent == "orthogonal":
+            for k in range(heads):
+                Wh[k * rows : (k + 1) * rows] = draw.orthogonal(rows, K, gates)
+        else:
+            Wh[...] = draw.normal(P, gates * K, np.sqrt(rows))
         if forget_bias:
             b[:H] = forget_bias  # f is the first block
         if "Wm" in beside:
@@ -255,6 +260,18 @@ def _shapes_beside(
     k = checks.count(owner, "rank", rank)
     checks.fits(owner, "(r, max(D, H), k)", r, max(D, H), k)
     return {"Wm": (r, H, k), "Wr": (r, k, D)}
+
+
+def _heads(owner: str, cell: Any, H: int, heads: Any) -> int:
+    """The checked heads, 1 for a cell that has none."""
+    if heads is None:
+        return 1
+    if not cell.in_heads:
+        raise ValueError(f"{owner}: heads is an option of an sLSTM, got {heads!r}")
+    count: int = checks.count(owner, "heads", heads)
+    if H % count:
+        raise ValueError(f"{owner}: heads must divide H = {H}, got {count}")
+    return count
 
 
 def _projected(owner: str, H: int, proj_size: Any) -> int:

@@ -48,6 +48,7 @@ class Recurrent(Layer):
     states: tuple[str, ...] = ("h",)
     more: tuple[str, ...] = ()  # the names of the weights after Wx, Wh and b
     wide = "H"  # the letter of the width of h
+    in_heads = False  # whether Wh is (H, G*K)
 
     _there: tuple[bool, ...]
     _D: int
@@ -65,15 +66,15 @@ class Recurrent(Layer):
         owner = type(self).__name__
         weights = adopted(owner, self.more, weights)
         two_biases = options.get("reset_after", False)
-        found = specs(owner, self.gates, self.more, weights, two_biases=two_biases)
+        found = specs(owner, self.gates, self.more, weights, "", two_biases, self.in_heads)
         there = tuple(W is not None for W in weights)
         while len(there) > 3 and not there[-1]:
             there = there[:-1]
         self._there = there  # which of the column's params
         super().__init__(device, [W for W in weights if W is not None], found)
-        self._D, (self._P, columns) = weights[0].shape[0], weights[1].shape
+        (self._D, columns), self._P = weights[0].shape, weights[1].shape[0]
         self._H = columns // self.gates
-        self._widths = tuple(self._H if name == "c" else self._P for name in self.states)
+        self._widths = tuple(self._P if name == "h" else self._H for name in self.states)
         self._options = options
         self._packed = self._precision = self._weights_of = None
 
@@ -92,6 +93,7 @@ class Recurrent(Layer):
         rounds: int | None = None,
         rank: int | None = None,
         proj_size: int | None = None,
+        heads: int | None = None,
         **options: Any,
     ) -> Self:
         """Make a layer from its sizes, with the initial weights of the book.
@@ -121,6 +123,8 @@ class Recurrent(Layer):
             whole: Wm is (r, H, D).
         proj_size : int, optional
             The width P of h of an LSTM with a projection; default: H.
+        heads : int, optional
+            The heads of an sLSTM, which divide H; default: 1.
         **options
             Keywords of the constructor: stateful, nonlinearity, cell_clip, reset_after, z_keeps.
 
@@ -137,9 +141,9 @@ class Recurrent(Layer):
         Notes
         -----
         Wx is normal / sqrt(D); Wh, Wp and Wproj are normal / sqrt(H), Wh (P, 4H) is normal /
-        sqrt(P); b is zero (Deep Learning from Scratch 2, chapter 6). Each matrix of Wm and Wr is
-        normal / the root of the number of its inputs. The numbers are drawn in float64, in the
-        order Wx, Wh, Wp or Wm, Wr or Wproj; of two directions, forward comes first.
+        sqrt(P), (H, 4K) / sqrt(K); b is zero (Deep Learning from Scratch 2, chapter 6). Each matrix
+        of Wm and Wr is normal / the root of the number of its inputs. The numbers are drawn in
+        float64, in the order Wx, Wh, Wp or Wm, Wr or Wproj; of two directions, forward comes first.
 
         References
         ----------
@@ -160,6 +164,7 @@ class Recurrent(Layer):
         """
         draw = Initializer(cls.__name__, rng, dtype, device)
         more = {"peepholes": peepholes, "rounds": rounds, "rank": rank, "proj_size": proj_size}
+        more["heads"] = heads
         return create_recurrent(
             cls, cls, ("",), (D, H), draw, recurrent, forget_bias, more, options
         )
@@ -325,7 +330,7 @@ class Recurrent(Layer):
 
     def _label(self, name: str) -> str:
         """The shape of a state or its gradient, in letters."""
-        return "(N, H)" if name.lstrip("d").startswith("c") else f"(N, {self.wide})"
+        return f"(N, {self.wide})" if name.lstrip("d").startswith("h") else "(N, H)"
 
     def _run(
         self,

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, overload
 
 from rnnfast import checks
 from rnnfast.layers.dropout import TimeDropout
+from rnnfast.layers.heads import TimeSLSTM
 from rnnfast.layers.normalized import TimeLayerNormGRU, TimeLayerNormLSTM
 from rnnfast.layers.parts import Parts
 from rnnfast.layers.projection import TimeLSTMP
@@ -19,7 +20,14 @@ from rnnfast.layers.unrolled import _Time
 from rnnfast.typing import A, Floats, Integers
 
 Kind: TypeAlias = (
-    TimeRNN | TimeLSTM | TimeGRU | TimeMogrifier | TimeLSTMP | TimeLayerNormLSTM | TimeLayerNormGRU
+    TimeRNN
+    | TimeLSTM
+    | TimeGRU
+    | TimeMogrifier
+    | TimeLSTMP
+    | TimeLayerNormLSTM
+    | TimeLayerNormGRU
+    | TimeSLSTM
 )
 
 
@@ -28,8 +36,8 @@ class TimeReverse(Parts):
 
     Parameters
     ----------
-    layer : TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier, TimeLSTMP, TimeLayerNormLSTM or
-            TimeLayerNormGRU
+    layer : TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier, TimeLSTMP, TimeLayerNormLSTM,
+            TimeLayerNormGRU or TimeSLSTM
         The layer.
 
     Raises
@@ -52,9 +60,9 @@ class TimeReverse(Parts):
     def __init__(self, layer: Kind) -> None:
         self._name = type(self).__name__
         if not isinstance(layer, _Time):
-            kinds = "TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier, TimeLSTMP, TimeLayerNormLSTM or"
-            kind = type(layer).__name__
-            raise TypeError(f"{self._name}: layer must be a {kinds} TimeLayerNormGRU, got {kind}")
+            kinds = "TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier, TimeLSTMP, TimeLayerNormLSTM,"
+            kinds += " TimeLayerNormGRU or TimeSLSTM"
+            raise TypeError(f"{self._name}: layer must be a {kinds}, got {type(layer).__name__}")
         self.layer = layer
         self.parts = [layer]
         self.params, self.grads = layer.params, layer.grads
@@ -115,7 +123,8 @@ class TimeStack(Parts):
     Parameters
     ----------
     layers : iterable
-        TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier, TimeLSTMP, TimeLayerNorm*, TimeBi*, TimeReverse
+        TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier, TimeLSTMP, TimeLayerNorm*, TimeSLSTM, TimeBi*,
+        TimeReverse
         or stacks. The output of each layer is as wide as the input of the next one.
     dropout_ratio : float
         The dropout of each layer's output but the last one's, in training.

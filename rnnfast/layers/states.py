@@ -1,4 +1,4 @@
-"""A sequence of a cell with one state, h, and with two, h and c.
+"""A sequence of a cell with one state, h, with two, h and c, and with four, h, c, n and m.
 
 N batch, T time, H hidden. Inputs and errors: see rnnfast.layers.recurrent.
 """
@@ -134,3 +134,95 @@ class _TimeTwoStates(_Time):
             For a wrong shape, or if the layer is not stateful.
         """
         self._set_state(h, c)
+
+
+class _TimeFourStates(_Time):
+    """A sequence of a cell whose state is h, c, n and m."""
+
+    states = ("h", "c", "n", "m")
+
+    c: Any
+    n: Any
+    m: Any
+    dc: Any
+    dn: Any
+    dm: Any
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        """(h, c, n, m), the arguments of set_state."""
+        return self.h, self.c, self.n, self.m
+
+    @property
+    def dstate(self) -> tuple[Any, ...]:
+        """(dh, dc, dn, dm) after backward: the gradient of the initial state."""
+        return self.dh, self.dc, self.dn, self.dm
+
+    def _keep(self, h: Any, c: Any, n: Any, m: Any) -> None:
+        self.h, self.c, self.n, self.m = h, c, n, m
+
+    @overload
+    def backward(
+        self,
+        dhs: A,
+        dh: Array | None = None,
+        dc: Array | None = None,
+        dn: Array | None = None,
+        dm: Array | None = None,
+    ) -> A: ...
+    @overload
+    def backward(
+        self,
+        dhs: None,
+        dh: Array | None = None,
+        dc: Array | None = None,
+        dn: Array | None = None,
+        dm: Array | None = None,
+    ) -> Any: ...
+
+    def backward(
+        self, dhs: Any, dh: Any = None, dc: Any = None, dn: Any = None, dm: Any = None
+    ) -> Any:
+        """Compute the gradients; `grads` are written in place.
+
+        Parameters
+        ----------
+        dhs : array (N, T, H) or None
+            The gradient of hs. None is zeros: for a loss that depends only on the final state.
+        dh, dc, dn, dm : array (N, H), optional
+            The gradients of the final state. None is zeros.
+
+        Returns
+        -------
+        array (N, T, D)
+            dxs. `dh`, `dc`, `dn` and `dm` are now the gradients of the initial state.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a wrong argument, or grads that cannot be written.
+        RuntimeError
+            Without the forward of a training step before it.
+        """
+        return self._backward(self._checked_backward(dhs, dh, dc, dn, dm))
+
+    def set_state(
+        self,
+        h: Array | None,
+        c: Array | None = None,
+        n: Array | None = None,
+        m: Array | None = None,
+    ) -> None:
+        """Start the next forward from h, c, n and m.
+
+        Parameters
+        ----------
+        h, c, n, m : array (N, H) or None
+            None is zeros. Where n is 0, the next step begins anew with m = A_i, as the first one.
+
+        Raises
+        ------
+        ValueError
+            For a wrong shape, or if the layer is not stateful.
+        """
+        self._set_state(h, c, n, m)

@@ -1,8 +1,8 @@
 """The weights that a recurrent layer is made of: their names and their shapes.
 
 N batch, D input, H hidden, G gates; of a Mogrifier LSTM r rounds and k, the rank of their matrices;
-P, the width of h after a projection. Layer-normalised cells have vectors beside: gains gx and gh,
-(G*H,), and others, (H,).
+P, the width of h after a projection; K, the units of a head of an sLSTM. Layer-normalised cells
+have vectors beside: gains gx and gh, (G*H,), and others, (H,).
 """
 
 from typing import Any
@@ -27,26 +27,31 @@ def specs(
     weights: Weights,
     suffix: str = "",
     two_biases: bool = False,
+    in_heads: bool = False,
 ) -> tuple[Spec, ...]:
     """The spec (name, shape, label) of each weight, with H from `_width` and D from Wx.
 
-    more: the names of the weights after Wx, Wh and b. two_biases: b is (2, G*H).
+    more: the names of the weights after Wx, Wh and b. two_biases: b is (2, G*H). in_heads: Wh is
+    (H, G*K).
     """
     GH = "H" if gates == 1 else f"{gates}H"
     wide = "P" if "Wproj" in more else "H"
+    label = f"(H, {gates}K)" if in_heads else f"({wide}, {GH})"
     Wx, Wh, b, *rest = weights
-    rows, wide_Wh = checks.matrix(owner, f"Wh{suffix}", Wh, f"({wide}, {GH})")
+    rows, wide_Wh = checks.matrix(owner, f"Wh{suffix}", Wh, label)
     D, columns = checks.matrix(owner, f"Wx{suffix}", Wx, f"(D, {GH})")
     if "Wproj" in more:
         H, _ = checks.matrix(owner, f"Wproj{suffix}", rest[0], "(H, P)")
         if columns == wide_Wh and not columns % gates:  # the majority
             H = columns // gates
+    elif in_heads:
+        H = rows = _width_of_heads(owner, f"Wh{suffix}", gates, columns, Wh, b)
     else:
         H = rows = _width(gates, columns, Wh, b)
     b_shape, b_label = ((2, gates * H), f"(2, {GH})") if two_biases else ((gates * H,), f"({GH},)")
     known: tuple[Spec, ...] = (
         (f"Wx{suffix}", (D, gates * H), f"(D, {GH})"),
-        (f"Wh{suffix}", (rows, gates * H), f"({wide}, {GH})"),
+        (f"Wh{suffix}", (rows, wide_Wh if in_heads else gates * H), label),
         (f"b{suffix}", b_shape, b_label),
     )
     if "Wp" in more:
@@ -72,6 +77,17 @@ def _width(gates: int, columns: int, Wh: Any, b: Any) -> int:
     if columns == gates * H or columns % gates:
         return int(H)
     return columns // gates if wide != gates * H or of_b == columns else int(H)
+
+
+def _width_of_heads(owner: str, name: str, gates: int, columns: int, Wh: Any, b: Any) -> int:
+    """H, by Wx and b where they agree, else from Wh, whose heads must be whole."""
+    H, wide = Wh.shape
+    if columns % gates == 0 and getattr(b, "shape", (None,))[-1] == columns != gates * H:
+        return columns // gates
+    if wide % gates or H % (wide // gates):
+        heads = f"(H, {gates}K) with a K that divides H"
+        raise checks.shape_error(owner, name, heads, Wh)
+    return int(H)
 
 
 def _rounds(owner: str, D: int, H: int, given: list[Any], suffix: str) -> tuple[Spec, ...]:

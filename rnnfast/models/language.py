@@ -28,7 +28,7 @@ class LanguageModel(BaseModel):
     ----------
     vocab_size, wordvec_size, hidden_size : int
         V, D and H.
-    cell : {"lstm", "rnn", "gru", "mogrifier", "lstmp", "lnlstm", "lngru"}
+    cell : {"lstm", "rnn", "gru", "mogrifier", "lstmp", "lnlstm", "lngru", "slstm"}
     layers : int
         Number of recurrent layers.
     last_hidden_size : int, optional

@@ -27,12 +27,10 @@ class Stateful(Model):
         Returns
         -------
         list of tuple
-            (h,) or (h, c) per recurrent layer; None in place of an array that is zero.
+            (h,), (h, c) or (h, c, n, m) per recurrent layer; None in place of an array that is
+            zero.
         """
-        return [
-            (layer.h, layer.c) if hasattr(layer, "c") else (layer.h,)
-            for layer in self.recurrent_layers
-        ]
+        return [layer.state for layer in self.recurrent_layers]
 
     def set_state(self, states: Sequence[tuple[Any, ...]]) -> None:
         """Set the state of the model.

@@ -28,6 +28,8 @@
 #include "reduced_cells.h"
 #endif
 #include "affine.h"
+#include "slstm.h"
+#include "slstm_back.h"
 #include "softmax.h"
 #include "affine_softmax.h"
 #include "updates.h"

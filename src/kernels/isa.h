@@ -26,6 +26,9 @@ static inline int at_work(const cell_job *job, ptrdiff_t t, ptrdiff_t n)
 static inline ptrdiff_t last_step(const cell_job *job, ptrdiff_t n) { return (job->end_step ? job->end_step[n] : job->T) - 1; }
 static inline int has_no_step(const cell_job *job, ptrdiff_t n) { return job->end_step[n] <= job->first_step[n]; }
 
+/* The row of a sample in xs and hs. */
+static inline ptrdiff_t row_of(const cell_job *job, ptrdiff_t n) { return job->order ? job->order[n] : n; }
+
 /* Panels p to p + panels - 1 of the gates, which one product makes together. */
 typedef struct {
     ptrdiff_t p;

@@ -1,9 +1,9 @@
 /* What the kernels offer to the Cython modules: one table of functions for each instruction set and real type.
  *
- * Shapes: N batch, T time, D input, H hidden, P width of h, G gates of a cell. P is H without a projection. All strides are
- * counted in elements. Callers have checked every size, dtype and pointer; nothing here can fail but the allocation of room,
- * which happens before anything is written (a function then returns -1). A call that is stopped (team.h) returns STOPPED; it
- * has then written nothing to the gradients where they are to be `whole`.
+ * Shapes: N batch, T time, D input, H hidden, P width of h, G gates of a cell, K units of a head. P is H without a
+ * projection. All strides are counted in elements. Callers have checked every size, dtype and pointer; nothing here can fail
+ * but the allocation of room, which happens before anything is written (a function then returns -1). A call that is stopped
+ * (team.h) returns STOPPED; it has then written nothing to the gradients where they are to be `whole`.
  */
 #ifndef RNNFAST_KERNELS_H
 #define RNNFAST_KERNELS_H
@@ -12,7 +12,7 @@
 #include <string.h>
 
 /* Every cell, once: its kernels are in <cell>.h and <cell>_back.h, its module is src/<cell>.pyx. */
-#define CELLS(X) X(rnn) X(lstm) X(gru) X(mogrifier) X(lstmp) X(lnlstm) X(lngru)
+#define CELLS(X) X(rnn) X(lstm) X(gru) X(mogrifier) X(lstmp) X(lnlstm) X(lngru) X(slstm)
 
 /* Reals from one row of n to the next, where they are the left side of a product. Not a multiple of 4 KB: such rows
  * would fight for the same lines of L1. */
@@ -24,19 +24,21 @@ typedef struct {
 } strided;
 
 typedef struct {
-    ptrdiff_t N, T, D, H, P;
+    ptrdiff_t N, T, D, H, P, K;
     int threads, train;
     int relu;                               /* rnn: relu instead of tanh */
     int reset_after, z_keeps;               /* gru: see gru.h */
     double clip;                            /* lstm, lstmp: bound of the cell; 0: none */
     const ptrdiff_t *first_step, *end_step; /* (N): steps in [first, end), as counted here, concern a sample; NULL: all do */
+    const ptrdiff_t *order;                 /* (N): the row of xs and hs of a sample; NULL: its own. See rows_at_work */
     strided xs;                             /* (N, T, D), last stride 1 */
     strided h0, c0;                         /* (N, P), (N, H), last stride 1 */
+    strided n0, m0;                         /* slstm: (N, H), last stride 1 */
     strided h_mask;                         /* (N, P), last stride 1, or NULL: multiplies h before Wh */
     strided seen0;                          /* (N, P), last stride 1: h0 h_mask, which is h0 without a mask */
     strided candidate_mask;                 /* (N, T, H), last stride 1, or NULL: lstm, gru: multiplies g, h_hat */
     strided h_zoneout, c_zoneout;           /* alike: rnn, lstm, gru: the share of the old h, c that a step keeps */
-    strided Wx, Wh;                         /* (D, G H), (P, G H), any strides */
+    strided Wx, Wh;                         /* (D, G H), (P, G H), of slstm (H, G K), any strides */
     strided Wproj;                          /* lstmp: (H, P), any strides */
     const void *b;                          /* (G H), with reset_after (2, G H), or NULL */
     const void *Wp;                         /* lstm: peepholes, contiguous (3, H) or, if `full`, (3, H, H); or NULL */
@@ -51,6 +53,7 @@ typedef struct {
     /* forward writes */
     strided hs;    /* (N, T, P), last stride 1 */
     void *hT, *cT; /* (N, P), (N, H): the final state */
+    void *nT, *mT; /* slstm: (N, H) */
 
     /* what forward keeps for backward, which overwrites it; see the cell's header for the layout.
      * In forward without training all are NULL. seen (T, N, P) is h h_mask, which without a mask is h itself; c
@@ -63,8 +66,10 @@ typedef struct {
     /* backward */
     strided dhs;                            /* (N, T, P), last stride 1 */
     strided dhT, dcT;                       /* (N, P), (N, H), last stride 1, or NULL */
+    strided dnT, dmT;                       /* slstm: (N, H), alike */
     strided dxs;                            /* (N, T, D), last stride 1 */
     void *dh0, *dc0;                        /* (N, P), (N, H) */
+    void *dn0, *dm0;                        /* slstm: (N, H) */
     void *dWx, *dWh, *db, *dWp, *dWm, *dWr; /* contiguous, as Wx, Wh, b, Wp, Wm, Wr; NULL as these */
     void *dWproj;                           /* the same */
     void *dnorms[4];                        /* as norms */

@@ -227,7 +227,7 @@ static inline vec shown_before(const cell_job *job, ptrdiff_t t, ptrdiff_t n, pt
 /* Forward at a step that does not concern the sample: h is 0 in hs, and the final state, if no step concerns it. */
 static void idle_step(const cell_job *job, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t width)
 {
-    store_n((real *)job->hs.p + n * job->hs.s0 + t * job->hs.s1 + j, (vec){0}, width);
+    store_n((real *)job->hs.p + row_of(job, n) * job->hs.s0 + t * job->hs.s1 + j, (vec){0}, width);
     if (t == 0 && has_no_step(job, n)) {
         store_n((real *)job->hT + n * job->H + j, state_of(job->h0, n, j, width), width);
         if (job->cT)

@@ -195,7 +195,7 @@ static void copy_step(const cell_job *job, const team *tm, int rank, ptrdiff_t t
     ptrdiff_t i0, i1;
     team_share(tm, rank, t < job->T ? tiles : 0, &i0, &i1);
     for (ptrdiff_t n = tile_start(N, tiles, i0); i0 < i1 && n < tile_start(N, tiles, i1); n++)
-        memcpy(room + (t % 2 * N + n) * step_of(D), (const real *)job->xs.p + n * job->xs.s0 + t * job->xs.s1,
+        memcpy(room + (t % 2 * N + n) * step_of(D), (const real *)job->xs.p + row_of(job, n) * job->xs.s0 + t * job->xs.s1,
                D * sizeof(real));
 }
 
@@ -207,7 +207,8 @@ static void panel_input(const cell_job *job, ptrdiff_t t0, const gate_panels *P,
                         right_side weights)
 {
     const ptrdiff_t N = n1 - n0, w = panel_width(P->H, strip.p);
-    const int over_time = N * tile_count(T, ROWS_2) <= T * tile_count(N, ROWS_2);
+    const ptrdiff_t *order = job ? job->order : NULL;
+    const int over_time = order || N * tile_count(T, ROWS_2) <= T * tile_count(N, ROWS_2);
     const ptrdiff_t outer = over_time ? N : T, inner = over_time ? T : N, tiles = tile_count(inner, ROWS_2);
     const ptrdiff_t cv = G == 1 ? W * P->S * P->N * P->T : W;
 
@@ -221,7 +222,7 @@ static void panel_input(const cell_job *job, ptrdiff_t t0, const gate_panels *P,
             if (rows == 0)
                 continue;
             product m = {.K = D,
-                         .a = xs + n * xn + t * xt,
+                         .a = xs + (order ? order[n] : n) * xn + t * xt,
                          .ar = over_time ? xt : xn,
                          .ak = 1,
                          .b = weights.p,

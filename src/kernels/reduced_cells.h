@@ -37,8 +37,8 @@ static void reduced_x(const reduced_call *q, const cell_job *job, const team *tm
     team_share(tm, rank, t < job->T ? tiles : 0, &i0, &i1);
     for (ptrdiff_t n = tile_start(N, tiles, i0); i0 < i1 && n < tile_start(N, tiles, i1); n++) {
         const ptrdiff_t row = t % 2 * slot_rows(N) + n;
-        round_row(q->way.precision, q->x.p + row * q->x.step, (const real *)job->xs.p + n * job->xs.s0 + t * job->xs.s1, job->D,
-                  q->x.scales + row);
+        round_row(q->way.precision, q->x.p + row * q->x.step,
+                  (const real *)job->xs.p + row_of(job, n) * job->xs.s0 + t * job->xs.s1, job->D, q->x.scales + row);
     }
 }
 
@@ -104,7 +104,8 @@ static void reduced_chunk(reduced_call *q, const cell_job *job, const gate_panel
     team_share(tm, rank, steps * N, &from, &to);
     for (ptrdiff_t row = from; row < to && !team_stopped(); row++)
         round_row(q->way.precision, q->x.p + row * q->x.step,
-                  (const real *)job->xs.p + row % N * job->xs.s0 + (t + row / N) * job->xs.s1, job->D, q->x.scales + row);
+                  (const real *)job->xs.p + row_of(job, row % N) * job->xs.s0 + (t + row / N) * job->xs.s1, job->D,
+                  q->x.scales + row);
     team_wait(tm);
     reduced_input(q, P, tm, rank, &q->Wx, 0, steps * N);
     if (q->Wx_candidate.words)

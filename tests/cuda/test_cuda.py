@@ -99,6 +99,7 @@ LAYERS = {
     "lstmp": rnnfast.TimeLSTMP,
     "lnlstm": rnnfast.TimeLayerNormLSTM,
     "lngru": rnnfast.TimeLayerNormGRU,
+    "slstm": rnnfast.TimeSLSTM,
 }
 
 
@@ -452,7 +453,7 @@ def test_gradients_over_what_is_read(gpu, cell):
 @pytest.mark.one_in(4)
 def test_gradients_over_each_other_are_refused(gpu, cell, there):
     module = kernels.load(cell.name, "cuda")
-    p = make_problem(cell, (2, 3, widths(cell, 5)[0], 5))  # Wx and Wh have one shape
+    p = make_problem(cell, (2, 3, widths(cell, 5)[0], 5), heads=1)  # Wx and Wh have one shape
     place = (lambda a: on_gpu(gpu, a)[0]) if there else np.copy
     params = list(map(place, p.params))
     *_, cache = module.forward(place(p.xs), None, params)

@@ -33,6 +33,8 @@ COUNTS = [
     ("lstmp", {"proj_size": 3}, 4, 4),
     ("lnlstm", {}, 2, 2),
     ("lngru", {}, 2, 2),
+    ("slstm", {}, 4 + 1, 4 + 1),  # a product for each head
+    ("slstm", {"heads": 1}, 2, 2),
     ("mogrifier", {"rounds": 2}, 2 * 2 + 2 + 2, 2 * 3 + 2 + 1),
 ]
 

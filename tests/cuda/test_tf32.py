@@ -47,11 +47,23 @@ def test_what_tf32_costs(monkeypatch, cell, shape, way):
     """The tolerance holds, and a tenth of it does not: it says something."""
     monkeypatch.setattr(Low, "way", way)
     problem, module = make_problem(cell, shape), kernels.load(cell.name, "reference")
+    if cell.name == "slstm":
+        problem.dstate = without_jumps(problem, module)
     got, expected = lowered(problem).run(module), problem.astype("float64").run(module)
     tolerance = tf32_tolerance(*shape)
     compare(got, expected, tolerance)
     with pytest.raises(AssertionError, match="off by"):
         compare(got, expected, tolerance / 10)
+
+
+def without_jumps(problem, module):
+    """An slstm's dstate with the dm of a loss that does not depend on the scale exp(m) of c and n.
+
+    With any other dm the gradients jump where m goes over from one of its arguments to the other.
+    """
+    _, (_, c, n, _), _ = module.forward(problem.xs, problem.state, problem.params)
+    dh, dc, dn, _ = problem.dstate
+    return dh, dc, dn, dc * c + dn * n
 
 
 def compare(got, expected, tolerance):

@@ -101,7 +101,7 @@ def test_adam_with_a_gradient_over_its_mean(square):
 @cells
 def test_grads_over_each_other_are_refused(cell):
     D = widths(cell, 8)[0]  # so that Wx and Wh have one shape
-    module, p = kernels.load(cell.name, "cpu"), make_problem(cell, (5, 3, D, 8))
+    module, p = kernels.load(cell.name, "cpu"), make_problem(cell, (5, 3, D, 8), heads=1)
     *_, cache = module.forward(p.xs, p.state, p.params)
     grads = list(p.poisoned_grads())
     grads[1] = grads[0]

@@ -586,8 +586,8 @@ def test_memory(column, cell):
     """Between the passes at most x, h, c and the gates are kept, without training nothing.
 
     A mogrifier has a gate more in each of its 5 rounds, of x or of h, and what that gate makes. An
-    lstmp has the h before its projection. A layer-normalised cell has x Wx and h Wh, and a few
-    numbers for each of their rows.
+    lstmp has the h before its projection, an slstm its normaliser and a slope. A layer-normalised
+    cell has x Wx and h Wh, and a few numbers for each of their rows.
     """
     module = column.load(cell.name)
     N, T, D, H = shape = 8, 30, 40, 50
@@ -603,6 +603,7 @@ def test_memory(column, cell):
         held = tracemalloc.get_traced_memory()[0] - hs.nbytes
         more = 2 * (3 * D + 2 * H) if cell.name == "mogrifier" else 0
         more += (2 * cell.gates + 1) * H + 8 if "gx" in p.names else 0
+        more += 2 * H if cell.name == "slstm" else 0
         assert 0 < held <= N * T * (6 * H + D + more) * hs.itemsize + slack
         dxs, _ = module.backward(p.dhs, p.dstate, p.params, cache, grads)
         assert tracemalloc.get_traced_memory()[0] <= hs.nbytes + dxs.nbytes + slack

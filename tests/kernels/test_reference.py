@@ -1,5 +1,6 @@
 """The specification itself: numeric gradients, literal values, the book's formulas one by one."""
 
+import itertools
 import math
 import warnings
 
@@ -7,16 +8,19 @@ import numpy as np
 import pytest
 from cases import (
     NUMERIC_TOLERANCE,
+    STATES,
+    Cell,
     assert_close,
     assert_same_bits,
     cells,
     make_problem,
     numeric_grad,
     variants,
+    widths,
 )
 
 from rnnfast.kernels import load
-from rnnfast.reference import gru, lstm, ops, rnn
+from rnnfast.reference import gru, lstm, ops, rnn, slstm
 
 
 @pytest.fixture(autouse=True)
@@ -49,9 +53,10 @@ def test_gradients_are_the_numeric_ones(cell, options, reverse, bias, mask, leng
 
     step = 1e-6 if "gx" in p.names else 1e-5  # a normalisation is steep where u is about 0
     got = p.run(module)
-    inputs = {"dxs": p.xs, **dict(zip(("dh", "dc"), p.state, strict=False))}
+    names = [f"d{name}" for name in STATES]
+    inputs = {"dxs": p.xs, **dict(zip(names, p.state, strict=False))}
     inputs |= {f"d{name}": W for name, W in zip(p.names, p.params, strict=True)}
-    for name, grad in [("dxs", got.dxs), *zip(("dh", "dc"), got.dstate, strict=False)]:
+    for name, grad in [("dxs", got.dxs), *zip(names, got.dstate, strict=False)]:
         assert_close(grad, numeric_grad(loss, inputs[name], step), name, NUMERIC_TOLERANCE)
     for name, grad in got.named_grads():
         assert_close(grad, numeric_grad(loss, inputs[name], step), name, NUMERIC_TOLERANCE)
@@ -173,7 +178,26 @@ def naive_lngru(state, x, Wx, Wh, b, more, m):
     return ([(1 - z[j]) * h[j] + z[j] * new[j] for j in range(H)],)
 
 
+def naive_slstm(state, A, Wh, more, m, mask=None):
+    h, c, n, top = state
+    H, K = len(h), Wh.shape[1] // 4
+
+    def of_gate(gate, j):
+        own = range(j // K * K, j // K * K + K)  # the units of the head
+        return A[gate * H + j] + sum(h[k] * m[k] * Wh[k, gate * K + j % K] for k in own)
+
+    new = []
+    for j in range(H):
+        kept, i = math.log(sigmoid(of_gate(0, j))) + top[j], of_gate(2, j)
+        highest = i if n[j] == 0 else max(kept, i)
+        f, i = math.exp(min(kept - highest, 0.0)), math.exp(i - highest)
+        cell, norm = f * c[j] + i * math.tanh(of_gate(1, j)), f * n[j] + i
+        new.append((sigmoid(of_gate(3, j)) * cell / norm, cell, norm, highest))
+    return zip(*new, strict=True)
+
+
 NAIVE = {"rnn": naive_rnn, "lstm": naive_lstm, "gru": naive_gru, "lstmp": naive_lstmp}
+NAIVE["slstm"] = naive_slstm
 FROM_X = {"mogrifier": naive_mogrifier, "lnlstm": naive_lnlstm, "lngru": naive_lngru}
 
 
@@ -195,7 +219,7 @@ def test_forward_is_the_naive_formula(cell, options, reverse, bias, states, mask
     hs, state, _ = load(cell.name, "reference").forward(p.xs, p.state, p.params, **p.keywords)
 
     for n in range(N):
-        zeros = [[0.0] * width for width in (P, H)[: cell.states]]
+        zeros = [[0.0] * width for width in widths(cell, H, P)]
         s = [list(a[n]) for a in p.state] if states else zeros
         end = p.keywords["lengths"][n] if lengths else T
         assert (hs[n, end:] == 0).all()
@@ -218,7 +242,7 @@ def test_forward_is_the_naive_formula(cell, options, reverse, bias, states, mask
                 ]
                 s = [
                     [z * a + (1 - z) * b for z, a, b in zip(*of_one, strict=True)]
-                    for of_one in zip(shares, s, new, strict=False)
+                    for of_one in itertools.zip_longest(shares, s, new, fillvalue=[0.0] * H)
                 ]
             np.testing.assert_allclose(hs[n, t], s[0], rtol=1e-13, atol=1e-14)
         for got, expected in zip(state, s, strict=True):
@@ -286,6 +310,61 @@ def test_gru_by_hand():
     np.testing.assert_allclose(grads[2], dA, rtol=1e-13)
     np.testing.assert_allclose(grads[1][0], [4 * dA[0], 4 * dA[1], 2 * dA_c], rtol=1e-13)
     np.testing.assert_allclose(dh, [[0.75 + dA_c / 2]], rtol=1e-13)
+
+
+SLSTM = Cell("slstm", gates=4, states=4)
+
+
+def test_slstm_by_hand():
+    """l = log 1/2 and A_i = log 3; m is A_i for the first of two units, l + m' for the second."""
+    b = np.zeros(8)
+    b[2:4], b[4:6], b[6:] = math.log(2), math.log(3), math.log(4)
+    params, one = (np.zeros((1, 8)), np.zeros((2, 4)), b), np.ones((1, 2))
+    state = 9 * one, 2 * one, 4 * one, np.array([[0.0, math.log(12)]])
+    hs, (h, c, n, m), _ = slstm.forward(np.array([[[8.0]]]), state, params)
+    np.testing.assert_allclose(m, [[math.log(3), math.log(6)]], rtol=1e-14)
+    np.testing.assert_allclose(c, [[2 / 6 + 0.6, 2 + 0.6 / 2]], rtol=1e-14)  # f c' + i g
+    np.testing.assert_allclose(n, [[4 / 6 + 1, 4 + 1 / 2]], rtol=1e-14)  # f n' + i
+    np.testing.assert_allclose(hs[:, 0], 0.8 * c / n, rtol=1e-14)
+    np.testing.assert_array_equal(h, hs[:, 0])
+
+
+def test_slstm_is_the_papers_without_stabiliser():
+    """Its c, n and h as they are: with exp(A_i), from zeros and without m."""
+    p = make_problem(SLSTM, (3, 6, 4, 8), "float64", states=False)
+    Wx, Wh, b = p.params
+    hs, (_, c, n, m), _ = slstm.forward(p.xs, None, p.params)
+    whole = np.zeros((8, 4, 8))  # Wh, with zeros between the heads
+    for j in range(8):
+        whole[j, :, j // 2 * 2 : j // 2 * 2 + 2] = Wh[j].reshape(4, 2)
+    h, cell, norm = np.zeros((3, 3, 8))
+    for t in range(6):
+        f, g, i, o = np.split(p.xs[:, t] @ Wx + h @ whole.reshape(8, 32) + b, 4, axis=1)
+        f = 1 / (1 + np.exp(-f))
+        cell, norm = f * cell + np.exp(i) * np.tanh(g), f * norm + np.exp(i)
+        h = cell / norm / (1 + np.exp(-o))
+        assert_close(hs[:, t], h)
+    assert_close(c * np.exp(m), cell)
+    assert_close(n * np.exp(m), norm)
+
+
+@pytest.mark.parametrize("lengths", [False, True])
+def test_slstm_from_a_normaliser_of_zero(lengths):
+    """m is then A_i, whatever m' is: gradients of all but n', in which h is not continuous."""
+    p = make_problem(SLSTM, (3, 2, 2, 4), "float64", lengths=lengths)
+    h, c, n, m = p.state
+    n[:, :3] = 0
+    m[:, 0] = 50  # f is 1, its bound
+    m[:, 1] = -50
+
+    def loss():
+        hs, state, _ = slstm.forward(p.xs, p.state, p.params, train=False, **p.keywords)
+        return (hs * p.dhs).sum() + sum((s * d).sum() for s, d in zip(state, p.dstate, strict=True))
+
+    got = p.run(slstm)
+    pairs = [(p.xs, got.dxs), *zip((h, c, m), got.dstate[:2] + got.dstate[3:], strict=True)]
+    for array, grad in (*pairs, *zip(p.params, got.grads, strict=True)):
+        assert_close(grad, numeric_grad(loss, array), tolerance=NUMERIC_TOLERANCE)
 
 
 @cells

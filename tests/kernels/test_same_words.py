@@ -5,7 +5,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
-from cases import CELLS, OF_STEPS, make_problem, widths
+from cases import CELLS, OF_STEPS, heads_of, make_problem, widths
 from on_cuda import in_software
 
 from rnnfast import kernels
@@ -87,7 +87,7 @@ MISTAKES = [
     (
         forward,
         {"params": lambda c: weights(c, 1, f4(H, 1))},
-        "Wh must be ({wide}, {G}H), got (5, 1)",
+        "Wh must be {of_Wh}, got (5, 1)",
     ),
     (forward, {"params": lambda c: weights(c, 2, f4(1))}, "b must be ({G}H,) = ({C},), got (1,)"),
     (forward, {"params": lambda c: weights(c, 2, "b")}, "b must be a float32 array, got str"),
@@ -196,9 +196,13 @@ def meant(text, cell):
     names = NAMES[cell]
     grads = ", ".join(f"d{name}" for name in names.split(", "))
     more = {"mogrifier": ", rounds = 5 and rank = None", "lstmp": " and P = 3"}
+    more["slstm"] = f" and K = {H // heads_of(CELL[cell], H)}"
+    wide = "P" if cell == "lstmp" else "H"
+    of_Wh = f"({wide}, {CELL[cell].gates}H)"
     values = {
+        "of_Wh": "(H, 4K) with a K that divides H" if cell == "slstm" else of_Wh,
         "more": more.get(cell, " and no peepholes"),
-        "wide": "P" if cell == "lstmp" else "H",
+        "wide": wide,
         "P": widths(CELL[cell], H)[0],
         "D": D,
         "G": CELL[cell].gates,

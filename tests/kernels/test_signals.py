@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(
     reason="signals come to the main thread",
 )
 GATES = {"TimeRNN": 1, "TimeLSTM": 4, "TimeGRU": 3, "TimeLSTMP": 4}
-GATES |= {"TimeLayerNormLSTM": 4, "TimeLayerNormGRU": 3}
+GATES |= {"TimeLayerNormLSTM": 4, "TimeLayerNormGRU": 3, "TimeSLSTM": 4}
 WHOLE = {"Wp": np.full((3, 512, 512), 0.001, "f")}
 PROJECTION = {"Wproj": np.full((512, 512), 0.001, "f")}
 LN_LSTM = {"gx": 2048, "gh": 2048, "gc": 512, "bc": 512}
@@ -90,8 +90,9 @@ def assert_stopped(long, hundredth):
         ("TimeLSTMP", PROJECTION),
         ("TimeLayerNormLSTM", LN_LSTM),
         ("TimeLayerNormGRU", LN_GRU),
+        ("TimeSLSTM", {}),
     ],
-    ids=["rnn", "lstm", "gru", "whole peepholes", "lstmp", "lnlstm", "lngru"],
+    ids=["rnn", "lstm", "gru", "whole peepholes", "lstmp", "lnlstm", "lngru", "slstm"],
 )
 @pytest.mark.one_in(3)
 def test_a_long_forward(name, options):
@@ -157,6 +158,7 @@ CASES = {
     "lstmp": ("TimeLSTMP", PROJECTION, {}),
     "lnlstm": ("TimeLayerNormLSTM", LN_LSTM, {}),
     "lngru": ("TimeLayerNormGRU", LN_GRU, {}),
+    "slstm": ("TimeSLSTM", {}, {}),
     "gru": ("TimeGRU", {}, {}),
     "gru, masked, of lengths": (
         "TimeGRU",

@@ -19,6 +19,7 @@ STEP = {
     "lnlstm": rnnfast.LayerNormLSTM,
     "lngru": rnnfast.LayerNormGRU,
     "lstmp": rnnfast.LSTMP,
+    "slstm": rnnfast.SLSTM,
 }
 N, T, D, H = 5, 4, 3, 6
 

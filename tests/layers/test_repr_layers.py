@@ -73,6 +73,18 @@ ROWS = [
         "LSTMP(D=3, H=2, proj_size=1, b=None, float32, cpu)",
     ),
     (
+        lambda: cpu("SLSTM", zeros(3, 8), zeros(2, 4), None),
+        "SLSTM(D=3, H=2, heads=2, b=None, float32, cpu)",
+    ),
+    (
+        lambda: cpu("TimeSLSTM", *weights(4), stateful=True),
+        "TimeSLSTM(D=3, H=2, heads=1, stateful=True, float32, cpu)",
+    ),
+    (
+        lambda: both("TimeBiSLSTM", 4),
+        "TimeBiSLSTM(D=3, H=2, heads=1, float32, cpu)",
+    ),
+    (
         lambda: cpu("TimeLSTMP", *weights(4), Wproj=zeros(2, 2), cell_clip=3),
         "TimeLSTMP(D=3, H=2, proj_size=2, cell_clip=3.0, float32, cpu)",
     ),

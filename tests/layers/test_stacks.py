@@ -67,11 +67,21 @@ def width_of(cell, options):
 def state_widths(layer):
     if hasattr(layer, "parts"):
         return [width for part in layer.parts for width in state_widths(part)]
-    return [layer.Wh.shape[1] // layer.gates if s == "c" else len(layer.Wh) for s in layer.states]
+    H = layer.Wx.shape[1] // layer.gates
+    return [len(layer.Wh) if s == "h" else H for s in layer.states]
+
+
+def state_names(layer):
+    if hasattr(layer, "parts"):
+        return [name for part in layer.parts for name in state_names(part)]
+    return layer.states
 
 
 def random_states(layer, rng):
-    return [rng.normal(size=(N, width)) for width in state_widths(layer)]
+    """A normaliser is positive, and far from 0."""
+    states = [rng.normal(size=(N, width)) for width in state_widths(layer)]
+    named = zip(state_names(layer), states, strict=True)
+    return [0.5 + abs(s) if name == "n" else s for name, s in named]
 
 
 def set_random_state(layer, rng):

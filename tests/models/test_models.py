@@ -316,6 +316,13 @@ GENERAL = {
         "variational_dropout": True,
         "weight_drop": 0.4,
     },
+    "slstm": {"cell": "slstm", "layers": 2, "tie_weights": True},
+    "slstm, masks": {
+        "cell": "slstm",
+        "dropout": 0.3,
+        "variational_dropout": True,
+        "weight_drop": 0.4,
+    },
     "gru, everything": {
         "cell": "gru",
         "layers": 2,
@@ -338,9 +345,12 @@ def test_gradients_by_differences(options):
     model = language_model(options, rng=1, dtype=np.float64)
     rng, (xs, ts) = np.random.default_rng(2), batch(1)
     state = [
-        tuple(rng.normal(size=(N, width)) for width in (len(layer.Wh), H)[: len(layer.states)])
+        tuple(
+            rng.normal(size=(N, width)) for width in (len(layer.Wh), H, H, H)[: len(layer.states)]
+        )
         for layer in model.recurrent_layers
     ]
+    state = [s if len(s) < 4 else (*s[:2], 0.5 + abs(s[2]), s[3]) for s in state]  # n is positive
 
     def loss():
         model.set_state(state)

@@ -39,7 +39,7 @@ static double call(int cell, int threads)
     const ptrdiff_t G = is(cell, "rnn") ? 1 : is(cell, "gru") || is(cell, "lngru") ? 3 : 4, P = projected ? 25 : H;
     const int two = G == 4; /* states */
     arrays a = {.count = 0};
-    cell_job job = {.N = N, .T = T, .D = D, .H = H, .P = P, .threads = threads, .train = 1};
+    cell_job job = {.N = N, .T = T, .D = D, .H = H, .P = P, .K = H, .threads = threads, .train = 1};
     job.xs = rows3(numbers(&a, N * T * D), T, D), job.dxs = rows3(numbers(&a, N * T * D), T, D);
     job.Wx = rows2(numbers(&a, D * MOST), G * H), job.Wh = rows2(numbers(&a, H * MOST), G * H);
     job.dWx = numbers(&a, D * MOST), job.dWh = numbers(&a, H * MOST);
@@ -47,6 +47,7 @@ static double call(int cell, int threads)
     job.h0 = job.seen0 = rows2(numbers(&a, N * H), P), job.hT = numbers(&a, N * H), job.dh0 = numbers(&a, N * H);
     if (two)
         job.c0 = rows2(numbers(&a, N * H), H), job.cT = numbers(&a, N * H), job.dc0 = numbers(&a, N * H);
+    job.nT = numbers(&a, N * H), job.mT = numbers(&a, N * H), job.dn0 = numbers(&a, N * H), job.dm0 = numbers(&a, N * H);
     job.hs = rows3(numbers(&a, N * T * H), T, P), job.dhs = rows3(numbers(&a, N * T * H), T, P);
     job.panels = numbers(&a, 8 * N * T * H + 64), job.h = job.seen = numbers(&a, N * T * H);
     job.rh = numbers(&a, N * T * H), job.c = numbers(&a, N * T * H);

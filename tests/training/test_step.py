@@ -39,6 +39,7 @@ MODELS = {
     ),
     "Mogrifier": lambda: models.LanguageModel(V, H, H, cell="mogrifier", rng=0),
     "LSTMP": lambda: models.LanguageModel(V, H, H, cell="lstmp", proj_size=3, rng=0),
+    "sLSTM": lambda: models.LanguageModel(V, H, H, cell="slstm", rng=0),
     "layer norm": lambda: models.LanguageModel(V, H, H, cell="lnlstm", rng=0),
 }
 OPTIMIZERS = {
