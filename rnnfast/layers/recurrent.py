@@ -48,6 +48,7 @@ class Recurrent(Layer):
     states: tuple[str, ...] = ("h",)
     more: tuple[str, ...] = ()  # the names of the weights after Wx, Wh and b
     wide = "H"  # the letter of the width of h
+    of_steps: tuple[str, ...] = ()  # arguments of forward, numbers of each step, that the cell has
 
     _there: tuple[bool, ...]
     _D: int
