@@ -178,6 +178,11 @@ cdef tuple checked_targets(ts, ignore_label, ptrdiff_t M, ptrdiff_t V, str name)
     return targets, counted.sum()
 
 
+cdef cnp.ndarray counted_rows(x, targets):
+    """x with zeros in the rows that do not count: 0 times a NaN there would reach dW."""
+    return np.where((targets >= 0).reshape(-1, *[1] * (x.ndim - 1)), x, x.dtype.type(0))
+
+
 @cython.auto_pickle(False)
 @cython.final
 cdef class SoftmaxCache:
@@ -289,6 +294,8 @@ def affine_softmax_loss_forward(x, W, b, ts, *, ignore_label=-1, train=True, spe
         raise TypeError(f"affine_softmax_loss: spent must be a cache or None, got {type(spent).__name__}")
     k.targets, k.count = checked_targets(ts, ignore_label, k.M, k.V, "affine_softmax_loss: ts")
     k.x, k.W = behaved(k.x, True), behaved(k.W, False)
+    if train and k.count < k.M:
+        k.x = counted_rows(k.x, k.targets)
     bias = None if b is None else behaved(bias, True)
     k.x_view, k.W_view = view(k.x), view(k.W)
     cdef cnp.ndarray loss = np.empty(k.M)
@@ -442,6 +449,8 @@ def mixture_softmax_loss_forward(hs, prior, W, b, ts, *, ignore_label=-1, train=
     cdef ptrdiff_t count
     left, log_pi, right, bias = mixture_arguments(hs, prior, W, b, name, &s)
     targets, count = checked_targets(ts, ignore_label, s.M, s.V, f"{name}: ts")
+    if train and count < s.M:
+        left = counted_rows(left, targets)
     cdef cnp.ndarray losses = np.zeros(s.M)
     cdef MixtureCache cache = MixtureCache()
     dtype = cnp.PyArray_DescrFromType(s.type_num)
