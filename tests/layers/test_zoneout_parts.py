@@ -7,10 +7,11 @@ import pytest
 from on_host import assert_allclose, assert_array_equal
 
 import rnnfast
-from rnnfast import TimeReverse, TimeStack
+from rnnfast import TimeReverse, TimeStack, io
 
 N, T, D, H = 3, 4, 5, 6
 CLOSE = 1e-12  # float64; the order of sums differs
+F32 = 2e-5  # float32; the columns round differently
 CELLS = {
     "rnn": (rnnfast.RNN, rnnfast.TimeRNN, rnnfast.TimeBiRNN, {"nonlinearity": "relu"}),
     "lstm": (rnnfast.LSTM, rnnfast.TimeLSTM, rnnfast.TimeBiLSTM, {"cell_clip": 0.3}),
@@ -204,3 +205,31 @@ def test_wrong_arguments_of_parts():
         TimeReverse(top).forward(np.ones((N, T, 2 * H)), h_zoneout=-1)
     assert all(part.cache is None for part in (*both.parts, top))
     assert all(state is None for state in stack.state)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_on_the_gpu(gpu, cell):
+    """One step and both directions there: what the CPU computes, in float32."""
+    step, kind, both, options = CELLS[cell]
+    rng = np.random.default_rng(5)
+    xs, dhs = rng.normal(size=(N, T, D)).astype("f"), rng.normal(size=(N, T, 2 * H)).astype("f")
+    masks = {name: rng.random((N, T, H)).astype("f") for name in kind.of_steps}
+    state = rng.normal(size=(len(kind.states), N, H)).astype("f")
+    results = []
+    for give in np.asarray, gpu.to_device:
+        layer = both.create(D, H, rng=0, device="cpu", **options)
+        layers = [
+            of(*map(give, params), **options)
+            for of, params in ((both, layer.params), (step, layer.params[: len(layer.params) // 2]))
+        ]
+        own = {name: give(x) for name, x in masks.items()}
+        hs = layers[0].forward(give(xs), **{name: (x, x) for name, x in own.items()})
+        found = [hs, layers[0].backward(give(dhs)), *layers[0].grads]
+        first = {name: give(x[:, 0]) for name, x in masks.items()}
+        h = layers[1].forward(give(xs[:, 0]), *map(give, state), **first)
+        found += h if isinstance(h, tuple) else [h]
+        found += [*layers[1].backward(*map(give, state)), *layers[1].grads]
+        results.append(found)
+    assert layers[1].device == "cuda"
+    for cpu, cuda in zip(*results, strict=True):
+        np.testing.assert_allclose(io.to_numpy(cuda), cpu, rtol=F32, atol=F32)
