@@ -17,6 +17,7 @@ from rnnfast.cuda.arguments import array
 from rnnfast.cuda.op_arguments import (
     blocks_of,
     check_affine,
+    counted_rows,
     give,
     matrix,
     targets,
@@ -160,6 +161,8 @@ def mixture_softmax_loss_forward(hs, prior, W, b, ts, *, ignore_label=-1, train=
     hs2, prior2, W2, bias = _arguments(gpu, name, hs, prior, W, b)
     (M, K, D), V, letter, xp = hs.shape, W.shape[1], W2.dtype.char, gpu.xp
     own = gpu.to_device(targets(f"{name}: ts", ts, M, V, ignore_label))
+    if train:
+        hs2 = counted_rows(gpu, hs2, own, ignore_label)
     count = xp.maximum((own != ignore_label).sum(), 1)
     factor = (1 / count).astype(W2.dtype).reshape(1)
     mixed, shares, dprior = (xp.empty(shape, W2.dtype) for shape in (M, (M, K), (M, K)))

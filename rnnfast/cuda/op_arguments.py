@@ -78,6 +78,12 @@ def targets(owner, ts, M, V, ignored):
     return own
 
 
+def counted_rows(gpu, x, ts, ignored):
+    """x on the GPU with zeros in the rows that do not count: 0 times a NaN there would reach dW."""
+    counts = (ts != ignored).reshape(-1, *[1] * (x.ndim - 1))
+    return gpu.xp.where(counts, x, x.dtype.type(0))
+
+
 def blocks_of(size):
     return min(-(-size // THREADS), WIDE)
 

@@ -9,7 +9,7 @@ from rnnfast.cuda import what_runs
 from rnnfast.cuda.activations import exponential
 from rnnfast.cuda.affine import affine_back, multiply
 from rnnfast.cuda.arguments import array
-from rnnfast.cuda.op_arguments import check_affine, targets, writable
+from rnnfast.cuda.op_arguments import check_affine, counted_rows, targets, writable
 from rnnfast.cuda.signatures import signature_of
 from rnnfast.cuda.steps import THREADS
 
@@ -154,14 +154,16 @@ def affine_softmax_loss_forward(x, W, b, ts, *, ignore_label=-1, train=True, spe
             f"affine_softmax_loss: spent must be an earlier cache, got {type(spent).__name__}"
         )
     own = targets("affine_softmax_loss: ts", ts, M, V, ignore_label)
-    x2, W2 = gpu.to_device(x), gpu.to_device(W)
+    x2, W2, own = gpu.to_device(x), gpu.to_device(W), gpu.to_device(own)
+    if train:
+        x2 = counted_rows(gpu, x2, own, ignore_label)
     bias = gpu.xp.zeros(V, W2.dtype) if b is None else gpu.xp.ascontiguousarray(gpu.to_device(b))
     # Not in the memory of `spent`, which a graph may still write: CuPy's pool has the same for us
     scores = gpu.xp.empty((M, V), W2.dtype)
     made = ({}, {}) if train else (None, None)
     multiply(gpu, x2, W2, scores, *made)
     host = is_numpy(x) and is_numpy(W)
-    loss, of_loss = _loss(gpu, scores, bias, gpu.to_device(own), ignore_label, host)
+    loss, of_loss = _loss(gpu, scores, bias, own, ignore_label, host)
     return loss, Scores((x2, W2, made, of_loss)) if train else None
 
 

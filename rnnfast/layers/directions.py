@@ -1,5 +1,6 @@
 """The base of recurrent layers that read a sequence in both directions."""
 
+from collections.abc import Sequence
 from typing import Any, Self, overload
 
 import numpy as np
@@ -7,10 +8,11 @@ from numpy.typing import DTypeLike
 
 from rnnfast import checks
 from rnnfast.layers.initial import Initializer, create_recurrent
+from rnnfast.layers.options import of_steps
 from rnnfast.layers.parts import Parts
 from rnnfast.layers.recurrent import Lengths, Recurrent, checked_lengths
 from rnnfast.layers.weights import Weights, adopted, specs
-from rnnfast.typing import A, Floats, Integers
+from rnnfast.typing import A, Array, Floats, Integers
 
 
 class _TimeBi(Parts):
@@ -102,10 +104,37 @@ class _TimeBi(Parts):
         return f"{type(self).__name__}({', '.join(entries)})"
 
     @overload
-    def forward(self, xs: Integers, *, train: bool = True, lengths: Lengths = None) -> Floats: ...
+    def forward(
+        self,
+        xs: Integers,
+        *,
+        train: bool = True,
+        lengths: Lengths = None,
+        candidate_mask: Sequence[Array | None] | None = None,
+        h_zoneout: Sequence[Array | float | None] | float | None = None,
+        c_zoneout: Sequence[Array | float | None] | float | None = None,
+    ) -> Floats: ...
     @overload
-    def forward(self, xs: A, *, train: bool = True, lengths: Lengths = None) -> A: ...
-    def forward(self, xs: Any, *, train: bool = True, lengths: Lengths = None) -> Any:
+    def forward(
+        self,
+        xs: A,
+        *,
+        train: bool = True,
+        lengths: Lengths = None,
+        candidate_mask: Sequence[Array | None] | None = None,
+        h_zoneout: Sequence[Array | float | None] | float | None = None,
+        c_zoneout: Sequence[Array | float | None] | float | None = None,
+    ) -> A: ...
+    def forward(
+        self,
+        xs: Any,
+        *,
+        train: bool = True,
+        lengths: Lengths = None,
+        candidate_mask: Sequence[Array | None] | None = None,
+        h_zoneout: Sequence[Array | float | None] | float | None = None,
+        c_zoneout: Sequence[Array | float | None] | float | None = None,
+    ) -> Any:
         """Run both directions over a sequence.
 
         Parameters
@@ -116,6 +145,9 @@ class _TimeBi(Parts):
             False keeps nothing for a backward.
         lengths : array of int (N,), list or tuple, optional
             As in `TimeLSTM.forward`. The backward direction starts at the end of each sample.
+        candidate_mask, h_zoneout, c_zoneout : pair of (array or None), or float, optional
+            As in `TimeLSTM.forward`, of the forward and of the backward direction. At [:, t] an
+            array belongs to xs[:, t]. A float is for both; it may also stand in a pair.
 
         Returns
         -------
@@ -131,10 +163,20 @@ class _TimeBi(Parts):
         checked = forward._checked_forward(xs, train), backward._checked_forward(xs, train)
         if lengths is not None:
             lengths = checked_lengths(self._name, lengths, *xs.shape[:2])
+        given = {
+            "candidate_mask": candidate_mask,
+            "h_zoneout": h_zoneout,
+            "c_zoneout": c_zoneout,
+        }
+        N, T = checked[0][0].shape[:2]
+        own1, own2 = (
+            of_steps(part, N, T, own)
+            for part, own in zip(self.parts, self._of_parts("direction", **given), strict=True)
+        )
         before = self._before()
         try:
-            hs1 = forward._forward(checked[0], train=train, lengths=lengths)
-            hs2 = backward._forward(checked[1], train=train, lengths=lengths, reverse=True)
+            hs1 = forward._forward(checked[0], train, lengths, of_steps=own1)
+            hs2 = backward._forward(checked[1], train, lengths, reverse=True, of_steps=own2)
             return checks.namespace(hs1).concatenate((hs1, hs2), axis=2)
         except BaseException:
             self._restore(before)

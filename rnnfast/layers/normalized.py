@@ -5,7 +5,7 @@ N batch, T time, D input, H hidden. Inputs and errors: see rnnfast.layers.recurr
 
 from rnnfast.layers.recurrent import Recurrent
 from rnnfast.layers.states import _TimeOneState, _TimeTwoStates
-from rnnfast.layers.steps import _StepOneState, _StepTwoStates
+from rnnfast.layers.step_states import _StepOneState, _StepTwoStates
 from rnnfast.typing import Array
 
 

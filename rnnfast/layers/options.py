@@ -37,12 +37,23 @@ def convention_options(layer: Layer, reset_after: Any, z_keeps: Any) -> dict[str
     return {"reset_after": reset_after, "z_keeps": checks.flag(owner, "z_keeps", z_keeps)}
 
 
-def of_each_step(layer: Any, name: str, value: Any, N: int, T: int) -> Any:
-    """The checked mask or shares of each step, (N, T, H) for the column; a number only of zoneout.
+def of_steps(layer: Any, N: int, T: int | None, given: dict[str, Any]) -> dict[str, Any]:
+    """The masks and shares of zoneout that are not None, checked, (N, T, H) for the column.
 
-    What is the same for all steps has stride 0 there, and no memory of its own.
+    T is None for one step, T = 1 for the column. A number is only for zoneout. What is the same for
+    all steps has stride 0 there, and no memory of its own.
     """
-    owner, shape = type(layer).__name__, (N, T, layer.Wh.shape[0])
+    return {
+        name: _of_each_step(layer, name, value, N, T)
+        for name, value in given.items()
+        if value is not None
+    }
+
+
+def _of_each_step(layer: Any, name: str, value: Any, N: int, T: int | None) -> Any:
+    """One of them."""
+    owner, H = layer._name, layer.Wh.shape[0]
+    shape = (N, 1 if T is None else T, H)
     if name not in layer.of_steps:
         kind = type(value).__name__
         raise ValueError(f"{owner}: {name} must be None, which this cell does not have, got {kind}")
@@ -50,10 +61,11 @@ def of_each_step(layer: Any, name: str, value: Any, N: int, T: int) -> Any:
         if not 0 <= value <= 1:
             raise ValueError(f"{owner}: {name} must be in [0, 1], got {value}")
         xp = checks.namespace(layer.params[0])
-        return xp.broadcast_to(xp.full(shape[2], value, layer.dtype), shape)
+        return xp.broadcast_to(xp.full(H, value, layer.dtype), shape)
     value = checks.real(owner, name, value)
-    if value.shape not in (shape, (N, shape[2])):
-        label = f"(N, T, H) = {shape} or (N, H) = {(N, shape[2])}"
+    shapes = {"(N, H)": (N, H)} if T is None else {"(N, T, H)": shape, "(N, H)": (N, H)}
+    if value.shape not in shapes.values():
+        label = " or ".join(f"{letters} = {sizes}" for letters, sizes in shapes.items())
         raise checks.shape_error(owner, name, label, value)
     value = checks.cast(value, layer.dtype)
     if value.ndim == 2:

@@ -7,6 +7,7 @@ They have the interface of a single layer: params, grads, forward, backward, `st
 from collections.abc import Sequence
 from typing import Any
 
+from rnnfast import checks
 from rnnfast.layers.freezing import freeze_all
 
 
@@ -69,6 +70,28 @@ class Parts:
             (part, tuple(next(rest) for _ in range(count)))
             for part, count in zip(self.parts, counts, strict=True)
         ]
+
+    def _of_parts(self, each: str, **given: Any) -> list[dict[str, Any]]:
+        """The masks and shares of zoneout that are given, as the forward of each part takes them.
+
+        A list or tuple has one for each part, None for none; a number is for all. each: what the
+        parts are, for messages.
+        """
+        own: list[dict[str, Any]] = [{} for _ in self.parts]
+        for name, values in given.items():
+            if values is None or checks.is_number(values):
+                values = [values] * len(own)
+            if not isinstance(values, (list, tuple)):
+                kind = type(values).__name__
+                expected = f"a list or tuple with one for each {each}"
+                raise TypeError(f"{self._name}: {name} must be {expected}, got {kind}")
+            if len(values) != len(own):
+                expected = f"{len(own)}, one for each {each}"
+                raise ValueError(f"{self._name}: {name} must be {expected}, got {len(values)}")
+            for arguments, value in zip(own, values, strict=True):
+                if value is not None:
+                    arguments[name] = value
+        return own
 
     @property
     def stateful(self) -> bool:

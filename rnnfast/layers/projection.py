@@ -6,7 +6,7 @@ N batch, T time, D input, H cells, P width of h. Inputs and errors: see rnnfast.
 from rnnfast.layers.options import cell_clip_option
 from rnnfast.layers.recurrent import Recurrent
 from rnnfast.layers.states import _TimeTwoStates
-from rnnfast.layers.steps import _StepTwoStates
+from rnnfast.layers.step_states import _StepTwoStates
 from rnnfast.typing import Array
 
 

@@ -49,6 +49,7 @@ class Recurrent(Layer):
     more: tuple[str, ...] = ()  # the names of the weights after Wx, Wh and b
     wide = "H"  # the letter of the width of h
     in_heads = False  # whether Wh is (H, G*K)
+    of_steps: tuple[str, ...] = ()  # arguments of forward, numbers of each step, that the cell has
 
     _there: tuple[bool, ...]
     _D: int

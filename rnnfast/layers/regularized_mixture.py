@@ -108,6 +108,10 @@ class TimeRegularizedMixtureSoftmaxWithLoss(TimeMixtureSoftmaxWithLoss):
             self._previous = check_previous(self._name, previous, shape).reshape(-1)
         return super().forward(xs, ts, train=train)
 
+    def _read_steps(self, inputs: list[Any], counted: Any) -> list[Any]:
+        # Past decode reads the steps of ignored targets, too
+        return inputs if self.past is not None else super()._read_steps(inputs, counted)
+
     def _cross_entropy(self, hs: Any, prior: Any, t: Any, ignored: int, train: bool) -> Any:
         loss, cache = super()._cross_entropy(hs, prior, t, ignored, train)
         if not train:

@@ -4,7 +4,7 @@ N batch, T time, D input, H hidden. Their interface is that of a single layer, s
 rnnfast.layers.parts; the errors are those of rnnfast.layers.recurrent.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, TypeAlias, overload
 
@@ -12,12 +12,13 @@ from rnnfast import checks
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.heads import TimeSLSTM
 from rnnfast.layers.normalized import TimeLayerNormGRU, TimeLayerNormLSTM
+from rnnfast.layers.options import of_steps
 from rnnfast.layers.parts import Parts
 from rnnfast.layers.projection import TimeLSTMP
 from rnnfast.layers.recurrent import Lengths, checked_lengths
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeMogrifier, TimeRNN
 from rnnfast.layers.unrolled import _Time
-from rnnfast.typing import A, Floats, Integers
+from rnnfast.typing import A, Array, Floats, Integers
 
 Kind: TypeAlias = (
     TimeRNN
@@ -29,6 +30,7 @@ Kind: TypeAlias = (
     | TimeLayerNormGRU
     | TimeSLSTM
 )
+OfLayers: TypeAlias = Sequence[Any] | float | None  # an argument of forward, one for each layer
 
 
 class TimeReverse(Parts):
@@ -71,18 +73,46 @@ class TimeReverse(Parts):
         return f"{type(self).__name__}({self.layer!r})"
 
     @overload
-    def forward(self, xs: Integers, *, train: bool = True, lengths: Lengths = None) -> Floats: ...
+    def forward(
+        self,
+        xs: Integers,
+        *,
+        train: bool = True,
+        lengths: Lengths = None,
+        candidate_mask: Array | None = None,
+        h_zoneout: Array | float | None = None,
+        c_zoneout: Array | float | None = None,
+    ) -> Floats: ...
     @overload
-    def forward(self, xs: A, *, train: bool = True, lengths: Lengths = None) -> A: ...
-    def forward(self, xs: Any, *, train: bool = True, lengths: Lengths = None) -> Any:
+    def forward(
+        self,
+        xs: A,
+        *,
+        train: bool = True,
+        lengths: Lengths = None,
+        candidate_mask: Array | None = None,
+        h_zoneout: Array | float | None = None,
+        c_zoneout: Array | float | None = None,
+    ) -> A: ...
+    def forward(
+        self,
+        xs: Any,
+        *,
+        train: bool = True,
+        lengths: Lengths = None,
+        candidate_mask: Array | None = None,
+        h_zoneout: Array | float | None = None,
+        c_zoneout: Array | float | None = None,
+    ) -> Any:
         """Run the layer over a sequence, backwards.
 
         Parameters
         ----------
         xs : array (N, T, D)
             The input.
-        train, lengths
-            As in `TimeLSTM.forward`, with the same errors.
+        train, lengths, candidate_mask, h_zoneout, c_zoneout
+            As in `TimeLSTM.forward`, with the same errors. At [:, t] a mask or share belongs to
+            xs[:, t].
 
         Returns
         -------
@@ -92,7 +122,14 @@ class TimeReverse(Parts):
         checked = self.layer._checked_forward(xs, train)
         if lengths is not None:
             lengths = checked_lengths(self._name, lengths, *xs.shape[:2])
-        return self.layer._forward(checked, train=train, lengths=lengths, reverse=True)
+        given = {
+            "candidate_mask": candidate_mask,
+            "h_zoneout": h_zoneout,
+            "c_zoneout": c_zoneout,
+        }
+        N, T = checked[0].shape[:2]
+        own = of_steps(self.layer, N, T, given)
+        return self.layer._forward(checked, train, lengths, reverse=True, of_steps=own)
 
     @overload
     def backward(self, dhs: A, *dstate: Any) -> A: ...
@@ -195,10 +232,37 @@ class TimeStack(Parts):
         return f"{type(self).__name__}({', '.join(entries)})"
 
     @overload
-    def forward(self, xs: Integers, *, train: bool = True, lengths: Lengths = None) -> Floats: ...
+    def forward(
+        self,
+        xs: Integers,
+        *,
+        train: bool = True,
+        lengths: Lengths = None,
+        candidate_mask: OfLayers = None,
+        h_zoneout: OfLayers = None,
+        c_zoneout: OfLayers = None,
+    ) -> Floats: ...
     @overload
-    def forward(self, xs: A, *, train: bool = True, lengths: Lengths = None) -> A: ...
-    def forward(self, xs: Any, *, train: bool = True, lengths: Lengths = None) -> Any:
+    def forward(
+        self,
+        xs: A,
+        *,
+        train: bool = True,
+        lengths: Lengths = None,
+        candidate_mask: OfLayers = None,
+        h_zoneout: OfLayers = None,
+        c_zoneout: OfLayers = None,
+    ) -> A: ...
+    def forward(
+        self,
+        xs: Any,
+        *,
+        train: bool = True,
+        lengths: Lengths = None,
+        candidate_mask: OfLayers = None,
+        h_zoneout: OfLayers = None,
+        c_zoneout: OfLayers = None,
+    ) -> Any:
         """Run all layers over a sequence.
 
         Parameters
@@ -207,17 +271,26 @@ class TimeStack(Parts):
             The input.
         train, lengths
             As in `TimeLSTM.forward`, with the same errors. train=False applies no dropout.
+        candidate_mask, h_zoneout, c_zoneout : list or tuple, or float, optional
+            One for each layer, as its forward takes it: an array, a pair of both directions, a list
+            of a stack; None for a layer without. A float of zoneout is for all layers.
 
         Returns
         -------
         array (N, T, H of the last layer)
             The output of the last layer.
         """
+        given = {
+            "candidate_mask": candidate_mask,
+            "h_zoneout": h_zoneout,
+            "c_zoneout": c_zoneout,
+        }
+        arguments = self._of_parts("layer", **given)
         drops, before = iter(self.drop_layers), self._before()
         of_drops = [drop._before() for drop in self.drop_layers]
         try:
-            for layer in self.layers:
-                xs = layer.forward(xs, train=train, lengths=lengths)
+            for layer, own in zip(self.layers, arguments, strict=True):
+                xs = layer.forward(xs, train=train, lengths=lengths, **own)
                 drop = next(drops, None)
                 if drop is not None:
                     xs = drop.forward(xs, train=train)

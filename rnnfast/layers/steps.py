@@ -3,161 +3,10 @@
 N batch, D input, H hidden. Inputs and errors: see rnnfast.layers.recurrent.
 """
 
-from typing import Any, overload
-
-import numpy as np
-
-from rnnfast import checks
 from rnnfast.layers.options import cell_clip_option, convention_options, nonlinearity_option
-from rnnfast.layers.recurrent import Recurrent
 from rnnfast.layers.rounds import Rounds
-from rnnfast.typing import A, Array, Floats, Integers
-
-
-class _Step(Recurrent):
-    """One step: a sequence of length 1."""
-
-    def _forward(self, x: Any, *states: Any, train: bool) -> tuple[Any, ...]:
-        """The next state."""
-        weights = self._checked_weights(train)
-        x = checks.real(self._name, "x", x)
-        if x.ndim != 2 or x.shape[1] != self._D:
-            raise checks.shape_error(self._name, "x", f"(N, D) = (N, {self._D})", x)
-        N = x.shape[0]
-        checks.fits(self._name, "(N, 8H)", N, 8 * max(self._H, self._P))
-        state = self._checked_states([f"{s}_prev" for s in self.states], states, N)
-        x = checks.cast(x, self.dtype)
-        return self._run(x[:, np.newaxis], state, weights, train)[1]
-
-    def _backward(self, dh_next: Any, *rest: Any) -> tuple[Any, ...]:
-        """The gradients of x and of the state before the step."""
-        N, T, H = self._pending()[2]
-        names = [f"d{s}_next" for s in self.states]
-        dstate = self._checked_states(names, (dh_next, *rest), N)
-        # h_next is both hs[:, 0] and the final state; its gradient is passed as the state's
-        xp = np if dstate is None else checks.namespace(dstate[0])
-        dhs = xp.zeros((N, T, H), self.dtype)
-        dxs, dbefore = self._run_back(dhs, dstate, self._checked_grads())
-        return dxs[:, 0], *dbefore
-
-
-class _StepOneState(_Step):
-    """A step of a cell whose state is h."""
-
-    @overload
-    def forward(self, x: Integers, h_prev: Array | None, *, train: bool = True) -> Floats: ...
-    @overload
-    def forward(self, x: A, h_prev: Array | None, *, train: bool = True) -> A: ...
-    def forward(self, x: Any, h_prev: Array | None, *, train: bool = True) -> Any:
-        """Compute one step.
-
-        Parameters
-        ----------
-        x : array (N, D)
-            The input.
-        h_prev : array (N, H) or None
-            The state before the step. None is zeros.
-        train : bool
-            False keeps nothing for a backward.
-
-        Returns
-        -------
-        array (N, H)
-            h_next.
-
-        Raises
-        ------
-        TypeError, ValueError
-            For a wrong argument.
-        RuntimeError
-            If the layer is frozen and train is True.
-        """
-        return self._forward(x, h_prev, train=train)[0]
-
-    def backward(self, dh_next: Array | None) -> tuple[Any, ...]:
-        """Compute the gradients; `grads` are written in place.
-
-        Parameters
-        ----------
-        dh_next : array (N, H) or None
-            The gradient of h_next. None is zeros.
-
-        Returns
-        -------
-        dx : array (N, D)
-        dh_prev : array (N, H)
-
-        Raises
-        ------
-        TypeError, ValueError
-            For a wrong argument, or grads that cannot be written.
-        RuntimeError
-            Without the forward of a training step before it.
-        """
-        return self._backward(dh_next)
-
-
-class _StepTwoStates(_Step):
-    """A step of a cell whose state is h and c."""
-
-    states = ("h", "c")
-
-    @overload
-    def forward(
-        self, x: Integers, h_prev: Array | None, c_prev: Array | None, *, train: bool = True
-    ) -> tuple[Floats, ...]: ...
-    @overload
-    def forward(
-        self, x: A, h_prev: Array | None, c_prev: Array | None, *, train: bool = True
-    ) -> tuple[A, ...]: ...
-    def forward(
-        self, x: Any, h_prev: Array | None, c_prev: Array | None, *, train: bool = True
-    ) -> tuple[Any, ...]:
-        """Compute one step.
-
-        Parameters
-        ----------
-        x : array (N, D)
-            The input.
-        h_prev, c_prev : array (N, H) or None
-            The state before the step. None is zeros.
-        train : bool
-            False keeps nothing for a backward.
-
-        Returns
-        -------
-        h_next, c_next : array (N, H)
-
-        Raises
-        ------
-        TypeError, ValueError
-            For a wrong argument.
-        RuntimeError
-            If the layer is frozen and train is True.
-        """
-        return self._forward(x, h_prev, c_prev, train=train)
-
-    def backward(self, dh_next: Array | None, dc_next: Array | None) -> tuple[Any, ...]:
-        """Compute the gradients; `grads` are written in place.
-
-        Parameters
-        ----------
-        dh_next, dc_next : array (N, H) or None
-            The gradients of h_next and c_next. None is zeros.
-
-        Returns
-        -------
-        dx : array (N, D)
-        dh_prev, dc_prev : array (N, H)
-
-        Raises
-        ------
-        TypeError, ValueError
-            For a wrong argument, or grads that cannot be written.
-        RuntimeError
-            Without the forward of a training step before it.
-        """
-        return self._backward(dh_next, dc_next)
+from rnnfast.layers.step_states import _StepOneState, _StepTwoStates
+from rnnfast.typing import Array
 
 
 class RNN(_StepOneState):
@@ -191,6 +40,7 @@ class RNN(_StepOneState):
     """
 
     column = "rnn"
+    of_steps = ("h_zoneout",)
 
     def __init__(
         self,
@@ -238,6 +88,7 @@ class LSTM(_StepTwoStates):
     column = "lstm"
     gates = 4
     more = ("Wp",)
+    of_steps = ("candidate_mask", "h_zoneout", "c_zoneout")
 
     def __init__(
         self,
@@ -284,6 +135,7 @@ class GRU(_StepOneState):
 
     column = "gru"
     gates = 3
+    of_steps = ("candidate_mask", "h_zoneout")
 
     def __init__(
         self,

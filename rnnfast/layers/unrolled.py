@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, overload
 
 from rnnfast import checks
-from rnnfast.layers.options import of_each_step
+from rnnfast.layers.options import of_steps
 from rnnfast.layers.recurrent import SMALL, Lengths, Recurrent, checked_lengths
 from rnnfast.layers.weights import Weights
 from rnnfast.typing import A, Array, Floats, Integers
@@ -22,8 +22,6 @@ class _Time(Recurrent):
     LSTM; zeros at first and after reset_state), stateful=False from zeros. In both cases h and c
     are the final state afterwards. After backward, dh and dc are the gradient of the initial state.
     """
-
-    of_steps: tuple[str, ...] = ()  # arguments of forward, numbers of each step, that the cell has
 
     stateful: bool
     h: Any
@@ -158,12 +156,8 @@ class _Time(Recurrent):
             "h_zoneout": h_zoneout,
             "c_zoneout": c_zoneout,
         }
-        of_steps = {
-            name: of_each_step(self, name, x, *xs.shape[:2])
-            for name, x in given.items()
-            if x is not None
-        }
-        hs = self._forward((xs, state, weights), train, lengths, h_mask=h_mask, of_steps=of_steps)
+        own = of_steps(self, len(xs), xs.shape[1], given)
+        hs = self._forward((xs, state, weights), train, lengths, h_mask=h_mask, of_steps=own)
         self._Wh_mask = Wh_mask if train else None
         return hs
 

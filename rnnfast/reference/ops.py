@@ -77,8 +77,9 @@ def affine_softmax_loss_forward(x, W, b, ts, *, ignore_label=-1, train=True, spe
     """softmax_loss_forward of affine_forward(x, W, b).
 
     Returns the loss and the cache, which is None unless `train`. `spent` is the cache of an
-    earlier call or None; its memory may be reused after backward.
+    earlier call or None; its memory may be reused after backward. In ignored rows x is not used.
     """
+    x = np.where((ts != ignore_label)[:, np.newaxis], x, x.dtype.type(0))  # 0 NaN is NaN, in dW
     scores = affine_forward(x, W, b)
     loss, cache = softmax_loss_forward(scores, ts, ignore_label=ignore_label)
     return loss, [x, W, cache] if train else None
@@ -113,7 +114,8 @@ def mixture_softmax_loss_forward(hs, prior, W, b, ts, *, ignore_label=-1, train=
     """The mean of -log p[ts] over the rows whose target is not `ignore_label`.
 
     hs, prior, W, b and p as in mixture_softmax, ts (M,) integer targets. Returns the loss and the
-    cache, which is None unless `train`. With r_k = pi_k p_k[t] / p[t], the share of softmax k:
+    cache, which is None unless `train`. In ignored rows hs and prior are not used. With
+    r_k = pi_k p_k[t] / p[t], the share of softmax k:
 
         dprior = pi - r;  the gradient of the scores of softmax k = r_k (p_k - onehot(t))
     """

@@ -52,6 +52,8 @@ def affine_softmax_loss_forward(x, W, b, ts, *, ignore_label=-1, train=True, spe
         raise TypeError(f"affine_softmax_loss: spent must be a cache or None, got {type(spent).__name__}")
     k.targets, k.count = checked_targets(ts, ignore_label, k.M, k.V, "affine_softmax_loss: ts")
     k.x, k.W = behaved(k.x, True), behaved(k.W, False)
+    if train and k.count < k.M:
+        k.x = counted_rows(k.x, k.targets)
     bias = None if b is None else behaved(bias, True)
     k.x_view, k.W_view = view(k.x), view(k.W)
     cdef cnp.ndarray loss = np.empty(k.M)

@@ -83,6 +83,8 @@ def mixture_softmax_loss_forward(hs, prior, W, b, ts, *, ignore_label=-1, train=
     cdef ptrdiff_t count
     left, log_pi, right, bias = mixture_arguments(hs, prior, W, b, name, &s)
     targets, count = checked_targets(ts, ignore_label, s.M, s.V, f"{name}: ts")
+    if train and count < s.M:
+        left = counted_rows(left, targets)
     cdef cnp.ndarray losses = np.zeros(s.M)
     cdef MixtureCache cache = MixtureCache()
     dtype = cnp.PyArray_DescrFromType(s.type_num)

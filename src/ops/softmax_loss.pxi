@@ -16,6 +16,11 @@ cdef tuple checked_targets(ts, ignore_label, ptrdiff_t M, ptrdiff_t V, str name)
     return targets, counted.sum()
 
 
+cdef cnp.ndarray counted_rows(x, targets):
+    """x with zeros in the rows that do not count: 0 times a NaN there would reach dW."""
+    return np.where((targets >= 0).reshape(-1, *[1] * (x.ndim - 1)), x, x.dtype.type(0))
+
+
 @cython.auto_pickle(False)
 @cython.final
 cdef class SoftmaxCache:

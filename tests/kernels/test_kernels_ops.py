@@ -239,6 +239,24 @@ def test_softmax_loss_of_unusual_rows(column):
         assert (ops.softmax_loss_backward(cache) == np.zeros((rows, 3))).all()
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_an_ignored_row_does_not_reach_the_weights(column, bad):
+    """Whatever x is there: its gradient is 0, and 0 times NaN would be NaN."""
+    ops, rng = column.load("ops"), np.random.default_rng(0)
+    x, W, b = (rng.standard_normal(s).astype(column.dtype) for s in ((5, 4), (4, 9), 9))
+    ts, results = np.array([3, -1, 0, 8, -1]), []
+    for value in 1.0, bad:
+        x[1], x[4, 2] = value, value
+        loss, cache = ops.affine_softmax_loss_forward(x, W, b, ts)
+        dW, db = np.full_like(W, np.nan), np.full_like(b, np.nan)
+        dx = ops.affine_softmax_loss_backward(cache, dW, db)
+        results.append((loss, dx, dW, db))
+    for clean, got in zip(*results, strict=True):
+        np.testing.assert_array_equal(got, clean)
+    assert (results[1][1][[1, 4]] == 0).all()
+    assert np.isfinite(results[1][2]).all()
+
+
 def test_softmax_loss_keeps_nan_in_its_row(column):
     ops = column.load("ops")
     xs = np.random.default_rng(0).standard_normal((5, 9)).astype(column.dtype)

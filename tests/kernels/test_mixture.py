@@ -176,6 +176,23 @@ def test_unusual_scores(column):
         assert not any(np.any(grad) for grad in grads)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_an_ignored_row_does_not_reach_the_weights(column, bad):
+    """Whatever hs and prior are there: their gradients are 0, and 0 times NaN would be NaN."""
+    of_column = column.load("ops")
+    arrays, ts = make(5, 2, 3, 4, column.dtype)
+    results = []
+    for value in 1.0, bad:
+        for x in arrays[:2]:
+            x[ts == -1] = value
+        loss, grads = both_ways(of_column, arrays, ts)
+        results.append((loss, *grads))
+    for clean, got in zip(*results, strict=True):
+        np.testing.assert_array_equal(got, clean)
+        assert np.isfinite(got).all()
+    assert not any(np.any(grad[ts == -1]) for grad in results[1][1:3])
+
+
 def test_bad_arguments_change_nothing(fast):
     of_column = fast.load("ops")
     arrays, ts = make(4, 3, 5, 6, fast.dtype)

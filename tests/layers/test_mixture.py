@@ -62,6 +62,23 @@ def torch_module(torch, layer):
     return DirectOutputConnection()
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_an_ignored_step_does_not_reach_the_weights(bad):
+    """Whatever the inputs are there: all gradients are those without it."""
+    mixture, xs, ts = make((6, 7), (2, 3))
+    layer, results = TimeMixtureSoftmaxWithLoss(mixture, balance=0.5), []
+    for value in 1.0, bad:
+        for x in xs:
+            x[1, 1:] = value
+        loss = layer.forward(xs, ts)
+        results.append([loss, layer.penalty, *layer.backward()])
+        results[-1] += [grad.copy() for grad in mixture.grads]
+    for clean, got in zip(*results, strict=True):
+        np.testing.assert_array_equal(got, clean)
+        assert np.isfinite(got).all()
+    assert all((dx[1, 1:] == 0).all() for dx in results[1][2:4])
+
+
 @pytest.mark.parametrize("balance", [0.0, 0.3])
 @pytest.mark.parametrize(
     ("widths", "mixtures"),
