@@ -8,7 +8,7 @@ from typing import Any, overload
 
 from rnnfast.layers.recurrent import Recurrent
 from rnnfast.layers.states import _TimeFourStates
-from rnnfast.layers.steps import _Step
+from rnnfast.layers.step_states import _Step
 from rnnfast.typing import A, Array, Floats, Integers
 
 

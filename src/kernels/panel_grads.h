@@ -221,7 +221,7 @@ static inline vec shown_before(const cell_job *job, ptrdiff_t t, ptrdiff_t n, pt
 {
     if (t == (job->first_step ? job->first_step[n] : 0))
         return state_of(job->h0, n, j, width);
-    return load_n((const real *)job->hs.p + n * job->hs.s0 + (t - 1) * job->hs.s1 + j, width);
+    return load_n((const real *)job->hs.p + row_of(job, n) * job->hs.s0 + (t - 1) * job->hs.s1 + j, width);
 }
 
 /* Forward at a step that does not concern the sample: h is 0 in hs, and the final state, if no step concerns it. */
