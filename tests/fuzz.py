@@ -105,6 +105,13 @@ class Arguments:
         return array
 
 
+def _has_precision(cell, dtype, options, precision):
+    """Whether pack takes it; see TimeLSTM.freeze."""
+    relu = "nonlinearity" in options and precision == "int8"
+    full = options.get("peepholes") == "full"
+    return cell.name in ("rnn", "lstm", "gru") and dtype == "float32" and not (relu or full)
+
+
 def kernel_calls(draw, device):
     """A cell's forward and backward by the contract."""
     cell = draw(st.sampled_from(CELLS))
@@ -127,6 +134,15 @@ def kernel_calls(draw, device):
         packed = module.pack(params, **problem.options)
         again = module.forward(xs, state, packed, train=False, **keywords)[0]
         np.testing.assert_array_equal(hs, again)
+
+    fewer = [p for p in ("bf16", "int8") if _has_precision(cell, dtype, options, p)]
+    if fewer and draw(st.booleans()):
+        packed = module.pack(params, precision=draw(st.sampled_from(fewer)), **problem.options)
+        rough, after, _ = module.forward(xs, state, packed, train=False, **keywords)
+        if take.good and finite and "nonlinearity" not in options:
+            bound = max(1, np.abs(problem.state[0]).max(initial=0) if problem.state else 1)
+            assert np.abs(rough - hs).max(initial=0) <= 2 * bound
+            assert all(np.isfinite(array).all() for array in after)
 
     dstate = None if problem.dstate is None else tuple(map(take, problem.dstate))
     dhs = take(problem.dhs)

@@ -57,7 +57,7 @@ def add_vocabulary(command: argparse.ArgumentParser) -> None:
 def add_precision(command: argparse.ArgumentParser) -> None:
     """Add --precision, of the weights of recurrent layers."""
     what = "compute recurrent layers with weights of 16 or 8 bits: faster, a little less exact "
-    what += "(RNN, LSTM, GRU on a CPU; default: as the weights are)"
+    what += "(on a CPU, see TimeLSTM.freeze; default: as the weights are)"
     command.add_argument("--precision", choices=("bf16", "int8"), help=what)
 
 
