@@ -22,7 +22,7 @@ def pytest_addoption(parser):
     group.addoption(
         "--peers",
         type=lambda names: names.split(","),
-        help="contenders to measure beside rnnfast: pytorch,onnxruntime,numpy (default: all)",
+        help="measure beside rnnfast: pytorch,onnxruntime,openvino,numpy (default: all)",
     )
 
 

@@ -52,10 +52,14 @@ class Rnnfast:
         self.case, arrays = case, case.arrays
         self.layer = getattr(rnnfast, LAYERS[case.cell])(*arrays["params"])
         self.layer.stateful = case.streaming
-        self.layer.set_state(*arrays["state"])
+        if case.streaming:
+            self.layer.set_state(*arrays["state"])
         if self.freezes and not case.training and hasattr(self.layer, "freeze"):
-            self.layer.freeze()
+            self.freeze()
         self.xs, self.dhs = arrays["xs"], arrays["dhs"]
+
+    def freeze(self):
+        self.layer.freeze()
 
     def run(self):
         self.hs = self.layer.forward(self.xs, train=self.case.training)
@@ -140,43 +144,12 @@ class PyTorch:
         return [hs, dxs, *grads[:3]]
 
 
-class OnnxRuntime:
-    """The ONNX operator of the cell in a model of its own, run by ONNX Runtime; inference only.
+class OnnxModel:
+    """The ONNX operator of the cell in a model of its own; inference only.
 
     Its GRU with linear_before_reset=0 is the book's, but its z keeps the old state, so we change
     the sign of that gate. It takes only (T, N, D); xs is transposed beforehand and not timed.
-    Inputs and outputs are bound in advance (io_binding), which is faster than a plain run().
     """
-
-    name = "onnxruntime"
-    label = "ONNX Runtime"
-
-    def __init__(self, case):
-        import onnxruntime
-
-        self.case, arrays = case, case.arrays
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = rnnfast.get_num_threads()
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(
-            self.model(arrays["params"]), options, providers=["CPUExecutionProvider"]
-        )
-        value = onnxruntime.OrtValue.ortvalue_from_numpy
-        self.xs = value(np.ascontiguousarray(arrays["xs"].swapaxes(0, 1)))
-        self.hs = value(np.zeros((case.T, 1, case.N, case.H), np.float32))
-        # Two sets of states: a streaming call reads one and writes the other, in turns.
-        states = [[value(s[None].copy()) for s in arrays["state"]] for _ in range(2)]
-        self.bindings = [self.bind(*states), self.bind(*states[::-1])]
-
-    def bind(self, before, after):
-        binding = self.session.io_binding()
-        binding.bind_ortvalue_input("xs", self.xs)
-        binding.bind_ortvalue_output("hs", self.hs)
-        for name, old, new in zip("hc", before, after, strict=False):
-            if self.case.streaming:
-                binding.bind_ortvalue_input(f"{name}0", old)
-            binding.bind_ortvalue_output(f"{name}T", new)
-        return binding
 
     def model(self, params):
         """The serialised model. Its weights are constants, as in a deployed model."""
@@ -218,6 +191,43 @@ class OnnxRuntime:
         if self.case.cell == "gru":
             blocks[0] = -blocks[0]
         return np.ascontiguousarray(np.concatenate([blocks[g] for g in order], axis=-1).T)[None]
+
+
+class OnnxRuntime(OnnxModel):
+    """The model, run by ONNX Runtime.
+
+    Inputs and outputs are bound in advance (io_binding), which is faster than a plain run().
+    """
+
+    name = "onnxruntime"
+    label = "ONNX Runtime"
+
+    def __init__(self, case):
+        import onnxruntime
+
+        self.case, arrays = case, case.arrays
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = rnnfast.get_num_threads()
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(
+            self.model(arrays["params"]), options, providers=["CPUExecutionProvider"]
+        )
+        value = onnxruntime.OrtValue.ortvalue_from_numpy
+        self.xs = value(np.ascontiguousarray(arrays["xs"].swapaxes(0, 1)))
+        self.hs = value(np.zeros((case.T, 1, case.N, case.H), np.float32))
+        # Two sets of states: a streaming call reads one and writes the other, in turns.
+        states = [[value(s[None].copy()) for s in arrays["state"]] for _ in range(2)]
+        self.bindings = [self.bind(*states), self.bind(*states[::-1])]
+
+    def bind(self, before, after):
+        binding = self.session.io_binding()
+        binding.bind_ortvalue_input("xs", self.xs)
+        binding.bind_ortvalue_output("hs", self.hs)
+        for name, old, new in zip("hc", before, after, strict=False):
+            if self.case.streaming:
+                binding.bind_ortvalue_input(f"{name}0", old)
+            binding.bind_ortvalue_output(f"{name}T", new)
+        return binding
 
     def run(self):
         self.session.run_with_iobinding(self.bindings[0])

@@ -16,11 +16,13 @@ import rnnfast
 def describe():
     """Processor, threads, instruction set and versions."""
     blas = [lib for lib in threadpoolctl.threadpool_info() if lib["user_api"] == "blas"]
+    runtime = importlib.import_module("rnnfast.cpu._runtime")
     info = {
         "machine": cpu_name(),
         "cores": os.cpu_count(),
         "threads": rnnfast.get_num_threads(),
-        "simd": importlib.import_module("rnnfast.cpu._runtime").simd(),
+        "simd": runtime.simd(),
+        "extensions": list(runtime.extensions()),  # instructions for 16 and 8 bits
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "rnnfast": rnnfast.__version__,
@@ -30,8 +32,9 @@ def describe():
     if torch := sys.modules.get("torch"):
         info["torch"] = importlib.metadata.version("torch")
         info["torch_simd"] = torch.backends.cpu.get_cpu_capability()
-    if importlib.util.find_spec("onnxruntime"):
-        info["onnxruntime"] = importlib.metadata.version("onnxruntime")
+    for name in ("onnxruntime", "openvino"):
+        if importlib.util.find_spec(name):
+            info[name] = importlib.metadata.version(name)
     return info
 
 

@@ -114,10 +114,15 @@ def check(name, got, expected, tolerance=TOLERANCE):
         what = ("hs", "dxs", "dWx", "dWh", "db")[i]
         assert value.shape == ref.shape, f"{name}: {what} is {value.shape}, not {ref.shape}"
         if i < 2:
-            error = float(np.max(np.abs(value - ref) / (1 + np.abs(ref))))
+            error = largest_error(value, ref)
         else:
             error = float(np.linalg.norm(value - ref) / np.linalg.norm(ref))
         assert error <= tolerance, f"{name}: {what} is off by {error:.2g}, over {tolerance:g}"
+
+
+def largest_error(value, ref):
+    """max |error| / (1 + |ref|); NaN where a value is NaN."""
+    return float(np.max(np.abs(value - ref) / (1 + np.abs(ref))))
 
 
 def race(contenders, rounds=ROUNDS):

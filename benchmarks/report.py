@@ -4,7 +4,8 @@
 
 The files come from pytest-benchmark. All tables of the first one are printed, and a picture is
 drawn to results.png. Further files, of another instruction set or machine, add their ratios to
-PyTorch. --into also writes the output between the two marker lines of a Markdown file.
+PyTorch and their tables of precisions. --into also writes the output between the two marker lines
+of a Markdown file.
 """
 
 import argparse
@@ -14,8 +15,11 @@ from pathlib import Path
 from benchmarks.rows import (
     BUSY,
     MODES,
+    PRECISIONS,
     Results,
     faster,
+    fastest,
+    gain,
     geometric_mean,
     is_busy,
     number,
@@ -25,6 +29,10 @@ from benchmarks.rows import (
 )
 
 BEGIN, END = "<!-- benchmarks.report: begin -->", "<!-- benchmarks.report: end -->"
+BUSY_NOTE = (
+    f"\\* Other processes used more than {BUSY:g} of a core meanwhile, or the cores were far from "
+    "each other: measure again."
+)
 NAMES = {"numpy": "the book's cost"}  # shorter than the label
 
 
@@ -117,10 +125,7 @@ def losses(results, mode):
             text += f", slower in {len(lost)}: {rows}"
         yield text + "."
     if any(is_busy(row) for cell in results.rows[mode].values() for row in cell.values()):
-        yield (
-            f"- \\* Other processes used more than {BUSY:g} of a core meanwhile, or the cores were "
-            "far from each other: measure again."
-        )
+        yield f"- {BUSY_NOTE}"
 
 
 def target_table(results):
@@ -174,6 +179,63 @@ def variant_table(results):
         yield line(cell.upper(), ", ".join(map(str, shape)) + busy, costs)
 
 
+def precision_table(results, precision):
+    """Our time in float32; each contender's in the precision; ratios."""
+    everything = [e for row in results.precisions.values() for e in row.values()]
+    names = {e["contender"]: e["label"] for e in everything if e["precision"] == precision}
+    names = {"rnnfast-float32": "our float32", **names}
+    ratios = {"vs the fastest": fastest, "vs our float32": gain}
+    yield from head(("cell", "N, T, D, H"), *(f"{name} ms" for name in names.values()), *ratios)
+    cells = list(dict.fromkeys(cell for cell, _ in results.precisions))
+    for cell in cells:
+        rows = {shape: row for (of, shape), row in results.precisions.items() if of == cell}
+        for shape, row in rows.items():
+            busy = " \\*" if is_busy({"rnnfast": row["rnnfast-float32"]}) else ""
+            yield line(
+                cell.upper(),
+                ", ".join(map(str, shape)) + busy,
+                *(f"{row[name]['seconds'] * 1e3:.3g}" if name in row else "-" for name in names),
+                *(mark(ratio_of(row, precision)) for ratio_of in ratios.values()),
+            )
+        yield precision_means(cell.upper(), rows, precision, names, ratios)
+    if len(cells) > 1:
+        yield precision_means("all", results.precisions, precision, names, ratios)
+
+
+def precision_means(title, rows, precision, names, ratios):
+    means = []
+    for ratio_of in ratios.values():
+        values = [ratio_of(row, precision) for row in rows.values()]
+        means.append(geometric_mean(value for value in values if value is not None))
+    blanks = [""] * len(names)
+    return line(bold(title), "**geometric mean**", *blanks, *(bold(mark(mean)) for mean in means))
+
+
+def precision_errors(results, precision):
+    """The largest error of each contender."""
+    errors = {}
+    for row in results.precisions.values():
+        for e in row.values():
+            if e["precision"] == precision:
+                errors[e["label"]] = max(e["error"], errors.get(e["label"], 0.0))
+    text = ", ".join(f"{label} {error:.2g}" for label, error in errors.items())
+    yield f"- The largest error of hs against float32, \\|error\\| / (1 + \\|ref\\|): {text}."
+
+
+def precision_lines(results):
+    """Everything of test_precision.py."""
+    lines = []
+    for precision, title in PRECISIONS.items():
+        lines += ["", f"### {title}", "", *precision_table(results, precision)]
+        lines += ["", *precision_errors(results, precision)]
+    machine = results.machine
+    versions = ", ".join(machine.get("extensions") or ["none"])
+    versions += f"; OpenVINO {machine['openvino']}" if "openvino" in machine else "; no OpenVINO"
+    lines += [f"- The fastest is the fastest peer of the precision. Instructions: {versions}."]
+    busy = [is_busy({"rnnfast": row["rnnfast-float32"]}) for row in results.precisions.values()]
+    return lines + [f"- {BUSY_NOTE}"] * any(busy)
+
+
 def compact(results):
     """Ratios to PyTorch and shares of the ceiling only; \\* as in the large tables."""
     heads = [f"{mode}: {what}" for mode in MODES for what in ("of the ceiling", "vs PyTorch")]
@@ -208,7 +270,8 @@ def markdown(results, others=(), picture=None):
     for mode, title in MODES.items():
         if mode in results.rows:
             lines += ["", f"### {title}", "", *table(results, mode), "", *losses(results, mode)]
-    lines += ["", "### Targets", "", *target_table(results)]
+    if results.rows:
+        lines += ["", "### Targets", "", *target_table(results)]
     if any(is_busy({"rnnfast": e}) for e in entries(results)):
         lines += ["", "Rows marked with \\* are included, but not reliable: measure them again."]
     if results.models:
@@ -219,12 +282,17 @@ def markdown(results, others=(), picture=None):
         lines += ["", "### Beside NumPy's threads", "", *dot_table(results)]
     if results.variants:
         lines += ["", "### Variants", "", *variant_table(results)]
+    if results.precisions:
+        lines += precision_lines(results)
     for other in others:
         machine = other.machine
         lines += ["", f"### {machine['simd']}, {machine['machine']}", "", f"{describe(machine)}."]
-        lines += ["", *compact(other)]
+        if other.rows:
+            lines += ["", *compact(other)]
         if other.variants:
             lines += ["", *variant_table(other)]
+        if other.precisions:
+            lines += precision_lines(other)
     return "\n".join(lines)
 
 
@@ -255,11 +323,13 @@ def main():
 
     results, *others = map(Results, options.results)
     picture = options.results[0].with_suffix(".png")
-    draw(results, picture, describe(results.machine))
+    if results.rows:
+        draw(results, picture, describe(results.machine))
     print(markdown(results, others))
     if options.into:
         link = Path(os.path.relpath(picture, options.into.parent)).as_posix()
-        put_between_markers(options.into, markdown(results, others, link))
+        text = markdown(results, others, link if results.rows else None)
+        put_between_markers(options.into, text)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MODES = {"forward": "Inference (forward)", "training": "Training (forward + backward)"}
+PRECISIONS = {"bf16": "Inference in bfloat16", "int8": "Inference in 8 bits"}
 OURS = ("rnnfast", "rnnfast-unfrozen")
 RIVALS = ("pytorch", "onnxruntime")  # "the faster" is the faster one of these
 BUSY = 0.1  # cores; a row is marked if other processes used more
@@ -16,15 +17,16 @@ class Results:
     """The extra_info of all benchmarks of a file, by subject.
 
     rows[mode][cell][shape][contender], models[model][contender], overheads[cell], dots[width],
-    variants[cell, shape]
+    variants[cell, shape], precisions[cell, shape][contender]
     """
 
     def __init__(self, path):
         entries = [b["extra_info"] for b in json.loads(Path(path).read_text())["benchmarks"]]
         cells = [e for e in entries if "cell" in e]
-        if not cells:
-            raise SystemExit(f"{path}: no benchmarks of cells in it")
-        self.machine = cells[0]
+        reduced = [e for e in entries if "precision_of" in e]
+        if not cells + reduced:
+            raise SystemExit(f"{path}: no benchmarks of cells or precisions in it")
+        self.machine = (cells + reduced)[0]
         self.labels = {e["contender"]: e["label"] for e in cells}
         self.peers = [name for name in self.labels if name not in OURS]
         self.rows, self.models = {}, {}
@@ -34,6 +36,10 @@ class Results:
         for e in entries:
             if "model" in e:
                 self.models.setdefault(e["model"], {})[e["contender"]] = e
+        self.precisions = {}
+        for e in reduced:
+            row = self.precisions.setdefault((e["precision_of"], tuple(e["shape"])), {})
+            row[e["contender"]] = e
         self.overheads = {e["overhead_of"]: e for e in entries if "overhead_of" in e}
         self.dots = {e["dot_width"]: e for e in entries if "dot_width" in e}
         self.variants = {
@@ -61,6 +67,17 @@ def ratio(row, peer, key="ratio"):
 def faster(row, key="ratio"):
     """The ratio to the faster one of PyTorch and ONNX Runtime."""
     return min((r for p in RIVALS if (r := ratio(row, p, key)) is not None), default=None)
+
+
+def fastest(row, precision):
+    """The ratio to the fastest peer of the same precision, or None."""
+    ratios = (e["ratio"][1] for e in row.values() if e["precision"] == precision and "ratio" in e)
+    return min(ratios, default=None)
+
+
+def gain(row, precision):
+    """Our time in float32 / our time in the precision."""
+    return row[f"rnnfast-{precision}"]["gain"][1]
 
 
 def share(row):
