@@ -12,6 +12,7 @@ from rnnfast.cpu._runtime cimport (
 
 cnp.import_array()
 
+MOST_OF_INT8 = 2**16  # numbers whose products are summed up in 32 bits
 
 cdef str sizes_of(
     ptrdiff_t D, ptrdiff_t H, ptrdiff_t P, ptrdiff_t K, int type_num, bint peepholes, bint full, ptrdiff_t rounds,
@@ -82,6 +83,8 @@ cdef class Arguments:
             raise TypeError(f"{self.name}: precision {precision!r} is for float32 params, got float64")
         if p.full:
             raise ValueError(f"{self.name}: precision must be None with Wp (3, H, H), got {precision!r}")
+        if precision == "int8" and max(p.D, p.P) > MOST_OF_INT8:
+            raise ValueError(f"{self.name}: D and H must be up to {MOST_OF_INT8} with precision 'int8', got {max(p.D, p.P)}")
         return 1 if precision == "bf16" else 2
 
     cdef Params check_params(self, params, bint reset_after):

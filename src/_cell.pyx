@@ -163,7 +163,7 @@ cdef class Cell(Arguments):
         cdef cnp.ndarray c_zoneout = self.check_of_steps(of_steps[2], p, N, T, "c_zoneout")
         if lengths is not None:
             lengths = self.check_lengths(lengths, N, T)
-            if not train and self.sorts and not p.full:
+            if not train and self.sorts and not p.full and T >= 12:  # a tile of steps, see panel_input
                 order = np.argsort(-lengths, kind="stable")  # the longest first: see rows_at_work in src/kernels/panels.h
                 h0, c0, mask, candidate_mask, h_zoneout, c_zoneout = [
                     None if a is None else a[order] for a in (h0, c0, mask, candidate_mask, h_zoneout, c_zoneout)

@@ -99,8 +99,9 @@ class _TimeBi(Parts):
 
     def __repr__(self) -> str:
         layer: Recurrent = self.parts[0]
-        entries = [entry for entry in layer._entries() if entry != "frozen"]
-        entries += ["frozen"] if self.frozen else []
+        entries, of_freezing = layer._entries(), layer._entries_of_freezing()
+        if of_freezing and not self.frozen:  # one direction alone is frozen
+            entries = entries[: -len(of_freezing)]
         return f"{type(self).__name__}({', '.join(entries)})"
 
     @overload

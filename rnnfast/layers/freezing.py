@@ -6,18 +6,22 @@ from typing import Any
 
 
 def freezable(layers: Iterable[Any]) -> list[Any]:
-    """The layers that have weights to lay out."""
-    return [layer for layer in layers if hasattr(layer, "freeze")]
+    """The recurrent layers among layers and their parts: those that have weights to lay out."""
+    found: list[Any] = []
+    for layer in layers:
+        if hasattr(layer, "freeze"):
+            found += freezable(layer.parts) if hasattr(layer, "parts") else [layer]
+    return found
 
 
 def freeze_all(layers: Iterable[Any], precision: str | None) -> None:
-    """Freeze layers; if one cannot be frozen, those that were not frozen before are no more."""
-    thawed = []
+    """Freeze layers and their parts; if one cannot be frozen, those frozen here are not, either."""
+    thawed: list[Any] = []
     try:
-        for layer in layers:
-            if not layer.frozen:
-                thawed.append(layer)
+        for layer in freezable(layers):
+            before = layer.frozen
             layer.freeze(precision)
+            thawed += [] if before else [layer]
     except BaseException:
         for layer in thawed:
             layer.unfreeze()
@@ -32,8 +36,7 @@ def frozen(model: Any) -> Iterator[None]:
     when they predict; all other models, such as the book's, are left unchanged.
     """
     own = model.layers if hasattr(model, "next_scores") else ()
-    layers = freezable(own)
-    thawed = [layer for layer in layers if not layer.frozen]
+    thawed = [layer for layer in freezable(own) if not layer.frozen]
     try:
         for layer in thawed:
             layer.freeze()

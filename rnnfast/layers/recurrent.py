@@ -201,9 +201,9 @@ class Recurrent(Layer):
         Notes
         -----
         Without a precision the results are the same bits. In "bf16" hs of trained models differs by
-        up to 2e-2, in "int8" by up to 5e-2. If a weight is a view and is changed through its base
-        array, the change has no effect until the next `freeze`. A copy of a frozen layer is not
-        frozen.
+        up to 2e-2, in "int8" by up to 5e-2. In "int8" a NaN of h is 0 for the next step's product.
+        If a weight is a view and is changed through its base array, the change has no effect until
+        the next `freeze`. A copy of a frozen layer is not frozen.
 
         Examples
         --------
@@ -269,8 +269,10 @@ class Recurrent(Layer):
         return shown
 
     def _entries(self) -> list[str]:
-        frozen = ["frozen", *filter(None, [self._precision])] if self.frozen else []
-        return super()._entries() + frozen
+        return super()._entries() + self._entries_of_freezing()
+
+    def _entries_of_freezing(self) -> list[str]:
+        return ["frozen", *filter(None, [self._precision])] if self.frozen else []
 
     def _checked_weights(self, train: bool) -> Any:
         """The params for the column, or the packed ones of a frozen layer."""

@@ -94,7 +94,7 @@ def forward(
     Returns hs, (h,) and the cache for `backward`.
     """
     Wx, Wh, b = weights(params, train, 3, "gru")
-    Wh = bounded(Wh, state, h_mask)
+    Wh = bounded(Wh, state, h_mask, candidate_mask)
     N, T, _ = xs.shape
     H = Wh.shape[0]
     (h,) = state if state is not None else (np.zeros((N, H), Wx.dtype),)

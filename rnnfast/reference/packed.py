@@ -7,12 +7,13 @@ With a precision the copies are rounded, and so is what they are multiplied with
                                               s_v = max |v| / 127
 
 The maximum is that of a column of W and of a row of x. For h, and r h of a gru, it is a number that
-they never exceed: the largest of 1 and |h| of the initial state, times that of h_mask, if there is
-one.
+they never exceed: the largest of 1 and |h| of the initial state, in a gru also of candidate_mask,
+times that of h_mask, if there is one.
 """
 
 import numpy as np
 
+MOST_OF_INT8 = 2**16  # numbers whose products are summed up in 32 bits
 UNBOUNDED = 'rnn: precision \'int8\' is for nonlinearity="tanh", got "relu"'
 
 
@@ -41,6 +42,11 @@ def pack_reduced(cell, params, precision, *, bounded=True):
         raise ValueError(f"{cell}: precision must be None with Wp (3, H, H), got {precision!r}")
     if precision == "int8" and not bounded:
         raise ValueError(UNBOUNDED)
+    K = max(params[0].shape[0], params[1].shape[0])
+    if precision == "int8" and K > MOST_OF_INT8:
+        raise ValueError(
+            f"{cell}: D and H must be up to {MOST_OF_INT8} with precision 'int8', got {K}"
+        )
     make = Bf16 if precision == "bf16" else Int8
     return Packed((make(params[0]), make(params[1]), *pack(params[2:])))
 
@@ -55,13 +61,15 @@ def weights(params, train, count, cell="reference"):
     return (*params, *(None,) * (count - len(params)))
 
 
-def bounded(Wh, state, h_mask):
+def bounded(Wh, state, h_mask, candidate_mask=None):
     """Wh for products with an h that begins with `state`: with its bound, if Wh has use for it."""
     if not isinstance(Wh, Int8):
         return Wh
     bound = np.ones((1, 1), np.float32)
     if state is not None:
         bound = np.maximum(bound, bound_of(state[0]))
+    if candidate_mask is not None:
+        bound = np.maximum(bound, bound_of(candidate_mask.reshape(len(candidate_mask), -1)))
     return Wh.bounded(bound if h_mask is None else bound * bound_of(h_mask))
 
 

@@ -65,12 +65,12 @@ static inline int rows_come_out_even(const cell_job *job, const team *tm)
 static inline int owns_rows(const cell_job *job, const team *tm, int G)
 {
     const ptrdiff_t weights = (job->D + job->P) * G * job->H * sizeof(real);
-    return !is_precomputed(job, G) && rows_come_out_even(job, tm) && weights <= 1 << 20 && !job->first_step;
+    return !is_precomputed(job, G) && rows_come_out_even(job, tm) && weights <= 1 << 20 && (!job->first_step || job->train);
 }
 
 /* Rows of a tile, n.. of step t, that a product needs: up to the last one that the step concerns. Only without training, for
- * which samples are in the order of their lengths (src/_cell.pyx), so that these are the first ones of a tile; backward reads
- * what the products of all rows give. */
+ * which samples are in the order of their lengths (src/_cell.pyx), so that these are the first ones of a tile; of others
+ * only the end is left out. Backward reads what the products of all rows give. */
 static inline ptrdiff_t rows_at_work(const cell_job *job, ptrdiff_t t, ptrdiff_t n, ptrdiff_t rows)
 {
     while (job->first_step && !job->train && rows > 0 && !at_work(job, t, n + rows - 1))

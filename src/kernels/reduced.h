@@ -63,8 +63,6 @@ static inline void round_to(int precision, uint32_t *row, ptrdiff_t j, vec x, pt
     }
 }
 
-static inline vec magnitude(vec x) { return (vec)((word_vec)x & 0x7fffffff); }
-
 /* max |x|; NaN where a number is not finite */
 static real bound_of(const real *x, ptrdiff_t n)
 {
@@ -102,7 +100,7 @@ static void round_row(int precision, uint32_t *row, const real *x, ptrdiff_t n, 
 /* Weights (K, G H) of G gates, as they are packed. scales, surplus: INT8, a number for each column, [panel][vectors][W]. */
 typedef struct {
     int precision, G;
-    ptrdiff_t H, words, used; /* used: without those of zeros alone, but even */
+    ptrdiff_t H, words, used; /* used: up to the last number, rounded up to even for reduced_row */
     const uint32_t *p;
     const real *scales;
     const int32_t *surplus;
@@ -177,10 +175,13 @@ static void reduce(const reduced_weights *to, matrix weights, ptrdiff_t K, int f
  * is all it does. */
 static ptrdiff_t pack_reduced(int precision, real *room, matrix weights, ptrdiff_t K, ptrdiff_t H, int first_gate, int G)
 {
-    const real *end = room;
-    const reduced_weights to = reduced_at(precision, &end, K, H, G);
-    for (ptrdiff_t p = 0; room && p * W < H && !team_stopped_now(); p++)
-        for (int v = 0; v < panel_vectors(H, G, p); v++)
-            reduce(&to, weights, K, first_gate, p, v);
-    return end - room;
+    const ptrdiff_t columns = panel_count(H) * G * W;
+    if (room) {
+        const real *end = room;
+        const reduced_weights to = reduced_at(precision, &end, K, H, G);
+        for (ptrdiff_t p = 0; p * W < H && !team_stopped_now(); p++)
+            for (int v = 0; v < panel_vectors(H, G, p); v++)
+                reduce(&to, weights, K, first_gate, p, v);
+    }
+    return lines(columns * words_of(precision, K)) + (precision == INT8 ? 2 * lines(columns) : 0);
 }

@@ -21,11 +21,16 @@ typedef struct {
 
 static inline ptrdiff_t slot_rows(ptrdiff_t N) { return N + 2; } /* a tile of registers may be two rows higher than its tile */
 
-/* b of a sample. */
+/* b of a sample. A gru mixes h with its candidate times candidate_mask. */
 static real h_bound(const cell_job *job, ptrdiff_t n)
 {
     real bound = job->h0.p ? bound_of((const real *)job->h0.p + n * job->h0.s0, job->P) : 0;
     bound = bound < 1 ? 1 : bound; /* NaN stays */
+    for (ptrdiff_t t = 0; job->candidate_mask.p && !job->cT && t < job->T; t++) {
+        const strided m = job->candidate_mask;
+        const real most = bound_of((const real *)m.p + n * m.s0 + t * m.s1, job->H);
+        bound = bound >= most ? bound : bound < most ? most : bound + most; /* the sum of a NaN is one */
+    }
     return job->h_mask.p ? bound * bound_of((const real *)job->h_mask.p + n * job->h_mask.s0, job->P) : bound;
 }
 
@@ -110,7 +115,6 @@ static void reduced_chunk(reduced_call *q, const cell_job *job, const gate_panel
     reduced_input(q, P, tm, rank, &q->Wx, 0, steps * N);
     if (q->Wx_candidate.words)
         reduced_input(q, P, tm, rank, &q->Wx_candidate, q->Wx.G, steps * N);
-    tiles_begin(&q->way, q->most);
     team_wait(tm);
 }
 
@@ -127,11 +131,15 @@ static void reduced_take(reduced_call *q, const cell_job *job, int G, int candid
         q->Wh_candidate = reduced_at(precision, &next, job->P, job->H, 1);
 }
 
-/* `rows` rows of K numbers at *room, which goes on behind them; with *room NULL it counts. */
+/* Reals of `rows` rows of K numbers with their scales; and these at *room, which goes on behind them. */
+static inline ptrdiff_t reals_of_rows(int precision, ptrdiff_t rows, ptrdiff_t K)
+{
+    return lines(rows * step_of(words_of(precision, K))) + lines(rows);
+}
 static reduced_rows rows_at(int precision, real **room, ptrdiff_t rows, ptrdiff_t K)
 {
-    reduced_rows to = {(uint32_t *)*room, step_of(words_of(precision, K)),
-                       *room + lines(rows * step_of(words_of(precision, K)))};
+    const ptrdiff_t step = step_of(words_of(precision, K));
+    const reduced_rows to = {(uint32_t *)*room, step, *room + lines(rows * step)};
     *room = to.scales + lines(rows);
     return to;
 }
@@ -145,17 +153,17 @@ static real *reduced_room(reduced_call *q, const cell_job *job, int G, int candi
     q->most = q->way.high ? 2 * TILE_ROWS : 2 * REDUCED_ROWS;
     q->precomputed = N < 12 || (N < 48 && weights > 1 << 20);
     q->own_rows = !q->precomputed && weights <= 1 << 20 && !job->first_step;
+    if (q->own_rows && q->way.high && N >= 8 * job->threads) /* as many tiles for each thread, as high as they can be */
+        q->most = tile_count(N, tile_count(tile_count(N, q->most), job->threads) * job->threads);
     q->chunk = q->precomputed ? panel_steps(job) : 1;
     reduced_take(q, job, G, candidate);
 
     const ptrdiff_t x_rows = q->precomputed ? q->chunk * N + 2 : 2 * slot_rows(N);
     const ptrdiff_t panels = lines(q->chunk * N * gates * job->H + W);
-    real *end = NULL, *room;
-    rows_at(job->precision, &end, x_rows, job->D);
-    rows_at(job->precision, &end, 2 * slot_rows(N), job->P);
-    rows_at(job->precision, &end, slot_rows(N), job->P);
-    const ptrdiff_t left = end - (real *)NULL;
-    room = end = new_reals(left + lines(N) + panels + more);
+    const ptrdiff_t left = reals_of_rows(job->precision, x_rows, job->D) +
+                           reals_of_rows(job->precision, 2 * slot_rows(N), job->P) +
+                           reals_of_rows(job->precision, slot_rows(N), job->P) + lines(N);
+    real *room = new_reals(left + panels + more), *end = room;
     if (!room)
         return NULL;
     memset(room, 0, left * sizeof(real));
@@ -299,12 +307,11 @@ typedef struct {
 static void gru_reduced_gates(const gru_work *k, const reduced_call *q, const tile_walk *w, ptrdiff_t p, ptrdiff_t t,
                               const reduced_rows *h, real *sums)
 {
-    const ptrdiff_t slot = t % 2 * slot_rows(k->job->N);
-    const real *products =
-        reduced_sums(q, &q->Wx, &q->Wh, (panel_strip){p, 1}, w, rows_at_work(k->job, t, w->n, w->rows), slot, h, slot, sums);
+    const ptrdiff_t slot = t % 2 * slot_rows(k->job->N), rows = rows_at_work(k->job, t, w->n, w->rows);
+    const real *products = reduced_sums(q, &q->Wx, &q->Wh, (panel_strip){p, 1}, w, rows, slot, h, slot, sums);
     gru_gates(k, p, t, t % k->chunk, w->n, w->rows, products);
     if (h && !k->job->reset_after)
-        reduced_h(q, &q->rh, 0, p, k->job->H, gru_rh(k, t, w->n), w->n, w->rows);
+        reduced_h(q, &q->rh, 0, p, k->job->H, gru_rh(k, t, w->n), w->n, rows);
 }
 
 /* As gru_before_body. */

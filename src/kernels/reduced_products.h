@@ -59,8 +59,8 @@ static inline __attribute__((always_inline)) word_vec dot_words(const int how, w
  * row's, those of b as in packed_weights. */
 typedef struct {
     ptrdiff_t words;
-    const uint32_t *next; /* for matrix registers: fetched into L2 meanwhile, `lines` of 64 bytes for each TILE_WORDS */
-    int lines;
+    const uint32_t *next; /* for matrix registers: fetched into L2 meanwhile, `ahead` lines of 64 bytes for each TILE_WORDS */
+    int ahead;
     const uint32_t *a, *b;
     ptrdiff_t ar, bk, bv;
     uint32_t *c;
@@ -263,7 +263,7 @@ static inline __attribute__((always_inline)) void tile_rows_2(const int precisio
     }
     const uint32_t *b = t->b, *next = t->next;
     for (ptrdiff_t k = 0; k < t->words; k += TILE_WORDS, b += TILE_WORDS * bk) {
-        for (int i = 0; i < t->lines; i++, next += 16)
+        for (int i = 0; i < t->ahead; i++, next += 16)
             __builtin_prefetch(next, 0, 2);
         TILE_LOAD(6, b, bk);
         TILE_LOAD(4, t->a + k, t->ar);
@@ -299,32 +299,43 @@ static inline __attribute__((always_inline)) void tiles_multiply(const int preci
             tile_row(precision, 1, &t, cr);
         return;
     }
-    for (; NV > 0; NV -= 2, t.b += 2 * t.bv, t.c += 2 * W, t.next += t.words * t.lines)
+    for (; NV > 0; NV -= 2, t.b += 2 * t.bv, t.c += 2 * W, t.next += t.words * t.ahead)
         if (NV > 1)
             tile_rows_2(precision, 2, &t, high, cr);
         else
             tile_rows_2(precision, 1, &t, high, cr);
 }
 
-/* Tiles of at most `rows` rows in one or two matrix registers, for this thread and until tiles_end. */
-static void tiles_begin(reduced_way *way, ptrdiff_t rows)
+/* The height that this thread's registers are set to, 0: none. A call that a handler of a signal makes meanwhile leaves
+ * none: so each product asks. */
+static _Thread_local ptrdiff_t tiles_high TLS_MODEL;
+
+static void tiles_set(ptrdiff_t high)
 {
     struct {
         uint8_t palette, start, reserved[14];
         uint16_t bytes[16];
         uint8_t rows[16];
     } shape = {.palette = 1};
-    if (!way->high)
-        return;
-    way->high = rows > TILE_ROWS ? (rows + 1) / 2 : rows;
     for (int i = 0; i < 8; i++)
-        shape.bytes[i] = 64, shape.rows[i] = i < 6 ? way->high : TILE_ROWS;
+        shape.bytes[i] = 64, shape.rows[i] = i < 6 ? high : TILE_ROWS;
     __asm__ volatile("ldtilecfg %0" : : "m"(shape));
+    tiles_high = high;
+}
+
+/* From here on tiles have at most `rows` rows: in one register, or in two of half the height. Products read and write that
+ * many rows of a left side and of sums, up to two more than such a tile may have (slot_rows). */
+static void tiles_begin(reduced_way *way, ptrdiff_t rows)
+{
+    if (way->high)
+        way->high = rows > TILE_ROWS ? (rows + 1) / 2 : rows;
 }
 static void tiles_end(const reduced_way *way)
 {
-    if (way->high)
+    if (way->high && tiles_high) {
         __asm__ volatile("tilerelease" : : :);
+        tiles_high = 0;
+    }
 }
 #else
 static void tiles_begin(reduced_way *way, ptrdiff_t rows) { (void)way, (void)rows; }
@@ -347,6 +358,8 @@ static void reduced_multiply(const reduced_way *way, int NV, ptrdiff_t rows, red
 {
 #if VECTOR_BYTES == 64 && AMX_ASSEMBLER
     if (way->high) {
+        if (tiles_high != way->high)
+            tiles_set(way->high);
         if (way->precision == BF16)
             tiles_multiply(BF16, way->high, NV, rows, t);
         else
@@ -379,10 +392,10 @@ static void reduced_gates(const reduced_way *way, const reduced_weights *b, pane
     const int vectors = panel_vectors(b->H, b->G, strip.p), NV = strip.panels * vectors;
     const ptrdiff_t first = strip.p * b->G * W;
     uint32_t scratch[2 * TILE_ROWS * MAX_NV * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
-    const int lines = (int)((2 * TILE_WORDS + tiles - 1) / tiles); /* for each two of the vectors and tiles */
+    const int ahead = (int)((2 * TILE_WORDS + tiles - 1) / tiles); /* for each two of the vectors and tiles */
     reduced_product t = {.words = way->high ? b->words : b->used,
-                         .next = b->p + (first + NV * W) * b->words + i * (NV + 1) / 2 * lines * b->words,
-                         .lines = lines,
+                         .next = b->p + (first + NV * W) * b->words + i * (NV + 1) / 2 * ahead * b->words,
+                         .ahead = ahead,
                          .a = a.p + n * a.step,
                          .ar = a.step,
                          .b = b->p + first * b->words,
@@ -395,10 +408,10 @@ static void reduced_gates(const reduced_way *way, const reduced_weights *b, pane
         return;
     for (int v = 0; v < NV; v++) {
         const vec scale = load(b->scales + first + v * W);
-        const int_vec surplus = (int_vec)load((const real *)b->surplus + first + v * W);
+        const word_vec surplus = (word_vec)load((const real *)b->surplus + first + v * W);
         for (ptrdiff_t r = 0; r < rows; r++) {
             const ptrdiff_t at = (r * NV + v) * W;
-            const int_vec exact = (int_vec)load((const real *)scratch + at) - surplus;
+            const int_vec exact = (int_vec)((word_vec)load((const real *)scratch + at) - surplus);
             vec y = __builtin_convertvector(exact, vec) * (a.scales[n + r] * scale);
             store(sums + at, add ? load(sums + at) + y : y);
         }

@@ -156,7 +156,7 @@ static inline vec log_sigmoid(vec x)
 {
     vec least = clamp(x, -INFINITY, 0);
 #if REAL_IS_FLOAT
-    vec e = vexp(least + least - x), z = e / (e + 2), s = z * z;
+    vec e = vexp(-magnitude(x)), z = e / (e + 2), s = z * z;
     vec sum = s * (1.0f / 15) + 1.0f / 13;
     sum = sum * s + 1.0f / 11;
     sum = sum * s + 1.0f / 9;

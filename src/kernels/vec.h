@@ -161,6 +161,8 @@ static inline vec vsqrt(vec x)
 
 typedef int32_t int_vec __attribute__((vector_size(VECTOR_BYTES)));
 
+static inline vec magnitude(vec x) { return (vec)((int_vec)x & 0x7fffffff); }
+
 /* exp(x) = 2^n e^r with |r| <= ln(2)/2: returns s = 2^n and sets *m = e^r - 1, so that exp(x) is
  * s + s m and exp(x) - 1 is (s - 1) + s m without cancellation. x within [-87, 88].
  * The polynomial is a minimax fit of (e^r - 1 - r) / r^2, relative error 1.4e-8. */

@@ -1,6 +1,7 @@
 """Weights of 16 and 8 bits: kernels against the reference, which rounds the same numbers."""
 
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -23,11 +24,13 @@ VARIANTS = [
     ("lstm", {"peepholes": "diagonal", "cell_clip": 0.7, "recurrent_dropout": True}),
     ("gru", {}),
     ("gru", {"z_keeps": True, "zoneout": True}),
+    ("gru", {"recurrent_dropout": True}),
     ("gru", {"reset_after": True}),
 ]
 # Around the sizes of words, vectors, matrix registers and tiles; where x Wx is computed before
 SHAPES = [
     (1, 3, 5, 7),
+    (2, 2, 3, 1),
     (1, 40, 33, 100),
     (2, 3, 70, 40),
     (5, 3, 9, 16),
@@ -58,8 +61,10 @@ def threads():
 
 
 def problem_of(cell, shape, **keywords):
-    """float32; h of the first state within [-1, 1], as that of all later ones."""
+    """float32; h has the same bound at every step, that of the first state and of masks."""
     problem = make_problem(BY_NAME[cell], shape, "float32", **keywords)
+    if cell == "gru" and "candidate_mask" in problem.keywords:
+        problem.keywords["candidate_mask"][:, :, 0] = 2.5
     if problem.state is not None:
         np.clip(problem.state[0], -1, 1, out=problem.state[0])
     return problem
@@ -226,6 +231,43 @@ def test_what_is_refused(device):
     packed = rnn.pack(params("rnn"), precision="int8")
     with pytest.raises(ValueError, match="'int8' is for nonlinearity"):
         rnn.forward(np.zeros((1, 1, 2), "f4"), None, packed, train=False, **relu)
+
+
+def test_a_sum_that_would_overflow():
+    for device in ("cpu", "reference"):
+        params = np.zeros((2**16 + 1, 1), "f4"), np.zeros((1, 1), "f4"), None
+        kind, message = refused(kernels.load("rnn", device), params, precision="int8")
+        assert kind is ValueError
+        assert message == "rnn: D and H must be up to 65536 with precision 'int8', got 65537"
+        assert kernels.load("rnn", device).pack(params, precision="bf16")
+
+
+@precisions
+def test_a_handler_that_calls_a_frozen_layer(precision):
+    """In the middle of a long call, also in matrix registers, which both need."""
+    problem = problem_of("lstm", (32, 400, 256, 256))
+    expected = run("cpu", "lstm", problem, precision)[0]
+    small = problem_of("lstm", (4, 2, 8, 8))
+    other = run("cpu", "lstm", small, precision)[0]
+    calls = []
+
+    def handler(*_):
+        calls.append(run("cpu", "lstm", small, precision)[0])
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.05)
+        for _ in range(100):
+            hs = run("cpu", "lstm", problem, precision)[0]
+            np.testing.assert_array_equal(hs, expected)
+            if len(calls) > 3:
+                break
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert len(calls) > 3
+    for got in calls:
+        np.testing.assert_array_equal(got, other)
 
 
 def test_extensions():

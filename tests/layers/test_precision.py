@@ -82,6 +82,17 @@ def test_a_stack_is_frozen_whole_or_not_at_all():
     assert stack.parts[0].frozen  # by another call
 
 
+def test_both_directions_of_which_one_is_frozen():
+    both = rnnfast.TimeBiLSTM.create(10, 8, rng=0, device="cpu")
+    both.parts[0].freeze("bf16")
+    with pytest.raises(RuntimeError, match="frozen with precision 'bf16'"):
+        both.freeze("int8")
+    assert [part.frozen for part in both.parts] == [True, False]
+    assert "frozen" not in repr(both)
+    both.freeze("bf16")
+    assert repr(both).endswith("frozen, bf16)")
+
+
 @precisions
 def test_a_language_model(precision):
     model = Rnnlm(vocab_size=30, wordvec_size=16, hidden_size=20, rng=0)
