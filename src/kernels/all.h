@@ -24,7 +24,10 @@
 #include "lngru.h"
 #if REAL_IS_FLOAT
 #include "reduced.h"
+#include "reduced_micro.h"
+#include "reduced_tiles.h"
 #include "reduced_products.h"
+#include "reduced_call.h"
 #include "reduced_cells.h"
 #endif
 #include "affine.h"

@@ -1,0 +1,208 @@
+/* What forward with weights of 16 or 8 bits has beside the time loop of a cell (reduced_cells.h): the left sides of its
+ * products, and x Wx of a chunk of steps.
+ *
+ * h lies in [-b, b], b the largest of 1 and |h0| of its sample (times that of h_mask): so an integer of INT8 stands for
+ * b / 127 in all steps. A row of x has its own bound.
+ */
+
+typedef struct {
+    reduced_way way;
+    ptrdiff_t most;                                     /* rows of a tile */
+    ptrdiff_t chunk;                                    /* steps in the panels */
+    int precomputed;                                    /* these hold x Wx before their time loop */
+    int own_rows;                                       /* as owns_rows */
+    reduced_weights Wx, Wh, Wx_candidate, Wh_candidate; /* a gru's candidate has its own */
+    reduced_rows x;                                     /* of two steps, or of a chunk */
+    reduced_rows h;                                     /* of two steps: what Wh multiplies */
+    reduced_rows rh;                                    /* gru: r s */
+    real *inverses;                                     /* of h and rh */
+    real *gates, *more;                                 /* room of the panels, and what the cell asked for */
+} reduced_call;
+
+static inline ptrdiff_t slot_rows(ptrdiff_t N) { return N + 2; } /* a tile of registers may be two rows higher than its tile */
+
+/* b of a sample. A gru mixes h with its candidate times candidate_mask. */
+static real h_bound(const cell_job *job, ptrdiff_t n)
+{
+    real bound = job->h0.p ? bound_of((const real *)job->h0.p + n * job->h0.s0, job->P) : 0;
+    bound = bound < 1 ? 1 : bound; /* NaN stays */
+    for (ptrdiff_t t = 0; job->candidate_mask.p && !job->cT && t < job->T; t++) {
+        const strided m = job->candidate_mask;
+        const real most = bound_of((const real *)m.p + n * m.s0 + t * m.s1, job->H);
+        bound = bound >= most ? bound : bound < most ? most : bound + most; /* the sum of a NaN is one */
+    }
+    return job->h_mask.p ? bound * bound_of((const real *)job->h_mask.p + n * job->h_mask.s0, job->P) : bound;
+}
+
+/* This thread's share of the rows of x of step t, for its slot. */
+static void reduced_x(const reduced_call *q, const cell_job *job, const team *tm, int rank, ptrdiff_t t)
+{
+    const ptrdiff_t N = job->N, tiles = tile_count(N, q->most); /* as team_tiles shares own rows */
+    ptrdiff_t i0, i1;
+    team_share(tm, rank, t < job->T ? tiles : 0, &i0, &i1);
+    for (ptrdiff_t n = tile_start(N, tiles, i0); i0 < i1 && n < tile_start(N, tiles, i1); n++) {
+        const ptrdiff_t row = t % 2 * slot_rows(N) + n;
+        round_row(q->way.precision, q->x.p + row * q->x.step,
+                  (const real *)job->xs.p + row_of(job, n) * job->xs.s0 + t * job->xs.s1, job->D, q->x.scales + row);
+    }
+}
+
+/* What comes before the time loop: the bounds of h, and the left sides of the first step. */
+static void reduced_begin(const reduced_call *q, const cell_job *job, team *tm, int rank)
+{
+    const ptrdiff_t N = job->N, slot = slot_rows(N);
+    ptrdiff_t n0, n1;
+    team_share(tm, rank, N, &n0, &n1);
+    for (ptrdiff_t n = n0; n < n1; n++) {
+        if (q->way.precision == INT8) {
+            const real bound = h_bound(job, n);
+            q->inverses[n] = inverse_of(bound);
+            q->h.scales[n] = q->h.scales[slot + n] = scale_of(bound);
+        }
+        for (ptrdiff_t j = 0; j < job->P; j += W) {
+            const ptrdiff_t w = panel_width(job->P, j / W);
+            round_to(q->way.precision, q->h.p + n * q->h.step, j, state_of(job->seen0, n, j, w), w, q->inverses[n]);
+        }
+    }
+    if (!q->precomputed)
+        reduced_x(q, job, tm, rank, 0);
+    team_wait(tm);
+}
+
+/* Rows n0.. of panel p of what lies at `from`, rows apart by step_of(H), as rows of `to` from `row` on. */
+static void reduced_h(const reduced_call *q, const reduced_rows *to, ptrdiff_t row, ptrdiff_t p, ptrdiff_t H, const real *from,
+                      ptrdiff_t n0, ptrdiff_t rows)
+{
+    const ptrdiff_t w = panel_width(H, p), j = p * W;
+    for (ptrdiff_t n = n0; n < n0 + rows; n++)
+        round_to(q->way.precision, to->p + (row + n) * to->step, j, load_n(from + (n - n0) * step_of(H) + j, w), w,
+                 q->inverses[n]);
+}
+
+/* x Wx of steps t.. of a chunk into the panels, G gates from first_gate on. */
+static void reduced_input(reduced_call *q, const gate_panels *P, const team *tm, int rank, const reduced_weights *Wx,
+                          int first_gate, ptrdiff_t count)
+{
+    real sums[2 * TILE_ROWS * MAX_NV * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
+    reduced_way way = q->way;
+    const ptrdiff_t most = way.high ? 2 * TILE_ROWS : 2 * REDUCED_ROWS, tiles = tile_count(count, most);
+    tiles_begin(&way, tile_start(count, tiles, 1)); /* the first is as high as any */
+    for (tile_walk w = team_tiles(tm, rank, strip_count(P->H, Wx->G), count, most, 0); next_tile(&w);) {
+        const panel_strip strip = strip_at(P->H, Wx->G, w.p);
+        const ptrdiff_t width = panel_width(P->H, strip.p), columns = Wx->G * width;
+        const ptrdiff_t step = strip.panels * panel_vectors(P->H, Wx->G, strip.p) * W;
+        reduced_gates(&way, Wx, strip, q->x, w.n, w.rows, w.i, w.tiles, sums, 0);
+        for (int v = 0; v < strip.panels; v++)
+            for (ptrdiff_t r = 0; r < w.rows; r++)
+                memcpy(panel_row(P, strip.p + v, 0, w.n + r) + first_gate * width, sums + r * step + v * W,
+                       columns * sizeof(real));
+    }
+}
+
+/* Where a chunk begins: its rows of x, then their products with the weights of both groups of gates. */
+static void reduced_chunk(reduced_call *q, const cell_job *job, const gate_panels *P, team *tm, int rank, ptrdiff_t t)
+{
+    if (!q->precomputed || t % P->T)
+        return;
+    const ptrdiff_t N = job->N, steps = job->T - t < P->T ? job->T - t : P->T;
+    ptrdiff_t from, to;
+    team_share(tm, rank, steps * N, &from, &to);
+    for (ptrdiff_t row = from; row < to && !team_stopped(); row++)
+        round_row(q->way.precision, q->x.p + row * q->x.step,
+                  (const real *)job->xs.p + row_of(job, row % N) * job->xs.s0 + (t + row / N) * job->xs.s1, job->D,
+                  q->x.scales + row);
+    team_wait(tm);
+    reduced_input(q, P, tm, rank, &q->Wx, 0, steps * N);
+    if (q->Wx_candidate.words)
+        reduced_input(q, P, tm, rank, &q->Wx_candidate, q->Wx.G, steps * N);
+    team_wait(tm);
+}
+
+/* The packed weights of a cell whose gates go together, or of a gru in the order of its pack. */
+static void reduced_take(reduced_call *q, const cell_job *job, int G, int candidate)
+{
+    const real *next = job->packed;
+    const int precision = job->precision;
+    q->Wx = reduced_at(precision, &next, job->D, job->H, G);
+    if (candidate)
+        q->Wx_candidate = reduced_at(precision, &next, job->D, job->H, 1);
+    q->Wh = reduced_at(precision, &next, job->P, job->H, G);
+    if (candidate)
+        q->Wh_candidate = reduced_at(precision, &next, job->P, job->H, 1);
+}
+
+/* Reals of `rows` rows of K numbers with their scales; and these at *room, which goes on behind them. */
+static inline ptrdiff_t reals_of_rows(int precision, ptrdiff_t rows, ptrdiff_t K)
+{
+    return lines(rows * step_of(words_of(precision, K))) + lines(rows);
+}
+static reduced_rows rows_at(int precision, real **room, ptrdiff_t rows, ptrdiff_t K)
+{
+    const ptrdiff_t step = step_of(words_of(precision, K));
+    const reduced_rows to = {(uint32_t *)*room, step, *room + lines(rows * step)};
+    *room = to.scales + lines(rows);
+    return to;
+}
+
+/* A call's sizes and its room, with `more` reals for the cell: NULL where there is no memory. To be freed. */
+static real *reduced_room(reduced_call *q, const cell_job *job, int G, int candidate, ptrdiff_t more)
+{
+    const ptrdiff_t N = job->N, gates = G + candidate;
+    const ptrdiff_t weights = (words_of(job->precision, job->D) + words_of(job->precision, job->P)) * gates * job->H * 4;
+    q->way = (reduced_way){how_of(job->precision), job->precision, uses_tiles(job) ? TILE_ROWS : 0};
+    q->most = q->way.high ? 2 * TILE_ROWS : 2 * REDUCED_ROWS;
+    q->precomputed = N < 12 || (N < 48 && weights > 1 << 20);
+    q->own_rows = !q->precomputed && weights <= 1 << 20 && !job->first_step;
+    if (q->own_rows && q->way.high && N >= 8 * job->threads) /* as many tiles for each thread, as high as they can be */
+        q->most = tile_count(N, tile_count(tile_count(N, q->most), job->threads) * job->threads);
+    q->chunk = q->precomputed ? panel_steps(job) : 1;
+    reduced_take(q, job, G, candidate);
+
+    const ptrdiff_t x_rows = q->precomputed ? q->chunk * N + 2 : 2 * slot_rows(N);
+    const ptrdiff_t panels = lines(q->chunk * N * gates * job->H + W);
+    const ptrdiff_t left = reals_of_rows(job->precision, x_rows, job->D) +
+                           reals_of_rows(job->precision, 2 * slot_rows(N), job->P) +
+                           reals_of_rows(job->precision, slot_rows(N), job->P) + lines(N);
+    real *room = new_reals(left + panels + more), *end = room;
+    if (!room)
+        return NULL;
+    memset(room, 0, left * sizeof(real));
+    q->x = rows_at(job->precision, &end, x_rows, job->D);
+    q->h = rows_at(job->precision, &end, 2 * slot_rows(N), job->P);
+    q->rh = rows_at(job->precision, &end, slot_rows(N), job->P);
+    q->rh.scales = q->h.scales;
+    q->inverses = end, q->gates = end + lines(N), q->more = q->gates + panels;
+    return room;
+}
+
+/* This thread's own copy of a call, ready for its time loop. */
+static reduced_call reduced_for(const reduced_call *of_all, const cell_job *job, team *tm, int rank)
+{
+    reduced_call q = *of_all;
+    const ptrdiff_t tiles = tile_count(job->N, q.most), most = tile_count(tiles, tm->size) * tm->size;
+    q.own_rows = q.own_rows && job->N >= 8 * tm->size && 16 * most <= 17 * tiles; /* as rows_come_out_even */
+    tiles_begin(&q.way, tile_start(job->N, tiles, 1));
+    reduced_begin(&q, job, tm, rank);
+    return q;
+}
+
+/* What lies between two steps. */
+static void reduced_step_ends(const reduced_call *q, const cell_job *job, team *tm, int rank, ptrdiff_t t)
+{
+    if (!q->precomputed)
+        reduced_x(q, job, tm, rank, t + 1);
+    step_wait(tm, q->own_rows);
+}
+
+/* sums = x Wx, unless the panels hold it, + h Wh, unless h is zero: of so many rows of a tile of a strip. Returns NULL where
+ * nothing is. */
+static const real *reduced_sums(const reduced_call *q, const reduced_weights *Wx, const reduced_weights *Wh, panel_strip strip,
+                                const tile_walk *w, ptrdiff_t rows, ptrdiff_t slot, const reduced_rows *h, ptrdiff_t h_slot,
+                                real *sums)
+{
+    if (!q->precomputed)
+        reduced_gates(&q->way, Wx, strip, q->x, slot + w->n, rows, w->i, w->tiles, sums, 0);
+    if (h)
+        reduced_gates(&q->way, Wh, strip, *h, h_slot + w->n, rows, w->i, w->tiles, sums, !q->precomputed);
+    return h || !q->precomputed ? sums : NULL;
+}
