@@ -55,6 +55,9 @@ def _imported(node):
 def table(text):
     """room -> the rooms that it may import from, as the table in CONTRIBUTING.md allows it."""
     rows = re.findall(r"^\| `(\w+)` \| [^|]*\| ([^|]*)\|$", text, re.M)
+    names = [name for name, _ in rows]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"rooms with two rows: {sorted(twice)}")
     return {name: set(re.findall(r"`(\w+)`", allowed)) for name, allowed in rows}
 
 
