@@ -12,7 +12,8 @@ from rnnfast.cpu._runtime cimport (
 
 cnp.import_array()
 
-MOST_OF_INT8 = 2**16  # numbers whose products are summed up in 32 bits
+cdef enum:
+    MOST_OF_INT8 = 65536  # numbers whose products are summed up in 32 bits
 
 cdef str sizes_of(
     ptrdiff_t D, ptrdiff_t H, ptrdiff_t P, ptrdiff_t K, int type_num, bint peepholes, bint full, ptrdiff_t rounds,
