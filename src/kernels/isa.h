@@ -35,9 +35,16 @@ typedef struct {
     int panels;
 } panel_strip;
 
-/* Assemblers of these compilers' time know the instructions of AMX. */
-#if defined(__linux__) && defined(__x86_64__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
-#define AMX_ASSEMBLER 1
+/* Assemblers of these compilers' time know the instructions of reduced_micro.h and of AMX. */
+#ifndef NEW_ASSEMBLER
+#if defined(__x86_64__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
+#define NEW_ASSEMBLER 1
+#else
+#define NEW_ASSEMBLER 0
+#endif
+#endif
+#ifdef __linux__
+#define AMX_ASSEMBLER NEW_ASSEMBLER
 #else
 #define AMX_ASSEMBLER 0
 #endif

@@ -20,14 +20,14 @@ static inline word_vec sign_bytes(word_vec x) { return (word_vec)((short_vec)x <
 static inline __attribute__((always_inline)) word_vec dot_words(const int how, word_vec sum, word_vec a, word_vec b)
 {
     switch (how) {
-#if VECTOR_BYTES == 64
+#if VECTOR_BYTES == 64 && NEW_ASSEMBLER
     case BF16_DOT:
         __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
         return sum;
     case INT8_DOT:
         __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
         return sum;
-#elif VECTOR_BYTES == 32
+#elif VECTOR_BYTES == 32 && NEW_ASSEMBLER
     case INT8_DOT:
         __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
         return sum;
@@ -153,20 +153,20 @@ static inline __attribute__((always_inline)) void reduced_row(const int how, con
 
 REDUCED_ALL(REDUCED_INSTANCE, BF16_PLAIN)
 REDUCED_ALL(REDUCED_INSTANCE, INT8_PLAIN)
-#if VECTOR_BYTES >= 32
+#if VECTOR_BYTES >= 32 && NEW_ASSEMBLER
 REDUCED_ALL(REDUCED_INSTANCE, INT8_DOT)
 #endif
-#if VECTOR_BYTES == 64
+#if VECTOR_BYTES == 64 && NEW_ASSEMBLER
 REDUCED_ALL(REDUCED_INSTANCE, BF16_DOT)
 #endif
 
 static void (*const reduced_table[][MAX_NV * REDUCED_ROWS])(const reduced_product *) = {
     [BF16_PLAIN] = {REDUCED_ALL(REDUCED_ENTRY, BF16_PLAIN)},
     [INT8_PLAIN] = {REDUCED_ALL(REDUCED_ENTRY, INT8_PLAIN)},
-#if VECTOR_BYTES >= 32
+#if VECTOR_BYTES >= 32 && NEW_ASSEMBLER
     [INT8_DOT] = {REDUCED_ALL(REDUCED_ENTRY, INT8_DOT)},
 #endif
-#if VECTOR_BYTES == 64
+#if VECTOR_BYTES == 64 && NEW_ASSEMBLER
     [BF16_DOT] = {REDUCED_ALL(REDUCED_ENTRY, BF16_DOT)},
 #endif
 };

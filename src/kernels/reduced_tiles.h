@@ -8,11 +8,11 @@ typedef struct {
 
 static int how_of(int precision)
 {
-#if VECTOR_BYTES == 64
+#if VECTOR_BYTES == 64 && NEW_ASSEMBLER
     if (precision == BF16)
         return kernels_extensions & AVX512_BF16 ? BF16_DOT : BF16_PLAIN;
     return kernels_extensions & AVX512_VNNI ? INT8_DOT : INT8_PLAIN;
-#elif VECTOR_BYTES == 32
+#elif VECTOR_BYTES == 32 && NEW_ASSEMBLER
     return precision == BF16 ? BF16_PLAIN : kernels_extensions & AVX_VNNI ? INT8_DOT : INT8_PLAIN;
 #else
     return precision == BF16 ? BF16_PLAIN : INT8_PLAIN;
