@@ -178,9 +178,7 @@ def evaluate_file(
     training = of_rms.pop("text", vocabulary)
     if dynamic == "rms" and training is None:
         raise ValueError("--dynamic rms needs the model's training text: --dynamic-text FILE")
-    net, words = open_model(model, vocabulary, level)
-    if precision is not None:
-        net.freeze(precision)
+    net, words = open_model(model, vocabulary, level, precision)
     text = read_text(file)
     ids = load_ids(file, words, unknown, text=text)
     found = prime_ids(prime, words, unknown)

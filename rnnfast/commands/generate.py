@@ -104,9 +104,7 @@ def generate(
     OSError, ValueError
         If a file cannot be read, or a token is not in the vocabulary.
     """
-    net, words = open_model(model, vocabulary, level)
-    if precision is not None:
-        net.freeze(precision)
+    net, words = open_model(model, vocabulary, level, precision)
     prompt_ids: list[int] = encode(words, prompt, unknown, "--prompt: ").tolist()
     start = [*ids_before(prime, words, unknown).tolist(), *prompt_ids] or [0]
     skipped = {*skip, *([words.unknown] if words.unknown is not None else [])}

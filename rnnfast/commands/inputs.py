@@ -22,7 +22,10 @@ PRIME = 1024  # --prime @FILE: tokens at the end of the file that the model read
 
 
 def open_model(
-    path: str | os.PathLike[str], vocabulary: str | None = None, level: str | None = None
+    path: str | os.PathLike[str],
+    vocabulary: str | None = None,
+    level: str | None = None,
+    precision: str | None = None,
 ) -> tuple[BaseModel, Vocabulary]:
     """Read the model in a weight file and its vocabulary.
 
@@ -34,6 +37,8 @@ def open_model(
         The training text of the model, for files without a vocabulary, such as the book's pickles.
     level : {"word", "char"}, optional
         Kind of token in `vocabulary`. None is "word".
+    precision : {"bf16", "int8"}, optional
+        Freeze the model with it; see `rnnfast.TimeLSTM.freeze`.
 
     Returns
     -------
@@ -75,6 +80,8 @@ def open_model(
         raise ValueError(
             f"{vocabulary or path}: the vocabulary has {len(found):,} tokens, the model {size:,}"
         )
+    if precision is not None:
+        model.freeze(precision)
     return model, found
 
 

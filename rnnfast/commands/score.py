@@ -71,9 +71,7 @@ def score(
     If `prime` is not given, the end of a line is read after the prime of the weight file, so that
     the text begins a line. If nothing is read before the text, its first token is not scored.
     """
-    net, words = open_model(model, vocabulary, level)
-    if precision is not None:
-        net.freeze(precision)
+    net, words = open_model(model, vocabulary, level, precision)
     text = given_text(text)
     ids = encode(words, text, unknown, "TEXT: ")
     before = ids_before(prime, words, unknown)
