@@ -28,7 +28,7 @@ _frozen: dict[int, tuple[weakref.ref[Any], weakref.WeakSet[Any], bool]] = {}
 
 def is_cupy(x: object) -> bool:
     """Whether x is a CuPy array. Does not import CuPy."""
-    return type(x).__module__.partition(".")[0] == "cupy"
+    return type(x) is not np.ndarray and type(x).__module__.partition(".")[0] == "cupy"
 
 
 def is_numpy(x: object) -> bool:
@@ -159,7 +159,8 @@ def shape_error(owner: str, name: str, expected: object, x: Any) -> ValueError:
 
 def real(owner: str, name: str, x: Any) -> Any:
     """x (see `adopt`), an array of real numbers: floating point, integers or bool."""
-    x = _array(owner, name, x)
+    if type(x) is not np.ndarray:  # the usual type needs no more
+        x = _array(owner, name, x)
     if x.dtype.kind not in "fiub":
         raise TypeError(f"{owner}: {name} must be real numbers, got {x.dtype}")
     return x
@@ -254,7 +255,7 @@ def cast(x: Any, dtype: DTypeLike) -> Any:
     """x as the columns take it: of `dtype` and aligned, every element at a multiple of its size."""
     if x.dtype != dtype:
         return x.astype(dtype)
-    return x if is_cupy(x) or x.flags.aligned else x.copy()
+    return x if getattr(x.flags, "aligned", True) else x.copy()  # CuPy's always are
 
 
 def floating(x: Any) -> Any:

@@ -32,6 +32,7 @@ cdef str sizes_of(
 
 
 @cython.auto_pickle(False)
+@cython.freelist(4)
 @cython.final
 cdef class Params:
     """(Wx, Wh, b) and Wp, Wm and Wr, Wproj or norms, after their checks; of packed ones b, Wp and norms alone are there."""
@@ -62,6 +63,7 @@ cdef class Arguments:
         self.has_projection = "Wproj" in beside
         self.sorts = name in ("rnn", "lstm", "gru")
         self.wide = "P" if self.has_projection else "H"
+        self.of_grads = tuple([f"grads[{i}]" for i in range(len(self.names))])
 
     cdef Params check_packed(self, Packed packed, bint train, bint reset_after):
         if packed.cell.index != self.index:
@@ -97,9 +99,9 @@ cdef class Arguments:
         cdef Params p = Params()
         Wx, Wh = params[0], params[1]
         b = params[2] if len(params) > 2 else None
-        p.type_num = real_type(Wx, f"{self.name}: Wx")
-        p.Wx = checked(Wx, 2, p.type_num, f"{self.name}: Wx")
-        p.Wh = checked(Wh, 2, p.type_num, f"{self.name}: Wh")
+        p.type_num = real_type(Wx, self.name, "Wx")
+        p.Wx = checked(Wx, 2, p.type_num, self.name, "Wx")
+        p.Wh = checked(Wh, 2, p.type_num, self.name, "Wh")
         p.D, p.P = cnp.PyArray_DIM(p.Wx, 0), cnp.PyArray_DIM(p.Wh, 0)
         p.H = cnp.PyArray_DIM(p.Wh, 1) // self.gates if self.has_projection else p.P
         cdef ptrdiff_t columns = self.gates * p.H
@@ -114,12 +116,12 @@ cdef class Arguments:
             raise ValueError(f"{self.name}: Wx must be (D, {self.gates}H) = (D, {columns}), got {np.shape(p.Wx)}")
         p.reset_after = reset_after
         if b is not None and reset_after:
-            p.b = checked(b, 2, p.type_num, f"{self.name}: b")
+            p.b = checked(b, 2, p.type_num, self.name, "b")
             if cnp.PyArray_DIM(p.b, 0) != 2 or cnp.PyArray_DIM(p.b, 1) != columns:
                 raise ValueError(f"{self.name}: b must be (2, {self.gates}H) = (2, {columns}), got {np.shape(p.b)}")
             p.b = np.ascontiguousarray(behaved(p.b, True))
         elif b is not None:
-            p.b = checked(b, 1, p.type_num, f"{self.name}: b")
+            p.b = checked(b, 1, p.type_num, self.name, "b")
             if cnp.PyArray_DIM(p.b, 0) != columns:
                 raise ValueError(f"{self.name}: b must be ({self.gates}H,) = ({columns},), got {np.shape(p.b)}")
             p.b = behaved(p.b, True)
@@ -133,12 +135,12 @@ cdef class Arguments:
         if self.has_norms:
             p.norms = self.check_norms(p, params)
         elif self.has_projection:
-            p.Wproj = checked(params[3], 2, p.type_num, f"{self.name}: Wproj")
+            p.Wproj = checked(params[3], 2, p.type_num, self.name, "Wproj")
             if cnp.PyArray_DIM(p.Wproj, 0) != p.H or cnp.PyArray_DIM(p.Wproj, 1) != p.P:
                 raise ValueError(f"{self.name}: Wproj must be (H, P) = ({p.H}, {p.P}), got {np.shape(p.Wproj)}")
             p.Wproj = behaved(p.Wproj, False)
         elif self.has_rounds:
-            p.Wm = checked(params[3], 3, p.type_num, f"{self.name}: Wm")
+            p.Wm = checked(params[3], 3, p.type_num, self.name, "Wm")
             Wr = params[4] if len(params) > 4 else None
             p.rounds, columns, wide = cnp.PyArray_DIM(p.Wm, 0), cnp.PyArray_DIM(p.Wm, 2), "D" if Wr is None else "k"
             if not 1 <= p.rounds < 2**20 or cnp.PyArray_DIM(p.Wm, 1) != p.H or columns < 1 or Wr is None and columns != p.D:
@@ -149,14 +151,14 @@ cdef class Arguments:
             Wp = params[3]
         if Wr is not None:
             p.rank = columns
-            p.Wr = checked(Wr, 3, p.type_num, f"{self.name}: Wr")
+            p.Wr = checked(Wr, 3, p.type_num, self.name, "Wr")
             expected = p.rounds, p.rank, p.D
             if np.shape(p.Wr) != expected:
                 raise ValueError(f"{self.name}: Wr must be (r, k, D) = {expected}, got {np.shape(p.Wr)}")
             p.Wr = np.ascontiguousarray(behaved(p.Wr, False))
         if Wp is not None:
             p.full = isinstance(Wp, np.ndarray) and cnp.PyArray_NDIM(Wp) == 3
-            p.Wp = checked(Wp, 3 if p.full else 2, p.type_num, f"{self.name}: Wp")
+            p.Wp = checked(Wp, 3 if p.full else 2, p.type_num, self.name, "Wp")
             if cnp.PyArray_DIM(p.Wp, 0) != 3 or cnp.PyArray_DIM(p.Wp, 1) != p.H or (
                 p.full and cnp.PyArray_DIM(p.Wp, 2) != p.H
             ):
@@ -170,7 +172,7 @@ cdef class Arguments:
         cdef list norms = []
         self.check_size(1, 1, p)  # before they are copied
         for name, given in zip(self.names[3:], params[3:]):
-            norm = checked(given, 1, p.type_num, f"{self.name}: {name}")
+            norm = checked(given, 1, p.type_num, self.name, name)
             gates, label = (self.gates, f"{self.gates}H") if name in ("gx", "gh") else (1, "H")
             if cnp.PyArray_DIM(norm, 0) != gates * p.H:
                 raise ValueError(f"{self.name}: {name} must be ({label},) = ({gates * p.H},), got {np.shape(norm)}")
@@ -181,8 +183,11 @@ cdef class Arguments:
         """One for each of names, None where it is not there."""
         if self.has_norms:
             return [p.Wx, p.Wh, p.b, *p.norms]
-        beside = (p.Wm, p.Wr) if self.has_rounds else (p.Wproj if self.has_projection else p.Wp,)
-        return [p.Wx, p.Wh, p.b, *beside][: len(self.names)]
+        if self.has_rounds:
+            return [p.Wx, p.Wh, p.b, p.Wm, p.Wr]
+        if len(self.names) == 3:
+            return [p.Wx, p.Wh, p.b]
+        return [p.Wx, p.Wh, p.b, p.Wproj if self.has_projection else p.Wp]
 
     cdef str sizes_of(self, Params p):
         cdef ptrdiff_t P = p.P if self.has_projection else 0, K = p.K if self.has_heads else 0
@@ -205,16 +210,19 @@ cdef class Arguments:
         if not isinstance(grads, (tuple, list)):
             names = ", ".join(f"d{name}" for name in self.names)
             raise TypeError(f"{self.name}: grads must be ({names}), got {type(grads).__name__}")
-        cdef list weights = self.weights(p)
-        cdef int count = len(weights), last = max([i for i in range(count) if weights[i] is not None])
-        if not last < len(grads) <= count:
-            raise ValueError(f"{self.name}: grads must be one for each parameter, got {len(grads)}")
-        cdef list given = [*grads, *(None,) * (count - len(grads))]
+        cdef list weights = self.weights(p), given = list(grads)
+        cdef int i, count = len(weights), last = count - 1
+        while weights[last] is None:
+            last -= 1
+        if not last < len(given) <= count:
+            raise ValueError(f"{self.name}: grads must be one for each parameter, got {len(given)}")
+        while len(given) < count:
+            given.append(None)
         for i in range(count):
             if weights[i] is None and given[i] is not None:
                 raise ValueError(f"{self.name}: grads[{i}] must be None, as {self.names[i]} is")
             if weights[i] is not None:
-                given[i] = writable(given[i], weights[i], f"{self.name}: grads[{i}]")
+                given[i] = writable(given[i], weights[i], self.name, self.of_grads[i])
         return given
 
     cdef list places(self, list grads, list inputs, bint beside):
@@ -246,7 +254,7 @@ cdef class Arguments:
 
     cdef cnp.ndarray check_state(self, x, Params p, ptrdiff_t N, str name, bint of_c):
         """x, as wide as c or as h."""
-        cdef cnp.ndarray a = checked(x, 2, p.type_num, f"{self.name}: {name}")
+        cdef cnp.ndarray a = checked(x, 2, p.type_num, self.name, name)
         cdef ptrdiff_t width = p.H if of_c else p.P
         if cnp.PyArray_DIM(a, 0) != N or cnp.PyArray_DIM(a, 1) != width:
             letter = "H" if of_c else self.wide
@@ -257,7 +265,7 @@ cdef class Arguments:
         """A mask or shares of each step, None where there is none."""
         if x is None:
             return None
-        cdef cnp.ndarray a = checked(x, 3, p.type_num, f"{self.name}: {name}")
+        cdef cnp.ndarray a = checked(x, 3, p.type_num, self.name, name)
         if cnp.PyArray_DIM(a, 0) != N or cnp.PyArray_DIM(a, 1) != T or cnp.PyArray_DIM(a, 2) != p.H:
             raise ValueError(f"{self.name}: {name} must be (N, T, H) = ({N}, {T}, {p.H}), got {np.shape(a)}")
         return behaved(a, True)

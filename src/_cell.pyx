@@ -35,7 +35,7 @@ cdef cnp.ndarray empty3(ptrdiff_t a, ptrdiff_t b, ptrdiff_t c, int type_num):
     return cnp.PyArray_EMPTY(3, dims, type_num, 0)
 
 
-cdef strided optional(x) noexcept:
+cdef inline strided optional(cnp.ndarray x) noexcept:
     cdef strided v
     if x is not None:
         return view(x)
@@ -88,6 +88,7 @@ cdef void take_options(cell_job *job, Options options, cnp.ndarray steps) noexce
 
 
 @cython.auto_pickle(False)
+@cython.freelist(4)
 @cython.final
 cdef class Cache:
     """What forward keeps for backward. Opaque: its layout is written in the cell's header in src/kernels.
@@ -151,7 +152,7 @@ cdef class Cell(Arguments):
             self.check_bounded(p, options.relu)
         else:
             p = self.check_params(params, options.reset_after)
-        cdef cnp.ndarray x = checked(xs, 3, p.type_num, f"{self.name}: xs")
+        cdef cnp.ndarray x = checked(xs, 3, p.type_num, self.name, "xs")
         cdef ptrdiff_t N = cnp.PyArray_DIM(x, 0), T = cnp.PyArray_DIM(x, 1), D = p.D, H = p.H, P = p.P
         if cnp.PyArray_DIM(x, 2) != D:
             raise ValueError(f"{self.name}: xs must be (N, T, D) = (N, T, {D}), got {np.shape(x)}")
@@ -271,12 +272,8 @@ cdef class Cell(Arguments):
             raise RuntimeError(f"{self.name}: this cache was used by an earlier backward; call forward again")
         cdef Params p = self.check_params(params, k.options.reset_after)
         cdef ptrdiff_t N = k.N, T = k.T, D = k.D, H = k.H, P = k.P, projected = P if self.has_projection else 0
-        cdef ptrdiff_t of_heads = k.K if self.has_heads else 0
-        cdef str expected = sizes_of(D, H, projected, of_heads, k.type_num, k.peepholes, k.full, k.rounds, k.rank)
-        cdef str given = self.sizes_of(p)
-        if given != expected:
-            raise ValueError(f"{self.name}: params must be those of forward, with {expected}, got {given}")
-        cdef cnp.ndarray g = checked(dhs, 3, p.type_num, f"{self.name}: dhs")
+        self.check_same(p, k)
+        cdef cnp.ndarray g = checked(dhs, 3, p.type_num, self.name, "dhs")
         if cnp.PyArray_DIM(g, 2) != P:
             raise ValueError(f"{self.name}: dhs must be (N, T, {self.wide}) = (N, T, {P}), got {np.shape(g)}")
         if cnp.PyArray_DIM(g, 0) != N or cnp.PyArray_DIM(g, 1) != T:
@@ -347,6 +344,15 @@ cdef class Cell(Arguments):
             if scratch is not grad:
                 grad[...] = scratch
         return dxs, tuple(initial)
+
+    cdef int check_same(self, Params p, Cache k) except -1:
+        """Check that params are like those of forward."""
+        cdef ptrdiff_t P = k.P if self.has_projection else 0, K = k.K if self.has_heads else 0
+        cdef bint sizes = p.D == k.D and p.H == k.H and p.P == k.P and p.K == k.K and p.type_num == k.type_num
+        if not sizes or (p.Wp is not None) != k.peepholes or p.full != k.full or p.rounds != k.rounds or p.rank != k.rank:
+            expected = sizes_of(k.D, k.H, P, K, k.type_num, k.peepholes, k.full, k.rounds, k.rank)
+            raise ValueError(f"{self.name}: params must be those of forward, with {expected}, got {self.sizes_of(p)}")
+        return 0
 
     cdef int run(self, cell_kernel kernel, const cell_job *job) except -1:
         cdef int failed

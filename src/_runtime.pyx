@@ -199,11 +199,11 @@ cdef str kind_of(x):
     return f"{x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
 
 
-cdef int real_type(x, str name) except -1:
+cdef int real_type(x, str owner, str name) except -1:
     """NumPy's type number of x; TypeError unless it is a float32 or float64 array."""
     cdef int type_num = cnp.PyArray_TYPE(<cnp.ndarray>x) if isinstance(x, np.ndarray) else -1
     if type_num != cnp.NPY_FLOAT and type_num != cnp.NPY_DOUBLE:
-        raise TypeError(f"{name} must be a float32 or float64 array, got {kind_of(x)}")
+        raise TypeError(f"{owner}: {name} must be a float32 or float64 array, got {kind_of(x)}")
     return type_num
 
 
@@ -212,13 +212,13 @@ cdef cnp.ndarray plain(cnp.ndarray x):
     return x if cnp.PyArray_CheckExact(x) else np.asarray(x)
 
 
-cdef cnp.ndarray checked(object x, int ndim, int type_num, str name):
+cdef cnp.ndarray checked(object x, int ndim, int type_num, str owner, str name):
     """x (see plain), of the right rank and type, else an exception; nothing is copied yet."""
     if not isinstance(x, np.ndarray) or cnp.PyArray_TYPE(<cnp.ndarray>x) != type_num:
-        raise TypeError(f"{name} must be a {cnp.PyArray_DescrFromType(type_num)} array, got {kind_of(x)}")
+        raise TypeError(f"{owner}: {name} must be a {cnp.PyArray_DescrFromType(type_num)} array, got {kind_of(x)}")
     cdef cnp.ndarray a = x
     if cnp.PyArray_NDIM(a) != ndim:
-        raise ValueError(f"{name} must have {ndim} axes, got {np.shape(plain(a))}")
+        raise ValueError(f"{owner}: {name} must have {ndim} axes, got {np.shape(plain(a))}")
     return plain(a)
 
 
@@ -246,15 +246,15 @@ cdef bint same_shape(cnp.ndarray a, cnp.ndarray b) noexcept:
     return True
 
 
-cdef cnp.ndarray writable(object x, cnp.ndarray like, str name):
+cdef cnp.ndarray writable(object x, cnp.ndarray like, str owner, str name):
     """x (see plain), an array of like's shape and dtype that can be written, else an exception."""
     if not isinstance(x, np.ndarray) or cnp.PyArray_TYPE(<cnp.ndarray>x) != cnp.PyArray_TYPE(like):
-        raise TypeError(f"{name} must be a {like.dtype} array, got {kind_of(x)}")
+        raise TypeError(f"{owner}: {name} must be a {like.dtype} array, got {kind_of(x)}")
     cdef cnp.ndarray a = x
     if not same_shape(a, like):
-        raise ValueError(f"{name} must have shape {np.shape(plain(like))}, got {np.shape(plain(a))}")
+        raise ValueError(f"{owner}: {name} must have shape {np.shape(plain(like))}, got {np.shape(plain(a))}")
     if not cnp.PyArray_ISWRITEABLE(a):
-        raise ValueError(f"{name} must be writeable, got read-only")
+        raise ValueError(f"{owner}: {name} must be writeable, got read-only")
     return plain(a)
 
 
@@ -307,7 +307,7 @@ cdef void *memory(size_t size) noexcept:
 def apply(str function, x):
     """exp, sigmoid or tanh of a contiguous float32 or float64 array, by the kernels' own vector code."""
     cdef cnp.ndarray a = np.ascontiguousarray(x), y = np.empty_like(a)
-    cdef int type_num = real_type(a, "apply: x")
+    cdef int type_num = real_type(a, "apply", "x")
     kernels_for(type_num).apply(("exp", "sigmoid", "tanh").index(function), cnp.PyArray_DATA(a), cnp.PyArray_DATA(y), a.size)
     return y
 

@@ -160,13 +160,13 @@ cdef const kernel_set *kernels_for(int type_num) noexcept nogil
 cdef int pack_weights(pack_kernel pack, const cell_job *job, void *room) noexcept nogil
 cdef int threads_for(double flops_between_barriers, ptrdiff_t parts) noexcept nogil
 cdef str kind_of(x)
-cdef int real_type(x, str name) except -1
+cdef int real_type(x, str owner, str name) except -1
 cdef int finished(int failed, str name) except -1
 cdef cnp.ndarray plain(cnp.ndarray x)
-cdef cnp.ndarray checked(object x, int ndim, int type_num, str name)
+cdef cnp.ndarray checked(object x, int ndim, int type_num, str owner, str name)
 cdef cnp.ndarray behaved(cnp.ndarray a, bint rows_contiguous)
 cdef bint same_shape(cnp.ndarray a, cnp.ndarray b) noexcept
-cdef cnp.ndarray writable(object x, cnp.ndarray like, str name)
+cdef cnp.ndarray writable(object x, cnp.ndarray like, str owner, str name)
 
 # The memory in which an array lies.
 cdef struct span:

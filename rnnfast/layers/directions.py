@@ -176,8 +176,8 @@ class _TimeBi(Parts):
         )
         before = self._before()
         try:
-            hs1 = forward._forward(checked[0], train, lengths, of_steps=own1)
-            hs2 = backward._forward(checked[1], train, lengths, reverse=True, of_steps=own2)
+            hs1 = forward._forward(checked[0], train, lengths=lengths, **own1)
+            hs2 = backward._forward(checked[1], train, lengths=lengths, reverse=True, **own2)
             return checks.namespace(hs1).concatenate((hs1, hs2), axis=2)
         except BaseException:
             self._restore(before)

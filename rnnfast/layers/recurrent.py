@@ -14,6 +14,7 @@ a RuntimeError.
 
 import inspect
 from collections.abc import Sequence
+from functools import partial
 from operator import is_
 from typing import Any
 
@@ -26,6 +27,8 @@ from rnnfast.layers.weights import Weights, adopted, specs
 from rnnfast.typing import Array
 
 Lengths = Array | Sequence[int] | None  # the lengths of the samples
+
+DEFAULTS = {"nonlinearity": "tanh", "reset_after": False, "z_keeps": False}  # of the columns
 
 SMALL = 1 << 40  # elements; every array below this size can be addressed
 
@@ -56,6 +59,7 @@ class Recurrent(Created, Layer):
     _P: int  # the width of h, H without a projection
     _widths: tuple[int, ...]  # of each state
     _options: dict[str, Any]
+    _given: dict[str, Any]  # those that the column must be told: a call without any is faster
     _packed: Any  # the column's packed weights; None unless frozen
     _precision: str | None  # of these
     _thaw: list[Any]  # the arrays that freeze has made read-only
@@ -76,6 +80,7 @@ class Recurrent(Created, Layer):
         self._H = columns // self.gates
         self._widths = tuple(self._P if name == "h" else self._H for name in self.states)
         self._options = options
+        self._given = {n: v for n, v in options.items() if v != DEFAULTS.get(n)}
         self._packed = self._precision = self._weights_of = None
 
     Wx, Wh = param(0), param(1)
@@ -200,16 +205,17 @@ class Recurrent(Created, Layer):
         return self._weights
 
     def _checked_states(
-        self, names: Sequence[str], values: Sequence[Any], N: int
+        self, values: Sequence[Any], N: int, form: str = "{}"
     ) -> tuple[Any, ...] | None:
         """values as a tuple of arrays for the column, or None if all of them are zero.
 
-        Zero is None, or the number 0 with which the book's loops start a gradient.
+        Zero is None, or the number 0 with which the book's loops start a gradient. form makes the
+        name of an argument from that of its state: "d{}_next".
         """
         states: list[Any] = []
         zeros, dtype = 0, self.dtype
         usual = self.params[0].__class__
-        for name, value, width in zip(names, values, self._widths, strict=True):
+        for name, value, width in zip(self.states, values, self._widths, strict=True):
             shape = N, width
             if value.__class__ is usual and value.dtype is dtype and value.shape == shape:
                 states.append(value)
@@ -218,12 +224,12 @@ class Recurrent(Created, Layer):
                 states.append(None)
                 zeros += 1
                 continue
-            value = checks.real(self._name, name, value)
+            argument = form.format(name)
+            value = checks.real(self._name, argument, value)
             if value.shape != shape:
-                error = checks.shape_error(
-                    self._name, name, f"{self._label(name)} = {shape}", value
-                )
-                if names is self.states and value.shape[1:] == shape[1:]:
+                label = f"{self._label(name)} = {shape}"
+                error = checks.shape_error(self._name, argument, label, value)
+                if argument == name and value.shape[1:] == shape[1:]:
                     kept = f"a state of batch {len(value)} is kept; call reset_state()"
                     error = ValueError(f"{error}: {kept}")
                 raise error
@@ -241,7 +247,7 @@ class Recurrent(Created, Layer):
 
     def _label(self, name: str) -> str:
         """The shape of a state or its gradient, in letters."""
-        return f"(N, {self.wide})" if name.lstrip("d").startswith("h") else "(N, H)"
+        return f"(N, {self.wide})" if name == "h" else "(N, H)"
 
     def _run(
         self,
@@ -249,23 +255,16 @@ class Recurrent(Created, Layer):
         state: Any,
         weights: Any,
         train: bool,
-        lengths: Any = None,
-        reverse: bool = False,
-        h_mask: Any = None,
-        of_steps: dict[str, Any] | None = None,
+        **more: Any,
     ) -> tuple[Any, tuple[Any, ...]]:
-        """Call the column's forward with checked arguments; replace the cache."""
-        hs, state, cache = self._kernel.forward(
-            xs,
-            state,
-            weights,
-            train=train,
-            lengths=lengths,
-            reverse=reverse,
-            h_mask=h_mask,
-            **(of_steps or {}),
-            **self._options,
-        )
+        """Call the column's forward with checked arguments; replace the cache.
+
+        more: lengths, reverse, h_mask, and arrays of each step.
+        """
+        forward, more = self._kernel.forward, more | self._given
+        if more:
+            forward = partial(forward, **more)
+        hs, state, cache = forward(xs, state, weights, train=train)
         self.cache = None if cache is None else (cache, weights, hs.shape)
         return hs, state
 

@@ -129,7 +129,7 @@ class TimeReverse(Parts):
         }
         N, T = checked[0].shape[:2]
         own = of_steps(self.layer, N, T, given)
-        return self.layer._forward(checked, train, lengths, reverse=True, of_steps=own)
+        return self.layer._forward(checked, train, lengths=lengths, reverse=True, **own)
 
     @overload
     def backward(self, dhs: A, *dstate: Any) -> A: ...

@@ -25,6 +25,9 @@ class _TimeOneState(_Time):
     def _keep(self, h: Any) -> None:
         self.h = h
 
+    def _keep_gradients(self, dh: Any) -> None:
+        self.dh = dh
+
     @overload
     def backward(self, dhs: A, dh: Array | None = None) -> A: ...
     @overload
@@ -90,6 +93,9 @@ class _TimeTwoStates(_Time):
 
     def _keep(self, h: Any, c: Any) -> None:
         self.h, self.c = h, c
+
+    def _keep_gradients(self, dh: Any, dc: Any) -> None:
+        self.dh, self.dc = dh, dc
 
     @overload
     def backward(self, dhs: A, dh: Array | None = None, dc: Array | None = None) -> A: ...
@@ -160,6 +166,9 @@ class _TimeFourStates(_Time):
 
     def _keep(self, h: Any, c: Any, n: Any, m: Any) -> None:
         self.h, self.c, self.n, self.m = h, c, n, m
+
+    def _keep_gradients(self, dh: Any, dc: Any, dn: Any, dm: Any) -> None:
+        self.dh, self.dc, self.dn, self.dm = dh, dc, dn, dm
 
     @overload
     def backward(

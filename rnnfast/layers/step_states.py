@@ -24,16 +24,15 @@ class _Step(Recurrent):
             raise checks.shape_error(self._name, "x", f"(N, D) = (N, {self._D})", x)
         N = x.shape[0]
         checks.fits(self._name, "(N, 8H)", N, 8 * max(self._H, self._P))
-        state = self._checked_states([f"{s}_prev" for s in self.states], states, N)
+        state = self._checked_states(states, N, "{}_prev")
         own = of_steps(self, N, None, given)
         x = checks.cast(x, self.dtype)
-        return self._run(x[:, np.newaxis], state, weights, train, of_steps=own)[1]
+        return self._run(x[:, np.newaxis], state, weights, train, **own)[1]
 
     def _backward(self, dh_next: Any, *rest: Any) -> tuple[Any, ...]:
         """The gradients of x and of the state before the step."""
         N, T, H = self._pending()[2]
-        names = [f"d{s}_next" for s in self.states]
-        dstate = self._checked_states(names, (dh_next, *rest), N)
+        dstate = self._checked_states((dh_next, *rest), N, "d{}_next")
         # h_next is both hs[:, 0] and the final state; its gradient is passed as the state's
         xp = np if dstate is None else checks.namespace(dstate[0])
         dhs = xp.zeros((N, T, H), self.dtype)

@@ -27,7 +27,8 @@ class _Time(Recurrent):
     h: Any
     dh: Any
     _Wh_mask: Any
-    _keep: Callable[..., None]  # a method: make these arrays the state
+    _keep: Callable[..., None]  # methods: make these arrays the state,
+    _keep_gradients: Callable[..., None]  # or its gradients
 
     def __init__(
         self, weights: Weights, stateful: bool, device: str | None, **options: Any
@@ -157,7 +158,7 @@ class _Time(Recurrent):
             "c_zoneout": c_zoneout,
         }
         own = of_steps(self, len(xs), xs.shape[1], given)
-        hs = self._forward((xs, state, weights), train, lengths, h_mask=h_mask, of_steps=own)
+        hs = self._forward((xs, state, weights), train, lengths=lengths, h_mask=h_mask, **own)
         self._Wh_mask = Wh_mask if train else None
         return hs
 
@@ -196,22 +197,14 @@ class _Time(Recurrent):
             checks.fits(self._name, "(N, T, max(D, 8H))", N, T, widest)
         state = None
         if self.stateful:
-            state = self._checked_states(self.states, self.state, N)
+            state = self._checked_states(self.state, N)
         if xs.dtype is not self.dtype:
             xs = checks.cast(xs, self.dtype)
         return xs, state, weights
 
-    def _forward(
-        self,
-        checked: Checked,
-        train: bool,
-        lengths: Any = None,
-        reverse: bool = False,
-        h_mask: Any = None,
-        of_steps: dict[str, Any] | None = None,
-    ) -> Any:
-        """forward with checked arguments."""
-        hs, state = self._run(*checked, train, lengths, reverse, h_mask, of_steps)
+    def _forward(self, checked: Checked, train: bool, **more: Any) -> Any:
+        """forward with checked arguments; more: see `_run`."""
+        hs, state = self._run(*checked, train, **more)
         self._Wh_mask = None
         self._keep(*state)
         return hs
@@ -226,8 +219,7 @@ class _Time(Recurrent):
         dhs = checks.real(self._name, "dhs", dhs)
         if dhs.shape != shape:
             raise checks.shape_error(self._name, "dhs", f"(N, T, {self.wide}) = {shape}", dhs)
-        names = [f"d{s}" for s in self.states]
-        given = self._checked_states(names, dstate, shape[0]) if dstate else None
+        given = self._checked_states(dstate, shape[0], "d{}") if dstate else None
         return checks.cast(dhs, self.dtype), given, self._checked_grads()
 
     def _backward(self, checked: tuple[Any, tuple[Any, ...] | None, list[Any]]) -> Any:
@@ -235,8 +227,7 @@ class _Time(Recurrent):
         dxs, dstate = self._run_back(*checked)
         if self._Wh_mask is not None:
             self.grads[1] *= self._Wh_mask
-        for name, value in zip(self.states, dstate, strict=True):
-            setattr(self, f"d{name}", value)
+        self._keep_gradients(*dstate)
         return dxs
 
     def _set_state(self, *values: Any) -> None:

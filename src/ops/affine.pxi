@@ -19,9 +19,9 @@ cdef int multiply(cnp.ndarray a, cnp.ndarray b, cnp.ndarray bias, cnp.ndarray c,
 
 def affine_forward(x, W, b):
     """y (M, N) = x (M, K) W (K, N) + b (N,); b may be None. W may be any view, as in embed_W.T."""
-    cdef int type_num = real_type(W, "affine: W")
-    cdef cnp.ndarray right = checked(W, 2, type_num, "affine: W"), left = checked(x, 2, type_num, "affine: x")
-    cdef cnp.ndarray bias = None if b is None else checked(b, 1, type_num, "affine: b")
+    cdef int type_num = real_type(W, "affine", "W")
+    cdef cnp.ndarray right = checked(W, 2, type_num, "affine", "W"), left = checked(x, 2, type_num, "affine", "x")
+    cdef cnp.ndarray bias = None if b is None else checked(b, 1, type_num, "affine", "b")
     if left.shape[1] != right.shape[0]:
         raise ValueError(f"affine: x must be (M, K) with K = {right.shape[0]}, got {np.shape(left)}")
     if b is not None and bias.shape[0] != right.shape[1]:
@@ -36,18 +36,18 @@ def affine_forward(x, W, b):
 
 def affine_backward(dy, x, W, dW, db):
     """dx = dy W^T; dW = x^T dy and db = column sums of dy are written in place (db may be None)."""
-    cdef int type_num = real_type(W, "affine: W")
-    cdef cnp.ndarray right = checked(W, 2, type_num, "affine: W"), left = checked(x, 2, type_num, "affine: x")
-    cdef cnp.ndarray dout = checked(dy, 2, type_num, "affine: dy")
+    cdef int type_num = real_type(W, "affine", "W")
+    cdef cnp.ndarray right = checked(W, 2, type_num, "affine", "W"), left = checked(x, 2, type_num, "affine", "x")
+    cdef cnp.ndarray dout = checked(dy, 2, type_num, "affine", "dy")
     cdef ptrdiff_t M = left.shape[0], K = right.shape[0], N = right.shape[1]
     if left.shape[1] != K:
         raise ValueError(f"affine: x must be (M, K) with K = {K}, got {np.shape(left)}")
     if dout.shape[0] != M or dout.shape[1] != N:
         raise ValueError(f"affine: dy must be (M, N) = ({M}, {N}), got {np.shape(dout)}")
-    cdef cnp.ndarray of_W = writable(dW, right, "affine: dW"), of_b = None, total = None
+    cdef cnp.ndarray of_W = writable(dW, right, "affine", "dW"), of_b = None, total = None
     if db is not None:
         total = np.empty(N, dtype=cnp.PyArray_DescrFromType(type_num))
-        of_b = writable(db, total, "affine: db")
+        of_b = writable(db, total, "affine", "db")
     apart(of_W, of_b, "affine")
     left, right, dout = behaved(left, False), behaved(right, False), behaved(dout, True)
 

@@ -39,10 +39,10 @@ def affine_softmax_loss_forward(x, W, b, ts, *, ignore_label=-1, train=True, spe
     memory if its backward has run. x and W are referenced and must stay as they are until then.
     """
     cdef ScoreCache k = ScoreCache(), old
-    k.type_num = real_type(W, "affine_softmax_loss: W")
-    k.W = checked(W, 2, k.type_num, "affine_softmax_loss: W")
-    k.x = checked(x, 2, k.type_num, "affine_softmax_loss: x")
-    cdef cnp.ndarray bias = None if b is None else checked(b, 1, k.type_num, "affine_softmax_loss: b")
+    k.type_num = real_type(W, "affine_softmax_loss", "W")
+    k.W = checked(W, 2, k.type_num, "affine_softmax_loss", "W")
+    k.x = checked(x, 2, k.type_num, "affine_softmax_loss", "x")
+    cdef cnp.ndarray bias = None if b is None else checked(b, 1, k.type_num, "affine_softmax_loss", "b")
     k.M, k.K, k.V = cnp.PyArray_DIM(k.x, 0), cnp.PyArray_DIM(k.W, 0), cnp.PyArray_DIM(k.W, 1)
     if cnp.PyArray_DIM(k.x, 1) != k.K:
         raise ValueError(f"affine_softmax_loss: x must be (M, K) with K = {k.K}, got {np.shape(k.x)}")
@@ -89,10 +89,10 @@ def affine_softmax_loss_backward(cache, dW, db, dout=1.0):
     cdef ScoreCache k = cache
     if not k.pending:
         raise RuntimeError("affine_softmax_loss: backward has consumed this cache")
-    cdef cnp.ndarray of_W = writable(dW, k.W, "affine_softmax_loss: dW"), of_b = None, total = None
+    cdef cnp.ndarray of_W = writable(dW, k.W, "affine_softmax_loss", "dW"), of_b = None, total = None
     if db is not None:
         total = np.empty(k.V, dtype=cnp.PyArray_DescrFromType(k.type_num))
-        of_b = writable(db, total, "affine_softmax_loss: db")
+        of_b = writable(db, total, "affine_softmax_loss", "db")
     apart(of_W, of_b, "affine_softmax_loss")
     cdef cnp.ndarray scales = np.full(k.M, float(dout) / k.count if k.count else 0.0)
     cdef cnp.npy_intp[2] dims = [k.M, k.K]

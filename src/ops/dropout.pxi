@@ -4,7 +4,7 @@
 def dropout_mask(shape, ratio, key, step, dtype):
     """0 with probability ratio, else 1 / (1 - ratio); the bits that NumPy's Philox draws, in every column."""
     cdef cnp.ndarray mask = np.empty(shape, dtype)
-    cdef int type_num = real_type(mask, "dropout_mask: dtype")
+    cdef int type_num = real_type(mask, "dropout_mask", "dtype")
     if not cnp.PyArray_ISCARRAY(mask):
         raise TypeError(f"dropout_mask: dtype must be float32 or float64, got {dtype!r}")
     if not 0 <= ratio < 1:

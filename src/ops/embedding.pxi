@@ -3,7 +3,7 @@
 
 def embedding_forward(ids, W):
     """Rows of W (V, D) for ids of any shape: ids.shape + (D,)."""
-    real_type(W, "embedding: W")
+    real_type(W, "embedding", "W")
     W = plain(W)
     if W.ndim != 2:
         raise ValueError(f"embedding: W must be (V, D), got {W.shape}")
@@ -13,7 +13,7 @@ def embedding_forward(ids, W):
 
 def embedding_backward(dout, ids, dW):
     """dW (V, D) = 0, then dW[id] += its row of dout for every id, in order: repeated ids add up."""
-    cdef int type_num = real_type(dW, "embedding: dW")
+    cdef int type_num = real_type(dW, "embedding", "dW")
     dW = plain(dW)
     if dW.ndim != 2 or not dW.flags.writeable:
         raise ValueError(f"embedding: dW must be a writable (V, D) array, got shape {dW.shape}")
@@ -21,7 +21,7 @@ def embedding_backward(dout, ids, dW):
         ids, dout = plain(ids), plain(dout)
         if dout.shape != (*ids.shape, dW.shape[1]):
             raise ValueError(f"embedding: dout must have shape {(*ids.shape, dW.shape[1])}, got {dout.shape}")
-    checked(dout, ids.ndim + 1 if isinstance(ids, np.ndarray) else 1, type_num, "embedding: dout")
+    checked(dout, ids.ndim + 1 if isinstance(ids, np.ndarray) else 1, type_num, "embedding", "dout")
     cdef cnp.ndarray at = checked_ids(ids, dW.shape[0], "embedding: ids", "V")
     cdef cnp.ndarray dy = behaved(dout.reshape(-1, dW.shape[1]) if dout.size else dout.reshape(0, dW.shape[1]), True)
     cdef cnp.ndarray grad = dW

@@ -11,10 +11,10 @@ cdef struct mixture_sizes:
 
 cdef list mixture_arguments(hs, prior, W, b, str name, mixture_sizes *s):
     """[hs, log pi, W, b], checked, hs contiguous, log pi = log softmax(prior) in float64; sizes are written to s."""
-    s.type_num = real_type(W, f"{name}: W")
-    cdef cnp.ndarray right = checked(W, 2, s.type_num, f"{name}: W"), left = checked(hs, 3, s.type_num, f"{name}: hs")
-    cdef cnp.ndarray weights = checked(prior, 2, s.type_num, f"{name}: prior")
-    cdef cnp.ndarray bias = None if b is None else checked(b, 1, s.type_num, f"{name}: b")
+    s.type_num = real_type(W, name, "W")
+    cdef cnp.ndarray right = checked(W, 2, s.type_num, name, "W"), left = checked(hs, 3, s.type_num, name, "hs")
+    cdef cnp.ndarray weights = checked(prior, 2, s.type_num, name, "prior")
+    cdef cnp.ndarray bias = None if b is None else checked(b, 1, s.type_num, name, "b")
     s.M, s.K, s.D = cnp.PyArray_DIM(left, 0), cnp.PyArray_DIM(left, 1), cnp.PyArray_DIM(left, 2)
     s.V = cnp.PyArray_DIM(right, 1)
     if cnp.PyArray_DIM(right, 0) != s.D or s.K == 0:
@@ -138,9 +138,9 @@ def mixture_softmax_loss_backward(cache, dW, db, dout=1.0):
     cdef MixtureCache k = cache
     if k.dW is None:
         raise RuntimeError("mixture_softmax_loss: backward has consumed this cache")
-    cdef cnp.ndarray of_W = writable(dW, k.dW, "mixture_softmax_loss: dW"), of_b = None
+    cdef cnp.ndarray of_W = writable(dW, k.dW, "mixture_softmax_loss", "dW"), of_b = None
     if db is not None:
-        of_b = writable(db, k.db, "mixture_softmax_loss: db")
+        of_b = writable(db, k.db, "mixture_softmax_loss", "db")
     apart(of_W, of_b, "mixture_softmax_loss")
     cdef object factor = float(dout), dhs = k.dhs, dprior = k.dprior
     np.multiply(k.dW, factor, out=of_W)

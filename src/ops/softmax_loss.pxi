@@ -50,8 +50,8 @@ def softmax_loss_forward(xs, ts, *, ignore_label=-1):
     0.0 where no row counts. xs is referenced by the cache, not copied.
     """
     cdef SoftmaxCache k = SoftmaxCache()
-    k.type_num = real_type(xs, "softmax_loss: xs")
-    k.x = checked(xs, 2, k.type_num, "softmax_loss: xs")
+    k.type_num = real_type(xs, "softmax_loss", "xs")
+    k.x = checked(xs, 2, k.type_num, "softmax_loss", "xs")
     k.M, k.V = cnp.PyArray_DIM(k.x, 0), cnp.PyArray_DIM(k.x, 1)
     k.targets, k.count = checked_targets(ts, ignore_label, k.M, k.V, "softmax_loss: ts")
     k.x = behaved(k.x, True)
