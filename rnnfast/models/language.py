@@ -53,10 +53,10 @@ class LanguageModel(BaseModel):
     recurrent_dropout : float, optional
         Ratio of the elements of the candidates dropped in training, one mask for each step or, if
         variational_dropout, for the whole sequence: recurrent dropout without memory loss [12]_.
-        LSTM and GRU only.
+        Not for RNN and sLSTM.
     h_zoneout, c_zoneout : float, optional
         Zoneout [13]_: the probability that a unit of h, or of an LSTM's c, keeps its old value at a
-        step in training. Otherwise the states are mixed in this ratio. Not for a Mogrifier LSTM.
+        step in training. Otherwise the states are mixed in this ratio. Not for sLSTM.
     alpha, beta : float, optional
         Factors of activation regularisation (AR) and temporal activation regularisation (TAR) of
         the last recurrent layer [3]_. AR sees its output after dropout, TAR before.
