@@ -105,6 +105,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     option(group, "rank", positive_int, "N", what, "none: whole matrices")
     what = "custom: width of h of an lstmp, to which its hidden units are projected"
     option(group, "proj-size", positive_int, "N", what, "that of --hidden")
+    what = "custom: heads of an slstm, which divide the width of each layer"
+    option(group, "heads", positive_int, "N", what, "1")
     what = "custom: one dropout mask for all time steps, also on the recurrent path"
     flag(group, "variational", what)
     what = "custom: dropout ratio after the embedding"
