@@ -37,11 +37,11 @@ OPTIONS = {
         {"peepholes": "full"},
         {"peepholes": "full", "of_steps": True},
     ),
-    "mogrifier": ({"rounds": 3}, {"rounds": 2, "rank": 3}),
-    "lstmp": ({"proj_size": 19, "cell_clip": 0.5},),
+    "mogrifier": ({"rounds": 3}, {"rounds": 2, "rank": 3}, {"rounds": 2, "of_steps": True}),
+    "lstmp": ({"proj_size": 19, "cell_clip": 0.5}, {"proj_size": 19, "of_steps": True}),
     "gru": ({}, {"reset_after": True}, {"of_steps": True}),
-    "lnlstm": ({},),
-    "lngru": ({},),
+    "lnlstm": ({}, {"of_steps": True}),
+    "lngru": ({}, {"of_steps": True}),
     "slstm": ({}, {"heads": 37}),
 }
 
@@ -91,7 +91,9 @@ def run_cell(cell, kind, precision, options, ragged):
     xs, dhs = normal(N, T, D), normal(N, T, P)
     if keywords.pop("of_steps", False):  # recurrent dropout and zoneout
         of_steps = RECURRENT[cell].of_steps
-        keywords |= {name: rng.random((N, T, H)).astype(np.float32) for name in of_steps}
+        for name in of_steps:
+            shape = N, T, P if name == "h_zoneout" else H
+            keywords[name] = rng.random(shape).astype(np.float32)
     if ragged:
         keywords |= {"h_mask": (rng.random((N, P)) > 0.3) * np.float32(1.5), "reverse": True}
         keywords["lengths"] = np.arange(N, dtype=np.intp) % (T + 1)

@@ -38,11 +38,12 @@ Options of forward
   recurrent path), in a mogrifier before the rounds; backward multiplies the gradient of h. It
   applies neither to hs and the states nor to the h that a gru mixes with its candidate. The
   equations are in rnnfast/reference. None costs nothing.
-- candidate_mask (N, T, H), of lstm and gru, multiplies the candidate at every step: g of an lstm,
-  h_hat of a gru (recurrent dropout without memory loss). h_zoneout (N, T, H), of rnn, lstm and gru,
-  and c_zoneout (N, T, H), of an lstm, are the shares of the old h and c that a step keeps (zoneout;
-  without training the probabilities). They come last in a step: after cell_clip, and peepholes,
-  tanh(c) and the gates see the new state without them. At [:, t] they belong to xs[:, t]. A
+- candidate_mask (N, T, H), of all cells but rnn and slstm, multiplies the candidate at every step:
+  g of an lstm, h_hat of a gru (recurrent dropout without memory loss). h_zoneout (N, T, P), of all
+  cells but slstm, and c_zoneout (N, T, H), of those with (h, c), are the shares of the old h and c
+  that a step keeps (zoneout; without training the probabilities). They come last in a step: after
+  cell_clip and projection, and peepholes, tanh(c), normalisations of c and the gates see the new
+  state without them. At [:, t] they belong to xs[:, t]. A
   stride may be 0, for one mask of all steps or one number. No gradient flows to them. None costs
   nothing.
 - Options of a cell: nonlinearity="tanh" or "relu" for rnn; cell_clip=None or a positive float for

@@ -262,12 +262,15 @@ cdef class Arguments:
         return behaved(a, True)
 
     cdef cnp.ndarray check_of_steps(self, x, Params p, ptrdiff_t N, ptrdiff_t T, str name):
-        """A mask or shares of each step, None where there is none."""
+        """A mask or shares of each step, None where there is none: as wide as h if they are of h, else as c."""
         if x is None:
             return None
         cdef cnp.ndarray a = checked(x, 3, p.type_num, self.name, name)
-        if cnp.PyArray_DIM(a, 0) != N or cnp.PyArray_DIM(a, 1) != T or cnp.PyArray_DIM(a, 2) != p.H:
-            raise ValueError(f"{self.name}: {name} must be (N, T, H) = ({N}, {T}, {p.H}), got {np.shape(a)}")
+        cdef bint of_h = name == "h_zoneout"
+        cdef ptrdiff_t width = p.P if of_h else p.H
+        if cnp.PyArray_DIM(a, 0) != N or cnp.PyArray_DIM(a, 1) != T or cnp.PyArray_DIM(a, 2) != width:
+            expected = f"(N, T, {self.wide if of_h else 'H'}) = ({N}, {T}, {width})"
+            raise ValueError(f"{self.name}: {name} must be {expected}, got {np.shape(a)}")
         return behaved(a, True)
 
     cdef tuple check_states(self, state, Params p, ptrdiff_t N, tuple names):

@@ -24,6 +24,7 @@ class Cell:
 
 # Options of make_problem that the CUDA column runs in steps
 IN_STEPS = ("recurrent_dropout", "zoneout")
+ZONED = dict.fromkeys(IN_STEPS, True)
 
 CELLS = (
     Cell(
@@ -64,18 +65,29 @@ CELLS = (
         "mogrifier",
         gates=4,
         states=2,
-        options=({}, {"rounds": 1}, {"rounds": 2, "rank": 3}),
+        options=(
+            {},
+            {"rounds": 1},
+            {"rounds": 2, "rank": 3},
+            {"rounds": 3} | ZONED,
+        ),
         in_steps=True,
     ),
     Cell(
         "lstmp",
         gates=4,
         states=2,
-        options=({}, {"proj_size": 19}, {"cell_clip": 0.7}),
+        options=(
+            {},
+            {"proj_size": 19},
+            {"cell_clip": 0.7},
+            {"zoneout": True},
+            {"cell_clip": 0.7} | ZONED,
+        ),
         in_steps=True,
     ),
-    Cell("lnlstm", gates=4, states=2, in_steps=True),
-    Cell("lngru", gates=3, states=1, in_steps=True),
+    Cell("lnlstm", gates=4, states=2, options=({}, ZONED), in_steps=True),
+    Cell("lngru", gates=3, states=1, options=({}, ZONED), in_steps=True),
     Cell("slstm", gates=4, states=4, options=({}, {"heads": 1}), in_steps=True),
 )
 VARIANTS = [(cell, options) for cell in CELLS for options in cell.options]
@@ -379,8 +391,8 @@ def make_problem(
     if recurrent_dropout:
         kept = rng.random((N, T, H)) > 0.3
         keywords["candidate_mask"] = (kept * (0.5 + rng.random((N, T, H)))).astype(dtype)
-    for name in ("h", "c")[: cell.states if zoneout else 0]:
-        shares = np.clip(1.6 * rng.random((N, T, H)) - 0.3, 0, 1)
+    for name, width in zip(("h", "c") if zoneout else (), of_states, strict=False):
+        shares = np.clip(1.6 * rng.random((N, T, width)) - 0.3, 0, 1)
         keywords[f"{name}_zoneout"] = shares.astype(dtype)
     if lengths:
         keywords["lengths"] = rng.permutation(np.arange(N) % (T + 1)).astype(np.intp)

@@ -61,6 +61,7 @@ CUSTOM = {
     "rounds": "rounds",
     "rank": "rank",
     "proj_size": "proj_size",
+    "heads": "heads",
 }
 
 
@@ -109,6 +110,7 @@ class Settings:
     rounds: int | None = None  # None: 5 for a mogrifier
     rank: int | None = None  # None: whole matrices
     proj_size: int | None = None  # None: hidden, for an lstmp
+    heads: int | None = None  # None: 1, for an slstm
     epochs: int = 8
     batch_size: int = 32
     time_size: int = 64

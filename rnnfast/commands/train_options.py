@@ -105,6 +105,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     option(group, "rank", positive_int, "N", what, "none: whole matrices")
     what = "custom: width of h of an lstmp, to which its hidden units are projected"
     option(group, "proj-size", positive_int, "N", what, "that of --hidden")
+    what = "custom: heads of an slstm, which divide the width of each layer"
+    option(group, "heads", positive_int, "N", what, "1")
     what = "custom: one dropout mask for all time steps, also on the recurrent path"
     flag(group, "variational", what)
     what = "custom: dropout ratio after the embedding"
@@ -116,11 +118,13 @@ def add_options(command: argparse.ArgumentParser) -> None:
     what = "custom: ratio of words whose vectors are dropped"
     option(group, "embedding-dropout", ratio, "X", what, "0")
     option(group, "weight-drop", ratio, "X", "custom: ratio of recurrent weights that are dropped")
-    what = "custom: dropout ratio of the candidates, which an rnn has not (recurrent dropout)"
+    what = "custom: dropout ratio of the candidates, not of an rnn or slstm (recurrent dropout)"
     option(group, "recurrent-dropout", ratio, "X", what, "0")
-    what = "custom: probability that a unit of h keeps its value at a step (zoneout)"
+    what = (
+        "custom: probability that a unit of h keeps its value at a step, not of an slstm (zoneout)"
+    )
     option(group, "h-zoneout", ratio, "X", what, "0")
-    what = "custom: the same for the cell of an lstm"
+    what = "custom: the same for the cell of an lstm of any kind but slstm"
     option(group, "c-zoneout", ratio, "X", what, "0")
     what = "custom: penalty on large activations of the last layer (AR)"
     option(group, "alpha", nonnegative_float, "X", what, "0")

@@ -12,6 +12,8 @@ def forward(
     lengths: np.ndarray | None = None,
     reverse: bool = False,
     h_mask: np.ndarray | None = None,
+    candidate_mask: np.ndarray | None = None,
+    h_zoneout: np.ndarray | None = None,
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...], Any]: ...
 def backward(
     dhs: np.ndarray,

@@ -169,13 +169,13 @@ class Arguments:
                     raise ValueError(f"{self.cell}: {part} must be {expected}, got {x.shape}")
 
     def check_of_steps(self, of_steps):
-        shape = self.N, self.T, self.H
-        names = ("candidate_mask", "h_zoneout", "c_zoneout")
-        for name, x in zip(names, of_steps, strict=False):
+        of_h, of_c = (self.wide, self.P), ("H", self.H)
+        named = {"candidate_mask": of_c, "h_zoneout": of_h, "c_zoneout": of_c}
+        for (name, (letter, width)), x in zip(named.items(), of_steps, strict=False):
             if x is not None:
                 array(f"{self.cell}: {name}", x, self.dtype, 3)
-                if x.shape != shape:
-                    expected = f"(N, T, H) = {shape}"
+                if x.shape != (self.N, self.T, width):
+                    expected = f"(N, T, {letter}) = {(self.N, self.T, width)}"
                     raise ValueError(f"{self.cell}: {name} must be {expected}, got {x.shape}")
 
     def check_lengths(self, lengths):

@@ -50,8 +50,11 @@ class NormGru(Norms, Cell):
 
 
 @cache
-def make_step(gpu, H, masked, ragged, dtype):
-    """The gates and h of one step; c_next and y are of other cells."""
+def make_step(gpu, H, masked, ragged, candidate, dtype):
+    """The gates and h of one step; c_next and y are of other cells.
+
+    candidate: with a candidate_mask, here and on the way back.
+    """
     cuda, real, zero, one = gpu.cuda, real_of(gpu, dtype), *map(np.dtype(dtype).type, (0, 1))
     (sigmoid, tanh), (total, scale_of) = activations(gpu, dtype), sums(gpu, dtype)
     share, share_q = (np.dtype(dtype).type(1 / k) for k in (2 * H, H))
@@ -66,6 +69,7 @@ def make_step(gpu, H, masked, ragged, dtype):
         states,
         m,
         seen,
+        candidate_mask,
         hs,
         kept,
         gates,
@@ -118,7 +122,10 @@ def make_step(gpu, H, masked, ragged, dtype):
             q = (Ah[row + 2 * H] - mean_q) * scale_q * gh[j + 2 * H] + bh[j]
             x = (A[gate + 2 * H] - mean_x2) * scale_x2 * gx[j + 2 * H] + b[j + 2 * H]
             h_hat = tanh(x + r * q)
-            h = (one - z) * h_prev + z * h_hat
+            fresh = h_hat
+            if candidate:
+                fresh *= candidate_mask[at * H + j]
+            h = (one - z) * h_prev + z * fresh
             if train != 0:
                 for k in range(3):
                     u[gate + k * H] = Ah[row + k * H]
@@ -144,14 +151,31 @@ def make_step(gpu, H, masked, ragged, dtype):
 
 
 @cache
-def make_back(gpu, H, masked, ragged, dtype):
+def make_back(gpu, H, masked, ragged, candidate, dtype):
     """The step back: gates become dA; rows is dq; y is of other cells."""
     cuda, real, one = gpu.cuda, real_of(gpu, dtype), np.dtype(dtype).type(1)
     total, _ = sums(gpu, dtype)
     zero, share, share_q = (np.dtype(dtype).type(k) for k in (0, 1 / (2 * H), 1 / H))
 
     def norm_step_back_kernel(
-        dhs, gates, u, norms, dv, y, rows, gh, bh, dstates, came, m, kept, ends, N, T, t
+        dhs,
+        gates,
+        u,
+        norms,
+        dv,
+        y,
+        rows,
+        gh,
+        bh,
+        dstates,
+        came,
+        m,
+        candidate_mask,
+        kept,
+        ends,
+        N,
+        T,
+        t,
     ):
         s = cuda.shared.array(THREADS, real)
         n = cuda.blockIdx.x
@@ -182,7 +206,11 @@ def make_back(gpu, H, masked, ragged, dtype):
                 back *= m[e]
             before = dh + back
             dh = before + dhs[at * H + j]
-            dA_h = dh * z * (one - h_hat * h_hat)
+            slope = z * (one - h_hat * h_hat)
+            if candidate:
+                slope *= candidate_mask[at * H + j]
+                h_hat *= candidate_mask[at * H + j]
+            dA_h = dh * slope
             dA_r = dA_h * (u_q * gh[j + 2 * H] + bh[j]) * r * (one - r)
             dA_z = dh * (h_hat - h_prev) * z * (one - z)
             dq = dA_h * r
@@ -230,9 +258,21 @@ def make_back(gpu, H, masked, ragged, dtype):
 CELL = NormGru()
 
 
-def forward(xs, state, params, *, train=True, lengths=None, reverse=False, h_mask=None):
+def forward(
+    xs,
+    state,
+    params,
+    *,
+    train=True,
+    lengths=None,
+    reverse=False,
+    h_mask=None,
+    candidate_mask=None,
+    h_zoneout=None,
+):
     """See rnnfast.kernels."""
-    return recurrence.forward(CELL, xs, state, params, train, lengths, reverse, h_mask)
+    of_steps = candidate_mask, h_zoneout
+    return recurrence.forward(CELL, xs, state, params, train, lengths, reverse, h_mask, of_steps)
 
 
 def backward(dhs, dstate, params, cache, grads):

@@ -48,8 +48,8 @@ class NormLstm(Norms, Lstm):
 
 
 @cache
-def make_step(gpu, H, masked, ragged, dtype):
-    """c and h of one step."""
+def make_step(gpu, H, masked, ragged, candidate, dtype):
+    """c and h of one step; candidate: with a candidate_mask, here and on the way back."""
     cuda, real, zero = gpu.cuda, real_of(gpu, dtype), np.dtype(dtype).type(0)
     (sigmoid, tanh), (total, scale_of) = activations(gpu, dtype), sums(gpu, dtype)
     share, share_c = (np.dtype(dtype).type(1 / k) for k in (4 * H, H))
@@ -65,6 +65,7 @@ def make_step(gpu, H, masked, ragged, dtype):
         states,
         m,
         seen,
+        candidate_mask,
         hs,
         kept,
         gates,
@@ -122,6 +123,8 @@ def make_step(gpu, H, masked, ragged, dtype):
                 gates[gate + 2 * H] = i
                 gates[gate + 3 * H] = o
                 put(kept, at * H + j, (h_prev, c_prev))
+            if candidate:
+                g *= candidate_mask[at * H + j]
             c = f * c_prev + g * i
             c_next[n * H + j] = c
             Ah[row] = o  # nobody else reads it again
@@ -154,14 +157,32 @@ def make_step(gpu, H, masked, ragged, dtype):
 
 
 @cache
-def make_back(gpu, H, masked, ragged, dtype):
+def make_back(gpu, H, masked, ragged, candidate, dtype):
     """The step back: gates become dA; dv, also in Ah; y is dy, rows dy times the normalised c."""
     cuda, real, (_, tanh) = gpu.cuda, real_of(gpu, dtype), activations(gpu, dtype)
     total, _ = sums(gpu, dtype)
     zero, one, share, share_c = (np.dtype(dtype).type(k) for k in (0, 1, 1 / (4 * H), 1 / H))
 
     def norm_step_back_kernel(
-        dhs, gates, u, norms, dv, y, rows, gh, gc, bc, dstates, came, m, kept, ends, N, T, t
+        dhs,
+        gates,
+        u,
+        norms,
+        dv,
+        y,
+        rows,
+        gh,
+        gc,
+        bc,
+        dstates,
+        came,
+        m,
+        candidate_mask,
+        kept,
+        ends,
+        N,
+        T,
+        t,
     ):
         s = cuda.shared.array(THREADS, real)
         n = cuda.blockIdx.x
@@ -181,9 +202,10 @@ def make_back(gpu, H, masked, ragged, dtype):
             gate = at * 4 * H + j
             o = gates[gate + 3 * H]
             _, c_prev = take(kept, at * H + j)
-            c_hat = (
-                gates[gate] * c_prev + gates[gate + H] * gates[gate + 2 * H] - mean_c
-            ) * scale_c
+            g = gates[gate + H]
+            if candidate:
+                g *= candidate_mask[at * H + j]
+            c_hat = (gates[gate] * c_prev + g * gates[gate + 2 * H] - mean_c) * scale_c
             q = tanh(c_hat * gc[j] + bc[j])
             back = came[e]
             if masked:
@@ -214,12 +236,16 @@ def make_back(gpu, H, masked, ragged, dtype):
             f = gates[gate]
             g = gates[gate + H]
             i = gates[gate + 2 * H]
+            slope = one - g * g
+            if candidate:
+                slope *= candidate_mask[at * H + j]
+                g *= candidate_mask[at * H + j]
             _, c_prev = take(kept, at * H + j)
             dh, dc = take(dstates, e)
             c_hat = (f * c_prev + g * i - mean_c) * scale_c
             ds = dc + scale_c * (y[at * H + j] * gc[j] - d_mean - c_hat * d_with)
             gates[gate] = ds * c_prev * f * (one - f)
-            gates[gate + H] = ds * i * (one - g * g)
+            gates[gate + H] = ds * i * slope
             gates[gate + 2 * H] = ds * g * i * (one - i)
             if off:
                 for k in range(4):
@@ -247,9 +273,22 @@ def make_back(gpu, H, masked, ragged, dtype):
 CELL = NormLstm()
 
 
-def forward(xs, state, params, *, train=True, lengths=None, reverse=False, h_mask=None):
+def forward(
+    xs,
+    state,
+    params,
+    *,
+    train=True,
+    lengths=None,
+    reverse=False,
+    h_mask=None,
+    candidate_mask=None,
+    h_zoneout=None,
+    c_zoneout=None,
+):
     """See rnnfast.kernels."""
-    return recurrence.forward(CELL, xs, state, params, train, lengths, reverse, h_mask)
+    of_steps = candidate_mask, h_zoneout, c_zoneout
+    return recurrence.forward(CELL, xs, state, params, train, lengths, reverse, h_mask, of_steps)
 
 
 def backward(dhs, dstate, params, cache, grads):

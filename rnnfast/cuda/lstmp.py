@@ -1,7 +1,8 @@
 """The LSTM with a projection in CUDA; the equations are those of rnnfast/reference/lstmp.py.
 
 The step is that of lstm.py, in steps, with u in the place of h. Around it come the products with
-Wproj, each with a kernel of the P numbers of h. Wproj lies where other cells have Wp.
+Wproj, each with a kernel of the P numbers of h. Wproj lies where other cells have Wp. Zoneout of
+zoneout.py comes last, of h in P numbers.
 
     u (N, T, H) of all steps; dh (N, T, P), all that comes to h of each step, on the way back
     rows (N, T, P): of the kernels, h before each step and then this dh
@@ -12,7 +13,7 @@ from functools import cache, lru_cache
 
 import numpy as np
 
-from rnnfast.cuda import recurrence, steps
+from rnnfast.cuda import recurrence, steps, zoneout
 from rnnfast.cuda.call import rows as all_rows
 from rnnfast.cuda.lstm import Lstm
 from rnnfast.cuda.signatures import signature_of
@@ -40,7 +41,8 @@ class Lstmp(Lstm):
         step = gpu.step_launch(
             steps.make_step(gpu, self, H, False, call.ragged, dtype),
             **steps.given(call, A=arrays.A, Ah=Ah, Ah2=Ah, b=arrays.b, Wp=call.nothing),
-            **{"m": call.nothing, "seen": call.nothing, "candidate_mask": call.nothing},
+            **{"m": call.nothing, "seen": call.nothing},
+            **{"candidate_mask": steps.candidate_mask(call, arrays)},
             **{"states": (u, c), "hs": arrays.u, "kept": arrays.kept},
             **{"ends": arrays.ends, "train": train},
         )
@@ -50,7 +52,8 @@ class Lstmp(Lstm):
             **{"hs": arrays.hs, "rows": arrays.left, "ends": arrays.ends, "train": train},
         )
         product = gpu.step_product
-        return [product(seen, Wh, Ah), step, product(u, arrays.Wp, made), show]
+        work = [product(seen, Wh, Ah), step, product(u, arrays.Wp, made), show]
+        return work + zoneout.after(call, arrays, states, seen, train)
 
     def back_steps(self, call, arrays, Wh, dstates, came):
         gpu, N, T, H, P, dtype = call.gpu, call.N, call.T, call.H, call.P, call.dtype.name
@@ -68,7 +71,8 @@ class Lstmp(Lstm):
             **steps.given(call, A=arrays.A, B=arrays.B, b=arrays.b, Wp=call.nothing),
             **{"dstates": (call.zeros(N, H), dc), "came": du, "through": du},
             **{"dhs": call.zeros(N, T, H), "m": call.nothing},
-            **{"kept": arrays.kept, "ends": arrays.ends, "candidate_mask": call.nothing},
+            **{"candidate_mask": steps.candidate_mask(call, arrays)},
+            **{"kept": arrays.kept, "ends": arrays.ends},
         )
         product = gpu.step_product
         through_Wproj = product(all_dh, arrays.Wp, du, turned=True)
@@ -140,11 +144,22 @@ cell_of = lru_cache(typed=True)(Lstmp)  # the same object for the same options
 
 
 def forward(
-    xs, state, params, *, train=True, lengths=None, reverse=False, h_mask=None, cell_clip=None
+    xs,
+    state,
+    params,
+    *,
+    train=True,
+    lengths=None,
+    reverse=False,
+    h_mask=None,
+    candidate_mask=None,
+    h_zoneout=None,
+    c_zoneout=None,
+    cell_clip=None,
 ):
     """See rnnfast.kernels."""
-    cell = cell_of(cell_clip)
-    return recurrence.forward(cell, xs, state, params, train, lengths, reverse, h_mask)
+    cell, of_steps = cell_of(cell_clip), (candidate_mask, h_zoneout, c_zoneout)
+    return recurrence.forward(cell, xs, state, params, train, lengths, reverse, h_mask, of_steps)
 
 
 def backward(dhs, dstate, params, cache, grads):

@@ -158,9 +158,22 @@ def make_round_back(gpu, M, of_all, ragged, dtype):
 CELL = Mogrifier()
 
 
-def forward(xs, state, params, *, train=True, lengths=None, reverse=False, h_mask=None):
+def forward(
+    xs,
+    state,
+    params,
+    *,
+    train=True,
+    lengths=None,
+    reverse=False,
+    h_mask=None,
+    candidate_mask=None,
+    h_zoneout=None,
+    c_zoneout=None,
+):
     """See rnnfast.kernels."""
-    return recurrence.forward(CELL, xs, state, params, train, lengths, reverse, h_mask)
+    of_steps = candidate_mask, h_zoneout, c_zoneout
+    return recurrence.forward(CELL, xs, state, params, train, lengths, reverse, h_mask, of_steps)
 
 
 def backward(dhs, dstate, params, cache, grads):

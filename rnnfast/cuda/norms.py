@@ -13,7 +13,8 @@ from functools import cache
 
 import numpy as np
 
-from rnnfast.cuda.steps import make_add_up, seen_by
+from rnnfast.cuda import zoneout
+from rnnfast.cuda.steps import candidate_mask, make_add_up, seen_by
 from rnnfast.cuda.tiles import WARP
 
 THREADS = 4 * WARP
@@ -83,15 +84,17 @@ class Norms:
         c_next = call.empty(N, H) if "c" in self.states else call.nothing
         seen = seen_by(call, arrays, states[0])
         kernel = gpu.step_launch(
-            self.make_step(gpu, H, call.masked, call.ragged, call.dtype.name),
+            self.make_step(gpu, H, call.masked, call.ragged, self.candidate, call.dtype.name),
             **{"blocks": N, "A": arrays.A, "Ah": Ah, "b": arrays.b, "states": states},
             **{"hs": arrays.hs, "kept": arrays.kept, "gates": gates, "u": u, "norms": norms},
             **{"m": arrays.m, "seen": seen, "c_next": c_next},
+            **{"candidate_mask": candidate_mask(call, arrays)},
             **{"ends": arrays.ends, "N": N, "T": T, "train": train},
             **dict(zip(self.beside, arrays.norms, strict=True)),
         )
         arrays.of_norms = gates, u, norms
-        return [gpu.step_product(seen, Wh, Ah), kernel]
+        product = gpu.step_product(seen, Wh, Ah)
+        return [product, kernel, *zoneout.after(call, arrays, states, seen, train)]
 
     def back_steps(self, call, arrays, Wh, dstates, came):
         gpu, N, T, H = call.gpu, call.N, call.T, call.H
@@ -100,9 +103,10 @@ class Norms:
         rows = call.empty(N, T, H)
         y = call.empty(N, T, H) if "c" in self.states else call.nothing
         kernel = gpu.step_launch(
-            self.make_back(gpu, H, call.masked, call.ragged, call.dtype.name),
+            self.make_back(gpu, H, call.masked, call.ragged, self.candidate, call.dtype.name),
             **{"blocks": N, "dhs": arrays.dhs, "gates": gates, "u": u, "norms": norms},
             **{"dv": dv, "y": y, "rows": rows, "dstates": dstates, "came": came, "m": arrays.m},
+            **{"candidate_mask": candidate_mask(call, arrays)},
             **{"kept": arrays.kept, "ends": arrays.ends, "N": N, "T": T},
             **dict(list(zip(self.beside, arrays.norms, strict=True))[1:]),
         )

@@ -228,9 +228,10 @@ def columns_of(call, cell, x):
     return [x[..., a * call.H : b * call.H] for a, b in itertools.pairwise(ends)]
 
 
-def given(call, **others):
-    """What a kernel of one step is bound to, with the sizes of a launch."""
-    return {"blocks": -(-call.N * call.H // THREADS), "N": call.N, "T": call.T, **others}
+def given(call, width=None, **others):
+    """What a kernel of one step is bound to, with the sizes of a launch for (N, width or H)."""
+    blocks = -(-call.N * (width or call.H) // THREADS)
+    return {"blocks": blocks, "N": call.N, "T": call.T, **others}
 
 
 def candidate_mask(call, arrays):
@@ -278,12 +279,12 @@ def forward_work(call, cell, arrays, Wh, states, train):
 
 def back(call, cell, arrays, Wh, dstates, start, ahead):
     """All steps back; dstates are replaced, arrays.A becomes dA."""
-    came, pasts = call.zeros(call.N, call.P), ()
+    came = call.zeros(call.N, call.P)
+    work, pasts = zoneout.before_back(call, arrays, dstates, came)
     if cell.back_steps:
-        work = cell.back_steps(call, arrays, Wh, dstates, came)
+        work += cell.back_steps(call, arrays, Wh, dstates, came)
     else:
-        before, pasts = zoneout.before_back(call, arrays, dstates, came)
-        work = before + back_work(call, cell, arrays, Wh, dstates, came)
+        work += back_work(call, cell, arrays, Wh, dstates, came)
     call.gpu.run_steps(work, start, ahead, call.T)
     for dstate, past in pasts:
         dstate += past

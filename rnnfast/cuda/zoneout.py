@@ -4,7 +4,8 @@
     old (N, H): the state before the step
     past (N, H): on the way back, what goes past the step to the state before
 
-The kernels take a thread for each unit of each sample.
+The kernels take a thread for each unit of each sample. H is the width of the state: of the h of an
+lstmp that is P.
 """
 
 from functools import cache
@@ -25,11 +26,12 @@ def after(call, arrays, states, seen, train):
             state, shown = states[k], k == 0
             new = None if shown else arrays.c_new
             ways = call.masked, call.ragged, call.dtype.name
-            kernel = make_zone(call.gpu, call.H, shown, new is not None, *ways)
+            width = state.shape[1]
+            kernel = make_zone(call.gpu, width, shown, new is not None, *ways)
             given = {"share": share, "old": call.gpu.copy(state), "state": state}
             given |= {"m": arrays.m, "seen": seen, "hs": arrays.hs, "ends": arrays.ends}
             given["c_new"] = call.nothing if new is None else new
-            work.append(call.gpu.step_launch(kernel, **steps.given(call, **given)))
+            work.append(call.gpu.step_launch(kernel, **steps.given(call, width, **given)))
     return work
 
 
@@ -44,13 +46,15 @@ def before_back(call, arrays, dstates, came):
     given = {"came": came, "m": arrays.m, "dhs": arrays.dhs, "ends": arrays.ends}
     for k, share in enumerate((of_h, of_c)):
         if share is not None:
-            past = call.zeros(call.N, call.H)
+            width = dstates[k].shape[1]
+            past = call.zeros(call.N, width)
             own = {"share": share, "past": past, "dstate": dstates[k]}
-            kernel = make_zone_back(call.gpu, call.H, k == 0, *ways)
-            work.append(call.gpu.step_launch(kernel, **steps.given(call, **given, **own)))
+            kernel = make_zone_back(call.gpu, width, k == 0, *ways)
+            own = steps.given(call, width, **given, **own)
+            work.append(call.gpu.step_launch(kernel, **own))
             pasts.append((dstates[k], past))
     if of_h is not None:
-        arrays.dhs = call.zeros(call.N, call.T, call.H)
+        arrays.dhs = call.zeros(*arrays.dhs.shape)
     return work, pasts
 
 

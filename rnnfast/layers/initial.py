@@ -86,10 +86,16 @@ class Initializer:
         """Zeros of this size."""
         return kernels.move(np.zeros(size, self.dtype), self.device)
 
-    def recurrent(self, gates: int, D: int, H: int, P: int | None = None) -> tuple[Any, Any, Any]:
-        """(Wx, Wh, b) of a layer with D inputs, H units, so many gates and an h as wide as P."""
-        GH = gates * H
-        return self.normal(D, GH), self.normal(H if P is None else P, GH), self.zeros(GH)
+    def recurrent(
+        self, gates: int, D: int, H: int, P: int | None = None, heads: int = 1
+    ) -> tuple[Any, Any, Any]:
+        """(Wx, Wh, b) of a layer with D inputs, H units, so many gates and an h as wide as P.
+
+        Wh is divided by the root of its fan in, which with heads is the width of one.
+        """
+        GH, width = gates * H, H if P is None else P
+        Wh_of = width, GH // heads, np.sqrt(width // heads)
+        return self.normal(D, GH), self.normal(*Wh_of), self.zeros(GH)
 
     def rounds(self, D: int, H: int, rounds: int, rank: int | None) -> dict[str, Any]:
         """Wm of a Mogrifier LSTM, and Wr if there is a rank; each matrix divided by its fan in.

@@ -9,7 +9,7 @@ import numpy as np
 
 from rnnfast import checks
 from rnnfast.layers.mixture import TimeMixtureSoftmax
-from rnnfast.layers.softmax_losses import TimeSoftmaxWithLoss
+from rnnfast.layers.softmax_losses import TimeSoftmaxWithLoss, only_counted
 from rnnfast.typing import Array
 
 
@@ -93,7 +93,7 @@ class TimeMixtureSoftmaxWithLoss(TimeSoftmaxWithLoss):
         N, T, _ = inputs[-1].shape
         t, ignored = self._class_ids(ts, N, T, V)
         if train:
-            inputs = self._read_steps(inputs, t != ignored)
+            inputs = [only_counted(x, t != ignored) for x in inputs]
         *kept, hs, prior = mixture._latents(inputs, train)
         self.cache = None
         self.penalty = 0.0 if train else self.penalty
@@ -139,14 +139,6 @@ class TimeMixtureSoftmaxWithLoss(TimeSoftmaxWithLoss):
             dprior += (dout * of_penalty).astype(dprior.dtype)
         dxs = mixture._latents_back(inputs, kept, dhs, dprior, grads)
         return dxs if several else dxs[0]
-
-    def _read_steps(self, inputs: list[Any], counted: Any) -> list[Any]:
-        """The inputs with zeros where nothing counts: 0 times a NaN there would reach gradients."""
-        if not checks.is_cupy(counted) and counted.all():
-            return inputs
-        counted = checks.beside(inputs[0], counted).reshape(*inputs[0].shape[:2], 1)
-        xp = checks.namespace(inputs[0])
-        return [xp.where(counted, x, x.dtype.type(0)) for x in inputs]
 
     def _cross_entropy(
         self, hs: Any, prior: Any, t: Any, ignored: int, train: bool

@@ -15,6 +15,7 @@ class _NormLSTM(Recurrent):
     column = "lnlstm"
     gates = 4
     more = ("gx", "gh", "gc", "bc")
+    of_steps = ("candidate_mask", "h_zoneout", "c_zoneout")
 
 
 class LayerNormLSTM(_NormLSTM, _StepTwoStates):
@@ -140,6 +141,7 @@ class _NormGRU(Recurrent):
     column = "lngru"
     gates = 3
     more = ("gx", "gh", "bh")
+    of_steps = ("candidate_mask", "h_zoneout")
 
 
 class LayerNormGRU(_NormGRU, _StepOneState):

@@ -40,8 +40,9 @@ def convention_options(layer: Layer, reset_after: Any, z_keeps: Any) -> dict[str
 def of_steps(layer: Any, N: int, T: int | None, given: dict[str, Any]) -> dict[str, Any]:
     """The masks and shares of zoneout that are not None, checked, (N, T, H) for the column.
 
-    T is None for one step, T = 1 for the column. A number is only for zoneout. What is the same for
-    all steps has stride 0 there, and no memory of its own.
+    h_zoneout is as wide as h, so (N, T, P) with a projection. T is None for one step, T = 1 for the
+    column. A number is only for zoneout. What is the same for all steps has stride 0 there, and no
+    memory of its own.
     """
     return {
         name: _of_each_step(layer, name, value, N, T)
@@ -52,8 +53,9 @@ def of_steps(layer: Any, N: int, T: int | None, given: dict[str, Any]) -> dict[s
 
 def _of_each_step(layer: Any, name: str, value: Any, N: int, T: int | None) -> Any:
     """One of them."""
-    owner, H = layer._name, layer.Wh.shape[0]
-    shape = (N, 1 if T is None else T, H)
+    owner, width = layer._name, layer.width_of(name)
+    letter = layer.wide if name == "h_zoneout" else "H"
+    shape = (N, 1 if T is None else T, width)
     if name not in layer.of_steps:
         kind = type(value).__name__
         raise ValueError(f"{owner}: {name} must be None, which this cell does not have, got {kind}")
@@ -61,9 +63,10 @@ def _of_each_step(layer: Any, name: str, value: Any, N: int, T: int | None) -> A
         if not 0 <= value <= 1:
             raise ValueError(f"{owner}: {name} must be in [0, 1], got {value}")
         xp = checks.namespace(layer.params[0])
-        return xp.broadcast_to(xp.full(H, value, layer.dtype), shape)
+        return xp.broadcast_to(xp.full(width, value, layer.dtype), shape)
     value = checks.real(owner, name, value)
-    shapes = {"(N, H)": (N, H)} if T is None else {"(N, T, H)": shape, "(N, H)": (N, H)}
+    shapes: dict[str, tuple[Any, ...]] = {} if T is None else {f"(N, T, {letter})": shape}
+    shapes |= {f"(N, {letter})": (N, width)}
     if value.shape not in shapes.values():
         label = " or ".join(f"{letters} = {sizes}" for letters, sizes in shapes.items())
         raise checks.shape_error(owner, name, label, value)

@@ -5,11 +5,14 @@ M rows (a sequence is flattened to M = N T), H hidden, V vocabulary.
 
 from typing import Any
 
+import numpy as np
+
 from rnnfast import checks
 from rnnfast.layers.activations import Softmax
 from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.base import Layer, Spec
 from rnnfast.layers.mixture import TimeMixtureSoftmax
+from rnnfast.layers.softmax_losses import only_counted
 from rnnfast.typing import Array
 
 
@@ -89,7 +92,7 @@ class PastDecode(Layer):
         self.loss = 0.0
         self._softmax = Softmax(device=self.device)
 
-    def forward(self, scores: Any, previous: Any) -> Any:
+    def forward(self, scores: Any, previous: Any, counted: Any = None) -> Any:
         """Compute the penalty.
 
         Parameters
@@ -98,6 +101,8 @@ class PastDecode(Layer):
             Scores of the next word.
         previous : array of int (M,)
             The ids that were read last, each in [0, V).
+        counted : array of bool (M,), optional
+            The rows that have a part in the penalty, whose mean is over these; None is all of them.
 
         Returns
         -------
@@ -119,13 +124,27 @@ class PastDecode(Layer):
             raise checks.shape_error(self._name, "previous", f"(M,) = ({len(scores)},)", previous)
         checks.in_range(self._name, "previous", previous, len(E))
         xp, ops = checks.namespace(scores), self._kernel
-        P = self._softmax.forward(checks.cast(scores, self.dtype))
+        scores = checks.cast(scores, self.dtype)
+        if counted is not None:
+            scores, previous = self._only(counted, scores, previous)
+        P = self._softmax.forward(scores)
         v = ops.affine_forward(P, E, None)
         u = xp.tanh(ops.affine_forward(v, W, b))
         loss, cache = ops.affine_softmax_loss_forward(u, E.T, c, previous)
         self.loss = self.factor * loss
         self.cache = P, v, u, cache
         return self.loss
+
+    def _only(self, counted: Any, scores: Any, previous: Any) -> tuple[Any, Any]:
+        """scores with zeros, and previous with -1, in the rows that have no part."""
+        counted = checks.real(self._name, "counted", counted)
+        if counted.dtype != bool:
+            raise TypeError(f"{self._name}: counted must be bool, got {counted.dtype}")
+        if counted.shape != previous.shape:
+            raise checks.shape_error(self._name, "counted", f"(M,) = {previous.shape}", counted)
+        beside = checks.beside(previous, counted)
+        previous = checks.namespace(previous).where(beside, previous.astype(np.intp), -1)
+        return only_counted(scores, counted), previous
 
     def backward(self, dout: float = 1.0) -> tuple[Any, Any]:
         """Compute the gradients; the grads of this layer are written in place.

@@ -17,6 +17,7 @@ class Projection(Recurrent):
     gates = 4
     more = ("Wproj",)
     wide = "P"
+    of_steps = ("candidate_mask", "h_zoneout", "c_zoneout")
 
     @property
     def proj_size(self) -> int:

@@ -86,6 +86,20 @@ class Recurrent(Created, Layer):
     Wx, Wh = param(0), param(1)
     dWx, dWh = grad(0), grad(1)
 
+    def width_of(self, name: str) -> int:
+        """Return how many numbers of a sample a mask or the shares of zoneout have.
+
+        Parameters
+        ----------
+        name : {"h_mask", "h_zoneout", "candidate_mask", "c_zoneout"}
+
+        Returns
+        -------
+        int
+            The width of h for those of h, else H. They differ with a projection alone.
+        """
+        return self._P if name.startswith("h_") else self._H
+
     def freeze(self, precision: str | None = None) -> None:
         """Lay the weights out once, for many calls of forward(..., train=False).
 

@@ -8,7 +8,7 @@ from typing import Any
 from rnnfast import checks
 from rnnfast.layers.affine import TimeAffine, rows
 from rnnfast.layers.past_decode import PastDecode
-from rnnfast.layers.softmax_losses import TimeAffineSoftmaxWithLoss
+from rnnfast.layers.softmax_losses import TimeAffineSoftmaxWithLoss, only_counted
 from rnnfast.typing import Array
 
 
@@ -42,7 +42,8 @@ class TimeRegularizedSoftmaxWithLoss(TimeAffineSoftmaxWithLoss):
         score[t] = h (w + noise) + b[t]
 
     The noise is a constant for the gradient. The other scores have no noise. Past decode sees the
-    scores without noise. forward returns the cross entropy without noise.
+    scores without noise, of the steps whose target is not ignored. forward returns the cross
+    entropy without noise.
 
     References
     ----------
@@ -110,10 +111,13 @@ class TimeRegularizedSoftmaxWithLoss(TimeAffineSoftmaxWithLoss):
             previous = check_previous(self._name, previous, x.shape[:2])
         affine, ops = self.affine, self.affine._kernel
         W, b = affine._checked_params()
-        x2 = rows(x)
+        counted = t != ignored
+        x2 = only_counted(rows(x), counted)
         scores = ops.affine_forward(x2, W, b)
         loss, cache = ops.softmax_loss_forward(scores, t, ignore_label=ignored)
-        past = None if self.past is None else self.past.forward(scores, previous.reshape(-1))
+        past = None
+        if self.past is not None:
+            past = self.past.forward(scores, previous.reshape(-1), counted)
         noise = None
         if self.adversarial:
             noise, place = self._noise(x2, W, t, ignored)
@@ -124,7 +128,7 @@ class TimeRegularizedSoftmaxWithLoss(TimeAffineSoftmaxWithLoss):
             noise = noise, place
         if past is not None:
             self.penalty = self.penalty + past
-        self.cache = x, cache, noise
+        self.cache = x2, x.shape, cache, noise
         return loss
 
     def _noise(self, x: Any, W: Any, t: Any, ignored: int) -> tuple[Any, tuple[Any, Any]]:
@@ -155,7 +159,7 @@ class TimeRegularizedSoftmaxWithLoss(TimeAffineSoftmaxWithLoss):
         RuntimeError
             Without the forward of a training step before it.
         """
-        x, cache, noise = self._pending()
+        x, shape, cache, noise = self._pending()
         of_target: Any = 0.0
         dout = checks.number(self._name, "dout", dout)
         (W, _), (dW, db) = self.affine._checked_params(), self.affine._checked_grads()
@@ -167,13 +171,13 @@ class TimeRegularizedSoftmaxWithLoss(TimeAffineSoftmaxWithLoss):
         if self.past is not None:
             more, dW_past = self.past.backward(dout)
             dscores += more
-        dx = ops.affine_backward(dscores, rows(x), W, dW, db)
+        dx = ops.affine_backward(dscores, x, W, dW, db)
         if dW_past is not None:
             dW += dW_past
         if noise is not None:
             dx += of_target[:, None] * noise[0]
         self.cache = None
-        return dx.reshape(x.shape)
+        return dx.reshape(shape)
 
     def _choices(self) -> list[str]:
         shown = super()._choices()

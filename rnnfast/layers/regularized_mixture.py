@@ -108,10 +108,6 @@ class TimeRegularizedMixtureSoftmaxWithLoss(TimeMixtureSoftmaxWithLoss):
             self._previous = check_previous(self._name, previous, shape).reshape(-1)
         return super().forward(xs, ts, train=train)
 
-    def _read_steps(self, inputs: list[Any], counted: Any) -> list[Any]:
-        # Past decode reads the steps of ignored targets, too
-        return inputs if self.past is not None else super()._read_steps(inputs, counted)
-
     def _cross_entropy(self, hs: Any, prior: Any, t: Any, ignored: int, train: bool) -> Any:
         loss, cache = super()._cross_entropy(hs, prior, t, ignored, train)
         if not train:
@@ -120,7 +116,8 @@ class TimeRegularizedMixtureSoftmaxWithLoss(TimeMixtureSoftmaxWithLoss):
         log_p = noisy = None
         if self.past is not None:
             log_p = self.mixture._kernel.mixture_softmax(hs, prior, W, b)
-            self.penalty = self.penalty + self.past.forward(log_p, self._previous)
+            counted = checks.beside(hs, t != ignored)
+            self.penalty = self.penalty + self.past.forward(log_p, self._previous, counted)
         if self.adversarial:
             found, noisy = self._with_noise(hs, prior, t, ignored)
             self.penalty = self.penalty + (found - loss)

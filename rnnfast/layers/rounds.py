@@ -9,6 +9,7 @@ class Rounds(Recurrent):
     column = "mogrifier"
     gates = 4
     more = ("Wm", "Wr")
+    of_steps = ("candidate_mask", "h_zoneout", "c_zoneout")
 
     @property
     def rounds(self) -> int:

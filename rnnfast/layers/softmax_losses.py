@@ -224,6 +224,17 @@ class TimeSoftmaxWithLoss(Simple_TimeSoftmaxWithLoss):
         return [] if self.ignore_label == -1 else [f"ignore_label={self.ignore_label}"]
 
 
+def only_counted(x: Any, counted: Any) -> Any:
+    """x (N, T, K) or (N T, K) with zeros where a target is ignored; counted: (N T,).
+
+    0 times a NaN there would reach gradients, and the NaN itself penalties.
+    """
+    if not checks.is_cupy(counted) and counted.all():  # else it would have to synchronize
+        return x
+    counted = checks.beside(x, counted).reshape(*x.shape[:-1], 1)
+    return checks.namespace(x).where(counted, x, x.dtype.type(0))
+
+
 class TimeAffineSoftmaxWithLoss(TimeSoftmaxWithLoss):
     """`TimeAffine` and `TimeSoftmaxWithLoss` in one layer, for models that own both.
 

@@ -83,10 +83,10 @@ class _StepOneState(_Step):
         train : bool
             False keeps nothing for a backward.
         candidate_mask : array (N, H), optional
-            Multiplies the candidate: recurrent dropout without memory loss. GRU only.
+            Multiplies the candidate: recurrent dropout without memory loss. Not for RNN.
         h_zoneout : float or array (N, H), optional
             Zoneout: the share of h_prev that the step keeps, 0 or 1 in training; in evaluation the
-            probability, a number. RNN and GRU only.
+            probability, a number.
 
         Returns
         -------
@@ -181,10 +181,10 @@ class _StepTwoStates(_Step):
         train : bool
             False keeps nothing for a backward.
         candidate_mask : array (N, H), optional
-            Multiplies g: recurrent dropout without memory loss. LSTM only.
+            Multiplies g: recurrent dropout without memory loss.
         h_zoneout, c_zoneout : float or array (N, H), optional
             Zoneout: the shares of h_prev and c_prev that the step keeps, 0 or 1 in training; in
-            evaluation the probability, a number. LSTM only.
+            evaluation the probability, a number. Of an LSTMP h_zoneout is as wide as h.
 
         Returns
         -------

@@ -103,12 +103,12 @@ class _Time(Recurrent):
             layer.
         candidate_mask : array (N, T, H) or (N, H), optional
             Multiplies the candidate at every step, g of an LSTM and h_hat of a GRU: recurrent
-            dropout without memory loss. (N, H) is the same at every step. LSTM and GRU only.
+            dropout without memory loss. (N, H) is the same at every step. Not for RNN and sLSTM.
         h_zoneout : float or array (N, T, H) or (N, H), optional
             Zoneout: the share of h that each step keeps, 0 or 1 in training; in evaluation the
-            probability, a number. Not for a Mogrifier LSTM.
+            probability, a number. Of an LSTMP it is as wide as h. Not for sLSTM.
         c_zoneout : float or array (N, T, H) or (N, H), optional
-            The same for the cell. LSTM only.
+            The same for the c of an LSTM, whatever it has beside. Not for sLSTM.
 
         Returns
         -------

@@ -208,15 +208,16 @@ class BaseModel(Stateful):
             masks["word_mask"] = drop.draw(layer.W, (len(layer.W),))
         if layer not in self.recurrent_layers:
             return masks
-        k, H = self.recurrent_layers.index(layer), layer.Wh.shape[0]
+        k = self.recurrent_layers.index(layer)
         for name, drops, shape in (
-            ("h_mask", self.h_drops, (len(xs), H)),
+            ("h_mask", self.h_drops, (len(xs), layer.width_of("h_mask"))),
             ("Wh_mask", self.Wh_drops, layer.Wh.shape),
         ):
             if train_flg and drops and drops[k].train_flg:
                 masks[name] = drops[k].draw(xs, shape)
         for name, of_layers in self.step_drops.items():
-            masks[name] = mask_of_steps(name, of_layers[k], xs, H, train_flg)
+            width = layer.width_of(name)
+            masks[name] = mask_of_steps(name, of_layers[k], xs, width, train_flg)
         return masks
 
     def top_states(self, hidden: Any) -> Any:

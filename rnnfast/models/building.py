@@ -117,6 +117,23 @@ def check_of_steps(owner: str, sizes: dict[str, Any]) -> None:
             raise ValueError(f"{owner}: {name} must be None with cell {cell!r}, got {got}")
 
 
+def check_heads(owner: str, sizes: dict[str, Any], last: int) -> None:
+    """Give the sizes of a model with sLSTMs their default; else ValueError.
+
+    last: the width of the last layer. The heads of a layer have equally many units.
+    """
+    if sizes["cell"] != "slstm":
+        if "heads" in sizes:
+            cell, got = sizes["cell"], sizes["heads"]
+            raise ValueError(f"{owner}: heads must be None with cell {cell!r}, got {got}")
+        return
+    heads = sizes.setdefault("heads", 1)
+    widths = {"hidden_size": sizes["hidden_size"], "the width of the last layer": last}
+    for name, width in widths.items():
+        if width % heads:
+            raise ValueError(f"{owner}: heads must divide {name} = {width}, got {heads}")
+
+
 def check_projection(owner: str, sizes: dict[str, Any]) -> None:
     """Give the sizes of a model with LSTMs with a projection their default; else ValueError."""
     if sizes["cell"] == "lstmp":
@@ -146,7 +163,7 @@ def recurrent_layers(
     ----------
     draw : Initializer
     sizes : dict
-        cell, hidden_size, layers; optionally bidirectional, rounds, rank and proj_size.
+        cell, hidden_size, layers; optionally bidirectional, rounds, rank, proj_size and heads.
     D : int
         Input width of the first layer.
     last : int, optional
@@ -174,7 +191,7 @@ def recurrent_layers(
         weights: list[Any] = []
         beside: dict[str, Any] = {}
         for way in range(1, len(directions) + 1):
-            weights += draw.recurrent(RECURRENT[cell].gates, D, H, P)
+            weights += draw.recurrent(RECURRENT[cell].gates, D, H, P, sizes.get("heads", 1))
             own: dict[str, Any] = {}
             if cell == "mogrifier":
                 own = draw.rounds(D, H, sizes.get("rounds", ROUNDS), sizes.get("rank"))

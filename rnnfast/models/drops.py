@@ -82,7 +82,7 @@ def drop_layers(draw: Initializer, sizes: dict[str, Any]) -> Drops:
     )
 
 
-def mask_of_steps(name: str, drop: TimeDropout, xs: Any, H: int, train: bool) -> Any:
+def mask_of_steps(name: str, drop: TimeDropout, xs: Any, width: int, train: bool) -> Any:
     """Make the candidate_mask or the zoneout of a recurrent layer for one call of its forward.
 
     Parameters
@@ -92,8 +92,8 @@ def mask_of_steps(name: str, drop: TimeDropout, xs: Any, H: int, train: bool) ->
         Its ratio, and the masks. Where an element is dropped, zoneout keeps the old state.
     xs : array (N, T, D)
         The input of the layer.
-    H : int
-        The width of the layer.
+    width : int
+        The layer's `width_of(name)`.
     train : bool
         Draw a mask, unless `drop` is switched off.
 
@@ -102,11 +102,11 @@ def mask_of_steps(name: str, drop: TimeDropout, xs: Any, H: int, train: bool) ->
     array, float or None
         For `name`. Without a mask zoneout is the probability, and nothing is dropped.
     """
-    drawn, shape = train and drop.train_flg, (*xs.shape[:2], H)
+    drawn, shape = train and drop.train_flg, (*xs.shape[:2], width)
     if name == "candidate_mask":
         if not drawn:
             return None
-        return drop.draw(xs, (shape[0], H) if drop.variational else shape)
+        return drop.draw(xs, (shape[0], width) if drop.variational else shape)
     if not drawn:
         return drop.dropout_ratio
     mask = drop.draw(xs, shape)

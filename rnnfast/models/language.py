@@ -9,6 +9,7 @@ from rnnfast.layers.initial import Initializer
 from rnnfast.layers.mixture import TimeMixtureSoftmax
 from rnnfast.models.base import BaseModel
 from rnnfast.models.building import (
+    check_heads,
     check_of_steps,
     check_projection,
     check_rounds,
@@ -53,10 +54,10 @@ class LanguageModel(BaseModel):
     recurrent_dropout : float, optional
         Ratio of the elements of the candidates dropped in training, one mask for each step or, if
         variational_dropout, for the whole sequence: recurrent dropout without memory loss [12]_.
-        LSTM and GRU only.
+        Not for RNN and sLSTM.
     h_zoneout, c_zoneout : float, optional
         Zoneout [13]_: the probability that a unit of h, or of an LSTM's c, keeps its old value at a
-        step in training. Otherwise the states are mixed in this ratio. Not for a Mogrifier LSTM.
+        step in training. Otherwise the states are mixed in this ratio. Not for sLSTM.
     alpha, beta : float, optional
         Factors of activation regularisation (AR) and temporal activation regularisation (TAR) of
         the last recurrent layer [3]_. AR sees its output after dropout, TAR before.
@@ -93,6 +94,8 @@ class LanguageModel(BaseModel):
     proj_size : int, optional
         Of an LSTM with a projection, cell="lstmp": the width of h, to which its hidden_size cells
         are projected [11]_; default: hidden_size.
+    heads : int, optional
+        Of an sLSTM, cell="slstm": the heads of each layer, which divide its width [14]_; default 1.
     rng : seed, Generator or None
         The source of the weights; None is np.random.
     dtype : float32 or float64
@@ -131,6 +134,7 @@ class LanguageModel(BaseModel):
     .. [11] Sak et al. 2014, https://arxiv.org/abs/1402.1128
     .. [12] Semeniuta, Severyn, Barth 2016, https://arxiv.org/abs/1603.05118
     .. [13] Krueger et al. 2016, https://arxiv.org/abs/1606.01305
+    .. [14] Beck et al. 2024, https://arxiv.org/abs/2405.04517
 
     Examples
     --------
@@ -181,6 +185,7 @@ class LanguageModel(BaseModel):
         rounds: int | None = None,
         rank: int | None = None,
         proj_size: int | None = None,
+        heads: int | None = None,
         rng: Any = None,
         dtype: DTypeLike = np.float32,
         device: str | None = None,
@@ -221,11 +226,13 @@ class LanguageModel(BaseModel):
             rounds=rounds,
             rank=rank,
             proj_size=proj_size,
+            heads=heads,
         )
         check_rounds(owner, sizes)
         check_projection(owner, sizes)
         check_of_steps(owner, sizes)
         check_output(owner, sizes)
+        check_heads(owner, sizes, last_width(sizes))
         check_frage(owner, sizes)
         draw = Initializer(owner, rng, dtype, device)
 

@@ -26,6 +26,8 @@ gradients of biases and gains are sums over the batch. m is h_mask, the same at 
 variational dropout on the recurrent path (Gal and Ghahramani 2016,
 https://arxiv.org/abs/1512.05287). Without it m is 1. The h' that is mixed with h_hat is not masked.
 
+candidate_mask and h_zoneout are those of a GRU (rnnfast/reference/gru.py).
+
 With lengths, sample n takes part only in the steps t < lengths[n]. In all other steps its state
 stays, h = 0 in hs, and the values of xs and dhs have no effect.
 
@@ -34,6 +36,7 @@ Shapes: N batch, T time, D input, H hidden; the blocks are z, r, candidate.
     xs, dxs (N, T, D)    hs, dhs (N, T, H)    state, dstate (h,) with h (N, H)
     Wx (D, 3H)           Wh (H, 3H)           b (3H,) or None
     gx, gh (3H,)         bh (H,)              h_mask (N, H)    lengths (N,)
+    candidate_mask, h_zoneout (N, T, H)
 """
 
 import numpy as np
@@ -42,10 +45,30 @@ from rnnfast.reference.norms import normal, normal_back
 from rnnfast.reference.ops import sigmoid
 from rnnfast.reference.packed import pack as pack
 from rnnfast.reference.packed import weights
-from rnnfast.reference.steps import at_work, check_cache, in_order, only
+from rnnfast.reference.steps import (
+    at,
+    at_work,
+    check_cache,
+    in_order,
+    only,
+    times,
+    zoned,
+    zoned_back,
+)
 
 
-def forward(xs, state, params, *, train=True, lengths=None, reverse=False, h_mask=None):
+def forward(
+    xs,
+    state,
+    params,
+    *,
+    train=True,
+    lengths=None,
+    reverse=False,
+    h_mask=None,
+    candidate_mask=None,
+    h_zoneout=None,
+):
     """Run the whole sequence; see rnnfast.kernels.
 
     Returns hs, (h,) and the cache for `backward`.
@@ -60,7 +83,7 @@ def forward(xs, state, params, *, train=True, lengths=None, reverse=False, h_mas
     for t in in_order(T, reverse):
         on = at_work(lengths, t)
         x, h_prev = only(on, xs[:, t]), h
-        seen = h_prev if h_mask is None else h_prev * h_mask
+        seen = times(h_prev, h_mask)
         of_x, of_h = normal_parts(x @ Wx, H), normal_parts(seen @ Wh, H)
         A, B = (np.hstack([u for u, _ in of]) * g for of, g in ((of_x, gx), (of_h, gh)))
         if b is not None:
@@ -68,11 +91,15 @@ def forward(xs, state, params, *, train=True, lengths=None, reverse=False, h_mas
         zr, q = sigmoid(A[:, : 2 * H] + B[:, : 2 * H]), B[:, 2 * H :] + bh
         z, r = zr[:, :H], zr[:, H:]
         h_hat = np.tanh(A[:, 2 * H :] + r * q)
-        h = np.where(on, (1 - z) * h_prev + z * h_hat, h_prev)
+        h = (1 - z) * h_prev + z * times(h_hat, at(candidate_mask, t, on))
+        h = np.where(on, zoned(at(h_zoneout, t, on), h_prev, h), h_prev)
         hs[:, t] = only(on, h)
         if train:
             steps.append((t, on, x, h_prev, seen, z, r, q, h_hat, of_x, of_h))
-    return hs, (h.copy(),), {"steps": steps, "h_mask": h_mask} if train else None
+
+    of_steps = candidate_mask, h_zoneout
+    cache = {"steps": steps, "h_mask": h_mask, "of_steps": of_steps} if train else None
+    return hs, (h.copy(),), cache
 
 
 def backward(dhs, dstate, params, cache, grads):
@@ -89,10 +116,13 @@ def backward(dhs, dstate, params, cache, grads):
     dxs = np.empty((N, T, Wx.shape[0]), Wx.dtype)
     dWx, dWh, db, h_mask = np.zeros_like(Wx), np.zeros_like(Wh), np.zeros_like(gx), cache["h_mask"]
     dgx, dgh, dbh = (np.zeros_like(g) for g in (gx, gh, bh))
+    candidate_mask, h_zoneout = cache["of_steps"]
     for t, on, x, h_prev, seen, z, r, q, h_hat, of_x, of_h in reversed(cache["steps"]):
         dh += only(on, dhs[:, t])
-        dA_h = only(on, dh * z * (1 - h_hat**2))
-        dA_z = only(on, dh * (h_hat - h_prev) * z * (1 - z))
+        kept, dh_new = zoned_back(at(h_zoneout, t, on), dh)
+        m = at(candidate_mask, t, on)
+        dA_h = only(on, times(dh_new * z, m) * (1 - h_hat**2))
+        dA_z = only(on, dh_new * (times(h_hat, m) - h_prev) * z * (1 - z))
         dA_r, dq = only(on, dA_h * q * r * (1 - r)), only(on, dA_h * r)
         dA, dB = np.hstack((dA_z, dA_r, dA_h)), np.hstack((dA_z, dA_r, dq))
         db += dA.sum(axis=0)
@@ -104,8 +134,7 @@ def backward(dhs, dstate, params, cache, grads):
         dWh += seen.T @ dv
         dxs[:, t] = du @ Wx.T
         dseen = dv @ Wh.T
-        dh_prev = dh * (1 - z) + (dseen if h_mask is None else dseen * h_mask)
-        dh = np.where(on, dh_prev, dh)
+        dh = np.where(on, dh_new * (1 - z) + times(dseen, h_mask) + kept, dh)
 
     cache.clear()
     for grad, value in zip(grads, (dWx, dWh, db, dgx, dgh, dbh), strict=False):

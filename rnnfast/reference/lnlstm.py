@@ -25,6 +25,9 @@ back is the way back through a normalisation; the gradients of b, the gains and 
 batch. m is h_mask, the same at every step: variational dropout on the recurrent path (Gal and
 Ghahramani 2016, https://arxiv.org/abs/1512.05287). Without it m is 1.
 
+candidate_mask, h_zoneout and c_zoneout are those of an LSTM (rnnfast/reference/lstm.py). LN(c; gc)
+sees c without what c_zoneout keeps.
+
 With lengths, sample n takes part only in the steps t < lengths[n]. In all other steps its state
 stays, h = 0 in hs, and the values of xs and dhs have no effect.
 
@@ -33,6 +36,7 @@ Shapes: N batch, T time, D input, H hidden.
     xs, dxs (N, T, D)    hs, dhs (N, T, H)    state, dstate (h, c), each (N, H)
     Wx (D, 4H)           Wh (H, 4H)           b (4H,) or None    h_mask (N, H)
     gx, gh (4H,)         gc, bc (H,)          lengths (N,)
+    candidate_mask, h_zoneout, c_zoneout (N, T, H)
 """
 
 import numpy as np
@@ -41,10 +45,31 @@ from rnnfast.reference.norms import normal, normal_back
 from rnnfast.reference.ops import sigmoid
 from rnnfast.reference.packed import pack as pack
 from rnnfast.reference.packed import weights
-from rnnfast.reference.steps import at_work, check_cache, in_order, only
+from rnnfast.reference.steps import (
+    at,
+    at_work,
+    check_cache,
+    in_order,
+    only,
+    times,
+    zoned,
+    zoned_back,
+)
 
 
-def forward(xs, state, params, *, train=True, lengths=None, reverse=False, h_mask=None):
+def forward(
+    xs,
+    state,
+    params,
+    *,
+    train=True,
+    lengths=None,
+    reverse=False,
+    h_mask=None,
+    candidate_mask=None,
+    h_zoneout=None,
+    c_zoneout=None,
+):
     """Run the whole sequence; see rnnfast.kernels.
 
     Returns hs, (h, c) and the cache for `backward`.
@@ -59,21 +84,25 @@ def forward(xs, state, params, *, train=True, lengths=None, reverse=False, h_mas
     for t in in_order(T, reverse):
         on = at_work(lengths, t)
         x, h_prev, c_prev = only(on, xs[:, t]), h, c
-        seen = h_prev if h_mask is None else h_prev * h_mask
+        seen = times(h_prev, h_mask)
         of_x, of_h = normal(x @ Wx), normal(seen @ Wh)
         A = of_x[0] * gx + of_h[0] * gh
         if b is not None:
             A += b
         A_f, A_g, A_i, A_o = (A[:, k * H : (k + 1) * H] for k in range(4))
         f, g, i, o = sigmoid(A_f), np.tanh(A_g), sigmoid(A_i), sigmoid(A_o)
-        c = f * c_prev + g * i
-        of_c = normal(c)
-        h = np.where(on, o * np.tanh(of_c[0] * gc + bc), h_prev)
-        c = np.where(on, c, c_prev)
+        c_new = f * c_prev + times(g, at(candidate_mask, t, on)) * i
+        of_c = normal(c_new)
+        h_new = o * np.tanh(of_c[0] * gc + bc)
+        h = np.where(on, zoned(at(h_zoneout, t, on), h_prev, h_new), h_prev)
+        c = np.where(on, zoned(at(c_zoneout, t, on), c_prev, c_new), c_prev)
         hs[:, t] = only(on, h)
         if train:
             steps.append((t, on, x, seen, c_prev, (f, g, i, o), of_x, of_h, of_c))
-    return hs, (h.copy(), c.copy()), {"steps": steps, "h_mask": h_mask} if train else None
+
+    of_steps = candidate_mask, h_zoneout, c_zoneout
+    cache = {"steps": steps, "h_mask": h_mask, "of_steps": of_steps} if train else None
+    return hs, (h.copy(), c.copy()), cache
 
 
 def backward(dhs, dstate, params, cache, grads):
@@ -90,15 +119,19 @@ def backward(dhs, dstate, params, cache, grads):
     dxs = np.empty((N, T, Wx.shape[0]), Wx.dtype)
     dWx, dWh, db, h_mask = np.zeros_like(Wx), np.zeros_like(Wh), np.zeros_like(gx), cache["h_mask"]
     dgx, dgh, dgc, dbc = (np.zeros_like(g) for g in (gx, gh, gc, bc))
+    candidate_mask, h_zoneout, c_zoneout = cache["of_steps"]
     for t, on, x, seen, c_prev, gates, of_x, of_h, of_c in reversed(cache["steps"]):
         f, g, i, o = gates
         dh += only(on, dhs[:, t])
+        dh_kept, dh_new = zoned_back(at(h_zoneout, t, on), dh)
+        dc_kept, dc_new = zoned_back(at(c_zoneout, t, on), dc)
+        m = at(candidate_mask, t, on)
         q = np.tanh(of_c[0] * gc + bc)
-        dy = only(on, dh * o * (1 - q**2))
+        dy = only(on, dh_new * o * (1 - q**2))
         dgc += only(on, dy * of_c[0]).sum(axis=0)
         dbc += dy.sum(axis=0)
-        ds = dc + normal_back(dy * gc, *of_c)  # dc has only the later steps; ds has this one, too
-        df, dg, di, do = ds * c_prev, ds * i, ds * g, dh * q
+        ds = dc_new + normal_back(dy * gc, *of_c)  # dc has only the later steps; ds this one, too
+        df, dg, di, do = ds * c_prev, times(ds * i, m), ds * times(g, m), dh_new * q
         dA = np.hstack((df * f * (1 - f), dg * (1 - g**2), di * i * (1 - i), do * o * (1 - o)))
         dA = only(on, dA)
         db += dA.sum(axis=0)
@@ -109,8 +142,8 @@ def backward(dhs, dstate, params, cache, grads):
         dWh += seen.T @ dv
         dxs[:, t] = du @ Wx.T
         dseen = dv @ Wh.T
-        dh = np.where(on, dseen if h_mask is None else dseen * h_mask, dh)
-        dc = np.where(on, ds * f, dc)
+        dh = np.where(on, times(dseen, h_mask) + dh_kept, dh)
+        dc = np.where(on, ds * f + dc_kept, dc)
 
     cache.clear()
     for grad, value in zip(grads, (dWx, dWh, db, dgx, dgh, dgc, dbc), strict=False):

@@ -31,11 +31,15 @@ stays, h = 0 in hs, and the values of xs and dhs have no effect.
 cell_clip bounds the cell, as in an LSTM: c = min(max(f c' + g i, -cell_clip), cell_clip). Where c
 lies at the bound, its gradient is 0 for f, g, i and c'.
 
+candidate_mask, h_zoneout and c_zoneout are those of an LSTM (rnnfast/reference/lstm.py). h_zoneout
+keeps shares of the P numbers of h', after the projection; u has no part in it.
+
 Shapes: N batch, T time, D input, H cells, P width of h.
 
     xs, dxs (N, T, D)    hs, dhs (N, T, P)    h, dh (N, P)    c, dc (N, H)
     Wx (D, 4H)           Wh (P, 4H)           b (4H,) or None    Wproj (H, P)
     h_mask (N, P)        lengths (N,)
+    h_zoneout (N, T, P)  candidate_mask, c_zoneout (N, T, H)
 """
 
 import numpy as np
@@ -43,11 +47,31 @@ import numpy as np
 from rnnfast.reference.ops import sigmoid
 from rnnfast.reference.packed import pack as pack
 from rnnfast.reference.packed import weights
-from rnnfast.reference.steps import at_work, check_cache, in_order, only
+from rnnfast.reference.steps import (
+    at,
+    at_work,
+    check_cache,
+    in_order,
+    only,
+    times,
+    zoned,
+    zoned_back,
+)
 
 
 def forward(
-    xs, state, params, *, train=True, lengths=None, reverse=False, h_mask=None, cell_clip=None
+    xs,
+    state,
+    params,
+    *,
+    train=True,
+    lengths=None,
+    reverse=False,
+    h_mask=None,
+    candidate_mask=None,
+    h_zoneout=None,
+    c_zoneout=None,
+    cell_clip=None,
 ):
     """Run the whole sequence; see rnnfast.kernels.
 
@@ -67,23 +91,26 @@ def forward(
     for t in in_order(T, reverse):
         on = at_work(lengths, t)
         x, h_prev, c_prev = only(on, xs[:, t]), h, c
-        seen = h_prev if h_mask is None else h_prev * h_mask
+        seen = times(h_prev, h_mask)
         A = x @ Wx + seen @ Wh
         if b is not None:
             A += b
         A_f, A_g, A_i, A_o = (A[:, k * H : (k + 1) * H] for k in range(4))
         f, g, i, o = sigmoid(A_f), np.tanh(A_g), sigmoid(A_i), sigmoid(A_o)
-        c = f * c_prev + g * i
+        c_new = f * c_prev + times(g, at(candidate_mask, t, on)) * i
         if cell_clip is not None:
-            c = np.clip(c, -cell_clip, cell_clip)
-        u = o * np.tanh(c)
-        h = np.where(on, u @ Wproj, h_prev)
-        c = np.where(on, c, c_prev)
+            c_new = np.clip(c_new, -cell_clip, cell_clip)
+        u = o * np.tanh(c_new)
+        h = np.where(on, zoned(at(h_zoneout, t, on), h_prev, u @ Wproj), h_prev)
+        c = np.where(on, zoned(at(c_zoneout, t, on), c_prev, c_new), c_prev)
         hs[:, t] = only(on, h)
         if train:
-            steps.append((t, on, x, seen, c_prev, f, g, i, o, c, only(on, u)))
+            kept = c if c_zoneout is None else c_new  # without zoneout there is one array for both
+            steps.append((t, on, x, seen, c_prev, f, g, i, o, kept, only(on, u)))
 
     cache = {"steps": steps, "h_mask": h_mask, "cell_clip": cell_clip} if train else None
+    if train:
+        cache["of_steps"] = candidate_mask, h_zoneout, c_zoneout
     return hs, (h.copy(), c.copy()), cache
 
 
@@ -103,15 +130,18 @@ def backward(dhs, dstate, params, cache, grads):
     dxs = np.empty((N, T, Wx.shape[0]), Wx.dtype)
     dWx, dWh, dWproj = np.zeros_like(Wx), np.zeros_like(Wh), np.zeros_like(Wproj)
     db, h_mask, cell_clip = np.zeros(4 * H, Wx.dtype), cache["h_mask"], cache["cell_clip"]
+    candidate_mask, h_zoneout, c_zoneout = cache["of_steps"]
     for t, on, x, seen, c_prev, f, g, i, o, c, u in reversed(cache["steps"]):
-        dh_t = only(on, dh + only(on, dhs[:, t]))
-        dWproj += u.T @ dh_t
-        du = dh_t @ Wproj.T
+        dh_kept, dh_new = zoned_back(at(h_zoneout, t, on), only(on, dh + only(on, dhs[:, t])))
+        dc_kept, dc_new = zoned_back(at(c_zoneout, t, on), dc)
+        m = at(candidate_mask, t, on)
+        dWproj += u.T @ dh_new
+        du = dh_new @ Wproj.T
         tanh_c = np.tanh(c)
-        ds = dc + du * o * (1 - tanh_c**2)  # dc has only the later steps; ds has this one, too
+        ds = dc_new + du * o * (1 - tanh_c**2)  # dc has only the later steps; ds this one, too
         if cell_clip is not None:
             ds = np.where(np.abs(c) < cell_clip, ds, 0)
-        df, dg, di, do = ds * c_prev, ds * i, ds * g, du * tanh_c
+        df, dg, di, do = ds * c_prev, times(ds * i, m), ds * times(g, m), du * tanh_c
         dA = np.hstack((df * f * (1 - f), dg * (1 - g**2), di * i * (1 - i), do * o * (1 - o)))
         dA = only(on, dA)
         dWx += x.T @ dA
@@ -119,8 +149,8 @@ def backward(dhs, dstate, params, cache, grads):
         db += dA.sum(axis=0)
         dxs[:, t] = dA @ Wx.T
         dseen = dA @ Wh.T
-        dh = np.where(on, dseen if h_mask is None else dseen * h_mask, dh)
-        dc = np.where(on, ds * f, dc)
+        dh = np.where(on, times(dseen, h_mask) + dh_kept, dh)
+        dc = np.where(on, ds * f + dc_kept, dc)
 
     cache.clear()
     for grad, value in zip(grads, (dWx, dWh, db, dWproj), strict=False):

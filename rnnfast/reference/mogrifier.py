@@ -24,6 +24,9 @@ m is h_mask, the same at every step: variational dropout on the recurrent path (
 2016, https://arxiv.org/abs/1512.05287). It is applied before the rounds, so that they read only
 what the products with Wh read, too. Without it m is 1. Neither hs nor the state is masked.
 
+candidate_mask, h_zoneout and c_zoneout are those of an LSTM (rnnfast/reference/lstm.py). What
+h_zoneout keeps is h', neither masked nor gated by the rounds.
+
 With lengths, sample n takes part only in the steps t < lengths[n]. In all other steps its state
 stays, h = 0 in hs, and the values of xs and dhs have no effect.
 
@@ -32,6 +35,7 @@ Shapes: N batch, T time, D input, H hidden, r rounds, k rank; the blocks are tho
     xs, dxs (N, T, D)    hs, dhs (N, T, H)    state, dstate (h, c), each (N, H)
     Wx (D, 4H)           Wh (H, 4H)           b (4H,) or None    h_mask (N, H)
     Wm (r, H, D), or (r, H, k) with Wr (r, k, D)                 lengths (N,)
+    candidate_mask, h_zoneout, c_zoneout (N, T, H)
 """
 
 import numpy as np
@@ -39,10 +43,31 @@ import numpy as np
 from rnnfast.reference.ops import sigmoid
 from rnnfast.reference.packed import pack as pack
 from rnnfast.reference.packed import weights
-from rnnfast.reference.steps import at_work, check_cache, in_order, only
+from rnnfast.reference.steps import (
+    at,
+    at_work,
+    check_cache,
+    in_order,
+    only,
+    times,
+    zoned,
+    zoned_back,
+)
 
 
-def forward(xs, state, params, *, train=True, lengths=None, reverse=False, h_mask=None):
+def forward(
+    xs,
+    state,
+    params,
+    *,
+    train=True,
+    lengths=None,
+    reverse=False,
+    h_mask=None,
+    candidate_mask=None,
+    h_zoneout=None,
+    c_zoneout=None,
+):
     """Run the whole sequence; see rnnfast.kernels.
 
     Returns hs, (h, c) and the cache for `backward`.
@@ -57,11 +82,11 @@ def forward(xs, state, params, *, train=True, lengths=None, reverse=False, h_mas
     for t in in_order(T, reverse):
         on = at_work(lengths, t)
         x, h_prev, c_prev = only(on, xs[:, t]), h, c
-        seen = h_prev if h_mask is None else h_prev * h_mask
+        seen = times(h_prev, h_mask)
         rounds = []
         for i in range(len(Wm)):
             odd = i % 2 == 0  # rounds are counted from 1
-            y = 2 * sigmoid(times(seen, Wm, Wr, i) if odd else times_transposed(x, Wm, Wr, i))
+            y = 2 * sigmoid(product(seen, Wm, Wr, i) if odd else turned(x, Wm, Wr, i))
             rounds.append((x, seen, y))
             x, seen = (x * y, seen) if odd else (x, seen * y)
         A = x @ Wx + seen @ Wh
@@ -69,13 +94,17 @@ def forward(xs, state, params, *, train=True, lengths=None, reverse=False, h_mas
             A += b
         A_f, A_g, A_i, A_o = (A[:, k * H : (k + 1) * H] for k in range(4))
         f, g, i, o = sigmoid(A_f), np.tanh(A_g), sigmoid(A_i), sigmoid(A_o)
-        c = f * c_prev + g * i
-        h = np.where(on, o * np.tanh(c), h_prev)
-        c = np.where(on, c, c_prev)
+        c_new = f * c_prev + times(g, at(candidate_mask, t, on)) * i
+        h = np.where(on, zoned(at(h_zoneout, t, on), h_prev, o * np.tanh(c_new)), h_prev)
+        c = np.where(on, zoned(at(c_zoneout, t, on), c_prev, c_new), c_prev)
         hs[:, t] = only(on, h)
         if train:
-            steps.append((t, on, rounds, x, seen, c_prev, f, g, i, o, c))
-    return hs, (h.copy(), c.copy()), {"steps": steps, "h_mask": h_mask} if train else None
+            kept = c if c_zoneout is None else c_new  # without zoneout there is one array for both
+            steps.append((t, on, rounds, x, seen, c_prev, f, g, i, o, kept))
+
+    of_steps = candidate_mask, h_zoneout, c_zoneout
+    cache = {"steps": steps, "h_mask": h_mask, "of_steps": of_steps} if train else None
+    return hs, (h.copy(), c.copy()), cache
 
 
 def backward(dhs, dstate, params, cache, grads):
@@ -93,11 +122,17 @@ def backward(dhs, dstate, params, cache, grads):
     dxs = np.empty((N, T, Wx.shape[0]), Wx.dtype)
     dWx, dWh, dM = np.zeros_like(Wx), np.zeros_like(Wh), np.zeros_like(M)
     db, h_mask = np.zeros(4 * H, Wx.dtype), cache["h_mask"]
+    candidate_mask, h_zoneout, c_zoneout = cache["of_steps"]
     for t, on, rounds, x, seen, c_prev, f, g, i, o, c in reversed(cache["steps"]):
         dh += only(on, dhs[:, t])
+        dh_kept, dh_new = zoned_back(at(h_zoneout, t, on), dh)
+        dc_kept, dc_new = zoned_back(at(c_zoneout, t, on), dc)
+        m = at(candidate_mask, t, on)
         tanh_c = np.tanh(c)
-        ds = dc + dh * o * (1 - tanh_c**2)  # dc has only the later steps; ds has this one, too
-        df, dg, di, do = ds * c_prev, ds * i, ds * g, dh * tanh_c
+        # dc has only the later steps; ds has this one, too
+        ds = dc_new + dh_new * o * (1 - tanh_c**2)
+        df, dg, di = ds * c_prev, times(ds * i, m), ds * times(g, m)
+        do = dh_new * tanh_c
         dA = np.hstack((df * f * (1 - f), dg * (1 - g**2), di * i * (1 - i), do * o * (1 - o)))
         dA = only(on, dA)
         dWx += x.T @ dA
@@ -116,8 +151,8 @@ def backward(dhs, dstate, params, cache, grads):
                 dM[k] += dA_k.T @ before
                 dx, dseen = dx + dA_k @ M[k], only(on, dseen * y)
         dxs[:, t] = dx
-        dh = np.where(on, dseen if h_mask is None else dseen * h_mask, dh)
-        dc = np.where(on, ds * f, dc)
+        dh = np.where(on, times(dseen, h_mask) + dh_kept, dh)
+        dc = np.where(on, ds * f + dc_kept, dc)
 
     cache.clear()
     dWm, dWr = (dM, None) if Wr is None else (dM @ Wr.swapaxes(1, 2), Wm.swapaxes(1, 2) @ dM)
@@ -127,11 +162,11 @@ def backward(dhs, dstate, params, cache, grads):
     return dxs, (dh, dc)
 
 
-def times(h, Wm, Wr, i):
+def product(h, Wm, Wr, i):
     """h M_i"""
     return h @ Wm[i] if Wr is None else h @ Wm[i] @ Wr[i]
 
 
-def times_transposed(x, Wm, Wr, i):
+def turned(x, Wm, Wr, i):
     """x M_i^T"""
     return x @ Wm[i].T if Wr is None else x @ Wr[i].T @ Wm[i].T

@@ -21,6 +21,7 @@
 #include "mogrifier_back.h"
 #include "norms.h"
 #include "lnlstm.h"
+#include "lnlstm_back.h"
 #include "lngru.h"
 #if REAL_IS_FLOAT
 #include "reduced.h"

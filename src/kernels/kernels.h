@@ -36,8 +36,8 @@ typedef struct {
     strided n0, m0;                         /* slstm: (N, H), last stride 1 */
     strided h_mask;                         /* (N, P), last stride 1, or NULL: multiplies h before Wh */
     strided seen0;                          /* (N, P), last stride 1: h0 h_mask, which is h0 without a mask */
-    strided candidate_mask;                 /* (N, T, H), last stride 1, or NULL: lstm, gru: multiplies g, h_hat */
-    strided h_zoneout, c_zoneout;           /* alike: rnn, lstm, gru: the share of the old h, c that a step keeps */
+    strided candidate_mask;                 /* (N, T, H), last stride 1, or NULL: multiplies g of an LSTM, h_hat of a GRU */
+    strided h_zoneout, c_zoneout;           /* (N, T, P), (N, T, H), alike: the share of the old h, c that a step keeps */
     strided Wx, Wh;                         /* (D, G H), (P, G H), of slstm (H, G K), any strides */
     strided Wproj;                          /* lstmp: (H, P), any strides */
     const void *b;                          /* (G H), with reset_after (2, G H), or NULL */

@@ -90,7 +90,10 @@ static void lngru_tile(const lngru_work *work, const tile_walk *tile, ptrdiff_t 
             B[g] = norm_of(norms[g < 2 ? n : N + n], load_n(u + g * w, w)) * gain_h[g];
         }
         vec z = vsigmoid(A[0] + B[0]), r = vsigmoid(A[1] + B[1]), q = B[2] + own, h_hat = vtanh(A[2] + r * q);
-        vec h = (1 - z) * h_prev + z * h_hat;
+        vec fresh = job->candidate_mask.p ? h_hat * of_step(job->candidate_mask, t, n, j, w) : h_hat;
+        vec h = (1 - z) * h_prev + z * fresh;
+        if (job->h_zoneout.p)
+            h = zoned(of_step(job->h_zoneout, t, n, j, w), h_prev, h);
         if (job->train) {
             real *row = panel_row(&k->panels, p, t, n);
             store_n(row, z, w);
@@ -196,13 +199,22 @@ static void lngru_gate_grads(const lngru_work *work, const tile_walk *tile, ptrd
                     dh += (job->h_mask.p ? dseen * mask_of(job, n, j, w) : dseen) + load_n(kept, w);
                 } else
                     dh += state_of(job->dhT, n, j, w);
-                vec dA_h = dh * z * (1 - h_hat * h_hat), dA_r = dA_h * q * reset * (1 - reset), dq = dA_h * reset;
+                vec slope = z * (1 - h_hat * h_hat), past = {0};
+                if (job->candidate_mask.p) {
+                    vec mask = of_step(job->candidate_mask, t, n, j, w);
+                    slope *= mask, h_hat *= mask;
+                }
+                if (job->h_zoneout.p) {
+                    past = dh * of_step(job->h_zoneout, t, n, j, w);
+                    dh -= past;
+                }
+                vec dA_h = dh * slope, dA_r = dA_h * q * reset * (1 - reset), dq = dA_h * reset;
                 vec dA_z = dh * (h_hat - h_prev) * z * (1 - z);
                 store_n(row, dA_z, w);
                 store_n(row + w, dA_r, w);
                 store_n(row + 2 * w, dA_h, w);
                 store_n(row + 3 * w, dq, w);
-                store_n(kept, dh * (1 - z), w);
+                store_n(kept, dh * (1 - z) + past, w);
                 d_z = dA_z * gain[0], d_r = dA_r * gain[1], d_q = dq * gain[2];
             } else {
                 for (int g = 0; g < LNGRU_KEPT; g++)

@@ -35,7 +35,7 @@ typedef struct {
     real *u;                 /* without training, with a projection: (N, H) */
     int few;                 /* rows.h: then few_x, few_h (N, 4 H) are the products with Wx and Wh; backward: dA */
     real *few_x, *few_h;
-    real *dh;   /* backward with h_zoneout, else NULL: the part of dh_prev that stays with its unit (N, H) */
+    real *dh;   /* backward with h_zoneout, else NULL: the part of dh_prev that stays with its unit (N, P) */
     real *sums; /* backward: dA_next Wh^T, [H / 2W][N][2 W] */
     real *room; /* backward: the packed left side of the weights' gradients */
 } lstm_work;
@@ -158,7 +158,7 @@ static inline __attribute__((always_inline)) void lstm_tile(const int plain, con
         if (!plain && job->Wp)
             A[3] += peephole[2] * c;
         vec o = vsigmoid(A[3]), h = o * vtanh(c);
-        if (!plain && job->h_zoneout.p)
+        if (!plain && !projected && job->h_zoneout.p) /* else lstmp.h keeps the share, of h */
             h = zoned(of_step(job->h_zoneout, t, n, j, w), shown_before(job, t, n, j, w), h);
         if (!plain && job->c_zoneout.p) {
             if (job->train)

@@ -9,7 +9,7 @@ static inline __attribute__((always_inline)) vec lstm_dh(const lstm_work *k, ptr
     if (t == last_step(job, n))
         return dh + state_of(job->dhT, n, j, w);
     if (k->dh)
-        dh += load_n(k->dh + n * job->H + j, w);
+        dh += load_n(k->dh + n * job->P + j, w);
     vec dseen = load(back);
     return dh + (job->h_mask.p ? dseen * mask_of(job, n, j, w) : dseen);
 }
@@ -20,7 +20,7 @@ static inline vec lstm_dh_new(const lstm_work *k, ptrdiff_t t, ptrdiff_t n, ptrd
     if (!k->dh)
         return dh;
     vec past = dh * of_step(k->job->h_zoneout, t, n, j, w);
-    store_n(k->dh + n * k->job->H + j, past, w);
+    store_n(k->dh + n * k->job->P + j, past, w);
     return dh - past;
 }
 
@@ -83,7 +83,7 @@ static inline __attribute__((always_inline)) void lstm_tile_grads(const int plai
                 c = load_n(row + 4 * w, w);
             vec dh = projected ? load(back) : lstm_dh(k, t, n, j, w, back), c_prev = lstm_c_prev(k, p, t, n, w), past = {0};
             vec dc = t == last_step(job, n) ? state_of(job->dcT, n, j, w) : load_n(k->c + n * H + j, w);
-            if (!plain)
+            if (!plain && !projected)
                 dh = lstm_dh_new(k, t, n, j, w, dh);
             if (!plain && job->c_zoneout.p) {
                 past = dc * of_step(job->c_zoneout, t, n, j, w);

@@ -4,7 +4,8 @@
  *
  *   du = dh Wproj^T  dWproj += u^T dh            dh = dhs + dA_next Wh^T (times m)
  *
- * h needs all of u, and du all of dh, so a step has two halves and two barriers, in both directions.
+ * h needs all of u, and du all of dh, so a step has two halves and two barriers, in both directions. h_zoneout keeps shares
+ * of h_prev (N, P): h is z h_prev + (1 - z) u Wproj then, and the dh that goes on to u is (1 - z) dh.
  * Kept for backward: what the LSTM keeps, h m being (T, N, P), and u as rows (T, N, H).
  */
 
@@ -64,6 +65,8 @@ static void lstmp_output(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t
             continue;
         }
         vec h = load(sums + r * step);
+        if (job->h_zoneout.p)
+            h = zoned(of_step(job->h_zoneout, t, n, j, w), shown_before(job, t, n, j, w), h);
         store_n(seen, job->h_mask.p ? h * mask_of(job, n, j, w) : h, w);
         store_n(hs, h, w);
         if (t == last_step(job, n))
@@ -197,7 +200,8 @@ static int lstmp_forward(const cell_job *job)
  * last step. */
 static void lstmp_output_grads(const lstmp_work *work, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t rows, const real *sums)
 {
-    const cell_job *job = work->lstm.job;
+    const lstm_work *k = &work->lstm;
+    const cell_job *job = k->job;
     for (ptrdiff_t p = 2 * q; p < 2 * q + 2 && p * W < job->P; p++) {
         const ptrdiff_t w = panel_width(job->P, p), j = p * W;
         for (ptrdiff_t r = 0; r < rows; r++) {
@@ -206,11 +210,13 @@ static void lstmp_output_grads(const lstmp_work *work, ptrdiff_t q, ptrdiff_t t,
             real *dh0 = (real *)job->dh0 + n * job->P + j;
             vec dh = {0};
             if (at_work(job, t, n))
-                dh = lstm_dh(&work->lstm, t, n, j, w, back);
+                dh = lstm_dh_new(k, t, n, j, w, lstm_dh(k, t, n, j, w, back));
             else if (has_no_step(job, n))
                 store_n(dh0, state_of(job->dhT, n, j, w), w);
-            else if (t + 1 == job->first_step[n])
-                store_n(dh0, job->h_mask.p ? load(back) * mask_of(job, n, j, w) : load(back), w);
+            else if (t + 1 == job->first_step[n]) {
+                vec dseen = job->h_mask.p ? load(back) * mask_of(job, n, j, w) : load(back);
+                store_n(dh0, k->dh ? dseen + load_n(k->dh + n * job->P + j, w) : dseen, w);
+            }
             store_n(panel_row(&work->dh, p, t, n), dh, w);
         }
     }
@@ -237,7 +243,7 @@ static void lstmp_few_grads(const lstmp_work *work, team *tm, int rank)
     team_share(tm, rank, panel_count(of_h), &from, &to);
     for (ptrdiff_t p = from; p < to; p++)
         for (ptrdiff_t n = 0, w = panel_width(of_h, p); n < N; n++)
-            store_n(work->few_rows + n * of_h + p * W, lstm_dh(k, 0, n, p * W, w, NULL), w);
+            store_n(work->few_rows + n * of_h + p * W, lstm_dh_new(k, 0, n, p * W, w, lstm_dh(k, 0, n, p * W, w, NULL)), w);
     team_wait(tm); /* dh is whole */
     team_share(tm, rank, H, &from, &to);
     rows_back(&(rows_grads){.rows = N,
@@ -276,7 +282,7 @@ static void lstmp_backward_body(team *tm, int rank, void *for_all)
     if (k->few) {
         lstmp_few_grads(work, tm, rank);
         team_share(tm, rank, panel_count(H), &q0, &q1);
-        few_cell_grads(&k->panels, tm, rank, job, q0, q1, NULL, k->few_x);
+        few_cell_grads(&k->panels, tm, rank, job, q0, q1, k->dh, k->few_x);
         return;
     }
     lstm_pack_back(k, tm, rank);
@@ -297,7 +303,7 @@ static void lstmp_backward_body(team *tm, int rank, void *for_all)
         step_wait(tm, own_rows); /* dA of step t is whole */
     }
     panel_step_grads(&k->panels, tm, rank, 0, of_h, 0, 4, k->Wh_room, work->sums_h, 0, own_rows);
-    panel_state_grads(&work->dh, tm, rank, job, work->sums_h, 1, NULL, job->dh0, own_rows);
+    panel_state_grads(&work->dh, tm, rank, job, work->sums_h, 1, k->dh, job->dh0, own_rows);
 
     if (!team_goes_on(tm, job->whole))
         return;
@@ -318,15 +324,16 @@ static int lstmp_backward(const cell_job *job)
     ptrdiff_t weights = lines(pair_count(D) * 2 * W * 4 * H), recurrent = lines(pair_count(of_h) * 2 * W * 4 * H);
     ptrdiff_t projection = lines(pair_count(H) * 2 * W * of_h), state = lines(N * H), dh = lines(N * T * of_h + W);
     ptrdiff_t sums = lines(pair_count(H) * 2 * W * N), sums_h = lines(pair_count(of_h) * 2 * W * N);
-    ptrdiff_t few = lines(N * 4 * H), few_h = lines(N * of_h);
-    real *room =
-        new_reals(k->few ? few + few_h + 2 * state : weights + recurrent + projection + state + dh + sums + sums_h + grads);
+    ptrdiff_t few = lines(N * 4 * H), few_h = lines(N * of_h), past = job->h_zoneout.p ? lines(N * of_h) : 0;
+    real *room = new_reals(
+        past + (k->few ? few + few_h + 2 * state : weights + recurrent + projection + state + dh + sums + sums_h + grads));
     if (!room)
         return -1;
+    k->dh = past ? room : NULL;
     if (k->few) {
-        k->few_x = room, work.few_rows = room + few, work.few_u = work.few_rows + few_h, k->c = work.few_u + state;
+        k->few_x = room + past, work.few_rows = k->few_x + few, work.few_u = work.few_rows + few_h, k->c = work.few_u + state;
     } else {
-        k->Wx_room = room, k->Wh_room = room + weights, work.Wproj_room = k->Wh_room + recurrent;
+        k->Wx_room = room + past, k->Wh_room = k->Wx_room + weights, work.Wproj_room = k->Wh_room + recurrent;
         k->c = work.Wproj_room + projection, k->sums = k->c + state, work.sums_h = k->sums + sums;
         work.dh = (gate_panels){work.sums_h + sums_h, N, T, of_h, 1, 1};
         k->room = work.dh.p + dh;

@@ -8,6 +8,8 @@
  *   dA = dx x_(i-1) y (1 - y / 2)    dx = dx y    dh += dA M_i^T    dM_i += h_(i-1)^T dA       i odd
  *   dA = dh h_(i-1) y (1 - y / 2)    dh = dh y    dx += dA M_i      dM_i^T += x_(i-1)^T dA     i even
  *
+ * The rounds read and gate h_prev m alone: what h_zoneout keeps is h_prev.
+ *
  * A round is one product, or with a rank two, u = h L and then u R: a list of products, each with a barrier after it.
  *
  * Kept for backward: what the LSTM keeps, and of each product y as panels with S = 1 and what it makes, x_i, h_i or u, as

@@ -123,7 +123,7 @@ static void mogrifier_backward_body(team *tm, int rank, void *for_all)
         }
         mogrifier_give_dx(work, tm, rank, t, own_rows);
     }
-    panel_state_grads(&k->panels, tm, rank, job, k->sums, 1, NULL, job->dh0, own_rows);
+    panel_state_grads(&k->panels, tm, rank, job, k->sums, 1, k->dh, job->dh0, own_rows);
 
     if (!team_goes_on(tm, job->whole))
         return;
@@ -144,15 +144,15 @@ static int mogrifier_backward(const cell_job *job)
         rounds += lines(pair_count(g.K) * 2 * W * g.M);
         turned = turned > g.K * g.M ? turned : g.K * g.M;
     }
-    const ptrdiff_t zeros = lines(N * step_of(H));
-    real *room = new_reals(weights + recurrent + state + zeros + rounds + lines(turned + W) + pairs * lines(2 * W * N) + left +
-                           job->threads * widest * MAX_NV * W);
+    const ptrdiff_t zeros = lines(N * step_of(H)), past = job->h_zoneout.p ? state : 0;
+    real *room = new_reals(weights + recurrent + state + past + zeros + rounds + lines(turned + W) + pairs * lines(2 * W * N) +
+                           left + job->threads * widest * MAX_NV * W);
     work.products = malloc(count * sizeof(round_product));
     int stopped = 0;
     if (room && work.products) {
         mogrifier_list(&work, job, NULL);
         k->Wx_room = room, k->Wh_room = room + weights;
-        k->c = k->Wh_room + recurrent, k->sums = k->c + state;
+        k->c = k->Wh_room + recurrent, k->dh = past ? k->c + state : NULL, k->sums = k->c + state + past;
         work.sums_x = k->sums + pair_count(H) * lines(2 * W * N);
         work.sums_u = work.sums_x + pair_count(D) * lines(2 * W * N);
         work.turned = work.sums_u + pair_count(rank) * lines(2 * W * N);

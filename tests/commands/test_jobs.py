@@ -149,6 +149,8 @@ def test_wrong_training_arguments(tmp_path, text, other, capsys):
         (["--model", "custom", "--rounds", "4"], "rounds must be None with cell 'lstm', got 4"),
         (["--proj-size", "4"], "--proj-size goes with --model custom, not with --model rnnlm"),
         (["--model", "custom", "--proj-size", "4"], "proj_size must be None with cell 'lstm', got"),
+        (["--heads", "2"], "--heads goes with --model custom, not with --model rnnlm"),
+        (["--model", "custom", "--heads", "2"], "heads must be None with cell 'lstm', got 2"),
         (["--tie"], "--tie goes with --model custom"),
         (["--alpha", "2"], "--alpha goes with --model custom, not with --model rnnlm"),
         (["--dropout", "0.5"], "--dropout goes with --model custom"),
@@ -655,6 +657,16 @@ def test_custom_and_simple_models(tmp_path, text, capsys):
             [*CUSTOM[:2], "--cell", "lstmp", "--layers", "2", "--proj-size", "3"],
             "LanguageModel",
             {"cell": "lstmp", "layers": 2, "proj_size": 3},
+        ),
+        (
+            [*CUSTOM[:2], "--cell", "lstmp", "--proj-size", "3", "--h-zoneout", "0.2"],
+            "LanguageModel",
+            {"cell": "lstmp", "proj_size": 3, "h_zoneout": 0.2},
+        ),
+        (
+            [*CUSTOM[:2], "--cell", "slstm", "--layers", "2", "--heads", "2"],
+            "LanguageModel",
+            {"cell": "slstm", "layers": 2, "heads": 2},
         ),
         (
             [

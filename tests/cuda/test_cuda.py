@@ -16,7 +16,7 @@ from ptx.arrays import Counter
 from ptx.gpu import PtxGpu
 
 import rnnfast
-from rnnfast import io, kernels, sampling
+from rnnfast import io, kernels, layers, sampling
 from rnnfast.models import LanguageModel, Rnnlm, load_model
 from rnnfast.optim import SGD, Adam, clip_grads, remove_duplicate
 
@@ -260,6 +260,34 @@ def test_a_language_model_trains_on_the_gpu_as_on_the_cpu(gpu, options):
     assert loss.shape == ()
     assert all(map(gpu.is_array, (*model.params, *model.grads)))
     assert text2 == text
+
+
+@pytest.mark.parametrize("mixtures", [0, 2])
+@pytest.mark.one_in(2)
+def test_an_ignored_step_does_not_reach_the_weights(gpu, mixtures):
+    """Of the losses that regularise: whatever is there, all that they give is what it was."""
+    rng, results = np.random.default_rng(0), []
+    W, b, c = (rng.standard_normal(s).astype("f") for s in ((6, 6), 6, 11))
+    ts, read = rng.integers(11, size=(2, 2, 3))
+    ts[0, 1] = -1
+    xs = rng.standard_normal((2, 3, 6)).astype("f")
+    if mixtures:
+        below = rnnfast.TimeMixtureSoftmax.create(6, 6, 11, K=mixtures, rng=0, device="cuda")
+        kind = layers.TimeRegularizedMixtureSoftmaxWithLoss
+    else:
+        below = rnnfast.TimeAffine(*on_gpu(gpu, rng.standard_normal((6, 11)).astype("f"), c))
+        kind = layers.TimeRegularizedSoftmaxWithLoss
+    past = layers.PastDecode(below, *on_gpu(gpu, W, b, c), factor=0.5)
+    loss = kind(below, adversarial=0.3, past=past)
+    for bad in 1.0, np.nan:
+        xs[0, 1] = bad
+        found = [loss.forward(*on_gpu(gpu, xs, ts), previous=gpu.to_device(read)), loss.penalty]
+        found += [loss.backward(), *below.grads, *past.grads]
+        results.append([io.to_numpy(x).copy() for x in found])
+    for clean, got in zip(*results, strict=True):
+        np.testing.assert_array_equal(got, clean)
+        assert np.isfinite(got).all()
+    assert (results[1][2][0, 1] == 0).all()
 
 
 @pytest.mark.parametrize("case", sequence_cases.CASES)

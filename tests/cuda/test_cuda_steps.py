@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from cases import CELLS, make_problem
+from cases import CELLS, ZONED, make_problem
 from on_cuda import in_software, plan_as, steps
 from ptx.arrays import Counter
 
@@ -16,7 +16,6 @@ from rnnfast import kernels
 
 CELL = {cell.name: cell for cell in CELLS}
 
-ZONED = {"recurrent_dropout": True, "zoneout": True}
 FULL = {"peepholes": "full"}
 
 # (cell, options): launches and products of a step, forward and back. In software a product that
@@ -31,11 +30,15 @@ COUNTS = [
     ("lstm", FULL, 2 + 1 + 3 * 2, 2 + 1 + 3 * 2),
     ("lstm", FULL | ZONED, 2 + 1 + 3 * 2 + 2, 2 + 1 + 3 * 2 + 2),
     ("lstmp", {"proj_size": 3}, 4, 4),
+    ("lstmp", {"proj_size": 3} | ZONED, 4 + 2, 4 + 2),
     ("lnlstm", {}, 2, 2),
+    ("lnlstm", ZONED, 4, 4),
     ("lngru", {}, 2, 2),
+    ("lngru", ZONED, 3, 3),
     ("slstm", {}, 4 + 1, 4 + 1),  # a product for each head
     ("slstm", {"heads": 1}, 2, 2),
     ("mogrifier", {"rounds": 2}, 2 * 2 + 2 + 2, 2 * 3 + 2 + 1),
+    ("mogrifier", {"rounds": 2} | ZONED, 2 * 2 + 2 + 2 + 2, 2 * 3 + 2 + 1 + 2),
 ]
 
 

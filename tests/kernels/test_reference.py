@@ -96,7 +96,7 @@ def naive_lstm(state, A, Wh, Wp, m, mask=None, cell_clip=math.inf):
     return [sigmoid(A[3 * H + j] + seen(2, c, j)) * math.tanh(c[j]) for j in range(H)], c
 
 
-def naive_mogrifier(state, x, Wx, Wh, b, more, m):
+def naive_mogrifier(state, x, Wx, Wh, b, more, m, mask):
     """From x: its gates know what the rounds have made of it."""
     (h, c), D, H = state, len(x), len(m)
     h, (Wm, Wr) = [h[k] * m[k] for k in range(H)], (*more, None)[:2]
@@ -114,7 +114,7 @@ def naive_mogrifier(state, x, Wx, Wh, b, more, m):
             a = [sum(x[d] * M(j, d) for d in range(D)) for j in range(H)]
             h = [2 * sigmoid(a[j]) * h[j] for j in range(H)]
     A = [sum(x[d] * Wx[d, j] for d in range(D)) + b[j] for j in range(4 * H)]
-    return naive_lstm((h, c), A, Wh, None, [1.0] * H)
+    return naive_lstm((h, c), A, Wh, None, [1.0] * H, mask)
 
 
 def naive_lstmp(state, A, Wh, Wproj, m, mask=None, cell_clip=math.inf):
@@ -157,17 +157,18 @@ def naive_products(x, h, Wx, Wh, m):
     return of_x, [sum(s[k] * Wh[k, j] for k in range(len(h))) for j in columns]
 
 
-def naive_lnlstm(state, x, Wx, Wh, b, more, m):
+def naive_lnlstm(state, x, Wx, Wh, b, more, m, mask):
     (h, c), (gx, gh, gc, bc), H = state, more, len(m)
     of_x, of_h = naive_products(x, h, Wx, Wh, m)
     parts = zip(naive_norm(of_x, gx), naive_norm(of_h, gh), b, strict=True)
     A = [sum(part) for part in parts]
-    c = [sigmoid(A[j]) * c[j] + math.tanh(A[H + j]) * sigmoid(A[2 * H + j]) for j in range(H)]
+    g = [math.tanh(A[H + j]) * mask[j] for j in range(H)]
+    c = [sigmoid(A[j]) * c[j] + g[j] * sigmoid(A[2 * H + j]) for j in range(H)]
     of_c = naive_norm(c, gc)
     return [sigmoid(A[3 * H + j]) * math.tanh(of_c[j] + bc[j]) for j in range(H)], c
 
 
-def naive_lngru(state, x, Wx, Wh, b, more, m):
+def naive_lngru(state, x, Wx, Wh, b, more, m, mask):
     (h,), (gx, gh, bh), H = state, more, len(m)
     of_x, of_h = naive_products(x, h, Wx, Wh, m)
     of_x = [*naive_norm(of_x[: 2 * H], gx[: 2 * H]), *naive_norm(of_x[2 * H :], gx[2 * H :])]
@@ -175,6 +176,7 @@ def naive_lngru(state, x, Wx, Wh, b, more, m):
     z = [sigmoid(of_x[j] + of_h[j] + b[j]) for j in range(2 * H)]
     q = [of_h[2 * H + j] + bh[j] for j in range(H)]
     new = [math.tanh(of_x[2 * H + j] + b[2 * H + j] + z[H + j] * q[j]) for j in range(H)]
+    new = [new[j] * mask[j] for j in range(H)]
     return ([(1 - z[j]) * h[j] + z[j] * new[j] for j in range(H)],)
 
 
@@ -230,20 +232,20 @@ def test_forward_is_the_naive_formula(cell, options, reverse, bias, states, mask
                 for j in range(Wx.shape[1])
             ]
             m = p.keywords["h_mask"][n] if mask else [1.0] * P
+            of_step = p.keywords.get("candidate_mask", np.ones((N, T, H)))[n, t]
             if cell.name in FROM_X:
                 own = b if bias else [0.0] * cell.gates * H
-                s = FROM_X[cell.name](s, x, Wx, Wh, own, beside, m)
+                new = FROM_X[cell.name](s, x, Wx, Wh, own, beside, m, of_step)
             else:
-                of_step = p.keywords.get("candidate_mask", np.ones((N, T, H)))[n, t]
                 new = NAIVE[cell.name](s, A, Wh, more, m, of_step, **p.options)
-                shares = [
-                    p.keywords[name][n, t] if name in p.keywords else [0.0] * len(old)
-                    for name, old in zip(("h_zoneout", "c_zoneout"), s, strict=False)
-                ]
-                s = [
-                    [z * a + (1 - z) * b for z, a, b in zip(*of_one, strict=True)]
-                    for of_one in itertools.zip_longest(shares, s, new, fillvalue=[0.0] * H)
-                ]
+            shares = [
+                p.keywords[name][n, t] if name in p.keywords else [0.0] * len(old)
+                for name, old in zip(("h_zoneout", "c_zoneout"), s, strict=False)
+            ]
+            s = [
+                [z * a + (1 - z) * b for z, a, b in zip(*of_one, strict=True)]
+                for of_one in itertools.zip_longest(shares, s, new, fillvalue=[0.0] * H)
+            ]
             np.testing.assert_allclose(hs[n, t], s[0], rtol=1e-13, atol=1e-14)
         for got, expected in zip(state, s, strict=True):
             np.testing.assert_allclose(got[n], expected, rtol=1e-13, atol=1e-14)

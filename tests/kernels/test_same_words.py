@@ -120,7 +120,12 @@ MISTAKES = [
             {name: lambda c: f4(N, T, 1)},
             f"{name} must be (N, T, H) = (2, 0, 5), got (2, 0, 1)",
         )
-        for name in OF_STEPS
+        for name in ("candidate_mask", "c_zoneout")
+    ),
+    (
+        forward,
+        {"h_zoneout": lambda c: f4(N, T, 1)},
+        "h_zoneout must be (N, T, {wide}) = (2, 0, {P}), got (2, 0, 1)",
     ),
     (forward, {"h_zoneout": lambda c: 0.5}, "h_zoneout must be a float32 array, got float"),
     (forward, {"lengths": lambda c: [0, 0]}, "lengths must be an intp array, got list"),

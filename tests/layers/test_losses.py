@@ -5,8 +5,9 @@ import pytest
 from naive import numeric_gradient
 
 import rnnfast
+from rnnfast.layers import PastDecode, TimeRegularizedSoftmaxWithLoss
 
-N, T, V = 4, 5, 6
+N, T, V, D = 4, 5, 6, 3
 
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -95,6 +96,49 @@ def test_a_batch_of_ignored_targets_has_no_loss(rng):
     layer = rnnfast.TimeSoftmaxWithLoss()
     assert layer.forward(rng.normal(size=(N, T, 6)), np.full((N, T), -1)) == 0.0
     assert layer.backward().tolist() == np.zeros((N, T, 6)).tolist()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_an_ignored_step_may_be_anything(bad, rng):
+    """Whatever the scores are there: the loss and the other gradients are those without it."""
+    xs, ts = rng.normal(size=(N, T, 6)), rng.integers(0, 6, (N, T))
+    ts[0, 1:], ts[2] = -1, -1
+    layer, results = rnnfast.TimeSoftmaxWithLoss(), []
+    for value in 1.0, bad:
+        xs[ts == -1] = value
+        results.append((layer.forward(xs, ts), layer.backward()))
+    assert results[0][0] == results[1][0] > 0
+    np.testing.assert_array_equal(results[0][1], results[1][1])
+    assert (results[1][1][ts == -1] == 0).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("adversarial", [0.0, 0.5])
+@pytest.mark.parametrize("factor", [0.0, 0.7])
+def test_an_ignored_step_does_not_reach_the_penalties(factor, adversarial, bad, rng):
+    """Loss, penalty and gradients are those of the other steps alone, whatever is there."""
+    affine = rnnfast.TimeAffine(rng.normal(size=(D, V)), rng.normal(size=V))
+    weights = rng.normal(size=(D, D)), rng.normal(size=D), rng.normal(size=V)
+    past = PastDecode(affine, *weights, factor=factor) if factor else None
+    loss = TimeRegularizedSoftmaxWithLoss(affine, adversarial=adversarial, past=past)
+    hs, ts, read = (
+        rng.normal(size=(2, 3, D)),
+        rng.integers(0, V, (2, 3)),
+        rng.integers(0, V, (2, 3)),
+    )
+    ts[:, 1] = -1
+    hs[:, 1] = bad
+    others, results = [0, 2], []
+    for own in slice(None), others:
+        found = loss.forward(hs[:, own], ts[:, own], previous=read[:, own]), loss.penalty
+        dhs = loss.backward(0.5)
+        grads = [grad.copy() for grad in (*affine.grads, *(past.grads if factor else ()))]
+        results.append([*found, dhs[:, others] if own != others else dhs, *grads])
+        if own != others:
+            assert (dhs[:, 1] == 0).all()
+    for got, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-13)
+    assert np.isfinite(results[0][0]) and (results[0][1] > 0) == bool(factor or adversarial)
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])

@@ -73,8 +73,9 @@ def test_loss_penalty_and_gradients_are_those_of_pytorch(options, dout):
     loss, log_p = cross_entropy(scores)
     penalty = torch.zeros(())
     if factor:
-        decoded = torch.tanh(log_p.exp() @ W.T @ U + c) @ W + d
-        penalty = penalty + factor * F.cross_entropy(decoded, torch.tensor(previous).reshape(-1))
+        decoded = torch.tanh(log_p[counted].exp() @ W.T @ U + c) @ W + d
+        read = torch.tensor(previous).reshape(-1)[counted]
+        penalty = penalty + factor * F.cross_entropy(decoded, read)
     if size:
         with torch.no_grad():
             w = W.T[t.clamp(min=0)][:, None]
@@ -94,6 +95,23 @@ def test_loss_penalty_and_gradients_are_those_of_pytorch(options, dout):
         np.testing.assert_allclose(found, leaf.grad.numpy(), **CLOSE)
     for found, leaf in zip(layer.past.grads if past else [], of_past, strict=bool(past)):
         np.testing.assert_allclose(found, leaf.grad.numpy(), **CLOSE)
+
+
+@cases
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_an_ignored_step_does_not_reach_the_weights(options, bad):
+    """Whatever the inputs are there: loss, penalty and gradients are those without it."""
+    layer, (xs, ts, previous), results = made(**options), batch(), []
+    for value in 1.0, bad:
+        for x in xs:
+            x[1, 2] = value
+        results.append([layer.forward(xs, ts, previous=previous), layer.penalty, *layer.backward()])
+        past = [] if layer.past is None else layer.past.grads
+        results[-1] += [grad.copy() for grad in (*layer.mixture.grads, *past)]
+    for clean, got in zip(*results, strict=True):
+        np.testing.assert_array_equal(got, clean)
+        assert np.isfinite(got).all()
+    assert all((dx[1, 2] == 0).all() for dx in results[1][2:4])
 
 
 @cases

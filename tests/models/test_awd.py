@@ -246,9 +246,9 @@ def test_dropout_of_words_is_switched_off_like_the_others():
             "recurrent_dropout must be None with cell 'rnn', got 0.1",
         ),
         (
-            {"h_zoneout": 0.1, "cell": "mogrifier"},
+            {"h_zoneout": 0.1, "cell": "slstm"},
             ValueError,
-            "h_zoneout must be None with cell 'mogrifier', got 0.1",
+            "h_zoneout must be None with cell 'slstm', got 0.1",
         ),
         ({"embedding_dropout": -1}, ValueError, r"embedding_dropout must be in \[0, 1\), got -1"),
         ({"alpha": -1.0}, ValueError, "alpha must be finite, from 0 up, got -1.0"),

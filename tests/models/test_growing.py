@@ -15,7 +15,7 @@ CASES = {
     "lstmp": {"cell": "lstmp", "hidden_size": 8, "proj_size": 3},
     "mogrifier": {"cell": "mogrifier", "rounds": 3, "rank": 2},
     "lngru": {"cell": "lngru"},
-    "slstm": {"cell": "slstm"},
+    "slstm": {"cell": "slstm", "heads": 2},
     "tied": AWD | {"wordvec_size": H},
     "mixture": {"mixtures": 3, "tie_weights": True},
 }

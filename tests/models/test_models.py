@@ -323,6 +323,7 @@ GENERAL = {
         "variational_dropout": True,
         "weight_drop": 0.4,
     },
+    "slstm, heads": {"cell": "slstm", "layers": 2, "heads": 5, "weight_drop": 0.4},
     "gru, everything": {
         "cell": "gru",
         "layers": 2,
@@ -538,6 +539,14 @@ def test_the_books_models_are_language_models():
             {"cell": "lstmp", "proj_size": 2, "last_hidden_size": 3},
             ValueError,
             "last_hidden_size must be proj_size = 2, got 3",
+        ),
+        ({"heads": 2}, ValueError, "heads must be None with cell 'lstm', got 2"),
+        ({"cell": "slstm", "heads": 0}, ValueError, "heads must be from 1 up, got 0"),
+        ({"cell": "slstm", "heads": 2}, ValueError, "heads must divide hidden_size = 5, got 2"),
+        (
+            {"cell": "slstm", "heads": 5, "layers": 2, "last_hidden_size": 4},
+            ValueError,
+            "heads must divide the width of the last layer = 4, got 5",
         ),
         ({"rng": "seed"}, TypeError, "rng must be None, a seed from 0 up or a Generator, got"),
         ({"rng": -1}, ValueError, "rng must be None, a seed from 0 up or a Generator, got -1"),

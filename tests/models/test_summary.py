@@ -41,6 +41,15 @@ variational_dropout=False, weight_drop=0.0, tie_weights=False, proj_size=2): 250
   TimeAffine: affine_W (2, 10), affine_b (10,), 30 parameters""",
     ),
     (
+        lambda: LanguageModel(10, 4, 6, cell="slstm", heads=3),
+        """\
+LanguageModel(vocab_size=10, wordvec_size=4, hidden_size=6, cell='slstm', layers=1, dropout=0.0, \
+variational_dropout=False, weight_drop=0.0, tie_weights=False, heads=3): 278 parameters
+  TimeEmbedding: embed_W (10, 4), 40 parameters
+  TimeSLSTM: slstm_Wx (4, 24), slstm_Wh (6, 8), slstm_b (24,), 168 parameters
+  TimeAffine: affine_W (6, 10), affine_b (10,), 70 parameters""",
+    ),
+    (
         lambda: LanguageModel(10, 4, 6, cell="lngru"),
         """\
 LanguageModel(vocab_size=10, wordvec_size=4, hidden_size=6, cell='lngru', layers=1, dropout=0.0, \

@@ -8,6 +8,8 @@ from cases import numeric_grad
 
 import rnnfast
 from rnnfast import inspection
+from rnnfast.kernels import CELLS
+from rnnfast.layers.cells import RECURRENT
 from rnnfast.models import LanguageModel
 from rnnfast.sampling import generate
 from rnnfast.trainer import NeuralCache, eval_accuracy, eval_cache, eval_dynamic, eval_perplexity
@@ -98,6 +100,31 @@ def test_gradients_without_regularisation():
 
     for name, param, grad in zip(plain.param_names, plain.params, grads, strict=True):
         np.testing.assert_allclose(grad, numeric_grad(loss, param), atol=1e-8, err_msg=name)
+
+
+@pytest.mark.parametrize("cell", [cell for cell in CELLS if RECURRENT[cell].of_steps])
+def test_gradients_of_every_cell_in_training(cell):
+    """For fixed masks; the last layer is narrower, and so is the h of an LSTM with a projection."""
+    options = {"layers": 2, "last_hidden_size": 3, "proj_size": 4 if cell == "lstmp" else None}
+    options |= {n: r for n, r in RATIOS.items() if n in RECURRENT[cell].of_steps}
+    if "candidate_mask" in RECURRENT[cell].of_steps:
+        options["recurrent_dropout"] = 0.3
+    model = LanguageModel(V, D, H, cell=cell, rng=1, dtype="float64", device="cpu", **options)
+    model.params[0][...] *= 100
+    xs, ts = IDS[:16].reshape(2, 8), IDS[1:17].reshape(2, 8)
+
+    def loss():
+        model.reset_state()
+        for drop in model.drop_layers:
+            drop.step = 0
+        return model.forward(xs, ts)
+
+    loss()
+    assert all(drop.step for drop in model.drop_layers)
+    model.backward()
+    grads = [grad.copy() for grad in model.grads]
+    for name, param, grad in zip(model.param_names, model.params, grads, strict=True):
+        np.testing.assert_allclose(grad, numeric_grad(loss, param, 1e-6), atol=1e-7, err_msg=name)
 
 
 def test_it_is_switched_off_like_dropout():
