@@ -66,6 +66,11 @@ def positive_int(text: str) -> int:
     return _number(text, int, "a positive integer", lambda value: value > 0)
 
 
+def positive_ints(text: str) -> list[int]:
+    """Integers above 0, with commas between them."""
+    return [positive_int(part) for part in text.split(",")]
+
+
 def natural_int(text: str) -> int:
     """An integer from 0 up."""
     return _number(text, int, "an integer that is not negative", lambda value: value >= 0)

@@ -14,7 +14,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from rnnfast.commands.settings import FILES, Settings, absolute
+from rnnfast.commands.settings import (
+    FILES,
+    Settings,
+    absolute,
+    build_optimizer,
+    count_parameters,
+)
+from rnnfast.commands.stages import Stage
 from rnnfast.commands.texts import Texts
 from rnnfast.models import BaseModel
 from rnnfast.training.averaging import ASGD, NTASGD
@@ -112,6 +119,8 @@ class Run:
         The model in training.
     trainer : RnnlmTrainer
         Its trainer.
+    stage : Stage
+        The stage in which it is.
     extra : dict, optional
         On --resume: the fields that `progress` stored in the checkpoint.
 
@@ -138,6 +147,7 @@ class Run:
         texts: Texts,
         model: BaseModel,
         trainer: RnnlmTrainer,
+        stage: Stage,
         extra: dict[str, Any] | None,
     ) -> None:
         self.out = out
@@ -145,19 +155,55 @@ class Run:
         self.texts = texts
         self.model = model
         self.trainer = trainer
+        self.stage = stage
         self.write = Lines(partial(print, flush=True), trainer)
         # A run may be resumed from another folder.
         files = {name: absolute(getattr(settings, name)) for name in FILES}
         self.kept = {**asdict(settings), **files}
         before = extra or {"best": math.inf, "lowest": math.inf, "curve": [], "valid": []}
-        self.plateau = Plateau(trainer.optimizer, settings.lr_decay or 1.0, best=before["best"])
-        self.watch = Watch(len(texts.vocabulary), lowest=before["lowest"])
+        self._judge(before["best"], before["lowest"])
         self.curve, self.valid = before["curve"], before["valid"]
         last, self.good, best = (os.path.join(out, name) for name in (CHECKPOINT, GOOD, BEST))
         self.candidate = f"{self.good}.next.tmp"
         options = settings.save_every, self.progress
         self.best = Checkpoint(trainer, best, *options, vocabulary=texts.vocabulary)
         self.checkpoint = _Last(self, last, *options)
+
+    def _judge(self, best: float = math.inf, lowest: float = math.inf) -> None:
+        """Judge the optimiser's progress from here on: the best perplexity, the lowest loss."""
+        decay = self.settings.lr_decay or 1.0
+        self.plateau = Plateau(self.trainer.optimizer, decay, best=best)
+        self.watch = Watch(len(self.texts.vocabulary), lowest=lowest)
+
+    def begin(self, stage: Stage, model: BaseModel, bar: ProgressBar, log: JsonlLog) -> None:
+        """Go on with the model of the next stage, a new optimiser, and a checkpoint of both."""
+        self.stage = stage
+        self.model = self.trainer.model = model
+        self.trainer.optimizer = build_optimizer(self.settings)
+        self._judge()
+        self.report_to(bar, log)
+        self.announce(bar, log)
+        self.checkpoint.save()
+        copy_checkpoint(self.checkpoint.path, self.good)
+
+    def announce(self, bar: ProgressBar, log: JsonlLog) -> None:
+        """Say which stage runs, if there are several."""
+        stage = self.stage
+        if stage.count > 1:
+            sizes = {"stages": stage.count, "layers": stage.layers, "epoch": stage.begin + 1}
+            log.write(event="stage", stage=stage.number, **sizes)
+            self.write(f"| {stage}, {count_parameters(self.model):,} parameters")
+            bar.describe(f"stage {stage.number} of {stage.count}")
+
+    def take_final_weights(self) -> None:
+        """Make the weights of a stage those of its best epoch, or without --valid its last ones.
+
+        They are the averages if the optimiser averages.
+        """
+        if self.texts.valid is not None and self.plateau.best < math.inf:
+            self.model.load_params(self.best.path)
+        elif isinstance(self.trainer.optimizer, ASGD):
+            self.trainer.optimizer.write_averages(self.model.params)
 
     def report_to(self, bar: ProgressBar, log: JsonlLog) -> None:
         """Print above a bar, and let the trainer report to it, to a log and to this run."""
@@ -179,6 +225,7 @@ class Run:
             "curve": self.curve,
             "valid": self.valid,
             "lowest": self.watch.lowest,
+            "stage": self.stage.number,
             "log_bytes": os.path.getsize(os.path.join(self.out, "log.jsonl")),
         }
 
@@ -238,7 +285,7 @@ class Run:
 
 
 def fit(run: Run, epochs: int) -> None:
-    """Train up to `epochs` more epochs."""
+    """Train up to `epochs` more epochs, those of a fit that is resumed included."""
     settings, texts = run.settings, run.texts
     run.trainer.fit(
         texts.xs,
@@ -256,11 +303,11 @@ def fit(run: Run, epochs: int) -> None:
 def fit_and_validate(run: Run, valid: NDArray[Any], log: JsonlLog) -> None:
     """The loop of the book's ch06/train_better_rnnlm.py, which may be stopped and resumed.
 
-    After each epoch it measures the perplexity on `valid`, reduces the learning rate if that has
-    not improved, and saves a checkpoint.
+    After each epoch of the stage it measures the perplexity on `valid`, reduces the learning rate
+    if that has not improved, and saves a checkpoint.
     """
     trainer, optimizer = run.trainer, run.trainer.optimizer
-    while trainer.current_epoch < run.settings.epochs:
+    while trainer.current_epoch < run.stage.end:
         fit(run, 1)
         if trainer.stopped:
             return

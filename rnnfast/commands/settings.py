@@ -82,6 +82,7 @@ class Settings:
     model: str = "rnnlm"
     cell: str = "lstm"
     layers: int = 1
+    gradual: list[int] | None = None  # epochs of each layer but the last; None: all layers at once
     hidden: int = 256
     last_hidden: int | None = None  # None: that of hidden, or of embedding with tie alone
     embedding: int | None = None  # None: 64, or hidden if embedding and output share a matrix
@@ -134,6 +135,7 @@ CHECKS: dict[str, Any] = {
     "model": headers.one_of(*MODELS),
     "cell": headers.one_of(*CELLS),
     "optimizer": headers.one_of(*RULES),
+    "gradual": headers.maybe(headers.list_of(headers.integer(1))),
     **dict.fromkeys(("epochs", "seed", "sample", "restart_every"), headers.integer(0)),
     **dict.fromkeys(
         ("min_count", "layers", "hidden", "batch_size", "time_size", "eval_interval"),

@@ -1,7 +1,6 @@
 """`rnnfast train`: from a text to a folder with weights, checkpoints, log and curve."""
 
 import glob
-import math
 import os
 import tempfile
 import warnings
@@ -25,17 +24,23 @@ from rnnfast.commands.run import (
 from rnnfast.commands.settings import (
     BATCH,
     Settings,
-    build_model,
     build_optimizer,
     check_together,
     describe_model,
     option_name,
     stored_settings,
 )
+from rnnfast.commands.stages import (
+    check_gradual,
+    check_stages,
+    next_stage,
+    stage_model,
+    stages,
+    stored_stage,
+)
 from rnnfast.commands.texts import Texts
 from rnnfast.commands.train_options import add_options
 from rnnfast.text.vocabulary import UNITS
-from rnnfast.training.averaging import ASGD
 from rnnfast.training.callbacks import JsonlLog, ProgressBar
 from rnnfast.training.language import RnnlmTrainer
 from rnnfast.training.stopping import Diverged, stop_on_interrupt
@@ -108,19 +113,19 @@ def train(
             raise ValueError("--resume needs no --recipe: the checkpoint has the settings")
         options = recipe_settings(recipe) | options
     run, changes, extra = _prepare(out, resume, force, plot_curve, options)
-    settings, texts, model = run.settings, run.texts, run.model
+    settings, texts = run.settings, run.texts
     print(
         f"{texts.name}: {len(texts.corpus):,} {UNITS[settings.level]}, "
         f"{len(texts.vocabulary)} different"
     )
-    print(describe_model(model), flush=True)
+    print(describe_model(run.model), flush=True)
     with _reporting(run, extra) as (log, bar):
         if extra is None:
-            _start(run, log)
+            _start(run, log, bar)
         else:
-            _resume(run, log, changes)
+            _resume(run, log, bar, changes)
         with stop_on_interrupt(run.trainer) as received:
-            _fit(run, log)
+            _fit(run, log, bar)
             if run.trainer.stopped:
                 run.stopped(received)
             weights = _save_weights(run)
@@ -128,10 +133,10 @@ def train(
                 run.stopped(received)
         run.write(f"weights: {weights}")
         bar.close()
-        report(settings, model, texts, log, run)
+        report(settings, run.model, texts, log, run)
     draw_curve(out, run, plot_curve)
     if settings.sample:
-        print_sample(settings, model, texts)
+        print_sample(settings, run.model, texts)
 
 
 def _prepare(
@@ -158,11 +163,17 @@ def _prepare(
     if plot_curve and not plot.available():
         raise ModuleNotFoundError("matplotlib is missing: pip install 'rnnfast[plot]'")
     check_together(settings)
+    check_gradual(settings)
+    stage = stages(settings)[0]
+    if extra is not None:
+        stage = stored_stage(extra.get("stage"), settings, checkpoint)
 
     texts = Texts(settings)
     if extra is not None:
         texts.check_same(extra["texts"], checkpoint)
-    model = build_model(settings, len(texts.vocabulary))
+    else:
+        check_stages(settings, len(texts.vocabulary))
+    model = stage_model(settings, stage, len(texts.vocabulary))
     if settings.init is not None and not resume:
         start_from_file(settings.init, model, texts.vocabulary)
     os.makedirs(out, exist_ok=True)
@@ -173,7 +184,7 @@ def _prepare(
         _restore(trainer, checkpoint, settings, "lr" in options, changes)
     for left_over in glob.glob(os.path.join(glob.escape(out), "*.safetensors.*.tmp")):
         os.unlink(left_over)  # of a run that was killed while it wrote
-    return Run(out, settings, texts, model, trainer, extra), changes, extra
+    return Run(out, settings, texts, model, trainer, stage, extra), changes, extra
 
 
 def _restore(
@@ -222,9 +233,10 @@ def _reporting(run: Run, extra: dict[str, Any] | None) -> Iterator[tuple[JsonlLo
         yield log, bar
 
 
-def _start(run: Run, log: JsonlLog) -> None:
+def _start(run: Run, log: JsonlLog, bar: ProgressBar) -> None:
     """Log the start of a new run and save its first checkpoint."""
     settings, texts = run.settings, run.texts
+    more = {} if settings.gradual is None else {"gradual": settings.gradual}
     log.write(
         event="start",
         text=texts.name,
@@ -236,16 +248,19 @@ def _start(run: Run, log: JsonlLog) -> None:
         batch_size=settings.batch_size,
         time_size=settings.time_size,
         seed=settings.seed,
+        **more,
     )
+    run.announce(bar, log)
     run.checkpoint.save()  # a run that is killed at once can be resumed, too
     copy_checkpoint(run.checkpoint.path, run.good)
 
 
-def _resume(run: Run, log: JsonlLog, changes: dict[str, tuple[Any, Any]]) -> None:
+def _resume(run: Run, log: JsonlLog, bar: ProgressBar, changes: dict[str, tuple[Any, Any]]) -> None:
     """Log that a run continues, and print the settings that have changed."""
     epoch = run.trainer.current_epoch + 1
     log.write(event="resume", epoch=epoch)
     run.write(f"resumed in epoch {epoch}: {run.checkpoint.path}")
+    run.announce(bar, log)
     copy_checkpoint(run.checkpoint.path, run.candidate)
     for name, (old, new) in changes.items():
         run.write(f"  --{option_name(name)}: {old} before, {new} now")
@@ -253,28 +268,34 @@ def _resume(run: Run, log: JsonlLog, changes: dict[str, tuple[Any, Any]]) -> Non
         run.write("  the new optimizer starts with a state of its own")
 
 
-def _fit(run: Run, log: JsonlLog) -> None:
+def _fit(run: Run, log: JsonlLog, bar: ProgressBar) -> None:
     """Train until all epochs are done or the trainer is stopped; Diverged if the loss diverges."""
     try:
-        if run.texts.valid is None:
-            fit(run, run.settings.epochs)
-        else:
-            fit_and_validate(run, run.texts.valid, log)
-        run.check_end()
+        _fit_stage(run, log)
+        while not run.trainer.stopped:
+            run.take_final_weights()
+            following = next_stage(run.settings, run.stage, run.model, len(run.texts.vocabulary))
+            if following is None:
+                return
+            run.begin(*following, bar, log)
+            if not run.trainer.stopped:  # meanwhile
+                _fit_stage(run, log)
     except Diverged as error:
         raise Diverged(f"{error}: {run.after_divergence()}") from None
 
 
-def _save_weights(run: Run) -> str:
-    """Write the weights of the best epoch, or without a validation text the last ones.
+def _fit_stage(run: Run, log: JsonlLog) -> None:
+    """Train until the stage ends or the trainer is stopped."""
+    if run.texts.valid is None:
+        fit(run, run.stage.end - run.stage.begin)
+    else:
+        fit_and_validate(run, run.texts.valid, log)
+    run.check_end()
 
-    They are the averages if the optimiser averages.
-    """
+
+def _save_weights(run: Run) -> str:
+    """Write the weights of a run that has ended, and return the path."""
     model = run.model
-    if run.texts.valid is not None and run.plateau.best < math.inf:
-        model.load_params(run.best.path)
-    elif isinstance(run.trainer.optimizer, ASGD):
-        run.trainer.optimizer.write_averages(model.params)
     run.texts.prime_with(model)
     path = os.path.join(run.out, f"{type(model).__name__}.safetensors")
     model.save_params(path, run.texts.vocabulary)

@@ -11,6 +11,7 @@ from rnnfast.commands.arguments import (
     or_none,
     positive_float,
     positive_int,
+    positive_ints,
     ratio,
     seconds,
 )
@@ -97,6 +98,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
     option(group, "dropout", ratio, "X", what, "0.5 for better, 0 for custom")
     choice(group, "cell", CELLS, "custom: type of recurrent layer")
     option(group, "layers", positive_int, "N", "custom: number of recurrent layers")
+    what = "custom: gradual learning: train the first layer alone for so many epochs, then add the "
+    what += "next, and so on; all layers have what is left of --epochs"
+    option(group, "gradual", positive_ints, "N[,N...]", what, "all layers at once")
     what = "custom: hidden units of the last of several layers"
     option(group, "last-hidden", positive_int, "N", what, "that of --hidden; of --embedding, tied")
     what = "custom: how often x and h gate each other before each step of a mogrifier"

@@ -259,6 +259,7 @@ _checkpoint = record(
 checkpoint = record(("extra",), checkpoint=_checkpoint, extra=anything)  # by a trainer
 # What `rnnfast train` adds to its checkpoints
 training = record(
+    ("stage",),
     settings=mapping(anything),
     texts=row(*[maybe(text)] * 3),  # digests
     best=number,
@@ -266,6 +267,7 @@ training = record(
     valid=list_of(row(number, number)),
     lowest=number,
     log_bytes=integer(0),
+    stage=integer(1),
 )
 
 

@@ -1,7 +1,7 @@
 """Language models as stacks of layers. Sequence models are in rnnfast.sequences."""
 
 from rnnfast.models.base import BaseModel
-from rnnfast.models.growing import start_from
+from rnnfast.models.growing import grow, start_from
 from rnnfast.models.language import LanguageModel
 from rnnfast.models.loading import load_model
 from rnnfast.models.model import Model
@@ -14,6 +14,7 @@ __all__ = [
     "Model",
     "Rnnlm",
     "SimpleRnnlm",
+    "grow",
     "load_model",
     "start_from",
 ]

@@ -2,8 +2,66 @@
 
 from typing import Any
 
+from rnnfast import checks
 from rnnfast.io.weights import copy_into, to_numpy
 from rnnfast.models.base import BaseModel
+from rnnfast.models.language import LanguageModel
+
+
+def grow(trained: LanguageModel, layers: int | None = None, *, rng: Any = None) -> LanguageModel:
+    """Make a deeper language model that starts from a trained one: gradual learning.
+
+    Parameters
+    ----------
+    trained : LanguageModel
+        It is not changed.
+    layers : int, optional
+        The number of recurrent layers, at least those of `trained`; None is one more.
+    rng : seed, Generator or None
+        The source of the new layers' weights, and of the seed of masks; as of `LanguageModel`.
+
+    Returns
+    -------
+    LanguageModel
+        Its other sizes, dtype and device are those of `trained`; its recurrent state is zero.
+
+    Raises
+    ------
+    TypeError
+        If `trained` is another model, whose number of layers is fixed.
+    ValueError
+        If there are fewer layers, or if the widths do not fit; see `start_from`.
+
+    References
+    ----------
+    Aharoni, Rattner, Permuter 2017, https://arxiv.org/abs/1708.08863.
+
+    Examples
+    --------
+    Train one layer, then two, then three. An optimiser is for one model:
+
+    >>> import numpy as np
+    >>> from rnnfast.models import LanguageModel, grow
+    >>> from rnnfast.optim import SGD
+    >>> from rnnfast.trainer import RnnlmTrainer
+    >>> ids, model = np.arange(41) % 4, LanguageModel(4, 6, 6, dropout=0.2, rng=0)
+    >>> for layers in 1, 2, 3:
+    ...     model = model if layers == 1 else grow(model, layers, rng=layers)
+    ...     trainer = RnnlmTrainer(model, SGD(1.0))
+    ...     trainer.fit(ids[:-1], ids[1:], 2, batch_size=2, time_size=5, eval_interval=None)
+    >>> len(model.recurrent_layers)
+    3
+    """
+    if not isinstance(trained, LanguageModel) or "layers" not in trained.sizes:
+        what = "trained must be a LanguageModel, of any number of layers"
+        raise TypeError(f"grow: {what}, got {type(trained).__name__}")
+    depth = trained.sizes["layers"]
+    count = checks.count("grow", "layers", depth + 1 if layers is None else layers, least=depth)
+    like = trained.recurrent_layers[0]
+    sizes: dict[str, Any] = trained.sizes | {"layers": count}
+    model = type(trained)(**sizes, rng=rng, dtype=like.Wh.dtype, device=like.device)
+    start_from(model, trained, "grow: trained")
+    return model
 
 
 def start_from(model: BaseModel, trained: BaseModel, name: str = "trained") -> None:
@@ -27,10 +85,11 @@ def start_from(model: BaseModel, trained: BaseModel, name: str = "trained") -> N
 
     Notes
     -----
-    This is a step of gradual learning: train a model with one layer, then start one with two layers
-    from it and train that, and so on. The layer that was the last one must have the width that this
-    place has in the deeper model. So if tied weights make the last layer as wide as a word vector,
-    the others must have this width, too; a mixture of softmaxes leaves their widths free.
+    This is a step of gradual learning, as `grow` does it: train a model with one layer, then start
+    one with two layers from it and train that, and so on. The layer that was the last one must have
+    the width that this place has in the deeper model. So if tied weights make the last layer as
+    wide as a word vector, the others must have this width, too; a mixture of softmaxes leaves their
+    widths free.
 
     References
     ----------

@@ -157,6 +157,10 @@ class ProgressBar:
             self.bar.set_postfix(perplexity=f"{step.perplexity:.2f}", refresh=False)
         self.bar.update()
 
+    def describe(self, text: str) -> None:
+        """Show a text before the bar."""
+        self.bar.set_description(text, refresh=False)
+
     def write(self, line: str, file: IO[str] | None = None) -> None:
         """Print a line above the bar, on stdout unless another file is given."""
         out: IO[str] = file or sys.stdout

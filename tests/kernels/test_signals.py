@@ -156,8 +156,11 @@ CASES = {
     "whole peepholes": ("TimeLSTM", WHOLE, {}),
     "whole peepholes, zoneout": ("TimeLSTM", WHOLE, {"h_zoneout": 0.25, "c_zoneout": 0.5}),
     "lstmp": ("TimeLSTMP", PROJECTION, {}),
+    "lstmp, zoneout": ("TimeLSTMP", PROJECTION, {"h_zoneout": 0.25, "c_zoneout": 0.5}),
     "lnlstm": ("TimeLayerNormLSTM", LN_LSTM, {}),
+    "lnlstm, zoneout": ("TimeLayerNormLSTM", LN_LSTM, {"h_zoneout": 0.25, "c_zoneout": 0.5}),
     "lngru": ("TimeLayerNormGRU", LN_GRU, {}),
+    "lngru, zoneout": ("TimeLayerNormGRU", LN_GRU, {"h_zoneout": 0.25}),
     "slstm": ("TimeSLSTM", {}, {}),
     "gru": ("TimeGRU", {}, {}),
     "gru, masked, of lengths": (

@@ -5,7 +5,7 @@ import pytest
 from on_host import assert_array_equal
 
 from rnnfast.checks import beside, shares
-from rnnfast.models import LanguageModel, Rnnlm, load_model, start_from
+from rnnfast.models import LanguageModel, Rnnlm, grow, load_model, start_from
 
 V, D, H, N, T = 9, 4, 6, 2, 5
 AWD = {"tie_weights": True, "weight_drop": 0.5, "alpha": 2.0, "past_decode": 0.1}
@@ -65,6 +65,49 @@ def test_trained_layers_are_carried_over(options, depth):
         for net in (model, trained):
             net.reset_state()
         assert_array_equal(model.predict(xs), trained.predict(xs))
+
+
+@cases
+def test_a_model_grows(options):
+    """One layer more: that of a new model with these sizes and this seed, over the trained ones."""
+    trained = made(options, 2)
+    model, fresh = grow(trained, rng=5), made(options, 5, layers=2)
+    assert model.sizes == fresh.sizes and type(model) is LanguageModel
+    assert model.recurrent_layers[0].device == trained.recurrent_layers[0].device
+    start_from(fresh, trained)
+    for name, param in model._named_params().items():
+        assert_array_equal(param, fresh._named_params()[name])
+        assert not any(shares(param, other) for other in trained.params)
+    again = grow(grow(trained, 1), 4, rng=0)
+    assert len(again.recurrent_layers) == 4
+    for a, b in zip(
+        again.recurrent_layers[0].params, trained.recurrent_layers[0].params, strict=True
+    ):
+        assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("trained", "layers", "error", "message"),
+    [
+        (
+            Rnnlm(V, D, H),
+            2,
+            TypeError,
+            "trained must be a LanguageModel, of any number of layers, got Rnnlm",
+        ),
+        (LanguageModel(V, D, H, layers=2), 1, ValueError, "layers must be from 2 up, got 1"),
+        (LanguageModel(V, D, H), 2.0, TypeError, "layers must be an integer, got float"),
+        (
+            LanguageModel(V, D, H, layers=2, tie_weights=True),
+            None,
+            ValueError,
+            "trained: its last layer must be 6 wide, as layer 2 of the model is, found 4; .*",
+        ),
+    ],
+)
+def test_models_that_do_not_grow(trained, layers, error, message):
+    with pytest.raises(error, match=f"^grow: {message}$"):
+        grow(trained, layers)
 
 
 def test_the_books_model_is_a_first_layer():

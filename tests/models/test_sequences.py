@@ -12,6 +12,7 @@ from rnnfast import optim
 from rnnfast.checks import beside
 from rnnfast.commands import info, inputs
 from rnnfast.io import to_numpy
+from rnnfast.kernels import CELLS
 from rnnfast.models import load_model
 from rnnfast.sequences import (
     Decoder,
@@ -135,6 +136,24 @@ def test_padding_changes_nothing(kind, options, device):
             assert_allclose(grad, expected, rtol=0, atol=1e-13)
         if dxs is not None:
             assert not any(dxs[n, length:].any() for n, length in enumerate(lengths))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("kind", [SequenceClassifier, SequenceRegressor])
+def test_padding_may_be_no_numbers(kind, bad, cell, device):
+    """Of inputs and of targets: loss and gradients are those of any other padding."""
+    options = {"cell": cell, "layers": 2, "bidirectional": cell == "gru", "dropout": 0.3}
+    model, (xs, ts), results = make(kind, options), batch(kind), []
+    for value in 1.0, bad:
+        for array in (xs, ts) if kind is SequenceRegressor else (xs,):
+            array[0, 1:], array[2] = value, value
+        loss = loss_of(model, xs, ts, lengths=[1, T, 0])
+        found = model.backward(), *model.grads
+        results.append([float(loss), *(to_numpy(array).copy() for array in found)])
+    for clean, got in zip(*results, strict=True):
+        np.testing.assert_array_equal(got, clean)
+        assert np.isfinite(got).all()
 
 
 @with_lengths
