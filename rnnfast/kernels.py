@@ -61,7 +61,8 @@ Calls
 - pack lays the weights out once for many calls. Its result is opaque and holds copies. forward
   takes it in the place of params if train=False, and gives the same bits; with train=True it is a
   TypeError. precision="bf16" or "int8" rounds Wx and Wh, and x and h in every step, as
-  rnnfast/reference/packed.py says: rnn, lstm and gru on cpu and reference, in float32.
+  rnnfast/reference/packed.py says: rnn, lstm and gru on cpu and reference, in float32. With params
+  these compute in bfloat16 after set_float32_matmul_precision("medium"): the bits of "bf16".
 - backward overwrites grads, one for each of params (dWx, dWh, db, ...), in place, whatever their
   values were. They may overlap the arrays that are read; no two grads may overlap.
   Without b there is no db (None, or left out at the end).
@@ -353,9 +354,9 @@ def set_float32_matmul_precision(precision: str) -> None:
     The backward of a recurrent layer and of a loss multiplies as its forward did. Frozen layers
     keep the precision of `freeze`.
 
-    "medium" is for training and for evaluation on processors with AMX or AVX512-BF16; on others it
-    gives the same numbers up to the order of sums, but takes longer than "highest". A call
-    packs its weights, so layers that compute single steps are faster frozen.
+    "medium" is for processors with AMX or AVX512-BF16; on others it gives the same numbers, up to
+    the order of sums, but takes longer than "highest". So it does for small layers, and for single
+    steps of layers that are not frozen, because each call packs the weights.
     """
     global _precision
     if precision not in PRECISIONS:

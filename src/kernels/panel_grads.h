@@ -267,8 +267,8 @@ static void idle_step_back(const cell_job *job, ptrdiff_t t, ptrdiff_t n, ptrdif
 
 /* out (N, H) = sums, times h_mask if `masked`, + more (N, H), which may be NULL: the gradient of the initial h or c, where
  * step 0 concerns the sample. Rows n0.. of units q 2W.. (two panels), of which sums holds (rows, 2 W). */
-static void state_grads(const cell_job *job, ptrdiff_t H, ptrdiff_t q, ptrdiff_t n0, ptrdiff_t rows, const real *sums, int masked,
-                        const real *more, real *out)
+static void state_grads(const cell_job *job, ptrdiff_t H, ptrdiff_t q, ptrdiff_t n0, ptrdiff_t rows, const real *sums,
+                        int masked, const real *more, real *out)
 {
     for (ptrdiff_t n = n0; n < n0 + rows; n++)
         for (ptrdiff_t v = 0, j; at_work(job, 0, n) && (j = (2 * q + v) * W) < H && v < 2; v++) {

@@ -69,8 +69,8 @@ static real *reduced_back_room(reduced_back *b, ptrdiff_t more)
 }
 
 /* Vector v of the columns of weights^T, whose k are in the order of a row of dA; `weights` is (columns, all H). */
-static void reduce_turned(const reduced_weights *to, matrix weights, ptrdiff_t columns, ptrdiff_t v, ptrdiff_t H, int first_gate,
-                          int G)
+static void reduce_turned(const reduced_weights *to, matrix weights, ptrdiff_t columns, ptrdiff_t v, ptrdiff_t H,
+                          int first_gate, int G)
 {
     real block[MAX_NV * (VECTOR_BYTES / sizeof(real)) * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
     const ptrdiff_t left = columns - v * W;
@@ -119,7 +119,8 @@ static tile_walk back_tiles(const reduced_back *b, const team *tm, int rank)
 }
 
 /* sums (rows, 2 W) (+)= dA of step t times Wh^T: one tile. */
-static void reduced_hidden_grads(const reduced_back *b, const grad_group *g, ptrdiff_t t, const tile_walk *w, real *sums, int add)
+static void reduced_hidden_grads(const reduced_back *b, const grad_group *g, ptrdiff_t t, const tile_walk *w, real *sums,
+                                 int add)
 {
     reduced_gates(&b->sizes.way, &g->WhT, (panel_strip){2 * w->p, 2}, g->rows, t * b->job->N + w->n, w->rows, w->i, w->tiles,
                   sums, add);

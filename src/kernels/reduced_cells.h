@@ -83,7 +83,8 @@ static int lstm_reduced(const cell_job *job)
     if (!room)
         return -1;
     all.k.precomputed = all.q.precomputed, all.k.chunk = all.q.chunk;
-    all.k.panels = (gate_panels){all.q.gates, job->N, all.q.chunk, job->H, LSTM_GATES, job->train ? lstm_kept(job) : LSTM_GATES};
+    all.k.panels =
+        (gate_panels){all.q.gates, job->N, all.q.chunk, job->H, LSTM_GATES, job->train ? lstm_kept(job) : LSTM_GATES};
     all.k.c = all.q.more, all.k.h = all.q.more + state;
     const int stopped = team_run(job->threads, lstm_reduced_body, &all);
     free(room);

@@ -89,13 +89,8 @@ static void store_pair(const real *sums, ptrdiff_t rows, real *c, ptrdiff_t cr, 
 static void multiply_pair(const reduced_way *way, const uint32_t *left, ptrdiff_t step, ptrdiff_t rows, const uint32_t *right,
                           ptrdiff_t words, ptrdiff_t used, real *sums)
 {
-    const reduced_product t = {.words = way->high ? words : used,
-                               .a = left,
-                               .ar = step,
-                               .b = right,
-                               .bk = W,
-                               .bv = W * words,
-                               .c = (uint32_t *)sums};
+    const reduced_product t = {
+        .words = way->high ? words : used, .a = left, .ar = step, .b = right, .bk = W, .bv = W * words, .c = (uint32_t *)sums};
     reduced_multiply(way, 2, rows, t);
 }
 

@@ -21,7 +21,8 @@ static void reduced_score_block(const reduced_score_work *q, const reduced_way *
     for (ptrdiff_t i = 0; i < tiles && !team_stopped(); i++) {
         const ptrdiff_t m0 = tile_start(s->M, tiles, i), m1 = tile_start(s->M, tiles, i + 1);
         for (ptrdiff_t j = 0; j < columns; j += 2 * W) {
-            multiply_pair(way, q->left + m0 * q->step, q->step, m1 - m0, right + j * q->words, q->words, words_used(s->K), sums);
+            multiply_pair(way, q->left + m0 * q->step, q->step, m1 - m0, right + j * q->words, q->words, words_used(s->K),
+                          sums);
             store_pair(sums, m1 - m0, scores + j, cr, columns - j, 0, bias ? bias + j : NULL);
         }
         keep_scores(k, block, j0, columns, m0, m1, scores, cr);

@@ -19,7 +19,7 @@ VARIANTS = [
     ("gru", {"z_keeps": True, "recurrent_dropout": True, "zoneout": True}),
     ("gru", {"reset_after": True, "zoneout": True}),
 ]
-# Around the sizes of words, vectors, matrix registers and tiles; primes; blocks of a weight gradient
+# Around the sizes of words, vectors, matrix registers, tiles and blocks of a sum; primes
 SHAPES = [
     (1, 1, 3, 2),
     (1, 5, 33, 37),
