@@ -62,7 +62,8 @@ Calls
 - pack lays the weights out once for many calls. Its result is opaque and holds copies. forward
   takes it in the place of params if train=False, and gives the same bits; with train=True it is a
   TypeError. precision="bf16" or "int8" rounds Wx and Wh, and x and h in every step, as
-  rnnfast/reference/packed.py says: rnn, lstm and gru on cpu and reference, in float32.
+  rnnfast/reference/packed.py says: rnn, lstm and gru on cpu and reference, in float32. With params
+  these compute in bfloat16 after set_float32_matmul_precision("medium"): the bits of "bf16".
 - backward overwrites grads, one for each of params (dWx, dWh, db, ...), in place, whatever their
   values were. They may overlap the arrays that are read; no two grads may overlap.
   Without b there is no db (None, or left out at the end).
@@ -100,6 +101,7 @@ from rnnfast.cpu import _runtime
 
 CELLS = ("rnn", "lstm", "gru", "mogrifier", "lstmp", "lnlstm", "lngru", "slstm")
 DEVICES = ("cuda", "cpu", "reference")  # the best first
+PRECISIONS = ("highest", "high", "medium")  # of float32 products, as PyTorch names them
 MAX_THREADS = 1024
 
 _precision = "highest"
@@ -318,36 +320,50 @@ def set_num_threads(n: int) -> None:
     _runtime.set_num_threads(n)
 
 
-# Precision of the cuda column
+# Precision of float32 products
 
 
 def get_float32_matmul_precision() -> str:
-    """Return "highest" or "high"; see `set_float32_matmul_precision`."""
+    """Return "highest", "high" or "medium"; see `set_float32_matmul_precision`."""
     return _precision
 
 
 def set_float32_matmul_precision(precision: str) -> None:
-    """Set how the cuda column multiplies float32 matrices.
+    """Set how float32 matrices are multiplied, in training and in inference.
 
-    The name and the values are those of PyTorch. The other columns always compute in full
-    precision.
+    The name and the values are those of PyTorch. Only products of matrices change: sums, gates,
+    states, gradients and weights stay float32. float64 is never affected.
 
     Parameters
     ----------
-    precision : {"highest", "high"}
-        "highest" (the default): float32, in the steps forward also by three products in TF32, with
-        errors of up to about 3e-6. "high": TF32 on tensor cores, with inputs rounded to
-        10 bits, sums in float32 and errors of up to about 4e-3.
+    precision : {"highest", "high", "medium"}
+        "highest" (the default): float32, on cuda in the steps forward also by three products in
+        TF32, with errors of up to about 3e-6. "high": on cuda TF32 on tensor cores, with inputs
+        rounded to 10 bits, sums in float32 and errors of up to about 4e-3; on cpu and reference as
+        "highest". "medium": on cpu and reference both factors are rounded to bfloat16 (7 bits), in
+        forward and backward, and sums are float32; on cuda as "high".
 
     Raises
     ------
     ValueError
         For another value.
+
+    Notes
+    -----
+    "medium" concerns the products of RNN, LSTM and GRU, of affine layers and of their softmax loss.
+    Other cells, an LSTM with whole peephole matrices and mixtures of softmaxes multiply in float32.
+    The backward of a recurrent layer and of a loss multiplies as its forward did. Frozen layers
+    keep the precision of `freeze`.
+
+    "medium" is for processors with AMX or AVX512-BF16; on others it gives the same numbers, up to
+    the order of sums, but takes longer than "highest". So it does for small layers, and for single
+    steps of layers that are not frozen, because each call packs the weights.
     """
     global _precision
-    if precision not in ("highest", "high"):
+    if precision not in PRECISIONS:
         raise ValueError(
-            "set_float32_matmul_precision: precision must be 'highest' or 'high', "
+            "set_float32_matmul_precision: precision must be 'highest', 'high' or 'medium', "
             f"got {precision!r}"
         )
+    _runtime.set_bf16(precision == "medium")
     _precision = precision

@@ -5,8 +5,8 @@ import numpy as np
 
 from rnnfast.cpu._arguments cimport Arguments, Packed, Params, sizes_of
 from rnnfast.cpu._runtime cimport (
-    LONG_CALL, behaved, cell_job, cell_kernel, cell_kernels, cell_of, checked, finished, kernels_for, pack_kernel, pack_weights, row_step,
-    strided, threads_for, view,
+    LONG_CALL, behaved, cell_job, cell_kernel, cell_kernels, cell_of, checked, finished, kernels_for, pack_kernel, pack_weights,
+    product_precision, row_step, strided, threads_for, view,
 )
 
 cnp.import_array()
@@ -194,6 +194,9 @@ cdef class Cell(Arguments):
         k.N, k.T, k.D, k.H, k.P, k.K = N, T, D, H, P, p.K
         k.type_num, k.reverse, k.options, k.steps, k.order = p.type_num, reverse, options, steps, order
         k.peepholes, k.full, k.rounds, k.rank = p.Wp is not None, p.full, p.rounds, p.rank
+        k.precision = p.precision
+        if p.packed is None and not p.full and cell_of(k.kernels, self.index).reduced != NULL:
+            k.precision = product_precision(p.type_num)
         cdef int kept = self.kept + options.reset_after + (c_zoneout is not None)
         cdef ptrdiff_t step = row_step(H, hs.itemsize), h_step = row_step(P, hs.itemsize)
         if N == 0 or T == 0:
@@ -233,15 +236,15 @@ cdef class Cell(Arguments):
         if k.reverse:
             backwards(&job.hs, k.T, k.type_num)
         cdef cell_kernels own = cell_of(k.kernels, self.index)
-        return self.run(own.reduced if p.precision else own.forward, &job)
+        return self.run(own.reduced if job.precision else own.forward, &job)
 
     cdef void describe(self, cell_job *job, Cache k, Params p) noexcept:
         """What is the same for forward and backward: sizes, options, inputs, weights and what is kept."""
         job.N, job.T, job.D, job.H, job.P, job.K = k.N, k.T, k.D, k.H, k.P, k.K
         take_options(job, k.options, k.steps)
         job.order = <const ptrdiff_t *>data(k.order)
-        cdef double faster = 4 if p.precision else 1  # what is short work for one thread
-        job.precision = p.precision
+        cdef double faster = 4 if k.precision else 1  # what is short work for one thread
+        job.precision = k.precision
         job.threads = threads_for(2.0 * k.N * k.P * self.gates * k.H / faster, (k.H + 15) // 16)
         job.xs, job.h0, job.c0, job.n0, job.m0 = k.xs_view, k.h0_view, k.c0_view, k.n0_view, k.m0_view
         job.h_mask, job.seen0 = k.mask_view, k.seen0_view
@@ -332,8 +335,9 @@ cdef class Cell(Arguments):
         if k.reverse:
             backwards(&job.dhs, T, p.type_num)
             backwards(&job.dxs, T, p.type_num)
+        cdef cell_kernels kernels = cell_of(k.kernels, self.index)
         try:
-            self.run(cell_of(k.kernels, self.index).backward, &job)
+            self.run(kernels.reduced_backward if job.precision else kernels.backward, &job)
         except BaseException:  # what the handler of a signal raised, or no memory
             k.used, k.spoilt = False, True
             raise

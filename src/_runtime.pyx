@@ -13,6 +13,7 @@ cdef extern from "kernels/kernels.h" nogil:
     int kernels_choose(const char *name)
     int kernels_extensions
     void kernels_use_extensions(int extensions)
+    void kernels_need_extensions()
     int kernels_extensions_usable()
     const char *kernels_name(int i)
 
@@ -74,6 +75,22 @@ def set_extensions(names=None):
                 raise ValueError(f"set_extensions: {name!r} is not usable on this processor")
             wanted |= _EXTENSIONS[name]
     kernels_use_extensions(wanted)
+
+
+cdef bint bf16_products = False
+
+
+def set_bf16(bint on):
+    """Whether products of float32 matrices, where there are such kernels, are computed in bfloat16 from now on."""
+    global bf16_products
+    bf16_products = on
+    if on:
+        kernels_need_extensions()
+
+
+cdef int product_precision(int type_num) noexcept nogil:
+    """Of a call that begins now, as src/kernels/reduced.h counts them."""
+    return 1 if bf16_products and type_num == cnp.NPY_FLOAT else 0
 
 
 def num_threads():

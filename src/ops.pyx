@@ -8,7 +8,7 @@ from libc.stdlib cimport free
 
 from rnnfast.cpu._runtime cimport (
     LONG_CALL, SCORES, SQUARES, affine_softmax_job, behaved, checked, dropout_job, finished, gemm_job, kernels_for, meets, memory,
-    mixture_job, plain, real_type, same_shape, scatter_job, softmax_job, span, span_of, strided, threads_for, update_job, view, writable,
+    mixture_job, plain, product_precision, real_type, same_shape, scatter_job, softmax_job, span, span_of, strided, threads_for, update_job, view, writable,
 )
 
 cnp.import_array()

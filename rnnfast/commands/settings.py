@@ -123,6 +123,7 @@ class Settings:
     lr: float | None = None  # None: that of the optimiser in RULES
     lr_decay: float | None = None
     max_grad: float = 0.25
+    matmul_precision: str = "highest"
     eval_interval: int = 20
     save_every: float = 300.0
     seed: int = 0
@@ -136,6 +137,7 @@ CHECKS: dict[str, Any] = {
     "cell": headers.one_of(*CELLS),
     "optimizer": headers.one_of(*RULES),
     "gradual": headers.maybe(headers.list_of(headers.integer(1))),
+    "matmul_precision": headers.one_of(*kernels.PRECISIONS),
     **dict.fromkeys(("epochs", "seed", "sample", "restart_every"), headers.integer(0)),
     **dict.fromkeys(
         ("min_count", "layers", "hidden", "batch_size", "time_size", "eval_interval"),
@@ -144,7 +146,7 @@ CHECKS: dict[str, Any] = {
 }
 # Settings that --resume may change: all that change neither the model nor the texts
 FREE: tuple[str, ...] = ("epochs", "optimizer", "lr", "lr_decay", "max_grad", "restart_every")
-FREE += ("weight_decay",)
+FREE += ("weight_decay", "matmul_precision")
 FREE += ("vary_length", "eval_interval", "save_every", "sample")
 BATCH = ("batch_size", "time_size")  # may change between two epochs
 FILES = ("file", "valid", "test", "init")  # may change if the text is the same

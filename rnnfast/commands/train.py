@@ -40,6 +40,7 @@ from rnnfast.commands.stages import (
 )
 from rnnfast.commands.texts import Texts
 from rnnfast.commands.train_options import add_options
+from rnnfast.kernels import get_float32_matmul_precision, set_float32_matmul_precision
 from rnnfast.text.vocabulary import UNITS
 from rnnfast.training.callbacks import JsonlLog, ProgressBar
 from rnnfast.training.language import RnnlmTrainer
@@ -113,6 +114,29 @@ def train(
             raise ValueError("--resume needs no --recipe: the checkpoint has the settings")
         options = recipe_settings(recipe) | options
     run, changes, extra = _prepare(out, resume, force, plot_curve, options)
+    with _multiplying(run.settings.matmul_precision):
+        _train(out, plot_curve, run, changes, extra)
+
+
+@contextmanager
+def _multiplying(precision: str) -> Iterator[None]:
+    """Multiply with this precision in a block."""
+    before = get_float32_matmul_precision()
+    set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        set_float32_matmul_precision(before)
+
+
+def _train(
+    out: str,
+    plot_curve: bool | None,
+    run: Run,
+    changes: dict[str, tuple[Any, Any]],
+    extra: dict[str, Any] | None,
+) -> None:
+    """Train, evaluate and generate, once everything is checked."""
     settings, texts = run.settings, run.texts
     print(
         f"{texts.name}: {len(texts.corpus):,} {UNITS[settings.level]}, "

@@ -26,6 +26,7 @@ from rnnfast.commands.settings import (
     Settings,
     option_name,
 )
+from rnnfast.kernels import PRECISIONS
 from rnnfast.text.vocabulary import UNITS
 
 Group = argparse._ArgumentGroup
@@ -50,7 +51,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{name}", type=kind, metavar=metavar, help=help)
 
     def choice(group: Group, name: str, choices: tuple[str, ...], help: str) -> None:
-        help += f" (default: {getattr(usual, name)})"
+        help += f" (default: {getattr(usual, name.replace('-', '_'))})"
         group.add_argument(f"--{name}", choices=choices, help=help)
 
     def flag(group: Group, name: str, help: str) -> None:
@@ -176,6 +177,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )
     option(group, "lr-decay", factor, "X", what, "never")
     option(group, "max-grad", positive_float, "X", "maximum norm of the gradient")
+    what = "how float32 matrices are multiplied: highest, in float32; high, on a GPU in TF32; "
+    what += "medium, on a CPU in bfloat16, which is fast with AMX or AVX512-BF16"
+    choice(group, "matmul-precision", PRECISIONS, what)
     option(group, "eval-interval", positive_int, "N", "iterations per line of output")
     option(group, "seed", natural_int, "N", "seed of weights and samples")
     option(group, "sample", natural_int, "N", "tokens to generate at the end")

@@ -18,7 +18,7 @@ cdef class Cache:
     cdef strided n0_view, m0_view
     cdef strided xs_view, h0_view, c0_view, mask_view, seen0_view, candidate_view, h_zoneout_view, c_zoneout_view
     cdef ptrdiff_t N, T, D, H, P, K, rounds, rank
-    cdef int type_num
+    cdef int type_num, precision  # of products
     cdef bint reverse, peepholes, full, used
     cdef bint spoilt  # a backward that was stopped has overwritten what forward kept: it is computed again
     cdef Options options

@@ -56,7 +56,7 @@ cdef extern from "kernels/kernels.h" nogil:
 
     ctypedef struct gemm_job:
         ptrdiff_t M, N, K
-        int threads
+        int threads, precision
         strided a, b
         const void *bias
         strided c
@@ -90,7 +90,7 @@ cdef extern from "kernels/kernels.h" nogil:
 
     ctypedef struct affine_softmax_job:
         ptrdiff_t M, V, K
-        int threads
+        int threads, precision
         strided x, weights
         const void *bias
         const ptrdiff_t *ts
@@ -144,7 +144,7 @@ cdef extern from "kernels/kernels.h" nogil:
         double (*fma)(int, ptrdiff_t) noexcept nogil
 
     ctypedef struct cell_kernels:
-        cell_kernel forward, backward, reduced
+        cell_kernel forward, backward, reduced, reduced_backward
         pack_kernel pack, pack_reduced
 
     int cell_index(const char *name)
@@ -157,6 +157,7 @@ cdef extern from "kernels/kernels.h" nogil:
 
 
 cdef const kernel_set *kernels_for(int type_num) noexcept nogil
+cdef int product_precision(int type_num) noexcept nogil
 cdef int pack_weights(pack_kernel pack, const cell_job *job, void *room) noexcept nogil
 cdef int threads_for(double flops_between_barriers, ptrdiff_t parts) noexcept nogil
 cdef str kind_of(x)

@@ -54,7 +54,7 @@ __all__ = [
 def plans(cell, N, H, precision):
     """How a float32 cell would run: ("forward", its Plan) and ("backward", its)."""
     module = importlib.import_module(f"rnnfast.cuda.{cell}")
-    precision = "tf32" if precision == "high" else "float32"
+    precision = "float32" if precision == "highest" else "tf32"
     for way in ("forward", "backward"):
         forward = way == "forward"
         yield way, make_plan(what_runs(), module.CELL, forward, N, H, "float32", precision)

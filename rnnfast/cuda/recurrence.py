@@ -43,7 +43,7 @@ def find_way(call, cell, forward):
     made = partial(Way, cell, (call.nothing,) * len(cell.kept), columns, orders)
     if call.N * call.T == 0:
         return made()
-    precision = "tf32" if get_float32_matmul_precision() == "high" else "float32"
+    precision = "tf32" if get_float32_matmul_precision() != "highest" else "float32"
     plan = planner.make_plan(gpu, cell, forward, call.N, call.H, dtype, precision)
     if plan.kind == "steps":
         return made(plan)

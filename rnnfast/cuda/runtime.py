@@ -284,11 +284,11 @@ class Gpu(Compiler):
 
         of_a, of_b: dicts for copies that the next product of a or b may use again, or None.
         """
-        low = get_float32_matmul_precision() == "high"
+        low = get_float32_matmul_precision() != "highest"
         return self._products(a, b, out, low, of_a, of_b)
 
     def bind(self, a, b, out, over_rows=False, turned=False, columns=None):
-        low = get_float32_matmul_precision() == "high"
+        low = get_float32_matmul_precision() != "highest"
         return self._products.fastest(a, b, out, low, over_rows, turned, columns)
 
     def bind_sum(self, x, out):
@@ -300,7 +300,7 @@ class Gpu(Compiler):
         return bind(kernel, make, **given)(t=0)
 
     def step_product(self, a, b, out, turned=False, add=False):
-        low, arrays = get_float32_matmul_precision() == "high", (a, b, out)
+        low, arrays = get_float32_matmul_precision() != "highest", (a, b, out)
         firsts = [x[:, 0] if x.ndim == 3 else x for x in arrays]
         product = self._products.bind(*firsts, low, turned=turned, add=add)
         steps = tuple([x.strides[1] if x.ndim == 3 else 0 for x in arrays])

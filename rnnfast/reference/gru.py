@@ -62,7 +62,7 @@ Shapes: N batch, T time, D input, H hidden; the blocks are z, r, candidate.
 import numpy as np
 
 from rnnfast.reference.ops import sigmoid
-from rnnfast.reference.packed import bounded, pack_reduced, weights
+from rnnfast.reference.packed import bounded, pack_reduced, right_side_for, weights
 from rnnfast.reference.steps import (
     at,
     at_work,
@@ -94,7 +94,8 @@ def forward(
     Returns hs, (h,) and the cache for `backward`.
     """
     Wx, Wh, b = weights(params, train, 3, "gru")
-    Wh = bounded(Wh, state, h_mask, candidate_mask)
+    right_side = right_side_for(params)
+    Wx, Wh = right_side(Wx), bounded(right_side(Wh), state, h_mask, candidate_mask)
     N, T, _ = xs.shape
     H = Wh.shape[0]
     (h,) = state if state is not None else (np.zeros((N, H), Wx.dtype),)
@@ -127,7 +128,7 @@ def forward(
     options = {"reset_after": reset_after, "z_keeps": z_keeps}
     cache = {"steps": steps, "h_mask": h_mask, **options} if train else None
     if train:
-        cache["of_steps"] = candidate_mask, h_zoneout
+        cache |= {"of_steps": (candidate_mask, h_zoneout), "right_side": right_side}
     return hs, (h.copy(),), cache
 
 
@@ -144,7 +145,6 @@ def backward(dhs, dstate, params, cache, grads):
     check_cache("gru", cache)
     Wx, Wh, b = weights(params, True, 3)
     N, T, H = dhs.shape
-    Wh_zr, Wh_h = Wh[:, : 2 * H], Wh[:, 2 * H :]
     (dh,) = dstate if dstate is not None else (np.zeros((N, H), Wx.dtype),)
     dh = dh.copy()
 
@@ -152,6 +152,9 @@ def backward(dhs, dstate, params, cache, grads):
     dWx, dWh, db = np.zeros_like(Wx), np.zeros_like(Wh), np.zeros((2, 3 * H), Wx.dtype)
     h_mask, reset_after = cache["h_mask"], cache["reset_after"]
     candidate_mask, h_zoneout = cache["of_steps"]
+    right_side = cache["right_side"]
+    WxT, WhT = right_side(Wx).T, right_side(Wh).T
+    WhT_zr, WhT_h = right_side(Wh[:, : 2 * H]).T, right_side(Wh[:, 2 * H :]).T
     sign = -1 if cache["z_keeps"] else 1
     for t, on, x, h_prev, seen, z, r, q, h_hat in reversed(cache["steps"]):
         dh += only(on, dhs[:, t])
@@ -159,21 +162,21 @@ def backward(dhs, dstate, params, cache, grads):
         m = at(candidate_mask, t, on)
         dA_h = only(on, times(dh_new * z, m) * (1 - h_hat**2))
         dA_z = only(on, sign * dh_new * (times(h_hat, m) - h_prev) * z * (1 - z))
-        drs = None if reset_after else dA_h @ Wh_h.T
+        drs = None if reset_after else dA_h @ WhT_h
         dA_r = only(on, (dA_h * q if reset_after else drs * seen) * r * (1 - r))
         dA_zr = np.hstack((dA_z, dA_r))
         dA = np.hstack((dA_zr, dA_h))
         if reset_after:
             dB = np.hstack((dA_zr, dA_h * r))
-            dWh += seen.T @ dB
+            dWh += seen.T @ right_side(dB)
             db[1] += dB.sum(axis=0)
-            dseen = dB @ Wh.T
+            dseen = dB @ WhT
         else:
-            dWh += np.hstack((seen.T @ dA_zr, (r * seen).T @ dA_h))
-            dseen = drs * r + dA_zr @ Wh_zr.T
-        dWx += x.T @ dA
+            dWh += np.hstack((seen.T @ right_side(dA_zr), (r * seen).T @ right_side(dA_h)))
+            dseen = drs * r + dA_zr @ WhT_zr
+        dWx += x.T @ right_side(dA)
         db[0] += dA.sum(axis=0)
-        dxs[:, t] = dA @ Wx.T
+        dxs[:, t] = dA @ WxT
         dh_prev = dh_new * (1 - z) + times(dseen, h_mask) + kept
         dh = np.where(on, dh_prev, dh)
 

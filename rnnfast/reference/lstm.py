@@ -65,7 +65,7 @@ Shapes: N batch, T time, D input, H hidden.
 import numpy as np
 
 from rnnfast.reference.ops import sigmoid
-from rnnfast.reference.packed import bounded, pack_reduced, weights
+from rnnfast.reference.packed import as_it_is, bounded, pack_reduced, right_side_for, weights
 from rnnfast.reference.steps import (
     at,
     at_work,
@@ -99,7 +99,8 @@ def forward(
     if cell_clip is not None and not 0 < cell_clip < np.inf:
         raise ValueError(f"lstm: cell_clip must be positive and finite, got {cell_clip}")
     Wx, Wh, b, Wp = weights(params, train, 4, "lstm")
-    Wh = bounded(Wh, state, h_mask)
+    right_side = right_side_for(params) if Wp is None or Wp.ndim == 2 else as_it_is
+    Wx, Wh = right_side(Wx), bounded(right_side(Wh), state, h_mask)
     N, T, _ = xs.shape
     H = Wh.shape[0]
     h, c = state if state is not None else np.zeros((2, N, H), Wx.dtype)
@@ -134,7 +135,7 @@ def forward(
 
     cache = {"steps": steps, "h_mask": h_mask, "cell_clip": cell_clip} if train else None
     if train:
-        cache["of_steps"] = candidate_mask, h_zoneout, c_zoneout
+        cache |= {"of_steps": (candidate_mask, h_zoneout, c_zoneout), "right_side": right_side}
     return hs, (h.copy(), c.copy()), cache
 
 
@@ -159,6 +160,8 @@ def backward(dhs, dstate, params, cache, grads):
     dWp = None if Wp is None else np.zeros_like(Wp)
     h_mask, cell_clip = cache["h_mask"], cache["cell_clip"]
     candidate_mask, h_zoneout, c_zoneout = cache["of_steps"]
+    right_side = cache["right_side"]
+    WxT, WhT = right_side(Wx).T, right_side(Wh).T
     for t, on, x, seen, c_prev, f, g, i, o, c in reversed(cache["steps"]):
         dh += only(on, dhs[:, t])
         dh_kept, dh_new = zoned_back(at(h_zoneout, t, on), dh)
@@ -175,11 +178,11 @@ def backward(dhs, dstate, params, cache, grads):
         df, dg, di = ds * c_prev, times(ds * i, m), ds * times(g, m)
         dA = np.hstack((df * f * (1 - f), dg * (1 - g**2), di * i * (1 - i), dA_o))
         dA = only(on, dA)
-        dWx += x.T @ dA
-        dWh += seen.T @ dA
+        dWx += x.T @ right_side(dA)
+        dWh += seen.T @ right_side(dA)
         db += dA.sum(axis=0)
-        dxs[:, t] = dA @ Wx.T
-        dseen = dA @ Wh.T
+        dxs[:, t] = dA @ WxT
+        dseen = dA @ WhT
         dh = np.where(on, times(dseen, h_mask) + dh_kept, dh)
         dc_prev = ds * f + dc_kept
         if Wp is not None:

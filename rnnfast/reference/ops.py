@@ -6,6 +6,8 @@ D embedding width. Deep Learning from Scratch 2, chapters 1, 4 and 5.
 
 import numpy as np
 
+from rnnfast.reference.packed import as_it_is, right_side_for
+
 
 def sigmoid(x):
     """1 / (1 + exp(-x)); the exponents in use are never positive, so that none overflows."""
@@ -15,13 +17,23 @@ def sigmoid(x):
 
 def affine_forward(x, W, b):
     """y = x W + b for x (M, K), W (K, N) and b (N,) or None; y (M, N)."""
-    y = x @ W
-    return y if b is None else y + b
+    return _affine(x, W, b, right_side_for((W,)))
 
 
 def affine_backward(dy, x, W, dW, db):
     """Write dW (K, N) and db (N,), unless db is None; returns dx (M, K) for dy (M, N)."""
-    dx, of_W, of_b = dy @ W.T, x.T @ dy, dy.sum(axis=0)
+    return _affine_back(dy, x, W, dW, db, right_side_for((W,)))
+
+
+def _affine(x, W, b, right_side=as_it_is):
+    """affine_forward; right_side as right_side_for gives it."""
+    y = x @ right_side(W)
+    return y if b is None else y + b
+
+
+def _affine_back(dy, x, W, dW, db, right_side=as_it_is):
+    """affine_backward; right_side as right_side_for gives it."""
+    dx, of_W, of_b = dy @ right_side(W).T, x.T @ right_side(dy), dy.sum(axis=0)
     dW[...] = of_W
     if db is not None:
         db[...] = of_b
@@ -80,17 +92,18 @@ def affine_softmax_loss_forward(x, W, b, ts, *, ignore_label=-1, train=True, spe
     earlier call or None; its memory may be reused after backward. In ignored rows x is not used.
     """
     x = np.where((ts != ignore_label)[:, np.newaxis], x, x.dtype.type(0))  # 0 NaN is NaN, in dW
-    scores = affine_forward(x, W, b)
+    right_side = right_side_for((W,))
+    scores = _affine(x, W, b, right_side)
     loss, cache = softmax_loss_forward(scores, ts, ignore_label=ignore_label)
-    return loss, [x, W, cache] if train else None
+    return loss, [x, W, cache, right_side] if train else None
 
 
 def affine_softmax_loss_backward(cache, dW, db, dout=1.0):
     """Write dW and db, unless db is None; returns dx. A second call is a RuntimeError."""
     if not cache:
         raise RuntimeError("affine_softmax_loss: backward needs a cache that is not consumed")
-    x, W, of_loss = cache
-    dx = affine_backward(softmax_loss_backward(of_loss, dout), x, W, dW, db)
+    x, W, of_loss, right_side = cache
+    dx = _affine_back(softmax_loss_backward(of_loss, dout), x, W, dW, db, right_side)
     cache.clear()
     return dx
 
@@ -104,7 +117,7 @@ def mixture_softmax(hs, prior, W, b):
     log_pi = _log_softmax(prior)
     log_p = np.full((len(hs), W.shape[1]), -np.inf)
     for k in range(hs.shape[1]):
-        log_p_k = _log_softmax(affine_forward(hs[:, k], W, b))
+        log_p_k = _log_softmax(_affine(hs[:, k], W, b))
         with np.errstate(invalid="ignore"):  # NaN
             np.logaddexp(log_p, log_pi[:, [k]] + log_p_k, out=log_p)
     return log_p.astype(W.dtype)
@@ -125,7 +138,7 @@ def mixture_softmax_loss_forward(hs, prior, W, b, ts, *, ignore_label=-1, train=
     ts, log_pi = ts[rows], _log_softmax(prior[rows])
     shares = np.empty_like(log_pi)  # of log p[t], by k
     for k in range(hs.shape[1]):
-        log_p_k = _log_softmax(affine_forward(hs[rows, k], W, b))
+        log_p_k = _log_softmax(_affine(hs[rows, k], W, b))
         shares[:, k] = log_pi[:, k] + log_p_k[np.arange(len(rows)), ts]
     with np.errstate(invalid="ignore"):  # NaN, also where a target has the probability 0
         log_p = np.logaddexp.reduce(shares, axis=1)
@@ -145,10 +158,10 @@ def mixture_softmax_loss_backward(cache, dW, db, dout=1.0):
     of_W, of_b = np.zeros_like(W), np.zeros_like(W, shape=W.shape[1])
     dW_k, db_k = np.empty_like(of_W), np.empty_like(of_b)
     for k in range(hs.shape[1]):
-        dscores = np.exp(_log_softmax(affine_forward(hs[rows, k], W, b)))
+        dscores = np.exp(_log_softmax(_affine(hs[rows, k], W, b)))
         dscores[np.arange(len(rows)), ts] -= 1
         dscores = (dscores * (r[:, [k]] * factor)).astype(W.dtype)
-        dhs[rows, k] = affine_backward(dscores, hs[rows, k], W, dW_k, db_k)
+        dhs[rows, k] = _affine_back(dscores, hs[rows, k], W, dW_k, db_k)
         of_W += dW_k
         of_b += db_k
     dW[...] = of_W

@@ -6,12 +6,17 @@ With a precision the copies are rounded, and so is what they are multiplied with
     int8    x W = s_x s_W sum of q(x) q(W)    q(v) = v 127 / max |v|, an integer in [-127, 127]
                                               s_v = max |v| / 127
 
+Products of float32 matrices in bfloat16 (set_float32_matmul_precision("medium")) are those of bf16,
+and so are the ones of backward: dA W^T, x^T dA and h^T dA round both factors.
+
 The maximum is that of a column of W and of a row of x. For h, and r h of a gru, it is a number that
 they never exceed: the largest of 1 and |h| of the initial state, in a gru also of candidate_mask,
 times that of h_mask, if there is one.
 """
 
 import numpy as np
+
+from rnnfast.kernels import get_float32_matmul_precision
 
 MOST_OF_INT8 = 2**16  # numbers whose products are summed up in 32 bits
 UNBOUNDED = 'rnn: precision \'int8\' is for nonlinearity="tanh", got "relu"'
@@ -61,6 +66,20 @@ def weights(params, train, count, cell="reference"):
     return (*params, *(None,) * (count - len(params)))
 
 
+def right_side_for(params):
+    """What turns a matrix into the right side of a product, by the precision set now.
+
+    It is `Bf16`, for float32 params that are not packed, or leaves the matrix as it is.
+    """
+    low = get_float32_matmul_precision() == "medium" and params[0].dtype == np.float32
+    return Bf16 if low and not isinstance(params, Packed) else as_it_is
+
+
+def as_it_is(W):
+    """W."""
+    return W
+
+
 def bounded(Wh, state, h_mask, candidate_mask=None):
     """Wh for products with an h that begins with `state`: with its bound, if Wh has use for it."""
     if not isinstance(Wh, Int8):
@@ -88,6 +107,13 @@ class Bf16:
         part.W = self.W[columns]
         part.shape = part.W.shape
         return part
+
+    @property
+    def T(self):
+        turned = object.__new__(type(self))
+        turned.W = self.W.T
+        turned.shape = turned.W.shape
+        return turned
 
     def __rmatmul__(self, x):
         return (bf16(x) @ self.W).astype(np.float32)

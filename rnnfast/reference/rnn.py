@@ -31,7 +31,7 @@ Shapes: N batch, T time, D input, H hidden.
 
 import numpy as np
 
-from rnnfast.reference.packed import UNBOUNDED, Int8, bounded, pack_reduced, weights
+from rnnfast.reference.packed import UNBOUNDED, Int8, bounded, pack_reduced, right_side_for, weights
 from rnnfast.reference.steps import (
     at,
     at_work,
@@ -65,7 +65,8 @@ def forward(
     Wx, Wh, b = weights(params, train, 3, "rnn")
     if nonlinearity == "relu" and isinstance(Wh, Int8):
         raise ValueError(UNBOUNDED)
-    Wh = bounded(Wh, state, h_mask)
+    right_side = right_side_for(params)
+    Wx, Wh = right_side(Wx), bounded(right_side(Wh), state, h_mask)
     N, T, _ = xs.shape
     H = Wh.shape[0]
     (h,) = state if state is not None else (np.zeros((N, H), Wx.dtype),)
@@ -86,7 +87,7 @@ def forward(
             steps.append((t, on, x, seen, h if h_zoneout is None else new))
 
     cache = {"steps": steps, "h_mask": h_mask, "nonlinearity": nonlinearity}
-    cache["h_zoneout"] = h_zoneout
+    cache |= {"h_zoneout": h_zoneout, "right_side": right_side}
     return hs, (h.copy(),), cache if train else None
 
 
@@ -108,17 +109,18 @@ def backward(dhs, dstate, params, cache, grads):
 
     dxs = np.empty((N, T, Wx.shape[0]), Wx.dtype)
     dWx, dWh, db = np.zeros_like(Wx), np.zeros_like(Wh), np.zeros(H, Wx.dtype)
-    h_mask = cache["h_mask"]
+    h_mask, right_side = cache["h_mask"], cache["right_side"]
+    WxT, WhT = right_side(Wx).T, right_side(Wh).T
     for t, on, x, seen, h in reversed(cache["steps"]):
         dh += only(on, dhs[:, t])
         kept, new = zoned_back(at(cache["h_zoneout"], t, on), dh)
         dA = new * (1 - h**2) if cache["nonlinearity"] == "tanh" else np.where(h > 0, new, 0)
         dA = only(on, dA)
-        dWx += x.T @ dA
-        dWh += seen.T @ dA
+        dWx += x.T @ right_side(dA)
+        dWh += seen.T @ right_side(dA)
         db += dA.sum(axis=0)
-        dxs[:, t] = dA @ Wx.T
-        dseen = dA @ Wh.T
+        dxs[:, t] = dA @ WxT
+        dseen = dA @ WhT
         dh = np.where(on, times(dseen, h_mask) + kept, dh)
 
     cache.clear()

@@ -50,6 +50,10 @@ static void gemm_body(team *tm, int rank, void *work)
 /* c = a b + bias. Where the columns of c are not contiguous its rows must be, and bias NULL. */
 static int gemm(const gemm_job *job)
 {
+#if REAL_IS_FLOAT
+    if (job->precision)
+        return reduced_gemm(job);
+#endif
     gemm_work k = {job, new_reals(gemm_is_few(job) ? 0 : job->threads * GEMM_ROOM)};
     if (!k.room)
         return -1;

@@ -21,45 +21,27 @@ typedef struct {
     double *targets; /* (M) the target's score */
 } score_work;
 
-static void score_body(team *tm, int rank, void *work)
+/* What is kept of the scores of rows m0 to m1 in a block of columns from j0 on. They lie in c and may be where the exps go. */
+static void keep_scores(const score_work *k, ptrdiff_t block, ptrdiff_t j0, ptrdiff_t columns, ptrdiff_t m0, ptrdiff_t m1,
+                        const real *c, ptrdiff_t cr)
 {
-    const score_work *k = work;
     const affine_softmax_job *s = k->job;
-    const ptrdiff_t panels = (s->V + 2 * W - 1) / (2 * W), tiles = tile_count(s->M, ROWS_2);
     const int far = s->M * s->V * (ptrdiff_t)sizeof(real) > SCORES_FAR;
-    real *room = k->room + rank * k->each, *own = room + k->depth * k->columns;
-
-    for (ptrdiff_t block = rank; block < k->blocks; block += tm->size) {
-        const ptrdiff_t j0 = tile_start(panels, k->blocks, block) * 2 * W,
-                        j1 = tile_start(panels, k->blocks, block + 1) * 2 * W;
-        const ptrdiff_t columns = (j1 < s->V ? j1 : s->V) - j0;
-        const int tile = s->scores && s->K <= k->depth; /* scores are whole at once: a tile's have a room of their own */
-        const ptrdiff_t cr = s->scores && !tile ? s->V : columns;
-        real *all = s->scores ? (real *)s->scores + j0 : own;
-        const real *bias = s->bias ? (const real *)s->bias + j0 : NULL;
-        for (ptrdiff_t k0 = 0; k0 < s->K || k0 == 0; k0 += k->depth) {
-            const ptrdiff_t depth = s->K - k0 < k->depth ? s->K - k0 : k->depth;
-            const real *weights = (const real *)s->weights.p + k0 * s->weights.s0 + j0 * s->weights.s1;
-            gemm_pack(room, (matrix){weights, s->weights.s0, s->weights.s1}, depth, columns);
-            for (ptrdiff_t i = 0; i < tiles && !team_stopped(); i++) {
-                const ptrdiff_t m0 = tile_start(s->M, tiles, i), m1 = tile_start(s->M, tiles, i + 1);
-                real *c = tile ? own : all + m0 * cr;
-                gemm_block(0, m1 - m0, columns, depth, (matrix){(const real *)s->x.p + m0 * s->x.s0 + k0, s->x.s0, 1}, room,
-                           k0 == 0 ? bias : NULL, c, cr, k0 > 0, NULL, (prefetch_streams){0});
-                if (k0 + depth < s->K)
-                    continue;
-                for (ptrdiff_t m = m0; m < m1; m++, c += cr) {
-                    const ptrdiff_t t = s->ts[m] - j0;
-                    if (s->ts[m] < 0)
-                        continue;
-                    if (t >= 0 && t < columns)
-                        k->targets[m] = c[t];
-                    k->sums[m * k->blocks + block] =
-                        sum_exp(c, columns, &k->tops[m * k->blocks + block], s->scores ? all + m * s->V : NULL, far);
-                }
-            }
-        }
+    for (ptrdiff_t m = m0; m < m1; m++, c += cr) {
+        const ptrdiff_t t = s->ts[m] - j0;
+        if (s->ts[m] < 0)
+            continue;
+        if (t >= 0 && t < columns)
+            k->targets[m] = c[t];
+        real *exps = s->scores ? (real *)s->scores + j0 + m * s->V : NULL;
+        k->sums[m * k->blocks + block] = sum_exp(c, columns, &k->tops[m * k->blocks + block], exps, far);
     }
+}
+
+/* The losses, once all blocks are there: this thread's rows. */
+static void score_losses(const score_work *k, team *tm, int rank)
+{
+    const affine_softmax_job *s = k->job;
     stream_end();
     team_wait(tm);
 
@@ -84,6 +66,38 @@ static void score_body(team *tm, int rank, void *work)
     }
 }
 
+static void score_body(team *tm, int rank, void *work)
+{
+    const score_work *k = work;
+    const affine_softmax_job *s = k->job;
+    const ptrdiff_t panels = (s->V + 2 * W - 1) / (2 * W), tiles = tile_count(s->M, ROWS_2);
+    real *room = k->room + rank * k->each, *own = room + k->depth * k->columns;
+
+    for (ptrdiff_t block = rank; block < k->blocks; block += tm->size) {
+        const ptrdiff_t j0 = tile_start(panels, k->blocks, block) * 2 * W,
+                        j1 = tile_start(panels, k->blocks, block + 1) * 2 * W;
+        const ptrdiff_t columns = (j1 < s->V ? j1 : s->V) - j0;
+        const int tile = s->scores && s->K <= k->depth; /* scores are whole at once: a tile's have a room of their own */
+        const ptrdiff_t cr = s->scores && !tile ? s->V : columns;
+        real *all = s->scores ? (real *)s->scores + j0 : own;
+        const real *bias = s->bias ? (const real *)s->bias + j0 : NULL;
+        for (ptrdiff_t k0 = 0; k0 < s->K || k0 == 0; k0 += k->depth) {
+            const ptrdiff_t depth = s->K - k0 < k->depth ? s->K - k0 : k->depth;
+            const real *weights = (const real *)s->weights.p + k0 * s->weights.s0 + j0 * s->weights.s1;
+            gemm_pack(room, (matrix){weights, s->weights.s0, s->weights.s1}, depth, columns);
+            for (ptrdiff_t i = 0; i < tiles && !team_stopped(); i++) {
+                const ptrdiff_t m0 = tile_start(s->M, tiles, i), m1 = tile_start(s->M, tiles, i + 1);
+                real *c = tile ? own : all + m0 * cr;
+                gemm_block(0, m1 - m0, columns, depth, (matrix){(const real *)s->x.p + m0 * s->x.s0 + k0, s->x.s0, 1}, room,
+                           k0 == 0 ? bias : NULL, c, cr, k0 > 0, NULL, (prefetch_streams){0});
+                if (k0 + depth >= s->K)
+                    keep_scores(k, block, j0, columns, m0, m1, c, cr);
+            }
+        }
+    }
+    score_losses(k, tm, rank);
+}
+
 /* The blocks of columns, by the shapes alone. */
 static void score_blocks(score_work *k)
 {
@@ -92,25 +106,44 @@ static void score_blocks(score_work *k)
     k->blocks = tile_count((s->V + 2 * W - 1) / (2 * W), k->columns / (2 * W));
 }
 
+/* Room for forward, with `more` reals behind the threads' parts. Returns -1 where there is no memory. */
+static int score_forward_room(score_work *k, ptrdiff_t more)
+{
+    const affine_softmax_job *job = k->job;
+    const ptrdiff_t cells = job->M * k->blocks;
+    k->sums = new_room((cells + job->M) * sizeof(double) + cells * sizeof(real));
+    k->room = new_reals(job->threads * k->each + more);
+    if (!k->sums || !k->room) {
+        free(k->sums), free(k->room);
+        return -1;
+    }
+    k->targets = k->sums + cells;
+    k->tops = job->scores ? (real *)job->scores + job->M * job->V : (real *)(k->targets + job->M);
+    return 0;
+}
+
+#if REAL_IS_FLOAT
+static int reduced_affine_softmax_forward(const affine_softmax_job *job);
+static int reduced_affine_softmax_backward(const affine_softmax_job *job);
+#else /* without other precisions */
+static int reduced_affine_softmax_forward(const affine_softmax_job *job) { return (void)job, -1; }
+static int reduced_affine_softmax_backward(const affine_softmax_job *job) { return (void)job, -1; }
+#endif
+
 static int affine_softmax_forward(const affine_softmax_job *job)
 {
+    if (job->precision)
+        return reduced_affine_softmax_forward(job);
     score_work k = {.job = job};
     score_blocks(&k);
     k.depth = SCORE_ROOM / k.columns;
     k.depth = job->K < k.depth ? job->K + !job->K : k.depth; /* 1 for K = 0: loops have to move on */
     k.each = lines(k.depth * k.columns + (job->scores ? ROWS_2 : job->M) * k.columns);
-    const ptrdiff_t cells = job->M * k.blocks;
-    k.sums = new_room((cells + job->M) * sizeof(double) + cells * sizeof(real));
-    k.room = new_reals(job->threads * k.each);
-    int stopped = 0;
-    if (k.sums && k.room) {
-        k.targets = k.sums + cells;
-        k.tops = job->scores ? (real *)job->scores + job->M * job->V : (real *)(k.targets + job->M);
-        stopped = team_run(job->threads, score_body, &k);
-    }
-    const int failed = !k.sums || !k.room;
+    if (score_forward_room(&k, 0))
+        return -1;
+    const int stopped = team_run(job->threads, score_body, &k);
     free(k.sums), free(k.room);
-    return failed ? -1 : stopped;
+    return stopped;
 }
 
 /* dy of row m, columns v0 to v1, = (softmax - onehot(t)) scales[m] from the stored exps, in pairs of vectors `apart` reals
@@ -248,6 +281,8 @@ static void score_gradient_body(team *tm, int rank, void *work)
 
 static int affine_softmax_backward(const affine_softmax_job *job)
 {
+    if (job->precision)
+        return reduced_affine_softmax_backward(job);
     score_work k = {.job = job};
     k.width = (job->K + !job->K + 2 * W - 1) / (2 * W) * (2 * W);
     k.depth = SCORE_ROOM / k.width; /* all columns of dx at once: a gradient is made once for it */

@@ -30,19 +30,27 @@
 #include "reduced_products.h"
 #include "reduced_call.h"
 #include "reduced_cells.h"
+#include "reduced_gemm.h"
+#include "reduced_back.h"
+#include "reduced_back_cells.h"
 #endif
 #include "affine.h"
 #include "slstm.h"
 #include "slstm_back.h"
 #include "softmax.h"
 #include "affine_softmax.h"
+#if REAL_IS_FLOAT
+#include "reduced_softmax.h"
+#endif
 #include "updates.h"
 #include "ops.h"
 
 #define CELL_ENTRIES(cell) .cell##_forward = cell##_forward, .cell##_backward = cell##_backward, .cell##_pack = cell##_pack,
 
 #define REDUCED_CELLS(X) X(rnn) X(lstm) X(gru)
-#define REDUCED_ENTRIES(cell) .cell##_reduced = cell##_reduced, .cell##_pack_reduced = cell##_pack_reduced,
+#define REDUCED_ENTRIES(cell) \
+    .cell##_reduced = cell##_reduced, .cell##_reduced_backward = cell##_reduced_backward, \
+    .cell##_pack_reduced = cell##_pack_reduced,
 
 const kernel_set KERNELS = {.gemm = gemm,
                             .column_sums = column_sums,

@@ -42,6 +42,12 @@ int kernels_extensions = NOT_ASKED;
 
 void kernels_use_extensions(int extensions) { kernels_extensions = extensions; }
 
+void kernels_need_extensions(void)
+{
+    if (kernels_extensions == NOT_ASKED) /* not at import: it asks the system for larger signal frames */
+        kernels_use_extensions(kernels_extensions_usable());
+}
+
 #if defined(__x86_64__)
 /* Linux gives a process the registers of AMX on request only: the system then saves them, too. */
 static int amx_allowed(void)
@@ -110,8 +116,8 @@ static void pack_body(team *tm, int rank, void *work)
 
 int run_pack(pack_kernel pack, const cell_job *job, void *room)
 {
-    if (job->precision && kernels_extensions == NOT_ASKED) /* not at import: it asks the system for larger signal frames */
-        kernels_use_extensions(kernels_extensions_usable());
+    if (job->precision)
+        kernels_need_extensions();
     pack_work k = {pack, job, room};
     return team_run(1, pack_body, &k);
 }

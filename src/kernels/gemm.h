@@ -181,6 +181,14 @@ typedef struct {
     ptrdiff_t first_n, later_t, later_n;
 } left_rows;
 
+/* Row n of step t; NULL: zeros. */
+static inline const real *left_row(const left_rows *src, ptrdiff_t t, ptrdiff_t n)
+{
+    if (t)
+        return src->later_steps + (t - 1) * src->later_t + n * src->later_n;
+    return src->first_step ? src->first_step + n * src->first_n : NULL;
+}
+
 /* dst[tile of columns][row][columns of the tile] = rows r0..r1, m columns each: the transposed left side, its
  * columns cut into tiles of `most` at most. This thread's share of the tiles. */
 static void pack_a(real *dst, const team *tm, int rank, const left_rows *src, ptrdiff_t N, ptrdiff_t r0, ptrdiff_t r1,
@@ -192,9 +200,7 @@ static void pack_a(real *dst, const team *tm, int rank, const left_rows *src, pt
     const ptrdiff_t j0 = tile_start(m, tiles, i0), j1 = tile_start(m, tiles, i1);
     ptrdiff_t t = r0 / N, n = r0 % N;
     for (ptrdiff_t r = 0; r < count; r++) {
-        const real *row = t                 ? src->later_steps + (t - 1) * src->later_t + n * src->later_n
-                          : src->first_step ? src->first_step + n * src->first_n
-                                            : NULL;
+        const real *row = left_row(src, t, n);
         for (ptrdiff_t j = j0, width; j < j1; j += width) {
             width = j < rest * (each + 1) ? each + 1 : each; /* as tile_start cuts */
             real *to = dst + j * count + r * width;

@@ -111,6 +111,14 @@ static void few_last_grads(const gru_work *k, team *tm, int rank, ptrdiff_t p0, 
     few_input_grads(&k->panels, tm, rank, job, k->few_x);
 }
 
+/* The left side of the gradient of Wh_h: r s. */
+static inline left_rows rows_of_rh(const cell_job *job)
+{
+    const ptrdiff_t step = step_of(job->H), steps = job->N * step;
+    const real *rh = job->rh;
+    return (left_rows){job->seen0.p ? rh : NULL, job->reset_after ? NULL : rh + steps, step, steps, step};
+}
+
 /* All of backward where there are few rows. */
 static void gru_few_backward(const gru_work *k, team *tm, int rank)
 {
@@ -158,8 +166,6 @@ static void gru_backward_body(team *tm, int rank, void *work)
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     const ptrdiff_t Q = pair_count(H);
     const int own_rows = owns_rows(job, tm, 3);
-    const ptrdiff_t h_n = step_of(H);
-    const real *seen0 = job->seen0.p, *rh = job->rh, *xs = job->xs.p;
     ptrdiff_t q0, q1, x0, x1, p0, p1;
     team_share(tm, rank, Q, &q0, &q1);
     team_share(tm, rank, pair_count(D), &x0, &x1);
@@ -195,9 +201,7 @@ static void gru_backward_body(team *tm, int rank, void *work)
 
     if (!team_goes_on(tm, job->whole))
         return;
-    left_rows x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
-    left_rows h_rows = {seen0, job->seen, job->seen0.s0, N * h_n, h_n};
-    left_rows rh_rows = {seen0 ? rh : NULL, job->reset_after ? NULL : rh + N * h_n, h_n, N * h_n, h_n};
+    const left_rows x_rows = rows_of_x(job), h_rows = rows_of_seen(job), rh_rows = rows_of_rh(job);
     panel_weight_grads(&k->panels, tm, rank, 0, 3, &x_rows, D, job->dWx, 3, k->room);
     panel_weight_grads(&k->panels, tm, rank, 0, 2, &h_rows, H, job->dWh, 3, k->room);
     panel_weight_grads(&k->panels, tm, rank, job->reset_after ? 3 : 2, 1, job->reset_after ? &h_rows : &rh_rows, H,

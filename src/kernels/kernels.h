@@ -48,7 +48,7 @@ typedef struct {
     const void *Wm, *Wr;  /* (r, H, D); with a rank (r, H, k) and (r, k, D) */
     const void *norms[4]; /* lnlstm: gx, gh, gc, bc; lngru: gx, gh, bh; contiguous */
     const void *packed;   /* without training: what <cell>_pack wrote, used instead of Wx and Wh; or NULL */
-    int precision;        /* of packed: see reduced.h; 0: real */
+    int precision;        /* of products: see reduced.h; 0: real */
 
     /* forward writes */
     strided hs;    /* (N, T, P), last stride 1 */
@@ -79,6 +79,7 @@ typedef struct {
 typedef struct {
     ptrdiff_t M, N, K;
     int threads;
+    int precision;    /* as that of cell_job */
     strided a, b;     /* (M, K), (K, N), any strides */
     const void *bias; /* (N) or NULL */
     strided c;        /* (M, N), one of the strides 1 */
@@ -116,6 +117,7 @@ typedef struct {
 typedef struct {
     ptrdiff_t M, V, K;
     int threads;
+    int precision;        /* as that of cell_job */
     strided x, weights;   /* (M, K) with last stride 1, (K, V) with any strides */
     const void *bias;     /* (V) or NULL */
     const ptrdiff_t *ts;  /* (M) target ids, negative: ignored */
@@ -158,9 +160,10 @@ typedef ptrdiff_t (*pack_kernel)(const cell_job *, void *room);
 /* Runs one with room, which is not NULL, as a call that signals may stop: 0, or above 0 where a handler raised. */
 int run_pack(pack_kernel pack, const cell_job *job, void *room);
 
-/* reduced: forward with packed weights in 16 or 8 bits; NULL where a cell, or double, has none. */
+/* reduced: forward in 16 bits, with packed weights also in 8, and backward in 16 bits; NULL where a cell, or double, has
+ * none. */
 #define CELL_FIELDS(cell) \
-    cell_kernel cell##_forward, cell##_backward, cell##_reduced; \
+    cell_kernel cell##_forward, cell##_backward, cell##_reduced, cell##_reduced_backward; \
     pack_kernel cell##_pack, cell##_pack_reduced;
 
 typedef struct {
@@ -194,14 +197,15 @@ static inline int cell_index(const char *name)
 }
 
 typedef struct {
-    cell_kernel forward, backward, reduced;
+    cell_kernel forward, backward, reduced, reduced_backward;
     pack_kernel pack, pack_reduced;
 } cell_kernels;
 
 static inline cell_kernels cell_of(const kernel_set *set, int index)
 {
 #define CELL_KERNELS(cell) \
-    {set->cell##_forward, set->cell##_backward, set->cell##_reduced, set->cell##_pack, set->cell##_pack_reduced},
+    {set->cell##_forward,          set->cell##_backward, set->cell##_reduced, \
+     set->cell##_reduced_backward, set->cell##_pack,     set->cell##_pack_reduced},
     const cell_kernels cells[] = {CELLS(CELL_KERNELS)};
     return cells[index];
 }
@@ -215,7 +219,8 @@ typedef struct {
 
 /* Instructions beside those of a set, for products in 16 and 8 bits. */
 enum { AVX_VNNI = 1, AVX512_VNNI = 2, AVX512_BF16 = 4, AMX_INT8 = 8, AMX_BF16 = 16, NOT_ASKED = -1 };
-extern int kernels_extensions; /* those in use, from the first pack with a precision on */
+extern int kernels_extensions; /* those in use, from the first need on */
+void kernels_need_extensions(void);
 void kernels_use_extensions(int extensions);
 int kernels_extensions_usable(void); /* those that this processor has, and the system allows */
 

@@ -169,10 +169,7 @@ static void lstm_pack_back(const lstm_work *k, const team *tm, int rank)
 static void lstm_weight_grads(const lstm_work *k, team *tm, int rank)
 {
     const cell_job *job = k->job;
-    const real *xs = job->xs.p;
-    const ptrdiff_t h_n = step_of(job->P);
-    left_rows x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
-    left_rows h_rows = {job->seen0.p, job->seen, job->seen0.s0, job->N * h_n, h_n};
+    const left_rows x_rows = rows_of_x(job), h_rows = rows_of_seen(job);
     panel_weight_grads(&k->panels, tm, rank, 0, 4, &x_rows, job->D, job->dWx, 4, k->room);
     panel_weight_grads(&k->panels, tm, rank, 0, 4, &h_rows, job->P, job->dWh, 4, k->room);
     ptrdiff_t p0, p1;

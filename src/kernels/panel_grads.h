@@ -4,6 +4,18 @@
 #define GRAD_DEPTH 416
 #define GRAD_ROWS (8 * GRAD_DEPTH)
 
+/* The left sides of dWx and of dWh. */
+static inline left_rows rows_of_x(const cell_job *job)
+{
+    const real *xs = job->xs.p;
+    return (left_rows){xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
+}
+static inline left_rows rows_of_seen(const cell_job *job)
+{
+    const ptrdiff_t step = step_of(job->P);
+    return (left_rows){job->seen0.p, job->seen, job->seen0.s0, job->N * step, step};
+}
+
 /* Reals of room for panel_weight_grads: the packed left side, R rows of M columns, then each thread's part of dW. */
 static inline ptrdiff_t left_room(ptrdiff_t R, ptrdiff_t M) { return lines((R < GRAD_ROWS ? R : GRAD_ROWS) * M + W); }
 static inline ptrdiff_t grad_room(const cell_job *job)
@@ -254,22 +266,29 @@ static void idle_step_back(const cell_job *job, ptrdiff_t t, ptrdiff_t n, ptrdif
 }
 
 /* out (N, H) = sums, times h_mask if `masked`, + more (N, H), which may be NULL: the gradient of the initial h or c, where
- * step 0 concerns the sample. This thread's tiles. */
+ * step 0 concerns the sample. Rows n0.. of units q 2W.. (two panels), of which sums holds (rows, 2 W). */
+static void state_grads(const cell_job *job, ptrdiff_t H, ptrdiff_t q, ptrdiff_t n0, ptrdiff_t rows, const real *sums,
+                        int masked, const real *more, real *out)
+{
+    for (ptrdiff_t n = n0; n < n0 + rows; n++)
+        for (ptrdiff_t v = 0, j; at_work(job, 0, n) && (j = (2 * q + v) * W) < H && v < 2; v++) {
+            const ptrdiff_t width = H - j < W ? H - j : W;
+            vec sum = load(sums + ((n - n0) * 2 + v) * W);
+            if (masked && job->h_mask.p)
+                sum *= mask_of(job, n, j, width);
+            if (more)
+                sum += load_n(more + n * H + j, width);
+            store_n(out + n * H + j, sum, width);
+        }
+}
+
+/* The same of all samples: this thread's tiles. */
 static void panel_state_grads(const gate_panels *P, const team *tm, int rank, const cell_job *job, const real *sums, int masked,
                               const real *more, real *out, int own_rows)
 {
-    const ptrdiff_t N = P->N, H = P->H;
-    for (tile_walk w = team_tiles(tm, rank, pair_count(H), N, ROWS_2, own_rows); next_panel(&w);)
-        for (ptrdiff_t n = w.n; n < w.n + w.rows; n++)
-            for (ptrdiff_t v = 0, j; at_work(job, 0, n) && (j = (2 * w.p + v) * W) < H && v < 2; v++) {
-                const ptrdiff_t width = H - j < W ? H - j : W;
-                vec sum = load(sums + ((w.p * N + n) * 2 + v) * W);
-                if (masked && job->h_mask.p)
-                    sum *= mask_of(job, n, j, width);
-                if (more)
-                    sum += load_n(more + n * H + j, width);
-                store_n(out + n * H + j, sum, width);
-            }
+    const ptrdiff_t N = P->N;
+    for (tile_walk w = team_tiles(tm, rank, pair_count(P->H), N, ROWS_2, own_rows); next_panel(&w);)
+        state_grads(job, P->H, w.p, w.n, w.rows, sums + (w.p * N + w.n) * 2 * W, masked, more, out);
 }
 
 /* dxs = dA Wx^T: this thread's part. packed: all columns of Wx^T, one pack_transposed after another. The rows of

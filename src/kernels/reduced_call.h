@@ -12,6 +12,7 @@ typedef struct {
     int precomputed;                                    /* these hold x Wx before their time loop */
     int own_rows;                                       /* as owns_rows */
     reduced_weights Wx, Wh, Wx_candidate, Wh_candidate; /* a gru's candidate has its own */
+    int packs;                                          /* the call packs them itself */
     reduced_rows x;                                     /* of two steps, or of a chunk */
     reduced_rows h;                                     /* of two steps: what Wh multiplies */
     reduced_rows rh;                                    /* gru: r s */
@@ -47,11 +48,33 @@ static void reduced_x(const reduced_call *q, const cell_job *job, const team *tm
     }
 }
 
-/* What comes before the time loop: the bounds of h, and the left sides of the first step. */
+/* This thread's share of weights (K, all H), G gates from first_gate on. */
+static void reduce_share(const reduced_weights *to, strided weights, ptrdiff_t K, int first_gate, const team *tm, int rank)
+{
+    ptrdiff_t p0, p1;
+    team_share(tm, rank, panel_count(to->H), &p0, &p1);
+    for (ptrdiff_t p = p0; p < p1 && !team_stopped(); p++)
+        for (int v = 0; v < panel_vectors(to->H, to->G, p); v++)
+            reduce(to, (matrix){weights.p, weights.s0, weights.s1}, K, first_gate, p, v);
+}
+
+static void reduced_pack(const reduced_call *q, const cell_job *job, const team *tm, int rank)
+{
+    reduce_share(&q->Wx, job->Wx, job->D, 0, tm, rank);
+    reduce_share(&q->Wh, job->Wh, job->P, 0, tm, rank);
+    if (q->Wx_candidate.words) {
+        reduce_share(&q->Wx_candidate, job->Wx, job->D, q->Wx.G, tm, rank);
+        reduce_share(&q->Wh_candidate, job->Wh, job->P, q->Wh.G, tm, rank);
+    }
+}
+
+/* What comes before the time loop: weights that are not packed yet, the bounds of h, and the left sides of the first step. */
 static void reduced_begin(const reduced_call *q, const cell_job *job, team *tm, int rank)
 {
     const ptrdiff_t N = job->N, slot = slot_rows(N);
     ptrdiff_t n0, n1;
+    if (q->packs)
+        reduced_pack(q, job, tm, rank);
     team_share(tm, rank, N, &n0, &n1);
     for (ptrdiff_t n = n0; n < n1; n++) {
         if (q->way.precision == INT8) {
@@ -83,9 +106,9 @@ static void reduced_h(const reduced_call *q, const reduced_rows *to, ptrdiff_t r
 static void reduced_input(reduced_call *q, const gate_panels *P, const team *tm, int rank, const reduced_weights *Wx,
                           int first_gate, ptrdiff_t count)
 {
-    real sums[2 * TILE_ROWS * MAX_NV * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
+    real sums[REDUCED_SUMS] __attribute__((aligned(64)));
     reduced_way way = q->way;
-    const ptrdiff_t most = way.high ? 2 * TILE_ROWS : 2 * REDUCED_ROWS, tiles = tile_count(count, most);
+    const ptrdiff_t most = rows_of_way(&way), tiles = tile_count(count, most);
     tiles_begin(&way, tile_start(count, tiles, 1)); /* the first is as high as any */
     for (tile_walk w = team_tiles(tm, rank, strip_count(P->H, Wx->G), count, most, 0); next_tile(&w);) {
         const panel_strip strip = strip_at(P->H, Wx->G, w.p);
@@ -118,10 +141,9 @@ static void reduced_chunk(reduced_call *q, const cell_job *job, const gate_panel
     team_wait(tm);
 }
 
-/* The packed weights of a cell whose gates go together, or of a gru in the order of its pack. */
-static void reduced_take(reduced_call *q, const cell_job *job, int G, int candidate)
+/* The packed weights of a cell whose gates go together, or of a gru in the order of its pack, from `next` on. */
+static void reduced_take(reduced_call *q, const cell_job *job, const real *next, int G, int candidate)
 {
-    const real *next = job->packed;
     const int precision = job->precision;
     q->Wx = reduced_at(precision, &next, job->D, job->H, G);
     if (candidate)
@@ -144,34 +166,64 @@ static reduced_rows rows_at(int precision, real **room, ptrdiff_t rows, ptrdiff_
     return to;
 }
 
+/* Reals of the weights of G gates, packed. */
+static inline ptrdiff_t reals_of_weights(const cell_job *job, int G)
+{
+    return pack_reduced(job->precision, NULL, (matrix){0}, job->D, job->H, 0, G) +
+           pack_reduced(job->precision, NULL, (matrix){0}, job->P, job->H, 0, G);
+}
+
+/* Sizes that forward and backward share, and what they follow from. */
+typedef struct {
+    reduced_way way;
+    ptrdiff_t most; /* rows of a tile */
+    int precomputed, own_rows;
+} reduced_sizes;
+
+static reduced_sizes sizes_of_call(const cell_job *job, int gates)
+{
+    const ptrdiff_t N = job->N;
+    const ptrdiff_t weights = (words_of(job->precision, job->D) + words_of(job->precision, job->P)) * gates * job->H * 4;
+    reduced_sizes s = {.way = way_for(job->precision, N), .precomputed = N < 12 || (N < 48 && weights > 1 << 20)};
+    s.most = rows_of_way(&s.way);
+    s.own_rows = !s.precomputed && weights <= 1 << 20 && !job->first_step;
+    if (s.own_rows && s.way.high && N >= 8 * job->threads) /* as many tiles for each thread, as high as they can be */
+        s.most = tile_count(N, tile_count(tile_count(N, s.most), job->threads) * job->threads);
+    return s;
+}
+
+/* Whether a thread has rows of its own: as rows_come_out_even. */
+static inline int reduced_own_rows(const cell_job *job, const team *tm, ptrdiff_t most)
+{
+    const ptrdiff_t tiles = tile_count(job->N, most), even = tile_count(tiles, tm->size) * tm->size;
+    return job->N >= 8 * tm->size && 16 * even <= 17 * tiles;
+}
+
 /* A call's sizes and its room, with `more` reals for the cell: NULL where there is no memory. To be freed. */
 static real *reduced_room(reduced_call *q, const cell_job *job, int G, int candidate, ptrdiff_t more)
 {
     const ptrdiff_t N = job->N, gates = G + candidate;
-    const ptrdiff_t weights = (words_of(job->precision, job->D) + words_of(job->precision, job->P)) * gates * job->H * 4;
-    q->way = (reduced_way){how_of(job->precision), job->precision, uses_tiles(job) ? TILE_ROWS : 0};
-    q->most = q->way.high ? 2 * TILE_ROWS : 2 * REDUCED_ROWS;
-    q->precomputed = N < 12 || (N < 48 && weights > 1 << 20);
-    q->own_rows = !q->precomputed && weights <= 1 << 20 && !job->first_step;
-    if (q->own_rows && q->way.high && N >= 8 * job->threads) /* as many tiles for each thread, as high as they can be */
-        q->most = tile_count(N, tile_count(tile_count(N, q->most), job->threads) * job->threads);
-    q->chunk = q->precomputed ? panel_steps(job) : 1;
-    reduced_take(q, job, G, candidate);
+    const reduced_sizes sizes = sizes_of_call(job, gates);
+    q->way = sizes.way, q->most = sizes.most, q->precomputed = sizes.precomputed, q->own_rows = sizes.own_rows;
+    q->chunk = q->precomputed || job->train ? panel_steps(job) : 1;
+    q->packs = !job->packed;
+    const ptrdiff_t weights = q->packs ? reals_of_weights(job, G) + (candidate ? reals_of_weights(job, 1) : 0) : 0;
 
     const ptrdiff_t x_rows = q->precomputed ? q->chunk * N + 2 : 2 * slot_rows(N);
-    const ptrdiff_t panels = lines(q->chunk * N * gates * job->H + W);
+    const ptrdiff_t panels = job->train ? 0 : lines(q->chunk * N * gates * job->H + W);
     const ptrdiff_t left = reals_of_rows(job->precision, x_rows, job->D) +
                            reals_of_rows(job->precision, 2 * slot_rows(N), job->P) +
                            reals_of_rows(job->precision, slot_rows(N), job->P) + lines(N);
-    real *room = new_reals(left + panels + more), *end = room;
+    real *room = new_reals(left + panels + more + weights), *end = room;
     if (!room)
         return NULL;
     memset(room, 0, left * sizeof(real));
+    reduced_take(q, job, q->packs ? room + left + panels + more : job->packed, G, candidate);
     q->x = rows_at(job->precision, &end, x_rows, job->D);
     q->h = rows_at(job->precision, &end, 2 * slot_rows(N), job->P);
     q->rh = rows_at(job->precision, &end, slot_rows(N), job->P);
     q->rh.scales = q->h.scales;
-    q->inverses = end, q->gates = end + lines(N), q->more = q->gates + panels;
+    q->inverses = end, q->gates = job->train ? job->panels : end + lines(N), q->more = end + lines(N) + panels;
     return room;
 }
 
@@ -179,9 +231,8 @@ static real *reduced_room(reduced_call *q, const cell_job *job, int G, int candi
 static reduced_call reduced_for(const reduced_call *of_all, const cell_job *job, team *tm, int rank)
 {
     reduced_call q = *of_all;
-    const ptrdiff_t tiles = tile_count(job->N, q.most), most = tile_count(tiles, tm->size) * tm->size;
-    q.own_rows = q.own_rows && job->N >= 8 * tm->size && 16 * most <= 17 * tiles; /* as rows_come_out_even */
-    tiles_begin(&q.way, tile_start(job->N, tiles, 1));
+    q.own_rows = q.own_rows && reduced_own_rows(job, tm, q.most);
+    tiles_begin(&q.way, tile_start(job->N, tile_count(job->N, q.most), 1));
     reduced_begin(&q, job, tm, rank);
     return q;
 }

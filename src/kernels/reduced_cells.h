@@ -1,7 +1,5 @@
-/* Forward without training in 16 or 8 bits (reduced.h): the time loops of rnn, lstm and gru. The products of a step are those
- * of reduced_products.h; everything between them is the cells' own, in float32. */
-
-#define REDUCED_SUMS (2 * TILE_ROWS * MAX_NV * (VECTOR_BYTES / sizeof(real)))
+/* Forward in 16 or 8 bits (reduced.h): the time loops of rnn, lstm and gru. The products of a step are those of
+ * reduced_products.h; everything between them is the cells' own, in float32. */
 
 typedef struct {
     rnn_work k;
@@ -12,7 +10,7 @@ static void rnn_reduced_body(team *tm, int rank, void *work)
 {
     const rnn_work *k = &((rnn_reduced_work *)work)->k;
     const cell_job *job = k->job;
-    const ptrdiff_t N = job->N, H = job->H, h_n = step_of(H);
+    const ptrdiff_t N = job->N, H = job->H;
     real sums[REDUCED_SUMS] __attribute__((aligned(64)));
     reduced_call q = reduced_for(&((rnn_reduced_work *)work)->q, job, tm, rank);
 
@@ -27,7 +25,7 @@ static void rnn_reduced_body(team *tm, int rank, void *work)
             for (int v = 0; v < strip.panels; v++) {
                 rnn_activate(k, strip.p + v, t, t % k->chunk, w.n, w.rows, products ? products + v * W : NULL,
                              strip.panels * W);
-                reduced_h(&q, &q.h, next, strip.p + v, H, k->h + (t % 2 * N + w.n) * h_n, w.n, w.rows);
+                reduced_h(&q, &q.h, next, strip.p + v, H, rnn_seen(k, t, w.n), w.n, w.rows);
             }
         }
         reduced_step_ends(&q, job, tm, rank, t);
@@ -38,7 +36,7 @@ static void rnn_reduced_body(team *tm, int rank, void *work)
 static int rnn_reduced(const cell_job *job)
 {
     rnn_reduced_work all = {.k = {.job = job}};
-    real *room = reduced_room(&all.q, job, 1, 0, 2 * lines(job->N * step_of(job->H)));
+    real *room = reduced_room(&all.q, job, 1, 0, job->train ? 0 : 2 * lines(job->N * step_of(job->H)));
     if (!room)
         return -1;
     all.k.precomputed = all.q.precomputed, all.k.chunk = all.q.chunk;
@@ -80,12 +78,13 @@ static void lstm_reduced_body(team *tm, int rank, void *work)
 static int lstm_reduced(const cell_job *job)
 {
     lstm_reduced_work all = {.k = {.job = job}};
-    const ptrdiff_t state = lines(job->N * step_of(job->H));
+    const ptrdiff_t state = job->train ? 0 : lines(job->N * step_of(job->H));
     real *room = reduced_room(&all.q, job, LSTM_GATES, 0, 3 * state);
     if (!room)
         return -1;
     all.k.precomputed = all.q.precomputed, all.k.chunk = all.q.chunk;
-    all.k.panels = (gate_panels){all.q.gates, job->N, all.q.chunk, job->H, LSTM_GATES, LSTM_GATES};
+    all.k.panels =
+        (gate_panels){all.q.gates, job->N, all.q.chunk, job->H, LSTM_GATES, job->train ? lstm_kept(job) : LSTM_GATES};
     all.k.c = all.q.more, all.k.h = all.q.more + state;
     const int stopped = team_run(job->threads, lstm_reduced_body, &all);
     free(room);
@@ -176,12 +175,12 @@ static void gru_reduced_after_body(team *tm, int rank, void *work)
 static int gru_reduced(const cell_job *job)
 {
     gru_reduced_work all = {.k = {.job = job}};
-    const ptrdiff_t state = lines(job->N * step_of(job->H)), masked = job->h_mask.p != NULL;
+    const ptrdiff_t state = job->train ? 0 : lines(job->N * step_of(job->H)), masked = job->h_mask.p != NULL;
     real *room = reduced_room(&all.q, job, 2, 1, (3 + 2 * masked) * state);
     if (!room)
         return -1;
     all.k.precomputed = all.q.precomputed, all.k.chunk = all.q.chunk;
-    all.k.panels = (gate_panels){all.q.gates, job->N, all.q.chunk, job->H, GRU_GATES, GRU_GATES};
+    all.k.panels = (gate_panels){all.q.gates, job->N, all.q.chunk, job->H, GRU_GATES, gru_kept(job)};
     all.k.rh = all.q.more, all.k.h = all.k.rh + state, all.k.seen = all.k.h + 2 * masked * state;
     const int stopped = team_run(job->threads, job->reset_after ? gru_reduced_after_body : gru_reduced_before_body, &all);
     free(room);

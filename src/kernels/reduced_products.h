@@ -1,15 +1,22 @@
 /* Products of reduced.h: by vectors or by matrix registers, as a call finds the processor. */
 
-/* Whether a call multiplies in matrix registers: they need two rows or more. */
-static int uses_tiles(const cell_job *job)
+/* How so many rows are multiplied: in matrix registers where there are two or more. */
+static reduced_way way_for(int precision, ptrdiff_t rows)
 {
+    reduced_way way = {how_of(precision), precision, 0};
 #if VECTOR_BYTES == 64 && AMX_ASSEMBLER
-    return job->N > 1 && kernels_extensions & (job->precision == BF16 ? AMX_BF16 : AMX_INT8);
+    if (rows > 1 && kernels_extensions & (precision == BF16 ? AMX_BF16 : AMX_INT8))
+        way.high = TILE_ROWS;
 #else
-    (void)job;
-    return 0;
+    (void)rows;
 #endif
+    return way;
 }
+
+/* Rows of a tile at most. */
+static inline ptrdiff_t rows_of_way(const reduced_way *way) { return way->high ? 2 * TILE_ROWS : 2 * REDUCED_ROWS; }
+
+#define REDUCED_SUMS (2 * TILE_ROWS * MAX_NV * (VECTOR_BYTES / sizeof(real)))
 
 /* Sums of `rows` rows and NV vectors, into t->c, which has room for as many rows as the registers. */
 static void reduced_multiply(const reduced_way *way, int NV, ptrdiff_t rows, reduced_product t)

@@ -28,6 +28,13 @@ typedef struct {
     real *room; /* backward: the packed left side of the weights' gradients */
 } rnn_work;
 
+/* h m of sample n after step t, as it is kept. */
+static inline real *rnn_seen(const rnn_work *k, ptrdiff_t t, ptrdiff_t n)
+{
+    const cell_job *job = k->job;
+    return (job->train ? (real *)job->seen : k->h) + ((job->train ? t : t % 2) * job->N + n) * step_of(job->H);
+}
+
 /* h of one tile: rows n0.. of step t of panel p. `sums`, its rows apart by `step`, holds x Wx + h_prev Wh; if the
  * panels hold x Wx it is h_prev Wh, or NULL. */
 static void rnn_activate(const rnn_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slot, ptrdiff_t n0, ptrdiff_t rows,
@@ -39,10 +46,9 @@ static void rnn_activate(const rnn_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t 
 
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t n = n0 + r;
-        real *kept = job->train ? (real *)job->seen + (t * job->N + n) * h_n : k->h + (t % 2 * job->N + n) * h_n;
+        real *kept = rnn_seen(k, t, n);
         if (!at_work(job, t, n)) {
-            const real *before = job->train ? kept - job->N * h_n : k->h + ((t + 1) % 2 * job->N + n) * h_n;
-            store_n(kept + j, t > 0 ? load_n(before + j, w) : state_of(job->seen0, n, j, w), w);
+            store_n(kept + j, t > 0 ? load_n(rnn_seen(k, t - 1, n) + j, w) : state_of(job->seen0, n, j, w), w);
             idle_step(job, t, n, j, w);
             continue;
         }
@@ -205,7 +211,6 @@ static void rnn_backward_body(team *tm, int rank, void *work)
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     const ptrdiff_t Q = pair_count(H);
     const int own_rows = owns_rows(job, tm, 1);
-    const real *xs = job->xs.p;
     ptrdiff_t q0, q1, x0, x1, p0, p1;
     team_share(tm, rank, Q, &q0, &q1);
     team_share(tm, rank, pair_count(D), &x0, &x1);
@@ -236,8 +241,7 @@ static void rnn_backward_body(team *tm, int rank, void *work)
 
     if (!team_goes_on(tm, job->whole))
         return;
-    left_rows x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
-    left_rows h_rows = {job->seen0.p, job->seen, job->seen0.s0, N * step_of(H), step_of(H)};
+    const left_rows x_rows = rows_of_x(job), h_rows = rows_of_seen(job);
     panel_weight_grads(&k->panels, tm, rank, 0, 1, &x_rows, D, job->dWx, 1, k->room);
     panel_weight_grads(&k->panels, tm, rank, 0, 1, &h_rows, H, job->dWh, 1, k->room);
     if (job->db)

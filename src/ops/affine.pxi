@@ -1,10 +1,20 @@
 # x W + b and its gradients; loops in src/kernels/affine.h.
 
 
-cdef int multiply(cnp.ndarray a, cnp.ndarray b, cnp.ndarray bias, cnp.ndarray c, bint whole=False) except -1:
+cdef cnp.ndarray with_unit_stride(cnp.ndarray a):
+    """a (any, any), or a copy where none of its strides is 1."""
+    cdef strided v = view(a)
+    return a if v.s0 == 1 or v.s1 == 1 else np.ascontiguousarray(a)
+
+
+cdef int multiply(
+    cnp.ndarray a, cnp.ndarray b, cnp.ndarray bias, cnp.ndarray c, bint whole=False, int precision=0
+) except -1:
     """c = a b + bias; one of c's strides is unit, and bias is given only where the last one is. whole: c is the caller's."""
     cdef gemm_job job
-    job.whole = whole
+    job.whole, job.precision = whole, precision
+    if precision:
+        a, b = with_unit_stride(a), with_unit_stride(b)
     job.M, job.N, job.K = cnp.PyArray_DIM(c, 0), cnp.PyArray_DIM(c, 1), cnp.PyArray_DIM(a, 1)
     if job.M == 0 or job.N == 0:
         return 0
@@ -30,7 +40,7 @@ def affine_forward(x, W, b):
     bias = None if b is None else behaved(bias, True)
     cdef cnp.npy_intp[2] dims = [left.shape[0], right.shape[1]]
     cdef cnp.ndarray y = cnp.PyArray_EMPTY(2, dims, type_num, 0)
-    multiply(left, right, bias, y)
+    multiply(left, right, bias, y, False, product_precision(type_num))
     return y
 
 
@@ -55,10 +65,11 @@ def affine_backward(dy, x, W, dW, db):
     cdef cnp.ndarray dx = cnp.PyArray_EMPTY(2, dims, type_num, 0)
     cdef bint beside = 2.0 * M * K * N > LONG_CALL
     cdef cnp.ndarray grad = place(of_W, [left, right, dout], beside)
-    multiply(dout, right.T, None, dx)
+    cdef int precision = product_precision(type_num)
+    multiply(dout, right.T, None, dx, False, precision)
     if total is not None:
         column_sums(dout, total)
-    multiply(left.T, dout, None, grad, not beside)
+    multiply(left.T, dout, None, grad, not beside, precision)
     if grad is not of_W:
         (<object>of_W)[...] = grad
     if total is not None:
@@ -68,7 +79,7 @@ def affine_backward(dy, x, W, dW, db):
 
 cdef int column_sums(cnp.ndarray a, cnp.ndarray out) except -1:
     cdef gemm_job job
-    job.M, job.N, job.K = cnp.PyArray_DIM(a, 0), cnp.PyArray_DIM(a, 1), 0
+    job.M, job.N, job.K, job.precision = cnp.PyArray_DIM(a, 0), cnp.PyArray_DIM(a, 1), 0, 0
     job.threads = threads_for(1.0 * job.M * job.N, job.N // 16)
     job.a, job.c = view(a), view(out)
     cdef int type_num = cnp.PyArray_TYPE(a), failed

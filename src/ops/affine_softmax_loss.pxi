@@ -8,7 +8,7 @@ cdef class ScoreCache:
     cdef cnp.ndarray x, W, targets
     cdef strided x_view, W_view  # as they were: the shapes of the caller's arrays may be assigned to
     cdef ptrdiff_t M, K, V, count
-    cdef int type_num
+    cdef int type_num, precision  # of products
     cdef bint pending
     cdef void *scores
     cdef size_t size
@@ -18,7 +18,7 @@ cdef class ScoreCache:
 
     cdef affine_softmax_job job(self) noexcept:
         cdef affine_softmax_job job
-        job.M, job.K, job.V = self.M, self.K, self.V
+        job.M, job.K, job.V, job.precision = self.M, self.K, self.V, self.precision
         job.threads = threads_for(2.0 * self.M * self.K * self.V, max(self.M, self.V) // 8)
         job.x, job.weights = self.x_view, self.W_view
         job.ts = <const ptrdiff_t *>cnp.PyArray_DATA(self.targets)
@@ -40,6 +40,7 @@ def affine_softmax_loss_forward(x, W, b, ts, *, ignore_label=-1, train=True, spe
     """
     cdef ScoreCache k = ScoreCache(), old
     k.type_num = real_type(W, "affine_softmax_loss", "W")
+    k.precision = product_precision(k.type_num)
     k.W = checked(W, 2, k.type_num, "affine_softmax_loss", "W")
     k.x = checked(x, 2, k.type_num, "affine_softmax_loss", "x")
     cdef cnp.ndarray bias = None if b is None else checked(b, 1, k.type_num, "affine_softmax_loss", "b")

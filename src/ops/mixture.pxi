@@ -101,7 +101,7 @@ def mixture_softmax_loss_forward(hs, prior, W, b, ts, *, ignore_label=-1, train=
         stop = min(start + s.rows, s.M)
         x = left[start:stop].reshape((stop - start) * s.K, s.D)
         ids = np.repeat(targets[start:stop], s.K)
-        job.M, job.K, job.V = len(x), s.D, s.V
+        job.M, job.K, job.V, job.precision = len(x), s.D, s.V, 0
         job.threads = threads_for(2.0 * job.M * job.K * job.V, max(job.M, job.V) // 8)
         job.x, job.weights = view(x), view(right)
         job.bias = NULL if bias is None else cnp.PyArray_DATA(<cnp.ndarray>bias)

@@ -480,7 +480,7 @@ def test_products_of_all_steps(dtype):
     np.testing.assert_allclose(sums, part[:, 1] @ W, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("precision", "how"), [("highest", 68), ("high", 77)])
+@pytest.mark.parametrize(("precision", "how"), [("highest", 68), ("high", 77), ("medium", 77)])
 def test_the_precision_of_a_step(monkeypatch, precision, how):
     monkeypatch.setattr(runtime, "get_float32_matmul_precision", lambda: precision)
     blas = Blas()

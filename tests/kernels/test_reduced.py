@@ -6,16 +6,12 @@ import signal
 import numpy as np
 import pytest
 from cases import CELLS, make_problem
+from ways import USABLE, WAYS, use
 
 from rnnfast import data, kernels, models
 from rnnfast.cpu import _runtime
 from rnnfast.training.evaluation import eval_perplexity
 
-USABLE = _runtime.extensions()
-WITHOUT_TILES = tuple(name for name in USABLE if not name.startswith("amx"))
-WAYS = [(simd, ()) for simd in _runtime.simds()]
-WAYS += [(simd, USABLE) for simd in _runtime.simds() if simd != "portable" and USABLE]
-WAYS += [("avx512", WITHOUT_TILES)] if WITHOUT_TILES != USABLE else []
 BY_NAME = {cell.name: cell for cell in CELLS}
 VARIANTS = [
     ("rnn", {}),
@@ -45,12 +41,8 @@ precisions = pytest.mark.parametrize("precision", ["bf16", "int8"])
 @pytest.fixture(params=WAYS, ids=lambda way: "-".join((way[0], *way[1])))
 def way(request):
     """An instruction set with all, some or none of its instructions for fewer bits."""
-    simd, extensions = _runtime.simd(), _runtime.extensions()
-    _runtime.set_simd(request.param[0])
-    _runtime.set_extensions(request.param[1])
-    yield request.param
-    _runtime.set_simd(simd)
-    _runtime.set_extensions(extensions)
+    with use(*request.param):
+        yield request.param
 
 
 @pytest.fixture

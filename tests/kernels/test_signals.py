@@ -51,6 +51,13 @@ def threads(request):
     _runtime.set_num_threads(0)
 
 
+@pytest.fixture
+def medium():
+    rnnfast.set_float32_matmul_precision("medium")
+    yield
+    rnnfast.set_float32_matmul_precision("highest")
+
+
 def weights(gates, D=512, H=512):
     rng = np.random.default_rng(0)
     shapes = (D, gates * H), (H, gates * H), (gates * H,)
@@ -198,6 +205,16 @@ def test_a_backward_that_was_stopped_may_be_called_again(case, threads):
         np.testing.assert_array_equal(one, other)
     with pytest.raises(RuntimeError, match="needs the forward"):
         layer.backward(dhs)
+
+
+@pytest.mark.parametrize("case", ["rnn", "lstm", "gru, masked, of lengths"])
+@pytest.mark.one_in(3)
+def test_a_stopped_backward_in_bfloat16(case, threads, medium):
+    test_a_backward_that_was_stopped_may_be_called_again(case, threads)
+
+
+def test_long_products_in_bfloat16(medium):
+    test_long_products()
 
 
 def test_long_products():

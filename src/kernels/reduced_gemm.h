@@ -1,0 +1,181 @@
+/* Products of any two matrices in bfloat16 (reduced.h), as gemm.h has them in float32. */
+
+#define REDUCED_DEPTH 1024  /* numbers of k that are multiplied at once */
+#define REDUCED_COLUMNS 512 /* columns of a right side that stay in L2 */
+
+/* Columns of a right side: whole pairs of vectors. */
+static inline ptrdiff_t whole_pairs(ptrdiff_t columns) { return pair_count(columns) * 2 * W; }
+
+/* Words of one vector of columns, from rows of W numbers. Returns their end. */
+static uint32_t *round_pairs(uint32_t *words, const real *rows, ptrdiff_t count)
+{
+    for (ptrdiff_t k = 0; k < count; k += 2, words += W) {
+        const word_vec low = to_bf16(load(rows + k * W));
+        store((real *)words, (vec)(k + 1 < count ? low | to_bf16(load(rows + (k + 1) * W)) << 16 : low));
+    }
+    return words;
+}
+
+/* The same of a matrix (K, any columns), of which `lanes` exist, to the end of its words in zeros. */
+static void round_columns(uint32_t *to, ptrdiff_t words, matrix b, ptrdiff_t K, ptrdiff_t lanes)
+{
+    enum { AT_ONCE = 64 };
+    real rows[AT_ONCE * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
+    uint32_t *const end = to + words * W;
+    for (ptrdiff_t k = 0; k < K; k += AT_ONCE) {
+        const ptrdiff_t count = K - k < AT_ONCE ? K - k : AT_ONCE;
+        pack_b(rows, (matrix){b.p + k * b.r, b.r, b.c}, count, 1, W, (lanes_of){{lanes < W ? lanes : W}});
+        to = round_pairs(to, rows, count);
+    }
+    memset(to, 0, (end - to) * sizeof *to);
+}
+
+/* left[column][row] of the rows r0 to r1, M columns, in bfloat16 and up to a row's end in zeros: this thread's columns. */
+static void turn_left(uint32_t *left, ptrdiff_t step, const team *tm, int rank, const left_rows *src, ptrdiff_t N, ptrdiff_t r0,
+                      ptrdiff_t r1, ptrdiff_t M)
+{
+    real block[(VECTOR_BYTES / sizeof(real)) * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
+    real turned[(VECTOR_BYTES / sizeof(real)) * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
+    const ptrdiff_t numbers = 2 * words_of(BF16, r1 - r0);
+    ptrdiff_t v0, v1;
+    team_share(tm, rank, (M + W - 1) / W, &v0, &v1);
+    for (ptrdiff_t v = v0; v < v1 && !team_stopped(); v++) {
+        const ptrdiff_t lanes = M - v * W < W ? M - v * W : W;
+        ptrdiff_t t = r0 / N, n = r0 % N;
+        for (ptrdiff_t r = 0; r < numbers; r += W) {
+            for (ptrdiff_t i = 0; i < W; i++) {
+                const real *row = r0 + r + i < r1 ? left_row(src, t, n) : NULL;
+                store(block + i * W, row ? load_n(row + v * W, lanes) : (vec){0});
+                if (++n == N)
+                    n = 0, t++;
+            }
+            transpose(turned, W, block, W);
+            for (ptrdiff_t j = 0; j < lanes; j++)
+                round_to(BF16, left + (v * W + j) * step, r, load(turned + j * W), W, 0);
+        }
+    }
+}
+
+/* left[row][word] of columns k0 to k1 of a (M, K), one of whose strides is 1: this thread's rows. */
+static void round_left(uint32_t *left, ptrdiff_t step, const team *tm, int rank, matrix a, ptrdiff_t k0, ptrdiff_t k1,
+                       ptrdiff_t M)
+{
+    if (a.c != 1 && k1 > k0) {
+        const left_rows columns = {.first_step = a.p, .first_n = a.c};
+        turn_left(left, step, tm, rank, &columns, k1, k0, k1, M);
+        return;
+    }
+    ptrdiff_t m0, m1;
+    team_share(tm, rank, M, &m0, &m1);
+    for (ptrdiff_t m = m0; m < m1 && !team_stopped(); m++)
+        round_row(BF16, left + m * step, a.p + m * a.r + k0, k1 - k0, NULL);
+}
+
+/* sums (rows, 2 W) into c, of which `columns` exist: to what is there, with `add`, or to the bias, if it is not NULL. */
+static void store_pair(const real *sums, ptrdiff_t rows, real *c, ptrdiff_t cr, ptrdiff_t columns, int add, const real *bias)
+{
+    for (ptrdiff_t v = 0, left; v < 2 && (left = columns - v * W) > 0; v++) {
+        const ptrdiff_t lanes = left < W ? left : W;
+        const vec first = bias ? load_n(bias + v * W, lanes) : (vec){0};
+        for (ptrdiff_t r = 0; r < rows; r++) {
+            real *to = c + r * cr + v * W;
+            const vec sum = load(sums + (r * 2 + v) * W);
+            store_n(to, add ? load_n(to, lanes) + sum : sum + first, lanes);
+        }
+    }
+}
+
+/* One tile of rows of a left side times a pair of vectors of a right side: the sums (rows, 2 W). */
+static void multiply_pair(const reduced_way *way, const uint32_t *left, ptrdiff_t step, ptrdiff_t rows, const uint32_t *right,
+                          ptrdiff_t words, ptrdiff_t used, real *sums)
+{
+    const reduced_product t = {
+        .words = way->high ? words : used, .a = left, .ar = step, .b = right, .bk = W, .bv = W * words, .c = (uint32_t *)sums};
+    reduced_multiply(way, 2, rows, t);
+}
+
+/* Words of a product of K numbers for instructions of vectors, an even number. */
+static inline ptrdiff_t words_used(ptrdiff_t K) { return (K + 3) / 4 * 2; }
+
+/* What a product multiplies at once of each side. */
+typedef struct {
+    const gemm_job *job;
+    ptrdiff_t M, N, K;
+    matrix a, b;
+    real *c;
+    ptrdiff_t cr;
+    ptrdiff_t step, each; /* words from a row of left to the next; reals of a thread's right side */
+    real *left, *right;
+} reduced_gemm_work;
+
+/* This thread's part of c, columns or rows as in gemm_part, from k0 to k1 of the sums. */
+static void reduced_gemm_block(const reduced_gemm_work *k, const team *tm, int rank, ptrdiff_t k0, ptrdiff_t k1)
+{
+    enum { AT_ONCE = 8 }; /* tiles of rows that stay in L2 beside the right side */
+    const ptrdiff_t Q = pair_count(k->N), words = words_of(BF16, k1 - k0), used = words_used(k1 - k0);
+    const ptrdiff_t pairs = REDUCED_COLUMNS / (2 * W);
+    reduced_way way = way_for(BF16, k->M);
+    const ptrdiff_t tiles = tile_count(k->M, rows_of_way(&way));
+    const uint32_t *left = (const uint32_t *)k->left;
+    uint32_t *right = (uint32_t *)(k->right + rank * k->each);
+    const real *bias = k->job->bias;
+    real sums[REDUCED_SUMS] __attribute__((aligned(64)));
+    ptrdiff_t q0 = 0, q1 = Q, i0 = 0, i1 = tiles;
+    if (Q >= tiles)
+        team_share(tm, rank, Q, &q0, &q1);
+    else
+        team_share(tm, rank, tiles, &i0, &i1);
+    tiles_begin(&way, tile_start(k->M, tiles, 1));
+
+    for (ptrdiff_t first = q0; first < q1; first += pairs) {
+        const ptrdiff_t end = first + pairs < q1 ? first + pairs : q1;
+        for (ptrdiff_t v = 2 * first; v < 2 * end && !team_stopped(); v++)
+            round_columns(right + (v - 2 * first) * W * words, words,
+                          (matrix){k->b.p + k0 * k->b.r + v * W * k->b.c, k->b.r, k->b.c}, k1 - k0, k->N - v * W);
+        for (ptrdiff_t group = i0; group < i1; group += AT_ONCE)
+            for (ptrdiff_t q = first; q < end; q++)
+                for (ptrdiff_t i = group; i < group + AT_ONCE && i < i1 && !team_stopped(); i++) {
+                    const ptrdiff_t m = tile_start(k->M, tiles, i), rows = tile_start(k->M, tiles, i + 1) - m, j = q * 2 * W;
+                    multiply_pair(&way, left + m * k->step, k->step, rows, right + (q - first) * 2 * W * words, words, used,
+                                  sums);
+                    store_pair(sums, rows, k->c + m * k->cr + j, k->cr, k->N - j, k0 > 0, bias ? bias + j : NULL);
+                }
+    }
+    tiles_end(&way);
+}
+
+static void reduced_gemm_body(team *tm, int rank, void *work)
+{
+    const reduced_gemm_work *k = work;
+    if (k->job->whole)
+        team_finish();
+    for (ptrdiff_t k0 = 0; k0 < k->K || k0 == 0; k0 += REDUCED_DEPTH) {
+        const ptrdiff_t k1 = k0 + REDUCED_DEPTH < k->K ? k0 + REDUCED_DEPTH : k->K;
+        team_wait(tm); /* nobody needs what left holds */
+        round_left((uint32_t *)k->left, k->step, tm, rank, k->a, k0, k1, k->M);
+        team_wait(tm);
+        reduced_gemm_block(k, tm, rank, k0, k1);
+    }
+}
+
+/* c = a b + bias. One stride of a, b and c is 1 each; where the columns of c are not contiguous bias is NULL. */
+static int reduced_gemm(const gemm_job *g)
+{
+    reduced_gemm_work k = {.job = g, .M = g->M, .N = g->N, .K = g->K, .c = (real *)g->c.p, .cr = g->c.s0};
+    k.a = (matrix){g->a.p, g->a.s0, g->a.s1}, k.b = (matrix){g->b.p, g->b.s0, g->b.s1};
+    if (g->c.s1 != 1) { /* c^T = b^T a^T */
+        k.M = g->N, k.N = g->M, k.cr = g->c.s1;
+        k.a = (matrix){g->b.p, g->b.s1, g->b.s0}, k.b = (matrix){g->a.p, g->a.s1, g->a.s0};
+    }
+    const ptrdiff_t depth = words_of(BF16, k.K < REDUCED_DEPTH ? k.K : REDUCED_DEPTH);
+    const ptrdiff_t columns = whole_pairs(k.N < REDUCED_COLUMNS ? k.N : REDUCED_COLUMNS);
+    k.step = step_of(depth), k.each = lines(columns * depth);
+    const ptrdiff_t left = lines((k.M + 2) * k.step);
+    k.left = new_reals(left + g->threads * k.each);
+    if (!k.left)
+        return -1;
+    k.right = k.left + left;
+    const int stopped = team_run(g->threads, reduced_gemm_body, &k);
+    free(k.left);
+    return stopped;
+}
