@@ -5,11 +5,14 @@ A resumed run has the same losses, bit for bit, as a run without an interruption
 
 import copy
 import os
+import time
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from rnnfast.distributed.ranks import Ranks
 from rnnfast.io import headers
 from rnnfast.io.weights import (
     check_fits,
@@ -26,15 +29,22 @@ class Checkpointed:
     """The part of a trainer that saves and restores it.
 
     It needs `model`, `optimizer`, the numbers named in `kept`, and the position of the loop:
-    `_progress` and `_restored` of BaseTrainer.
+    `_progress` and `_restored` of BaseTrainer. With several ranks, `ranks`, rank 0 reads and writes
+    files, which have the states of all samples.
     """
 
     # for JSON
     kept: tuple[str, ...] = ("current_epoch", "eval_epochs", "eval_interval", "max_iter", "seconds")
     model: Any
     optimizer: Any
+    ranks: Ranks | None
+    _now: float
     _progress: Any  # a dict of numbers, the position of the present or last fit; else None
     _restored: bool  # whether the next fit continues there
+
+    def clock(self) -> float:
+        """Seconds since some moment; with several ranks those of rank 0, the same on all."""
+        return time.monotonic() if self.ranks is None else self._now
 
     def save_checkpoint(
         self, path: str | os.PathLike[str], extra: Any = None, *, vocabulary: Any = None
@@ -61,9 +71,12 @@ class Checkpointed:
         Notes
         -----
         The file has the weights, the optimiser's state, the recurrent state, the counters of
-        dropout, the state of np.random, and the position of `fit`.
+        dropout, the state of np.random, and the position of `fit`. With several ranks all of them
+        call it, and rank 0 writes. Any number of ranks can go on with the file.
         """
         arrays, header = self._model_state()
+        if self.ranks is not None:
+            arrays = self._of_all_ranks(self.ranks, arrays)
         arrays |= {f"params/{name}": param for name, param in self._named_params().items()}
         state = self.optimizer.state_dict()
         for name in self.optimizer.arrays:
@@ -85,7 +98,10 @@ class Checkpointed:
             whole |= model_header(
                 os.fspath(path), type(self.model).__name__, self.model.sizes, vocabulary
             )
-        save_arrays(path, arrays, whole)
+        if self.ranks is None:
+            save_arrays(path, arrays, whole)
+        else:
+            self.ranks.from_first(lambda: save_arrays(path, arrays, whole))
 
     def load_checkpoint(self, path: str | os.PathLike[str], *, optimizer: bool = True) -> Any:
         """Restore a trainer from a checkpoint.
@@ -113,9 +129,12 @@ class Checkpointed:
         -----
         If a fit was in progress, the next `fit` with the same arguments continues there. Between
         two epochs it may be given other sizes of batches; an RnnlmTrainer then starts from a zero
-        state.
+        state. With several ranks all of them call it, and rank 0 reads.
         """
-        arrays, whole = load_arrays(path)
+        if self.ranks is None:
+            arrays, whole = load_arrays(path)
+        else:
+            arrays, whole = self.ranks.from_first(lambda: load_arrays(path))
         if "checkpoint" not in whole:
             raise ValueError(f"{path}: not a checkpoint")
         try:
@@ -224,6 +243,18 @@ class Checkpointed:
         dropout = [layer.mask_state() for layer in self._counting()]
         return arrays, {"recurrent": len(states), "dropout": dropout}
 
+    def _of_all_ranks(self, ranks: Ranks, arrays: dict[str, Any]) -> dict[str, Any]:
+        """The states of all samples of a batch, and the check that all ranks have equal weights."""
+        sums = [
+            zlib.crc32(np.ascontiguousarray(param).data) for param in distinct(self.model.params)
+        ]
+        ranks.check_same("save_checkpoint", {"the checksums of the weights": sums})
+        return {name: ranks.gather_rows(array) for name, array in arrays.items()}
+
+    def _rows(self, array: Any) -> Any:
+        """The rows of a state that belong to this rank's samples."""
+        return array if self.ranks is None else array[self.ranks.share(len(array)).rows]
+
     def _counting(self) -> list[Any]:
         """Dropout layers: a seed and the number of earlier masks determine their masks."""
         found: dict[int, Any] = {}
@@ -270,6 +301,8 @@ class Checkpointed:
         for i, state in enumerate(states):
             if any(array is not None for array in state):
                 like = self.model.params[0]
+                if self.ranks is not None:
+                    state = [array if array is None else self._rows(array) for array in state]
                 there = [None if array is None else to_device(array, like) for array in state]
                 self.model.recurrent_layers[i].set_state(*there)
         for layer, (step, key) in zip(self._counting(), dropout, strict=True):

@@ -26,6 +26,9 @@ class Trainer(BaseTrainer):
         Called with a `Step` after every iteration.
     write : callable, optional
         Prints a line at every evaluation; by default to stdout.
+    comm : mpi4py.MPI.Comm, optional
+        The ranks that train together: each computes its share of the samples of every batch. See
+        `rnnfast.training.parallel`.
 
     Attributes
     ----------
@@ -68,8 +71,9 @@ class Trainer(BaseTrainer):
         *,
         callbacks: Sequence[Callable[[Step], Any]] = (),
         write: Callable[[str], Any] | None = None,
+        comm: Any = None,
     ) -> None:
-        super().__init__(model, optimizer, callbacks=callbacks, write=write)
+        super().__init__(model, optimizer, callbacks=callbacks, write=write, comm=comm)
         self.loss_list: list[float] = []
 
     kept = (*BaseTrainer.kept, "loss_list")
@@ -112,6 +116,9 @@ class Trainer(BaseTrainer):
             A RuntimeError: the loss or the norm of the gradient is not finite.
         """
         x, t = np.asarray(x), np.asarray(t)
+        self._check_together(
+            max_epoch, batch_size, max_grad, eval_interval, x=x, t=t, lengths=lengths
+        )
         if x.ndim == 0 or t.ndim == 0 or len(x) != len(t):
             raise ValueError(f"fit: x and t must be equally long, got {x.shape} and {t.shape}")
         lengths = checked_lengths("fit", lengths, len(x))
@@ -121,6 +128,7 @@ class Trainer(BaseTrainer):
             raise ValueError(f"fit: a batch of {batch_size} needs as many samples, got {len(x)}")
         if self._begin(size, max_iter, max_epoch, max_grad, eval_interval):
             self._order = np.arange(len(x))
+        self._begin_together(batch_size)
 
         def batch(i: int) -> tuple[Any, ...]:
             rows = self._order[i * batch_size : (i + 1) * batch_size]
@@ -156,5 +164,6 @@ class Trainer(BaseTrainer):
             raise headers.Wrong("the array order must be an order of the samples")
 
     def _begin_epoch(self) -> None:
+        super()._begin_epoch()
         if self._progress["iter"] == 0:
             self._order = self._order[np.random.permutation(len(self._order))]
