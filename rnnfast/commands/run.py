@@ -96,7 +96,7 @@ class _Last(Checkpoint):
             with run.averaged():
                 run.best.save()
         super().save()
-        copy_checkpoint(self.path, run.candidate)
+        run.copy(self.path, run.candidate)
 
 
 class Run:
@@ -126,6 +126,8 @@ class Run:
     good, candidate : str
         The checkpoint to return to after divergence, and the one that becomes it if the next loss
         has not risen.
+    leads : bool
+        Whether this process writes the files: it is the only one, or rank 0.
     """
 
     curve: list[list[float]]
@@ -141,6 +143,7 @@ class Run:
         extra: dict[str, Any] | None,
     ) -> None:
         self.out = out
+        self.leads = trainer.leads
         self.settings = settings
         self.texts = texts
         self.model = model
@@ -167,8 +170,14 @@ class Run:
 
     def drop_candidate(self) -> None:
         """Remove the candidate, if there is one."""
-        with suppress(FileNotFoundError):
-            os.unlink(self.candidate)
+        if self.leads:
+            with suppress(FileNotFoundError):
+                os.unlink(self.candidate)
+
+    def copy(self, path: str | os.PathLike[str], new: str) -> None:
+        """copy_checkpoint, where this process has the files."""
+        if self.leads:
+            copy_checkpoint(path, new)
 
     def progress(self) -> dict[str, Any]:
         """The fields of the run that a checkpoint stores beside those of the trainer."""
@@ -179,7 +188,7 @@ class Run:
             "curve": self.curve,
             "valid": self.valid,
             "lowest": self.watch.lowest,
-            "log_bytes": os.path.getsize(os.path.join(self.out, "log.jsonl")),
+            "log_bytes": os.path.getsize(os.path.join(self.out, "log.jsonl")) if self.leads else 0,
         }
 
     def averaged(self) -> AbstractContextManager[None]:
@@ -191,7 +200,7 @@ class Run:
 
     def step(self, step: Step) -> None:
         """Judge the candidate and extend the curve; a callback of the trainer."""
-        if os.path.exists(self.candidate):  # this loss was computed with its weights
+        if self.leads and os.path.exists(self.candidate):  # this loss was computed with its weights
             if step.loss <= min(self.watch.lowest, self.watch.blind) + self.watch.RISE:
                 os.replace(self.candidate, self.good)
             else:
@@ -211,7 +220,7 @@ class Run:
 
     def go_back(self) -> None:
         """Make the last good checkpoint the last one again."""
-        if os.path.exists(self.good):
+        if self.leads and os.path.exists(self.good):
             copy_checkpoint(self.good, self.checkpoint.path)
 
     def after_divergence(self) -> str:
@@ -222,6 +231,11 @@ class Run:
 
     def stopped(self, received: Sequence[int]) -> None:
         """Save and raise Stop. received: the signals that stopped training, if it was a signal."""
+        gone, ranks = self.write.gone, self.trainer.ranks
+        if ranks is not None:
+            every = ranks.gather((list(received), gone))
+            received = [signum for signals, _ in every for signum in signals]
+            gone = next((why for _, why in every if why is not None), None)
         if self.trainer.current_epoch < self.settings.epochs:
             self.checkpoint.save()  # a finished run has saved its last one
         if self.watch.risen:
@@ -233,7 +247,7 @@ class Run:
             signum = received[0]
             why = "interrupted" if signum == signal.SIGINT else "terminated"
         else:
-            why = f"stdout is gone ({self.write.gone})"
+            why = f"stdout is gone ({gone})"
         raise Stop(f"{why}; to go on: {self.resume_command()}", signum)
 
 
@@ -266,7 +280,7 @@ def fit_and_validate(run: Run, valid: NDArray[Any], log: JsonlLog) -> None:
             return
         lr, epoch = optimizer.lr, trainer.current_epoch
         with run.averaged():
-            result = run.texts.measured(run.model, valid)
+            result = run.texts.measured(run.model, valid, comm=trainer.ranks)
         best = run.plateau.update(result.ppl)
         begins = isinstance(optimizer, NTASGD) and optimizer.check(result.ppl)
         run.valid.append([epoch, result.ppl])
@@ -276,5 +290,5 @@ def fit_and_validate(run: Run, valid: NDArray[Any], log: JsonlLog) -> None:
             run.write(f"| epoch {epoch} | the weights are averaged from here on")
         log.write(event="valid", epoch=epoch, **result.fields, lr=lr)
         run.checkpoint.save(best=best)
-        if trainer.stopped:
+        if trainer.agree():
             return

@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from rnnfast import plot
@@ -17,7 +18,6 @@ from rnnfast.commands.report import draw_curve, print_sample, report
 from rnnfast.commands.run import (
     CHECKPOINT,
     Run,
-    copy_checkpoint,
     fit,
     fit_and_validate,
     refuse_to_overwrite,
@@ -33,12 +33,15 @@ from rnnfast.commands.settings import (
     stored_settings,
 )
 from rnnfast.commands.texts import Texts
+from rnnfast.commands.together import together
 from rnnfast.commands.train_options import add_options
+from rnnfast.distributed.ranks import Ranks, by_first
 from rnnfast.text.vocabulary import UNITS
 from rnnfast.training.averaging import ASGD
 from rnnfast.training.callbacks import JsonlLog, ProgressBar
 from rnnfast.training.language import RnnlmTrainer
 from rnnfast.training.stopping import Diverged, stop_on_interrupt
+from rnnfast.version import __version__
 
 
 def add(commands: Commands) -> None:
@@ -62,6 +65,7 @@ def train(
     force: bool = False,
     recipe: str | None = None,
     plot_curve: bool | None = None,
+    verbose: bool = False,
     **options: Any,
 ) -> None:
     """Train a language model on a text, evaluate it, and generate some text.
@@ -81,6 +85,8 @@ def train(
     plot_curve : bool, optional
         Draw the perplexity curve. None draws it if matplotlib is installed, True requires
         matplotlib.
+    verbose : bool
+        Also print what the exchange of gradients between ranks has cost.
     **options
         Fields of `rnnfast.commands.settings.Settings`.
 
@@ -102,12 +108,29 @@ def train(
     those of the best epoch, else the last ones); the last checkpoint, the last good one and, with a
     validation text, the best one, which can be read as weight files, too; a log with one JSON
     object per line; the perplexity curve.
+
+    Started by mpiexec, all ranks train together, and rank 0 reads and writes the files in `out`.
     """
+    with together() as ranks:
+        _train(ranks, out, resume, force, recipe, plot_curve, verbose, options)
+
+
+def _train(
+    ranks: Ranks | None,
+    out: str,
+    resume: bool,
+    force: bool,
+    recipe: str | None,
+    plot_curve: bool | None,
+    verbose: bool,
+    options: dict[str, Any],
+) -> None:
+    """`train` on one of several ranks, or alone."""
     if recipe is not None:
         if resume:
             raise ValueError("--resume needs no --recipe: the checkpoint has the settings")
         options = recipe_settings(recipe) | options
-    run, changes, extra = _prepare(out, resume, force, plot_curve, options)
+    run, changes, extra = _prepare(ranks, out, resume, force, plot_curve, options)
     settings, texts, model = run.settings, run.texts, run.model
     print(
         f"{texts.name}: {len(texts.corpus):,} {UNITS[settings.level]}, "
@@ -121,21 +144,30 @@ def train(
             _resume(run, log, changes)
         with stop_on_interrupt(run.trainer) as received:
             _fit(run, log)
-            if run.trainer.stopped:
+            if run.trainer.agree():
                 run.stopped(received)
             weights = _save_weights(run)
-            if run.trainer.stopped:
+            if run.trainer.agree():
                 run.stopped(received)
         run.write(f"weights: {weights}")
+        if verbose and ranks is not None:
+            run.write(f"gradients between {ranks.size} ranks: {run.trainer.traffic}")
         bar.close()
         report(settings, model, texts, log, run)
+    if not run.leads:
+        return
     draw_curve(out, run, plot_curve)
     if settings.sample:
         print_sample(settings, model, texts)
 
 
 def _prepare(
-    out: str, resume: bool, force: bool, plot_curve: bool | None, options: dict[str, Any]
+    ranks: Ranks | None,
+    out: str,
+    resume: bool,
+    force: bool,
+    plot_curve: bool | None,
+    options: dict[str, Any],
 ) -> tuple[Run, dict[str, tuple[Any, Any]], dict[str, Any] | None]:
     """Check everything that can be wrong, and make the run.
 
@@ -150,30 +182,44 @@ def _prepare(
     if resume:
         if force:
             raise ValueError("--resume and --force exclude each other")
-        settings, changes, extra = stored_settings(checkpoint, options)
+        settings, changes, extra = by_first(ranks, lambda: stored_settings(checkpoint, options))
     else:
         settings = Settings(**options)
         if not force:
-            refuse_to_overwrite(out)
+            by_first(ranks, lambda: refuse_to_overwrite(out))
     if plot_curve and not plot.available():
         raise ModuleNotFoundError("matplotlib is missing: pip install 'rnnfast[plot]'")
     check_together(settings)
 
     texts = Texts(settings)
+    if ranks is not None:
+        same = {f"--{option_name(name)}": value for name, value in asdict(settings).items()}
+        same |= {"the texts": texts.digests, "rnnfast's version": __version__}
+        ranks.check_same("train", same)
     if extra is not None:
         texts.check_same(extra["texts"], checkpoint)
     model = build_model(settings, len(texts.vocabulary))
     if settings.init is not None and not resume:
         start_from_file(settings.init, model, texts.vocabulary)
-    os.makedirs(out, exist_ok=True)
-    tempfile.TemporaryFile(dir=out).close()  # an unwritable folder shows here, not at the end
+    by_first(ranks, lambda: _make_folder(out))
 
-    trainer = RnnlmTrainer(model, build_optimizer(settings))
+    trainer = RnnlmTrainer(model, build_optimizer(settings), comm=ranks)
     if resume:
         _restore(trainer, checkpoint, settings, "lr" in options, changes)
-    for left_over in glob.glob(os.path.join(glob.escape(out), "*.safetensors.*.tmp")):
-        os.unlink(left_over)  # of a run that was killed while it wrote
+    by_first(ranks, lambda: _tidy(out))
     return Run(out, settings, texts, model, trainer, extra), changes, extra
+
+
+def _make_folder(out: str) -> None:
+    """Make the folder of a run. If it cannot be written, that shows here, not at the end."""
+    os.makedirs(out, exist_ok=True)
+    tempfile.TemporaryFile(dir=out).close()
+
+
+def _tidy(out: str) -> None:
+    """Remove what a run has left over that was killed while it wrote."""
+    for left_over in glob.glob(os.path.join(glob.escape(out), "*.safetensors.*.tmp")):
+        os.unlink(left_over)
 
 
 def _restore(
@@ -206,8 +252,10 @@ def _restore(
 def _reporting(run: Run, extra: dict[str, Any] | None) -> Iterator[tuple[JsonlLog, ProgressBar]]:
     """The log and the progress bar, connected with the trainer; closed at the end."""
     settings, trainer = run.settings, run.trainer
-    path = os.path.join(run.out, "log.jsonl")
-    if extra is not None and os.path.exists(path):  # lines after the checkpoint are written again
+    path = os.path.join(run.out, "log.jsonl") if run.leads else os.devnull
+    if (
+        run.leads and extra is not None and os.path.exists(path)
+    ):  # lines after the checkpoint are written again
         os.truncate(path, min(extra["log_bytes"], os.path.getsize(path)))
     mode = "wb" if extra is None else "ab"
     max_iter = len(run.texts.xs) // (settings.batch_size * settings.time_size)
@@ -217,7 +265,8 @@ def _reporting(run: Run, extra: dict[str, Any] | None) -> Iterator[tuple[JsonlLo
         stack.callback(bar.close)
         stack.callback(run.drop_candidate)
         stack.enter_context(warnings.catch_warnings())
-        warnings.showwarning = lambda message, *where, **more: bar.warn(message)
+        if run.leads:
+            warnings.showwarning = lambda message, *where, **more: bar.warn(message)
         run.report_to(bar, log)
         yield log, bar
 
@@ -238,7 +287,7 @@ def _start(run: Run, log: JsonlLog) -> None:
         seed=settings.seed,
     )
     run.checkpoint.save()  # a run that is killed at once can be resumed, too
-    copy_checkpoint(run.checkpoint.path, run.good)
+    run.copy(run.checkpoint.path, run.good)
 
 
 def _resume(run: Run, log: JsonlLog, changes: dict[str, tuple[Any, Any]]) -> None:
@@ -246,7 +295,7 @@ def _resume(run: Run, log: JsonlLog, changes: dict[str, tuple[Any, Any]]) -> Non
     epoch = run.trainer.current_epoch + 1
     log.write(event="resume", epoch=epoch)
     run.write(f"resumed in epoch {epoch}: {run.checkpoint.path}")
-    copy_checkpoint(run.checkpoint.path, run.candidate)
+    run.copy(run.checkpoint.path, run.candidate)
     for name, (old, new) in changes.items():
         run.write(f"  --{option_name(name)}: {old} before, {new} now")
     if "optimizer" in changes:
@@ -270,12 +319,14 @@ def _save_weights(run: Run) -> str:
 
     They are the averages if the optimiser averages.
     """
-    model = run.model
+    model, ranks = run.model, run.trainer.ranks
     if run.texts.valid is not None and run.plateau.best < math.inf:
-        model.load_params(run.best.path)
+        by_first(ranks, lambda: model.load_params(run.best.path))
+        if ranks is not None:
+            ranks.broadcast(model.params)
     elif isinstance(run.trainer.optimizer, ASGD):
         run.trainer.optimizer.write_averages(model.params)
     run.texts.prime_with(model)
     path = os.path.join(run.out, f"{type(model).__name__}.safetensors")
-    model.save_params(path, run.texts.vocabulary)
+    by_first(ranks, lambda: model.save_params(path, run.texts.vocabulary))
     return path

@@ -171,3 +171,5 @@ def add_options(command: argparse.ArgumentParser) -> None:
     option(group, "eval-interval", positive_int, "N", "iterations per line of output")
     option(group, "seed", natural_int, "N", "seed of weights and samples")
     option(group, "sample", natural_int, "N", "tokens to generate at the end")
+    what = "with mpiexec: print what the exchange of gradients between the ranks has cost"
+    group.add_argument("--verbose", action="store_true", help=what)

@@ -1,9 +1,11 @@
 """The processes that train one model together: which one this is, and what they tell each other."""
 
 import io
+import math
 import os
 import pickle
 import socket
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -13,7 +15,7 @@ import numpy as np
 from rnnfast import checks
 from rnnfast.distributed import watcher
 from rnnfast.distributed.threads import divide_threads
-from rnnfast.distributed.waiting import Heart, end_job, own_copy
+from rnnfast.distributed.waiting import NAP, Heart, end_job, own_copy
 from rnnfast.layers.shares import Share, share_of
 
 PATIENCE = 20.0  # seconds
@@ -50,6 +52,7 @@ class Ranks:
         self.comm = own_copy(comm)
         self.rank: int = comm.Get_rank()
         self.size: int = comm.Get_size()
+        self._failures = own_copy(comm)
         self._names: list[str] = []
         self.heart = Heart(own_copy(comm), patience, self.name)
         mine = f"rank {self.rank} (process {os.getpid()} on {socket.gethostname()})"
@@ -107,6 +110,8 @@ class Ranks:
             try:
                 found = True, make()
             except Exception as error:
+                if isinstance(error, OSError):  # of its disk
+                    error.add_note(f"on {self.name(0)}")
                 found = False, error
         went_well, made = self._from_first(found)
         if went_well:
@@ -143,6 +148,20 @@ class Ranks:
                         f"rank 0 and {_short(other)} on {self.name(rank)}"
                     )
 
+    def all_failed(self, seconds: float = 3.0) -> bool:
+        """Whether all ranks call this within some seconds: not only this one has failed."""
+        request, until = self._failures.Ibarrier(), time.monotonic() + seconds
+        while not request.Test():
+            if time.monotonic() > until:
+                return False
+            self.heart.beat()
+            time.sleep(NAP)
+        return True
+
+    def finish(self) -> None:
+        """Wait for all ranks at the end of their work, as long as it takes."""
+        self.heart.wait([self.comm.Ibarrier()], "the end", patience=math.inf)
+
     def fail(self, message: str) -> None:
         """End the job, for this reason."""
         end_job(self.comm, f"{self.name(self.rank)}: {message}")
@@ -178,6 +197,11 @@ def in_place(comm: Any) -> Any:
     from mpi4py import MPI
 
     return MPI.IN_PLACE
+
+
+def by_first(ranks: Ranks | None, make: Callable[[], T]) -> T:
+    """What rank 0 makes, on all ranks; or what this process makes, if it is the only one."""
+    return make() if ranks is None else ranks.from_first(make)
 
 
 def ranks_of(comm: Any) -> Ranks | None:
