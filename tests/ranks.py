@@ -22,9 +22,14 @@ def mpiexec():
     return beside or shutil.which("mpiexec") or pytest.skip("needs mpiexec: pip install mpich")
 
 
-def launch(size, *arguments, **options):
-    """The process of mpiexec with `size` ranks of Python, oversubscribed if need be."""
+def launch(size, *arguments, then=(), **options):
+    """The process of mpiexec with `size` ranks of Python, oversubscribed if need be.
+
+    then: the arguments of one more rank.
+    """
     command = [mpiexec(), "-n", str(size), sys.executable, *map(str, arguments)]
+    if then:
+        command += [":", "-n", "1", sys.executable, *map(str, then)]
     path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
     env = os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
     env |= {"OMPI_MCA_rmaps_base_oversubscribe": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1"}

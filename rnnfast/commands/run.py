@@ -210,7 +210,10 @@ class Run:
 
     def resume_command(self, *more: str) -> str:
         """The command line that continues this run."""
-        return shlex.join(["rnnfast", "train", "--out", absolute(self.out), "--resume", *more])
+        ranks = self.trainer.ranks
+        begin = [] if ranks is None else ["mpiexec", "-n", str(ranks.size)]
+        whole = [*begin, "rnnfast", "train", "--out", absolute(self.out), "--resume", *more]
+        return shlex.join(whole)
 
     def check_end(self) -> None:
         """Diverged if training has ended with a loss that has risen."""

@@ -4,7 +4,8 @@ import os
 from importlib import import_module
 from typing import Any
 
-from rnnfast.distributed.ranks import Ranks
+from rnnfast.distributed import watcher
+from rnnfast.distributed.ranks import PATIENCE, Ranks, described
 
 # What launchers tell their processes: rank and number
 VARIABLES = (
@@ -33,9 +34,10 @@ def world() -> Ranks | None:
     RuntimeError
         mpi4py belongs to another MPI than mpiexec.
     """
-    _, size = launched()
+    rank, size = launched()
     if size == 1:
         return None
+    watcher.start(described(rank))
     MPI = mpi()
     found = MPI.COMM_WORLD.Get_size()
     if found != size:
@@ -44,7 +46,21 @@ def world() -> Ranks | None:
             f"mpiexec has started {size} processes, but mpi4py sees {found}: it uses {name}, and "
             f"this mpiexec is of another MPI"
         )
-    return Ranks(MPI.COMM_WORLD)
+    return Ranks(MPI.COMM_WORLD, patience=_patience())
+
+
+def _patience() -> float:
+    """RNNFAST_PATIENCE, a number of seconds, or the usual one."""
+    text = os.environ.get("RNNFAST_PATIENCE")
+    if not text:
+        return PATIENCE
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not found > 0:
+        raise ValueError(f"RNNFAST_PATIENCE must be a positive number of seconds, got {text!r}")
+    return found
 
 
 def mpi() -> Any:

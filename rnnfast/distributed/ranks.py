@@ -6,7 +6,6 @@ import os
 import pickle
 import socket
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -55,10 +54,10 @@ class Ranks:
         self._failures = own_copy(comm)
         self._names: list[str] = []
         self.heart = Heart(own_copy(comm), patience, self.name)
-        mine = f"rank {self.rank} (process {os.getpid()} on {socket.gethostname()})"
+        mine = described(self.rank)
         self._names = self.gather(mine)
         if self.size > 1:
-            watcher.start(self.from_first(lambda: uuid.uuid4().hex), mine)
+            watcher.start(mine)
             divide_threads(self.rank, self.gather)
 
     @property
@@ -187,6 +186,11 @@ class Ranks:
 
     def _broadcast(self, array: Any) -> None:
         self.wait([self.comm.Ibcast(array, 0)], "what rank 0 has")
+
+
+def described(rank: int) -> str:
+    """What messages call this process as a rank."""
+    return f"rank {rank} (process {os.getpid()} on {socket.gethostname()})"
 
 
 def in_place(comm: Any) -> Any:

@@ -35,20 +35,19 @@ _pipe: int | None = None
 _token = ""
 
 
-def start(job: str, name: str) -> None:
+def start(name: str) -> None:
     """Watch this process, once.
 
     Parameters
     ----------
-    job : str
-        The same for all ranks of the job, and for no others.
     name : str
         What the message calls this rank.
     """
     global _pipe, _token
     if _pipe is not None:
         return
-    _token = os.path.join(tempfile.gettempdir(), f"rnnfast-{job}.ended")
+    # The ranks of a job on one host have the same parent
+    _token = os.path.join(tempfile.gettempdir(), f"rnnfast-{os.getppid()}.ended")
     theirs, _pipe = os.pipe()
     starts, ready = os.pipe()
     message = f"rnnfast: {name} was killed or ended early: the job ends\n"
