@@ -116,3 +116,48 @@ def samples_all(comm):
         numbers = [(step.loss, step.grad_norm) for step in steps]
         found[name] = _of(model, numbers, trainer, means=trainer.loss_list)
     return found
+
+
+FEW = 6
+TEXT_OF_FEW = np.arange(2 * 3 * FEW) % 5
+
+
+def traffic_of(comm):
+    """Train with batches that all have the same five ids."""
+    trainer = RnnlmTrainer(
+        Rnnlm(V, 4, 8, rng=1, dtype="float64"), SGD(0.1), write=lambda line: None, comm=comm
+    )
+    trainer.fit(TEXT_OF_FEW, TEXT_OF_FEW, 1, 2, 3, 1.0)
+    traffic = trainer.traffic
+    return {name: getattr(traffic, name) for name in ("bytes", "steps", "hidden", "waited")}
+
+
+def order_of(comm, bucket):
+    """How many sums are under way when each layer's backward begins."""
+    from rnnfast.distributed import exchange
+
+    seen = {}
+
+    def watched(layer, backward, step):
+        def call(dout):
+            seen[type(layer).__name__] = len(step._exchange._under_way)
+            return backward(dout)
+
+        return call
+
+    results = {}
+    for name, ranks in (("expected", None), ("params", comm)):
+        exchange.BUCKET = bucket
+        model = Rnnlm(V, 4, 8, rng=1, dtype="float64")
+        trainer = RnnlmTrainer(model, SGD(0.1), write=lambda line: None, comm=ranks)
+
+        def watch(step, model=model, trainer=trainer):
+            for layer in model.layers[:-1]:
+                if "backward" not in vars(layer):
+                    layer.backward = watched(layer, layer.backward, trainer._step)
+
+        if ranks is not None:
+            trainer.callbacks = [watch]
+        trainer.fit(TEXT[:100], TEXT[1:101], 1, 4, 5, 1.0)
+        results[name] = [np.round(param, 10).tolist() for param in model.params]
+    return {"under way": seen, **results}
