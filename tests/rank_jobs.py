@@ -2,10 +2,12 @@
 
 import numpy as np
 
+from rnnfast.distributed.compression import HalfSum
+from rnnfast.distributed.ranks import Ranks
 from rnnfast.models import BetterRnnlm, LanguageModel, Rnnlm, SimpleRnnlm
 from rnnfast.optim import SGD, Adam
 from rnnfast.sequences import Seq2seq, SequenceClassifier, SequenceRegressor, SequenceTagger
-from rnnfast.trainer import RnnlmTrainer, Trainer, eval_accuracy, eval_perplexity
+from rnnfast.trainer import RnnlmTrainer, Sync, Trainer, eval_accuracy, eval_perplexity
 
 V, N, T, UPDATES = 29, 7, 5, 100
 TEXT = (np.arange(N * T * UPDATES // 4 + 1) ** 2 // 7) % 23  # ids 23 to 28 do not occur
@@ -161,3 +163,40 @@ def order_of(comm, bucket):
         trainer.fit(TEXT[:100], TEXT[1:101], 1, 4, 5, 1.0)
         results[name] = [np.round(param, 10).tolist() for param in model.params]
     return {"under way": seen, **results}
+
+
+def rounds(comm, sync):
+    """Train in rounds, and try to save after every iteration."""
+    model = Rnnlm(V, 4, 8, rng=1, dtype="float64")
+    trainer = RnnlmTrainer(model, SGD(0.5), write=lambda line: None, comm=comm, sync=Sync(**sync))
+    counts = {"iterations": 0, "refused": 0}
+
+    def save(step):
+        counts["iterations"] += 1
+        try:
+            trainer.save_checkpoint("/dev/null/x")
+        except RuntimeError:
+            counts["refused"] += 1
+        except OSError:  # ranks have equal weights, and there is no such file
+            pass
+
+    trainer.callbacks = [save]
+    trainer.fit(TEXT[:-1], TEXT[1:], 1, 5, 4)
+    meetings = -(-counts["iterations"] // sync["every"])
+    return counts | {"params": model.params, "bytes": trainer.traffic.bytes, "meetings": meetings}
+
+
+def half_sums(comm, count):
+    """The mean of many sums of the same arrays in 16 bits."""
+    ranks = Ranks(comm)
+    mine = (np.random.default_rng(ranks.rank).random(100) + 1).astype(np.float32)
+    half, total, once = HalfSum(ranks, 100), np.zeros(100), None
+    for _ in range(count):
+        ranks.wait([half.begin(mine)], "a test")
+        ranks.wait([half.go_on()], "a test")
+        total += half.result()
+        once = total.copy() if once is None else once
+    every = [
+        (np.random.default_rng(rank).random(100) + 1).astype("f") for rank in range(ranks.size)
+    ]
+    return {"mean": total / count, "expected": sum(every), "once": once}

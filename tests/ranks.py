@@ -9,10 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cases import PATIENCE
+from shell import LINES, QUIET, SMALL, run
+
+from rnnfast.io import load_weights
 
 HERE = Path(__file__).parent
+TEXT = LINES * 40
+COMMAND = [*SMALL, *QUIET, "--epochs", "3", "--eval-interval", "7", "--dropout", "0.3"]
+MODEL = ["--model", "custom", "--layers", "2", "--variational", "--weight-drop", "0.2"]
 
 
 def mpiexec():
@@ -61,6 +68,28 @@ def run_job(size, folder, module, job, **arguments):
     code, out, err = finished(launch(size, HERE / "ranks.py", module, job, folder))
     assert code == 0, f"{out}\n{err}"
     return [pickle.loads((folder / f"{rank}.pickle").read_bytes()) for rank in range(size)]
+
+
+def train(size, *arguments, **options):
+    """-> exit code, stdout and stderr of `rnnfast train` on some ranks."""
+    if size == 1:
+        found = run("train", *arguments)
+        return found.returncode, found.stdout, found.stderr
+    return finished(launch(size, "-m", "rnnfast", "train", *arguments, **options))
+
+
+def ok(size, *arguments):
+    code, out, err = train(size, *arguments)
+    assert (code, err) == (0, "")
+    return out
+
+
+def assert_equal_weights(folder, other, tolerance=0.0):
+    name = "LanguageModel.safetensors"
+    mine, theirs = (load_weights(f / name).params for f in (folder, other))
+    assert mine.keys() == theirs.keys()
+    for key in mine:
+        np.testing.assert_allclose(mine[key], theirs[key], rtol=0, atol=tolerance, err_msg=key)
 
 
 def main(module, job, folder):

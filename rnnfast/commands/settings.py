@@ -124,6 +124,10 @@ class Settings:
     save_every: float = 300.0
     seed: int = 0
     sample: int = 400
+    sync_every: int = 1  # this and the next three: of several ranks
+    outer_lr: float = 0.7
+    outer_momentum: float = 0.9
+    compress: bool = False
 
 
 # Checks of the settings in a checkpoint, in addition to their types
@@ -134,7 +138,7 @@ CHECKS: dict[str, Any] = {
     "optimizer": headers.one_of(*RULES),
     **dict.fromkeys(("epochs", "seed", "sample", "restart_every"), headers.integer(0)),
     **dict.fromkeys(
-        ("min_count", "layers", "hidden", "batch_size", "time_size", "eval_interval"),
+        ("min_count", "layers", "hidden", "batch_size", "time_size", "eval_interval", "sync_every"),
         headers.integer(1),
     ),
 }
@@ -142,6 +146,7 @@ CHECKS: dict[str, Any] = {
 FREE: tuple[str, ...] = ("epochs", "optimizer", "lr", "lr_decay", "max_grad", "restart_every")
 FREE += ("weight_decay",)
 FREE += ("vary_length", "eval_interval", "save_every", "sample")
+FREE += ("sync_every", "outer_lr", "outer_momentum", "compress")
 BATCH = ("batch_size", "time_size")  # may change between two epochs
 FILES = ("file", "valid", "test", "init")  # may change if the text is the same
 

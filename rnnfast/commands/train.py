@@ -40,6 +40,7 @@ from rnnfast.text.vocabulary import UNITS
 from rnnfast.training.averaging import ASGD
 from rnnfast.training.callbacks import JsonlLog, ProgressBar
 from rnnfast.training.language import RnnlmTrainer
+from rnnfast.training.rounds import Sync
 from rnnfast.training.stopping import Diverged, stop_on_interrupt
 from rnnfast.version import __version__
 
@@ -203,7 +204,8 @@ def _prepare(
         start_from_file(settings.init, model, texts.vocabulary)
     by_first(ranks, lambda: _make_folder(out))
 
-    trainer = RnnlmTrainer(model, build_optimizer(settings), comm=ranks)
+    sync = Sync(settings.sync_every, settings.outer_lr, settings.outer_momentum, settings.compress)
+    trainer = RnnlmTrainer(model, build_optimizer(settings), comm=ranks, sync=sync)
     if resume:
         _restore(trainer, checkpoint, settings, "lr" in options, changes)
     by_first(ranks, lambda: _tidy(out))

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast import checks
+from rnnfast.distributed.compression import HalfSum, HalfSums
 from rnnfast.distributed.ranks import Ranks, in_place
 from rnnfast.layers.embedding import Embedding
 
@@ -40,8 +41,9 @@ class Traffic:
     def __str__(self) -> str:
         n = max(self.steps, 1)
         return (
-            f"{self.bytes / n / 1e6:.2f} MB a step, under way {1000 * self.hidden / n:.1f} ms "
-            f"behind computing, waited for {1000 * self.waited / n:.1f} ms"
+            f"{self.steps} exchanges of {self.bytes / n / 1e6:.2f} MB, each "
+            f"{1000 * self.hidden / n:.1f} ms hidden behind computing, "
+            f"{1000 * self.waited / n:.1f} ms not hidden"
         )
 
 
@@ -49,9 +51,10 @@ class _Sum(NamedTuple):
     """A sum that is under way."""
 
     request: Any
-    buffer: Any
+    buffer: Any  # flat, if it is made in 16 bits
     targets: list[Any]  # the gradients that it belongs into; empty if it is made in place
-    rows: Any  # of the only target, if it has only some
+    rows: Any = None  # of the only target, if it has only some
+    half: HalfSum | None = None
 
 
 class Exchange:
@@ -63,16 +66,20 @@ class Exchange:
     model : Model
         Its `grads` are summed in place. Of an embedding only the rows of the ids that any rank has
         read are exchanged, unless FRAGE changes all of them.
-
-    Attributes
-    ----------
     traffic : Traffic
+        Counts.
+    half : HalfSums, optional
+        Sums other arrays than those rows in 16 bits.
     """
 
-    def __init__(self, ranks: Ranks, model: Any) -> None:
+    def __init__(
+        self, ranks: Ranks, model: Any, traffic: Traffic, half: HalfSums | None = None
+    ) -> None:
         self.ranks = ranks
         self.model = model
-        self.traffic = Traffic()
+        self.traffic = traffic
+        self._half = half
+        self._halves = 0  # begun in this iteration
         self._in_place = in_place(ranks.comm)
         whole = getattr(model, "adversary", None) is not None
         self._embeddings = [] if whole else list(_embeddings(getattr(model, "layers", ())))
@@ -85,8 +92,8 @@ class Exchange:
     def begin(self, numbers: Any) -> None:
         """Begin an iteration whose forward is done: the sum of some float64 numbers, in place."""
         self._began = time.monotonic()
-        self._under_way, self._small, self._done = [], [], set()
-        self._start(numbers)
+        self._under_way, self._small, self._done, self._halves = [], [], set(), 0
+        self._start(numbers, exact=True)
         if self._embeddings:
             bits = []
             for layer in self._embeddings:
@@ -97,7 +104,7 @@ class Exchange:
             self._read = np.concatenate(bits)
             request = self.ranks.comm.Iallreduce(self._in_place, self._read, op=self._or())
             self.traffic.bytes += self._read.nbytes
-            self._under_way.append(_Sum(request, self._read, [], None))
+            self._under_way.append(_Sum(request, self._read, []))
 
     def add(self, layer: Any) -> None:
         """Begin the sums of a layer's gradients, which are complete."""
@@ -124,7 +131,11 @@ class Exchange:
         self._flush()
         start = time.monotonic()
         self.ranks.wait([each.request for each in self._under_way], "gradients")
+        halves = [each.half for each in self._under_way if each.half is not None]
+        self.ranks.wait([half.go_on() for half in halves], "sums in 16 bits")
         for each in self._under_way:
+            if each.half is not None:
+                each.buffer[...] = each.half.result()
             if each.rows is not None:
                 each.targets[0][each.rows] = each.buffer
             elif each.targets:
@@ -143,7 +154,7 @@ class Exchange:
             if sum(small.nbytes for small in self._small) >= BUCKET:
                 self._flush()
         elif grad.flags.c_contiguous or grad.flags.f_contiguous:
-            self._start(grad if grad.flags.c_contiguous else grad.T)
+            self._start((grad if grad.flags.c_contiguous else grad.T).reshape(-1))
         else:
             self._start(grad.reshape(-1), [grad])
 
@@ -157,7 +168,7 @@ class Exchange:
                 break
             first += -(-V // 8)
         rows = np.flatnonzero(np.unpackbits(self._read[first : first + -(-V // 8)], count=V))
-        self._start(grad[rows], [grad], rows)
+        self._start(grad[rows], [grad], rows, exact=True)
 
     def _flush(self) -> None:
         """Begin the sums of the small gradients, a bucket for each dtype."""
@@ -166,10 +177,20 @@ class Exchange:
             self._start(np.concatenate([target.reshape(-1) for target in targets]), targets)
         self._small = []
 
-    def _start(self, buffer: Any, targets: Sequence[Any] = (), rows: Any = None) -> None:
-        request = self.ranks.comm.Iallreduce(self._in_place, buffer)
-        self.traffic.bytes += buffer.nbytes
-        self._under_way.append(_Sum(request, buffer, list(targets), rows))
+    def _start(
+        self, buffer: Any, targets: Sequence[Any] = (), rows: Any = None, *, exact: bool = False
+    ) -> None:
+        """Begin a sum. exact: not in 16 bits."""
+        half = None
+        if self._half is not None and not exact:
+            half = self._half.get(self._halves, buffer.size)
+            self._halves += 1
+            request = half.begin(buffer)
+            self.traffic.bytes += half.bytes
+        else:
+            request = self.ranks.comm.Iallreduce(self._in_place, buffer)
+            self.traffic.bytes += buffer.nbytes
+        self._under_way.append(_Sum(request, buffer, list(targets), rows, half))
 
     def _or(self) -> Any:
         """MPI.BOR, or what a communicator that is not mpi4py's has for it."""
@@ -179,6 +200,21 @@ class Exchange:
         from mpi4py import MPI
 
         return MPI.BOR
+
+
+class _Arrays(NamedTuple):
+    """What an Exchange needs of a model whose gradients are these arrays."""
+
+    grads: list[Any]
+
+
+def sum_arrays(
+    ranks: Ranks, arrays: list[Any], traffic: Traffic, half: HalfSums | None = None
+) -> None:
+    """Sum arrays over all ranks, in place."""
+    exchange = Exchange(ranks, _Arrays(arrays), traffic, half)
+    exchange.begin(np.zeros(0))
+    exchange.finish()
 
 
 def _embeddings(layers: Sequence[Any]) -> Iterator[Any]:

@@ -120,9 +120,10 @@ class Checkpoint:
         self._last = self.trainer.clock()
 
     def step(self, step: Step) -> None:
-        """Save a checkpoint if it is time; a callback."""
+        """Save a checkpoint if it is time, and ranks have equal weights; a callback."""
         ends = self.every_epoch and step.iter == step.max_iter
-        if ends or self.trainer.clock() - self._last >= self.seconds:
+        due = ends or self.trainer.clock() - self._last >= self.seconds
+        if due and self.trainer.equal:
             self.save()
 
 

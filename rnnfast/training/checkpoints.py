@@ -7,7 +7,7 @@ import copy
 import os
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -38,9 +38,16 @@ class Checkpointed:
     model: Any
     optimizer: Any
     ranks: Ranks | None
+    _round_ends: Callable[[], bool]  # a method: whether all ranks have equal weights
+    _velocity: list[Any] | None  # of the outer step of ranks
     _now: float
     _progress: Any  # a dict of numbers, the position of the present or last fit; else None
     _restored: bool  # whether the next fit continues there
+
+    @property
+    def equal(self) -> bool:
+        """Whether all ranks have equal weights: False within a round of local updates."""
+        return self._round_ends()
 
     def clock(self) -> float:
         """Seconds since some moment; with several ranks those of rank 0, the same on all."""
@@ -67,6 +74,8 @@ class Checkpointed:
         ------
         OSError
             The file cannot be written; the old file is unchanged.
+        RuntimeError
+            Ranks are within a round of local updates, see `Sync`.
 
         Notes
         -----
@@ -74,6 +83,10 @@ class Checkpointed:
         dropout, the state of np.random, and the position of `fit`. With several ranks all of them
         call it, and rank 0 writes. Any number of ranks can go on with the file.
         """
+        if not self.equal:
+            raise RuntimeError(
+                "save_checkpoint: ranks have different weights within a round; see trainer.equal"
+            )
         arrays, header = self._model_state()
         if self.ranks is not None:
             arrays = self._of_all_ranks(self.ranks, arrays)
@@ -86,6 +99,7 @@ class Checkpointed:
         arrays["random"] = keys
         if self._order is not None:
             arrays["order"] = self._order
+        arrays |= {f"outer/{i}": array for i, array in enumerate(self._velocity or ())}
         header |= {
             "trainer": type(self).__name__,
             "optimizer": [type(self.optimizer).__name__, state],
@@ -163,7 +177,7 @@ class Checkpointed:
         for name, array in arrays.items():
             group, _, rest = name.partition("/")
             groups.setdefault(group, {})[rest] = array
-        if foreign := groups.keys() - {"params", "optimizer", "state", "random", "order"}:
+        if foreign := groups.keys() - {"params", "optimizer", "state", "random", "order", "outer"}:
             raise headers.Wrong(f"there are arrays for {', '.join(sorted(foreign))[:60]}")
         keys = arrays.get("random")
         if keys is None or (keys.dtype, keys.shape) != (np.uint32, (624,)):
@@ -180,6 +194,7 @@ class Checkpointed:
         self._check_order(progress, arrays.get("order"))
         kept = {name: header[name] for name in self.kept}
         states, dropout = self._checked_model_state(path, groups.get("state", {}), header)
+        velocity = self._checked_velocity(groups.get("outer", {}))
         params = self._named_params(), groups.get("params", {}), path
         check_fits(*params)
         if with_optimizer:
@@ -196,7 +211,7 @@ class Checkpointed:
         np.random.set_state(random)
         for name, value in kept.items():
             setattr(self, name, value)
-        self._order = arrays.get("order")
+        self._order, self._velocity = arrays.get("order"), velocity
         self._progress, self._restored = progress, progress is not None
 
     _order: Any = None  # intp (samples,), the order of an epoch; only Trainer has one
@@ -205,6 +220,16 @@ class Checkpointed:
         """Wrong unless the order of samples in a checkpoint fits this trainer."""
         if order is not None:
             raise headers.Wrong("there is an array order")
+
+    def _checked_velocity(self, found: dict[str, Any]) -> list[Any] | None:
+        """The velocity of the outer step in a checkpoint, one array per parameter, or None."""
+        if not found:
+            return None
+        there = {name: (array.shape, array.dtype) for name, array in found.items()}
+        params = enumerate(distinct(self.model.params))
+        if there != {str(i): (param.shape, param.dtype) for i, param in params}:
+            raise headers.Wrong("the arrays outer must be like the parameters")
+        return [found[str(i)] for i in range(len(found))]
 
     def _optimizer_arrays(self, places: dict[str, Any]) -> dict[str, Any]:
         """The optimiser's arrays of a checkpoint in the form of its state, one per parameter."""

@@ -9,6 +9,7 @@ from rnnfast.training.arguments import ids
 from rnnfast.training.evaluation import perplexity
 from rnnfast.training.lengths import checked_seed, random_length
 from rnnfast.training.loop import BaseTrainer, Step
+from rnnfast.training.rounds import Sync
 from rnnfast.typing import Array, LanguageModel, Optimizer
 
 
@@ -28,6 +29,8 @@ class RnnlmTrainer(BaseTrainer):
     comm : mpi4py.MPI.Comm, optional
         The ranks that train together: each computes its share of the samples of every batch. See
         `rnnfast.training.parallel`.
+    sync : Sync, optional
+        How these exchange what they learn, for slow networks; by default in every iteration.
 
     Attributes
     ----------
@@ -75,8 +78,10 @@ class RnnlmTrainer(BaseTrainer):
         callbacks: Sequence[Callable[[Step], Any]] = (),
         write: Callable[[str], Any] | None = None,
         comm: Any = None,
+        sync: Sync | None = None,
     ) -> None:
-        super().__init__(model, optimizer, callbacks=callbacks, write=write, comm=comm)
+        given: dict[str, Any] = {"callbacks": callbacks, "write": write, "comm": comm, "sync": sync}
+        super().__init__(model, optimizer, **given)
         # both are None before the first fit only, so that Any spares scripts a check
         self.time_idx: Any = None
         self.ppl_list: Any = None

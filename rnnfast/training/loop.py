@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from rnnfast import checks
 from rnnfast.training.checkpoints import Checkpointed
 from rnnfast.training.parallel import Together
+from rnnfast.training.rounds import Sync
 from rnnfast.training.step import TrainingStep
 from rnnfast.training.stopping import diverged
 from rnnfast.typing import Model, Optimizer
@@ -61,6 +62,7 @@ class BaseTrainer(Together, Checkpointed):
         callbacks: Sequence[Callable[[Step], Any]] = (),
         write: Callable[[str], Any] | None = None,
         comm: Any = None,
+        sync: Sync | None = None,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -76,7 +78,7 @@ class BaseTrainer(Together, Checkpointed):
         self._restored = False
         self._step: Any = None  # a TrainingStep or a ParallelStep
         self._begun = 0.0  # when training would have begun without interruptions
-        self._join(comm)
+        self._join(comm, sync)
 
     def __repr__(self) -> str:
         kind, model = type(self).__name__, type(self.model).__name__

@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from rnnfast import checks
+from rnnfast.distributed.compression import HalfSums
 from rnnfast.distributed.exchange import Exchange, Traffic
 from rnnfast.distributed.ranks import Ranks, ranks_of
 from rnnfast.layers.shares import Share, counted_targets, working_on
 from rnnfast.training.arguments import given
 from rnnfast.training.gradients import clip_grads, distinct, remove_duplicate
+from rnnfast.training.rounds import RoundStep, Sync
 from rnnfast.version import __version__
 
 
@@ -37,6 +39,8 @@ class ParallelStep:
         Makes numbers whose sums over all ranks are `heard` after each call.
     traffic : Traffic
         Goes on counting.
+    half : HalfSums, optional
+        Sums gradients in 16 bits.
 
     Attributes
     ----------
@@ -52,11 +56,11 @@ class ParallelStep:
         check: Callable[[Any, Any], Any],
         tell: Callable[[], Sequence[float]],
         traffic: Traffic,
+        half: HalfSums | None = None,
     ) -> None:
         self.ranks, self.model, self.optimizer = ranks, model, optimizer
         self.max_grad, self._check, self._tell = max_grad, check, tell
-        self._exchange = Exchange(ranks, model)
-        self._exchange.traffic = traffic
+        self._exchange = Exchange(ranks, model, traffic, half)
         self.heard: list[float] = []
 
     def __call__(self, xs: Any, ts: Any, lengths: Any = None) -> tuple[float, float | None]:
@@ -114,6 +118,8 @@ class Together:
     ----------
     ranks : Ranks or None
         None for one process.
+    sync : Sync
+        How they exchange what they learn.
     traffic : Traffic
         What the exchange of gradients has cost.
     """
@@ -122,12 +128,19 @@ class Together:
     optimizer: Any
     seconds: float
     stopped: bool
+    max_iter: int | None
     _begun: float
+    _progress: Any
     _counting: Callable[[], list[Any]]  # a method: the layers that count masks
 
-    def _join(self, comm: Any) -> None:
+    def _join(self, comm: Any, sync: Sync | None) -> None:
         """Train together with the other ranks of a communicator."""
+        if sync is not None and not isinstance(sync, Sync):
+            raise TypeError(f"sync must be a Sync or None, got {type(sync).__name__}")
         self.ranks: Ranks | None = ranks_of(comm)
+        self.sync = sync or Sync()
+        self._velocity: list[Any] | None = None  # of the outer step
+        self._half: HalfSums | None = None
         self.traffic = Traffic()
         self._share: Share | None = None
         self._stops = False  # this rank is to stop; `stopped`: all have agreed on it
@@ -135,6 +148,8 @@ class Together:
         if self.ranks is not None:
             self._now = self.ranks.from_first(time.monotonic)
             _check_model(self.model)
+            if self.sync.half:
+                self._half = HalfSums(self.ranks)
 
     @property
     def leads(self) -> bool:
@@ -159,7 +174,7 @@ class Together:
         """Seconds of training so far."""
         return time.monotonic() - self._begun if self.ranks is None else self.seconds
 
-    def _parallel_step(self, ranks: Ranks, max_grad: float | None, check: Any) -> ParallelStep:
+    def _parallel_step(self, ranks: Ranks, max_grad: float | None, check: Any) -> Any:
         """The iteration of all ranks, which also tells this trainer what it needs to agree on."""
 
         def tell() -> list[float]:
@@ -172,9 +187,25 @@ class Together:
             self._stops = self._stops and not self.stopped
             check(loss, norm)
 
-        model, optimizer = self.model, self.optimizer
-        step = ParallelStep(ranks, model, optimizer, max_grad, checked, tell, self.traffic)
+        model, optimizer, traffic = self.model, self.optimizer, self.traffic
+        step: ParallelStep | RoundStep
+        if self.sync.every == 1:
+            given = checked, tell, traffic, self._half
+            step = ParallelStep(ranks, model, optimizer, max_grad, *given)
+        else:
+            if self._velocity is None:
+                self._velocity = [np.zeros_like(param) for param in distinct(model.params)]
+            of_rounds = self.sync, self._velocity, lambda: self._round_ends(1)
+            step = RoundStep(ranks, model, optimizer, max_grad, checked, tell, traffic, *of_rounds)
         return step
+
+    def _round_ends(self, more: int = 0) -> bool:
+        """Whether all ranks have equal weights after the iterations done and some more."""
+        now = self._progress
+        if self.ranks is None or self.sync.every == 1 or now is None:
+            return True
+        done: int = now["iter"] + more
+        return done % self.sync.every == 0 or done == self.max_iter
 
     def _check_together(self, *options: Any, **arrays: Any) -> None:
         """ValueError unless all ranks have the same version, model, options and data."""
@@ -185,7 +216,7 @@ class Together:
             "rnnfast's version": __version__,
             "the model": (type(self.model).__name__, getattr(self.model, "sizes", None), params),
             "the optimizer": self.optimizer,
-            "the options": options,
+            "the options": (*options, self.sync),
         }
         for name, array in arrays.items():
             values[name] = None if array is None else _digest(np.asarray(array))

@@ -10,6 +10,7 @@ from rnnfast import checks, plot
 from rnnfast.io import headers
 from rnnfast.training.arguments import checked_lengths
 from rnnfast.training.loop import BaseTrainer, Step
+from rnnfast.training.rounds import Sync
 from rnnfast.typing import Model, Optimizer
 
 
@@ -29,6 +30,8 @@ class Trainer(BaseTrainer):
     comm : mpi4py.MPI.Comm, optional
         The ranks that train together: each computes its share of the samples of every batch. See
         `rnnfast.training.parallel`.
+    sync : Sync, optional
+        How these exchange what they learn, for slow networks; by default in every iteration.
 
     Attributes
     ----------
@@ -72,8 +75,10 @@ class Trainer(BaseTrainer):
         callbacks: Sequence[Callable[[Step], Any]] = (),
         write: Callable[[str], Any] | None = None,
         comm: Any = None,
+        sync: Sync | None = None,
     ) -> None:
-        super().__init__(model, optimizer, callbacks=callbacks, write=write, comm=comm)
+        given: dict[str, Any] = {"callbacks": callbacks, "write": write, "comm": comm, "sync": sync}
+        super().__init__(model, optimizer, **given)
         self.loss_list: list[float] = []
 
     kept = (*BaseTrainer.kept, "loss_list")

@@ -2,16 +2,9 @@
 
 import json
 
-import numpy as np
 import pytest
-from ranks import finished, launch
-from shell import LINES, QUIET, SMALL, read_log, run
-
-from rnnfast.io import load_weights
-
-TEXT = LINES * 40
-COMMAND = [*SMALL, *QUIET, "--epochs", "3", "--eval-interval", "7", "--dropout", "0.3"]
-MODEL = ["--model", "custom", "--layers", "2", "--variational", "--weight-drop", "0.2"]
+from ranks import COMMAND, MODEL, TEXT, assert_equal_weights, finished, launch, ok, train
+from shell import QUIET, SMALL, read_log, run
 
 
 @pytest.fixture
@@ -19,20 +12,6 @@ def text(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text(TEXT)
     return str(path)
-
-
-def train(size, *arguments, **options):
-    """-> exit code, stdout and stderr of `rnnfast train` on some ranks."""
-    if size == 1:
-        found = run("train", *arguments)
-        return found.returncode, found.stdout, found.stderr
-    return finished(launch(size, "-m", "rnnfast", "train", *arguments, **options))
-
-
-def ok(size, *arguments):
-    code, out, err = train(size, *arguments)
-    assert (code, err) == (0, "")
-    return out
 
 
 def numbers(log):
@@ -54,14 +33,6 @@ def _is_float(value):
     return isinstance(value, float)
 
 
-def assert_equal_weights(folder, other, tolerance=0.0):
-    name = "LanguageModel.safetensors"
-    mine, theirs = (load_weights(f / name).params for f in (folder, other))
-    assert mine.keys() == theirs.keys()
-    for key in mine:
-        np.testing.assert_allclose(mine[key], theirs[key], rtol=0, atol=tolerance, err_msg=key)
-
-
 @pytest.mark.parametrize("validated", [False, True], ids=["held out", "validated"])
 def test_three_ranks_train_as_one_process(tmp_path, text, validated):
     more = ["--valid", text, "--test", text, "--lr-decay", "4"] if validated else []
@@ -73,7 +44,11 @@ def test_three_ranks_train_as_one_process(tmp_path, text, validated):
     assert_close(read_log(tmp_path / "3"), read_log(tmp_path / "1"))
     assert_equal_weights(tmp_path / "3", tmp_path / "1", tolerance=1e-4)
     (said,) = [line for line in lines[3] if line.startswith("gradients between 3 ranks")]
-    assert " MB a step" in said and not any("gradients" in line for line in lines[1])
+    assert (
+        " MB, each " in said
+        and " ms not hidden" in said
+        and not any("gradients" in line for line in lines[1])
+    )
     assert len(lines[3]) == len(lines[1]) + 1  # rank 0 alone prints
     assert {path.name for path in (tmp_path / "1").iterdir()} == {
         path.name for path in (tmp_path / "3").iterdir()
