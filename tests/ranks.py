@@ -40,6 +40,7 @@ def launch(size, *arguments, then=(), **options):
     path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
     env = os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
     env |= {"OMPI_MCA_rmaps_base_oversubscribe": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1"}
+    env |= {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
     env |= {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"} | options.pop("env", {})
     return subprocess.Popen(
         command,

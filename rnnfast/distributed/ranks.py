@@ -48,12 +48,12 @@ class Ranks:
                 raise TypeError(f"comm must be a communicator of mpi4py, got {kind}")
         if not checks.number("Ranks", "patience", patience) > 0:
             raise ValueError(f"Ranks: patience must be positive, got {patience}")
-        self.comm = own_copy(comm)
+        self.comm = own_copy(comm, patience)
         self.rank: int = comm.Get_rank()
         self.size: int = comm.Get_size()
-        self._failures = own_copy(comm)
+        self._failures = own_copy(comm, patience)
         self._names: list[str] = []
-        self.heart = Heart(own_copy(comm), patience, self.name)
+        self.heart = Heart(own_copy(comm, patience), patience, self.name)
         mine = described(self.rank)
         self._names = self.gather(mine)
         if self.size > 1:

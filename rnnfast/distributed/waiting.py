@@ -91,11 +91,19 @@ class Heart:
         return heard
 
 
-def own_copy(comm: Any) -> Any:
-    """A communicator of the same ranks with messages of its own."""
+def own_copy(comm: Any, patience: float) -> Any:
+    """A communicator of the same ranks with messages of its own.
+
+    patience: seconds after which ranks that have not come to this are taken for dead; no message
+    can name them yet.
+    """
     copy, request = comm.Idup()
+    start = time.monotonic()
     while not request.Test():
         time.sleep(NAP)
+        if time.monotonic() - start > patience:
+            what = f"other ranks have not met rank {comm.Get_rank()} for {patience:.0f} s"
+            end_job(comm, what)
     return copy
 
 

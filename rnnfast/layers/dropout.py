@@ -1,5 +1,6 @@
 """Dropout, for a batch and for a sequence. Deep Learning from Scratch 2, chapter 6."""
 
+import math
 from typing import Any, overload
 
 import numpy as np
@@ -227,8 +228,9 @@ class TimeDropout(Dropout):
             mask = (np.random.random_sample(whole) > ratio)[rows].astype(dtype)
             mask *= 1 / (1 - ratio)
         else:
-            mask = self._column(given).dropout_mask(whole, ratio, self._key, self.step, dtype)
-            mask = mask[rows]
+            first = (rows.start or 0) * math.prod(shape[1:])
+            numbers = ratio, self._key, self.step, dtype, first
+            mask = self._column(given).dropout_mask(shape, *numbers)
         self.step += 1
         output: A = checks.beside(given, mask)
         return output
