@@ -36,6 +36,7 @@ LANGUAGE_MODELS = {
     ),
     "zoneout": _general(h_zoneout=0.2, c_zoneout=0.3, recurrent_dropout=0.1),
     "mixture": _general(mixtures=2, mixtures_below=1, layers=2, latent_dropout=0.2),
+    "balance": _general(mixtures=3, balance=0.5, latent_dropout=0.2, tie_weights=True),
     "past decode, noise": _general(cell="gru", past_decode=0.01, adversarial=0.01),
     "frage": _general(frage=0.1, tie_weights=True),
     "slstm": _general(cell="slstm"),

@@ -161,13 +161,11 @@ class Exchange:
     def _add_rows(self, layer: Any, grad: Any) -> None:
         """Begin the sum of the rows that any rank has read."""
         self.ranks.wait([self._under_way[1].request], "the ids that were read")
-        first = 0
-        for other in self._embeddings:
-            V = len(other.params[0])
-            if other is layer:
-                break
-            first += -(-V // 8)
-        rows = np.flatnonzero(np.unpackbits(self._read[first : first + -(-V // 8)], count=V))
+        before = self._embeddings[: self._embeddings.index(layer)]
+        first = sum(_bytes_of_bits(len(other.params[0])) for other in before)
+        V = len(layer.params[0])
+        bits = self._read[first : first + _bytes_of_bits(V)]
+        rows = np.flatnonzero(np.unpackbits(bits, count=V))
         self._start(grad[rows], [grad], rows, exact=True)
 
     def _flush(self) -> None:
@@ -215,6 +213,10 @@ def sum_arrays(
     exchange = Exchange(ranks, _Arrays(arrays), traffic, half)
     exchange.begin(np.zeros(0))
     exchange.finish()
+
+
+def _bytes_of_bits(count: int) -> int:
+    return -(-count // 8)
 
 
 def _embeddings(layers: Sequence[Any]) -> Iterator[Any]:

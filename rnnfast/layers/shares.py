@@ -3,7 +3,7 @@
 Layers whose numbers depend on the place of a sample in the batch ask for it: masks of dropout.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -59,7 +59,10 @@ def share_of(total: int, rank: int, ranks: int) -> Share:
     return Share(rank * least + min(rank, more), least + (rank < more), total)
 
 
+Sum = Callable[[list[float]], list[float]]
+
 _current: ContextVar[Share | None] = ContextVar("rnnfast_share", default=None)
+_sum: ContextVar[Sum | None] = ContextVar("rnnfast_sum", default=None)
 
 
 def current_share() -> Share | None:
@@ -67,9 +70,34 @@ def current_share() -> Share | None:
     return _current.get()
 
 
+def over_the_batch(sums: Any, count: Any) -> tuple[Any, Any]:
+    """Sums over samples, of the whole batch.
+
+    Parameters
+    ----------
+    sums : array (n,)
+        Sums over the samples that a forward works on.
+    count : int
+        One more, of what is counted.
+
+    Returns
+    -------
+    tuple
+        sums and count themselves where these samples are the whole batch, or nobody adds those of
+        other shares.
+    """
+    add = _sum.get()
+    if add is None:
+        return sums, count
+    *found, total = add([*sums.tolist(), float(count)])
+    return np.array(found), total
+
+
 @contextmanager
-def working_on(share: Share) -> Iterator[None]:
+def working_on(share: Share, add: Sum | None = None) -> Iterator[None]:
     """Within the block, samples are this share of a batch, and masks are those of its samples.
+
+    add: makes sums over all shares of sums over this one; None where others do not wait for them.
 
     Examples
     --------
@@ -86,11 +114,12 @@ def working_on(share: Share) -> Iterator[None]:
     first, size, total = (checks.count("share", n, v, least=0) for n, v in share._asdict().items())
     if first + size > total:
         raise ValueError(f"share: must be samples of a batch of {total}, got {share}")
-    token = _current.set(share)
+    token, sums = _current.set(share), _sum.set(add)
     try:
         yield
     finally:
         _current.reset(token)
+        _sum.reset(sums)
 
 
 def counted_targets(loss_layer: Any, ts: Any) -> Any:

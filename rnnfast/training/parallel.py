@@ -80,7 +80,7 @@ class ParallelStep:
         """
         model, share = self.model, self.ranks.share(len(xs))
         weight, rows = self._weight(ts, lengths, share), share.rows
-        with working_on(share):
+        with working_on(share, self.ranks.sum):
             loss = float(model.forward(xs[rows], ts[rows], **given(lengths, rows)))
         numbers = np.array([loss * weight if weight else 0.0, *self._tell()])
         self._exchange.begin(numbers)
@@ -270,11 +270,6 @@ def _announcing(model: Any, add: Callable[[Any], Any]) -> Any:
 
 def _check_model(model: Any) -> None:
     """ValueError for what ranks cannot compute from their share of a batch."""
-    if getattr(getattr(model, "loss_layer", None), "balance", 0.0):
-        raise ValueError(
-            "comm: balance must be 0 on several ranks, the penalty is not a mean over samples, "
-            f"got {model.loss_layer.balance}"
-        )
     if model.params and checks.is_cupy(model.params[0]):
         raise ValueError('comm: the model must be on the CPU, got device="cuda"')
 
