@@ -22,6 +22,7 @@ from rnnfast.training.evaluation import (
 from rnnfast.training.language import RnnlmTrainer
 from rnnfast.training.loop import Step
 from rnnfast.training.neural_cache import NeuralCache, eval_cache
+from rnnfast.training.rounds import Sync
 from rnnfast.training.step import TrainingStep
 from rnnfast.training.stopping import Diverged, Stop, stop_on_interrupt
 from rnnfast.training.trainers import Trainer
@@ -37,6 +38,7 @@ __all__ = [
     "RnnlmTrainer",
     "Step",
     "Stop",
+    "Sync",
     "Trainer",
     "TrainingStep",
     "Watch",

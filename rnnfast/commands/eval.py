@@ -21,6 +21,7 @@ from rnnfast.commands.arguments import (
     ratio,
 )
 from rnnfast.commands.inputs import bits, load_ids, open_model, prime_ids, unknowns
+from rnnfast.commands.together import together
 from rnnfast.text.corpora import read_text
 from rnnfast.text.vocabulary import UNITS
 from rnnfast.training.dynamic import (
@@ -195,8 +196,10 @@ def evaluate_file(
         sizes = batch_size or 1, time_size or min(EVAL_TIME, len(ids) - 1)
         ppl = eval_cache(net, ids, *sizes, cache=remembered, prime=before)
     else:
-        ppl = evaluate(net, ids, batch_size, time_size, prime=before)
-        right = evaluate(net, ids, batch_size, time_size, eval_accuracy, prime=before)
+        given = batch_size, time_size
+        with together() as ranks:
+            ppl = evaluate(net, ids, *given, prime=before, comm=ranks)
+            right = evaluate(net, ids, *given, eval_accuracy, prime=before, comm=ranks)
         accuracy = f", accuracy: {right:.2%}"
     unit = UNITS[words.level]
     print(f"{file}: {len(ids):,} {unit}{unknowns(words, ids, text, unknown)}")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rnnfast.commands import cells, data, eval, generate, gradients, info, recipes, score, train
+from rnnfast.commands.together import one_line, only_first_speaks
 from rnnfast.training.evaluation import PerplexityWarning
 from rnnfast.version import __version__
 
@@ -42,14 +43,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stdout is None:
         print("rnnfast: stdout is closed; /dev/null takes what nobody reads", file=sys.stderr)
         return 1
-    options = vars(_parser().parse_args(argv))
+    with only_first_speaks(errors=True):
+        options = vars(_parser().parse_args(argv))
     run = options.pop("run")
     if reconfigure := getattr(sys.stdout, "reconfigure", None):
         reconfigure(errors="replace")  # the terminal may not have all characters
-    with warnings.catch_warnings():
-        warnings.showwarning = _warn
-        warnings.simplefilter("always", PerplexityWarning)
-        code = _run(run, options)
+    with warnings.catch_warnings(), only_first_speaks() as first:
+        if first:
+            warnings.showwarning = _warn
+            warnings.simplefilter("always", PerplexityWarning)
+        code = _run(run, options, first)
     try:
         sys.stdout.flush()
     except OSError:
@@ -57,33 +60,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _run(run: Callable[..., None], options: dict[str, Any]) -> int:
-    """Call a command and return its exit code; its errors become one line on stderr."""
+def _run(run: Callable[..., None], options: dict[str, Any], first: bool) -> int:
+    """Call a command and return its exit code; its errors become one line on stderr.
+
+    first: whether this is the process that says so, not one of several ranks.
+    """
+
+    def say(line: str) -> None:
+        if first:
+            print(f"rnnfast: {line}", file=sys.stderr)
+
     try:
         run(**options)
         sys.stdout.flush()
     except KeyboardInterrupt as error:
-        print(f"rnnfast: {_one_line(error) if str(error) else 'interrupted'}", file=sys.stderr)
+        say(one_line(error) if str(error) else "interrupted")
         signum: int | None = getattr(error, "signum", signal.SIGINT)
         return 1 if signum is None else 128 + signum
     except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         return 1
     except (OSError, ValueError, RuntimeError, ModuleNotFoundError, MemoryError) as error:
-        print(f"rnnfast: {_one_line(error)}", file=sys.stderr)
+        say(one_line(error))
         return 1
     return 0
 
 
-def _one_line(error: Any) -> str:
-    """The message of an exception or warning, in one line."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{os.fsdecode(error.filename) or 'the empty name'}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def _warn(message: Any, *where: Any, **more: Any) -> None:
     """warnings.showwarning for the command line: one line without the place in the source."""
-    print(f"rnnfast: warning: {_one_line(message)}", file=sys.stderr)
+    print(f"rnnfast: warning: {one_line(message)}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

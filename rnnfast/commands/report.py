@@ -20,12 +20,14 @@ def report(settings: Settings, model: BaseModel, texts: Texts, log: JsonlLog, ru
     unit = UNITS[settings.level]
     if texts.held_out is not None:
         ids = texts.held_out
-        result = texts.measured(model, ids, 1, min(settings.time_size, len(ids) - 1))
+        result = texts.measured(
+            model, ids, 1, min(settings.time_size, len(ids) - 1), comm=run.trainer.ranks
+        )
         log.write(event="held_out", **{unit: len(ids)}, **result.fields)
         print(f"held-out perplexity (last {len(ids):,} {unit}): {result}")
         run.valid[:] = [[run.trainer.current_epoch, result.ppl]]  # for the curve
     if texts.test is not None:
-        result = texts.measured(model, texts.test)
+        result = texts.measured(model, texts.test, comm=run.trainer.ranks)
         log.write(event="test", **{unit: len(texts.test)}, **result.fields)
         print(f"test perplexity: {result}")
 

@@ -23,6 +23,7 @@ from rnnfast.commands.settings import (
 )
 from rnnfast.commands.stages import Stage
 from rnnfast.commands.texts import Texts
+from rnnfast.distributed.ranks import by_first
 from rnnfast.models import BaseModel
 from rnnfast.training.averaging import ASGD, NTASGD
 from rnnfast.training.callbacks import Checkpoint, JsonlLog, Plateau, ProgressBar, Watch
@@ -103,7 +104,7 @@ class _Last(Checkpoint):
             with run.averaged():
                 run.best.save()
         super().save()
-        copy_checkpoint(self.path, run.candidate)
+        run.copy(self.path, run.candidate)
 
 
 class Run:
@@ -135,6 +136,8 @@ class Run:
     good, candidate : str
         The checkpoint to return to after divergence, and the one that becomes it if the next loss
         has not risen.
+    leads : bool
+        Whether this process writes the files: it is the only one, or rank 0.
     """
 
     curve: list[list[float]]
@@ -151,6 +154,7 @@ class Run:
         extra: dict[str, Any] | None,
     ) -> None:
         self.out = out
+        self.leads = trainer.leads
         self.settings = settings
         self.texts = texts
         self.model = model
@@ -178,13 +182,13 @@ class Run:
     def begin(self, stage: Stage, model: BaseModel, bar: ProgressBar, log: JsonlLog) -> None:
         """Go on with the model of the next stage, a new optimiser, and a checkpoint of both."""
         self.stage = stage
-        self.model = self.trainer.model = model
-        self.trainer.optimizer = build_optimizer(self.settings)
+        self.model = model
+        self.trainer.go_on_with(model, build_optimizer(self.settings))
         self._judge()
         self.report_to(bar, log)
         self.announce(bar, log)
         self.checkpoint.save()
-        copy_checkpoint(self.checkpoint.path, self.good)
+        self.copy(self.checkpoint.path, self.good)
 
     def announce(self, bar: ProgressBar, log: JsonlLog) -> None:
         """Say which stage runs, if there are several."""
@@ -200,8 +204,11 @@ class Run:
 
         They are the averages if the optimiser averages.
         """
+        ranks = self.trainer.ranks
         if self.texts.valid is not None and self.plateau.best < math.inf:
-            self.model.load_params(self.best.path)
+            by_first(ranks, lambda: self.model.load_params(self.best.path))
+            if ranks is not None:
+                ranks.broadcast(self.model.params)
         elif isinstance(self.trainer.optimizer, ASGD):
             self.trainer.optimizer.write_averages(self.model.params)
 
@@ -213,8 +220,14 @@ class Run:
 
     def drop_candidate(self) -> None:
         """Remove the candidate, if there is one."""
-        with suppress(FileNotFoundError):
-            os.unlink(self.candidate)
+        if self.leads:
+            with suppress(FileNotFoundError):
+                os.unlink(self.candidate)
+
+    def copy(self, path: str | os.PathLike[str], new: str) -> None:
+        """copy_checkpoint, where this process has the files."""
+        if self.leads:
+            copy_checkpoint(path, new)
 
     def progress(self) -> dict[str, Any]:
         """The fields of the run that a checkpoint stores beside those of the trainer."""
@@ -226,7 +239,7 @@ class Run:
             "valid": self.valid,
             "lowest": self.watch.lowest,
             "stage": self.stage.number,
-            "log_bytes": os.path.getsize(os.path.join(self.out, "log.jsonl")),
+            "log_bytes": os.path.getsize(os.path.join(self.out, "log.jsonl")) if self.leads else 0,
         }
 
     def averaged(self) -> AbstractContextManager[None]:
@@ -238,7 +251,7 @@ class Run:
 
     def step(self, step: Step) -> None:
         """Judge the candidate and extend the curve; a callback of the trainer."""
-        if os.path.exists(self.candidate):  # this loss was computed with its weights
+        if self.leads and os.path.exists(self.candidate):  # this loss was computed with its weights
             if step.loss <= min(self.watch.lowest, self.watch.blind) + self.watch.RISE:
                 os.replace(self.candidate, self.good)
             else:
@@ -248,7 +261,10 @@ class Run:
 
     def resume_command(self, *more: str) -> str:
         """The command line that continues this run."""
-        return shlex.join(["rnnfast", "train", "--out", absolute(self.out), "--resume", *more])
+        ranks = self.trainer.ranks
+        begin = [] if ranks is None else ["mpiexec", "-n", str(ranks.size)]
+        whole = [*begin, "rnnfast", "train", "--out", absolute(self.out), "--resume", *more]
+        return shlex.join(whole)
 
     def check_end(self) -> None:
         """Diverged if training has ended with a loss that has risen."""
@@ -258,7 +274,7 @@ class Run:
 
     def go_back(self) -> None:
         """Make the last good checkpoint the last one again."""
-        if os.path.exists(self.good):
+        if self.leads and os.path.exists(self.good):
             copy_checkpoint(self.good, self.checkpoint.path)
 
     def after_divergence(self) -> str:
@@ -269,6 +285,11 @@ class Run:
 
     def stopped(self, received: Sequence[int]) -> None:
         """Save and raise Stop. received: the signals that stopped training, if it was a signal."""
+        gone, ranks = self.write.gone, self.trainer.ranks
+        if ranks is not None:
+            every = ranks.gather((list(received), gone))
+            received = [signum for signals, _ in every for signum in signals]
+            gone = next((why for _, why in every if why is not None), None)
         if self.trainer.current_epoch < self.settings.epochs:
             self.checkpoint.save()  # a finished run has saved its last one
         if self.watch.risen:
@@ -280,7 +301,7 @@ class Run:
             signum = received[0]
             why = "interrupted" if signum == signal.SIGINT else "terminated"
         else:
-            why = f"stdout is gone ({self.write.gone})"
+            why = f"stdout is gone ({gone})"
         raise Stop(f"{why}; to go on: {self.resume_command()}", signum)
 
 
@@ -313,7 +334,7 @@ def fit_and_validate(run: Run, valid: NDArray[Any], log: JsonlLog) -> None:
             return
         lr, epoch = optimizer.lr, trainer.current_epoch
         with run.averaged():
-            result = run.texts.measured(run.model, valid)
+            result = run.texts.measured(run.model, valid, comm=trainer.ranks)
         best = run.plateau.update(result.ppl)
         begins = isinstance(optimizer, NTASGD) and optimizer.check(result.ppl)
         run.valid.append([epoch, result.ppl])
@@ -323,5 +344,5 @@ def fit_and_validate(run: Run, valid: NDArray[Any], log: JsonlLog) -> None:
             run.write(f"| epoch {epoch} | the weights are averaged from here on")
         log.write(event="valid", epoch=epoch, **result.fields, lr=lr)
         run.checkpoint.save(best=best)
-        if trainer.stopped:
+        if trainer.agree():
             return

@@ -128,6 +128,10 @@ class Settings:
     save_every: float = 300.0
     seed: int = 0
     sample: int = 400
+    sync_every: int = 1  # this and the next three: of several ranks
+    outer_lr: float = 0.7
+    outer_momentum: float = 0.9
+    compress: bool = False
 
 
 # Checks of the settings in a checkpoint, in addition to their types
@@ -140,7 +144,7 @@ CHECKS: dict[str, Any] = {
     "matmul_precision": headers.one_of(*kernels.PRECISIONS),
     **dict.fromkeys(("epochs", "seed", "sample", "restart_every"), headers.integer(0)),
     **dict.fromkeys(
-        ("min_count", "layers", "hidden", "batch_size", "time_size", "eval_interval"),
+        ("min_count", "layers", "hidden", "batch_size", "time_size", "eval_interval", "sync_every"),
         headers.integer(1),
     ),
 }
@@ -148,6 +152,7 @@ CHECKS: dict[str, Any] = {
 FREE: tuple[str, ...] = ("epochs", "optimizer", "lr", "lr_decay", "max_grad", "restart_every")
 FREE += ("weight_decay", "matmul_precision")
 FREE += ("vary_length", "eval_interval", "save_every", "sample")
+FREE += ("sync_every", "outer_lr", "outer_momentum", "compress")
 BATCH = ("batch_size", "time_size")  # may change between two epochs
 FILES = ("file", "valid", "test", "init")  # may change if the text is the same
 

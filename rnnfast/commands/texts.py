@@ -117,12 +117,13 @@ class Texts:
         ids: NDArray[Any],
         batch_size: int | None = None,
         time_size: int | None = None,
+        comm: Any = None,
     ) -> "Result":
-        """Evaluate a model on ids that follow the training text."""
+        """Evaluate a model on ids that follow the training text; comm: see `eval_perplexity`."""
         self.prime_with(model)
         prime = np.array(self.vocabulary.prime)
         ppl, accuracy = (
-            evaluate(model, ids, batch_size, time_size, measure=measure, prime=prime)
+            evaluate(model, ids, batch_size, time_size, measure, prime=prime, comm=comm)
             for measure in (eval_perplexity, eval_accuracy)
         )
         return Result(self.vocabulary.level, ppl, accuracy)

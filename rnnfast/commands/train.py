@@ -6,6 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from rnnfast import plot
@@ -16,7 +17,6 @@ from rnnfast.commands.report import draw_curve, print_sample, report
 from rnnfast.commands.run import (
     CHECKPOINT,
     Run,
-    copy_checkpoint,
     fit,
     fit_and_validate,
     refuse_to_overwrite,
@@ -39,12 +39,16 @@ from rnnfast.commands.stages import (
     stored_stage,
 )
 from rnnfast.commands.texts import Texts
+from rnnfast.commands.together import together
 from rnnfast.commands.train_options import add_options
+from rnnfast.distributed.ranks import Ranks, by_first
 from rnnfast.kernels import get_float32_matmul_precision, set_float32_matmul_precision
 from rnnfast.text.vocabulary import UNITS
 from rnnfast.training.callbacks import JsonlLog, ProgressBar
 from rnnfast.training.language import RnnlmTrainer
+from rnnfast.training.rounds import Sync
 from rnnfast.training.stopping import Diverged, stop_on_interrupt
+from rnnfast.version import __version__
 
 
 def add(commands: Commands) -> None:
@@ -68,6 +72,7 @@ def train(
     force: bool = False,
     recipe: str | None = None,
     plot_curve: bool | None = None,
+    verbose: bool = False,
     **options: Any,
 ) -> None:
     """Train a language model on a text, evaluate it, and generate some text.
@@ -87,6 +92,8 @@ def train(
     plot_curve : bool, optional
         Draw the perplexity curve. None draws it if matplotlib is installed, True requires
         matplotlib.
+    verbose : bool
+        Also print what the exchange of gradients between ranks has cost.
     **options
         Fields of `rnnfast.commands.settings.Settings`.
 
@@ -108,14 +115,17 @@ def train(
     those of the best epoch, else the last ones); the last checkpoint, the last good one and, with a
     validation text, the best one, which can be read as weight files, too; a log with one JSON
     object per line; the perplexity curve.
+
+    Started by mpiexec, all ranks train together, and rank 0 reads and writes the files in `out`.
     """
-    if recipe is not None:
-        if resume:
-            raise ValueError("--resume needs no --recipe: the checkpoint has the settings")
-        options = recipe_settings(recipe) | options
-    run, changes, extra = _prepare(out, resume, force, plot_curve, options)
-    with _multiplying(run.settings.matmul_precision):
-        _train(out, plot_curve, run, changes, extra)
+    with together() as ranks:
+        if recipe is not None:
+            if resume:
+                raise ValueError("--resume needs no --recipe: the checkpoint has the settings")
+            options = recipe_settings(recipe) | options
+        run, changes, extra = _prepare(ranks, out, resume, force, plot_curve, options)
+        with _multiplying(run.settings.matmul_precision):
+            _train(run, changes, extra, plot_curve, verbose)
 
 
 @contextmanager
@@ -130,14 +140,14 @@ def _multiplying(precision: str) -> Iterator[None]:
 
 
 def _train(
-    out: str,
-    plot_curve: bool | None,
     run: Run,
     changes: dict[str, tuple[Any, Any]],
     extra: dict[str, Any] | None,
+    plot_curve: bool | None,
+    verbose: bool,
 ) -> None:
     """Train, evaluate and generate, once everything is checked."""
-    settings, texts = run.settings, run.texts
+    settings, texts, ranks = run.settings, run.texts, run.trainer.ranks
     print(
         f"{texts.name}: {len(texts.corpus):,} {UNITS[settings.level]}, "
         f"{len(texts.vocabulary)} different"
@@ -150,21 +160,30 @@ def _train(
             _resume(run, log, bar, changes)
         with stop_on_interrupt(run.trainer) as received:
             _fit(run, log, bar)
-            if run.trainer.stopped:
+            if run.trainer.agree():
                 run.stopped(received)
             weights = _save_weights(run)
-            if run.trainer.stopped:
+            if run.trainer.agree():
                 run.stopped(received)
         run.write(f"weights: {weights}")
+        if verbose and ranks is not None:
+            run.write(f"gradients between {ranks.size} ranks: {run.trainer.traffic}")
         bar.close()
         report(settings, run.model, texts, log, run)
-    draw_curve(out, run, plot_curve)
+    if not run.leads:
+        return
+    draw_curve(run.out, run, plot_curve)
     if settings.sample:
         print_sample(settings, run.model, texts)
 
 
 def _prepare(
-    out: str, resume: bool, force: bool, plot_curve: bool | None, options: dict[str, Any]
+    ranks: Ranks | None,
+    out: str,
+    resume: bool,
+    force: bool,
+    plot_curve: bool | None,
+    options: dict[str, Any],
 ) -> tuple[Run, dict[str, tuple[Any, Any]], dict[str, Any] | None]:
     """Check everything that can be wrong, and make the run.
 
@@ -179,11 +198,11 @@ def _prepare(
     if resume:
         if force:
             raise ValueError("--resume and --force exclude each other")
-        settings, changes, extra = stored_settings(checkpoint, options)
+        settings, changes, extra = by_first(ranks, lambda: stored_settings(checkpoint, options))
     else:
         settings = Settings(**options)
         if not force:
-            refuse_to_overwrite(out)
+            by_first(ranks, lambda: refuse_to_overwrite(out))
     if plot_curve and not plot.available():
         raise ModuleNotFoundError("matplotlib is missing: pip install 'rnnfast[plot]'")
     check_together(settings)
@@ -193,6 +212,10 @@ def _prepare(
         stage = stored_stage(extra.get("stage"), settings, checkpoint)
 
     texts = Texts(settings)
+    if ranks is not None:
+        same = {f"--{option_name(name)}": value for name, value in asdict(settings).items()}
+        same |= {"the texts": texts.digests, "rnnfast's version": __version__}
+        ranks.check_same("train", same)
     if extra is not None:
         texts.check_same(extra["texts"], checkpoint)
     else:
@@ -200,15 +223,26 @@ def _prepare(
     model = stage_model(settings, stage, len(texts.vocabulary))
     if settings.init is not None and not resume:
         start_from_file(settings.init, model, texts.vocabulary)
-    os.makedirs(out, exist_ok=True)
-    tempfile.TemporaryFile(dir=out).close()  # an unwritable folder shows here, not at the end
+    by_first(ranks, lambda: _make_folder(out))
 
-    trainer = RnnlmTrainer(model, build_optimizer(settings))
+    sync = Sync(settings.sync_every, settings.outer_lr, settings.outer_momentum, settings.compress)
+    trainer = RnnlmTrainer(model, build_optimizer(settings), comm=ranks, sync=sync)
     if resume:
         _restore(trainer, checkpoint, settings, "lr" in options, changes)
-    for left_over in glob.glob(os.path.join(glob.escape(out), "*.safetensors.*.tmp")):
-        os.unlink(left_over)  # of a run that was killed while it wrote
+    by_first(ranks, lambda: _tidy(out))
     return Run(out, settings, texts, model, trainer, stage, extra), changes, extra
+
+
+def _make_folder(out: str) -> None:
+    """Make the folder of a run. If it cannot be written, that shows here, not at the end."""
+    os.makedirs(out, exist_ok=True)
+    tempfile.TemporaryFile(dir=out).close()
+
+
+def _tidy(out: str) -> None:
+    """Remove what a run has left over that was killed while it wrote."""
+    for left_over in glob.glob(os.path.join(glob.escape(out), "*.safetensors.*.tmp")):
+        os.unlink(left_over)
 
 
 def _restore(
@@ -241,8 +275,10 @@ def _restore(
 def _reporting(run: Run, extra: dict[str, Any] | None) -> Iterator[tuple[JsonlLog, ProgressBar]]:
     """The log and the progress bar, connected with the trainer; closed at the end."""
     settings, trainer = run.settings, run.trainer
-    path = os.path.join(run.out, "log.jsonl")
-    if extra is not None and os.path.exists(path):  # lines after the checkpoint are written again
+    path = os.path.join(run.out, "log.jsonl") if run.leads else os.devnull
+    if (
+        run.leads and extra is not None and os.path.exists(path)
+    ):  # lines after the checkpoint are written again
         os.truncate(path, min(extra["log_bytes"], os.path.getsize(path)))
     mode = "wb" if extra is None else "ab"
     max_iter = len(run.texts.xs) // (settings.batch_size * settings.time_size)
@@ -252,7 +288,8 @@ def _reporting(run: Run, extra: dict[str, Any] | None) -> Iterator[tuple[JsonlLo
         stack.callback(bar.close)
         stack.callback(run.drop_candidate)
         stack.enter_context(warnings.catch_warnings())
-        warnings.showwarning = lambda message, *where, **more: bar.warn(message)
+        if run.leads:
+            warnings.showwarning = lambda message, *where, **more: bar.warn(message)
         run.report_to(bar, log)
         yield log, bar
 
@@ -276,7 +313,7 @@ def _start(run: Run, log: JsonlLog, bar: ProgressBar) -> None:
     )
     run.announce(bar, log)
     run.checkpoint.save()  # a run that is killed at once can be resumed, too
-    copy_checkpoint(run.checkpoint.path, run.good)
+    run.copy(run.checkpoint.path, run.good)
 
 
 def _resume(run: Run, log: JsonlLog, bar: ProgressBar, changes: dict[str, tuple[Any, Any]]) -> None:
@@ -285,7 +322,7 @@ def _resume(run: Run, log: JsonlLog, bar: ProgressBar, changes: dict[str, tuple[
     log.write(event="resume", epoch=epoch)
     run.write(f"resumed in epoch {epoch}: {run.checkpoint.path}")
     run.announce(bar, log)
-    copy_checkpoint(run.checkpoint.path, run.candidate)
+    run.copy(run.checkpoint.path, run.candidate)
     for name, (old, new) in changes.items():
         run.write(f"  --{option_name(name)}: {old} before, {new} now")
     if "optimizer" in changes:
@@ -296,13 +333,13 @@ def _fit(run: Run, log: JsonlLog, bar: ProgressBar) -> None:
     """Train until all epochs are done or the trainer is stopped; Diverged if the loss diverges."""
     try:
         _fit_stage(run, log)
-        while not run.trainer.stopped:
+        while not run.trainer.agree():
             run.take_final_weights()
             following = next_stage(run.settings, run.stage, run.model, len(run.texts.vocabulary))
             if following is None:
                 return
             run.begin(*following, bar, log)
-            if not run.trainer.stopped:  # meanwhile
+            if not run.trainer.agree():  # meanwhile
                 _fit_stage(run, log)
     except Diverged as error:
         raise Diverged(f"{error}: {run.after_divergence()}") from None
@@ -319,8 +356,8 @@ def _fit_stage(run: Run, log: JsonlLog) -> None:
 
 def _save_weights(run: Run) -> str:
     """Write the weights of a run that has ended, and return the path."""
-    model = run.model
+    model, ranks = run.model, run.trainer.ranks
     run.texts.prime_with(model)
     path = os.path.join(run.out, f"{type(model).__name__}.safetensors")
-    model.save_params(path, run.texts.vocabulary)
+    by_first(ranks, lambda: model.save_params(path, run.texts.vocabulary))
     return path

@@ -183,3 +183,12 @@ def add_options(command: argparse.ArgumentParser) -> None:
     option(group, "eval-interval", positive_int, "N", "iterations per line of output")
     option(group, "seed", natural_int, "N", "seed of weights and samples")
     option(group, "sample", natural_int, "N", "tokens to generate at the end")
+
+    group = command.add_argument_group("several ranks, started by mpiexec")
+    what = "updates that each rank makes alone before it exchanges weights, for slow networks"
+    option(group, "sync-every", positive_int, "N", what)
+    option(group, "outer-lr", positive_float, "X", "learning rate of these exchanges")
+    option(group, "outer-momentum", ratio, "X", "their momentum")
+    flag(group, "compress", "exchange numbers of 16 bits, with error feedback")
+    what = "print what the exchange of gradients has cost"
+    group.add_argument("--verbose", action="store_true", help=what)

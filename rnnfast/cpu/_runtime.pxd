@@ -111,7 +111,7 @@ cdef extern from "kernels/kernels.h" nogil:
         void *log_p
 
     ctypedef struct dropout_job:
-        ptrdiff_t n
+        ptrdiff_t first, n
         int threads
         unsigned long long key[2]
         unsigned long long step

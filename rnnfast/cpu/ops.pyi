@@ -63,5 +63,10 @@ def adam(
     beta2: float,
 ) -> None: ...
 def dropout_mask(
-    shape: tuple[int, ...], ratio: float, key: tuple[int, int], step: int, dtype: np.dtype
+    shape: tuple[int, ...],
+    ratio: float,
+    key: tuple[int, int],
+    step: int,
+    dtype: np.dtype,
+    first: int = 0,
 ) -> np.ndarray: ...

@@ -60,9 +60,12 @@ def philox(gpu, letter):
     return gpu.kernel(dropout_mask_kernel, signature_of(dropout_mask_kernel, letter), THREADS)
 
 
-def dropout_mask(shape, ratio, key, step, dtype):
+def dropout_mask(shape, ratio, key, step, dtype, first=0):
     gpu = what_runs()
     shape = tuple(map(int, shape))
+    if first:  # rows of a larger mask, whose beginning is drawn, too
+        whole = dropout_mask((first + math.prod(shape),), ratio, key, step, dtype)
+        return whole[first:].reshape(shape)
     dtype = np.dtype(dtype)
     if dtype not in FLOATS or not dtype.isnative:
         raise TypeError(f"dropout_mask: dtype must be float32 or float64, got {dtype}")

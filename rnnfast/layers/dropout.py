@@ -1,11 +1,13 @@
 """Dropout, for a batch and for a sequence. Deep Learning from Scratch 2, chapter 6."""
 
+import math
 from typing import Any, overload
 
 import numpy as np
 
 from rnnfast import checks
 from rnnfast.layers.base import Layer
+from rnnfast.layers.shares import current_share
 from rnnfast.typing import A, Floats, Integers
 
 
@@ -64,7 +66,8 @@ class Dropout(Layer):
         self.cache = None
         if not train_flg:
             return given * (1 - ratio)
-        mask = np.random.random_sample(given.shape) > ratio  # = rand(*x.shape)
+        whole, rows = _of_the_batch(self._name, given.shape)
+        mask = (np.random.random_sample(whole) > ratio)[rows]  # = rand(*x.shape)
         mask = checks.beside(given, mask)
         self.cache = mask, given.shape
         return given * mask
@@ -187,7 +190,7 @@ class TimeDropout(Dropout):
         output = given * mask
         return output
 
-    def draw(self, xs: A, shape: tuple[int, ...]) -> A:
+    def draw(self, xs: A, shape: tuple[int, ...], *, of_samples: bool = True) -> A:
         """Draw the next mask, for example (N, H) for the `h_mask` of a recurrent layer.
 
         Parameters
@@ -196,6 +199,10 @@ class TimeDropout(Dropout):
             The mask lies on the device of xs and has its dtype.
         shape : tuple of int
             The shape of the mask.
+        of_samples : bool
+            Whether the first axis is that of the samples. If they are a share of a batch (see
+            `rnnfast.layers.shares`), the mask is their part of the batch's mask. False is for
+            masks of weights.
 
         Returns
         -------
@@ -216,11 +223,14 @@ class TimeDropout(Dropout):
         if any(size < 0 for size in shape):
             raise ValueError(f"{self._name}: shape must not be negative, got {shape}")
         dtype = given.dtype if given.dtype in checks.FLOATS else checks.floating(given[:0]).dtype
+        whole, rows = _of_the_batch(self._name, shape) if of_samples else (shape, slice(None))
         if self._key is None:
-            mask = (np.random.random_sample(shape) > ratio).astype(dtype)
+            mask = (np.random.random_sample(whole) > ratio)[rows].astype(dtype)
             mask *= 1 / (1 - ratio)
         else:
-            mask = self._column(given).dropout_mask(shape, ratio, self._key, self.step, dtype)
+            first = (rows.start or 0) * math.prod(shape[1:])
+            numbers = ratio, self._key, self.step, dtype, first
+            mask = self._column(given).dropout_mask(shape, *numbers)
         self.step += 1
         output: A = checks.beside(given, mask)
         return output
@@ -273,3 +283,16 @@ class TimeDropout(Dropout):
             shown.append(f"rng={self._key if layer else seed}")
         shown += ["variational=True"] if self.variational else []
         return shown + ([] if self.train_flg else ["train_flg=False"])
+
+
+def _of_the_batch(owner: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], slice]:
+    """The shape of the whole batch's mask, and its rows for samples of this shape."""
+    share = current_share()
+    if share is None:
+        return shape, slice(None)
+    if not shape or shape[0] != share.size:
+        raise ValueError(
+            f"{owner}: the first axis of a mask must be the {share.size} samples of this share of "
+            f"a batch, got {shape}"
+        )
+    return (share.total, *shape[1:]), share.rows

@@ -9,6 +9,7 @@ import numpy as np
 
 from rnnfast import checks
 from rnnfast.layers.mixture import TimeMixtureSoftmax
+from rnnfast.layers.shares import over_the_batch
 from rnnfast.layers.softmax_losses import TimeSoftmaxWithLoss, only_counted
 from rnnfast.typing import Array
 
@@ -166,7 +167,9 @@ class TimeMixtureSoftmaxWithLoss(TimeSoftmaxWithLoss):
 def _balance(prior: Any, counted: Any) -> tuple[Any, Any]:
     """(std(B) / mean(B))^2, where B is the sum of softmax(prior) over rows that count.
 
-    Also its gradient by prior (M, K). mean(B) is a constant: every row of pi has the sum 1.
+    Also its gradient by prior (M, K). mean(B) is a constant: every row of pi has the sum 1. B is
+    that of the whole batch; of a share of it the gradient is divided by the part of the rows that
+    count, because all gradients of a share are multiplied by that.
     """
     xp = checks.namespace(prior)
     if not prior.size:
@@ -175,8 +178,11 @@ def _balance(prior: Any, counted: Any) -> tuple[Any, Any]:
     pi = xp.exp(a - a.max(axis=1, keepdims=True))
     pi /= pi.sum(axis=1, keepdims=True)
     pi = xp.where(counted[:, np.newaxis], pi, 0.0)
-    B, K = pi.sum(axis=0), pi.shape[1]
-    mean = xp.maximum(counted.sum(), 1) / K
-    away = (B - counted.sum() / K) / mean
+    here, K = counted.sum(), pi.shape[1]
+    B, count = over_the_batch(pi.sum(axis=0), here)
+    mean = xp.maximum(count, 1) / K
+    away = (B - count / K) / mean
     dB = 2 * away / (K * mean)
+    if count is not here:
+        dB *= count / max(here, 1)
     return (away * away).mean(), pi * (dB - (pi * dB).sum(axis=1, keepdims=True))

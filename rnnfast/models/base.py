@@ -1,6 +1,6 @@
 """The base of language models: a stack of layers with its loss, its state and its sampling."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
 from types import MappingProxyType
@@ -53,6 +53,8 @@ class BaseModel(Stateful):
         the masks drawn so far.
     penalty_layers : list
         The layers in `layers` that compute a penalty: AR and TAR.
+    on_gradients : callable or None
+        `backward` calls it with each of `layers` as soon as the gradients of that are complete.
 
     Notes
     -----
@@ -69,6 +71,7 @@ class BaseModel(Stateful):
     adversary: FrequencyDiscriminator | None
     loss_layer: Any
     drop_layers: list[TimeDropout]
+    on_gradients: Callable[[Any], Any] | None = None
 
     def __init__(
         self,
@@ -205,7 +208,7 @@ class BaseModel(Stateful):
         masks: dict[str, Any] = {}
         drop = self.word_drop if layer is self.layers[0] else None
         if train_flg and drop is not None and drop.train_flg:
-            masks["word_mask"] = drop.draw(layer.W, (len(layer.W),))
+            masks["word_mask"] = drop.draw(layer.W, (len(layer.W),), of_samples=False)
         if layer not in self.recurrent_layers:
             return masks
         k = self.recurrent_layers.index(layer)
@@ -214,7 +217,7 @@ class BaseModel(Stateful):
             ("Wh_mask", self.Wh_drops, layer.Wh.shape),
         ):
             if train_flg and drops and drops[k].train_flg:
-                masks[name] = drops[k].draw(xs, shape)
+                masks[name] = drops[k].draw(xs, shape, of_samples=name == "h_mask")
         for name, of_layers in self.step_drops.items():
             width = layer.width_of(name)
             masks[name] = mask_of_steps(name, of_layers[k], xs, width, train_flg)
@@ -303,13 +306,18 @@ class BaseModel(Stateful):
         """
         grad: Any = self.loss_layer.backward(dout)
         below, grad = grad if self._source is not None else (None, grad)
+        done = self.on_gradients or _nothing
+        done(self.layers[-1])
         for layer in reversed(self.layers[:-1]):
             penalised = layer in self.penalty_layers
             grad = layer.backward(grad, dout) if penalised else layer.backward(grad)
             if layer is self._source:
                 grad = grad + below
+            if layer is not self.layers[0]:
+                done(layer)
         if self.adversary is not None:
             self.layers[0].grads[0] += self.adversary.backward(dout)
+        done(self.layers[0])
         return grad
 
     def generate(self, start_id: int, skip_ids: Any = None, sample_size: int = 100) -> list[int]:
@@ -335,3 +343,7 @@ class BaseModel(Stateful):
         count = sampling.check_size("generate", sample_size) - 1
         with closing(sampling.stream(self, [start_id], skip_ids=skip_ids)) as ids:
             return [int(start_id), *islice(ids, max(count, 0))]
+
+
+def _nothing(layer: Any) -> None:
+    pass

@@ -7,6 +7,7 @@ from rnnfast import checks
 from rnnfast.io.files import StrPath
 from rnnfast.io.weights import Weights, load_into, save_weights, to_numpy
 from rnnfast.layers.freezing import freezable, freeze_all
+from rnnfast.layers.shares import counted_targets
 from rnnfast.models import summary
 
 
@@ -53,6 +54,20 @@ class Model:
         self.grads = [grad for layer in every for grad in layer.grads]
         self._names = param_names
         self.sizes = sizes
+
+    def counted_targets(self, ts: Any, lengths: Any = None) -> Any:
+        """How many targets of each sample count in the mean that is the loss.
+
+        Parameters
+        ----------
+        ts, lengths
+            Targets, and the lengths of samples, as forward takes them.
+
+        Returns
+        -------
+        ndarray of int (N,)
+        """
+        return counted_targets(getattr(self, "loss_layer", None), ts)
 
     def freeze(self, precision: str | None = None) -> None:
         """Freeze the recurrent layers, for a model that only predicts; see `TimeLSTM.freeze`.

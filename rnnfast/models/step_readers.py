@@ -45,6 +45,16 @@ class _StepReader(Reader):
         hs = self._drop(self._read(xs, train_flg, lengths), train_flg)
         return self._beside(xs, self.affine.forward(hs, train=train_flg))
 
+    def counted_targets(self, ts: Any, lengths: Any = None) -> Any:
+        """How many targets of each sample count: those in the padding do not."""
+        if lengths is None:
+            return super().counted_targets(ts)
+        real = np.arange(ts.shape[1]) < np.asarray(lengths)[:, np.newaxis]
+        if not isinstance(self.loss_layer, TimeSoftmaxWithLoss) or ts.ndim != 2:
+            return real.sum(axis=1)
+        counted = checks.beside(real, ts != self.loss_layer.ignore_label)
+        return (real & counted).sum(axis=1)
+
     def forward(self, xs: Any, ts: Any, train_flg: bool = True, lengths: Any = None) -> Any:
         """Compute the loss.
 

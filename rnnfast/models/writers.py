@@ -30,6 +30,10 @@ class Writer(Model):
         names = names + [f"decoder_{name}" for name in decoder.param_names]
         super().__init__(below + decoder.layers, names, sizes)
 
+    def counted_targets(self, ts: Any, lengths: Any = None) -> Any:
+        """How many targets of each sample count: the first one of ts is no target."""
+        return super().counted_targets(ts[:, 1:])
+
     def _loss(self, state: tuple[Any, ...], ts: Any, train: bool) -> Any:
         """The loss of ts[:, 1:] for inputs ts[:, :-1] and a first state."""
         owner, N = type(self).__name__, len(state[0])

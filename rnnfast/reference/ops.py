@@ -4,6 +4,8 @@ Shapes: M rows (a sequence batch is flattened to M = N*T), K inputs, N outputs, 
 D embedding width. Deep Learning from Scratch 2, chapters 1, 4 and 5.
 """
 
+import math
+
 import numpy as np
 
 from rnnfast.reference.packed import as_it_is, right_side_for
@@ -197,19 +199,22 @@ def adam(param, grad, m, v, rate, beta1, beta2):
     param -= rate * m / (np.sqrt(v) + 1e-7)
 
 
-def dropout_mask(shape, ratio, key, step, dtype):
+def dropout_mask(shape, ratio, key, step, dtype, first=0):
     """A mask of 0 (with probability `ratio`) and 1 / (1 - ratio).
 
     The generator is counter-based: the mask depends only on `key` = (seed, layer) and `step`, not
     on earlier draws or on the dtype. Therefore all columns and all runs draw the same mask.
     Element k is kept if (w >> 11) / 2^53 >= ratio, where w is word k % 4 of Philox4x64-10 at
-    counter (1 + k // 4, 0, 0, step).
+    counter (1 + k // 4, 0, 0, step). The first element of the mask is element `first`, so that
+    the rows of a larger mask can be drawn alone.
     """
+    before, rest = divmod(first, 4)
     philox = np.random.Philox(
         key=np.array(key, dtype=np.uint64),
-        counter=np.array([0, 0, 0, step], dtype=np.uint64),
+        counter=np.array([before, 0, 0, step], dtype=np.uint64),
     )
-    kept = np.random.Generator(philox).random(shape) >= ratio
+    draws = np.random.Generator(philox).random(rest + math.prod(shape))[rest:]
+    kept = draws.reshape(shape) >= ratio
     return np.where(kept, 1 / (1 - ratio), 0).astype(dtype)
 
 

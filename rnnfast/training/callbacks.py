@@ -7,7 +7,6 @@ import json
 import math
 import os
 import sys
-import time
 from collections.abc import Callable
 from typing import IO, Any
 
@@ -113,17 +112,18 @@ class Checkpoint:
         self.extra = extra
         self.vocabulary = vocabulary
         self.every_epoch = True
-        self._last = time.monotonic()
+        self._last = trainer.clock()
 
     def save(self) -> None:
         """Save a checkpoint now."""
         self.trainer.save_checkpoint(self.path, self.extra(), vocabulary=self.vocabulary)
-        self._last = time.monotonic()
+        self._last = self.trainer.clock()
 
     def step(self, step: Step) -> None:
-        """Save a checkpoint if it is time; a callback."""
+        """Save a checkpoint if it is time, and ranks have equal weights; a callback."""
         ends = self.every_epoch and step.iter == step.max_iter
-        if ends or time.monotonic() - self._last >= self.seconds:
+        due = ends or self.trainer.clock() - self._last >= self.seconds
+        if due and self.trainer.equal:
             self.save()
 
 

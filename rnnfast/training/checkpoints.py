@@ -5,11 +5,14 @@ A resumed run has the same losses, bit for bit, as a run without an interruption
 
 import copy
 import os
-from collections.abc import Mapping
+import time
+import zlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from rnnfast.distributed.ranks import Ranks
 from rnnfast.io import headers
 from rnnfast.io.weights import (
     check_fits,
@@ -26,15 +29,29 @@ class Checkpointed:
     """The part of a trainer that saves and restores it.
 
     It needs `model`, `optimizer`, the numbers named in `kept`, and the position of the loop:
-    `_progress` and `_restored` of BaseTrainer.
+    `_progress` and `_restored` of BaseTrainer. With several ranks, `ranks`, rank 0 reads and writes
+    files, which have the states of all samples.
     """
 
     # for JSON
     kept: tuple[str, ...] = ("current_epoch", "eval_epochs", "eval_interval", "max_iter", "seconds")
     model: Any
     optimizer: Any
+    ranks: Ranks | None
+    _round_ends: Callable[[], bool]  # a method: whether all ranks have equal weights
+    _velocity: list[Any] | None  # of the outer step of ranks
+    _now: float
     _progress: Any  # a dict of numbers, the position of the present or last fit; else None
     _restored: bool  # whether the next fit continues there
+
+    @property
+    def equal(self) -> bool:
+        """Whether all ranks have equal weights: False within a round of local updates."""
+        return self._round_ends()
+
+    def clock(self) -> float:
+        """Seconds since some moment; with several ranks those of rank 0, the same on all."""
+        return time.monotonic() if self.ranks is None else self._now
 
     def save_checkpoint(
         self, path: str | os.PathLike[str], extra: Any = None, *, vocabulary: Any = None
@@ -57,13 +74,22 @@ class Checkpointed:
         ------
         OSError
             The file cannot be written; the old file is unchanged.
+        RuntimeError
+            Ranks are within a round of local updates, see `Sync`.
 
         Notes
         -----
         The file has the weights, the optimiser's state, the recurrent state, the counters of
-        dropout, the state of np.random, and the position of `fit`.
+        dropout, the state of np.random, and the position of `fit`. With several ranks all of them
+        call it, and rank 0 writes. Any number of ranks can go on with the file.
         """
+        if not self.equal:
+            raise RuntimeError(
+                "save_checkpoint: ranks have different weights within a round; see trainer.equal"
+            )
         arrays, header = self._model_state()
+        if self.ranks is not None:
+            arrays = self._of_all_ranks(self.ranks, arrays)
         arrays |= {f"params/{name}": param for name, param in self._named_params().items()}
         state = self.optimizer.state_dict()
         for name in self.optimizer.arrays:
@@ -73,6 +99,7 @@ class Checkpointed:
         arrays["random"] = keys
         if self._order is not None:
             arrays["order"] = self._order
+        arrays |= {f"outer/{i}": array for i, array in enumerate(self._velocity or ())}
         header |= {
             "trainer": type(self).__name__,
             "optimizer": [type(self.optimizer).__name__, state],
@@ -85,7 +112,10 @@ class Checkpointed:
             whole |= model_header(
                 os.fspath(path), type(self.model).__name__, self.model.sizes, vocabulary
             )
-        save_arrays(path, arrays, whole)
+        if self.ranks is None:
+            save_arrays(path, arrays, whole)
+        else:
+            self.ranks.from_first(lambda: save_arrays(path, arrays, whole))
 
     def load_checkpoint(self, path: str | os.PathLike[str], *, optimizer: bool = True) -> Any:
         """Restore a trainer from a checkpoint.
@@ -113,9 +143,12 @@ class Checkpointed:
         -----
         If a fit was in progress, the next `fit` with the same arguments continues there. Between
         two epochs it may be given other sizes of batches; an RnnlmTrainer then starts from a zero
-        state.
+        state. With several ranks all of them call it, and rank 0 reads.
         """
-        arrays, whole = load_arrays(path)
+        if self.ranks is None:
+            arrays, whole = load_arrays(path)
+        else:
+            arrays, whole = self.ranks.from_first(lambda: load_arrays(path))
         if "checkpoint" not in whole:
             raise ValueError(f"{path}: not a checkpoint")
         try:
@@ -144,7 +177,7 @@ class Checkpointed:
         for name, array in arrays.items():
             group, _, rest = name.partition("/")
             groups.setdefault(group, {})[rest] = array
-        if foreign := groups.keys() - {"params", "optimizer", "state", "random", "order"}:
+        if foreign := groups.keys() - {"params", "optimizer", "state", "random", "order", "outer"}:
             raise headers.Wrong(f"there are arrays for {', '.join(sorted(foreign))[:60]}")
         keys = arrays.get("random")
         if keys is None or (keys.dtype, keys.shape) != (np.uint32, (624,)):
@@ -161,6 +194,7 @@ class Checkpointed:
         self._check_order(progress, arrays.get("order"))
         kept = {name: header[name] for name in self.kept}
         states, dropout = self._checked_model_state(path, groups.get("state", {}), header)
+        velocity = self._checked_velocity(groups.get("outer", {}))
         params = self._named_params(), groups.get("params", {}), path
         check_fits(*params)
         if with_optimizer:
@@ -177,7 +211,7 @@ class Checkpointed:
         np.random.set_state(random)
         for name, value in kept.items():
             setattr(self, name, value)
-        self._order = arrays.get("order")
+        self._order, self._velocity = arrays.get("order"), velocity
         self._progress, self._restored = progress, progress is not None
 
     _order: Any = None  # intp (samples,), the order of an epoch; only Trainer has one
@@ -186,6 +220,16 @@ class Checkpointed:
         """Wrong unless the order of samples in a checkpoint fits this trainer."""
         if order is not None:
             raise headers.Wrong("there is an array order")
+
+    def _checked_velocity(self, found: dict[str, Any]) -> list[Any] | None:
+        """The velocity of the outer step in a checkpoint, one array per parameter, or None."""
+        if not found:
+            return None
+        there = {name: (array.shape, array.dtype) for name, array in found.items()}
+        params = enumerate(distinct(self.model.params))
+        if there != {str(i): (param.shape, param.dtype) for i, param in params}:
+            raise headers.Wrong("the arrays outer must be like the parameters")
+        return [found[str(i)] for i in range(len(found))]
 
     def _optimizer_arrays(self, places: dict[str, Any]) -> dict[str, Any]:
         """The optimiser's arrays of a checkpoint in the form of its state, one per parameter."""
@@ -223,6 +267,18 @@ class Checkpointed:
         }
         dropout = [layer.mask_state() for layer in self._counting()]
         return arrays, {"recurrent": len(states), "dropout": dropout}
+
+    def _of_all_ranks(self, ranks: Ranks, arrays: dict[str, Any]) -> dict[str, Any]:
+        """The states of all samples of a batch, and the check that all ranks have equal weights."""
+        sums = [
+            zlib.crc32(np.ascontiguousarray(param).data) for param in distinct(self.model.params)
+        ]
+        ranks.check_same("save_checkpoint", {"the checksums of the weights": sums})
+        return {name: ranks.gather_rows(array) for name, array in arrays.items()}
+
+    def _rows(self, array: Any) -> Any:
+        """The rows of a state that belong to this rank's samples."""
+        return array if self.ranks is None else array[self.ranks.share(len(array)).rows]
 
     def _counting(self) -> list[Any]:
         """Dropout layers: a seed and the number of earlier masks determine their masks."""
@@ -270,6 +326,8 @@ class Checkpointed:
         for i, state in enumerate(states):
             if any(array is not None for array in state):
                 like = self.model.params[0]
+                if self.ranks is not None:
+                    state = [array if array is None else self._rows(array) for array in state]
                 there = [None if array is None else to_device(array, like) for array in state]
                 self.model.recurrent_layers[i].set_state(*there)
         for layer, (step, key) in zip(self._counting(), dropout, strict=True):

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from rnnfast import checks
+from rnnfast.distributed.ranks import ranks_of
 from rnnfast.layers.freezing import frozen
+from rnnfast.layers.shares import Share
 from rnnfast.text.corpora import sequence_batch
 from rnnfast.training.arguments import ids
 from rnnfast.typing import Array, LanguageModel
@@ -51,6 +53,7 @@ def eval_perplexity(
     time_size: int = 35,
     *,
     prime: Sequence[int] | Array | None = None,
+    comm: Any = None,
 ) -> float:
     """Perplexity of a language model on a corpus.
 
@@ -66,6 +69,9 @@ def eval_perplexity(
     prime : array of int (n,), optional
         Ids that precede the corpus. Each sample then starts from the state after these and after
         the n ids right before it, which do not count, instead of from zero.
+    comm : mpi4py.MPI.Comm, optional
+        The ranks that share out the samples of each batch. All of them call this function, and get
+        the result.
 
     Returns
     -------
@@ -102,7 +108,8 @@ def eval_perplexity(
         return float(forward(xs, ts, **options))
 
     with frozen(model):
-        mean = mean_of_batches("eval_perplexity", model, corpus, batch_size, time_size, loss, prime)
+        sizes = batch_size, time_size
+        mean = mean_of_batches("eval_perplexity", model, corpus, *sizes, loss, prime, comm)
     ppl = perplexity(mean)
     warn_if_blind(ppl, getattr(model, "vocab_size", math.inf), prime is not None)
     return ppl
@@ -130,12 +137,13 @@ def eval_accuracy(
     time_size: int = 35,
     *,
     prime: Sequence[int] | Array | None = None,
+    comm: Any = None,
 ) -> float:
     """Share of ids to which a language model gives the highest score.
 
     Parameters
     ----------
-    model, corpus, batch_size, time_size, prime
+    model, corpus, batch_size, time_size, prime, comm
         As in `eval_perplexity`.
 
     Returns
@@ -157,7 +165,8 @@ def eval_accuracy(
         return float((model.predict(xs).argmax(axis=2) == ts).mean())
 
     with frozen(model):
-        return mean_of_batches("eval_accuracy", model, corpus, batch_size, time_size, share, prime)
+        sizes = batch_size, time_size
+        return mean_of_batches("eval_accuracy", model, corpus, *sizes, share, prime, comm)
 
 
 def mean_of_batches(
@@ -168,8 +177,9 @@ def mean_of_batches(
     time_size: int,
     measure: Callable[[Any, Any], float],
     prime: Any,
+    comm: Any = None,
 ) -> float:
-    """The mean of measure(xs, ts) over all batches of a corpus."""
+    """The mean of measure(xs, ts) over all batches of a corpus, over the samples of all ranks."""
     corpus = ids(owner, "corpus", corpus)
     xs, ts = corpus[:-1], corpus[1:]
     checks.count(owner, "batch_size", batch_size)
@@ -180,24 +190,29 @@ def mean_of_batches(
             f"{owner}: a batch of {batch_size} x {time_size} needs at least "
             f"{batch_size * time_size + 1} ids, got {len(corpus)}"
         )
+    ranks = ranks_of(comm)
+    share = Share(0, batch_size, batch_size) if ranks is None else ranks.share(batch_size)
     model.reset_state()
     total = 0.0
     try:
-        if prime is not None:
-            _read_before(model, xs, ids(owner, "prime", prime), batch_size, time_size)
-        for i in range(max_iter):
-            total += measure(*sequence_batch(xs, ts, batch_size, time_size, i * time_size))
+        if prime is not None and share.size:
+            _read_before(model, xs, ids(owner, "prime", prime), share, time_size)
+        for i in range(max_iter if share.size else 0):
+            batch = sequence_batch(xs, ts, batch_size, time_size, i * time_size)
+            total += measure(*(array[share.rows] for array in batch))
+            if ranks is not None:
+                ranks.heart.beat()
     finally:
         model.reset_state()
+    if ranks is not None:
+        total = ranks.sum([total * share.weight])[0]
     return total / max_iter
 
 
-def _read_before(
-    model: LanguageModel, xs: Any, prime: Any, batch_size: int, time_size: int
-) -> None:
-    """Let the model read `prime`, then the ids before each sample of sequence_batch."""
+def _read_before(model: LanguageModel, xs: Any, prime: Any, share: Share, time_size: int) -> None:
+    """Let the model read `prime`, then the ids before each sample of a share of sequence_batch."""
     n = len(prime)
-    offsets = np.arange(batch_size)[:, np.newaxis] * (len(xs) // batch_size)
+    offsets = np.arange(share.total)[share.rows, np.newaxis] * (len(xs) // share.total)
     for starts in (0 * offsets, offsets):
         for i in range(0, n, time_size):
             at = starts + np.arange(i, min(i + time_size, n))  # in prime and xs, without copying xs
@@ -216,9 +231,11 @@ def evaluate(
     measure: Callable[..., float] = eval_perplexity,
     *,
     prime: Any = None,
+    comm: Any = None,
 ) -> float:
     """A measure with the book's batches, or with one sample if the text is too short for them."""
     short = len(ids) - 1 < (batch_size or EVAL_BATCH) * (time_size or EVAL_TIME)
     batch_size = batch_size or (1 if short else EVAL_BATCH)
     time_size = time_size or (min(EVAL_TIME, len(ids) - 1) if short else EVAL_TIME)
-    return measure(model, ids, batch_size, time_size, prime=prime)
+    shared = {} if comm is None else {"comm": comm}
+    return measure(model, ids, batch_size, time_size, prime=prime, **shared)

@@ -9,6 +9,7 @@ from rnnfast.training.arguments import ids
 from rnnfast.training.evaluation import perplexity
 from rnnfast.training.lengths import checked_seed, random_length
 from rnnfast.training.loop import BaseTrainer, Step
+from rnnfast.training.rounds import Sync
 from rnnfast.typing import Array, LanguageModel, Optimizer
 
 
@@ -25,6 +26,11 @@ class RnnlmTrainer(BaseTrainer):
         Called with a `Step` after every iteration.
     write : callable, optional
         Prints a line at every evaluation; by default to stdout.
+    comm : mpi4py.MPI.Comm, optional
+        The ranks that train together: each computes its share of the samples of every batch. See
+        `rnnfast.training.parallel`.
+    sync : Sync, optional
+        How these exchange what they learn, for slow networks; by default in every iteration.
 
     Attributes
     ----------
@@ -71,8 +77,11 @@ class RnnlmTrainer(BaseTrainer):
         *,
         callbacks: Sequence[Callable[[Step], Any]] = (),
         write: Callable[[str], Any] | None = None,
+        comm: Any = None,
+        sync: Sync | None = None,
     ) -> None:
-        super().__init__(model, optimizer, callbacks=callbacks, write=write)
+        given: dict[str, Any] = {"callbacks": callbacks, "write": write, "comm": comm, "sync": sync}
+        super().__init__(model, optimizer, **given)
         # both are None before the first fit only, so that Any spares scripts a check
         self.time_idx: Any = None
         self.ppl_list: Any = None
@@ -143,6 +152,8 @@ class RnnlmTrainer(BaseTrainer):
             A RuntimeError: the loss or the norm of the gradient is not finite.
         """
         xs, ts = ids("fit", "xs", xs), ids("fit", "ts", ts)
+        given = max_epoch, batch_size, time_size, max_grad, eval_interval
+        self._check_together(*given, restart_every, length_seed, xs=xs, ts=ts)
         if len(xs) != len(ts):
             raise ValueError(f"fit: xs and ts must be equally long, got {len(xs)} and {len(ts)}")
         size = {
@@ -169,6 +180,7 @@ class RnnlmTrainer(BaseTrainer):
                 self.ppl_list, self.eval_epochs = [], []
             else:
                 self.model.reset_state()  # it belongs to samples of other sizes
+        self._begin_together(batch_size)
 
         def batch(i: int) -> tuple[Any, ...]:
             if restart_every is not None:
@@ -199,11 +211,12 @@ class RnnlmTrainer(BaseTrainer):
 
     def _restart(self, iteration: int, every: int) -> None:
         """Set the state of each `every`th sample to zero, of other samples in each iteration."""
+        first = self._share.first if self._share else 0
         for layer in self.model.layers:
             if getattr(layer, "stateful", False) and any(a is not None for a in layer.state):
                 state = [array.copy() for array in layer.state]
                 for array in state:
-                    array[-iteration % every :: every] = 0
+                    array[(-iteration - first) % every :: every] = 0
                 layer.set_state(*state)
 
     def plot(self, ylim: tuple[float, float] | None = None) -> None:

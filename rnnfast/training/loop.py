@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from rnnfast import checks
 from rnnfast.training.checkpoints import Checkpointed
+from rnnfast.training.parallel import Together
+from rnnfast.training.rounds import Sync
 from rnnfast.training.step import TrainingStep
 from rnnfast.training.stopping import diverged
 from rnnfast.typing import Model, Optimizer
@@ -41,11 +43,12 @@ class Step(NamedTuple):
     seconds: float
 
 
-class BaseTrainer(Checkpointed):
+class BaseTrainer(Together, Checkpointed):
     """The loop of both trainers.
 
     `callbacks` are called with a `Step` after every iteration; `write` prints a line at every
-    evaluation, by default on stdout.
+    evaluation, by default on stdout. With several ranks (`comm`) each of them calls its callbacks,
+    with the same steps, and rank 0 alone prints lines.
     """
 
     measure = "loss"  # of lines and curves
@@ -58,6 +61,8 @@ class BaseTrainer(Checkpointed):
         *,
         callbacks: Sequence[Callable[[Step], Any]] = (),
         write: Callable[[str], Any] | None = None,
+        comm: Any = None,
+        sync: Sync | None = None,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -71,7 +76,9 @@ class BaseTrainer(Checkpointed):
         self.stopped = False
         self._progress = None
         self._restored = False
-        self._step: TrainingStep | None = None
+        self._step: Any = None  # a TrainingStep or a ParallelStep
+        self._begun = 0.0  # when training would have begun without interruptions
+        self._join(comm, sync)
 
     def __repr__(self) -> str:
         kind, model = type(self).__name__, type(self.model).__name__
@@ -92,12 +99,23 @@ class BaseTrainer(Checkpointed):
         self.callbacks = callbacks
         self.write = write or self.write
 
+    def go_on_with(self, model: Model, optimizer: Optimizer) -> None:
+        """Train another model with another optimiser, from the next `fit` on.
+
+        Epochs, iterations and evaluations are counted on.
+        """
+        self.model, self.optimizer = model, optimizer
+        self._forget()
+
     def stop(self) -> None:
         """End `fit` after the current iteration.
 
-        A callback or a signal handler may call it.
+        A callback or a signal handler may call it. With several ranks one of them is enough; all
+        stop after the next iteration.
         """
-        self.stopped = True
+        if self.ranks is None:
+            self.stopped = True
+        self._stops = True
 
     def iterations(self, max_iter: int) -> int:
         """Count the iterations of all fits.
@@ -155,6 +173,8 @@ class BaseTrainer(Checkpointed):
         self.max_iter = max_iter
         self.eval_interval = eval_interval
         self.stopped = False
+        if self.ranks is None:
+            self._stops = False
         return fresh
 
     def _resize(self, old: dict[str, int], new: dict[str, int]) -> None:
@@ -177,7 +197,7 @@ class BaseTrainer(Checkpointed):
     ) -> None:
         """Train on batch(i) for i below max_iter; append the evaluations to `values`."""
         now = self._progress
-        start = time.monotonic() - self.seconds
+        self._begun = time.monotonic() - self.seconds
         try:
             while now["epoch"] < max_epoch:
                 self._begin_epoch()
@@ -187,7 +207,7 @@ class BaseTrainer(Checkpointed):
                     now["iter"] += 1
                     now["total"] += loss
                     now["count"] += 1
-                    self.seconds = time.monotonic() - start
+                    self.seconds = self._elapsed()
                     ppl = None
                     if self.eval_interval is not None and i % self.eval_interval == 0:
                         value = self._value(now["total"] / now["count"])
@@ -195,10 +215,11 @@ class BaseTrainer(Checkpointed):
                         values.append(value)
                         self.eval_epochs.append(self.current_epoch + (i + 1) / max_iter)
                         ppl = value if self.measure == "perplexity" else None
-                        self.write(
-                            f"| epoch {self.current_epoch + 1} | iter {i + 1} / {max_iter} "
-                            f"| time {int(self.seconds)}[s] | {self.measure} {value:.2f}"
-                        )
+                        if self.leads:
+                            self.write(
+                                f"| epoch {self.current_epoch + 1} | iter {i + 1} / {max_iter} "
+                                f"| time {int(self.seconds)}[s] | {self.measure} {value:.2f}"
+                            )
                     step = Step(
                         self.current_epoch + 1, i + 1, max_iter, loss, norm, ppl, self.seconds
                     )
@@ -214,7 +235,8 @@ class BaseTrainer(Checkpointed):
             self._step = None  # with the memory of its graph
 
     def _begin_epoch(self) -> None:
-        """A hook before each epoch, and before the rest of an epoch that is resumed."""
+        """Before each epoch, and before the rest of an epoch that is resumed."""
+        self._share_random()
 
     def _curve(self, values: list[float]) -> tuple[list[float], list[float]]:
         """Epochs, for the x axis, and the values of their evaluations as Python floats."""
@@ -234,8 +256,12 @@ class BaseTrainer(Checkpointed):
         """
         step = self._step
         if step is None or step.model is not self.model or step.optimizer is not self.optimizer:
-            given = self.model, self.optimizer, max_grad
-            step = self._step = TrainingStep(*given, check=self._check_finite)
+            check = self._check_finite
+            if self.ranks is None:
+                step = TrainingStep(self.model, self.optimizer, max_grad, check=check)
+            else:
+                step = self._parallel_step(self.ranks, max_grad, check)
+            self._step = step
         loss, norm = step(xs, ts, lengths)
         loss, norm = float(loss), None if norm is None else float(norm)  # on the host
         self._check_finite(loss, norm)

@@ -10,6 +10,7 @@ from rnnfast import checks, plot
 from rnnfast.io import headers
 from rnnfast.training.arguments import checked_lengths
 from rnnfast.training.loop import BaseTrainer, Step
+from rnnfast.training.rounds import Sync
 from rnnfast.typing import Model, Optimizer
 
 
@@ -26,6 +27,11 @@ class Trainer(BaseTrainer):
         Called with a `Step` after every iteration.
     write : callable, optional
         Prints a line at every evaluation; by default to stdout.
+    comm : mpi4py.MPI.Comm, optional
+        The ranks that train together: each computes its share of the samples of every batch. See
+        `rnnfast.training.parallel`.
+    sync : Sync, optional
+        How these exchange what they learn, for slow networks; by default in every iteration.
 
     Attributes
     ----------
@@ -68,8 +74,11 @@ class Trainer(BaseTrainer):
         *,
         callbacks: Sequence[Callable[[Step], Any]] = (),
         write: Callable[[str], Any] | None = None,
+        comm: Any = None,
+        sync: Sync | None = None,
     ) -> None:
-        super().__init__(model, optimizer, callbacks=callbacks, write=write)
+        given: dict[str, Any] = {"callbacks": callbacks, "write": write, "comm": comm, "sync": sync}
+        super().__init__(model, optimizer, **given)
         self.loss_list: list[float] = []
 
     kept = (*BaseTrainer.kept, "loss_list")
@@ -112,6 +121,9 @@ class Trainer(BaseTrainer):
             A RuntimeError: the loss or the norm of the gradient is not finite.
         """
         x, t = np.asarray(x), np.asarray(t)
+        self._check_together(
+            max_epoch, batch_size, max_grad, eval_interval, x=x, t=t, lengths=lengths
+        )
         if x.ndim == 0 or t.ndim == 0 or len(x) != len(t):
             raise ValueError(f"fit: x and t must be equally long, got {x.shape} and {t.shape}")
         lengths = checked_lengths("fit", lengths, len(x))
@@ -121,6 +133,7 @@ class Trainer(BaseTrainer):
             raise ValueError(f"fit: a batch of {batch_size} needs as many samples, got {len(x)}")
         if self._begin(size, max_iter, max_epoch, max_grad, eval_interval):
             self._order = np.arange(len(x))
+        self._begin_together(batch_size)
 
         def batch(i: int) -> tuple[Any, ...]:
             rows = self._order[i * batch_size : (i + 1) * batch_size]
@@ -156,5 +169,6 @@ class Trainer(BaseTrainer):
             raise headers.Wrong("the array order must be an order of the samples")
 
     def _begin_epoch(self) -> None:
+        super()._begin_epoch()
         if self._progress["iter"] == 0:
             self._order = self._order[np.random.permutation(len(self._order))]

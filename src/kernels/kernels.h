@@ -143,7 +143,7 @@ typedef struct {
 #define SCORES(V) ((V) + (V) / 256 + 2) /* reals of one row of affine_softmax_job.scores */
 
 typedef struct {
-    ptrdiff_t n;
+    ptrdiff_t first, n; /* the number of the first element, and how many there are */
     int threads;
     unsigned long long key[2], step;
     double ratio; /* elements below it become 0 ... */

@@ -69,7 +69,8 @@ static int scatter(const scatter_job *job)
     return 0;
 }
 
-/* Philox4x64-10 (Salmon et al. 2011), counted as NumPy counts: four elements from each counter. */
+/* Philox4x64-10 (Salmon et al. 2011), counted as NumPy counts: four elements from each counter. Of the first and the
+ * last counter the mask may have only some. */
 static void dropout_body(team *tm, int rank, void *work)
 {
     typedef unsigned long long word;
@@ -77,9 +78,9 @@ static void dropout_body(team *tm, int rank, void *work)
     const real kept = d->kept;
     const word least = (word)ceil(d->ratio * 0x1p53);
     real *mask = d->mask;
-    ptrdiff_t q0, q1;
-    team_share(tm, rank, (d->n + 3) / 4, &q0, &q1);
-    for (ptrdiff_t q = q0; q < q1; q++) {
+    ptrdiff_t q0, q1, before = d->first / 4;
+    team_share(tm, rank, (d->first % 4 + d->n + 3) / 4, &q0, &q1);
+    for (ptrdiff_t q = before + q0; q < before + q1; q++) {
         word c0 = (word)q + 1, c1 = 0, c2 = 0, c3 = d->step, k0 = d->key[0], k1 = d->key[1];
         for (int round = 0; round < 10; round++) {
             unsigned __int128 a = (unsigned __int128)c0 * 0xD2E7470EE14C6C93ull;
@@ -92,7 +93,8 @@ static void dropout_body(team *tm, int rank, void *work)
         real four[4];
         for (int i = 0; i < 4; i++)
             four[i] = kept * (real)(words[i] >> 11 >= least); /* no branch: nobody could predict it */
-        memcpy(mask + 4 * q, four, (d->n - 4 * q < 4 ? d->n - 4 * q : 4) * sizeof(real));
+        ptrdiff_t at = 4 * q - d->first, i0 = at < 0 ? -at : 0, i1 = d->n - at < 4 ? d->n - at : 4;
+        memcpy(mask + at + i0, four + i0, (i1 - i0) * sizeof(real));
     }
 }
 

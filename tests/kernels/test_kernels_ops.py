@@ -355,6 +355,14 @@ def test_dropout_mask_of_any_size_and_key(column):
         np.testing.assert_array_equal(to_numpy(draw(*arguments)), reference(*arguments))
 
 
+def test_rows_of_a_dropout_mask_are_those_of_the_whole(column):
+    draw, dtype = column.load("ops").dropout_mask, np.dtype(column.dtype)
+    whole = to_numpy(draw((9, 5), 0.5, (1, 2), 3, dtype))
+    for first, last in ((0, 9), (1, 2), (3, 9), (4, 8), (2, 2)):
+        rows = to_numpy(draw((last - first, 5), 0.5, (1, 2), 3, dtype, first=5 * first))
+        np.testing.assert_array_equal(rows, whole[first:last])
+
+
 def test_dropout_mask_rejects(fast):
     draw, dtype = fast.load("ops").dropout_mask, np.dtype(fast.dtype)
     for shape, ratio, key, step, kind in (

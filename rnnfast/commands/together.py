@@ -1,0 +1,53 @@
+"""A command that mpiexec has started: its ranks, what they print, and how they end."""
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+
+from rnnfast.distributed.launch import launched, world
+from rnnfast.distributed.ranks import Ranks
+
+
+def one_line(error: BaseException | Warning) -> str:
+    """The message of an exception or warning, in one line."""
+    if isinstance(error, OSError) and error.filename is not None:
+        text = f"{os.fsdecode(error.filename) or 'the empty name'}: {error.strerror}"
+    else:
+        text = " ".join(str(error).split()) or type(error).__name__
+    return "; ".join([text, *getattr(error, "__notes__", [])])
+
+
+@contextmanager
+def only_first_speaks(*, errors: bool = False) -> Iterator[bool]:
+    """Within the block, rank 0 alone writes to stdout, and warns. Yields whether this is it.
+
+    errors: and to stderr.
+    """
+    if launched()[0] == 0:
+        yield True
+        return
+    with open(os.devnull, "w") as nobody, redirect_stdout(nobody), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with redirect_stderr(nobody if errors else sys.stderr):
+            yield False
+
+
+@contextmanager
+def together() -> Iterator[Ranks | None]:
+    """All ranks that mpiexec has started, for one command; None if this process is the only one.
+
+    Where only some of them fail, the first of these says why and ends the job.
+    """
+    ranks = world()
+    if ranks is None:
+        yield None
+        return
+    try:
+        yield ranks
+    except BaseException as error:
+        if not ranks.all_failed():
+            ranks.fail(one_line(error))
+        raise
+    ranks.finish()

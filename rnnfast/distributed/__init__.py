@@ -1,0 +1,1 @@
+"""Training by several processes over MPI: ranks, and the gradients that they exchange."""

@@ -1,0 +1,245 @@
+"""The processes that train one model together: which one this is, and what they tell each other."""
+
+import io
+import math
+import os
+import pickle
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from rnnfast import checks
+from rnnfast.distributed import watcher
+from rnnfast.distributed.threads import divide_threads
+from rnnfast.distributed.waiting import NAP, Heart, end_job, own_copy
+from rnnfast.layers.shares import Share, share_of
+
+PATIENCE = 20.0  # seconds
+T = TypeVar("T")
+
+
+class Ranks:
+    """The ranks of a communicator.
+
+    Every method that exchanges something is collective: all ranks call it, in the same order.
+    What they wait for, they wait for as `rnnfast.distributed.waiting` says. Those of one machine
+    share its processors out, unless RNNFAST_NUM_THREADS is set.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Comm
+        Or an object with the same methods. It is duplicated.
+    patience : float
+        Seconds after which a rank that says nothing is taken for dead.
+
+    Attributes
+    ----------
+    rank, size : int
+        Which one this is, and how many there are.
+    """
+
+    def __init__(self, comm: Any, *, patience: float = PATIENCE) -> None:
+        for name in ("Get_rank", "Get_size", "Iallreduce", "Iallgatherv", "Idup"):
+            if not callable(getattr(comm, name, None)):
+                kind = type(comm).__name__
+                raise TypeError(f"comm must be a communicator of mpi4py, got {kind}")
+        if not checks.number("Ranks", "patience", patience) > 0:
+            raise ValueError(f"Ranks: patience must be positive, got {patience}")
+        self.comm = own_copy(comm, patience)
+        self.rank: int = comm.Get_rank()
+        self.size: int = comm.Get_size()
+        self._failures = own_copy(comm, patience)
+        self._names: list[str] = []
+        self.heart = Heart(own_copy(comm, patience), patience, self.name)
+        mine = described(self.rank)
+        self._names = self.gather(mine)
+        if self.size > 1:
+            watcher.start(mine)
+            divide_threads(self.rank, self.gather)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is rank 0, which writes files and prints."""
+        return self.rank == 0
+
+    def name(self, rank: int) -> str:
+        """What messages call a rank."""
+        return self._names[rank] if self._names else f"rank {rank}"
+
+    def share(self, total: int) -> Share:
+        """The samples of a batch of `total` that this rank has."""
+        return share_of(total, self.rank, self.size)
+
+    def wait(self, requests: Sequence[Any], what: str) -> None:
+        """Wait until requests are complete; if a rank does not answer, the job ends."""
+        self.heart.wait(requests, what)
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """The sums of numbers over all ranks."""
+        found = np.array(values, np.float64)
+        self.wait([self.comm.Iallreduce(in_place(self.comm), found)], "a sum")
+        return [float(value) for value in found]
+
+    def any(self, value: bool) -> bool:
+        """Whether it is true on any rank."""
+        return self.sum([value])[0] > 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all ranks, on each of them. They are pickled."""
+        return [pickle.loads(data) for data in self._gather_bytes(pickle.dumps(value))]
+
+    def gather_rows(self, array: Any) -> Any:
+        """The rows of all ranks in one array, on each of them. Dtype and widths are the same."""
+        parts = self._gather_bytes(np.ascontiguousarray(array).tobytes())
+        return np.frombuffer(b"".join(parts), array.dtype).reshape(-1, *array.shape[1:]).copy()
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What rank 0 makes, on all ranks; an exception there is raised on all of them.
+
+        Parameters
+        ----------
+        make : callable
+            Only rank 0 calls it.
+        """
+        found: Any = None
+        if self.leads:
+            try:
+                found = True, make()
+            except Exception as error:
+                if isinstance(error, OSError):  # of its disk
+                    error.add_note(f"on {self.name(0)}")
+                found = False, error
+        went_well, made = self._from_first(found)
+        if went_well:
+            result: T = made
+            return result
+        raise made
+
+    def broadcast(self, arrays: Sequence[Any]) -> None:
+        """Copy the arrays of rank 0 into those of the other ranks; shapes and dtypes are equal."""
+        for array in arrays:
+            there = np.ascontiguousarray(array)
+            self._broadcast(there)
+            if there is not array:
+                array[...] = there
+
+    def check_same(self, owner: str, values: Mapping[str, Any]) -> None:
+        """ValueError on all ranks unless all have the same values.
+
+        Parameters
+        ----------
+        owner : str
+            Begins the message.
+        values : mapping
+            What they are called -> anything with a repr.
+        """
+        shown = {name: repr(value) for name, value in values.items()}
+        every = self.gather(shown)
+        for rank, theirs in enumerate(every):
+            for name, first in every[0].items():
+                other = theirs.get(name)
+                if other != first:
+                    raise ValueError(
+                        f"{owner}: {name} must be the same on all ranks, got {_short(first)} on "
+                        f"rank 0 and {_short(other)} on {self.name(rank)}"
+                    )
+
+    def all_failed(self, seconds: float = 3.0) -> bool:
+        """Whether all ranks call this within some seconds: not only this one has failed."""
+        request, until = self._failures.Ibarrier(), time.monotonic() + seconds
+        while not request.Test():
+            if time.monotonic() > until:
+                return False
+            self.heart.beat()
+            time.sleep(NAP)
+        return True
+
+    def finish(self) -> None:
+        """Wait for all ranks at the end of their work, as long as it takes."""
+        self.heart.wait([self.comm.Ibarrier()], "the end", patience=math.inf)
+
+    def fail(self, message: str) -> None:
+        """End the job, for this reason."""
+        end_job(self.comm, f"{self.name(self.rank)}: {message}")
+
+    def _gather_bytes(self, data: bytes) -> list[bytes]:
+        mine = np.frombuffer(data, np.uint8)
+        counts = np.zeros(self.size, np.int64)
+        counts[self.rank] = len(mine)
+        self.wait([self.comm.Iallreduce(in_place(self.comm), counts)], "sizes")
+        whole = np.empty(counts.sum(), np.uint8)
+        self.wait([self.comm.Iallgatherv(mine, [whole, counts])], "what every rank has")
+        ends = counts.cumsum()
+        return [whole[end - count : end].tobytes() for end, count in zip(ends, counts, strict=True)]
+
+    def _from_first(self, value: Any) -> Any:
+        data = np.frombuffer(_pickled(value), np.uint8).copy() if self.leads else np.empty(0, "u1")
+        count = np.array([len(data)], np.int64)
+        self._broadcast(count)
+        if not self.leads:
+            data = np.empty(count[0], np.uint8)
+        self._broadcast(data)
+        return value if self.leads else pickle.loads(data.tobytes())
+
+    def _broadcast(self, array: Any) -> None:
+        self.wait([self.comm.Ibcast(array, 0)], "what rank 0 has")
+
+
+def described(rank: int) -> str:
+    """What messages call this process as a rank."""
+    return f"rank {rank} (process {os.getpid()} on {socket.gethostname()})"
+
+
+def in_place(comm: Any) -> Any:
+    """MPI.IN_PLACE, or what a communicator that is not mpi4py's has for it."""
+    own = getattr(comm, "IN_PLACE", None)
+    if own is not None:
+        return own
+    from mpi4py import MPI
+
+    return MPI.IN_PLACE
+
+
+def by_first(ranks: Ranks | None, make: Callable[[], T]) -> T:
+    """What rank 0 makes, on all ranks; or what this process makes, if it is the only one."""
+    return make() if ranks is None else ranks.from_first(make)
+
+
+def ranks_of(comm: Any) -> Ranks | None:
+    """The ranks of a communicator, the same ones each time; None where there is only one.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Comm, Ranks or None
+    """
+    if comm is None or isinstance(comm, Ranks):
+        ranks = comm
+    else:
+        known = [ranks for there, ranks in _known if there == comm]
+        ranks = known[0] if known else Ranks(comm)
+        if not known:
+            _known.append((comm, ranks))
+    return None if ranks is None or ranks.size == 1 else ranks
+
+
+_known: list[tuple[Any, Ranks]] = []  # each keeps its communicator alive
+
+
+def _pickled(value: Any) -> bytes:
+    """value, or if it is an error that cannot be pickled, one with the same message."""
+    try:
+        buffer = io.BytesIO()
+        pickle.dump(value, buffer)
+        pickle.loads(buffer.getvalue())
+        return buffer.getvalue()
+    except Exception:
+        if value[0]:
+            raise
+        return pickle.dumps((False, RuntimeError(str(value[1]))))
+
+
+def _short(text: str | None) -> str:
+    return str(text) if text is None or len(text) <= 80 else f"{text[:77]}..."
