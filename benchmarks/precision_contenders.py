@@ -1,4 +1,4 @@
-"""The contenders of inference in 16 and 8 bits: those of contenders.py, converted.
+"""The contenders in 16 and 8 bits: those of contenders.py, converted. Training is in 16 bits only.
 
 Beside `run()` and `results()` each names its `precision`, and `reference` prepares the same cell,
 whose hs are those to expect. A contender that cannot run raises CannotRun with the reason.
@@ -26,13 +26,18 @@ def needs(*modules):
             raise CannotRun(f"{module} is not installed")
 
 
+def only_inference(case):
+    if case.training:
+        raise CannotRun("only inference")
+
+
 def exact_layers(case):
     """The baseline in float64."""
     return NumpyLayers(replace(case, dtype=np.float64))
 
 
 class Float32(Rnnfast):
-    """Our layer, frozen."""
+    """Our layer, frozen for inference."""
 
     name = "rnnfast-float32"
     precision = "float32"
@@ -46,14 +51,28 @@ class Bf16(Float32):
     def freeze(self):
         self.layer.freeze(self.precision)
 
+    def run(self):
+        if not self.case.training:
+            return super().run()
+        before = rnnfast.get_float32_matmul_precision()
+        rnnfast.set_float32_matmul_precision("medium")
+        try:
+            super().run()
+        finally:
+            rnnfast.set_float32_matmul_precision(before)
+
 
 class Int8(Bf16):
     name = "rnnfast-int8"
     precision = "int8"
 
+    def __init__(self, case):
+        only_inference(case)
+        super().__init__(case)
+
 
 class PyTorchBf16(PyTorch):
-    """The module in bfloat16. Its xs, hs and state are in bfloat16, too; xs is rounded beforehand.
+    """The module in bfloat16. Its xs, hs, state and gradients are, too; xs is rounded beforehand.
 
     Its GRU is another cell, so all its cells are compared with themselves in float32.
     """
@@ -70,14 +89,15 @@ class PyTorchBf16(PyTorch):
     def convert(self):
         dtype = self.torch.bfloat16
         self.net.to(dtype)
-        self.xs = self.xs.to(dtype)
+        self.xs = self.xs.detach().to(dtype).requires_grad_(self.case.training)
+        self.dhs = self.dhs.to(dtype)
         if isinstance(self.state, tuple):
             self.state = tuple(state.to(dtype) for state in self.state)
         elif self.state is not None:
             self.state = self.state.to(dtype)
 
     def results(self):
-        return [self.hs.float().numpy()]
+        return [self.hs.detach().float().numpy()]
 
 
 class PyTorchInt8(PyTorchBf16):
@@ -87,6 +107,7 @@ class PyTorchInt8(PyTorchBf16):
     precision = "int8"
 
     def convert(self):
+        only_inference(self.case)
         needs("torch.ao", "torch.ao.quantization")
         from torch.ao.quantization import quantize_dynamic
 
@@ -111,6 +132,7 @@ class OnnxRuntimeInt8(OnnxRuntime):
     reference = staticmethod(exact_layers)
 
     def __init__(self, case):
+        only_inference(case)
         needs("onnx", "onnxruntime")
         super().__init__(case)
 
@@ -142,6 +164,7 @@ class OpenVinoBf16(OnnxModel):
     reference = staticmethod(exact_layers)
 
     def __init__(self, case):
+        only_inference(case)
         needs("onnx", "openvino")
         import openvino
 

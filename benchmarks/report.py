@@ -186,9 +186,10 @@ def precision_table(results, precision):
     names = {"rnnfast-float32": "our float32", **names}
     ratios = {"vs the fastest": fastest, "vs our float32": gain}
     yield from head(("cell", "N, T, D, H"), *(f"{name} ms" for name in names.values()), *ratios)
-    cells = list(dict.fromkeys(cell for cell, _ in results.precisions))
+    known = {key: row for key, row in results.precisions.items() if f"rnnfast-{precision}" in row}
+    cells = list(dict.fromkeys(cell for cell, _ in known))
     for cell in cells:
-        rows = {shape: row for (of, shape), row in results.precisions.items() if of == cell}
+        rows = {shape: row for (of, shape), row in known.items() if of == cell}
         for shape, row in rows.items():
             busy = " \\*" if is_busy({"rnnfast": row["rnnfast-float32"]}) else ""
             yield line(
@@ -199,7 +200,7 @@ def precision_table(results, precision):
             )
         yield precision_means(cell.upper(), rows, precision, names, ratios)
     if len(cells) > 1:
-        yield precision_means("all", results.precisions, precision, names, ratios)
+        yield precision_means("all", known, precision, names, ratios)
 
 
 def precision_means(title, rows, precision, names, ratios):
