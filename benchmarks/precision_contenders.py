@@ -14,6 +14,7 @@ import numpy as np
 
 import rnnfast
 from benchmarks.contenders import NumpyLayers, OnnxModel, OnnxRuntime, PyTorch, Rnnfast
+from rnnfast import kernels
 
 
 class CannotRun(Exception):
@@ -54,12 +55,12 @@ class Bf16(Float32):
     def run(self):
         if not self.case.training:
             return super().run()
-        before = rnnfast.get_float32_matmul_precision()
-        rnnfast.set_float32_matmul_precision("medium")
+        before = kernels.get_float32_matmul_precision()
+        kernels.set_float32_matmul_precision("medium")
         try:
             super().run()
         finally:
-            rnnfast.set_float32_matmul_precision(before)
+            kernels.set_float32_matmul_precision(before)
 
 
 class Int8(Bf16):
