@@ -269,15 +269,15 @@ class Recurrent(Created, Layer):
         state: Any,
         weights: Any,
         train: bool,
-        **more: Any,
+        more: dict[str, Any],
     ) -> tuple[Any, tuple[Any, ...]]:
         """Call the column's forward with checked arguments; replace the cache.
 
         more: lengths, reverse, h_mask, and arrays of each step.
         """
-        forward, more = self._kernel.forward, more | self._given
-        if more:
-            forward = partial(forward, **more)
+        forward = self._kernel.forward
+        if more or self._given:
+            forward = partial(forward, **more, **self._given)
         hs, state, cache = forward(xs, state, weights, train=train)
         self.cache = None if cache is None else (cache, weights, hs.shape)
         return hs, state

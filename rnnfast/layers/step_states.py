@@ -27,7 +27,7 @@ class _Step(Recurrent):
         state = self._checked_states(states, N, "{}_prev")
         own = of_steps(self, N, None, given)
         x = checks.cast(x, self.dtype)
-        return self._run(x[:, np.newaxis], state, weights, train, **own)[1]
+        return self._run(x[:, np.newaxis], state, weights, train, own)[1]
 
     def _backward(self, dh_next: Any, *rest: Any) -> tuple[Any, ...]:
         """The gradients of x and of the state before the step."""

@@ -204,7 +204,8 @@ class _Time(Recurrent):
 
     def _forward(self, checked: Checked, train: bool, **more: Any) -> Any:
         """forward with checked arguments; more: see `_run`."""
-        hs, state = self._run(*checked, train, **more)
+        xs, state, weights = checked
+        hs, state = self._run(xs, state, weights, train, more)
         self._Wh_mask = None
         self._keep(*state)
         return hs
