@@ -355,9 +355,9 @@ def set_float32_matmul_precision(precision: str) -> None:
     The backward of a recurrent layer and of a loss multiplies as its forward did. Frozen layers
     keep the precision of `freeze`.
 
-    "medium" is for processors with AMX or AVX512-BF16; on others it gives the same numbers, up to
-    the order of sums, but takes longer than "highest". So it does for small layers, and for single
-    steps of layers that are not frozen, because each call packs the weights.
+    On a CPU "medium" is for AMX. Other processors give the same numbers, up to the order of sums,
+    but may take longer than with "highest". So may small layers, and single steps of layers that
+    are not frozen, because each call packs the weights.
     """
     global _precision
     if precision not in PRECISIONS:

@@ -178,7 +178,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     option(group, "lr-decay", factor, "X", what, "never")
     option(group, "max-grad", positive_float, "X", "maximum norm of the gradient")
     what = "how float32 matrices are multiplied: highest, in float32; high, on a GPU in TF32; "
-    what += "medium, on a CPU in bfloat16, which is fast with AMX or AVX512-BF16"
+    what += "medium, on a CPU in bfloat16 (for one with AMX)"
     choice(group, "matmul-precision", PRECISIONS, what)
     option(group, "eval-interval", positive_int, "N", "iterations per line of output")
     option(group, "seed", natural_int, "N", "seed of weights and samples")

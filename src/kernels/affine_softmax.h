@@ -125,7 +125,7 @@ static int score_forward_room(score_work *k, ptrdiff_t more)
 #if REAL_IS_FLOAT
 static int reduced_affine_softmax_forward(const affine_softmax_job *job);
 static int reduced_affine_softmax_backward(const affine_softmax_job *job);
-#else /* without other precisions */
+#else /* no precision but its own */
 static int reduced_affine_softmax_forward(const affine_softmax_job *job) { return (void)job, -1; }
 static int reduced_affine_softmax_backward(const affine_softmax_job *job) { return (void)job, -1; }
 #endif

@@ -230,6 +230,7 @@ static void reduced_weight_grads(const reduced_back *b, team *tm, int rank, int 
                 round_strip(right, words, P, strip, first_gate, G, r0, r1);
             packed = w.p;
             reduced_product t = {.words = way.high ? words : used,
+                                 .next = right,
                                  .a = left + w.n * step,
                                  .ar = step,
                                  .b = right,

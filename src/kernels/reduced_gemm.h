@@ -89,15 +89,21 @@ static void store_pair(const real *sums, ptrdiff_t rows, real *c, ptrdiff_t cr, 
 static void multiply_pair(const reduced_way *way, const uint32_t *left, ptrdiff_t step, ptrdiff_t rows, const uint32_t *right,
                           ptrdiff_t words, ptrdiff_t used, real *sums)
 {
-    const reduced_product t = {
-        .words = way->high ? words : used, .a = left, .ar = step, .b = right, .bk = W, .bv = W * words, .c = (uint32_t *)sums};
+    const reduced_product t = {.words = way->high ? words : used,
+                               .next = right,
+                               .a = left,
+                               .ar = step,
+                               .b = right,
+                               .bk = W,
+                               .bv = W * words,
+                               .c = (uint32_t *)sums};
     reduced_multiply(way, 2, rows, t);
 }
 
 /* Words of a product of K numbers for instructions of vectors, an even number. */
 static inline ptrdiff_t words_used(ptrdiff_t K) { return (K + 3) / 4 * 2; }
 
-/* What a product multiplies at once of each side. */
+/* A product whose c has rows that are contiguous: that of the job, or its transpose. */
 typedef struct {
     const gemm_job *job;
     ptrdiff_t M, N, K;
