@@ -79,6 +79,14 @@ def test_errors_of_all_ranks_are_said_once(tmp_path, text):
         assert "Traceback" not in err and "killed" not in err
 
 
+def test_the_patience_must_be_a_number(tmp_path, text):
+    for wrong in ("x", "0"):
+        quiet = [text, *QUIET, "--out", str(tmp_path / "out")]
+        code, _, err = train(2, *quiet, env={"RNNFAST_PATIENCE": wrong})
+        why = f"RNNFAST_PATIENCE must be a positive number of seconds, got '{wrong}'"
+        assert code == 1 and err == f"rnnfast: {why}\n"
+
+
 def test_ranks_must_have_the_same_settings_and_texts(tmp_path, text):
     other = tmp_path / "other.txt"
     other.write_text(TEXT + "x")
