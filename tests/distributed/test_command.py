@@ -67,6 +67,14 @@ def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, text):
     assert_close(events, expected)
 
 
+def test_ranks_share_out_an_evaluation(tmp_path, text):
+    ok(1, text, *COMMAND, "--epochs", "1", "--out", str(tmp_path / "out"), *MODEL)
+    command = "eval", str(tmp_path / "out" / "LanguageModel.safetensors"), text
+    code, out, err = finished(launch(3, "-m", "rnnfast", *command))
+    assert (code, out, err) == (0, run(*command).stdout, "")
+    assert out.count("perplexity: ") == 1
+
+
 def test_errors_of_all_ranks_are_said_once(tmp_path, text):
     missing = str(tmp_path / "missing.txt")
     for arguments, why in (
