@@ -201,3 +201,11 @@ def half_sums(comm, count):
         (np.random.default_rng(rank).random(100) + 1).astype("f") for rank in range(ranks.size)
     ]
     return {"mean": total / count, "expected": sum(every), "once": once}
+
+
+def in_place(comm):
+    """Models whose gradients travel where they lie, also those that backward changes once more."""
+    from rnnfast.distributed import exchange
+
+    exchange.BUCKET = 1
+    return {name: language(comm, name, "float64") for name in ("frage", "awd", "mixture")}

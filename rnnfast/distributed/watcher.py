@@ -1,82 +1,90 @@
-"""A small process beside each rank that says so when the rank is killed.
+"""A small process on each host that says so when a rank is killed.
 
 mpiexec ends all ranks when one has died, but names only a process id, if any.
 """
 
 import atexit
 import contextlib
+import fcntl
 import os
+import socket
 import subprocess
 import sys
-import tempfile
+import time
 from typing import Any
 
-# It waits for the end of a pipe whose other end the rank has. A byte in it is a farewell. The first
-# of a host to come here makes a file; the others are of ranks that mpiexec has ended since then.
-_PROGRAM = """
-import os, sys, time
-pipe, ready, token, message = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
-os.close(ready)
-if not os.read(pipe, 1):
-    try:
-        os.close(os.open(token, os.O_CREAT | os.O_EXCL))
-        os.write(2, message.encode())
-    except OSError:
-        pass
-    os.close(2)
-    time.sleep(5)
-    try:
-        os.unlink(token)
-    except OSError:
-        pass
-"""
+from rnnfast.distributed import watching
 
-_pipe: int | None = None
-_token = ""
+PATIENCE = 2.0  # seconds until the watcher listens
+HIGH = 900  # below the usual limit, 1,024
+
+_connection: socket.socket | None = None
 
 
 def start(name: str) -> None:
-    """Watch this process, once.
+    """Have this process watched, once. Without effect outside Linux.
 
     Parameters
     ----------
     name : str
         What the message calls this rank.
     """
-    global _pipe, _token
-    if _pipe is not None:
+    global _connection
+    if _connection is not None or sys.platform != "linux":
         return
-    # The ranks of a job on one host have the same parent
-    _token = os.path.join(tempfile.gettempdir(), f"rnnfast-{os.getppid()}.ended")
-    theirs, _pipe = os.pipe()
-    starts, ready = os.pipe()
-    message = f"rnnfast: {name} was killed or ended early: the job ends\n"
-    command = [sys.executable, "-S", "-E", "-c", _PROGRAM, str(theirs), str(ready), _token, message]
-    quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-    with contextlib.suppress(OSError):  # without it only the name is missing
-        child = subprocess.Popen(command, pass_fds=(theirs, ready), start_new_session=True, **quiet)
+    address = f"\0rnnfast-{os.getppid()}"  # the ranks of a job on one host have the same parent
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as server:
+        server.bind(address)  # of all ranks one can do so
+        server.listen(4096)
+        quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+        command = [sys.executable, "-P", "-S", "-E", watching.__file__, str(server.fileno())]
+        child = subprocess.Popen(
+            command, pass_fds=(server.fileno(),), start_new_session=True, **quiet
+        )
         child.returncode = 0  # nobody waits for it
-    for end in (theirs, ready):
-        os.close(end)
-    os.read(starts, 1)  # until it watches
-    os.close(starts)
-    atexit.register(farewell)
+    connection, until = socket.socket(socket.AF_UNIX), time.monotonic() + PATIENCE
+    connection.settimeout(PATIENCE)
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError):
+            connection.connect(address)
+            connection.sendall(name.encode() + b"\n")
+            connection.recv(1)
+            _connection = _first_to_go(connection)
+            atexit.register(farewell)
+            return
+        time.sleep(0.01)
+    connection.close()  # only the name of a killed rank will be missing
+
+
+def _first_to_go(connection: socket.socket) -> socket.socket:
+    """The connection with a high number.
+
+    Linux lets go of what a killed process has in the reverse order of the numbers. mpiexec's own
+    connection, by whose end it learns of the death, must not end before this one.
+    """
+    try:
+        number = fcntl.fcntl(connection, fcntl.F_DUPFD_CLOEXEC, HIGH)
+    except OSError:  # a lower limit
+        return connection
+    connection.close()
+    return socket.socket(fileno=number)
 
 
 def claim() -> None:
-    """Say that this process reports why the job ends: the watchers of this host keep quiet."""
-    if _token:
-        with contextlib.suppress(OSError):
-            os.close(os.open(_token, os.O_CREAT | os.O_EXCL))
+    """Say that this process reports why the job ends: the watcher keeps quiet."""
+    _send(b"q")
 
 
 def farewell() -> None:
     """This rank ends as it should."""
-    global _pipe
-    if _pipe is not None:
+    global _connection
+    _send(b"x")
+    if _connection is not None:
+        _connection.close()
+    _connection = None
+
+
+def _send(what: bytes) -> None:
+    if _connection is not None:
         with contextlib.suppress(OSError):
-            os.write(_pipe, b"x")
-            os.close(_pipe)
-        _pipe = None
-        with contextlib.suppress(OSError):
-            os.unlink(_token)
+            _connection.sendall(what)

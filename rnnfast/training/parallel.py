@@ -275,7 +275,7 @@ def _announcing(model: Any, add: Callable[[Any], Any]) -> Any:
 def _check_model(model: Any) -> None:
     """ValueError for what ranks cannot compute from their share of a batch."""
     if model.params and checks.is_cupy(model.params[0]):
-        raise ValueError('comm: the model must be on the CPU, got device="cuda"')
+        raise ValueError("comm: the model must be on the CPU (RNNFAST_DEVICE=cpu), got a GPU's")
 
 
 def _penalised(model: Any) -> bool:

@@ -67,6 +67,14 @@ def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, text):
     assert_close(events, expected)
 
 
+def test_ranks_share_out_an_evaluation(tmp_path, text):
+    ok(1, text, *COMMAND, "--epochs", "1", "--out", str(tmp_path / "out"), *MODEL)
+    command = "eval", str(tmp_path / "out" / "LanguageModel.safetensors"), text
+    code, out, err = finished(launch(3, "-m", "rnnfast", *command))
+    assert (code, out, err) == (0, run(*command).stdout, "")
+    assert out.count("perplexity: ") == 1
+
+
 def test_errors_of_all_ranks_are_said_once(tmp_path, text):
     missing = str(tmp_path / "missing.txt")
     for arguments, why in (
@@ -77,6 +85,14 @@ def test_errors_of_all_ranks_are_said_once(tmp_path, text):
         code, _, err = train(3, *arguments, *QUIET, "--out", str(tmp_path / "out"))
         assert code in (1, 2) and err.count(why) == 1, err
         assert "Traceback" not in err and "killed" not in err
+
+
+def test_the_patience_must_be_a_number(tmp_path, text):
+    for wrong in ("x", "0"):
+        quiet = [text, *QUIET, "--out", str(tmp_path / "out")]
+        code, _, err = train(2, *quiet, env={"RNNFAST_PATIENCE": wrong})
+        why = f"RNNFAST_PATIENCE must be a positive number of seconds, got '{wrong}'"
+        assert code == 1 and err == f"rnnfast: {why}\n"
 
 
 def test_ranks_must_have_the_same_settings_and_texts(tmp_path, text):

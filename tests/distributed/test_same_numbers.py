@@ -46,6 +46,12 @@ def test_language_models_in_float64(tmp_path, alone, size):
             assert_equal(found[name], runs[0][name])
 
 
+def test_gradients_that_travel_where_they_lie(tmp_path, alone):
+    for found in run_job(2, tmp_path, "rank_jobs", "in_place"):
+        for name in found:
+            assert_same(found[name], alone["float64"][name], EXACT, name)
+
+
 def test_language_models_in_float32(tmp_path, alone):
     runs = run_job(3, tmp_path, "rank_jobs", "language_all", dtype="float32")
     for name, expected in alone["float32"].items():
