@@ -63,7 +63,8 @@ Calls
   takes it in the place of params if train=False, and gives the same bits; with train=True it is a
   TypeError. precision="bf16" or "int8" rounds Wx and Wh, and x and h in every step, as
   rnnfast/reference/packed.py says: rnn, lstm and gru on cpu and reference, in float32. With params
-  these compute in bfloat16 after set_float32_matmul_precision("medium"): the bits of "bf16".
+  these compute in bfloat16 after set_float32_matmul_precision("medium"), as "bf16" does; sums of
+  products with a single row may be in another order.
 - backward overwrites grads, one for each of params (dWx, dWh, db, ...), in place, whatever their
   values were. They may overlap the arrays that are read; no two grads may overlap.
   Without b there is no db (None, or left out at the end).
@@ -350,14 +351,18 @@ def set_float32_matmul_precision(precision: str) -> None:
 
     Notes
     -----
-    "medium" concerns the products of RNN, LSTM and GRU, of affine layers and of their softmax loss.
-    Other cells, an LSTM with whole peephole matrices and mixtures of softmaxes multiply in float32.
-    The backward of a recurrent layer and of a loss multiplies as its forward did. Frozen layers
-    keep the precision of `freeze`.
+    Change the precision between training steps: on cpu and reference the backward of a recurrent
+    layer and of a fused loss multiplies as its forward did, all else as it is set at that moment.
+
+    On cpu and reference "medium" concerns the products of RNN, LSTM and GRU, of affine layers, of
+    their softmax loss and of mixtures of softmaxes. Other cells, and an LSTM with whole peephole
+    matrices, multiply in float32. Frozen layers keep the precision of `freeze`.
 
     On a CPU "medium" is for AMX. Other processors give the same numbers, up to the order of sums,
-    but may take longer than with "highest". So may small layers, and single steps of layers that
-    are not frozen, because each call packs the weights.
+    but may take longer than with "highest". So may small layers, single steps of layers that are
+    not frozen, and affine layers of few rows, because each call rounds and packs the weights. The
+    instructions for bfloat16 round to nearest and treat denormals as 0, in every floating-point
+    mode of the calling thread.
     """
     global _precision
     if precision not in PRECISIONS:

@@ -118,8 +118,9 @@ def mixture_softmax(hs, prior, W, b):
     """
     log_pi = _log_softmax(prior)
     log_p = np.full((len(hs), W.shape[1]), -np.inf)
+    right_side = right_side_for((W,))
     for k in range(hs.shape[1]):
-        log_p_k = _log_softmax(_affine(hs[:, k], W, b))
+        log_p_k = _log_softmax(_affine(hs[:, k], W, b, right_side))
         with np.errstate(invalid="ignore"):  # NaN
             np.logaddexp(log_p, log_pi[:, [k]] + log_p_k, out=log_p)
     return log_p.astype(W.dtype)
@@ -139,31 +140,32 @@ def mixture_softmax_loss_forward(hs, prior, W, b, ts, *, ignore_label=-1, train=
     rows = np.flatnonzero(counts)
     ts, log_pi = ts[rows], _log_softmax(prior[rows])
     shares = np.empty_like(log_pi)  # of log p[t], by k
+    right_side = right_side_for((W,))
     for k in range(hs.shape[1]):
-        log_p_k = _log_softmax(_affine(hs[rows, k], W, b))
+        log_p_k = _log_softmax(_affine(hs[rows, k], W, b, right_side))
         shares[:, k] = log_pi[:, k] + log_p_k[np.arange(len(rows)), ts]
     with np.errstate(invalid="ignore"):  # NaN, also where a target has the probability 0
         log_p = np.logaddexp.reduce(shares, axis=1)
         r = np.exp(shares - log_p[:, np.newaxis])
     loss = float(-log_p.mean()) if len(rows) else 0.0
-    return loss, [hs, W, b, ts, rows, np.exp(log_pi), r] if train else None
+    return loss, [hs, W, b, ts, rows, np.exp(log_pi), r, right_side] if train else None
 
 
 def mixture_softmax_loss_backward(cache, dW, db, dout=1.0):
     """Write dW and db (or None); returns dhs and dprior. A second call is a RuntimeError."""
     if not cache:
         raise RuntimeError("mixture_softmax_loss: backward needs a cache that is not consumed")
-    hs, W, b, ts, rows, pi, r = cache
+    hs, W, b, ts, rows, pi, r, right_side = cache
     factor = dout / max(len(rows), 1)
     dhs, dprior = np.zeros_like(hs), np.zeros(hs.shape[:2], hs.dtype)
     dprior[rows] = (pi - r) * factor
     of_W, of_b = np.zeros_like(W), np.zeros_like(W, shape=W.shape[1])
     dW_k, db_k = np.empty_like(of_W), np.empty_like(of_b)
     for k in range(hs.shape[1]):
-        dscores = np.exp(_log_softmax(_affine(hs[rows, k], W, b)))
+        dscores = np.exp(_log_softmax(_affine(hs[rows, k], W, b, right_side)))
         dscores[np.arange(len(rows)), ts] -= 1
         dscores = (dscores * (r[:, [k]] * factor)).astype(W.dtype)
-        dhs[rows, k] = _affine_back(dscores, hs[rows, k], W, dW_k, db_k)
+        dhs[rows, k] = _affine_back(dscores, hs[rows, k], W, dW_k, db_k, right_side)
         of_W += dW_k
         of_b += db_k
     dW[...] = of_W

@@ -164,7 +164,8 @@ static void reduced_score_dW(const reduced_score_work *q, team *tm, int rank, re
     real sums[REDUCED_SUMS] __attribute__((aligned(64)));
     real *gradients = room, *own = room + lines(4 * SCORE_COLUMNS);
     uint32_t *right = (uint32_t *)(own + (rows ? 0 : lines(s->K * SCORE_COLUMNS)));
-    tiles_begin(&way, tile_start(s->K, tiles, 1));
+    if (tiles > 0)
+        tiles_begin(&way, tile_start(s->K, tiles, 1));
 
     for (ptrdiff_t block = rank; block < blocks; block += tm->size) {
         const ptrdiff_t j0 = tile_start(panels, blocks, block) * 2 * W, j1 = tile_start(panels, blocks, block + 1) * 2 * W;
@@ -174,20 +175,22 @@ static void reduced_score_dW(const reduced_score_work *q, team *tm, int rank, re
         for (ptrdiff_t run = 0; run < runs && !team_stopped(); run++) {
             const ptrdiff_t m0 = tile_start(s->M, runs, run), m1 = tile_start(s->M, runs, run + 1);
             const ptrdiff_t words = words_of(BF16, m1 - m0);
-            reduced_score_right(k, right, words, m0, m1, j0, columns, run > 0, db, gradients);
+            const int more = run > 0 || s->more;
+            reduced_score_right(k, right, words, m0, m1, j0, columns, more, db, gradients);
             for (ptrdiff_t i = 0; i < tiles && !team_stopped(); i++) {
                 const ptrdiff_t n = tile_start(s->K, tiles, i), count = tile_start(s->K, tiles, i + 1) - n;
                 for (ptrdiff_t j = 0; j < columns; j += 2 * W) {
                     multiply_pair(&way, q->left + run * q->runs_apart + n * q->step, q->step, count, right + j * words, words,
                                   words_used(m1 - m0), sums);
-                    store_pair(sums, count, c + n * cr + j, cr, columns - j, run > 0, NULL);
+                    store_pair(sums, count, c + n * cr + j, cr, columns - j, more, NULL);
                 }
             }
         }
         if (!rows)
             turn((real *)s->dW.p + j0 * s->dW.s1, s->dW.s1, own, cr, s->K, columns);
     }
-    tiles_end(&way);
+    if (tiles > 0)
+        tiles_end(&way);
 }
 
 static void reduced_score_gradient_body(team *tm, int rank, void *work)

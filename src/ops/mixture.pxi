@@ -51,7 +51,7 @@ def mixture_softmax(hs, prior, W, b):
     for start in range(0, s.M, s.rows):
         stop = min(start + s.rows, s.M)
         part = scores[:(stop - start) * s.K]
-        multiply(left[start:stop].reshape(len(part), s.D), right, bias, part)
+        multiply(left[start:stop].reshape(len(part), s.D), right, bias, part, False, product_precision(s.type_num))
         weights, shifts = log_pi[start:stop], np.empty((stop - start, s.K))
         job.M, job.K, job.V = stop - start, s.K, s.V
         job.threads = threads_for(20.0 * job.M * job.K * job.V, job.M * job.K)
@@ -96,12 +96,12 @@ def mixture_softmax_loss_forward(hs, prior, W, b, ts, *, ignore_label=-1, train=
     cdef cnp.ndarray x, ids, of_rows = np.empty(rows), scales
     cdef cnp.ndarray dx
     cdef affine_softmax_job job
-    cdef int failed
+    cdef int failed, precision = product_precision(s.type_num)
     for start in range(0, s.M if s.V else 0, s.rows):
         stop = min(start + s.rows, s.M)
         x = left[start:stop].reshape((stop - start) * s.K, s.D)
         ids = np.repeat(targets[start:stop], s.K)
-        job.M, job.K, job.V, job.precision = len(x), s.D, s.V, 0
+        job.M, job.K, job.V, job.precision = len(x), s.D, s.V, precision
         job.threads = threads_for(2.0 * job.M * job.K * job.V, max(job.M, job.V) // 8)
         job.x, job.weights = view(x), view(right)
         job.bias = NULL if bias is None else cnp.PyArray_DATA(<cnp.ndarray>bias)

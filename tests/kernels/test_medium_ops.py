@@ -7,6 +7,7 @@ from ways import WAYS, use
 
 import rnnfast
 from rnnfast import kernels
+from rnnfast.layers import TimeRegularizedMixtureSoftmaxWithLoss
 
 # rows, inputs, outputs: around words, vectors and tiles; primes; a block of each side and more
 SHAPES = [
@@ -175,21 +176,37 @@ def test_backward_of_a_loss_as_its_forward(device):
         np.testing.assert_array_equal(a, b_)
 
 
-@pytest.mark.parametrize("device", ["cpu", "reference"])
-def test_mixtures_stay_float32(device):
+@pytest.mark.parametrize("M, K, D, V", [(6, 2, 20, 30), (70, 3, 33, 129), (1500, 15, 20, 37)])
+def test_mixtures(way, M, K, D, V):
+    """Also of more rows than are computed at a time."""
     rng = np.random.default_rng(3)
-    hs, prior = rng.standard_normal((6, 2, 20), "f4"), rng.standard_normal((6, 2), "f4")
-    W, b, ts = rng.standard_normal((20, 30), "f4"), None, np.arange(6)
+    hs, prior = rng.standard_normal((M, K, D), "f4"), rng.standard_normal((M, K), "f4")
+    W, b = rng.standard_normal((D, V), "f4") * np.float32(D**-0.5), rng.standard_normal(V, "f4")
+    ts = rng.integers(-1, V, M)
 
-    def run():
-        dW = np.empty_like(W)
-        loss, cache = of(device).mixture_softmax_loss_forward(hs, prior, W, b, ts)
-        return [loss, *of(device).mixture_softmax_loss_backward(cache, dW, None), dW]
+    def run(ops):
+        dW, db = np.empty_like(W), np.empty_like(b)
+        loss, cache = ops.mixture_softmax_loss_forward(hs, prior, W, b, ts)
+        return [loss, *ops.mixture_softmax_loss_backward(cache, dW, db), dW, db]
 
-    low = [*run(), of(device).mixture_softmax(hs, prior, W, b)]
+    got, expected = run(of("cpu")), run(of("reference"))
+    assert got[0] == pytest.approx(expected[0], rel=TOLERANCE)
+    for a, b_ in zip(got[1:], expected[1:], strict=True):
+        assert_near(a, b_, OF_SCORES)
+    log_p = of("cpu").mixture_softmax(hs, prior, W, b)
+    assert_near(log_p, of("reference").mixture_softmax(hs, prior, W, b), TOLERANCE)
     rnnfast.set_float32_matmul_precision("highest")
-    for a, b_ in zip(low, [*run(), of(device).mixture_softmax(hs, prior, W, b)], strict=True):
-        np.testing.assert_array_equal(a, b_)
+    assert (of("cpu").mixture_softmax(hs, prior, W, b) != log_p).any()
+
+
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+def test_what_noise_adds_to_a_mixture(device):
+    """Almost no noise adds almost nothing: both losses multiply alike."""
+    mixture = rnnfast.TimeMixtureSoftmax.create(16, 16, 300, K=3, rng=0, device=device)
+    loss = TimeRegularizedMixtureSoftmaxWithLoss(mixture, adversarial=1e-9)
+    rng = np.random.default_rng(0)
+    loss.forward(rng.standard_normal((4, 7, 16), "f4"), rng.integers(0, 300, (4, 7)))
+    assert abs(loss.penalty) < 1e-6
 
 
 def test_nothing_to_multiply(way):
@@ -203,6 +220,11 @@ def test_nothing_to_multiply(way):
         np.testing.assert_array_equal(dx, np.full((M, K), N))
         np.testing.assert_array_equal(dW, np.full((K, N), M))
         np.testing.assert_array_equal(db, np.full(N, M))
+    x, W, b = np.empty((3, 0), "f4"), np.empty((0, 4), "f4"), np.zeros(4, "f4")
+    loss, dx, dW, db = loss_of(of("cpu"), x, W, b, np.array([0, 1, 2]))
+    assert loss == pytest.approx(np.log(4))
+    assert dx.shape == x.shape and dW.shape == W.shape
+    np.testing.assert_allclose(db, [-1 / 12, -1 / 12, -1 / 12, 1 / 4], rtol=1e-6)
 
 
 def test_numbers_that_are_none(way):
