@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MODES = {"forward": "Inference (forward)", "training": "Training (forward + backward)"}
-PRECISIONS = {"bf16": "Inference in bfloat16", "int8": "Inference in 8 bits"}
+PRECISIONS = {"bf16": "In bfloat16", "int8": "Inference in 8 bits"}
 OURS = ("rnnfast", "rnnfast-unfrozen")
 RIVALS = ("pytorch", "onnxruntime")  # "the faster" is the faster one of these
 BUSY = 0.1  # cores; a row is marked if other processes used more
