@@ -168,14 +168,14 @@ def kernel_calls(draw, device):
         raise
     if not (take.good and finite):
         return
-    expected = problem.astype("float64")
+    expected = problem if low else problem.astype("float64")  # a relu rounded alike is 0 alike
     expected.keywords["reverse"] = keywords["reverse"]
     expected = expected.run(kernels.load(cell.name, "reference"))
     got = {"hs": hs, "dxs": dxs, **dict(zip("hc", final, strict=False))}
     steep = expected.steep
     # of two or three numbers that are normalised, little may be left but rounding errors
     loose = 1e-10 if steep else None
-    single, of_grads = (3e-4, 1e-3) if steep else (0.1, 0.2) if low else (3e-5, 1e-4)
+    single, of_grads = (3e-4, 1e-3) if steep else (0.02, 0.02) if low else (3e-5, 1e-4)
     for name, a in got.items():
         right, tolerance = dict(expected.arrays())[name], single if dtype == "float32" else loose
         assert_close(a, right, name, tolerance, steep and name == "dxs")
