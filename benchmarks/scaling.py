@@ -264,7 +264,7 @@ def main(argv=None):
         return rank(options.folder, options.name, options.steps)
     if options.command == "measure":
         found = {name: measure(options.folder, name, options.steps) for name in MODELS}
-        text = json.dumps({"machine": describe(), "models": found}, indent=1) + "\n"
+        text = json.dumps({"machine": describe(), "models": found}) + "\n"
         io.write_atomically(options.out, text.encode())
         return print(*comparison(found), sep="\n")
     with open(options.measured, encoding="utf-8") as file:
