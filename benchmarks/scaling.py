@@ -158,7 +158,8 @@ def measure(folder, name, steps):
     counts = np.sort(np.bincount(corpus))[::-1]
     half, whole = (seconds_of_steps(name, corpus, n, steps)[0] for n in (N // 2, N))
     each = max(0.0, (whole - half) / (N - N // 2))
-    numbers = sizes(made(name, len(counts)), (counts / counts.sum()).tolist())
+    shares = [float(f"{share:.4g}") for share in counts / counts.sum()]
+    numbers = sizes(made(name, len(counts)), shares)
     found = on_ranks(2, folder, name, steps)
     network = Network(found["latency"], found["bandwidth"])
     work = Workload(max(0.0, whole - N * each), each, **numbers)
