@@ -124,6 +124,10 @@ class TimeMixtureSoftmax(Layer):
         self.mixtures = tuple(mixtures)
         self.drop = drop
 
+    def drop_latents(self, drop: TimeDropout | None) -> None:
+        """Drop the latent vectors in training, or with None keep all of them, from now on."""
+        self.drop = drop
+
     @classmethod
     def create(
         cls,

@@ -53,8 +53,6 @@ class BaseModel(Stateful):
         the masks drawn so far.
     penalty_layers : list
         The layers in `layers` that compute a penalty: AR and TAR.
-    on_gradients : callable or None
-        `backward` calls it with each of `layers` as soon as the gradients of that are complete.
 
     Notes
     -----
@@ -71,7 +69,6 @@ class BaseModel(Stateful):
     adversary: FrequencyDiscriminator | None
     loss_layer: Any
     drop_layers: list[TimeDropout]
-    on_gradients: Callable[[Any], Any] | None = None
 
     def __init__(
         self,
@@ -291,13 +288,15 @@ class BaseModel(Stateful):
         last = [hs[:, -1:] for hs in hidden] if isinstance(hidden, list) else hidden[:, -1:]
         return to_numpy(self.scores(last)[:, 0])
 
-    def backward(self, dout: float = 1) -> Any:
+    def backward(self, dout: float = 1, on_gradients: Callable[[Any], Any] | None = None) -> Any:
         """Fill `grads`, those of the loss and the penalty. Needs a forward pass with `train_flg`.
 
         Parameters
         ----------
         dout : float
             The gradient of the loss and of the penalty.
+        on_gradients : callable, optional
+            Called with each of `layers` as soon as the gradients of that are complete.
 
         Returns
         -------
@@ -306,7 +305,7 @@ class BaseModel(Stateful):
         """
         grad: Any = self.loss_layer.backward(dout)
         below, grad = grad if self._source is not None else (None, grad)
-        done = self.on_gradients or _nothing
+        done = on_gradients or _nothing
         done(self.layers[-1])
         for layer in reversed(self.layers[:-1]):
             penalised = layer in self.penalty_layers

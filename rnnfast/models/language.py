@@ -246,7 +246,7 @@ class LanguageModel(BaseModel):
         discriminator, its_names = adversary(draw, sizes, embed)
         drops = drop_layers(draw, sizes)
         if isinstance(output, TimeMixtureSoftmax):
-            output.drop = drops.latents  # made last: seeds are drawn after all weights
+            output.drop_latents(drops.latents)  # made last: seeds are drawn after all weights
 
         param_names = ["embed_W", *names, *output_names, *loss_names, *its_names]
         stack = [*regularized(draw, sizes, [embed, *recurrent], drops), output]

@@ -9,7 +9,7 @@ numbers of np.random are those of rank 0. The results are those of one process, 
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,7 @@ class ParallelStep:
         self.ranks, self.model, self.optimizer = ranks, model, optimizer
         self.max_grad, self._check, self._tell = max_grad, check, tell
         self._exchange = Exchange(ranks, model, traffic, half)
+        self._announces = "on_gradients" in signature(model.backward).parameters
         self.heard: list[float] = []
 
     def __call__(self, xs: Any, ts: Any, lengths: Any = None) -> tuple[float, float | None]:
@@ -84,8 +85,8 @@ class ParallelStep:
             loss = float(model.forward(xs[rows], ts[rows], **given(lengths, rows)))
         numbers = np.array([loss * weight if weight else 0.0, *self._tell()])
         self._exchange.begin(numbers)
-        with _announcing(model, self._exchange.add):
-            model.backward(weight)
+        announced = (self._exchange.add,) if self._announces else ()
+        model.backward(weight, *announced)
         self._exchange.finish()
         loss, self.heard = float(numbers[0]), numbers[1:].tolist()
         params, grads = remove_duplicate(model.params, model.grads)
@@ -257,19 +258,6 @@ class Together:
         """Go on with the numbers that np.random draws on rank 0."""
         if self.ranks is not None:
             np.random.set_state(self.ranks.from_first(np.random.get_state))
-
-
-@contextmanager
-def _announcing(model: Any, add: Callable[[Any], Any]) -> Any:
-    """Have a model call `add` with each layer whose gradients are complete, if it can."""
-    if not hasattr(model, "on_gradients"):
-        yield
-        return
-    model.on_gradients = add
-    try:
-        yield
-    finally:
-        model.on_gradients = None
 
 
 def _check_model(model: Any) -> None:
