@@ -29,7 +29,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from benchmarks.machine import describe
 from rnnfast import data, io, models, optim
 from rnnfast.trainer import RnnlmTrainer
 
@@ -265,6 +264,8 @@ def main(argv=None):
         return rank(options.folder, options.name, options.steps)
     if options.command == "measure":
         found = {name: measure(options.folder, name, options.steps) for name in MODELS}
+        from benchmarks.machine import describe  # needs what the extra `bench` has
+
         text = json.dumps({"machine": describe(), "models": found}) + "\n"
         io.write_atomically(options.out, text.encode())
         return print(*comparison(found), sep="\n")

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from contextlib import nullcontext
 from typing import Any
 
 from numpy.typing import NDArray
@@ -179,32 +180,33 @@ def evaluate_file(
     training = of_rms.pop("text", vocabulary)
     if dynamic == "rms" and training is None:
         raise ValueError("--dynamic rms needs the model's training text: --dynamic-text FILE")
-    net, words = open_model(model, vocabulary, level, precision)
-    text = read_text(file)
-    ids = load_ids(file, words, unknown, text=text)
-    found = prime_ids(prime, words, unknown)
-    before = found if len(found) else None
-    remembered = None if cache is None else NeuralCache(cache, **of_cache)
-    accuracy = ""
-    if dynamic is not None:
-        if dynamic == "rms":
-            of_rms["mean_squares"] = _mean_squares(net, load_ids(training, words, unknown))
-        sizes = batch_size or 1, time_size or min(SEGMENT, len(ids) - 1)
-        more = numbers | of_rms | {"cache": remembered, "prime": before}
-        ppl = eval_dynamic(net, ids, *sizes, **more)
-    elif remembered is not None:
-        sizes = batch_size or 1, time_size or min(EVAL_TIME, len(ids) - 1)
-        ppl = eval_cache(net, ids, *sizes, cache=remembered, prime=before)
-    else:
-        given = batch_size, time_size
-        with together() as ranks:
+    alone = dynamic is not None or cache is not None
+    with nullcontext() if alone else together() as ranks:
+        net, words = open_model(model, vocabulary, level, precision)
+        text = read_text(file)
+        ids = load_ids(file, words, unknown, text=text)
+        found = prime_ids(prime, words, unknown)
+        before = found if len(found) else None
+        remembered = None if cache is None else NeuralCache(cache, **of_cache)
+        accuracy = ""
+        if dynamic is not None:
+            if dynamic == "rms":
+                of_rms["mean_squares"] = _mean_squares(net, load_ids(training, words, unknown))
+            sizes = batch_size or 1, time_size or min(SEGMENT, len(ids) - 1)
+            more = numbers | of_rms | {"cache": remembered, "prime": before}
+            ppl = eval_dynamic(net, ids, *sizes, **more)
+        elif remembered is not None:
+            sizes = batch_size or 1, time_size or min(EVAL_TIME, len(ids) - 1)
+            ppl = eval_cache(net, ids, *sizes, cache=remembered, prime=before)
+        else:
+            given = batch_size, time_size
             ppl = evaluate(net, ids, *given, prime=before, comm=ranks)
             right = evaluate(net, ids, *given, eval_accuracy, prime=before, comm=ranks)
-        accuracy = f", accuracy: {right:.2%}"
-    unit = UNITS[words.level]
-    print(f"{file}: {len(ids):,} {unit}{unknowns(words, ids, text, unknown)}")
-    print(f"loss: {math.log(ppl):.4f}{accuracy}")
-    print(f"perplexity: {ppl:.2f}{bits(words.level, ppl)}")
+            accuracy = f", accuracy: {right:.2%}"
+        unit = UNITS[words.level]
+        print(f"{file}: {len(ids):,} {unit}{unknowns(words, ids, text, unknown)}")
+        print(f"loss: {math.log(ppl):.4f}{accuracy}")
+        print(f"perplexity: {ppl:.2f}{bits(words.level, ppl)}")
 
 
 def _given(**options: Any) -> dict[str, Any]:

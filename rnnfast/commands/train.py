@@ -216,6 +216,11 @@ def _prepare(
         same = {f"--{option_name(name)}": value for name, value in asdict(settings).items()}
         same |= {"the texts": texts.digests, "rnnfast's version": __version__}
         ranks.check_same("train", same)
+        if settings.batch_size < ranks.size:
+            raise ValueError(
+                f"--batch-size must be at least the number of ranks, {ranks.size}, "
+                f"got {settings.batch_size}"
+            )
     if extra is not None:
         texts.check_same(extra["texts"], checkpoint)
     else:

@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import Any
 
 from rnnfast.distributed import watcher
-from rnnfast.distributed.ranks import PATIENCE, Ranks, described
+from rnnfast.distributed.ranks import Ranks, described
 
 # What launchers tell their processes: rank and number
 VARIABLES = (
@@ -46,21 +46,7 @@ def world() -> Ranks | None:
             f"mpiexec has started {size} processes, but mpi4py sees {found}: it uses {name}, and "
             f"this mpiexec is of another MPI"
         )
-    return Ranks(MPI.COMM_WORLD, patience=_patience())
-
-
-def _patience() -> float:
-    """RNNFAST_PATIENCE, a number of seconds, or the usual one."""
-    text = os.environ.get("RNNFAST_PATIENCE")
-    if not text:
-        return PATIENCE
-    try:
-        found = float(text)
-    except ValueError:
-        found = 0.0
-    if not found > 0:
-        raise ValueError(f"RNNFAST_PATIENCE must be a positive number of seconds, got {text!r}")
-    return found
+    return Ranks(MPI.COMM_WORLD)
 
 
 def mpi() -> Any:

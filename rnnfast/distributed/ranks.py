@@ -32,8 +32,9 @@ class Ranks:
     ----------
     comm : mpi4py.MPI.Comm
         Or an object with the same methods. It is duplicated.
-    patience : float
-        Seconds after which a rank that says nothing is taken for dead.
+    patience : float, optional
+        Seconds after which a rank that says nothing is taken for dead. The default is
+        RNNFAST_PATIENCE of the environment, or 20.
 
     Attributes
     ----------
@@ -41,13 +42,15 @@ class Ranks:
         Which one this is, and how many there are.
     """
 
-    def __init__(self, comm: Any, *, patience: float = PATIENCE) -> None:
+    def __init__(self, comm: Any, *, patience: float | None = None) -> None:
         for name in ("Get_rank", "Get_size", "Iallreduce", "Iallgatherv", "Idup"):
             if not callable(getattr(comm, name, None)):
                 kind = type(comm).__name__
                 raise TypeError(f"comm must be a communicator of mpi4py, got {kind}")
+        patience = _usual_patience() if patience is None else patience
         if not checks.number("Ranks", "patience", patience) > 0:
             raise ValueError(f"Ranks: patience must be positive, got {patience}")
+        self._patience = patience
         self.comm = own_copy(comm, patience)
         self.rank: int = comm.Get_rank()
         self.size: int = comm.Get_size()
@@ -147,9 +150,9 @@ class Ranks:
                         f"rank 0 and {_short(other)} on {self.name(rank)}"
                     )
 
-    def all_failed(self, seconds: float = 3.0) -> bool:
-        """Whether all ranks call this within some seconds: not only this one has failed."""
-        request, until = self._failures.Ibarrier(), time.monotonic() + seconds
+    def all_failed(self) -> bool:
+        """Whether all ranks call this within half the patience: not only this one has failed."""
+        request, until = self._failures.Ibarrier(), time.monotonic() + self._patience / 2
         while not request.Test():
             if time.monotonic() > until:
                 return False
@@ -186,6 +189,20 @@ class Ranks:
 
     def _broadcast(self, array: Any) -> None:
         self.wait([self.comm.Ibcast(array, 0)], "what rank 0 has")
+
+
+def _usual_patience() -> float:
+    """RNNFAST_PATIENCE, a number of seconds, or the usual one."""
+    text = os.environ.get("RNNFAST_PATIENCE")
+    if not text:
+        return PATIENCE
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not found > 0:
+        raise ValueError(f"RNNFAST_PATIENCE must be a positive number of seconds, got {text!r}")
+    return found
 
 
 def described(rank: int) -> str:

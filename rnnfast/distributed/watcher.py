@@ -15,7 +15,7 @@ from typing import Any
 
 from rnnfast.distributed import watching
 
-PATIENCE = 2.0  # seconds until the watcher listens
+PATIENCE = 10.0  # seconds until the watcher listens
 HIGH = 900  # below the usual limit, 1,024
 
 _connection: socket.socket | None = None
@@ -53,6 +53,8 @@ def start(name: str) -> None:
             atexit.register(farewell)
             return
         time.sleep(0.01)
+    with contextlib.suppress(OSError):
+        connection.sendall(b"x")  # the watcher may be late, and take a name without it for a death
     connection.close()  # only the name of a killed rank will be missing
 
 

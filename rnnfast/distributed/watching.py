@@ -12,6 +12,7 @@ import select
 import socket
 import sys
 
+ALONE = 60.0  # seconds to wait for the first rank
 LAUNCHERS = ("mpiexec", "mpirun", "prterun", "orterun")
 
 
@@ -39,7 +40,10 @@ def watch(server: socket.socket, to: int) -> None:
     said: dict[int, bytes] = {}
     quiet = False
     while True:
-        ((number, _),) = poll.poll(maxevents=1)
+        found = poll.poll(None if ranks else ALONE, maxevents=1)
+        if not found:  # who has started this died before it connected
+            return
+        ((number, _),) = found
         if number == server.fileno():
             rank = server.accept()[0]
             ranks[rank.fileno()], said[rank.fileno()] = rank, b""

@@ -220,7 +220,7 @@ class Together:
         values = {
             "rnnfast's version": __version__,
             "the model": (type(self.model).__name__, getattr(self.model, "sizes", None), params),
-            "the optimizer": self.optimizer,
+            "the optimizer": _described(self.optimizer),
             "the options": (*options, self.sync),
         }
         for name, array in arrays.items():
@@ -258,6 +258,12 @@ class Together:
         """Go on with the numbers that np.random draws on rank 0."""
         if self.ranks is not None:
             np.random.set_state(self.ranks.from_first(np.random.get_state))
+
+
+def _described(optimizer: Any) -> Any:
+    """An object whose repr is the same for equal optimisers of different processes."""
+    kind: Any = type(optimizer)
+    return kind.__name__ if kind.__repr__ is object.__repr__ else optimizer
 
 
 def _check_model(model: Any) -> None:

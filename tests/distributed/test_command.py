@@ -33,9 +33,10 @@ def _is_float(value):
     return isinstance(value, float)
 
 
-@pytest.mark.parametrize("validated", [False, True], ids=["held out", "validated"])
-def test_three_ranks_train_as_one_process(tmp_path, text, validated):
-    more = ["--valid", text, "--test", text, "--lr-decay", "4"] if validated else []
+@pytest.mark.parametrize("way", ["held out", "validated", "gradual", "gradual, validated"])
+def test_three_ranks_train_as_one_process(tmp_path, text, way):
+    more = ["--valid", text, "--test", text, "--lr-decay", "4"] if "validated" in way else []
+    more += ["--gradual", "1"] if "gradual" in way else []
     arguments = [text, *COMMAND, *MODEL, *more]
     lines = {
         size: ok(size, *arguments, "--out", str(tmp_path / f"{size}"), "--verbose").splitlines()
@@ -67,6 +68,18 @@ def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, text):
     assert_close(events, expected)
 
 
+def test_gradual_learning_goes_on_with_another_number_of_ranks(tmp_path, text):
+    """Also in rounds, and in 16 bits, whose sums are of another size after a stage."""
+    whole, parts, rounds = (tmp_path / name for name in ("whole", "parts", "rounds"))
+    arguments = [text, *COMMAND, *MODEL, "--gradual", "1"]
+    ok(3, *arguments, "--out", str(whole))
+    ok(2, *arguments, "--out", str(parts), "--epochs", "2")
+    ok(3, "--resume", "--out", str(parts), "--epochs", "3", "--sample", "0", "--no-plot")
+    assert_equal_weights(parts, whole, tolerance=1e-4)
+    ok(2, *arguments, "--out", str(rounds), "--sync-every", "5", "--compress")
+    ok(2, *arguments, "--out", str(rounds), "--compress", "--force")
+
+
 def test_ranks_share_out_an_evaluation(tmp_path, text):
     ok(1, text, *COMMAND, "--epochs", "1", "--out", str(tmp_path / "out"), *MODEL)
     command = "eval", str(tmp_path / "out" / "LanguageModel.safetensors"), text
@@ -79,7 +92,10 @@ def test_errors_of_all_ranks_are_said_once(tmp_path, text):
     missing = str(tmp_path / "missing.txt")
     for arguments, why in (
         ((missing,), f"rnnfast: {missing}: No such file or directory\n"),
-        ((text, "--batch-size", "2"), "batch_size must be at least the number of ranks, 3, got 2"),
+        (
+            (text, "--batch-size", "2"),
+            "--batch-size must be at least the number of ranks, 3, got 2",
+        ),
         ((text, "--epochs", "x"), "expected a positive integer, got 'x'"),
     ):
         code, _, err = train(3, *arguments, *QUIET, "--out", str(tmp_path / "out"))

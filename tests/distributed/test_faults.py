@@ -65,7 +65,8 @@ def signalled(size, out, arguments, signum, rank, delay, env=None, trains=True):
     if pid is None or process.poll() is not None:
         assert finished(process)[0] == 0
         return None
-    os.kill(pid, signum)
+    with suppress(ProcessLookupError):  # it has just ended
+        os.kill(pid, signum)
     start = time.monotonic()
     code, _, err = finished(process)
     return code, err, time.monotonic() - start
@@ -84,7 +85,7 @@ def killed_until_done(text, out, size, random_, expected, most):
     while kills < most:
         rank, trains = random_.randrange(size), kills % 3 != 2
         arguments = resumed if (out / CHECKPOINT).exists() else fresh
-        given = signal.SIGKILL, rank, random_.random()
+        given = signal.SIGKILL, rank, random_.random() / 2
         ended = signalled(size, out, arguments, *given, trains=trains)
         if ended is None:
             break
@@ -122,11 +123,11 @@ def test_a_hundred_kills_lose_nothing(tmp_path, text):
 
 
 def test_a_rank_that_hangs_is_named(tmp_path, text):
-    env = {"RNNFAST_PATIENCE": "3"}
+    env = {"RNNFAST_PATIENCE": "8"}  # a busy machine may stop a rank for seconds
     out, arguments = tmp_path / "out", [text, *SETTINGS, "--epochs", "1000"]
     code, err, seconds = signalled(3, out, arguments, signal.SIGSTOP, 1, 0.3, env)
     assert code != 0 and seconds < SOON
-    assert err.startswith("rnnfast: rank 1 (process") and "has not answered for 3 s" in err
+    assert err.startswith("rnnfast: rank 1 (process") and "has not answered for 8 s" in err
 
 
 @pytest.mark.rest

@@ -181,11 +181,16 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.one_in(12, rest=3)
 def test_a_backward_that_was_stopped_may_be_called_again(case, threads):
-    """It has overwritten what forward kept, which is computed again: the same bits."""
+    stop_and_call_again(case, threads)
+
+
+def stop_and_call_again(case, threads, longer=1):
+    """A stopped backward has overwritten what forward kept; computed again it is the same bits."""
     name, options, keywords = CASES[case]
     layer = getattr(rnnfast, name)(*weights(GATES[name]), stateful=True, **options)
     rng = np.random.default_rng(1)
-    steps = (300 if name == "TimeRNN" else 130) * threads  # signals may wait for 0.2 s
+    # signals may wait for 0.2 s
+    steps = (300 if name == "TimeRNN" else 130) * threads * longer
     shape = 64, steps, 512
     xs, dhs = (rng.standard_normal(shape).astype("f") for _ in range(2))
     h = np.full((64, 512), 0.1, "f")
@@ -207,10 +212,10 @@ def test_a_backward_that_was_stopped_may_be_called_again(case, threads):
         layer.backward(dhs)
 
 
-@pytest.mark.parametrize("case", ["rnn", "lstm", "gru, masked, of lengths"])
-@pytest.mark.one_in(3)
+@pytest.mark.parametrize("case", ["lstm", "gru, masked, of lengths"])
+@pytest.mark.one_in(2)
 def test_a_stopped_backward_in_bfloat16(case, threads, medium):
-    test_a_backward_that_was_stopped_may_be_called_again(case, threads)
+    stop_and_call_again(case, threads, longer=4)
 
 
 def test_long_products_in_bfloat16(medium):
