@@ -37,6 +37,7 @@ def alone():
 
 
 @pytest.mark.parametrize("size", RANKS)
+@pytest.mark.one_in(3)
 def test_language_models_in_float64(tmp_path, alone, size):
     runs = run_job(size, tmp_path, "rank_jobs", "language_all", dtype="float64")
     for name, expected in alone["float64"].items():

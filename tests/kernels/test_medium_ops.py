@@ -177,6 +177,7 @@ def test_backward_of_a_loss_as_its_forward(device):
 
 
 @pytest.mark.parametrize("M, K, D, V", [(6, 2, 20, 30), (70, 3, 33, 129), (1500, 15, 20, 37)])
+@pytest.mark.one_in(4)
 def test_mixtures(way, M, K, D, V):
     """Also of more rows than are computed at a time."""
     rng = np.random.default_rng(3)

@@ -49,6 +49,7 @@ def trained(make, precision, device="cpu", epochs=4, size=4001):
     ],
     ids=["SimpleRnnlm", "Rnnlm", "BetterRnnlm", "gru"],
 )
+@pytest.mark.one_in(2)
 def test_the_same_perplexity(make):
     """Within 0.5%; a model that has learnt nothing has 40."""
     exact, rough = (trained(make, precision) for precision in ("highest", "medium"))
