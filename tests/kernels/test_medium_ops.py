@@ -176,7 +176,9 @@ def test_backward_of_a_loss_as_its_forward(device):
         np.testing.assert_array_equal(a, b_)
 
 
-@pytest.mark.parametrize("M, K, D, V", [(6, 2, 20, 30), (70, 3, 33, 129), (1500, 15, 20, 37)])
+@pytest.mark.parametrize(
+    ("M", "K", "D", "V"), [(6, 2, 20, 30), (70, 3, 33, 129), (1500, 15, 20, 37)]
+)
 @pytest.mark.one_in(4)
 def test_mixtures(way, M, K, D, V):
     """Also of more rows than are computed at a time."""
