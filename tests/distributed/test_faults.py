@@ -110,12 +110,14 @@ def test_killed_runs_lose_nothing(tmp_path, text):
     assert killed_until_done(text, tmp_path / "out", 3, random.Random(3), expected, most=3) > 0
 
 
-@pytest.mark.rest
-def test_a_hundred_kills_lose_nothing(tmp_path, text):
+@pytest.mark.parametrize(
+    "most", [pytest.param(20, marks=pytest.mark.rest), pytest.param(100, marks=pytest.mark.large)]
+)
+def test_many_kills_lose_nothing(tmp_path, text, most):
     mpiexec()
     draw, kills, runs = random.Random(4), 0, 0
     expected = {size: whole_run(text, tmp_path / f"whole {size}", size) for size in (2, 3)}
-    while kills < 100:
+    while kills < most:
         size = draw.choice((2, 3))
         out = tmp_path / f"run {runs}"
         kills += killed_until_done(text, out, size, draw, expected[size], most=10)
