@@ -60,7 +60,7 @@ def pick(items, *words):
 @pytest.mark.rest
 def test_smoke(gpu):
     items = smoke.items(dry=True)
-    found = pick(items, "small rnn", "float32")()
+    found = pick(items, "small slstm", "float32")()
     assert 0 <= found["error"] <= found["tolerance"]
     assert pick(items, "lstm-N3-T2", "highest")()["checked"][0] == [3, 2, 7]
 
