@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnfast.distributed.ranks import Ranks
+from rnnfast.reference.packed import bf16
 
 
 def to_half(x: Any) -> NDArray[np.uint16]:
@@ -26,10 +27,9 @@ def to_half(x: Any) -> NDArray[np.uint16]:
     >>> from_half(to_half(np.array([1.0, 1.001, -3.14159]))).tolist()
     [1.0, 1.0, -3.140625]
     """
-    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
-    rounded = ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
-    # A NaN whose digits are all in the lower half would round to infinity or to 0
-    return np.where(np.isnan(x), np.uint16(0x7FC0), rounded)
+    rounded: NDArray[np.float32]
+    rounded = bf16(np.ascontiguousarray(x, np.float32))  # type: ignore[no-untyped-call]
+    return (rounded.view(np.uint32) >> 16).astype(np.uint16)
 
 
 def from_half(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
