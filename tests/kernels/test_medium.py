@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 from cases import CELLS, assert_same_bits, make_problem
-from ways import WAYS, use
 
 import rnnfast
 from rnnfast import kernels
+
+pytestmark = pytest.mark.usefixtures("medium")
 
 BY_NAME = {cell.name: cell for cell in CELLS}
 VARIANTS = [
@@ -37,27 +38,6 @@ SHAPES = [
 TOLERANCE = 7e-4
 EXACT = 3e-6  # where no gate is rounded
 cells = pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
-
-
-@pytest.fixture(params=WAYS, ids=lambda way: "-".join((way[0], *way[1])))
-def way(request):
-    """An instruction set with all, some or none of its instructions for fewer bits."""
-    with use(*request.param):
-        yield request.param
-
-
-@pytest.fixture(autouse=True)
-def medium():
-    rnnfast.set_float32_matmul_precision("medium")
-    yield
-    rnnfast.set_float32_matmul_precision("highest")
-
-
-@pytest.fixture
-def threads():
-    before = kernels.get_num_threads()
-    yield kernels.set_num_threads
-    kernels.set_num_threads(before)
 
 
 def problem_of(cell, shape, **keywords):

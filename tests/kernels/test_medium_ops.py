@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 from cases import LAYOUTS, spread
-from ways import WAYS, use
 
 import rnnfast
 from rnnfast import kernels
 from rnnfast.layers import TimeRegularizedMixtureSoftmaxWithLoss
+
+pytestmark = pytest.mark.usefixtures("medium")
 
 # rows, inputs, outputs: around words, vectors and tiles; primes; a block of each side and more
 SHAPES = [
@@ -26,27 +27,6 @@ TOLERANCE = 1e-5
 # The gradient of the scores is computed before it is rounded, so single numbers are 2^-8 apart
 OF_SCORES = 5e-4
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
-
-
-@pytest.fixture(params=WAYS, ids=lambda way: "-".join((way[0], *way[1])))
-def way(request):
-    """An instruction set with all, some or none of its instructions for fewer bits."""
-    with use(*request.param):
-        yield request.param
-
-
-@pytest.fixture(autouse=True)
-def medium():
-    rnnfast.set_float32_matmul_precision("medium")
-    yield
-    rnnfast.set_float32_matmul_precision("highest")
-
-
-@pytest.fixture
-def threads():
-    before = kernels.get_num_threads()
-    yield kernels.set_num_threads
-    kernels.set_num_threads(before)
 
 
 def of(device):

@@ -6,7 +6,7 @@ import signal
 import numpy as np
 import pytest
 from cases import CELLS, make_problem
-from ways import USABLE, WAYS, use
+from ways import USABLE
 
 from rnnfast import data, kernels, models
 from rnnfast.cpu import _runtime
@@ -36,20 +36,6 @@ SHAPES = [
     (65, 2, 31, 48),
 ]
 precisions = pytest.mark.parametrize("precision", ["bf16", "int8"])
-
-
-@pytest.fixture(params=WAYS, ids=lambda way: "-".join((way[0], *way[1])))
-def way(request):
-    """An instruction set with all, some or none of its instructions for fewer bits."""
-    with use(*request.param):
-        yield request.param
-
-
-@pytest.fixture
-def threads():
-    before = kernels.get_num_threads()
-    yield kernels.set_num_threads
-    kernels.set_num_threads(before)
 
 
 def problem_of(cell, shape, **keywords):

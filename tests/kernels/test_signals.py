@@ -51,13 +51,6 @@ def threads(request):
     _runtime.set_num_threads(0)
 
 
-@pytest.fixture
-def medium():
-    rnnfast.set_float32_matmul_precision("medium")
-    yield
-    rnnfast.set_float32_matmul_precision("highest")
-
-
 def weights(gates, D=512, H=512):
     rng = np.random.default_rng(0)
     shapes = (D, gates * H), (H, gates * H), (gates * H,)
