@@ -51,10 +51,10 @@ def check_lengths(cell, problem, tolerance=1e-5):
 
 
 def named(first):
-    """All pairs; but for every fourth one from the `first` on they come later."""
+    """All pairs; but for every eighth one from the `first` on they come later."""
     marks = {True: (), False: pytest.mark.rest}
     return [
-        pytest.param(v, plan, marks=marks[k % 4 == first], id=f"{ids(v)}-{plan}")
+        pytest.param(v, plan, marks=marks[k % 8 == first], id=f"{ids(v)}-{plan}")
         for k, (v, plan) in enumerate(EVERY_PLAN + FEW_PLANS)
     ]
 
@@ -102,7 +102,7 @@ def test_widths_of_a_row(gpu, monkeypatch, variant, width):
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=ids)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.one_in(10)
+@pytest.mark.one_in(20)
 def test_steps(gpu, monkeypatch, variant, dtype):
     """A kernel a step of more than one block, in float32 also in every way."""
     plan_as(monkeypatch, steps)

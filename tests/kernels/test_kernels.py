@@ -59,7 +59,7 @@ steps_variants = pytest.mark.parametrize(
     VALUES,
     ids=[f"{variant_name(cell, options)}-{shape}" for cell, options, shape in VALUES],
 )
-@pytest.mark.one_in(5)
+@pytest.mark.one_in(10, rest=4)
 def test_values(column, cell, options, shape):
     problem, expected = solved(cell, shape, column.dtype, **options)
     got = problem.run(column.load(cell.name))
@@ -73,7 +73,7 @@ def test_values(column, cell, options, shape):
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("states", [False, True])
 @pytest.mark.parametrize("mask", [False, True])
-@pytest.mark.one_in(9, rest=2)
+@pytest.mark.one_in(18, rest=4)
 def test_values_of_every_way_to_call(column, cell, options, shape, reverse, bias, states, mask):
     """Backwards in time, without b, without states; without b there may be two grads or three.
 
@@ -95,7 +95,7 @@ def test_values_of_every_way_to_call(column, cell, options, shape, reverse, bias
 @variants
 @pytest.mark.parametrize("wide", ["D", "H"])
 @pytest.mark.for_hardware
-@pytest.mark.one_in(6, rest=2)
+@pytest.mark.one_in(12, rest=4)
 def test_values_of_rows_that_fill_pages(column, cell, options, wide):
     """4 KB a row: those that products read are kept further apart."""
     width = 4096 // np.dtype(column.dtype).itemsize
@@ -107,7 +107,7 @@ def test_values_of_rows_that_fill_pages(column, cell, options, wide):
 @variants
 @pytest.mark.parametrize("shape", FEW_SHAPES, ids=str)
 @pytest.mark.parametrize("states", [False, True])
-@pytest.mark.one_in(15, rest=3)
+@pytest.mark.one_in(30, rest=5)
 def test_values_with_a_mask(column, cell, options, shape, states):
     p, expected = solved(cell, shape, column.dtype, states=states, mask=True, **options)
     module = column.load(cell.name)
@@ -123,7 +123,7 @@ def test_values_with_a_mask(column, cell, options, shape, states):
 @variants
 @pytest.mark.parametrize("shape", FEW_SHAPES, ids=str)
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.one_in(15, rest=3)
+@pytest.mark.one_in(30, rest=5)
 def test_values_with_lengths(column, cell, options, shape, reverse):
     """All from 0 to T; what stands beyond them, NaN here, changes no bit."""
     problem, expected = solved(cell, shape, column.dtype, lengths=True, reverse=reverse, **options)

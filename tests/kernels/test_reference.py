@@ -40,7 +40,7 @@ def no_warnings():
 @pytest.mark.parametrize("mask", [True, False])
 @pytest.mark.parametrize("lengths", [True, False])
 @pytest.mark.parametrize("shape", [(2, 3, 3, 2), (1, 1, 2, 3), (3, 4, 1, 1)], ids=str)
-@pytest.mark.one_in(6, rest=2)
+@pytest.mark.one_in(12, rest=4)
 def test_gradients_are_the_numeric_ones(cell, options, reverse, bias, mask, lengths, shape):
     """Through hs and through the final state, of every param, of xs and of the first state."""
     module = load(cell.name, "reference")

@@ -172,7 +172,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.one_in(12, rest=3)
+@pytest.mark.one_in(24, rest=5)
 def test_a_backward_that_was_stopped_may_be_called_again(case, threads):
     stop_and_call_again(case, threads)
 
@@ -206,7 +206,7 @@ def stop_and_call_again(case, threads, longer=1):
 
 
 @pytest.mark.parametrize("case", ["lstm", "gru, masked, of lengths"])
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 def test_a_stopped_backward_in_bfloat16(case, threads, medium):
     stop_and_call_again(case, threads, longer=4)
 
