@@ -11,13 +11,15 @@
 #include <unistd.h>
 #endif
 
-extern const kernel_set kernels_avx512_f32, kernels_avx512_f64, kernels_avx2_f32, kernels_avx2_f64, kernels_portable_f32,
-    kernels_portable_f64;
+extern const kernel_set kernels_avx512_f32, kernels_avx512_f64, kernels_avx2_f32, kernels_avx2_f64, kernels_neon_f32,
+    kernels_neon_f64, kernels_portable_f32, kernels_portable_f64;
 
 static const kernel_table tables[] = {
 #if defined(__x86_64__)
     {"avx512", &kernels_avx512_f32, &kernels_avx512_f64},
     {"avx2", &kernels_avx2_f32, &kernels_avx2_f64},
+#elif defined(__aarch64__)
+    {"neon", &kernels_neon_f32, &kernels_neon_f64},
 #endif
     {"portable", &kernels_portable_f32, &kernels_portable_f64},
 };
@@ -34,6 +36,9 @@ static int processor_has(const char *name)
                __builtin_cpu_supports("avx512vl");
     if (!strcmp(name, "avx2"))
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#elif defined(__aarch64__)
+    if (!strcmp(name, "neon"))
+        return 1; /* a part of the architecture */
 #endif
     return !strcmp(name, "portable");
 }
