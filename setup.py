@@ -1,11 +1,12 @@
 """Builds what is compiled: Cython modules in src/, those of the CPU column over src/kernels/.
 
 Everything else about the package is in pyproject.toml. The C files choose their instruction sets
-themselves, so one build runs on every processor of its architecture.
+and their system themselves, so one build runs on every processor of its architecture.
 """
 
 import glob
 import os
+import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -22,10 +23,9 @@ COMPILE = [
     "-g0",
     "-fno-math-errno",
     "-fno-trapping-math",
-    "-pthread",
     "-ffp-contract=fast",  # ISO modes would keep the compiler from fusing multiply and add
 ]
-LINK = ["-pthread"]
+LINK = []
 if sanitizers := os.environ.get("RNNFAST_SANITIZE"):  # .ci/sanitize
     COMPILE += ["-O1", "-g", f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"]
     LINK += [f"-fsanitize={sanitizers}"]
@@ -41,7 +41,10 @@ NO_COMPILER = """
 rnnfast is compiled from C, and that failed. It needs GCC 9 or Clang 12, or a newer one, and the
 headers of Python:
     Debian, Ubuntu:  apt install gcc python3-dev        Fedora:  dnf install gcc python3-devel
-    macOS:           xcode-select --install             Windows: use WSL
+    macOS:           xcode-select --install
+    Windows:         clang-cl in PATH or in CC (of LLVM, or "C++ Clang tools" of Visual Studio), or
+                     MinGW-w64 with compiler=mingw32 in pydistutils.cfg. Microsoft's own compiler,
+                     cl, does not compile it.
 """
 
 
@@ -50,21 +53,43 @@ def extension(name):
     return Extension(
         f"rnnfast.{COLUMNS.get(name, 'cpu')}.{name}",
         [f"src/{name}.pyx", *native],
-        libraries=["m"] if native else [],
         include_dirs=["src", numpy.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
-        extra_compile_args=COMPILE,
-        extra_link_args=LINK,
         depends=[*HEADERS, *SHARED],
     )
+
+
+def flags(kind):
+    """For the compiler and for the linker, of a compiler of this kind, as setuptools calls it."""
+    if kind == "msvc":  # clang-cl, see use_clang_cl
+        return [f"/clang:{flag}" for flag in COMPILE], LINK
+    if kind == "mingw32":
+        # On Windows GCC does not align its stack for vectors of 32 bytes; Clang does.
+        gcc = "clang" not in os.environ.get("CC", "gcc")
+        moves = ["-Wa,-muse-unaligned-vector-move"] if gcc else []
+        alone = ["-static-libgcc", "-Wl,-Bstatic", "-lwinpthread", "-Wl,-Bdynamic"]  # no more DLLs
+        return [*COMPILE, *moves], [*LINK, *alone]
+    return [*COMPILE, "-pthread"], [*LINK, "-pthread", "-lm"]
+
+
+def use_clang_cl(compiler):
+    """Let setuptools' compiler of Visual Studio call clang-cl, whose arguments are those of cl."""
+    clang = os.environ.get("CC") or shutil.which("clang-cl")
+    if not clang or "clang-cl" not in os.path.basename(clang):
+        sys.exit(NO_COMPILER)
+    compiler.initialize()
+    compiler.cc = clang
 
 
 class BuildKernels(build_ext):
     """build_ext that compiles files at the same time, with a plain message where it fails."""
 
     def build_extensions(self):
-        if self.compiler.compiler_type == "msvc":
-            sys.exit(NO_COMPILER)
+        kind = self.compiler.compiler_type
+        if kind == "msvc":
+            use_clang_cl(self.compiler)
+        for module in self.extensions:
+            module.extra_compile_args, module.extra_link_args = flags(kind)
         compile_in_turn = self.compiler.compile
         self.parallel = self.parallel or PROCESSORS
         # setuptools alone would compile the files of one module in turn

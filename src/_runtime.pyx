@@ -23,6 +23,8 @@ cdef extern from "kernels/team.h" nogil:
     void team_set_threads(int n)
     void team_init(int default_threads)
     void *new_room(size_t size)
+    void free_room(void *room)
+    int usable_cores()
     void team_set_asks(int (*asks)() noexcept nogil)
 
 cdef extern from "Python.h":
@@ -33,7 +35,7 @@ cdef extern from "Python.h":
 
 
 def simd():
-    """Name of the instruction set in use: "avx512", "avx2" or "portable"."""
+    """Name of the instruction set in use: "avx512", "avx2", "neon" or "portable"."""
     return kernels.name.decode()
 
 
@@ -116,8 +118,8 @@ def _positive(str name):
 
 
 def _cpu_limit():
-    """Cores that affinity and the cgroup's quota leave to this process."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that affinity, on Windows the job object, and the cgroup's quota leave to this process."""
+    cores = usable_cores()
     for folder in _cgroup_folders():
         try:
             with open(folder + "/cpu.max") as file:
@@ -314,8 +316,12 @@ cdef strided view(cnp.ndarray x) noexcept:
 
 
 cdef void *memory(size_t size) noexcept:
-    """Uninitialised memory for a large array that is used again, or NULL; to be given to free."""
+    """Uninitialised memory for a large array that is used again, or NULL; to be given to give_back."""
     return new_room(size)
+
+
+cdef void give_back(void *room) noexcept:
+    free_room(room)
 
 
 # ---- for tests and benchmarks

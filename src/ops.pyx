@@ -4,10 +4,9 @@ cimport numpy as cnp
 import numpy as np
 
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdlib cimport free
 
 from rnnfast.cpu._runtime cimport (
-    LONG_CALL, SCORES, SQUARES, affine_softmax_job, behaved, checked, dropout_job, finished, gemm_job, kernels_for, meets, memory,
+    LONG_CALL, SCORES, SQUARES, affine_softmax_job, behaved, checked, dropout_job, finished, gemm_job, give_back, kernels_for, meets, memory,
     mixture_job, plain, product_precision, real_type, same_shape, scatter_job, softmax_job, span, span_of, strided, threads_for, update_job, view, writable,
 )
 

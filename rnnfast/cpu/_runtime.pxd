@@ -186,4 +186,5 @@ cdef extern from *:
 
 cdef strided view(cnp.ndarray x) noexcept
 cdef void *memory(size_t size) noexcept
+cdef void give_back(void *room) noexcept
 

@@ -58,7 +58,7 @@ static int gemm(const gemm_job *job)
     if (!k.room)
         return -1;
     const int stopped = team_run(job->threads, gemm_body, &k);
-    free(k.room);
+    free_room(k.room);
     return stopped;
 }
 

@@ -114,7 +114,7 @@ static int score_forward_room(score_work *k, ptrdiff_t more)
     k->sums = new_room((cells + job->M) * sizeof(double) + cells * sizeof(real));
     k->room = new_reals(job->threads * k->each + more);
     if (!k->sums || !k->room) {
-        free(k->sums), free(k->room);
+        free_room(k->sums), free_room(k->room);
         return -1;
     }
     k->targets = k->sums + cells;
@@ -142,7 +142,7 @@ static int affine_softmax_forward(const affine_softmax_job *job)
     if (score_forward_room(&k, 0))
         return -1;
     const int stopped = team_run(job->threads, score_body, &k);
-    free(k.sums), free(k.room);
+    free_room(k.sums), free_room(k.room);
     return stopped;
 }
 
@@ -297,6 +297,6 @@ static int affine_softmax_backward(const affine_softmax_job *job)
         return -1;
     k.turned_x = k.room + job->threads * k.each;
     const int stopped = team_run(job->threads, score_gradient_body, &k);
-    free(k.room);
+    free_room(k.room);
     return stopped;
 }

@@ -6,18 +6,16 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
-#if defined(__linux__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
 
-extern const kernel_set kernels_avx512_f32, kernels_avx512_f64, kernels_avx2_f32, kernels_avx2_f64, kernels_portable_f32,
-    kernels_portable_f64;
+extern const kernel_set kernels_avx512_f32, kernels_avx512_f64, kernels_avx2_f32, kernels_avx2_f64, kernels_neon_f32,
+    kernels_neon_f64, kernels_portable_f32, kernels_portable_f64;
 
 static const kernel_table tables[] = {
 #if defined(__x86_64__)
     {"avx512", &kernels_avx512_f32, &kernels_avx512_f64},
     {"avx2", &kernels_avx2_f32, &kernels_avx2_f64},
+#elif defined(__aarch64__)
+    {"neon", &kernels_neon_f32, &kernels_neon_f64},
 #endif
     {"portable", &kernels_portable_f32, &kernels_portable_f64},
 };
@@ -34,6 +32,9 @@ static int processor_has(const char *name)
                __builtin_cpu_supports("avx512vl");
     if (!strcmp(name, "avx2"))
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#elif defined(__aarch64__)
+    if (!strcmp(name, "neon"))
+        return 1; /* a part of the architecture */
 #endif
     return !strcmp(name, "portable");
 }
@@ -49,17 +50,6 @@ void kernels_need_extensions(void)
 }
 
 #if defined(__x86_64__)
-/* Linux gives a process the registers of AMX on request only: the system then saves them, too. */
-static int amx_allowed(void)
-{
-#if defined(__linux__) && defined(SYS_arch_prctl)
-    const long request_permission = 0x1023, tile_data = 18;
-    return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
-#else
-    return 0;
-#endif
-}
-
 int kernels_extensions_usable(void)
 {
     unsigned a, b, c, d, a1 = 0, features = 0;

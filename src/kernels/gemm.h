@@ -45,6 +45,9 @@ static inline ptrdiff_t lines(ptrdiff_t n) { return (n * (ptrdiff_t)sizeof(real)
 static inline ptrdiff_t step_of(ptrdiff_t n) { return row_step(n, sizeof(real)); }
 static inline real *new_reals(ptrdiff_t reals) { return new_room((reals + W) * sizeof(real)); }
 
+#ifdef NEON
+#include "micro_lanes.h"
+#else
 static inline __attribute__((always_inline)) void micro(const int NV, const int rows, const product *t)
 {
     const ptrdiff_t ar = t->ar, ak = t->ak, bk = t->bk, bv = t->bv, cr = t->cr, cv = t->cv;
@@ -108,6 +111,7 @@ static inline __attribute__((always_inline)) void micro(const int NV, const int 
             store(t->c + r * cr + v * cv, sum[r][v]);
     }
 }
+#endif
 
 /* Each begins at a cache line: its speed must not depend on what the compiler puts before it. */
 #define INSTANCE(NV, rows) \

@@ -226,6 +226,6 @@ static int gru_backward(const cell_job *job)
     k.dh = k.WhT_h_room + candidate, k.sums = k.dh + state;
     k.few_x = k.sums + sums, k.few_h = k.few_x + few, k.room = k.few_h + few;
     const int stopped = team_run(job->threads, gru_backward_body, &k);
-    free(room);
+    free_room(room);
     return stopped;
 }

@@ -215,7 +215,7 @@ static int gru_forward(const cell_job *job)
         stopped = team_run(job->threads, job->reset_after ? gru_after_body : gru_before_body, &k);
     }
     int failed = !room || !sides;
-    free(room);
-    free(sides);
+    free_room(room);
+    free_room(sides);
     return failed ? -1 : stopped;
 }

@@ -49,12 +49,6 @@ typedef struct {
 #define AMX_ASSEMBLER 0
 #endif
 
-#ifdef __linux__
-#define TLS_MODEL __attribute__((tls_model("initial-exec")))
-#else
-#define TLS_MODEL
-#endif
-
 #define PASTE_(a, b) a##b
 #define PASTE(a, b) PASTE_(a, b)
 

@@ -165,8 +165,8 @@ static int lngru_forward(const cell_job *job)
         stopped = team_run(job->threads, lngru_forward_body, &work);
     }
     int failed = !room || !sides;
-    free(room);
-    free(sides);
+    free_room(room);
+    free_room(sides);
     return failed ? -1 : stopped;
 }
 
@@ -318,6 +318,6 @@ static int lngru_backward(const cell_job *job)
     memset(work.parts, 0, parts * sizeof(real));
     work.own = work.parts_x + parts_x, k->room = work.own + own;
     const int stopped = team_run(job->threads, lngru_backward_body, &work);
-    free(room);
+    free_room(room);
     return stopped;
 }

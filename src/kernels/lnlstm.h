@@ -182,7 +182,7 @@ static int lnlstm_forward(const cell_job *job)
         stopped = team_run(job->threads, lnlstm_forward_body, &work);
     }
     int failed = !room || !sides;
-    free(room);
-    free(sides);
+    free_room(room);
+    free_room(sides);
     return failed ? -1 : stopped;
 }

@@ -174,6 +174,6 @@ static int lnlstm_backward(const cell_job *job)
     memset(work.parts, 0, parts * sizeof(real));
     work.own = work.parts_x + parts_x, k->room = work.own + job->threads * each;
     const int stopped = team_run(job->threads, lnlstm_backward_body, &work);
-    free(room);
+    free_room(room);
     return stopped;
 }

@@ -297,7 +297,7 @@ static int lstm_forward(const cell_job *job)
         stopped = team_run(job->threads, lstm_forward_body, &k);
     }
     int failed = !room || !sides;
-    free(room);
-    free(sides);
+    free_room(room);
+    free_room(sides);
     return failed ? -1 : stopped;
 }

@@ -237,6 +237,6 @@ static int lstm_backward(const cell_job *job)
     k.c = k.Wh_room + recurrent, k.dh = past ? k.c + state : NULL, k.sums = k.c + state + past, k.few_x = k.sums + sums,
     k.room = k.few_x + few;
     const int stopped = team_run(job->threads, lstm_backward_body, &k);
-    free(room);
+    free_room(room);
     return stopped;
 }

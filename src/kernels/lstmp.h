@@ -191,8 +191,8 @@ static int lstmp_forward(const cell_job *job)
         stopped = team_run(job->threads, lstmp_forward_body, &work);
     }
     int failed = !room || !sides;
-    free(room);
-    free(sides);
+    free_room(room);
+    free_room(sides);
     return failed ? -1 : stopped;
 }
 
@@ -339,6 +339,6 @@ static int lstmp_backward(const cell_job *job)
         k->room = work.dh.p + dh;
     }
     const int stopped = team_run(job->threads, lstmp_backward_body, &work);
-    free(room);
+    free_room(room);
     return stopped;
 }

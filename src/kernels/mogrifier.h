@@ -251,8 +251,8 @@ static int mogrifier_forward(const cell_job *job)
         stopped = team_run(job->threads, mogrifier_forward_body, &work);
     }
     int failed = !room || !sides || !work.products;
-    free(room);
-    free(sides);
-    free(work.products);
+    free_room(room);
+    free_room(sides);
+    free_room(work.products);
     return failed ? -1 : stopped;
 }

@@ -168,7 +168,7 @@ static int mogrifier_backward(const cell_job *job)
         stopped = team_run(job->threads, mogrifier_backward_body, &work);
     }
     const int failed = !room || !work.products;
-    free(room);
-    free(work.products);
+    free_room(room);
+    free_room(work.products);
     return failed ? -1 : stopped;
 }

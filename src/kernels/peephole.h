@@ -241,7 +241,7 @@ static int peephole_forward(const cell_job *job)
         stopped = team_run(job->threads, peephole_forward_body, &work);
     }
     int failed = !room || !sides;
-    free(room);
-    free(sides);
+    free_room(room);
+    free_room(sides);
     return failed ? -1 : stopped;
 }

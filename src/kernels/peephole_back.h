@@ -140,6 +140,6 @@ static int peephole_backward(const cell_job *job)
     k->c = work.PT_room[2] + peephole, k->dh = past ? k->c + state : NULL, k->sums = k->c + state + past,
     work.sums_c = k->sums + sums, k->room = work.sums_c + sums;
     const int stopped = team_run(job->threads, peephole_backward_body, &work);
-    free(room);
+    free_room(room);
     return stopped;
 }

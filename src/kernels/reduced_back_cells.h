@@ -52,7 +52,7 @@ static int rnn_reduced_backward(const cell_job *job)
         return -1;
     all.k.dh = job->h_zoneout.p ? all.b.more : NULL;
     const int stopped = team_run(job->threads, rnn_reduced_back_body, &all);
-    free(room);
+    free_room(room);
     return stopped;
 }
 
@@ -110,7 +110,7 @@ static int lstm_reduced_backward(const cell_job *job)
         return -1;
     all.k.c = all.b.more, all.k.dh = past ? all.b.more + state : NULL;
     const int stopped = team_run(job->threads, lstm_reduced_back_body, &all);
-    free(room);
+    free_room(room);
     return stopped;
 }
 
@@ -189,6 +189,6 @@ static int gru_reduced_backward(const cell_job *job)
         return -1;
     all.k.dh = all.b.more;
     const int stopped = team_run(job->threads, gru_reduced_back_body, &all);
-    free(room);
+    free_room(room);
     return stopped;
 }

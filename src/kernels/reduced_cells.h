@@ -43,7 +43,7 @@ static int rnn_reduced(const cell_job *job)
     all.k.panels = (gate_panels){all.q.gates, job->N, all.q.chunk, job->H, 1, 1};
     all.k.h = all.q.more;
     const int stopped = team_run(job->threads, rnn_reduced_body, &all);
-    free(room);
+    free_room(room);
     return stopped;
 }
 
@@ -87,7 +87,7 @@ static int lstm_reduced(const cell_job *job)
         (gate_panels){all.q.gates, job->N, all.q.chunk, job->H, LSTM_GATES, job->train ? lstm_kept(job) : LSTM_GATES};
     all.k.c = all.q.more, all.k.h = all.q.more + state;
     const int stopped = team_run(job->threads, lstm_reduced_body, &all);
-    free(room);
+    free_room(room);
     return stopped;
 }
 
@@ -183,7 +183,7 @@ static int gru_reduced(const cell_job *job)
     all.k.panels = (gate_panels){all.q.gates, job->N, all.q.chunk, job->H, GRU_GATES, gru_kept(job)};
     all.k.rh = all.q.more, all.k.h = all.k.rh + state, all.k.seen = all.k.h + 2 * masked * state;
     const int stopped = team_run(job->threads, job->reset_after ? gru_reduced_after_body : gru_reduced_before_body, &all);
-    free(room);
+    free_room(room);
     return stopped;
 }
 

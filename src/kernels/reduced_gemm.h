@@ -182,6 +182,6 @@ static int reduced_gemm(const gemm_job *g)
         return -1;
     k.right = k.left + left;
     const int stopped = team_run(g->threads, reduced_gemm_body, &k);
-    free(k.left);
+    free_room(k.left);
     return stopped;
 }

@@ -67,7 +67,7 @@ static int reduced_affine_softmax_forward(const affine_softmax_job *job)
         return -1;
     q.left = (uint32_t *)(k->room + job->threads * k->each);
     const int stopped = team_run(job->threads, reduced_score_body, &q);
-    free(k->sums), free(k->room);
+    free_room(k->sums), free_room(k->room);
     return stopped;
 }
 
@@ -227,6 +227,6 @@ static int reduced_affine_softmax_backward(const affine_softmax_job *job)
     q.left = (uint32_t *)(k->room + job->threads * k->each);
     q.right = (uint32_t *)(k->room + job->threads * k->each + left);
     const int stopped = team_run(job->threads, reduced_score_gradient_body, &q);
-    free(k->room);
+    free_room(k->room);
     return stopped;
 }

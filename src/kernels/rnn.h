@@ -160,8 +160,8 @@ static int rnn_forward(const cell_job *job)
         stopped = team_run(job->threads, rnn_forward_body, &k);
     }
     int failed = !room || !sides;
-    free(room);
-    free(sides);
+    free_room(room);
+    free_room(sides);
     return failed ? -1 : stopped;
 }
 
@@ -265,6 +265,6 @@ static int rnn_backward(const cell_job *job)
     k.dh = state ? k.Wh_room + recurrent : NULL;
     k.sums = k.Wh_room + recurrent + state, k.few_x = k.sums + sums, k.room = k.few_x + few;
     const int stopped = team_run(job->threads, rnn_backward_body, &k);
-    free(room);
+    free_room(room);
     return stopped;
 }

@@ -322,6 +322,6 @@ static int slstm_forward(const cell_job *job)
                        : (matrix){job->Wx.p, job->Wx.s0, job->Wx.s1};
     k.Wh = job->packed ? (const real *)job->packed + lines(D * 4 * H) : k.Wh_room;
     const int stopped = team_run(job->threads, slstm_forward_body, &k);
-    free(room);
+    free_room(room);
     return stopped;
 }

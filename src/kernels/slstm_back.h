@@ -165,6 +165,6 @@ static int slstm_backward(const cell_job *job)
     k.x_room = x ? room : NULL, k.Wh_room = room + x, k.Wh = k.Wh_room;
     k.own = room + x + heads, k.room = k.own + job->threads * scratch;
     const int stopped = team_run(job->threads, slstm_backward_body, &k);
-    free(room);
+    free_room(room);
     return stopped;
 }

@@ -1,13 +1,5 @@
-/* Thread settings of the process, its pool of threads, and memory for a call. */
-#define _GNU_SOURCE /* CPU sets */
+/* Thread settings of the process, and its pool of threads. */
 #include "team.h"
-
-#include <pthread.h>
-#include <signal.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <time.h>
 
 static int default_threads = 1; /* from RNNFAST_NUM_THREADS, OMP_NUM_THREADS, affinity, cgroup: set at import */
 static atomic_int chosen;       /* by set_num_threads; 0 = default */
@@ -20,13 +12,13 @@ static void after_fork(void) { atomic_store(&forked, 1); }
  * something else either (threads of NumPy's BLAS spin on for 100 ms after a product, and a time slice is 4 ms): it
  * opens a door, and its team is who has come in when it closes. All of that gives the same bits. */
 static struct {
-    pthread_mutex_t owner; /* held by the call that has the pool */
-    pthread_mutex_t sleep;
-    pthread_cond_t wake;
+    system_lock owner; /* held by the call that has the pool */
+    system_lock sleep;
+    system_event wake;
     int threads;      /* started so far; the caller is one more */
     int64_t patience; /* ns to wait for a thread that is awake: little once one has not come */
     atomic_int ready, sleepers;
-    atomic_int cpu; /* the caller's, which its team leaves to it; -1: unknown */
+    atomic_int core; /* the caller's, which its team leaves to it; -1: unknown */
     team_body body;
     void *job;
     unsigned mode; /* of the caller's arithmetic */
@@ -34,7 +26,7 @@ static struct {
     _Alignas(64) atomic_uint_fast64_t door; /* number of the call, then threads that may still come in, then came in */
     _Alignas(64) atomic_uint go;            /* number of the call whose team is complete */
     _Alignas(64) atomic_int running;        /* threads of the team that are not done, without the caller */
-} pool = {.owner = PTHREAD_MUTEX_INITIALIZER, .sleep = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+} pool = {.owner = LOCK_INIT, .sleep = LOCK_INIT, .wake = EVENT_INIT};
 
 #define CALL(door) ((unsigned)((door) >> 32))
 #define MAY_COME(door) ((int)((door) >> 16 & 0xffff))
@@ -50,13 +42,6 @@ static struct {
 #define LITTLE_PATIENCE_NS 20000
 #define WAKING_NS 20000000
 
-static int64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 static unsigned next_call(unsigned seen)
 {
     unsigned call;
@@ -65,15 +50,15 @@ static unsigned next_call(unsigned seen)
             return call;
         team_relax();
     }
-    for (int64_t end = now_ns() + AWAKE_NS; now_ns() < end; sched_yield())
+    for (int64_t end = now_ns() + AWAKE_NS; now_ns() < end; yield_core())
         if ((call = CALL(atomic_load_explicit(&pool.door, memory_order_acquire))) != seen)
             return call;
-    pthread_mutex_lock(&pool.sleep);
+    lock_take(&pool.sleep);
     atomic_fetch_add(&pool.sleepers, 1); /* first this, then a look at the door; team_run does it the other way round */
     while ((call = CALL(atomic_load(&pool.door))) == seen)
-        pthread_cond_wait(&pool.wake, &pool.sleep);
+        event_wait(&pool.wake, &pool.sleep);
     atomic_fetch_sub(&pool.sleepers, 1);
-    pthread_mutex_unlock(&pool.sleep);
+    lock_leave(&pool.sleep);
     return call;
 }
 
@@ -87,33 +72,6 @@ static int come_in(unsigned call)
     return 0;
 }
 
-/* A thread that wakes up is often put on the very core of who woke it, although others are idle, and stays there for
- * some 10 ms: each barrier then costs two switches, 4 us instead of 0.1. So it goes elsewhere; where it may run stays as
- * it was. */
-static void leave_cpu(int cpu)
-{
-#ifdef __linux__
-    cpu_set_t allowed, others;
-    if (cpu < 0 || sched_getcpu() != cpu || sched_getaffinity(0, sizeof allowed, &allowed))
-        return;
-    others = allowed;
-    CPU_CLR(cpu, &others);
-    if (CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof others, &others) == 0)
-        sched_setaffinity(0, sizeof allowed, &allowed);
-#else
-    (void)cpu;
-#endif
-}
-
-static int this_cpu(void)
-{
-#ifdef __linux__
-    return sched_getcpu();
-#else
-    return -1;
-#endif
-}
-
 /* How a thread rounds, flushes and traps: the control bits of its arithmetic. */
 #if defined(__x86_64__)
 #define MODE 0xffc0u /* the others say what has happened */
@@ -122,11 +80,11 @@ static void set_mode(unsigned mode) { __builtin_ia32_ldmxcsr(mode); }
 #elif defined(__aarch64__)
 static unsigned get_mode(void)
 {
-    unsigned long mode;
+    uint64_t mode;
     __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
-    return mode;
+    return (unsigned)mode;
 }
-static void set_mode(unsigned mode) { __asm__ volatile("msr fpcr, %0" : : "r"((unsigned long)mode)); }
+static void set_mode(unsigned mode) { __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)mode)); }
 #else
 static unsigned get_mode(void) { return 0; }
 static void set_mode(unsigned mode) { (void)mode; }
@@ -155,7 +113,7 @@ void team_look(void)
     if (looks.asked == 0)
         looks.asked = now;
     else if (passed > 2 * LOOK_NS)
-        looks.every = looks.every * LOOK_NS / passed;
+        looks.every = (long)((int64_t)looks.every * LOOK_NS / passed);
     else if (passed < LOOK_NS / 2 && looks.every < SELDOM)
         looks.every *= 2;
     looks.looked = now;
@@ -180,13 +138,15 @@ static void run_own(team *team, team_body body, void *job)
     this_call = outer;
 }
 
-static void *work(void *unused)
+static void work(void)
 {
     unsigned call = CALL(atomic_load(&pool.door));
     atomic_fetch_add(&pool.ready, 1);
     for (;;) {
         call = next_call(call);
-        leave_cpu(atomic_load_explicit(&pool.cpu, memory_order_relaxed));
+        /* A thread that wakes up is often put on the very core of who woke it, although others are idle, and stays there for
+         * some 10 ms: each barrier then costs two switches, 4 us instead of 0.1. So it goes elsewhere. */
+        leave_core(atomic_load_explicit(&pool.core, memory_order_relaxed));
         const int rank = come_in(call);
         if (rank == 0)
             continue;
@@ -197,21 +157,20 @@ static void *work(void *unused)
         pool.body(&pool.team, rank, pool.job);
         atomic_fetch_sub_explicit(&pool.running, 1, memory_order_release);
     }
-    return unused;
 }
 
 /* Open the door for n threads and close it: how many have come. */
 static int gather(unsigned call, int n)
 {
     uint64_t door = (uint64_t)call << 32 | (uint64_t)n << 16;
-    atomic_store_explicit(&pool.cpu, this_cpu(), memory_order_relaxed);
+    atomic_store_explicit(&pool.core, this_core(), memory_order_relaxed);
     atomic_store(&pool.door, door);
     int64_t patience = pool.patience;
     if (atomic_load(&pool.sleepers)) {
         patience = WAKING_NS;
-        pthread_mutex_lock(&pool.sleep);
-        pthread_cond_broadcast(&pool.wake);
-        pthread_mutex_unlock(&pool.sleep);
+        lock_take(&pool.sleep);
+        event_tell(&pool.wake);
+        lock_leave(&pool.sleep);
     }
     const int64_t end = now_ns() + patience;
     for (int spins = 0; MAY_COME(door = atomic_load(&pool.door)) > 0 && now_ns() < end; spins++)
@@ -225,25 +184,17 @@ static int gather(unsigned call, int n)
 /* Start threads until there are n, or as many as the system grants, and wait until they have seen the last call. */
 static void start_threads(int n)
 {
-    pthread_attr_t detached;
-    sigset_t all, before;
-    if (pool.threads >= n || pthread_attr_init(&detached))
+    if (pool.threads >= n)
         return;
-    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
-    sigfillset(&all); /* signals are for the threads of the program */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    for (pthread_t thread; pool.threads < n; pool.threads++)
-        if (pthread_create(&thread, &detached, work, NULL))
-            break;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&detached);
+    while (pool.threads < n && start_thread(work) == 0)
+        pool.threads++;
     while (atomic_load(&pool.ready) < pool.threads)
-        sched_yield();
+        yield_core();
 }
 
 int team_run(int threads, team_body body, void *job)
 {
-    if (threads < 2 || atomic_load_explicit(&forked, memory_order_relaxed) || pthread_mutex_trylock(&pool.owner)) {
+    if (threads < 2 || atomic_load_explicit(&forked, memory_order_relaxed) || !lock_try(&pool.owner)) {
         team alone = {.size = 1};
         run_own(&alone, body, job);
         return atomic_load(&alone.stop) ? STOPPED : 0;
@@ -258,7 +209,7 @@ int team_run(int threads, team_body body, void *job)
     for (int spins = 0; atomic_load_explicit(&pool.running, memory_order_acquire) > 0; spins++)
         team_pause(spins);
     const int stopped = atomic_load(&pool.team.stop) ? STOPPED : 0;
-    pthread_mutex_unlock(&pool.owner);
+    lock_leave(&pool.owner);
     return stopped;
 }
 
@@ -289,7 +240,7 @@ void team_init(int threads)
 {
     static int once;
     if (!once)
-        pthread_atfork(NULL, NULL, after_fork);
+        after_forks(after_fork);
     once = 1;
     default_threads = threads;
 }
@@ -302,16 +253,4 @@ int team_max_threads(void)
         return 1;
     int n = atomic_load_explicit(&chosen, memory_order_relaxed);
     return n ? n : default_threads;
-}
-
-void *new_room(size_t bytes)
-{
-    const size_t huge = (size_t)2 << 20;
-    const size_t unit = bytes >= 2 * huge ? huge : 64;
-    void *room = aligned_alloc(unit, (bytes + unit - 1) / unit * unit);
-#ifdef MADV_HUGEPAGE
-    if (room && unit == huge)
-        madvise(room, bytes, MADV_HUGEPAGE);
-#endif
-    return room;
 }

@@ -6,10 +6,10 @@
 #ifndef RNNFAST_TEAM_H
 #define RNNFAST_TEAM_H
 
+#include "platform.h"
+
 #include <limits.h>
-#include <sched.h>
 #include <stdatomic.h>
-#include <stddef.h>
 
 typedef struct {
     int size;
@@ -35,10 +35,6 @@ int team_max_threads(void);   /* what a call may use now */
 void team_set_threads(int n); /* 0: back to the default */
 void team_init(int default_threads);
 
-/* Memory for one call, at a cache line's start, or NULL; free() gives it back. Large rooms ask for huge pages:
- * panels are read with strides that would otherwise miss the TLB at every row. */
-void *new_room(size_t bytes);
-
 static inline void team_relax(void)
 {
 #if defined(__x86_64__)
@@ -54,7 +50,7 @@ static inline void team_pause(int spins)
     if (spins < 256)
         team_relax();
     else
-        sched_yield();
+        yield_core();
 }
 
 /* The call in which a thread is. `left`: how often it is asked before the next look at the clock, which only the call's
@@ -63,11 +59,7 @@ typedef struct {
     team *team;
     long left;
 } team_call;
-#ifdef __linux__
-extern _Thread_local team_call this_call __attribute__((tls_model("initial-exec")));
-#else
-extern _Thread_local team_call this_call;
-#endif
+extern _Thread_local team_call this_call TLS_MODEL;
 void team_look(void);
 
 /* Whether the call is to end. Asked by all loops that may take long, for each tile; barriers then keep nobody, so that

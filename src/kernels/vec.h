@@ -106,6 +106,14 @@ static inline void transpose(real *dst, ptrdiff_t to, const real *src, ptrdiff_t
         _mm512_storeu_ps(dst + (i + 8) * to, _mm512_shuffle_f32x4(x, z, 0xdd));
         _mm512_storeu_ps(dst + (i + 12) * to, _mm512_shuffle_f32x4(y, w, 0xdd));
     }
+#elif defined(NEON) && REAL_IS_FLOAT
+    const float32x4_t a = vld1q_f32(src), b = vld1q_f32(src + from);
+    const float32x4_t c = vld1q_f32(src + 2 * from), d = vld1q_f32(src + 3 * from);
+    const float32x4_t ac = vzip1q_f32(a, c), bd = vzip1q_f32(b, d), ac2 = vzip2q_f32(a, c), bd2 = vzip2q_f32(b, d);
+    vst1q_f32(dst, vzip1q_f32(ac, bd));
+    vst1q_f32(dst + to, vzip2q_f32(ac, bd));
+    vst1q_f32(dst + 2 * to, vzip1q_f32(ac2, bd2));
+    vst1q_f32(dst + 3 * to, vzip2q_f32(ac2, bd2));
 #else
     for (ptrdiff_t i = 0; i < W; i++)
         for (ptrdiff_t j = 0; j < W; j++)
@@ -120,6 +128,8 @@ static inline vec clamp(vec x, real lo, real hi)
     return (vec)_mm512_max_ps(_mm512_set1_ps(lo), _mm512_min_ps(_mm512_set1_ps(hi), (__m512)x));
 #elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
     return (vec)_mm256_max_ps(_mm256_set1_ps(lo), _mm256_min_ps(_mm256_set1_ps(hi), (__m256)x));
+#elif defined(NEON) && REAL_IS_FLOAT
+    return (vec)vmaxq_f32(vdupq_n_f32(lo), vminq_f32(vdupq_n_f32(hi), (float32x4_t)x));
 #else
     for (int i = 0; i < W; i++) {
         real y = hi < x[i] ? hi : x[i];
@@ -135,6 +145,8 @@ static inline vec vmax(vec x, vec y)
     return (vec)_mm512_max_ps((__m512)x, (__m512)y);
 #elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
     return (vec)_mm256_max_ps((__m256)x, (__m256)y);
+#elif defined(NEON) && REAL_IS_FLOAT
+    return (vec)vmaxq_f32((float32x4_t)x, (float32x4_t)y);
 #else
     for (int i = 0; i < W; i++)
         x[i] = x[i] > y[i] ? x[i] : y[i];
@@ -150,6 +162,10 @@ static inline vec vsqrt(vec x)
     return (vec)_mm512_sqrt_pd((__m512d)x);
 #elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
     return (vec)_mm256_sqrt_ps((__m256)x);
+#elif defined(NEON) && REAL_IS_FLOAT
+    return (vec)vsqrtq_f32((float32x4_t)x);
+#elif defined(NEON)
+    return (vec)vsqrtq_f64((float64x2_t)x);
 #else
     for (int i = 0; i < W; i++)
         x[i] = REAL_IS_FLOAT ? sqrtf(x[i]) : sqrt(x[i]);

@@ -14,7 +14,7 @@ cdef class ScoreCache:
     cdef size_t size
 
     def __dealloc__(self):
-        free(self.scores)
+        give_back(self.scores)
 
     cdef affine_softmax_job job(self) noexcept:
         cdef affine_softmax_job job

@@ -1,12 +1,10 @@
-/* The pool of threads and the recurrences on it, for ThreadSanitizer: three threads of a program call at once, with
- * changing numbers of threads, signals that stop calls, and pauses after which the pool is asleep. */
+/* The pool of threads and the recurrences on it, for ThreadSanitizer and for systems without a Python: three threads of a
+ * program call at once, with changing numbers of threads, pauses after which the pool is asleep, and a call that is stopped. */
 #include "kernels/kernels.h"
 #include "kernels/team.h"
 
-#include <pthread.h>
+#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
 
 enum { N = 16, T = 6, D = 24, H = 40, MOST = 4 * H, ROUNDS = 3 };
 
@@ -24,7 +22,7 @@ typedef struct {
 
 static float *numbers(arrays *a, size_t n)
 {
-    float *x = a->all[a->count++] = aligned_alloc(64, (n * sizeof(float) + 127) / 64 * 64);
+    float *x = a->all[a->count++] = new_room(n * sizeof(float) + 64);
     for (size_t i = 0; i < n; i++)
         x[i] = (float)(i % 17) / 40 - 0.2f;
     return x;
@@ -70,23 +68,59 @@ static double call(int cell, int threads)
         for (int i = 0; i < D * (int)G * H; i++)
             sum += ((const float *)job.dWx)[i];
     for (int i = 0; i < a.count; i++)
-        free(a.all[i]);
+        free_room(a.all[i]);
     return sum;
 }
 
 static double right[CELL_COUNT];
-static atomic_int wrong;
+static atomic_int wrong, begun, done;
 
-static void *caller(void *number)
+static void sleep_ns(int64_t ns)
 {
+    for (const int64_t end = now_ns() + ns; now_ns() < end;)
+        yield_core();
+}
+
+static void caller(void)
+{
+    const int number = atomic_fetch_add(&begun, 1);
     for (int i = 0; i < 60; i++) {
-        const int cell = (i + (int)(ptrdiff_t)number) % CELL_COUNT;
+        const int cell = (i + number) % CELL_COUNT;
         if (call(cell, 1 + i % 4) != right[cell])
             atomic_store(&wrong, 1);
         if (i % 20 == 19)
-            usleep(5000); /* the pool falls asleep */
+            sleep_ns(5000000); /* the pool falls asleep */
     }
-    return NULL;
+    atomic_fetch_add(&done, 1);
+}
+
+/* Three threads of the program call at once, with every instruction set in turn; each gives what the plain loops give. */
+static int all_sets(void)
+{
+    double plain[CELL_COUNT];
+    int count = 0;
+    while (kernels_name(count))
+        count++;
+    while (--count >= 0) { /* the plain loops are the last */
+        const char *name = kernels_name(count);
+        if (kernels_choose(name))
+            continue;
+        for (int cell = 0; cell < CELL_COUNT; cell++) {
+            right[cell] = call(cell, 1);
+            if (!strcmp(name, "portable"))
+                plain[cell] = right[cell];
+            if (right[cell] == 0 || !(fabs(right[cell] - plain[cell]) <= 1e-4 * fabs(plain[cell])))
+                return printf("%s, cell %d: %g, portable %g\n", name, cell, right[cell], plain[cell]), 1;
+        }
+        const int before = atomic_load(&done);
+        for (int i = 0; i < 3; i++)
+            if (start_thread(caller))
+                return printf("no threads\n"), 1;
+        while (atomic_load(&done) < before + 3)
+            sleep_ns(100000);
+        printf("%s: %s\n", name, atomic_load(&wrong) ? "WRONG" : "same bits");
+    }
+    return atomic_load(&wrong);
 }
 
 /* A call that is asked whether to go on, and is not to. */
@@ -103,20 +137,11 @@ static void body(team *tm, int rank, void *steps)
 
 int main(void)
 {
-    if (kernels_choose(kernels_usable("avx2") ? "avx2" : "portable"))
-        return 1;
     team_init(4);
-    for (int cell = 0; cell < CELL_COUNT; cell++)
-        if ((right[cell] = call(cell, 1)) == 0)
-            return printf("cell %d computes nothing\n", cell), 1;
-    pthread_t threads[3];
-    for (ptrdiff_t i = 0; i < 3; i++)
-        pthread_create(&threads[i], NULL, caller, (void *)i);
-    for (int i = 0; i < 3; i++)
-        pthread_join(threads[i], NULL);
+    const int failed = all_sets();
     team_set_asks(stop);
     atomic_int steps = 0;
     const int stopped = team_run(3, body, &steps);
-    printf("%s, %d steps until the call was stopped\n", atomic_load(&wrong) ? "WRONG" : "same bits", atomic_load(&steps));
-    return atomic_load(&wrong) || stopped != STOPPED;
+    printf("%d cores, %d steps until the call was stopped\n", usable_cores(), atomic_load(&steps));
+    return failed || stopped != STOPPED;
 }
