@@ -201,17 +201,22 @@ class Validating:
     def _worn_out(self) -> bool:
         """Whether patience is at its end."""
         patience = self._patience
-        ends = patience is not None and epochs_without_improvement(self._of_this_fit()) >= patience
-        if ends and self.leads:
-            epochs = "1 epoch" if patience == 1 else f"{patience} epochs"
-            self.write(f"| epoch {self.current_epoch} | no improvement in {epochs}")
-        return ends
+        if patience is None or epochs_without_improvement(self._of_this_fit()) < patience:
+            return False
+        if self.leads:
+            self.write(no_improvement(self.current_epoch, patience))
+        return True
 
     def _take_best(self) -> None:
         """At the end of a fit with patience: the weights of its best epoch."""
         if self._patience is not None and self._best is not None:
             copy_into(self._named_params(), self._best, "the best epoch")
         self._best = None
+
+
+def no_improvement(epoch: int, epochs: int) -> str:
+    """The line that says why training ends after an epoch."""
+    return f"| epoch {epoch} | no improvement in {'1 epoch' if epochs == 1 else f'{epochs} epochs'}"
 
 
 @contextmanager
