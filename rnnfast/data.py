@@ -1,7 +1,8 @@
-"""Vocabularies and corpora: from texts to arrays of ids. Defined in rnnfast.text."""
+"""Vocabularies, corpora and padding: from texts to arrays of ids. Defined in rnnfast.text."""
 
 from rnnfast.text.base import Vocabulary
 from rnnfast.text.corpora import load_ptb, load_text, python_docs, read_text, sequence_batch
+from rnnfast.text.padding import pad_sequences
 from rnnfast.text.vocabulary import (
     EOS,
     UNKNOWN_CHARACTER,
@@ -21,6 +22,7 @@ __all__ = [
     "WordVocabulary",
     "load_ptb",
     "load_text",
+    "pad_sequences",
     "python_docs",
     "read_text",
     "sequence_batch",

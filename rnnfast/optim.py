@@ -1,4 +1,4 @@
-"""Optimisers and gradient clipping, with the names of the book's common/optimizer.py.
+"""Optimisers, learning-rate schedules and clipping: the book's common/optimizer.py, and more.
 
 The code is in rnnfast.training.
 """
@@ -6,6 +6,7 @@ The code is in rnnfast.training.
 from rnnfast.training.averaging import ASGD, NTASGD
 from rnnfast.training.gradients import clip_grads, remove_duplicate
 from rnnfast.training.optimizers import OPTIMIZERS, SGD, AdaGrad, Adam, Momentum, RMSprop
+from rnnfast.training.schedules import Cosine, Schedule, StepDecay, WarmUp
 
 __all__ = [
     "ASGD",
@@ -14,8 +15,12 @@ __all__ = [
     "SGD",
     "AdaGrad",
     "Adam",
+    "Cosine",
     "Momentum",
     "RMSprop",
+    "Schedule",
+    "StepDecay",
+    "WarmUp",
     "clip_grads",
     "remove_duplicate",
 ]

@@ -18,7 +18,7 @@ forward(xs, ts) returns the loss, backward() fills `grads`; trainer.Trainer need
 
 lengths (N,), integers: the number of valid steps of each sample of xs. The rest is padding, any
 numbers or ids of the vocabulary. It changes neither the loss, nor the gradients, nor the generated
-ids.
+ids. data.pad_sequences makes both of a list of samples.
 
 Arrays may be NumPy's on any device of the weights; the results of `predict` and `generate` are then
 NumPy's, too. Weights are drawn as in models.LanguageModel. N batch, T time, D input, H hidden,

@@ -26,6 +26,7 @@ from rnnfast.training.rounds import Sync
 from rnnfast.training.step import TrainingStep
 from rnnfast.training.stopping import Diverged, Stop, stop_on_interrupt
 from rnnfast.training.trainers import Trainer
+from rnnfast.training.validation import eval_loss
 
 __all__ = [
     "Checkpoint",
@@ -48,6 +49,7 @@ __all__ = [
     "eval_dynamic",
     "eval_exact",
     "eval_labels",
+    "eval_loss",
     "eval_perplexity",
     "gradient_mean_squares",
     "perplexity",

@@ -5,7 +5,7 @@ import numpy as np
 from rnnfast.distributed.compression import HalfSum
 from rnnfast.distributed.ranks import Ranks
 from rnnfast.models import BetterRnnlm, LanguageModel, Rnnlm, SimpleRnnlm
-from rnnfast.optim import SGD, Adam
+from rnnfast.optim import SGD, Adam, Cosine, StepDecay, WarmUp
 from rnnfast.sequences import Seq2seq, SequenceClassifier, SequenceRegressor, SequenceTagger
 from rnnfast.trainer import RnnlmTrainer, Sync, Trainer, eval_accuracy, eval_perplexity
 
@@ -119,6 +119,40 @@ def samples_all(comm):
         numbers = [(step.loss, step.grad_norm) for step in steps]
         found[name] = _of(model, numbers, trainer, means=trainer.loss_list)
     return found
+
+
+def validated(comm, every=1):
+    """A schedule, validation and patience, of samples and of a text."""
+    found = {}
+    schedule = WarmUp(0.5).then(Cosine(20, last=0.2)) * StepDecay(3, 0.9)
+    given = {"write": lambda line: None, "comm": comm, "schedule": schedule}
+    given |= {"sync": Sync(every)} if comm is not None else {}
+    for name, (make, (x, t, lengths)) in _samples(np.random.default_rng(6)).items():
+        np.random.seed(7 if comm is None else 7 + comm.Get_rank())
+        model, steps = make(), []
+        trainer = Trainer(model, Adam(0.3), callbacks=[steps.append], **given)
+        own, rest = (None, None) if lengths is None else (lengths[:7], lengths[7:])
+        held_out = x[:7], t[:7] if name == "regressor" else t[:7][::-1], own
+        trainer.fit(x[7:], t[7:], 12, 5, 1.0, 3, lengths=rest, valid=held_out, patience=3)
+        numbers = [(step.loss, step.grad_norm, step.lr) for step in steps]
+        found[name] = _of(model, numbers, trainer, means=trainer.valid_list)
+    steps, model = [], LANGUAGE_MODELS["rnnlm"]("float64")
+    trainer = RnnlmTrainer(model, SGD(3.0), callbacks=[steps.append], **given)
+    trainer.fit(TEXT[:400], TEXT[1:401], 8, N, T, 0.25, None, valid=TEXT[400:], patience=2)
+    numbers = [(step.loss, step.grad_norm, step.lr) for step in steps]
+    found["text"] = _of(model, numbers, trainer, means=trainer.valid_list)
+    return found
+
+
+def other_schedules(comm):
+    """What rank 1 says whose warm-up is longer than the others'."""
+    model = Rnnlm(V, 4, 8, rng=1, dtype="float64")
+    schedule = WarmUp(1 + comm.Get_rank())
+    trainer = RnnlmTrainer(model, SGD(0.1), comm=comm, schedule=schedule)
+    try:
+        trainer.fit(TEXT[:100], TEXT[1:101], 1, 4, 5)
+    except ValueError as error:
+        return str(error)
 
 
 FEW = 6

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from rnnfast.commands.inputs import PRIME
+from rnnfast.kernels import DEVICES, MAX_THREADS
 from rnnfast.text.vocabulary import UNITS
 
 Commands = Any  # the object that ArgumentParser.add_subparsers returns; argparse has no name for it
@@ -59,6 +60,21 @@ def add_precision(command: argparse.ArgumentParser) -> None:
     what = "compute recurrent layers with weights of 16 or 8 bits: faster, a little less exact "
     what += "(on a CPU, see TimeLSTM.freeze; default: as the weights are)"
     command.add_argument("--precision", choices=("bf16", "int8"), help=what)
+
+
+def add_machine(command: argparse._ActionsContainer) -> None:
+    """Add --device and --threads; `rnnfast.commands.main` reads them."""
+    what = "where to compute (default: RNNFAST_DEVICE, else the best that is there)"
+    command.add_argument("--device", choices=("auto", *DEVICES), help=what)
+    what = "threads on a CPU, of each rank; results do not depend on it (default: "
+    what += "RNNFAST_NUM_THREADS or OMP_NUM_THREADS, else all processors)"
+    command.add_argument("--threads", type=thread_count, metavar="N", help=what)
+
+
+def thread_count(text: str) -> int:
+    """A number of threads."""
+    wanted = f"an integer from 1 to {MAX_THREADS}"
+    return _number(text, int, wanted, lambda value: 1 <= value <= MAX_THREADS)
 
 
 def positive_int(text: str) -> int:

@@ -2,7 +2,8 @@
 
 import argparse
 import math
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from rnnfast.commands.arguments import (
     Commands,
     add_command,
+    add_machine,
     add_model,
     add_precision,
     add_prime,
@@ -23,8 +25,10 @@ from rnnfast.commands.arguments import (
 )
 from rnnfast.commands.inputs import bits, load_ids, open_model, prime_ids, unknowns
 from rnnfast.commands.together import together
+from rnnfast.distributed.ranks import Ranks
 from rnnfast.text.corpora import read_text
 from rnnfast.text.vocabulary import UNITS
+from rnnfast.training.callbacks import ProgressBar
 from rnnfast.training.dynamic import (
     BATCH,
     EPSILON,
@@ -33,7 +37,14 @@ from rnnfast.training.dynamic import (
     eval_dynamic,
     gradient_mean_squares,
 )
-from rnnfast.training.evaluation import EVAL_BATCH, EVAL_TIME, eval_accuracy, evaluate
+from rnnfast.training.evaluation import (
+    EVAL_BATCH,
+    EVAL_TIME,
+    Progress,
+    eval_accuracy,
+    eval_perplexity,
+    evaluate,
+)
 from rnnfast.training.neural_cache import NeuralCache, eval_cache
 
 
@@ -67,6 +78,7 @@ def add(commands: Commands) -> None:
     add_unknown(command)
     add_precision(command)
     add_vocabulary(command)
+    add_machine(command)
 
 
 def _add_dynamic(command: argparse.ArgumentParser) -> None:
@@ -185,24 +197,32 @@ def evaluate_file(
         net, words = open_model(model, vocabulary, level, precision)
         text = read_text(file)
         ids = load_ids(file, words, unknown, text=text)
-        found = prime_ids(prime, words, unknown)
-        before = found if len(found) else None
+        first = prime_ids(prime, words, unknown)
+        before = first if len(first) else None
         remembered = None if cache is None else NeuralCache(cache, **of_cache)
         accuracy = ""
         if dynamic is not None:
             if dynamic == "rms":
-                of_rms["mean_squares"] = _mean_squares(net, load_ids(training, words, unknown))
+                known = load_ids(training, words, unknown)
+                with _shown("mean squares", ranks) as progress:
+                    of_rms["mean_squares"] = _mean_squares(net, known, progress)
             sizes = batch_size or 1, time_size or min(SEGMENT, len(ids) - 1)
             more = numbers | of_rms | {"cache": remembered, "prime": before}
-            ppl = eval_dynamic(net, ids, *sizes, **more)
+            with _shown("perplexity", ranks) as progress:
+                ppl = eval_dynamic(net, ids, *sizes, **more, progress=progress)
         elif remembered is not None:
             sizes = batch_size or 1, time_size or min(EVAL_TIME, len(ids) - 1)
-            ppl = eval_cache(net, ids, *sizes, cache=remembered, prime=before)
+            more = {"cache": remembered, "prime": before}
+            with _shown("perplexity", ranks) as progress:
+                ppl = eval_cache(net, ids, *sizes, **more, progress=progress)
         else:
-            given = batch_size, time_size
-            ppl = evaluate(net, ids, *given, prime=before, comm=ranks)
-            right = evaluate(net, ids, *given, eval_accuracy, prime=before, comm=ranks)
-            accuracy = f", accuracy: {right:.2%}"
+            found = []
+            for measure, name in (eval_perplexity, "perplexity"), (eval_accuracy, "accuracy"):
+                with _shown(name, ranks) as progress:
+                    given = batch_size, time_size, measure
+                    of_all: dict[str, Any] = {"prime": before, "comm": ranks, "progress": progress}
+                    found.append(evaluate(net, ids, *given, **of_all))
+            ppl, accuracy = found[0], f", accuracy: {found[1]:.2%}"
         unit = UNITS[words.level]
         print(f"{file}: {len(ids):,} {unit}{unknowns(words, ids, text, unknown)}")
         print(f"loss: {math.log(ppl):.4f}{accuracy}")
@@ -214,7 +234,22 @@ def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _mean_squares(net: Any, ids: NDArray[Any]) -> list[Any]:
+@contextmanager
+def _shown(what: str, ranks: Ranks | None) -> Iterator[Progress | None]:
+    """A progress bar of one measure; of several ranks, the first one has it."""
+    if ranks is not None and not ranks.leads:
+        yield None
+        return
+    bar = ProgressBar(0)
+    bar.describe(what)
+    try:
+        yield bar.show
+    finally:
+        bar.close()
+
+
+def _mean_squares(net: Any, ids: NDArray[Any], progress: Progress | None) -> list[Any]:
     """The mean squares of gradients on a training text, in smaller batches if it is short."""
     T = min(SEGMENT, len(ids) - 1)
-    return gradient_mean_squares(net, ids, min(BATCH, (len(ids) - 1) // T), T)
+    batch_size = min(BATCH, (len(ids) - 1) // T)
+    return gradient_mean_squares(net, ids, batch_size, T, progress=progress)

@@ -10,6 +10,7 @@ import numpy as np
 from rnnfast.commands.arguments import (
     Commands,
     add_command,
+    add_machine,
     add_model,
     add_precision,
     add_prime,
@@ -21,7 +22,7 @@ from rnnfast.commands.arguments import (
     positive_int,
     probability,
 )
-from rnnfast.commands.inputs import encode, ids_before, open_model
+from rnnfast.commands.inputs import encode, given_text, ids_before, open_model
 from rnnfast.text import sampling
 
 TEMPERATURE = 0.8  # the default
@@ -38,7 +39,8 @@ def add(commands: Commands) -> None:
     )
     add_model(command)
     option = command.add_argument
-    option("--prompt", metavar="TEXT", help="text to continue (default: the start of a line)")
+    what = "text to continue; - reads it from stdin (default: the start of a line)"
+    option("--prompt", metavar="TEXT", help=what)
     add_prime(command)
     option("--length", type=positive_int, metavar="N", help="tokens to draw (default: 400)")
     what = "below 1 likely tokens become likelier; 0 takes the likeliest token (default: "
@@ -54,6 +56,7 @@ def add(commands: Commands) -> None:
     add_unknown(command)
     add_precision(command)
     add_vocabulary(command)
+    add_machine(command)
 
 
 def generate(
@@ -80,7 +83,7 @@ def generate(
     model : str
         A weight file.
     prompt : str
-        Text to continue.
+        Text to continue. "-" reads it from stdin, with the ends of its lines.
     prime : str, optional
         Text that the model reads before the prompt, as in `rnnfast.commands.score.score`. It is
         not printed.
@@ -105,6 +108,7 @@ def generate(
         If a file cannot be read, or a token is not in the vocabulary.
     """
     net, words = open_model(model, vocabulary, level, precision)
+    prompt = given_text(prompt, "--prompt")
     prompt_ids: list[int] = encode(words, prompt, unknown, "--prompt: ").tolist()
     start = [*ids_before(prime, words, unknown).tolist(), *prompt_ids] or [0]
     skipped = {*skip, *([words.unknown] if words.unknown is not None else [])}

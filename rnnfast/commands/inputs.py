@@ -144,12 +144,12 @@ def ids_before(prime: str | None, vocabulary: Vocabulary, unknown: str | None) -
     return np.append(ids, np.int32(vocabulary.token_to_id[token]))
 
 
-def given_text(text: str) -> str:
-    """TEXT itself; "-" reads stdin."""
+def given_text(text: str, name: str = "TEXT") -> str:
+    """The text itself; "-" reads stdin. name: that of the argument, for the error."""
     if text != "-":
         return text
     if sys.stdin is None:
-        raise ValueError("TEXT is - but stdin is closed")
+        raise ValueError(f"{name} is - but stdin is closed")
     return sys.stdin.read()
 
 

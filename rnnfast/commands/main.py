@@ -10,9 +10,11 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
+from rnnfast import kernels
 from rnnfast.commands import cells, data, eval, generate, gradients, info, recipes, score, train
 from rnnfast.commands.together import one_line, only_first_speaks
 from rnnfast.training.evaluation import PerplexityWarning
@@ -46,13 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     with only_first_speaks(errors=True):
         options = vars(_parser().parse_args(argv))
     run = options.pop("run")
+    machine = options.pop("device", None), options.pop("threads", None)
     if reconfigure := getattr(sys.stdout, "reconfigure", None):
         reconfigure(errors="replace")  # the terminal may not have all characters
     with warnings.catch_warnings(), only_first_speaks() as first:
         if first:
             warnings.showwarning = _warn
             warnings.simplefilter("always", PerplexityWarning)
-        code = _run(run, options, first)
+        code = _run(run, options, first, *machine)
     try:
         sys.stdout.flush()
     except OSError:
@@ -60,7 +63,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _run(run: Callable[..., None], options: dict[str, Any], first: bool) -> int:
+THREADS = "RNNFAST_NUM_THREADS"
+
+
+@contextmanager
+def _computing(device: str | None, threads: int | None) -> Iterator[None]:
+    """Compute on a device, with a number of threads, in one block."""
+    before, variable = kernels.get_num_threads(), os.environ.get(THREADS)
+    if threads is not None:
+        kernels.set_num_threads(threads)
+        os.environ[THREADS] = str(threads)  # several ranks then do not divide the processors
+    try:
+        with nullcontext() if device is None else kernels.device(device):
+            yield
+    finally:
+        if threads is not None:
+            kernels.set_num_threads(before)
+            os.environ.pop(THREADS)
+            os.environ |= {} if variable is None else {THREADS: variable}
+
+
+def _run(
+    run: Callable[..., None],
+    options: dict[str, Any],
+    first: bool,
+    device: str | None,
+    threads: int | None,
+) -> int:
     """Call a command and return its exit code; its errors become one line on stderr.
 
     first: whether this is the process that says so, not one of several ranks.
@@ -71,7 +100,8 @@ def _run(run: Callable[..., None], options: dict[str, Any], first: bool) -> int:
             print(f"rnnfast: {line}", file=sys.stderr)
 
     try:
-        run(**options)
+        with _computing(device, threads):
+            run(**options)
         sys.stdout.flush()
     except KeyboardInterrupt as error:
         say(one_line(error) if str(error) else "interrupted")

@@ -24,12 +24,14 @@ from rnnfast.commands.settings import (
 from rnnfast.commands.stages import Stage
 from rnnfast.commands.texts import Texts
 from rnnfast.distributed.ranks import by_first
+from rnnfast.kernels import get_device
 from rnnfast.models import BaseModel
 from rnnfast.training.averaging import ASGD, NTASGD
 from rnnfast.training.callbacks import Checkpoint, JsonlLog, Plateau, ProgressBar, Watch
 from rnnfast.training.language import RnnlmTrainer
 from rnnfast.training.loop import Step
 from rnnfast.training.stopping import Diverged, Stop
+from rnnfast.training.validation import epochs_without_improvement, no_improvement
 
 CHECKPOINT = "checkpoint.safetensors"  # the last one of a run
 GOOD = "good.safetensors"  # the last one after which the loss did not rise
@@ -263,7 +265,10 @@ class Run:
         """The command line that continues this run."""
         ranks = self.trainer.ranks
         begin = [] if ranks is None else ["mpiexec", "-n", str(ranks.size)]
-        whole = [*begin, "rnnfast", "train", "--out", absolute(self.out), "--resume", *more]
+        device = get_device()  # what runs on another one has not the same bits
+        chosen = [] if device == "auto" else ["--device", device]
+        whole = [*begin, "rnnfast", "train", "--out", absolute(self.out), "--resume"]
+        whole += [*chosen, *more]
         return shlex.join(whole)
 
     def check_end(self) -> None:
@@ -271,6 +276,14 @@ class Run:
         if self.watch.risen and not self.trainer.stopped:
             loss = self.watch.loss
             raise Diverged(f"training diverged: the loss has risen to {loss:.4g} at its end")
+
+    def worn_out(self) -> bool:
+        """Whether --patience is at its end."""
+        since = epochs_without_improvement([ppl for _, ppl in self.valid])
+        if self.settings.patience is None or since < self.settings.patience:
+            return False
+        self.write(no_improvement(self.trainer.current_epoch, since))
+        return True
 
     def go_back(self) -> None:
         """Make the last good checkpoint the last one again."""
@@ -325,10 +338,10 @@ def fit_and_validate(run: Run, valid: NDArray[Any], log: JsonlLog) -> None:
     """The loop of the book's ch06/train_better_rnnlm.py, which may be stopped and resumed.
 
     After each epoch of the stage it measures the perplexity on `valid`, reduces the learning rate
-    if that has not improved, and saves a checkpoint.
+    if that has not improved, and saves a checkpoint. --patience may end it.
     """
     trainer, optimizer = run.trainer, run.trainer.optimizer
-    while trainer.current_epoch < run.stage.end:
+    while trainer.current_epoch < run.stage.end and not run.worn_out():
         fit(run, 1)
         if trainer.stopped:
             return

@@ -8,6 +8,7 @@ import numpy as np
 from rnnfast.commands.arguments import (
     Commands,
     add_command,
+    add_machine,
     add_model,
     add_precision,
     add_prime,
@@ -36,6 +37,7 @@ def add(commands: Commands) -> None:
     add_unknown(command)
     add_precision(command)
     add_vocabulary(command)
+    add_machine(command)
 
 
 def score(

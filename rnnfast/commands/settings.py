@@ -23,6 +23,7 @@ RULES = {
     "ntasgd": ("NTASGD", 20.0),
 }
 DECAYING = "sgd", "asgd", "ntasgd"  # those with a weight_decay
+SCHEDULES = "constant", "step", "cosine"  # --schedule
 # --model: class in rnnfast.models
 MODELS = {
     "simple": "SimpleRnnlm",
@@ -122,6 +123,11 @@ class Settings:
     weight_decay: float = 0.0
     lr: float | None = None  # None: that of the optimiser in RULES
     lr_decay: float | None = None
+    schedule: str = "constant"
+    warm_up: float | None = None  # epochs; None: no warm-up
+    step_every: float | None = None  # epochs, for --schedule step
+    step_factor: float | None = None  # None: 0.1
+    patience: int | None = None  # None: train all epochs
     max_grad: float = 0.25
     matmul_precision: str = "highest"
     eval_interval: int = 20
@@ -140,6 +146,7 @@ CHECKS: dict[str, Any] = {
     "model": headers.one_of(*MODELS),
     "cell": headers.one_of(*CELLS),
     "optimizer": headers.one_of(*RULES),
+    "schedule": headers.one_of(*SCHEDULES),
     "gradual": headers.maybe(headers.list_of(headers.integer(1))),
     "matmul_precision": headers.one_of(*kernels.PRECISIONS),
     **dict.fromkeys(("epochs", "seed", "sample", "restart_every"), headers.integer(0)),
@@ -150,6 +157,7 @@ CHECKS: dict[str, Any] = {
 }
 # Settings that --resume may change: all that change neither the model nor the texts
 FREE: tuple[str, ...] = ("epochs", "optimizer", "lr", "lr_decay", "max_grad", "restart_every")
+FREE += ("schedule", "warm_up", "step_every", "step_factor", "patience")
 FREE += ("weight_decay", "matmul_precision")
 FREE += ("vary_length", "eval_interval", "save_every", "sample")
 FREE += ("sync_every", "outer_lr", "outer_momentum", "compress")
@@ -238,8 +246,12 @@ def check_together(settings: Settings) -> None:
         needs = "needs --valid: a text on which improvement is measured"
         if settings.lr_decay is not None:
             raise ValueError(f"--lr-decay {needs}")
+        if settings.patience is not None:
+            raise ValueError(f"--patience {needs}")
         if settings.optimizer == "ntasgd":
             raise ValueError(f"--optimizer ntasgd {needs}")
+    if settings.patience is not None and settings.gradual is not None:
+        raise ValueError("--patience does not go with --gradual, which says when a stage ends")
     if settings.nonmono is not None and settings.optimizer != "ntasgd":
         rule = settings.optimizer
         raise ValueError(f"--nonmono goes with --optimizer ntasgd, not with --optimizer {rule}")

@@ -21,6 +21,7 @@ from rnnfast.commands.run import (
     fit_and_validate,
     refuse_to_overwrite,
 )
+from rnnfast.commands.schedule import build_schedule
 from rnnfast.commands.settings import (
     BATCH,
     Settings,
@@ -207,6 +208,7 @@ def _prepare(
         raise ModuleNotFoundError("matplotlib is missing: pip install 'rnnfast[plot]'")
     check_together(settings)
     check_gradual(settings)
+    schedule = build_schedule(settings)
     stage = stages(settings)[0]
     if extra is not None:
         stage = stored_stage(extra.get("stage"), settings, checkpoint)
@@ -231,7 +233,8 @@ def _prepare(
     by_first(ranks, lambda: _make_folder(out))
 
     sync = Sync(settings.sync_every, settings.outer_lr, settings.outer_momentum, settings.compress)
-    trainer = RnnlmTrainer(model, build_optimizer(settings), comm=ranks, sync=sync)
+    given: dict[str, Any] = {"comm": ranks, "sync": sync, "schedule": schedule}
+    trainer = RnnlmTrainer(model, build_optimizer(settings), **given)
     if resume:
         _restore(trainer, checkpoint, settings, "lr" in options, changes)
     by_first(ranks, lambda: _tidy(out))
@@ -302,7 +305,9 @@ def _reporting(run: Run, extra: dict[str, Any] | None) -> Iterator[tuple[JsonlLo
 def _start(run: Run, log: JsonlLog, bar: ProgressBar) -> None:
     """Log the start of a new run and save its first checkpoint."""
     settings, texts = run.settings, run.texts
-    more = {} if settings.gradual is None else {"gradual": settings.gradual}
+    more: dict[str, Any] = {} if settings.gradual is None else {"gradual": settings.gradual}
+    if run.trainer.schedule is not None:
+        more["schedule"] = repr(run.trainer.schedule)
     log.write(
         event="start",
         text=texts.name,

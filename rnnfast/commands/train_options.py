@@ -5,7 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 from rnnfast.commands.arguments import (
+    add_machine,
     factor,
+    fraction,
     natural_int,
     nonnegative_float,
     or_none,
@@ -23,6 +25,7 @@ from rnnfast.commands.settings import (
     FREE,
     MODELS,
     RULES,
+    SCHEDULES,
     Settings,
     option_name,
 )
@@ -176,6 +179,15 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "divide the learning rate by X after an epoch without improvement on --valid (the book: 4)"
     )
     option(group, "lr-decay", factor, "X", what, "never")
+    what = "the learning rate over the epochs, by which --lr is multiplied: constant; step, once "
+    what += "in --step-every epochs by --step-factor; cosine, down to 0 at the end of --epochs"
+    choice(group, "schedule", SCHEDULES, what)
+    what = "epochs in which the learning rate rises from a tenth, before --schedule begins"
+    option(group, "warm-up", positive_float, "X", what, "none")
+    option(group, "step-every", positive_float, "X", "epochs between two steps", "none")
+    option(group, "step-factor", fraction, "X", "factor of each step", "0.1")
+    what = "end after N epochs without improvement on --valid"
+    option(group, "patience", positive_int, "N", what, "after --epochs")
     option(group, "max-grad", positive_float, "X", "maximum norm of the gradient")
     what = "how float32 matrices are multiplied: highest, in float32; high, on a GPU in TF32; "
     what += "medium, on a CPU in bfloat16 (for one with AMX)"
@@ -183,6 +195,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     option(group, "eval-interval", positive_int, "N", "iterations per line of output")
     option(group, "seed", natural_int, "N", "seed of weights and samples")
     option(group, "sample", natural_int, "N", "tokens to generate at the end")
+
+    add_machine(command.add_argument_group("machine"))
 
     group = command.add_argument_group("several ranks, started by mpiexec")
     what = "updates that each rank makes alone before it exchanges weights, for slow networks"

@@ -1,5 +1,6 @@
-"""Inspection of models: gradients through time, units, word vectors."""
+"""Inspection of layers and models: gradients, also through time, units, word vectors."""
 
+from rnnfast.inspection.checking import CheckedArray, GradientReport, gradient_check
 from rnnfast.inspection.colours import to_html, to_terminal
 from rnnfast.inspection.gradients import Curve, gradient_cases, gradient_norms, plot_gradients
 from rnnfast.inspection.units import (
@@ -18,12 +19,15 @@ from rnnfast.inspection.words import analogy, most_similar
 
 __all__ = [
     "PROPERTIES",
+    "CheckedArray",
     "Curve",
+    "GradientReport",
     "Unit",
     "activations",
     "analogy",
     "digit",
     "gradient_cases",
+    "gradient_check",
     "gradient_norms",
     "inside_brackets",
     "inside_quotes",

@@ -232,15 +232,17 @@ def _optimizer_number(name: str, value: Any) -> None:
 
 
 _progress = record(
+    ("valid",),
     epoch=integer(0),
     iter=integer(0),
     total=number,
     count=integer(0),
     size=mapping(integer(0)),
+    valid=integer(0),
 )
 # RnnlmTrainer has time_idx and ppl_list, Trainer loss_list
 _checkpoint = record(
-    ("eval_epochs", "time_idx", "ppl_list", "loss_list"),
+    ("eval_epochs", "time_idx", "ppl_list", "loss_list", "valid_list"),
     trainer=text,
     optimizer=row(text, mapping(_optimizer_number)),
     random=row(integer(0, 624), integer(0, 1), number),
@@ -255,6 +257,7 @@ _checkpoint = record(
     time_idx=maybe(integer(0)),
     ppl_list=maybe(list_of(number)),
     loss_list=list_of(number),
+    valid_list=list_of(number),
 )
 checkpoint = record(("extra",), checkpoint=_checkpoint, extra=anything)  # by a trainer
 # What `rnnfast train` adds to its checkpoints

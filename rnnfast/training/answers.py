@@ -65,7 +65,7 @@ def eval_exact(
     ----------
     Deep Learning from Scratch 2, chapter 7, common/util.py.
     """
-    xs, ts, lengths, batches = _checked("eval_exact", xs, ts, lengths, batch_size)
+    xs, ts, lengths, batches = checked_samples("eval_exact", xs, ts, lengths, batch_size)
     if ts.ndim != 2 or ts.shape[1] == 0 or (ts[:, 0] != ts[0, 0]).any():
         raise ValueError("eval_exact: ts must be (length, T), all beginning with the same id")
     start_id, sample_size = int(ts[0, 0]), ts.shape[1] - 1
@@ -110,7 +110,7 @@ def eval_labels(
     ValueError
         There are no samples, `xs` and `ts` differ in length, or no label counts.
     """
-    xs, ts, lengths, batches = _checked("eval_labels", xs, ts, lengths, batch_size)
+    xs, ts, lengths, batches = checked_samples("eval_labels", xs, ts, lengths, batch_size)
     counted = ts != model.loss_layer.ignore_label
     if lengths is not None and ts.ndim == 2:
         counted &= np.arange(ts.shape[1]) < lengths[:, np.newaxis]
@@ -123,7 +123,7 @@ def eval_labels(
     return right / int(counted.sum())
 
 
-def _checked(
+def checked_samples(
     owner: str, xs: ArrayLike, ts: ArrayLike, lengths: ArrayLike | None, batch_size: int
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, list[slice]]:
     """Arrays of all samples, and the slices of the batches."""

@@ -157,6 +157,11 @@ class ProgressBar:
             self.bar.set_postfix(perplexity=f"{step.perplexity:.2f}", refresh=False)
         self.bar.update()
 
+    def show(self, done: int, total: int) -> None:
+        """Advance to a number of batches, of so many; the `progress` of an evaluation."""
+        self.bar.total = total
+        self.bar.update(done - self.bar.n)
+
     def describe(self, text: str) -> None:
         """Show a text before the bar."""
         self.bar.set_description(text, refresh=False)

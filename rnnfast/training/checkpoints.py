@@ -24,6 +24,9 @@ from rnnfast.io.weights import (
 )
 from rnnfast.training.gradients import distinct
 
+# Names of arrays begin with these
+GROUPS = {"params", "optimizer", "state", "random", "order", "outer", "best"}
+
 
 class Checkpointed:
     """The part of a trainer that saves and restores it.
@@ -35,11 +38,13 @@ class Checkpointed:
 
     # for JSON
     kept: tuple[str, ...] = ("current_epoch", "eval_epochs", "eval_interval", "max_iter", "seconds")
+    kept += ("valid_list",)
     model: Any
     optimizer: Any
     ranks: Ranks | None
     _round_ends: Callable[[], bool]  # a method: whether all ranks have equal weights
     _velocity: list[Any] | None  # of the outer step of ranks
+    _best: dict[str, Any] | None  # the parameters of the best epoch, of a fit with patience
     _now: float
     _progress: Any  # a dict of numbers, the position of the present or last fit; else None
     _restored: bool  # whether the next fit continues there
@@ -100,6 +105,7 @@ class Checkpointed:
         if self._order is not None:
             arrays["order"] = self._order
         arrays |= {f"outer/{i}": array for i, array in enumerate(self._velocity or ())}
+        arrays |= {f"best/{name}": array for name, array in (self._best or {}).items()}
         header |= {
             "trainer": type(self).__name__,
             "optimizer": [type(self.optimizer).__name__, state],
@@ -165,7 +171,8 @@ class Checkpointed:
         with_optimizer: bool,
     ) -> None:
         """Check the whole checkpoint, then restore everything."""
-        header.setdefault("eval_epochs", [])  # older checkpoints do not say
+        for name in ("eval_epochs", "valid_list"):  # older checkpoints do not say
+            header.setdefault(name, [])
         optimizer, state = header["optimizer"]
         pairs = [("trainer", header["trainer"], type(self).__name__)]
         if with_optimizer:
@@ -177,7 +184,7 @@ class Checkpointed:
         for name, array in arrays.items():
             group, _, rest = name.partition("/")
             groups.setdefault(group, {})[rest] = array
-        if foreign := groups.keys() - {"params", "optimizer", "state", "random", "order", "outer"}:
+        if foreign := groups.keys() - GROUPS:
             raise headers.Wrong(f"there are arrays for {', '.join(sorted(foreign))[:60]}")
         keys = arrays.get("random")
         if keys is None or (keys.dtype, keys.shape) != (np.uint32, (624,)):
@@ -197,6 +204,9 @@ class Checkpointed:
         velocity = self._checked_velocity(groups.get("outer", {}))
         params = self._named_params(), groups.get("params", {}), path
         check_fits(*params)
+        best = groups.get("best")
+        if best is not None:
+            check_fits(params[0], best, f"{path}, the best epoch")
         if with_optimizer:
             state |= self._optimizer_arrays(groups.get("optimizer", {}))
             try:
@@ -211,7 +221,7 @@ class Checkpointed:
         np.random.set_state(random)
         for name, value in kept.items():
             setattr(self, name, value)
-        self._order, self._velocity = arrays.get("order"), velocity
+        self._order, self._velocity, self._best = arrays.get("order"), velocity, best
         self._progress, self._restored = progress, progress is not None
 
     _order: Any = None  # intp (samples,), the order of an epoch; only Trainer has one

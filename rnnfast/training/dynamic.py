@@ -8,7 +8,7 @@ import numpy as np
 
 from rnnfast import checks
 from rnnfast.text.sampling import vocab_size
-from rnnfast.training.evaluation import mean_of_batches, perplexity, warn_if_blind
+from rnnfast.training.evaluation import Progress, mean_of_batches, perplexity, warn_if_blind
 from rnnfast.training.gradients import remove_duplicate
 from rnnfast.training.neural_cache import NeuralCache, Remembered, checked_cache, target_logs
 from rnnfast.training.stopping import Diverged
@@ -33,6 +33,7 @@ def eval_dynamic(
     epsilon: float = EPSILON,
     cache: NeuralCache | None = None,
     prime: Sequence[int] | Array | None = None,
+    progress: Progress | None = None,
 ) -> float:
     """Perplexity of a language model that learns from every segment after it was measured.
 
@@ -59,6 +60,8 @@ def eval_dynamic(
         Mixes the model with a neural cache, too. The model learns as without it.
     prime : array of int (n,), optional
         As in `eval_perplexity`. The model does not learn from it.
+    progress : callable, optional
+        As in `eval_perplexity`.
 
     Returns
     -------
@@ -146,7 +149,8 @@ def eval_dynamic(
             checks.namespace(param).add(old, change, out=param)
         return value
 
-    mean_loss = mean_of_batches(owner, learner, corpus, batch_size, time_size, loss, prime)
+    given = batch_size, time_size, loss, prime, None, progress
+    mean_loss = mean_of_batches(owner, learner, corpus, *given)
     ppl = perplexity(float(mean_loss))
     if not math.isfinite(ppl):
         raise Diverged(f"{owner}: the perplexity is {ppl}; try a smaller lr, got {lr}")
@@ -159,6 +163,8 @@ def gradient_mean_squares(
     corpus: Sequence[int] | Array,
     batch_size: int = BATCH,
     time_size: int = SEGMENT,
+    *,
+    progress: Progress | None = None,
 ) -> list[Any]:
     """Mean squares of the gradients of a language model on its training text.
 
@@ -171,6 +177,8 @@ def gradient_mean_squares(
     batch_size, time_size : int
         Size of a batch (N, T). The gradient of a batch is that of its mean loss, so the squares
         become smaller with larger batches.
+    progress : callable, optional
+        As in `eval_perplexity`.
 
     Returns
     -------
@@ -223,7 +231,8 @@ def gradient_mean_squares(
         count += 1
         return loss
 
-    mean_of_batches("gradient_mean_squares", learner, corpus, batch_size, time_size, add, None)
+    given = batch_size, time_size, add, None, None, progress
+    mean_of_batches("gradient_mean_squares", learner, corpus, *given)
     for total in totals:
         total /= count
     return totals

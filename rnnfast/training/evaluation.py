@@ -16,6 +16,8 @@ from rnnfast.text.corpora import sequence_batch
 from rnnfast.training.arguments import ids
 from rnnfast.typing import Array, LanguageModel
 
+Progress = Callable[[int, int], Any]  # of the batches done, and of all
+
 
 def perplexity(loss: float) -> float:
     """Perplexity of a mean cross entropy.
@@ -54,6 +56,7 @@ def eval_perplexity(
     *,
     prime: Sequence[int] | Array | None = None,
     comm: Any = None,
+    progress: Progress | None = None,
 ) -> float:
     """Perplexity of a language model on a corpus.
 
@@ -72,6 +75,8 @@ def eval_perplexity(
     comm : mpi4py.MPI.Comm, optional
         The ranks that share out the samples of each batch. All of them call this function, and get
         the result.
+    progress : callable, optional
+        Called after each batch with the number of batches done and of all.
 
     Returns
     -------
@@ -109,7 +114,8 @@ def eval_perplexity(
 
     with frozen(model):
         sizes = batch_size, time_size
-        mean = mean_of_batches("eval_perplexity", model, corpus, *sizes, loss, prime, comm)
+        given = prime, comm, progress
+        mean = mean_of_batches("eval_perplexity", model, corpus, *sizes, loss, *given)
     ppl = perplexity(mean)
     warn_if_blind(ppl, getattr(model, "vocab_size", math.inf), prime is not None)
     return ppl
@@ -138,12 +144,13 @@ def eval_accuracy(
     *,
     prime: Sequence[int] | Array | None = None,
     comm: Any = None,
+    progress: Progress | None = None,
 ) -> float:
     """Share of ids to which a language model gives the highest score.
 
     Parameters
     ----------
-    model, corpus, batch_size, time_size, prime, comm
+    model, corpus, batch_size, time_size, prime, comm, progress
         As in `eval_perplexity`.
 
     Returns
@@ -166,7 +173,8 @@ def eval_accuracy(
 
     with frozen(model):
         sizes = batch_size, time_size
-        return mean_of_batches("eval_accuracy", model, corpus, *sizes, share, prime, comm)
+        given = prime, comm, progress
+        return mean_of_batches("eval_accuracy", model, corpus, *sizes, share, *given)
 
 
 def mean_of_batches(
@@ -178,6 +186,7 @@ def mean_of_batches(
     measure: Callable[[Any, Any], float],
     prime: Any,
     comm: Any = None,
+    progress: Progress | None = None,
 ) -> float:
     """The mean of measure(xs, ts) over all batches of a corpus, over the samples of all ranks."""
     corpus = ids(owner, "corpus", corpus)
@@ -202,6 +211,8 @@ def mean_of_batches(
             total += measure(*(array[share.rows] for array in batch))
             if ranks is not None:
                 ranks.heart.beat()
+            if progress is not None:
+                progress(i + 1, max_iter)
     finally:
         model.reset_state()
     if ranks is not None:
@@ -232,10 +243,11 @@ def evaluate(
     *,
     prime: Any = None,
     comm: Any = None,
+    progress: Progress | None = None,
 ) -> float:
     """A measure with the book's batches, or with one sample if the text is too short for them."""
     short = len(ids) - 1 < (batch_size or EVAL_BATCH) * (time_size or EVAL_TIME)
     batch_size = batch_size or (1 if short else EVAL_BATCH)
     time_size = time_size or (min(EVAL_TIME, len(ids) - 1) if short else EVAL_TIME)
-    shared = {} if comm is None else {"comm": comm}
-    return measure(model, ids, batch_size, time_size, prime=prime, **shared)
+    more = {"prime": prime} | ({} if comm is None else {"comm": comm})
+    return measure(model, ids, batch_size, time_size, progress=progress, **more)

@@ -1,15 +1,18 @@
 """The trainer for language models: truncated BPTT. Chapters 5 and 6."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from rnnfast import checks, plot
+from rnnfast.layers.freezing import own_state
 from rnnfast.text.corpora import sequence_batch
 from rnnfast.training.arguments import ids
-from rnnfast.training.evaluation import perplexity
+from rnnfast.training.evaluation import evaluate, perplexity
 from rnnfast.training.lengths import checked_seed, random_length
 from rnnfast.training.loop import BaseTrainer, Step
 from rnnfast.training.rounds import Sync
+from rnnfast.training.validation import Measure, checked_patience
 from rnnfast.typing import Array, LanguageModel, Optimizer
 
 
@@ -31,6 +34,9 @@ class RnnlmTrainer(BaseTrainer):
         `rnnfast.training.parallel`.
     sync : Sync, optional
         How these exchange what they learn, for slow networks; by default in every iteration.
+    schedule : callable, optional
+        The number of epochs done -> a factor of the learning rate, for example one of
+        rnnfast.optim: ``WarmUp(1).then(Cosine(9))``. A resumed run needs the same one.
 
     Attributes
     ----------
@@ -39,6 +45,8 @@ class RnnlmTrainer(BaseTrainer):
         the first fit.
     eval_epochs : list of float
         When each of them was, as the lines count: 2.5 is in the middle of the third epoch.
+    valid_list : list of float
+        The validation perplexity after each epoch, over all fits that had `valid`.
     time_idx : int
         Position in the text of the next batch; None before the first fit.
     current_epoch : int
@@ -79,8 +87,10 @@ class RnnlmTrainer(BaseTrainer):
         write: Callable[[str], Any] | None = None,
         comm: Any = None,
         sync: Sync | None = None,
+        schedule: Callable[[float], float] | None = None,
     ) -> None:
         given: dict[str, Any] = {"callbacks": callbacks, "write": write, "comm": comm, "sync": sync}
+        given["schedule"] = schedule
         super().__init__(model, optimizer, **given)
         # both are None before the first fit only, so that Any spares scripts a check
         self.time_idx: Any = None
@@ -120,6 +130,8 @@ class RnnlmTrainer(BaseTrainer):
         *,
         restart_every: int | None = None,
         length_seed: int | None = None,
+        valid: Sequence[int] | Array | None = None,
+        patience: int | None = None,
     ) -> None:
         """Train on a text.
 
@@ -143,6 +155,13 @@ class RnnlmTrainer(BaseTrainer):
         length_seed : int, optional
             Draw the number of steps of each iteration by this seed, around `time_size`, and scale
             the learning rate with it; see `rnnfast.training.lengths`. None takes `time_size` steps.
+        valid : array of int (length,), optional
+            Ids of a validation text: after each epoch its perplexity, from a zero state, is
+            appended to `valid_list` and printed. The state of the model is kept meanwhile, if it
+            has `get_state`.
+        patience : int, optional
+            Stop after this number of epochs without a lower value, and end with the weights of the
+            best epoch, the averages if the optimiser averages. None ends with the last weights.
 
         Raises
         ------
@@ -152,8 +171,10 @@ class RnnlmTrainer(BaseTrainer):
             A RuntimeError: the loss or the norm of the gradient is not finite.
         """
         xs, ts = ids("fit", "xs", xs), ids("fit", "ts", ts)
-        given = max_epoch, batch_size, time_size, max_grad, eval_interval
-        self._check_together(*given, restart_every, length_seed, xs=xs, ts=ts)
+        given: tuple[Any, ...] = max_epoch, batch_size, time_size, max_grad, eval_interval
+        measure, patience = self._measure(valid), checked_patience(patience, valid)
+        given += restart_every, length_seed, patience
+        self._check_together(*given, xs=xs, ts=ts, valid=valid)
         if len(xs) != len(ts):
             raise ValueError(f"fit: xs and ts must be equally long, got {len(xs)} and {len(ts)}")
         size = {
@@ -174,7 +195,7 @@ class RnnlmTrainer(BaseTrainer):
         if hasattr(self.model, "count_words"):
             self.model.count_words(xs)
         resumed = self._restored
-        if self._begin(size, max_iter, max_epoch, max_grad, eval_interval):
+        if self._begin(size, max_iter, max_epoch, max_grad, eval_interval, measure, patience):
             self.time_idx = 0
             if not resumed:
                 self.ppl_list, self.eval_epochs = [], []
@@ -193,21 +214,27 @@ class RnnlmTrainer(BaseTrainer):
 
         self._loop(batch, max_iter, max_epoch, max_grad, self.ppl_list)
 
-    def _update(
-        self, max_grad: float | None, xs: Any, ts: Any, lengths: Any = None
-    ) -> tuple[float, float | None]:
-        """As in BaseTrainer; where lengths vary, with the learning rate for this number of steps.
+    def _factor(self) -> float | None:
+        """As in BaseTrainer; where lengths vary, also the factor of this number of steps."""
+        factor = super()._factor()
+        if factor is None or self._rate is None:
+            return self._rate if factor is None else factor
+        return factor * self._rate
 
-        Else the optimiser needs no `lr`, and may change it while it updates.
-        """
-        if self._rate is None:
-            return super()._update(max_grad, xs, ts, lengths)
-        lr = self.optimizer.lr
-        self.optimizer.lr = lr * self._rate
-        try:
-            return super()._update(max_grad, xs, ts, lengths)
-        finally:
-            self.optimizer.lr = lr
+    def _measure(self, valid: Any) -> Measure | None:
+        """The argument `valid` of fit as a measure: the perplexity, with the model's state kept."""
+        if valid is None:
+            return None
+        corpus = ids("fit", "valid", valid)
+        if len(corpus) < 2:
+            raise ValueError(f"fit: valid must have at least 2 ids, got {len(corpus)}")
+        model: Any = self.model
+
+        def measure() -> float:
+            with own_state(model) if hasattr(model, "get_state") else nullcontext():
+                return evaluate(model, corpus, comm=self.ranks)
+
+        return measure
 
     def _restart(self, iteration: int, every: int) -> None:
         """Set the state of each `every`th sample to zero, of other samples in each iteration."""

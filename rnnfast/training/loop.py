@@ -10,8 +10,10 @@ from rnnfast import checks
 from rnnfast.training.checkpoints import Checkpointed
 from rnnfast.training.parallel import Together
 from rnnfast.training.rounds import Sync
+from rnnfast.training.schedules import checked_schedule, factor_at
 from rnnfast.training.step import TrainingStep
 from rnnfast.training.stopping import diverged
+from rnnfast.training.validation import Measure, Validating
 from rnnfast.typing import Model, Optimizer
 
 
@@ -31,7 +33,12 @@ class Step(NamedTuple):
     perplexity : float or None
         Over the iterations since the last evaluation; None between evaluations.
     seconds : float
-        Training time, over all fits and resumed runs.
+        Training time, over all fits and resumed runs, without validation.
+    lr : float or None
+        The learning rate of the update; None if the optimiser has no `lr`.
+    valid : float or None
+        The measure on the validation data, after the last iteration of an epoch; None at the
+        others, and without `valid`.
     """
 
     epoch: int
@@ -41,9 +48,11 @@ class Step(NamedTuple):
     grad_norm: float | None
     perplexity: float | None
     seconds: float
+    lr: float | None = None
+    valid: float | None = None
 
 
-class BaseTrainer(Together, Checkpointed):
+class BaseTrainer(Together, Validating, Checkpointed):
     """The loop of both trainers.
 
     `callbacks` are called with a `Step` after every iteration; `write` prints a line at every
@@ -63,14 +72,17 @@ class BaseTrainer(Together, Checkpointed):
         write: Callable[[str], Any] | None = None,
         comm: Any = None,
         sync: Sync | None = None,
+        schedule: Callable[[float], float] | None = None,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
+        self.schedule = checked_schedule(type(self).__name__, schedule, optimizer)
         self.callbacks = callbacks
         self.write: Callable[[str], Any] = write or partial(print, flush=True)
         self.eval_interval: int | None = None
         self.current_epoch = 0
         self.eval_epochs: list[float] = []
+        self.valid_list: list[float] = []
         self.max_iter: int | None = None  # iterations of an epoch
         self.seconds = 0.0
         self.stopped = False
@@ -78,6 +90,9 @@ class BaseTrainer(Together, Checkpointed):
         self._restored = False
         self._step: Any = None  # a TrainingStep or a ParallelStep
         self._begun = 0.0  # when training would have begun without interruptions
+        self._valid: Measure | None = None
+        self._patience: int | None = None
+        self._best = None
         self._join(comm, sync)
 
     def __repr__(self) -> str:
@@ -146,6 +161,8 @@ class BaseTrainer(Together, Checkpointed):
         max_epoch: int,
         max_grad: float | None,
         eval_interval: int | None,
+        valid: Measure | None = None,
+        patience: int | None = None,
     ) -> bool:
         """Check the common arguments of both fits; a resumed fit must have the same `size`.
 
@@ -170,6 +187,10 @@ class BaseTrainer(Together, Checkpointed):
             self._progress = {"epoch": 0, "iter": 0, "total": 0.0, "count": 0}
             fresh = True
         self._progress["size"] = size
+        self._progress.setdefault("valid", len(self.valid_list))  # validations before this fit
+        self._valid, self._patience = valid, patience
+        if patience is None or not self.valid_list[self._progress["valid"] :]:
+            self._best = None
         self.max_iter = max_iter
         self.eval_interval = eval_interval
         self.stopped = False
@@ -203,7 +224,7 @@ class BaseTrainer(Together, Checkpointed):
                 self._begin_epoch()
                 while now["iter"] < max_iter:
                     i = now["iter"]
-                    loss, norm = self._update(max_grad, *batch(i))
+                    loss, norm, lr = self._scaled_update(max_grad, batch(i))
                     now["iter"] += 1
                     now["total"] += loss
                     now["count"] += 1
@@ -220,9 +241,9 @@ class BaseTrainer(Together, Checkpointed):
                                 f"| epoch {self.current_epoch + 1} | iter {i + 1} / {max_iter} "
                                 f"| time {int(self.seconds)}[s] | {self.measure} {value:.2f}"
                             )
-                    step = Step(
-                        self.current_epoch + 1, i + 1, max_iter, loss, norm, ppl, self.seconds
-                    )
+                    valid = self._validated() if now["iter"] == max_iter else None
+                    epoch, seconds = self.current_epoch + 1, self.seconds
+                    step = Step(epoch, i + 1, max_iter, loss, norm, ppl, seconds, lr, valid)
                     for callback in self.callbacks:
                         callback(step)
                     if self.stopped:
@@ -230,6 +251,9 @@ class BaseTrainer(Together, Checkpointed):
                 now["epoch"] += 1
                 now["iter"] = 0
                 self.current_epoch += 1
+                if self._worn_out():
+                    break
+            self._take_best()
             self._progress = None
         finally:
             self._step = None  # with the memory of its graph
@@ -246,6 +270,29 @@ class BaseTrainer(Together, Checkpointed):
     def _value(self, loss: float) -> float:
         """The value of an evaluation, of the mean loss."""
         return loss
+
+    def _factor(self) -> float | None:
+        """What multiplies the learning rate of the next iteration; None: nothing does."""
+        if self.schedule is None:
+            return None
+        done = self.current_epoch + self._progress["iter"] / (self.max_iter or 1)
+        return factor_at(self.schedule, done)
+
+    def _scaled_update(
+        self, max_grad: float | None, inputs: tuple[Any, ...]
+    ) -> tuple[float, float | None, float | None]:
+        """One iteration with its own learning rate: its loss, gradient norm, and that rate.
+
+        Without a factor the optimiser needs no `lr`, and may change it while it updates.
+        """
+        factor, lr = self._factor(), getattr(self.optimizer, "lr", None)
+        if factor is None or lr is None:
+            return *self._update(max_grad, *inputs), lr
+        self.optimizer.lr = lr * factor
+        try:
+            return *self._update(max_grad, *inputs), lr * factor
+        finally:
+            self.optimizer.lr = lr
 
     def _update(
         self, max_grad: float | None, xs: Any, ts: Any, lengths: Any = None

@@ -10,7 +10,7 @@ import numpy as np
 from rnnfast import checks
 from rnnfast.layers.freezing import frozen
 from rnnfast.text.sampling import vocab_size
-from rnnfast.training.evaluation import mean_of_batches, perplexity, warn_if_blind
+from rnnfast.training.evaluation import Progress, mean_of_batches, perplexity, warn_if_blind
 from rnnfast.training.scoring import log_softmax
 from rnnfast.typing import Array, LanguageModel
 
@@ -75,6 +75,7 @@ def eval_cache(
     *,
     cache: NeuralCache | None = None,
     prime: Sequence[int] | Array | None = None,
+    progress: Progress | None = None,
 ) -> float:
     """Perplexity of a language model with a neural cache on a corpus.
 
@@ -90,6 +91,8 @@ def eval_cache(
         The settings; None is ``NeuralCache()``.
     prime : array of int (n,), optional
         As in `eval_perplexity`. The cache is empty after it.
+    progress : callable, optional
+        As in `eval_perplexity`.
 
     Returns
     -------
@@ -126,7 +129,8 @@ def eval_cache(
         return remembered.loss(net.top_states(hidden), target_logs(net.scores(hidden), ts), ts)
 
     with frozen(model):
-        mean = mean_of_batches("eval_cache", model, corpus, batch_size, time_size, loss, prime)
+        given = batch_size, time_size, loss, prime, None, progress
+        mean = mean_of_batches("eval_cache", model, corpus, *given)
     ppl = perplexity(float(mean))
     warn_if_blind(ppl, V, prime is not None)
     return ppl

@@ -22,6 +22,7 @@ from rnnfast.layers.shares import Share, counted_targets, working_on
 from rnnfast.training.arguments import given
 from rnnfast.training.gradients import clip_grads, distinct, remove_duplicate
 from rnnfast.training.rounds import RoundStep, Sync
+from rnnfast.training.schedules import Schedule
 from rnnfast.version import __version__
 
 
@@ -127,6 +128,7 @@ class Together:
 
     model: Any
     optimizer: Any
+    schedule: Any
     seconds: float
     stopped: bool
     max_iter: int | None
@@ -223,6 +225,8 @@ class Together:
             "the optimizer": _described(self.optimizer),
             "the options": (*options, self.sync),
         }
+        if isinstance(self.schedule, Schedule):  # another function has no repr of its own
+            values["the schedule"] = self.schedule
         for name, array in arrays.items():
             values[name] = None if array is None else _digest(np.asarray(array))
         self.ranks.check_same("fit", values)

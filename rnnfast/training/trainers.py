@@ -11,6 +11,7 @@ from rnnfast.io import headers
 from rnnfast.training.arguments import checked_lengths
 from rnnfast.training.loop import BaseTrainer, Step
 from rnnfast.training.rounds import Sync
+from rnnfast.training.validation import checked_patience, of_samples
 from rnnfast.typing import Model, Optimizer
 
 
@@ -32,6 +33,9 @@ class Trainer(BaseTrainer):
         `rnnfast.training.parallel`.
     sync : Sync, optional
         How these exchange what they learn, for slow networks; by default in every iteration.
+    schedule : callable, optional
+        The number of epochs done -> a factor of the learning rate, for example one of
+        rnnfast.optim: ``WarmUp(1).then(Cosine(9))``. A resumed run needs the same one.
 
     Attributes
     ----------
@@ -39,6 +43,8 @@ class Trainer(BaseTrainer):
         The mean loss since the last evaluation, at every evaluation.
     eval_epochs : list of float
         When each of them was, as the lines count: 2.5 is in the middle of the third epoch.
+    valid_list : list of float
+        The validation measure after each epoch, over all fits that had `valid`.
     current_epoch : int
         Number of finished epochs, over all fits.
     stopped : bool
@@ -76,8 +82,10 @@ class Trainer(BaseTrainer):
         write: Callable[[str], Any] | None = None,
         comm: Any = None,
         sync: Sync | None = None,
+        schedule: Callable[[float], float] | None = None,
     ) -> None:
         given: dict[str, Any] = {"callbacks": callbacks, "write": write, "comm": comm, "sync": sync}
+        given["schedule"] = schedule
         super().__init__(model, optimizer, **given)
         self.loss_list: list[float] = []
 
@@ -93,6 +101,8 @@ class Trainer(BaseTrainer):
         eval_interval: int | None = 20,
         *,
         lengths: ArrayLike | None = None,
+        valid: tuple[ArrayLike, ...] | Callable[[], float] | None = None,
+        patience: int | None = None,
     ) -> None:
         """Train on samples with targets.
 
@@ -112,6 +122,13 @@ class Trainer(BaseTrainer):
         lengths : array of int (length,), optional
             Number of valid steps of each sample, for models whose `forward` takes `lengths`
             (rnnfast.sequences).
+        valid : tuple or callable, optional
+            Validation samples, (xs, ts) or (xs, ts, lengths): after each epoch their `eval_loss` is
+            appended to `valid_list` and printed. Or a function without arguments whose result is
+            to become small, such as 1 - `eval_exact`.
+        patience : int, optional
+            Stop after this number of epochs without a lower value, and end with the weights of the
+            best epoch, the averages if the optimiser averages. None ends with the last weights.
 
         Raises
         ------
@@ -121,9 +138,12 @@ class Trainer(BaseTrainer):
             A RuntimeError: the loss or the norm of the gradient is not finite.
         """
         x, t = np.asarray(x), np.asarray(t)
-        self._check_together(
-            max_epoch, batch_size, max_grad, eval_interval, x=x, t=t, lengths=lengths
-        )
+        measure = of_samples(self.model, valid, self.ranks)
+        patience = checked_patience(patience, valid)
+        options = max_epoch, batch_size, max_grad, eval_interval, patience
+        held_out: Any = () if valid is None or callable(valid) else valid
+        of_valid = {f"valid[{k}]": array for k, array in enumerate(held_out)}
+        self._check_together(*options, x=x, t=t, lengths=lengths, **of_valid)
         if x.ndim == 0 or t.ndim == 0 or len(x) != len(t):
             raise ValueError(f"fit: x and t must be equally long, got {x.shape} and {t.shape}")
         lengths = checked_lengths("fit", lengths, len(x))
@@ -131,7 +151,7 @@ class Trainer(BaseTrainer):
         max_iter = len(x) // batch_size
         if max_iter == 0:
             raise ValueError(f"fit: a batch of {batch_size} needs as many samples, got {len(x)}")
-        if self._begin(size, max_iter, max_epoch, max_grad, eval_interval):
+        if self._begin(size, max_iter, max_epoch, max_grad, eval_interval, measure, patience):
             self._order = np.arange(len(x))
         self._begin_together(batch_size)
 

@@ -75,3 +75,32 @@ def test_a_run_has_the_same_bits_each_time(tmp_path):
     )
     for found, other in zip(once, again, strict=True):
         assert_equal(found, other)
+
+
+@pytest.mark.parametrize("size", RANKS[:2])
+@pytest.mark.one_in(2)
+def test_schedules_and_validation(tmp_path, size):
+    """Rates, validations, the end by patience and the weights of the best epoch."""
+    runs = run_job(size, tmp_path, "rank_jobs", "validated")
+    expected = rank_jobs.validated(None)
+    assert any(len(one["means"]) < 12 for one in expected.values())  # patience ends some
+    for name, one in expected.items():
+        for found in runs:
+            assert_same(found[name], one, EXACT, name)
+            assert found[name]["means"] == runs[0][name]["means"]
+
+
+def test_validation_after_rounds(tmp_path):
+    """Within an epoch ranks have different weights, after it they do not."""
+    runs = run_job(2, tmp_path, "rank_jobs", "validated", every=2)
+    for name, found in runs[0].items():
+        assert found["means"] == runs[1][name]["means"]
+        for mine, theirs in zip(found["params"], runs[1][name]["params"], strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_schedules_must_be_the_same(tmp_path):
+    for said in run_job(2, tmp_path, "rank_jobs", "other_schedules"):
+        assert said.startswith(
+            "fit: the schedule must be the same on all ranks, got WarmUp(epochs=1"
+        )

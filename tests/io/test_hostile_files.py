@@ -345,6 +345,9 @@ WRONG_CHECKPOINTS = [
     ("current_epoch", True, "checkpoint.current_epoch must be an integer from 0"),
     ("eval_epochs", ["1"], r"checkpoint.eval_epochs\[0\] must be a number, got '1'"),
     ("eval_epochs", [0.5] * 99, "eval_epochs must be of . evaluations at most"),
+    ("valid_list", 3.0, "checkpoint.valid_list must be a list, got float 3.0"),
+    ("valid_list", [None], r"checkpoint.valid_list\[0\] must be a number, got null"),
+    ("progress.valid", -1, "checkpoint.progress.valid must be an integer from 0"),
     ("eval_interval", 0, "checkpoint.eval_interval must be an integer from 1"),
     ("time_idx", "3", "checkpoint.time_idx must be an integer from 0"),
     ("time_idx", None, "checkpoint.time_idx is missing"),
@@ -374,7 +377,8 @@ def test_fields_of_checkpoints(place, value, message, saved, tmp_path):
 
 def test_every_field_of_a_checkpoint_is_asked_for(saved, tmp_path):
     arrays, header = saved(rnnlm_trainer())
-    for name in header["checkpoint"].keys() - {"eval_epochs"}:  # older checkpoints have none
+    optional = {"eval_epochs", "valid_list"}  # older checkpoints have none
+    for name in header["checkpoint"].keys() - optional:
         fewer = {key: value for key, value in header["checkpoint"].items() if key != name}
         io.save_arrays(tmp_path / "other", arrays, {**header, "checkpoint": fewer})
         with pytest.raises(ValueError, match=rf"damaged checkpoint \(checkpoint.{name} is missing"):
