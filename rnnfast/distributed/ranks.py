@@ -1,6 +1,5 @@
 """The processes that train one model together: which one this is, and what they tell each other."""
 
-import io
 import math
 import os
 import pickle
@@ -18,6 +17,7 @@ from rnnfast.distributed.waiting import NAP, Heart, end_job, own_copy
 from rnnfast.layers.shares import Share, share_of
 
 PATIENCE = 20.0  # seconds
+PIECE = 1 << 30  # bytes; MPI counts in ints of 32 bits, so larger arrays travel in pieces
 T = TypeVar("T")
 
 
@@ -173,22 +173,36 @@ class Ranks:
         counts = np.zeros(self.size, np.int64)
         counts[self.rank] = len(mine)
         self.wait([self.comm.Iallreduce(in_place(self.comm), counts)], "sizes")
-        whole = np.empty(counts.sum(), np.uint8)
-        self.wait([self.comm.Iallgatherv(mine, [whole, counts])], "what every rank has")
-        ends = counts.cumsum()
-        return [whole[end - count : end].tobytes() for end, count in zip(ends, counts, strict=True)]
+        found = [np.empty(count, np.uint8) for count in counts]
+        length = max(1, PIECE // self.size)
+        for first in range(0, int(counts.max()), length):
+            now = np.clip(counts - first, 0, length)
+            whole = np.empty(now.sum(), np.uint8)
+            piece = mine[first : first + length]
+            self.wait([self.comm.Iallgatherv(piece, [whole, now])], "what every rank has")
+            for there, part in zip(found, np.split(whole, now.cumsum()), strict=False):
+                there[first : first + length] = part
+        return [there.tobytes() for there in found]
 
     def _from_first(self, value: Any) -> Any:
-        data = np.frombuffer(_pickled(value), np.uint8).copy() if self.leads else np.empty(0, "u1")
-        count = np.array([len(data)], np.int64)
+        """value of rank 0, on all ranks. Its arrays travel as they lie, without copies."""
+        parts = _pickled(value) if self.leads else []
+        count = np.array([len(parts)], np.int64)
         self._broadcast(count)
+        sizes = np.array([part.size for part in parts] or [0] * int(count[0]), np.int64)
+        self._broadcast(sizes)
         if not self.leads:
-            data = np.empty(count[0], np.uint8)
-        self._broadcast(data)
-        return value if self.leads else pickle.loads(data.tobytes())
+            parts = [np.empty(size, np.uint8) for size in sizes]
+        for part in parts:
+            self._broadcast(part)
+        return value if self.leads else pickle.loads(parts[0], buffers=parts[1:])
 
     def _broadcast(self, array: Any) -> None:
-        self.wait([self.comm.Ibcast(array, 0)], "what rank 0 has")
+        """Copy a contiguous array of rank 0 into those of the others."""
+        data = array.reshape(-1).view(np.uint8)
+        for first in range(0, data.size, PIECE):
+            piece = data[first : first + PIECE]
+            self.wait([self.comm.Ibcast(piece, 0)], "what rank 0 has")
 
 
 def _usual_patience() -> float:
@@ -245,17 +259,22 @@ def ranks_of(comm: Any) -> Ranks | None:
 _known: list[tuple[Any, Ranks]] = []  # each keeps its communicator alive
 
 
-def _pickled(value: Any) -> bytes:
-    """value, or if it is an error that cannot be pickled, one with the same message."""
+def _pickled(value: tuple[bool, Any]) -> list[Any]:
+    """A pickle of (whether it went well, result or error), and the memory of its arrays: bytes.
+
+    Of an error that cannot be pickled, one with the same message.
+    """
+    went_well, error = value
+    if went_well:
+        arrays: list[pickle.PickleBuffer] = []
+        head = pickle.dumps(value, protocol=5, buffer_callback=arrays.append)
+        return [np.frombuffer(head, np.uint8), *(np.asarray(array.raw()) for array in arrays)]
     try:
-        buffer = io.BytesIO()
-        pickle.dump(value, buffer)
-        pickle.loads(buffer.getvalue())
-        return buffer.getvalue()
+        head = pickle.dumps(value)
+        pickle.loads(head)
     except Exception:
-        if value[0]:
-            raise
-        return pickle.dumps((False, RuntimeError(str(value[1]))))
+        head = pickle.dumps((False, RuntimeError(str(error))))
+    return [np.frombuffer(head, np.uint8)]
 
 
 def _short(text: str | None) -> str:

@@ -142,7 +142,8 @@ class RoundStep:
         stops, *rest = found[2:]
         self.heard = [stops if ends else 0.0, *rest]  # weights are equal where a round ends
         self._known = found[0], None if self.max_grad is None else found[1]
-        self._sums[:] = 0
+        if ends:
+            self._sums[:] = 0
         finite = bool(np.isfinite(found[:2]).all())
         if ends and finite:
             self._outer_step(weight)
