@@ -40,6 +40,9 @@ class Ranks:
     ----------
     rank, size : int
         Which one this is, and how many there are.
+    patience : float
+    gpu_sums : dict
+        What sums arrays on GPUs, see `rnnfast.distributed.gpu_sums`.
     """
 
     def __init__(self, comm: Any, *, patience: float | None = None) -> None:
@@ -50,7 +53,8 @@ class Ranks:
         patience = _usual_patience() if patience is None else patience
         if not checks.number("Ranks", "patience", patience) > 0:
             raise ValueError(f"Ranks: patience must be positive, got {patience}")
-        self._patience = patience
+        self.patience: float = patience
+        self.gpu_sums: dict[str, Any] = {}
         self.comm = own_copy(comm, patience)
         self.rank: int = comm.Get_rank()
         self.size: int = comm.Get_size()
@@ -95,7 +99,8 @@ class Ranks:
         return [pickle.loads(data) for data in self._gather_bytes(pickle.dumps(value))]
 
     def gather_rows(self, array: Any) -> Any:
-        """The rows of all ranks in one array, on each of them. Dtype and widths are the same."""
+        """The rows of all ranks in a NumPy array, on each of them. Dtype and widths are equal."""
+        array = on_host(array)
         parts = self._gather_bytes(np.ascontiguousarray(array).tobytes())
         return np.frombuffer(b"".join(parts), array.dtype).reshape(-1, *array.shape[1:]).copy()
 
@@ -124,10 +129,10 @@ class Ranks:
     def broadcast(self, arrays: Sequence[Any]) -> None:
         """Copy the arrays of rank 0 into those of the other ranks; shapes and dtypes are equal."""
         for array in arrays:
-            there = np.ascontiguousarray(array)
+            there = np.ascontiguousarray(on_host(array))
             self._broadcast(there)
-            if there is not array:
-                array[...] = there
+            if there is not array and not self.leads:
+                array[...] = checks.beside(array, there)
 
     def check_same(self, owner: str, values: Mapping[str, Any]) -> None:
         """ValueError on all ranks unless all have the same values.
@@ -152,7 +157,7 @@ class Ranks:
 
     def all_failed(self) -> bool:
         """Whether all ranks call this within half the patience: not only this one has failed."""
-        request, until = self._failures.Ibarrier(), time.monotonic() + self._patience / 2
+        request, until = self._failures.Ibarrier(), time.monotonic() + self.patience / 2
         while not request.Test():
             if time.monotonic() > until:
                 return False
@@ -222,6 +227,11 @@ def _usual_patience() -> float:
 def described(rank: int) -> str:
     """What messages call this process as a rank."""
     return f"rank {rank} (process {os.getpid()} on {socket.gethostname()})"
+
+
+def on_host(array: Any) -> Any:
+    """array, as one of NumPy's."""
+    return array.get() if checks.is_cupy(array) else np.asarray(array)
 
 
 def in_place(comm: Any) -> Any:
