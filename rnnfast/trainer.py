@@ -3,6 +3,7 @@
 The code is in rnnfast.training.
 """
 
+from rnnfast.distributed.gpus import take_gpu
 from rnnfast.training.answers import eval_exact, eval_labels
 from rnnfast.training.callbacks import (
     Checkpoint,
@@ -54,4 +55,5 @@ __all__ = [
     "gradient_mean_squares",
     "perplexity",
     "stop_on_interrupt",
+    "take_gpu",
 ]

@@ -31,7 +31,8 @@ class Array(np.ndarray):
 
     @property
     def flags(self):  # without `writeable`
-        return SimpleNamespace(c_contiguous=plain(self).flags.c_contiguous)
+        flags = plain(self).flags
+        return SimpleNamespace(c_contiguous=flags.c_contiguous, f_contiguous=flags.f_contiguous)
 
     @property
     def __cuda_array_interface__(self):

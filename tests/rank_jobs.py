@@ -1,5 +1,7 @@
 """What tests train on one process and on several ranks."""
 
+import time
+
 import numpy as np
 
 from rnnfast.distributed.compression import HalfSum
@@ -177,7 +179,7 @@ def order_of(comm, bucket):
 
     def watched(layer, backward, step):
         def call(dout):
-            seen[type(layer).__name__] = len(step._exchange._under_way)
+            seen[type(layer).__name__] = step._exchange.begun
             return backward(dout)
 
         return call
@@ -221,6 +223,28 @@ def rounds(comm, sync):
     return counts | {"params": model.params, "bytes": trainer.traffic.bytes, "meetings": meetings}
 
 
+def losses_of_rounds(comm, every):
+    """The losses that this rank's model had, of all ranks, and those that it was told."""
+    model, own, told = Rnnlm(V, 4, 8, rng=1, dtype="float64"), [], []
+    forward = model.forward
+
+    def heard(xs, ts):
+        own.append(float(forward(xs, ts)))
+        return own[-1]
+
+    model.forward = heard
+    trainer = RnnlmTrainer(
+        model,
+        SGD(0.5),
+        callbacks=[lambda step: told.append(step.loss)],
+        write=lambda line: None,
+        comm=comm,
+        sync=Sync(every=every),
+    )
+    trainer.fit(TEXT[:-1], TEXT[1:], 1, 4, 4)
+    return {"own": comm.allgather(own), "told": told}
+
+
 def half_sums(comm, count):
     """The mean of many sums of the same arrays in 16 bits."""
     ranks = Ranks(comm)
@@ -243,3 +267,63 @@ def in_place(comm):
 
     exchange.BUCKET = 1
     return {name: language(comm, name, "float64") for name in ("frage", "awd", "mixture")}
+
+
+class _Small:
+    """A communicator that refuses more bytes at once than it should get."""
+
+    def __init__(self, comm, most):
+        self.comm, self.most, self.calls = comm, most, 0
+
+    def __getattr__(self, name):
+        return getattr(self.comm, name)
+
+    def Ibcast(self, array, root):
+        assert array.nbytes <= self.most
+        self.calls += 1
+        return self.comm.Ibcast(array, root)
+
+    def Iallgatherv(self, mine, whole):
+        assert whole[0].nbytes <= self.most
+        self.calls += 1
+        return self.comm.Iallgatherv(mine, whole)
+
+
+def in_pieces(comm, most):
+    """What ranks tell each other where so many bytes may travel at once."""
+    from rnnfast.distributed import ranks as module
+
+    ranks = Ranks(comm)
+    module.PIECE, ranks.comm = most, _Small(ranks.comm, most)
+    square = np.arange(20.0).reshape(4, 5)
+    read_only = np.arange(9)
+    read_only.flags.writeable = False
+    value = {"C": square, "F": square.T, "empty": np.zeros((0, 3)), "text": "x" * 50}
+    value |= {"strided": square[:, ::2], "read only": read_only, "none": None}
+    there = [square * (comm.rank == 0), np.asfortranarray(square) * (comm.rank == 0), read_only[:0]]
+    ranks.broadcast(there)
+    mine = np.arange(comm.rank * 7).reshape(-1, 7)
+    return {
+        "first": ranks.from_first(lambda: value),
+        "expected": value,
+        "broadcast": there,
+        "every": ranks.gather("x" * 30 * comm.rank),
+        "rows": ranks.gather_rows(mine),
+        "calls": ranks.comm.calls,
+    }
+
+
+def long_work(comm, patience, seconds):
+    """Each rank works alone for longer than others wait for one that says nothing."""
+    ranks = Ranks(comm, patience=patience)
+
+    def computed():  # with the GIL most of the time, as Python code
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            pass
+        return "done"
+
+    found = ranks.from_first(computed)
+    if comm.rank == 1:  # as a callback of the user's
+        time.sleep(seconds)
+    return found, ranks.sum([1.0])

@@ -29,6 +29,13 @@ def mpiexec():
     return beside or shutil.which("mpiexec") or pytest.skip("needs mpiexec: pip install mpich")
 
 
+def mpi_version():
+    """What the MPI of this Python's mpi4py calls itself."""
+    command = [sys.executable, "-c", "from mpi4py import MPI; print(MPI.Get_library_version())"]
+    said = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
+    return " ".join(said.splitlines()[0].split())
+
+
 def launch(size, *arguments, then=(), **options):
     """The process of mpiexec with `size` ranks of Python, oversubscribed if need be.
 

@@ -252,8 +252,12 @@ class Run:
         )
 
     def step(self, step: Step) -> None:
-        """Judge the candidate and extend the curve; a callback of the trainer."""
-        if self.leads and os.path.exists(self.candidate):  # this loss was computed with its weights
+        """Judge the candidate and extend the curve; a callback of the trainer.
+
+        The loss was computed with the candidate's weights; in rounds of several ranks only that of
+        a round's end was, as until then it is the loss of the round before.
+        """
+        if self.leads and self.trainer.equal and os.path.exists(self.candidate):
             if step.loss <= min(self.watch.lowest, self.watch.blind) + self.watch.RISE:
                 os.replace(self.candidate, self.good)
             else:

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast import checks
-from rnnfast.distributed.compression import HalfSum, HalfSums
-from rnnfast.distributed.ranks import Ranks, in_place
+from rnnfast.distributed.compression import HalfSums
+from rnnfast.distributed.gpu_sums import sums_of
+from rnnfast.distributed.ranks import Ranks, in_place, on_host
 from rnnfast.layers.embedding import Embedding
 
 BUCKET = 1 << 20  # bytes; larger arrays travel as they lie, smaller ones together
@@ -47,14 +48,12 @@ class Traffic:
         )
 
 
-class _Sum(NamedTuple):
+class _Part(NamedTuple):
     """A sum that is under way."""
 
-    request: Any
-    buffer: Any  # flat, if it is made in 16 bits
+    buffer: Any  # flat
     targets: list[Any]  # the gradients that it belongs into; empty if it is made in place
     rows: Any = None  # of the only target, if it has only some
-    half: HalfSum | None = None
 
 
 class Exchange:
@@ -70,6 +69,11 @@ class Exchange:
         Counts.
     half : HalfSums, optional
         Sums other arrays than those rows in 16 bits.
+
+    Attributes
+    ----------
+    begun : int
+        Sums that this iteration has begun.
     """
 
     def __init__(
@@ -81,30 +85,44 @@ class Exchange:
         self._half = half
         self._halves = 0  # begun in this iteration
         self._in_place = in_place(ranks.comm)
+        self._sums: Any = None  # what makes them; chosen by all ranks in the first iteration
         whole = getattr(model, "adversary", None) is not None
         self._embeddings = [] if whole else list(_embeddings(getattr(model, "layers", ())))
-        self._under_way: list[_Sum] = []
+        self._under_way: list[_Part] = []
         self._small: list[Any] = []
         self._done: set[int] = set()
-        self._read: Any = None  # of each embedding, a bit for each id
+        self._numbers: Any = None  # a request
+        self._read: tuple[Any, Any] | None = None  # a request, and a bit for each id of embeddings
         self._began = 0.0
+        self.begun = 0
 
-    def begin(self, numbers: Any) -> None:
-        """Begin an iteration whose forward is done: the sum of some float64 numbers, in place."""
+    def begin(self, numbers: Any, beside: Any = None) -> None:
+        """Begin an iteration whose forward is done.
+
+        Parameters
+        ----------
+        numbers : ndarray of float64 (n,)
+            To sum, in place. They are there after `finish`.
+        beside : array, optional
+            One more, where the gradients are. It is there after `wait`.
+        """
+        if self._sums is None:
+            self._sums = sums_of(self.ranks, self.model.grads, self._half is not None)
         self._began = time.monotonic()
-        self._under_way, self._small, self._done, self._halves = [], [], set(), 0
-        self._start(numbers, exact=True)
+        self._under_way, self._small, self._done = [], [], set()
+        self._halves = self.begun = 0
+        self._numbers = self._reduce(numbers)
         if self._embeddings:
             bits = []
             for layer in self._embeddings:
                 read = np.zeros(len(layer.params[0]), bool)
                 if layer.cache is not None:
-                    read[np.asarray(layer.cache[0]).reshape(-1)] = True
+                    read[on_host(layer.cache[0]).reshape(-1)] = True
                 bits.append(np.packbits(read))
-            self._read = np.concatenate(bits)
-            request = self.ranks.comm.Iallreduce(self._in_place, self._read, op=self._or())
-            self.traffic.bytes += self._read.nbytes
-            self._under_way.append(_Sum(request, self._read, []))
+            every = np.concatenate(bits)
+            self._read = self._reduce(every, op=self._or()), every
+        if beside is not None:
+            self._start(beside, exact=True)
 
     def add(self, layer: Any) -> None:
         """Begin the sums of a layer's gradients, which are complete."""
@@ -116,12 +134,15 @@ class Exchange:
                 self._add_rows(layer, grad)
             else:
                 self._add(grad)
-        for under_way in self._under_way:
-            under_way.request.Test()  # lets MPI go on
+        self._numbers.Test()  # lets MPI go on
+        self._sums.go_on()
         self.ranks.heart.beat()
 
     def finish(self) -> None:
-        """Begin the sums of all other gradients, and wait until all are there."""
+        """Begin the sums of all other gradients, and wait until all are there.
+
+        On a GPU: what is computed from now on waits for them there.
+        """
         for layer in self._embeddings:
             self.add(layer)
         for grad in self.model.grads:
@@ -130,22 +151,27 @@ class Exchange:
                 self._add(grad)
         self._flush()
         start = time.monotonic()
-        self.ranks.wait([each.request for each in self._under_way], "gradients")
-        halves = [each.half for each in self._under_way if each.half is not None]
-        self.ranks.wait([half.go_on() for half in halves], "sums in 16 bits")
+        self.ranks.wait([self._numbers], "numbers")
+        self._sums.finish()
         for each in self._under_way:
-            if each.half is not None:
-                each.buffer[...] = each.half.result()
             if each.rows is not None:
                 each.targets[0][each.rows] = each.buffer
-            elif each.targets:
-                ends = np.cumsum([target.size for target in each.targets])
-                for target, part in zip(each.targets, np.split(each.buffer, ends), strict=False):
-                    target[...] = part.reshape(target.shape)
+                continue
+            first = 0
+            for target in each.targets:
+                part = each.buffer[first : first + target.size]
+                target[...] = part.reshape(target.shape)
+                first += target.size
         self.traffic.steps += 1
         self.traffic.hidden += start - self._began
         self.traffic.waited += time.monotonic() - start
         self._under_way = []
+
+    def wait(self) -> None:
+        """Wait until GPUs have the sums, too."""
+        start = time.monotonic()
+        self._sums.wait()
+        self.traffic.waited += time.monotonic() - start
 
     def _add(self, grad: Any) -> None:
         """Begin the sum of a gradient, or put it to others."""
@@ -160,12 +186,14 @@ class Exchange:
 
     def _add_rows(self, layer: Any, grad: Any) -> None:
         """Begin the sum of the rows that any rank has read."""
-        self.ranks.wait([self._under_way[1].request], "the ids that were read")
+        assert self._read is not None
+        request, every = self._read
+        self.ranks.wait([request], "the ids that were read")
         before = self._embeddings[: self._embeddings.index(layer)]
         first = sum(_bytes_of_bits(len(other.params[0])) for other in before)
         V = len(layer.params[0])
-        bits = self._read[first : first + _bytes_of_bits(V)]
-        rows = np.flatnonzero(np.unpackbits(bits, count=V))
+        bits = every[first : first + _bytes_of_bits(V)]
+        rows = checks.beside(grad, np.flatnonzero(np.unpackbits(bits, count=V)))
         self._start(grad[rows], [grad], rows, exact=True)
 
     def _flush(self) -> None:
@@ -179,16 +207,21 @@ class Exchange:
         self, buffer: Any, targets: Sequence[Any] = (), rows: Any = None, *, exact: bool = False
     ) -> None:
         """Begin a sum. exact: not in 16 bits."""
-        half = None
+        half, sent = None, buffer.nbytes
         if self._half is not None and not exact:
             half = self._half.get(self._halves, buffer.size)
             self._halves += 1
-            request = half.begin(buffer)
-            self.traffic.bytes += half.bytes
-        else:
-            request = self.ranks.comm.Iallreduce(self._in_place, buffer)
-            self.traffic.bytes += buffer.nbytes
-        self._under_way.append(_Sum(request, buffer, list(targets), rows, half))
+            sent = half.bytes
+        self._sums.begin(buffer, half)
+        self._under_way.append(_Part(buffer, list(targets), rows))
+        self.traffic.bytes += sent
+        self.begun += 1
+
+    def _reduce(self, array: Any, **options: Any) -> Any:
+        """Begin a sum on the host, or of the kind `op`; -> a request."""
+        self.traffic.bytes += array.nbytes
+        self.begun += 1
+        return self.ranks.comm.Iallreduce(self._in_place, array, **options)
 
     def _or(self) -> Any:
         """MPI.BOR, or what a communicator that is not mpi4py's has for it."""
@@ -222,6 +255,6 @@ def _bytes_of_bits(count: int) -> int:
 def _embeddings(layers: Sequence[Any]) -> Iterator[Any]:
     """The embeddings among layers and their parts whose gradients are of whole rows."""
     for layer in layers:
-        if isinstance(layer, Embedding) and checks.is_numpy(layer.params[0]):
+        if isinstance(layer, Embedding):
             yield layer
         yield from _embeddings(getattr(layer, "parts", ()))

@@ -4,7 +4,9 @@ import os
 from importlib import import_module
 from typing import Any
 
+from rnnfast import kernels
 from rnnfast.distributed import watcher
+from rnnfast.distributed.gpus import take_gpu
 from rnnfast.distributed.ranks import Ranks, described
 
 # What launchers tell their processes: rank and number
@@ -27,6 +29,8 @@ def launched() -> tuple[int, int]:
 def world() -> Ranks | None:
     """All ranks that mpiexec has started; None if this process is the only one.
 
+    Each takes a GPU of its host, if there are GPUs and they are to be used.
+
     Raises
     ------
     ModuleNotFoundError
@@ -46,6 +50,8 @@ def world() -> Ranks | None:
             f"mpiexec has started {size} processes, but mpi4py sees {found}: it uses {name}, and "
             f"this mpiexec is of another MPI"
         )
+    if kernels.get_device() in ("auto", "cuda"):
+        take_gpu(MPI.COMM_WORLD)
     return Ranks(MPI.COMM_WORLD)
 
 

@@ -1,6 +1,5 @@
 """The processes that train one model together: which one this is, and what they tell each other."""
 
-import io
 import math
 import os
 import pickle
@@ -18,6 +17,7 @@ from rnnfast.distributed.waiting import NAP, Heart, end_job, own_copy
 from rnnfast.layers.shares import Share, share_of
 
 PATIENCE = 20.0  # seconds
+PIECE = 1 << 30  # bytes; MPI counts in ints of 32 bits, so larger arrays travel in pieces
 T = TypeVar("T")
 
 
@@ -40,6 +40,9 @@ class Ranks:
     ----------
     rank, size : int
         Which one this is, and how many there are.
+    patience : float
+    gpu_sums : dict
+        What sums arrays on GPUs, see `rnnfast.distributed.gpu_sums`.
     """
 
     def __init__(self, comm: Any, *, patience: float | None = None) -> None:
@@ -50,7 +53,8 @@ class Ranks:
         patience = _usual_patience() if patience is None else patience
         if not checks.number("Ranks", "patience", patience) > 0:
             raise ValueError(f"Ranks: patience must be positive, got {patience}")
-        self._patience = patience
+        self.patience: float = patience
+        self.gpu_sums: dict[str, Any] = {}
         self.comm = own_copy(comm, patience)
         self.rank: int = comm.Get_rank()
         self.size: int = comm.Get_size()
@@ -95,7 +99,8 @@ class Ranks:
         return [pickle.loads(data) for data in self._gather_bytes(pickle.dumps(value))]
 
     def gather_rows(self, array: Any) -> Any:
-        """The rows of all ranks in one array, on each of them. Dtype and widths are the same."""
+        """The rows of all ranks in a NumPy array, on each of them. Dtype and widths are equal."""
+        array = on_host(array)
         parts = self._gather_bytes(np.ascontiguousarray(array).tobytes())
         return np.frombuffer(b"".join(parts), array.dtype).reshape(-1, *array.shape[1:]).copy()
 
@@ -124,10 +129,10 @@ class Ranks:
     def broadcast(self, arrays: Sequence[Any]) -> None:
         """Copy the arrays of rank 0 into those of the other ranks; shapes and dtypes are equal."""
         for array in arrays:
-            there = np.ascontiguousarray(array)
+            there = np.ascontiguousarray(on_host(array))
             self._broadcast(there)
-            if there is not array:
-                array[...] = there
+            if there is not array and not self.leads:
+                array[...] = checks.beside(array, there)
 
     def check_same(self, owner: str, values: Mapping[str, Any]) -> None:
         """ValueError on all ranks unless all have the same values.
@@ -152,7 +157,7 @@ class Ranks:
 
     def all_failed(self) -> bool:
         """Whether all ranks call this within half the patience: not only this one has failed."""
-        request, until = self._failures.Ibarrier(), time.monotonic() + self._patience / 2
+        request, until = self._failures.Ibarrier(), time.monotonic() + self.patience / 2
         while not request.Test():
             if time.monotonic() > until:
                 return False
@@ -173,22 +178,36 @@ class Ranks:
         counts = np.zeros(self.size, np.int64)
         counts[self.rank] = len(mine)
         self.wait([self.comm.Iallreduce(in_place(self.comm), counts)], "sizes")
-        whole = np.empty(counts.sum(), np.uint8)
-        self.wait([self.comm.Iallgatherv(mine, [whole, counts])], "what every rank has")
-        ends = counts.cumsum()
-        return [whole[end - count : end].tobytes() for end, count in zip(ends, counts, strict=True)]
+        found = [np.empty(count, np.uint8) for count in counts]
+        length = max(1, PIECE // self.size)
+        for first in range(0, int(counts.max()), length):
+            now = np.clip(counts - first, 0, length)
+            whole = np.empty(now.sum(), np.uint8)
+            piece = mine[first : first + length]
+            self.wait([self.comm.Iallgatherv(piece, [whole, now])], "what every rank has")
+            for there, part in zip(found, np.split(whole, now.cumsum()), strict=False):
+                there[first : first + length] = part
+        return [there.tobytes() for there in found]
 
     def _from_first(self, value: Any) -> Any:
-        data = np.frombuffer(_pickled(value), np.uint8).copy() if self.leads else np.empty(0, "u1")
-        count = np.array([len(data)], np.int64)
+        """value of rank 0, on all ranks. Its arrays travel as they lie, without copies."""
+        parts = _pickled(value) if self.leads else []
+        count = np.array([len(parts)], np.int64)
         self._broadcast(count)
+        sizes = np.array([part.size for part in parts] or [0] * int(count[0]), np.int64)
+        self._broadcast(sizes)
         if not self.leads:
-            data = np.empty(count[0], np.uint8)
-        self._broadcast(data)
-        return value if self.leads else pickle.loads(data.tobytes())
+            parts = [np.empty(size, np.uint8) for size in sizes]
+        for part in parts:
+            self._broadcast(part)
+        return value if self.leads else pickle.loads(parts[0], buffers=parts[1:])
 
     def _broadcast(self, array: Any) -> None:
-        self.wait([self.comm.Ibcast(array, 0)], "what rank 0 has")
+        """Copy a contiguous array of rank 0 into those of the others."""
+        data = array.reshape(-1).view(np.uint8)
+        for first in range(0, data.size, PIECE):
+            piece = data[first : first + PIECE]
+            self.wait([self.comm.Ibcast(piece, 0)], "what rank 0 has")
 
 
 def _usual_patience() -> float:
@@ -208,6 +227,11 @@ def _usual_patience() -> float:
 def described(rank: int) -> str:
     """What messages call this process as a rank."""
     return f"rank {rank} (process {os.getpid()} on {socket.gethostname()})"
+
+
+def on_host(array: Any) -> Any:
+    """array, as one of NumPy's."""
+    return array.get() if checks.is_cupy(array) else np.asarray(array)
 
 
 def in_place(comm: Any) -> Any:
@@ -245,17 +269,22 @@ def ranks_of(comm: Any) -> Ranks | None:
 _known: list[tuple[Any, Ranks]] = []  # each keeps its communicator alive
 
 
-def _pickled(value: Any) -> bytes:
-    """value, or if it is an error that cannot be pickled, one with the same message."""
+def _pickled(value: tuple[bool, Any]) -> list[Any]:
+    """A pickle of (whether it went well, result or error), and the memory of its arrays: bytes.
+
+    Of an error that cannot be pickled, one with the same message.
+    """
+    went_well, error = value
+    if went_well:
+        arrays: list[pickle.PickleBuffer] = []
+        head = pickle.dumps(value, protocol=5, buffer_callback=arrays.append)
+        return [np.frombuffer(head, np.uint8), *(np.asarray(array.raw()) for array in arrays)]
     try:
-        buffer = io.BytesIO()
-        pickle.dump(value, buffer)
-        pickle.loads(buffer.getvalue())
-        return buffer.getvalue()
+        head = pickle.dumps(value)
+        pickle.loads(head)
     except Exception:
-        if value[0]:
-            raise
-        return pickle.dumps((False, RuntimeError(str(value[1]))))
+        head = pickle.dumps((False, RuntimeError(str(error))))
+    return [np.frombuffer(head, np.uint8)]
 
 
 def _short(text: str | None) -> str:

@@ -2,12 +2,16 @@
 
 A rank that waits looks again and again, and gives its processor to others in between, so that more
 ranks than processors are only as slow as their work. Meanwhile every rank tells its successor once
-a second that it lives. A rank that has said nothing for `patience` seconds while its successor
-waits has died or hangs, and the job ends.
+a second that it lives, by a thread of its own, however long its work takes: a large checkpoint, a
+step of a huge model, a callback of the user's. A rank that has said nothing for `patience` seconds
+while its successor waits was stopped, or its host or the network is gone, and the job ends.
 """
 
+import atexit
+import contextlib
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,6 +35,11 @@ class Heart:
         Seconds without one after which the rank before this one is taken for dead.
     name : callable
         rank -> what a message calls it.
+
+    Notes
+    -----
+    Where MPI allows only one thread to call it, there is no thread for the signs: they are sent in
+    waiting and by `beat`.
     """
 
     def __init__(self, comm: Any, patience: float, name: Callable[[int], str]) -> None:
@@ -43,14 +52,35 @@ class Heart:
         self._sign = np.zeros(1, np.int8)
         self._sent: list[Any] = []
         self._last_beat = 0.0
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        if size > 1 and _threads_may_call(comm):
+            self._thread = threading.Thread(target=self._go_on, name="rnnfast-heart", daemon=True)
+            self._thread.start()
+            atexit.register(self.stop)
+
+    def stop(self) -> None:
+        """Send no more signs of life; before MPI ends."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
 
     def beat(self) -> None:
-        """Tell the next rank that this one lives, if a second has passed. Long work calls it."""
+        """Tell the next rank that this one lives, once a second, where no thread does so."""
         now = time.monotonic()
-        if now - self._last_beat >= BEAT:
+        if self._thread is None and now - self._last_beat >= BEAT:
             self._last_beat = now
-            self._sent = [request for request in self._sent if not request.Test()]
-            self._sent.append(self._comm.Isend(self._sign, self._next, PULSE))
+            self._send()
+
+    def _go_on(self) -> None:
+        """What the thread does."""
+        with contextlib.suppress(Exception):  # of MPI: whoever waits for others says it
+            while not self._ended.wait(BEAT):
+                self._send()
+
+    def _send(self) -> None:
+        self._sent = [request for request in self._sent if not request.Test()]
+        self._sent.append(self._comm.Isend(self._sign, self._next, PULSE))
 
     def wait(self, requests: Sequence[Any], what: str, patience: float | None = None) -> None:
         """Wait until requests are complete.
@@ -105,6 +135,15 @@ def own_copy(comm: Any, patience: float) -> Any:
             what = f"other ranks have not met rank {comm.Get_rank()} for {patience:.0f} s"
             end_job(comm, what)
     return copy
+
+
+def _threads_may_call(comm: Any) -> bool:
+    """Whether any thread may call a communicator's methods at any time."""
+    if type(comm).__module__.partition(".")[0] != "mpi4py":
+        return False
+    from mpi4py import MPI
+
+    return bool(MPI.Query_thread() == MPI.THREAD_MULTIPLE)
 
 
 def end_job(comm: Any, message: str) -> None:

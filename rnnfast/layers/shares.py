@@ -90,7 +90,7 @@ def over_the_batch(sums: Any, count: Any) -> tuple[Any, Any]:
     if add is None:
         return sums, count
     *found, total = add([*sums.tolist(), float(count)])
-    return np.array(found), total
+    return checks.beside(sums, np.array(found)), total
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from rnnfast.io.weights import (
     model_header,
     save_arrays,
     to_device,
+    to_numpy,
 )
 from rnnfast.training.gradients import distinct
 
@@ -280,9 +281,8 @@ class Checkpointed:
 
     def _of_all_ranks(self, ranks: Ranks, arrays: dict[str, Any]) -> dict[str, Any]:
         """The states of all samples of a batch, and the check that all ranks have equal weights."""
-        sums = [
-            zlib.crc32(np.ascontiguousarray(param).data) for param in distinct(self.model.params)
-        ]
+        params = map(to_numpy, distinct(self.model.params))
+        sums = [zlib.crc32(np.ascontiguousarray(param).data) for param in params]
         ranks.check_same("save_checkpoint", {"the checksums of the weights": sums})
         return {name: ranks.gather_rows(array) for name, array in arrays.items()}
 

@@ -21,6 +21,7 @@ from rnnfast.distributed.ranks import Ranks, ranks_of
 from rnnfast.layers.shares import Share, counted_targets, working_on
 from rnnfast.training.arguments import given
 from rnnfast.training.gradients import clip_grads, distinct, remove_duplicate
+from rnnfast.training.optimizer import at_home
 from rnnfast.training.rounds import RoundStep, Sync
 from rnnfast.training.schedules import Schedule
 from rnnfast.version import __version__
@@ -35,7 +36,8 @@ class ParallelStep:
     model, optimizer, max_grad
         As of TrainingStep.
     check : callable
-        Called with the loss and the norm of the whole batch before the update. It may raise.
+        Called with the loss and the norm of the whole batch before the update, on a GPU after it,
+        so that the GPU need not wait for the host. It may raise.
     tell : callable
         Makes numbers whose sums over all ranks are `heard` after each call.
     traffic : Traffic
@@ -83,17 +85,34 @@ class ParallelStep:
         model, share = self.model, self.ranks.share(len(xs))
         weight, rows = self._weight(ts, lengths, share), share.rows
         with working_on(share, self.ranks.sum):
-            loss = float(model.forward(xs[rows], ts[rows], **given(lengths, rows)))
-        numbers = np.array([loss * weight if weight else 0.0, *self._tell()])
-        self._exchange.begin(numbers)
+            loss = model.forward(xs[rows], ts[rows], **given(lengths, rows))
+        of_share: Any = loss * weight if weight else 0.0  # without targets it may be NaN
+        if on_gpu := checks.is_cupy(loss):  # where it stays: the host goes on
+            xp = checks.namespace(loss)
+            summed = xp.zeros(1) + of_share
+            numbers = np.array([0.0, *self._tell()])
+            self._exchange.begin(numbers, summed)
+        else:
+            summed = numbers = np.array([float(of_share), *self._tell()])
+            self._exchange.begin(numbers)
         announced = (self._exchange.add,) if self._announces else ()
         model.backward(weight, *announced)
         self._exchange.finish()
-        loss, self.heard = float(numbers[0]), numbers[1:].tolist()
+        self.heard = numbers[1:].tolist()
         params, grads = remove_duplicate(model.params, model.grads)
-        norm = None if self.max_grad is None else float(clip_grads(grads, self.max_grad))
-        self._check(loss, norm)
+        norm = None if self.max_grad is None else clip_grads(grads, self.max_grad)
+        if not on_gpu:
+            loss, norm = self._checked(summed, norm)
         self.optimizer.update(params, grads)
+        if on_gpu:
+            self._exchange.wait()
+            loss, norm = self._checked(summed, norm)
+        return loss, norm
+
+    def _checked(self, summed: Any, norm: Any) -> tuple[float, float | None]:
+        """Loss and norm, on the host, after the check."""
+        loss, norm = float(summed[0]), None if norm is None else float(norm)
+        self._check(loss, norm)
         return loss, norm
 
     def _weight(self, ts: Any, lengths: Any, share: Share) -> float:
@@ -155,7 +174,6 @@ class Together:
         self._velocity: list[Any] | None = None  # of the outer step
         self._half: HalfSums | None = None
         if self.ranks is not None:
-            _check_model(self.model)
             self._half = HalfSums(self.ranks) if self.sync.half else None
 
     @property
@@ -200,8 +218,9 @@ class Together:
             given = checked, tell, traffic, self._half
             step = ParallelStep(ranks, model, optimizer, max_grad, *given)
         else:
-            if self._velocity is None:
-                self._velocity = [np.zeros_like(param) for param in distinct(model.params)]
+            params = distinct(model.params)
+            velocity = self._velocity or [np.zeros_like(param) for param in params]
+            self._velocity = list(map(at_home, velocity, params))
             of_rounds = self.sync, self._velocity, lambda: self._round_ends(1)
             step = RoundStep(ranks, model, optimizer, max_grad, checked, tell, traffic, *of_rounds)
         return step
@@ -219,9 +238,11 @@ class Together:
         if self.ranks is None:
             return
         params = [(param.shape, str(param.dtype)) for param in self.model.params]
+        on_gpu = [checks.is_cupy(param) for param in self.model.params[:1]]
         values = {
             "rnnfast's version": __version__,
             "the model": (type(self.model).__name__, getattr(self.model, "sizes", None), params),
+            "the model's device": "a GPU" if any(on_gpu) else "the CPU",
             "the optimizer": _described(self.optimizer),
             "the options": (*options, self.sync),
         }
@@ -268,12 +289,6 @@ def _described(optimizer: Any) -> Any:
     """An object whose repr is the same for equal optimisers of different processes."""
     kind: Any = type(optimizer)
     return kind.__name__ if kind.__repr__ is object.__repr__ else optimizer
-
-
-def _check_model(model: Any) -> None:
-    """ValueError for what ranks cannot compute from their share of a batch."""
-    if model.params and checks.is_cupy(model.params[0]):
-        raise ValueError("comm: the model must be on the CPU (RNNFAST_DEVICE=cpu), got a GPU's")
 
 
 def _penalised(model: Any) -> bool:

@@ -97,7 +97,9 @@ class RoundStep:
         self._params = distinct(model.params)
         self._start = [param.copy() for param in self._params]
         self._half = HalfSums(ranks) if sync.half else None
-        self._sums = np.zeros(3)  # of the round: losses, norms, iterations
+        self._losses: Any = 0.0  # of the round, their sum
+        self._norms: Any = 0.0
+        self._count = 0
         self._known: tuple[float, float | None] | None = None  # of the last complete round
         self.heard: list[float] = []
 
@@ -119,12 +121,14 @@ class RoundStep:
         share = self.ranks.share(len(xs))
         rows = share.rows
         with working_on(share):
-            loss = float(self.model.forward(xs[rows], ts[rows], **given(lengths, rows)))
+            loss = self.model.forward(xs[rows], ts[rows], **given(lengths, rows))
         self.model.backward()
         params, grads = remove_duplicate(self.model.params, self.model.grads)
-        norm = 0.0 if self.max_grad is None else float(clip_grads(grads, self.max_grad))
+        norm = 0.0 if self.max_grad is None else clip_grads(grads, self.max_grad)
         self.optimizer.update(params, grads)
-        self._sums += loss, norm, 1
+        self._losses = self._losses + loss  # on a GPU all of this stays there
+        self._norms = self._norms + norm
+        self._count += 1
         self.ranks.heart.beat()
         if self._known is None or self._ends():
             self._meet(share.weight, self._ends())
@@ -137,12 +141,14 @@ class RoundStep:
 
         If a loss is not finite, the weights are those of the beginning of the round.
         """
-        loss, norm, count = self._sums
-        found = self.ranks.sum([weight * loss / count, weight * norm / count, *self._tell()])
+        share = weight / self._count
+        means = share * float(self._losses), share * float(self._norms)
+        found = self.ranks.sum([*means, *self._tell()])
         stops, *rest = found[2:]
         self.heard = [stops if ends else 0.0, *rest]  # weights are equal where a round ends
         self._known = found[0], None if self.max_grad is None else found[1]
-        self._sums[:] = 0
+        if ends:
+            self._losses, self._norms, self._count = 0.0, 0.0, 0
         finite = bool(np.isfinite(found[:2]).all())
         if ends and finite:
             self._outer_step(weight)

@@ -6,6 +6,7 @@ import rank_jobs
 from ranks import COMMAND, MODEL, TEXT, assert_equal_weights, ok, run_job, train
 
 from rnnfast.distributed.compression import from_half, to_half
+from rnnfast.io.weights import load_arrays
 from rnnfast.models import Rnnlm
 from rnnfast.optim import SGD
 from rnnfast.text.corpora import sequence_batch
@@ -101,6 +102,27 @@ def test_a_run_in_rounds_goes_on_as_if_it_had_not_stopped(tmp_path, text):
     ok(3, *resume, "--out", str(parts))
     assert_equal_weights(parts, whole)
     ok(2, *resume[:-1], "4", "--out", str(parts))
+
+
+def test_a_checkpoint_is_judged_by_the_losses_of_its_own_weights(tmp_path, text):
+    """The first outer step spoils the weights; the losses of the round before it were good."""
+    out = tmp_path / "out"
+    rounds = ["--sync-every", "20", "--outer-lr", "3000", "--outer-momentum", "0"]
+    options = [*COMMAND, *MODEL, *rounds, "--batch-size", "4", "--save-every", "0", "--epochs", "1"]
+    code, _, err = train(2, text, *options, "--out", str(out))
+    assert code == 1 and "training diverged" in err, err
+    saved = load_arrays(out / "checkpoint.safetensors")[1]["checkpoint"]
+    assert saved["progress"] is None or saved["progress"]["iter"] == 0, saved["progress"]
+
+
+def test_the_loss_of_a_round_is_the_mean_of_all_its_steps(tmp_path):
+    """Also that of the first round, of whose first step ranks tell each other the loss, too."""
+    for found in run_job(2, tmp_path, "rank_jobs", "losses_of_rounds", every=4):
+        own, told = np.mean(found["own"], axis=0), found["told"]
+        assert told[0] == pytest.approx(own[0])
+        for first in range(3, len(told) - 4, 4):
+            expected = own[first - 3 : first + 1].mean()
+            np.testing.assert_allclose(told[first : first + 4], expected, rtol=1e-12)
 
 
 def test_wrong_rounds_are_refused(tmp_path, text):
