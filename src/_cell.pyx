@@ -44,6 +44,17 @@ cdef inline strided optional(cnp.ndarray x) noexcept:
     return v
 
 
+cdef cnp.ndarray zeros3(ptrdiff_t a, ptrdiff_t b, ptrdiff_t c, int type_num):
+    cdef cnp.npy_intp[3] dims = [a, b, c]
+    return cnp.PyArray_ZEROS(3, dims, type_num, 0)
+
+
+cdef cnp.ndarray first_rows(cnp.ndarray lengths, ptrdiff_t T, bint reverse):
+    """cell_job.first_row: before each of T steps, and after them, how many rows the steps have."""
+    cdef cnp.ndarray ended = np.cumsum(np.bincount(lengths, minlength=T + 1))[:T], rows = len(lengths) - ended
+    return np.concatenate(([0], np.cumsum(rows[::-1] if reverse else rows))).astype(np.intp)
+
+
 cdef cnp.ndarray in_place(cnp.ndarray x, cnp.ndarray order):
     """Rows that were taken in that order, where they were."""
     cdef cnp.ndarray y = np.empty_like(x)
@@ -158,18 +169,17 @@ cdef class Cell(Arguments):
             raise ValueError(f"{self.name}: xs must be (N, T, D) = (N, T, {D}), got {np.shape(x)}")
         self.check_size(N, T, p)
         h0, c0, n0, m0 = self.check_states(state, p, N, ("h", "c", "n", "m", "state"))
-        cdef cnp.ndarray order = None, steps = None, mask = None if h_mask is None else self.check_state(h_mask, p, N, "h_mask", False)
+        cdef cnp.ndarray order = None, first_row = None, steps = None, mask = None if h_mask is None else self.check_state(h_mask, p, N, "h_mask", False)
         cdef cnp.ndarray candidate_mask = self.check_of_steps(of_steps[0], p, N, T, "candidate_mask")
         cdef cnp.ndarray h_zoneout = self.check_of_steps(of_steps[1], p, N, T, "h_zoneout")
         cdef cnp.ndarray c_zoneout = self.check_of_steps(of_steps[2], p, N, T, "c_zoneout")
         if lengths is not None:
             lengths = self.check_lengths(lengths, N, T)
-            if not train and self.sorts and not p.full and T >= 12:  # a tile of steps, see panel_input
-                order = np.argsort(-lengths, kind="stable")  # the longest first: see rows_at_work in src/kernels/panels.h
-                h0, c0, mask, candidate_mask, h_zoneout, c_zoneout = [
-                    None if a is None else a[order] for a in (h0, c0, mask, candidate_mask, h_zoneout, c_zoneout)
-                ]
+            if self.sorts:  # the longest first: a step concerns the first ones, see step_rows in src/kernels/isa.h
+                order = np.argsort(-lengths, kind="stable")
+                h0, c0, mask = [None if a is None else a[order] for a in (h0, c0, mask)]
                 lengths = lengths[order]
+                first_row = first_rows(lengths, T, reverse)
             else:
                 x = np.where((np.arange(T) < lengths[:, np.newaxis])[:, :, np.newaxis], x, np.zeros(1, x.dtype))
             steps = np.stack((T - lengths, np.full(N, T)) if reverse else (np.zeros_like(lengths), lengths))
@@ -179,7 +189,7 @@ cdef class Cell(Arguments):
             with np.errstate(all="ignore"):  # as quiet as the C that does it for the later steps
                 seen0 = np.multiply(h0, mask, order="C")
 
-        cdef cnp.ndarray hs = empty3(N, T, P, p.type_num)
+        cdef cnp.ndarray hs = empty3(N, T, P, p.type_num) if order is None else zeros3(N, T, P, p.type_num)
         cdef cnp.ndarray hT = empty2(N, P, p.type_num)
         cdef list final = self.new_states(hT, N, H, p.type_num)
         cdef Cache k = Cache()
@@ -192,6 +202,7 @@ cdef class Cell(Arguments):
         k.candidate_view = optional(candidate_mask)
         k.h_zoneout_view, k.c_zoneout_view = optional(h_zoneout), optional(c_zoneout)
         k.N, k.T, k.D, k.H, k.P, k.K = N, T, D, H, P, p.K
+        k.first_row, k.rows = first_row, N * T if first_row is None else first_row[T]
         k.type_num, k.reverse, k.options, k.steps, k.order = p.type_num, reverse, options, steps, order
         k.peepholes, k.full, k.rounds, k.rank = p.Wp is not None, p.full, p.rounds, p.rank
         k.precision = p.precision
@@ -199,13 +210,13 @@ cdef class Cell(Arguments):
             k.precision = product_precision(p.type_num)
         cdef int kept = self.kept + options.reset_after + (c_zoneout is not None)
         cdef ptrdiff_t step = row_step(H, hs.itemsize), h_step = row_step(P, hs.itemsize)
-        if N == 0 or T == 0:
+        if k.rows == 0:
             for copy, first in zip(final, (h0, c0, n0, m0)):
                 copy[...] = 0 if first is None else first
         else:
             if train:
                 # 32 more: room to align, and a vector that may be read beyond the end
-                k.panels = empty2(1, kept * N * T * H + 32, p.type_num)
+                k.panels = empty2(1, kept * k.rows * H + 32, p.type_num)
                 k.h = empty3(T, N, h_step, p.type_num)
                 k.seen = k.h if mask is None or self.has_c else empty3(T, N, h_step, p.type_num)  # an LSTM reads only that
                 if self.has_rh and not options.reset_after:
@@ -242,7 +253,7 @@ cdef class Cell(Arguments):
         """What is the same for forward and backward: sizes, options, inputs, weights and what is kept."""
         job.N, job.T, job.D, job.H, job.P, job.K = k.N, k.T, k.D, k.H, k.P, k.K
         take_options(job, k.options, k.steps)
-        job.order = <const ptrdiff_t *>data(k.order)
+        job.order, job.first_row = <const ptrdiff_t *>data(k.order), <const ptrdiff_t *>data(k.first_row)
         cdef double faster = 4 if k.precision else 1  # what is short work for one thread
         job.precision = k.precision
         job.threads = threads_for(2.0 * k.N * k.P * self.gates * k.H / faster, (k.H + 15) // 16)
@@ -290,10 +301,10 @@ cdef class Cell(Arguments):
         inputs += [k.candidate_mask, k.h_zoneout, k.c_zoneout, k.n0, k.m0, dnT, dmT, *(p.norms or ())]
         cdef list targets = self.places(own, inputs, beside)
 
-        cdef cnp.ndarray dxs = empty3(N, T, D, p.type_num)
+        cdef cnp.ndarray dxs = empty3(N, T, D, p.type_num) if k.order is None else zeros3(N, T, D, p.type_num)
         cdef cnp.ndarray dh0 = empty2(N, P, p.type_num)
         cdef list initial = self.new_states(dh0, N, H, p.type_num)
-        if N == 0 or T == 0:
+        if k.rows == 0:
             k.used = True
             for grad in own:
                 if grad is not None:
@@ -317,6 +328,8 @@ cdef class Cell(Arguments):
             raise
         self.describe(&job, k, p)
         job.train = True
+        if k.order is not None:
+            dhT, dcT = [None if a is None else a[k.order] for a in (dhT, dcT)]
         job.dhs, job.dxs = view(g), view(dxs)
         job.dhT, job.dcT, job.dnT, job.dmT = optional(dhT), optional(dcT), optional(dnT), optional(dmT)
         job.dh0, job.dc0 = data(dh0), data(initial[1] if self.states > 1 else None)
@@ -341,7 +354,10 @@ cdef class Cell(Arguments):
         except BaseException:  # what the handler of a signal raised, or no memory
             k.used, k.spoilt = False, True
             raise
+        if k.order is not None:
+            initial = [in_place(a, k.order) for a in initial]
         k.panels = k.h = k.rh = k.seen = k.xs = k.h0 = k.c0 = k.h_mask = k.seen0 = k.c = k.u = k.steps = k.rounds_kept = None
+        k.order = k.first_row = None
         k.norms_kept = k.n0 = k.m0 = None
         k.c_new = k.candidate_mask = k.h_zoneout = k.c_zoneout = None
         for scratch, grad in zip(targets, own):

@@ -13,11 +13,12 @@ cdef struct Options:
 cdef class Cache:
     cdef Cell cell
     cdef const kernel_set *kernels  # of the instruction set that laid out the panels
-    cdef cnp.ndarray xs, h0, c0, h_mask, seen0, steps, order, panels, h, rh, seen, c, c_new, u, rounds_kept, norms_kept
+    cdef cnp.ndarray xs, h0, c0, h_mask, seen0, steps, order, first_row, panels, h, rh, seen, c, c_new, u, rounds_kept, norms_kept
     cdef cnp.ndarray candidate_mask, h_zoneout, c_zoneout, n0, m0
     cdef strided n0_view, m0_view
     cdef strided xs_view, h0_view, c0_view, mask_view, seen0_view, candidate_view, h_zoneout_view, c_zoneout_view
     cdef ptrdiff_t N, T, D, H, P, K, rounds, rank
+    cdef ptrdiff_t rows  # N T, or where lengths differ and samples are sorted, their sum
     cdef int type_num, precision  # of products
     cdef bint reverse, peepholes, full, used
     cdef bint spoilt  # a backward that was stopped has overwritten what forward kept: it is computed again

@@ -15,6 +15,7 @@ cdef extern from "kernels/kernels.h" nogil:
         const ptrdiff_t *first_step
         const ptrdiff_t *end_step
         const ptrdiff_t *order
+        const ptrdiff_t *first_row
         strided xs, h0, c0, n0, m0, h_mask, seen0, candidate_mask, h_zoneout, c_zoneout, Wx, Wh, Wproj
         const void *b
         const void *Wp

@@ -7,6 +7,7 @@
 #include "gemm.h"
 #include "panels.h"
 #include "panel_grads.h"
+#include "panel_inputs.h"
 #include "rows.h"
 #include "rnn.h"
 #include "lstm.h"

@@ -183,11 +183,13 @@ static void pack_b(real *dst, matrix b, ptrdiff_t K, int NV, ptrdiff_t step, lan
 typedef struct {
     const real *first_step, *later_steps; /* steps 0 and 1 */
     ptrdiff_t first_n, later_t, later_n;
+    const ptrdiff_t *order; /* as in cell_job */
 } left_rows;
 
 /* Row n of step t; NULL: zeros. */
 static inline const real *left_row(const left_rows *src, ptrdiff_t t, ptrdiff_t n)
 {
+    n = src->order ? src->order[n] : n;
     if (t)
         return src->later_steps + (t - 1) * src->later_t + n * src->later_n;
     return src->first_step ? src->first_step + n * src->first_n : NULL;
@@ -195,16 +197,16 @@ static inline const real *left_row(const left_rows *src, ptrdiff_t t, ptrdiff_t 
 
 /* dst[tile of columns][row][columns of the tile] = rows r0..r1, m columns each: the transposed left side, its
  * columns cut into tiles of `most` at most. This thread's share of the tiles. */
-static void pack_a(real *dst, const team *tm, int rank, const left_rows *src, ptrdiff_t N, ptrdiff_t r0, ptrdiff_t r1,
+static void pack_a(real *dst, const team *tm, int rank, const left_rows *src, step_rows steps, ptrdiff_t r0, ptrdiff_t r1,
                    ptrdiff_t m, ptrdiff_t most)
 {
     const ptrdiff_t count = r1 - r0, tiles = tile_count(m, most), each = m / tiles, rest = m % tiles;
     ptrdiff_t i0, i1;
     team_share(tm, rank, tiles, &i0, &i1);
     const ptrdiff_t j0 = tile_start(m, tiles, i0), j1 = tile_start(m, tiles, i1);
-    ptrdiff_t t = r0 / N, n = r0 % N;
-    for (ptrdiff_t r = 0; r < count; r++) {
-        const real *row = left_row(src, t, n);
+    row_place at = place_of(steps, r0);
+    for (ptrdiff_t r = 0; r < count; r++, next_place(steps, &at)) {
+        const real *row = left_row(src, at.t, at.n);
         for (ptrdiff_t j = j0, width; j < j1; j += width) {
             width = j < rest * (each + 1) ? each + 1 : each; /* as tile_start cuts */
             real *to = dst + j * count + r * width;
@@ -215,8 +217,6 @@ static void pack_a(real *dst, const team *tm, int rank, const left_rows *src, pt
             else
                 memcpy(to, row + j, width * sizeof(real));
         }
-        if (++n == N)
-            n = 0, t++;
     }
 }
 

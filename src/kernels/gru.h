@@ -93,8 +93,6 @@ static void gru_gates(const gru_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slo
 
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t n = n0 + r;
-        if (!job->train && !at_work(job, t, n))
-            continue;
         real *row = panel_row(&k->panels, p, slot, n);
         vec Az = k->precomputed ? load_n(row, w) + bz : bz, Ar = k->precomputed ? load_n(row + w, w) + br : br;
         if (sums) {
@@ -134,10 +132,6 @@ static void gru_candidate(const gru_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t
 
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t n = n0 + r;
-        if (!at_work(job, t, n)) {
-            gru_idle(k, p, t, n);
-            continue;
-        }
         real *row = panel_row(&k->panels, p, slot, n);
         const real *before = gru_h_prev(k, t, n);
         vec A = k->precomputed ? load_n(row + 2 * w, w) + bias : bias, h_prev = before ? load_n(before + j, w) : (vec){0};
@@ -152,10 +146,10 @@ static void gru_candidate(const gru_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t
         vec z = load_n(row, w), h_hat = vtanh(A);
         store_n(row + 2 * w, h_hat, w);
         if (job->candidate_mask.p)
-            h_hat *= of_step(job->candidate_mask, t, n, j, w);
+            h_hat *= of_step(job, job->candidate_mask, t, n, j, w);
         vec h = (1 - z) * h_prev + z * h_hat;
         if (job->h_zoneout.p)
-            h = zoned(of_step(job->h_zoneout, t, n, j, w), h_prev, h);
+            h = zoned(of_step(job, job->h_zoneout, t, n, j, w), h_prev, h);
         store_n((real *)gru_h_prev(k, t + 1, n) + j, h, w);
         if (job->h_mask.p)
             store_n((real *)gru_seen(k, t + 1, n) + j, h * mask_of(job, n, j, w), w);

@@ -14,15 +14,9 @@ static void gru_gate_grads(const gru_work *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_
             const ptrdiff_t n = n0 + r;
             const real *before = gru_h_prev(k, t, n), *back = sums ? sums + r * 2 * W + (p - 2 * q) * W : NULL;
             real *row = panel_row(&k->panels, p, t, n), *kept = k->dh + n * H + j;
-            if (!at_work(job, t, n)) {
-                for (int g = 0; g < k->panels.S; g++)
-                    store_n(row + g * w, (vec){0}, w);
-                idle_step_back(job, t, n, j, w, back, kept);
-                continue;
-            }
             vec z = load_n(row, w), h_hat = load_n(row + 2 * w, w);
             vec h_prev = before ? load_n(before + j, w) : (vec){0};
-            vec dh = load_n((const real *)job->dhs.p + n * job->dhs.s0 + t * job->dhs.s1 + j, w);
+            vec dh = given_dh(job, t, n, j, w);
             if (t < last_step(job, n)) {
                 vec dseen = load(back);
                 if (job->h_mask.p)
@@ -32,11 +26,11 @@ static void gru_gate_grads(const gru_work *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_
                 dh += state_of(job->dhT, n, j, w);
             vec slope = z * (1 - h_hat * h_hat), past = {0};
             if (job->candidate_mask.p) {
-                vec mask = of_step(job->candidate_mask, t, n, j, w);
+                vec mask = of_step(job, job->candidate_mask, t, n, j, w);
                 slope *= mask, h_hat *= mask;
             }
             if (job->h_zoneout.p) {
-                past = dh * of_step(job->h_zoneout, t, n, j, w);
+                past = dh * of_step(job, job->h_zoneout, t, n, j, w);
                 dh -= past;
             }
             vec dA_z = dh * (h_hat - h_prev) * z * (1 - z), dA_h = dh * slope;
@@ -62,8 +56,6 @@ static void gru_reset_grads(const gru_work *k, ptrdiff_t q, ptrdiff_t t, ptrdiff
         const ptrdiff_t w = panel_width(H, p), j = p * W;
         for (ptrdiff_t r = 0; r < rows; r++) {
             const ptrdiff_t n = n0 + r;
-            if (!at_work(job, t, n))
-                continue; /* its dA of r is 0 */
             const real *before = gru_seen(k, t, n);
             real *row = panel_row(&k->panels, p, t, n), *kept = k->dh + n * H + j;
             vec reset = load_n(row + w, w), dq = load(sums + r * 2 * W + (p - 2 * q) * W);
@@ -76,12 +68,12 @@ static void gru_reset_grads(const gru_work *k, ptrdiff_t q, ptrdiff_t t, ptrdiff
     }
 }
 
-/* sums = dA of step t times Wh^T, of z and r, with reset_after and of dq. */
-static void gru_hidden_grads(const gru_work *k, const team *tm, int rank, ptrdiff_t t, int own_rows)
+/* sums = dA of step t times Wh^T, of z and r, with reset_after and of dq, in a walk over `rows` samples. */
+static void gru_hidden_grads(const gru_work *k, const team *tm, int rank, ptrdiff_t t, ptrdiff_t rows, int own_rows)
 {
-    panel_hidden_grads(&k->panels, tm, rank, t, 0, 2, k->WhT_zr_room, k->sums, 0, own_rows);
+    panel_hidden_grads(&k->panels, tm, rank, t, rows, 0, 2, k->WhT_zr_room, k->sums, 0, own_rows);
     if (k->job->reset_after)
-        panel_hidden_grads(&k->panels, tm, rank, t, 3, 1, k->WhT_h_room, k->sums, 1, own_rows);
+        panel_hidden_grads(&k->panels, tm, rank, t, rows, 3, 1, k->WhT_h_room, k->sums, 1, own_rows);
 }
 
 /* db, with reset_after (2, 3 H): this thread's panels. */
@@ -181,23 +173,28 @@ static void gru_backward_body(team *tm, int rank, void *work)
     }
     for (ptrdiff_t q = x0; q < x1; q++)
         pack_transposed(k->WxT_room + q * 2 * W * 3 * H, Wx, D, q, H, 0, 3);
+    if (rank == 0)
+        pass_state(job, job->dhT, H, job->dh0);
     team_wait(tm);
 
-    for (ptrdiff_t t = T - 1; t >= 0 && !team_stopped(); t--) {
+    for (ptrdiff_t t = T - 1; t >= -1 && !team_stopped(); t--) { /* -1: the initial state */
+        const ptrdiff_t rows = rows_of_both(job, t);
         if (t < T - 1)
-            gru_hidden_grads(k, tm, rank, t + 1, own_rows);
-        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_panel(&w);)
-            gru_gate_grads(k, w.p, t, w.n, w.rows, t < T - 1 ? k->sums + (w.p * N + w.n) * 2 * W : NULL);
+            gru_hidden_grads(k, tm, rank, t + 1, rows, own_rows);
+        for (tile_walk w = team_tiles(tm, rank, Q, rows, ROWS_2, own_rows); next_panel(&w);) {
+            const real *sums = k->sums + (w.p * N + w.n) * 2 * W;
+            const ptrdiff_t own = rows_at_work(job, t, w.n, w.rows);
+            gru_gate_grads(k, w.p, t, w.n, own, t < T - 1 ? sums : NULL);
+            state_grads(job, H, t + 1, w.p, w.n + own, w.rows - own, sums + own * 2 * W, 1, k->dh, job->dh0);
+        }
         step_wait(tm, own_rows); /* dA of the candidate is whole */
         if (job->reset_after)
             continue;
-        panel_hidden_grads(&k->panels, tm, rank, t, 2, 1, k->WhT_h_room, k->sums, 0, own_rows);
-        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_panel(&w);)
+        panel_hidden_grads(&k->panels, tm, rank, t, rows_of(job, t), 2, 1, k->WhT_h_room, k->sums, 0, own_rows);
+        for (tile_walk w = team_tiles(tm, rank, Q, rows_of(job, t), ROWS_2, own_rows); next_panel(&w);)
             gru_reset_grads(k, w.p, t, w.n, w.rows, k->sums + (w.p * N + w.n) * 2 * W);
         step_wait(tm, own_rows); /* dA of z and r is whole */
     }
-    gru_hidden_grads(k, tm, rank, 0, own_rows);
-    panel_state_grads(&k->panels, tm, rank, job, k->sums, 1, k->dh, job->dh0, own_rows);
 
     if (!team_goes_on(tm, job->whole))
         return;
@@ -207,13 +204,13 @@ static void gru_backward_body(team *tm, int rank, void *work)
     panel_weight_grads(&k->panels, tm, rank, job->reset_after ? 3 : 2, 1, job->reset_after ? &h_rows : &rh_rows, H,
                        (real *)job->dWh + 2 * H, 3, k->room);
     gru_bias_grads(k, p0, p1);
-    panel_input_grads(&k->panels, tm, rank, k->WxT_room, D, (real *)job->dxs.p, job->dxs.s0, job->dxs.s1);
+    panel_input_grads(&k->panels, tm, rank, k->WxT_room, job, k->room);
 }
 
 static int gru_backward(const cell_job *job)
 {
     const ptrdiff_t N = job->N, D = job->D, H = job->H;
-    gru_work k = {.job = job, .panels = {job->panels, N, job->T, H, GRU_GATES, gru_kept(job)}};
+    gru_work k = {.job = job, .panels = panels_at(job, job->panels, job->T, H, GRU_GATES, gru_kept(job))};
     k.few = is_few(job);
     const ptrdiff_t packs = !k.few, few = k.few ? lines(N * 3 * H) : 0;
     ptrdiff_t weights = packs * lines(pair_count(D) * 2 * W * 3 * H), state = lines(N * H);

@@ -44,38 +44,39 @@ static void gru_begin(const gru_work *k, team *tm, int rank)
         gru_weights(k, p0, p1);
     if (!k->precomputed)
         copy_step(k->job, tm, rank, 0, k->x);
+    if (rank == 0)
+        pass_state(k->job, k->job->h0, k->job->H, k->job->hT);
     team_wait(tm);
 }
 
-/* Whether x Wx of step t and those after it is to be computed now, and that for a group: rows of w, one strip. Each thread
- * does it for the tiles that it walks over in these steps. */
-static inline int gru_chunk_begins(const gru_work *k, ptrdiff_t t) { return k->precomputed && !k->few && t % k->chunk == 0; }
-static void gru_input(const gru_work *k, const gru_group *g, const tile_walk *w, panel_strip strip, ptrdiff_t t)
+/* Where a chunk of steps begins whose x Wx is to be there before: that of both groups. */
+static void gru_input(const gru_work *k, team *tm, int rank, ptrdiff_t t)
 {
     const cell_job *job = k->job;
     const ptrdiff_t steps = job->T - t < k->chunk ? job->T - t : k->chunk;
-    panel_input(job, t, &k->panels, strip, g->first_gate, g->G, w->n, w->n + w->rows, steps,
-                (const real *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, job->D, g->Wx[strip.p]);
+    if (!k->precomputed || k->few || t % k->chunk != 0)
+        return;
+    panel_inputs(job, tm, rank, &k->panels, t, steps, 0, 2, k->zr.Wx, k->x);
+    panel_inputs(job, tm, rank, &k->panels, t, steps, 2, 1, k->candidate.Wx, k->x);
 }
 
 /* sums = x Wx of a group: one tile of a strip. Where the panels hold it nothing is to do. */
 static void gru_times_Wx(const gru_work *k, const gru_group *g, const tile_walk *w, panel_strip strip, ptrdiff_t t, real *sums)
 {
-    const ptrdiff_t D = k->job->D, x_n = step_of(D), rows = rows_at_work(k->job, t, w->n, w->rows);
+    const ptrdiff_t D = k->job->D, x_n = step_of(D);
     if (!k->precomputed)
-        gates_product(strip.panels, D, rows, k->x + (t % 2 * k->job->N + w->n) * x_n, x_n, g->Wx[strip.p], w->i, w->tiles, sums,
+        gates_product(strip.panels, D, w->rows, k->x + (t % 2 * k->job->N + w->n) * x_n, x_n, g->Wx[strip.p], w->i, w->tiles, sums,
                       0);
 }
 
 /* sums (+)= left Wh of a group, the same tile; rows of left are left_n apart. */
-static void gru_times_Wh(const gru_work *k, const gru_group *g, const tile_walk *w, panel_strip strip, ptrdiff_t t,
-                         const real *left, ptrdiff_t left_n, real *sums, int add)
+static void gru_times_Wh(const gru_work *k, const gru_group *g, const tile_walk *w, panel_strip strip, const real *left,
+                         ptrdiff_t left_n, real *sums, int add)
 {
-    const ptrdiff_t rows = rows_at_work(k->job, t, w->n, w->rows);
     if (k->few)
         few_to_sums(&k->panels, strip, k->job->N, g->first_gate, g->G, k->few_h, sums);
     else
-        gates_product(strip.panels, k->job->H, rows, left, left_n, g->Wh[strip.p], w->i, w->tiles, sums, add);
+        gates_product(strip.panels, k->job->H, w->rows, left, left_n, g->Wh[strip.p], w->i, w->tiles, sums, add);
 }
 
 /* z and r of one tile of panel p. Scratch: sums. */
@@ -85,15 +86,25 @@ static void gru_gates_of(const gru_work *k, const tile_walk *w, ptrdiff_t p, ptr
     const real *seen = gru_seen(k, t, w->n);
     gru_times_Wx(k, &k->zr, w, strip, t, sums);
     if (seen)
-        gru_times_Wh(k, &k->zr, w, strip, t, seen, gru_seen_n(k, t), sums, !k->precomputed);
+        gru_times_Wh(k, &k->zr, w, strip, seen, gru_seen_n(k, t), sums, !k->precomputed);
     gru_gates(k, p, t, t % k->chunk, w->n, w->rows, seen || !k->precomputed ? sums : NULL);
 }
 
-/* x of the next step, where it is not in the panels; then all wait until h of step t is whole. */
+/* h and s before step t + 1 of samples that begin there. */
+static void gru_begin_samples(const gru_work *k, const team *tm, int rank, ptrdiff_t t)
+{
+    const cell_job *job = k->job;
+    begin_samples(job, tm, rank, t, job->h0, job->H, (real *)gru_h_prev(k, t + 1, 0));
+    if (job->h_mask.p)
+        begin_samples(job, tm, rank, t, job->seen0, job->H, (real *)gru_seen(k, t + 1, 0));
+}
+
+/* What the next step needs beside h: x, where it is not in the panels. Then all wait until h of step t is whole. */
 static void gru_step_ends(const gru_work *k, team *tm, int rank, ptrdiff_t t, int own_rows)
 {
     if (!k->precomputed)
         copy_step(k->job, tm, rank, t + 1, k->x);
+    gru_begin_samples(k, tm, rank, t);
     step_wait(tm, own_rows);
 }
 
@@ -112,13 +123,8 @@ static void gru_before_body(team *tm, int rank, void *work)
 
     gru_begin(k, tm, rank);
     for (ptrdiff_t t = 0; t < job->T && !team_stopped(); t++) {
-        if (gru_chunk_begins(k, t)) {
-            for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_2, own_rows); next_panel(&w);)
-                gru_input(k, &k->zr, &w, (panel_strip){w.p, 1}, t);
-            for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_panel(&w);)
-                gru_input(k, &k->candidate, &w, strip_at(H, 1, w.p), t);
-        }
-        for (tile_walk w = team_tiles(tm, rank, P, N, ROWS_2, own_rows); next_tile(&w);)
+        gru_input(k, tm, rank, t);
+        for (tile_walk w = team_tiles(tm, rank, P, rows_of(job, t), ROWS_2, own_rows); next_tile(&w);)
             gru_gates_of(k, &w, w.p, t, sums);
         step_wait(tm, own_rows); /* r s is whole */
 
@@ -127,11 +133,11 @@ static void gru_before_body(team *tm, int rank, void *work)
             few_gates(&k->panels, p0, p1, N, gru_rh(k, 0, 0), rh_n, Wh, H, 2, 1, k->few_h);
             team_wait(tm);
         }
-        for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_tile(&w);) {
+        for (tile_walk w = team_tiles(tm, rank, strips, rows_of(job, t), ROWS_2, own_rows); next_tile(&w);) {
             const panel_strip strip = strip_at(H, 1, w.p);
             gru_times_Wx(k, &k->candidate, &w, strip, t, sums);
             if (seen)
-                gru_times_Wh(k, &k->candidate, &w, strip, t, gru_rh(k, t, w.n), rh_n, sums, !k->precomputed);
+                gru_times_Wh(k, &k->candidate, &w, strip, gru_rh(k, t, w.n), rh_n, sums, !k->precomputed);
             for (int v = 0; v < strip.panels; v++)
                 gru_candidate(k, strip.p + v, t, t % k->chunk, w.n, w.rows, any ? sums + v * W : NULL, NULL, strip.panels * W);
         }
@@ -144,28 +150,22 @@ static void gru_after_body(team *tm, int rank, void *work)
 {
     const gru_work *k = work;
     const cell_job *job = k->job;
-    const ptrdiff_t N = job->N, H = job->H, strips = strip_count(H, 1);
+    const ptrdiff_t H = job->H, strips = strip_count(H, 1);
     const int own_rows = owns_rows(job, tm, 3);
     real sums[(ROWS_2 * 2 + 1) * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
     real products[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
 
     gru_begin(k, tm, rank);
     for (ptrdiff_t t = 0; t < job->T && !team_stopped(); t++) {
-        if (gru_chunk_begins(k, t))
-            for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_panel(&w);) {
-                const panel_strip strip = strip_at(H, 1, w.p);
-                for (int v = 0; v < strip.panels; v++)
-                    gru_input(k, &k->zr, &w, (panel_strip){strip.p + v, 1}, t);
-                gru_input(k, &k->candidate, &w, strip, t);
-            }
-        for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_tile(&w);) {
+        gru_input(k, tm, rank, t);
+        for (tile_walk w = team_tiles(tm, rank, strips, rows_of(job, t), ROWS_2, own_rows); next_tile(&w);) {
             const panel_strip strip = strip_at(H, 1, w.p);
             const real *seen = gru_seen(k, t, w.n);
             for (int v = 0; v < strip.panels; v++)
                 gru_gates_of(k, &w, strip.p + v, t, sums);
             gru_times_Wx(k, &k->candidate, &w, strip, t, sums);
             if (seen)
-                gru_times_Wh(k, &k->candidate, &w, strip, t, seen, gru_seen_n(k, t), products, 0);
+                gru_times_Wh(k, &k->candidate, &w, strip, seen, gru_seen_n(k, t), products, 0);
             for (int v = 0; v < strip.panels; v++)
                 gru_candidate(k, strip.p + v, t, t % k->chunk, w.n, w.rows, k->precomputed ? NULL : sums + v * W,
                               seen ? products + v * W : NULL, strip.panels * W);
@@ -194,11 +194,11 @@ static int gru_forward(const cell_job *job)
     k.precomputed = k.few || is_precomputed(job, 3);
     if (!job->train && !k.precomputed)
         k.chunk = 1; /* z is kept from the first half of a step to the second */
-    k.panels = (gate_panels){job->panels, N, k.chunk, H, GRU_GATES, gru_kept(job)};
+    k.panels = panels_at(job, job->panels, k.chunk, H, GRU_GATES, gru_kept(job));
     const int own = !job->packed && !k.few; /* weights to be packed in this call */
     ptrdiff_t x_zr = own ? lines(P * 2 * W * D) : 0, x_h = own ? lines(P * W * D) : 0;
     ptrdiff_t h_zr = own ? lines(P * 2 * W * H) : 0, h_h = own ? lines(P * W * H) : 0;
-    ptrdiff_t few = k.few ? lines(N * 3 * H) : 0, x = k.precomputed ? 0 : lines(2 * N * step_of(D));
+    ptrdiff_t few = k.few ? lines(N * 3 * H) : 0, x = k.few ? 0 : input_room(job, k.precomputed);
     ptrdiff_t gates = job->train ? 0 : lines(k.chunk * N * 3 * H + W), state = job->train ? 0 : lines(N * step_of(H));
     const int masked = job->h_mask.p != NULL;
     real *room = new_reals(x_zr + x_h + h_zr + h_h + 2 * few + x + gates + (3 + 2 * masked) * state);

@@ -30,7 +30,9 @@ typedef struct {
     int reset_after, z_keeps;               /* gru: see gru.h */
     double clip;                            /* lstm, lstmp: bound of the cell; 0: none */
     const ptrdiff_t *first_step, *end_step; /* (N): steps in [first, end), as counted here, concern a sample; NULL: all do */
-    const ptrdiff_t *order;                 /* (N): the row of xs and hs of a sample; NULL: its own. See rows_at_work */
+    /* Samples that end, of cells that sort them: a step concerns the first ones. NULL: it is computed for all N. */
+    const ptrdiff_t *order;     /* (N): the row of a sample in all arrays (N, T, any); NULL: its own */
+    const ptrdiff_t *first_row; /* (T + 1): of rows that have only these samples, step by step, the first one of a step */
     strided xs;                             /* (N, T, D), last stride 1 */
     strided h0, c0;                         /* (N, P), (N, H), last stride 1 */
     strided n0, m0;                         /* slstm: (N, H), last stride 1 */

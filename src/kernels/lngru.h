@@ -38,8 +38,8 @@ static ptrdiff_t lngru_places(lngru_work *work, real *room, ptrdiff_t x_steps, p
     const ptrdiff_t N = job->N, H = job->H;
     const ptrdiff_t x = lines(x_steps * N * 3 * H + W), h = lines(h_steps * N * 3 * H + W), norms = lines(4 * x_steps * N);
     if (room) {
-        work->x_Wx = (gate_panels){room, N, x_steps, H, 3, 3};
-        work->h_Wh = (gate_panels){room + x, N, h_steps, H, 3, 3};
+        work->x_Wx = panels_at(job, room, x_steps, H, 3, 3);
+        work->h_Wh = panels_at(job, room + x, h_steps, H, 3, 3);
         work->of_x = (norm *)(room + x + h), work->of_h = (norm *)(room + x + h + norms);
     }
     return x + h + 2 * norms;
@@ -90,10 +90,10 @@ static void lngru_tile(const lngru_work *work, const tile_walk *tile, ptrdiff_t 
             B[g] = norm_of(norms[g < 2 ? n : N + n], load_n(u + g * w, w)) * gain_h[g];
         }
         vec z = vsigmoid(A[0] + B[0]), r = vsigmoid(A[1] + B[1]), q = B[2] + own, h_hat = vtanh(A[2] + r * q);
-        vec fresh = job->candidate_mask.p ? h_hat * of_step(job->candidate_mask, t, n, j, w) : h_hat;
+        vec fresh = job->candidate_mask.p ? h_hat * of_step(job, job->candidate_mask, t, n, j, w) : h_hat;
         vec h = (1 - z) * h_prev + z * fresh;
         if (job->h_zoneout.p)
-            h = zoned(of_step(job->h_zoneout, t, n, j, w), h_prev, h);
+            h = zoned(of_step(job, job->h_zoneout, t, n, j, w), h_prev, h);
         if (job->train) {
             real *row = panel_row(&k->panels, p, t, n);
             store_n(row, z, w);
@@ -155,7 +155,7 @@ static int lngru_forward(const cell_job *job)
     right_side *sides = malloc(2 * P * sizeof(right_side));
     int stopped = 0;
     if (room && sides) {
-        k->panels = (gate_panels){job->panels, N, T, H, GRU_GATES, LNGRU_KEPT};
+        k->panels = panels_at(job, job->panels, T, H, GRU_GATES, LNGRU_KEPT);
         work.Wx = sides, work.Wh = sides + P;
         work.Wx_room = room, work.Wh_room = room + weights;
         k->h = work.Wh_room + recurrent, k->seen = k->h + 2 * masked * state;
@@ -193,7 +193,7 @@ static void lngru_gate_grads(const lngru_work *work, const tile_walk *tile, ptrd
             if (at_work(job, t, n)) {
                 vec z = load_n(row, w), reset = load_n(row + w, w), h_hat = load_n(row + 2 * w, w), q = load_n(row + 3 * w, w);
                 vec h_prev = before ? load_n(before + j, w) : (vec){0};
-                vec dh = load_n((const real *)job->dhs.p + n * job->dhs.s0 + t * job->dhs.s1 + j, w);
+                vec dh = given_dh(job, t, n, j, w);
                 if (t < last_step(job, n)) {
                     vec dseen = load(back);
                     dh += (job->h_mask.p ? dseen * mask_of(job, n, j, w) : dseen) + load_n(kept, w);
@@ -201,11 +201,11 @@ static void lngru_gate_grads(const lngru_work *work, const tile_walk *tile, ptrd
                     dh += state_of(job->dhT, n, j, w);
                 vec slope = z * (1 - h_hat * h_hat), past = {0};
                 if (job->candidate_mask.p) {
-                    vec mask = of_step(job->candidate_mask, t, n, j, w);
+                    vec mask = of_step(job, job->candidate_mask, t, n, j, w);
                     slope *= mask, h_hat *= mask;
                 }
                 if (job->h_zoneout.p) {
-                    past = dh * of_step(job->h_zoneout, t, n, j, w);
+                    past = dh * of_step(job, job->h_zoneout, t, n, j, w);
                     dh -= past;
                 }
                 vec dA_h = dh * slope, dA_r = dA_h * q * reset * (1 - reset), dq = dA_h * reset;
@@ -250,7 +250,7 @@ static void lngru_weight_grads(const lngru_work *work, team *tm, int rank)
     panel_bias_grads(&k->panels, p0, p1, 3, 1, grads[2]);
     if (job->db)
         panel_bias_grads(&k->panels, p0, p1, 0, 3, job->db);
-    panel_input_grads(&work->x_Wx, tm, rank, work->Wx_room, D, (real *)job->dxs.p, job->dxs.s0, job->dxs.s1);
+    panel_input_grads(&work->x_Wx, tm, rank, work->Wx_room, job, k->room);
 }
 
 static void lngru_backward_body(team *tm, int rank, void *for_all)
@@ -274,7 +274,7 @@ static void lngru_backward_body(team *tm, int rank, void *for_all)
 
     for (ptrdiff_t t = T - 1; t >= 0 && !team_stopped(); t--) {
         if (t < T - 1)
-            panel_hidden_grads(&work->h_Wh, tm, rank, t + 1, 0, 3, work->Wh_room, k->sums, 0, own_rows);
+            panel_hidden_grads(&work->h_Wh, tm, rank, t + 1, N, 0, 3, work->Wh_room, k->sums, 0, own_rows);
         for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_tile(&w);)
             lngru_gate_grads(work, &w, t, t < T - 1 ? k->sums + (w.p * N + w.n) * 2 * W : NULL);
         step_wait(tm, own_rows); /* dA of step t is whole */
@@ -291,7 +291,7 @@ static void lngru_backward_body(team *tm, int rank, void *for_all)
                 }
         step_wait(tm, own_rows); /* dv of step t is whole */
     }
-    panel_hidden_grads(&work->h_Wh, tm, rank, 0, 0, 3, work->Wh_room, k->sums, 0, own_rows);
+    panel_hidden_grads(&work->h_Wh, tm, rank, 0, N, 0, 3, work->Wh_room, k->sums, 0, own_rows);
     panel_state_grads(&k->panels, tm, rank, job, k->sums, 1, k->dh, job->dh0, own_rows);
 
     if (team_goes_on(tm, job->whole))
@@ -301,7 +301,7 @@ static void lngru_backward_body(team *tm, int rank, void *for_all)
 static int lngru_backward(const cell_job *job)
 {
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H;
-    lngru_work work = {.gru = {.job = job, .panels = {job->panels, N, T, H, GRU_GATES, LNGRU_KEPT}}};
+    lngru_work work = {.gru = {.job = job, .panels = panels_at(job, job->panels, T, H, GRU_GATES, LNGRU_KEPT)}};
     gru_work *k = &work.gru;
     ptrdiff_t weights = lines(pair_count(D) * 2 * W * 3 * H), recurrent = lines(pair_count(H) * 2 * W * 3 * H);
     ptrdiff_t state = lines(N * H), sums = lines(pair_count(H) * 2 * W * N), halves = lines(N * panel_count(H) * 2 * W);

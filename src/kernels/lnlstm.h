@@ -40,8 +40,8 @@ static ptrdiff_t lnlstm_places(lnlstm_work *work, real *room, ptrdiff_t x_steps,
     const ptrdiff_t N = job->N, H = job->H;
     const ptrdiff_t x = lines(x_steps * N * 4 * H + W), h = lines(h_steps * N * 4 * H + W), norms = lines(2 * x_steps * N);
     if (room) {
-        work->x_Wx = (gate_panels){room, N, x_steps, H, 4, 4};
-        work->h_Wh = (gate_panels){room + x, N, h_steps, H, 4, 4};
+        work->x_Wx = panels_at(job, room, x_steps, H, 4, 4);
+        work->h_Wh = panels_at(job, room + x, h_steps, H, 4, 4);
         work->of_x = (norm *)(room + x + h);
         work->of_h = (norm *)(room + x + h + norms), work->of_c = (norm *)(room + x + h + 2 * norms);
     }
@@ -87,7 +87,7 @@ static void lnlstm_gates(const lnlstm_work *work, const tile_walk *tile, ptrdiff
         vec c = f * c_prev + lstm_masked(job, t, n, j, w, g) * i;
         store_n(row + lnlstm_c_new(job) * w, c, w);
         if (job->c_zoneout.p)
-            store_n(row + 4 * w, zoned(of_step(job->c_zoneout, t, n, j, w), c_prev, c), w);
+            store_n(row + 4 * w, zoned(of_step(job, job->c_zoneout, t, n, j, w), c_prev, c), w);
         if (job->train) {
             store_n(row, f, w);
             store_n(row + w, g, w);
@@ -114,7 +114,7 @@ static void lnlstm_output(const lnlstm_work *work, const tile_walk *tile, ptrdif
         vec c_new = load_n(row + lnlstm_c_new(job) * w, w);
         vec h = load_n(row + 3 * w, w) * vtanh(norm_of(norms[n], c_new) * gain + bias);
         if (job->h_zoneout.p)
-            h = zoned(of_step(job->h_zoneout, t, n, j, w), shown_before(job, t, n, j, w), h);
+            h = zoned(of_step(job, job->h_zoneout, t, n, j, w), shown_before(job, t, n, j, w), h);
         lstm_give(k, t, n, j, w, h, load_n(row + 4 * w, w));
     }
     if (job->train && p == 0)
@@ -173,7 +173,7 @@ static int lnlstm_forward(const cell_job *job)
         k->Wx_room = room, k->Wh_room = room + weights;
         k->h = k->Wh_room + recurrent;
         k->panels =
-            (gate_panels){job->train ? job->panels : k->h + 2 * state, N, job->train ? T : 1, H, LSTM_GATES, lstm_kept(job)};
+            panels_at(job, job->train ? job->panels : k->h + 2 * state, job->train ? T : 1, H, LSTM_GATES, lstm_kept(job));
         if (job->train)
             lnlstm_places(&work, job->norms_kept, T, T);
         else

@@ -67,12 +67,12 @@ static void lnlstm_cell_grads(const lnlstm_work *work, const tile_walk *tile, pt
             vec ds = norm_grad(of, backs[n], d, norm_of(of, load_n(row + lnlstm_c_new(job) * w, w)));
             vec dc_next = t == last_step(job, n) ? state_of(job->dcT, n, j, w) : load_n(dc, w), past = {0};
             if (job->c_zoneout.p)
-                past = dc_next * of_step(job->c_zoneout, t, n, j, w);
+                past = dc_next * of_step(job, job->c_zoneout, t, n, j, w);
             ds += dc_next - past;
             store_n(dc_prev, ds * f + past, w);
             vec slope = 1 - g * g;
             if (job->candidate_mask.p) {
-                vec mask = of_step(job->candidate_mask, t, n, j, w);
+                vec mask = of_step(job, job->candidate_mask, t, n, j, w);
                 slope *= mask, g *= mask;
             }
             vec dA[4] = {ds * c_prev * f * (1 - f), ds * i * slope, ds * g * i * (1 - i), load_n(row + 3 * w, w)};
@@ -112,7 +112,7 @@ static void lnlstm_weight_grads(const lnlstm_work *work, team *tm, int rank)
     norm_sum_parts(H, 1, p0, p1, work->parts + 5 * H, tiles, 6 * H, grads[3]);
     if (job->db)
         panel_bias_grads(&k->panels, p0, p1, 0, 4, job->db);
-    panel_input_grads(&work->x_Wx, tm, rank, k->Wx_room, job->D, (real *)job->dxs.p, job->dxs.s0, job->dxs.s1);
+    panel_input_grads(&work->x_Wx, tm, rank, k->Wx_room, job, k->room);
 }
 
 static void lnlstm_backward_body(team *tm, int rank, void *for_all)
@@ -131,7 +131,7 @@ static void lnlstm_backward_body(team *tm, int rank, void *for_all)
     for (ptrdiff_t t = T - 1; t >= 0 && !team_stopped(); t--) {
         const norm *of_h = work->of_h + t * N;
         if (t < T - 1)
-            panel_hidden_grads(&work->h_Wh, tm, rank, t + 1, 0, 4, k->Wh_room, k->sums, 0, own_rows);
+            panel_hidden_grads(&work->h_Wh, tm, rank, t + 1, N, 0, 4, k->Wh_room, k->sums, 0, own_rows);
         for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_tile(&w);)
             lnlstm_output_grads(work, &w, t, t < T - 1 ? k->sums + (w.p * N + w.n) * 2 * W : NULL);
         step_wait(tm, own_rows); /* dy is whole */
@@ -146,7 +146,7 @@ static void lnlstm_backward_body(team *tm, int rank, void *for_all)
                                  job->norms[1], of_h + w.n, backs + w.n, work->parts + w.i * 6 * H);
         step_wait(tm, own_rows); /* dv of step t is whole */
     }
-    panel_hidden_grads(&work->h_Wh, tm, rank, 0, 0, 4, k->Wh_room, k->sums, 0, own_rows);
+    panel_hidden_grads(&work->h_Wh, tm, rank, 0, N, 0, 4, k->Wh_room, k->sums, 0, own_rows);
     panel_state_grads(&k->panels, tm, rank, job, k->sums, 1, k->dh, job->dh0, own_rows);
 
     if (team_goes_on(tm, job->whole))
@@ -156,7 +156,7 @@ static void lnlstm_backward_body(team *tm, int rank, void *for_all)
 static int lnlstm_backward(const cell_job *job)
 {
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, tiles = tile_count(N, ROWS_2);
-    lnlstm_work work = {.lstm = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, lstm_kept(job)}}};
+    lnlstm_work work = {.lstm = {.job = job, .panels = panels_at(job, job->panels, T, H, LSTM_GATES, lstm_kept(job))}};
     lstm_work *k = &work.lstm;
     ptrdiff_t weights = lines(pair_count(D) * 2 * W * 4 * H), recurrent = lines(pair_count(H) * 2 * W * 4 * H);
     ptrdiff_t state = lines(N * H), sums = lines(pair_count(H) * 2 * W * N), dy = lines(N * H + W);

@@ -52,7 +52,7 @@ static inline __attribute__((always_inline)) vec lstm_c_prev(const lstm_work *k,
                                                              ptrdiff_t w)
 {
     const cell_job *job = k->job;
-    if (t == 0)
+    if (t == (job->first_row ? job->first_step[n] : 0))
         return state_of(job->c0, n, p * W, w);
     return load_n(job->train ? panel_row(&k->panels, p, t - 1, n) + 4 * w : k->c + n * job->H + p * W, w);
 }
@@ -82,7 +82,7 @@ static inline void lstm_give(const lstm_work *k, ptrdiff_t t, ptrdiff_t n, ptrdi
 /* g as c sees it. */
 static inline vec lstm_masked(const cell_job *job, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t w, vec g)
 {
-    return job->candidate_mask.p ? g * of_step(job->candidate_mask, t, n, j, w) : g;
+    return job->candidate_mask.p ? g * of_step(job, job->candidate_mask, t, n, j, w) : g;
 }
 
 /* With a projection (lstmp.h): o tanh(c) of sample n at step t, of which h is still to be made. */
@@ -159,11 +159,11 @@ static inline __attribute__((always_inline)) void lstm_tile(const int plain, con
             A[3] += peephole[2] * c;
         vec o = vsigmoid(A[3]), h = o * vtanh(c);
         if (!plain && !projected && job->h_zoneout.p) /* else lstmp.h keeps the share, of h */
-            h = zoned(of_step(job->h_zoneout, t, n, j, w), shown_before(job, t, n, j, w), h);
+            h = zoned(of_step(job, job->h_zoneout, t, n, j, w), shown_before(job, t, n, j, w), h);
         if (!plain && job->c_zoneout.p) {
             if (job->train)
                 store_n(row + 5 * w, c, w);
-            c = zoned(of_step(job->c_zoneout, t, n, j, w), c_prev, c);
+            c = zoned(of_step(job, job->c_zoneout, t, n, j, w), c_prev, c);
         }
 
         if (job->train) {
@@ -217,6 +217,13 @@ static inline const real *lstm_left_side(const lstm_work *k, ptrdiff_t t, ptrdif
     return t == 0 ? k->job->seen0.p : lstm_seen(k, t - 1, 0);
 }
 
+/* Final states of samples that no step concerns. */
+static void lstm_pass(const cell_job *job)
+{
+    pass_state(job, job->h0, job->P, job->hT);
+    pass_state(job, job->c0, job->H, job->cT);
+}
+
 static void lstm_forward_body(team *tm, int rank, void *work)
 {
     lstm_work *k = work;
@@ -239,30 +246,28 @@ static void lstm_forward_body(team *tm, int rank, void *work)
     }
     if (!k->precomputed)
         copy_step(job, tm, rank, 0, k->x);
+    if (rank == 0)
+        lstm_pass(job);
     team_wait(tm);
 
     for (ptrdiff_t t = 0; t < T && !team_stopped(); t++) {
         const ptrdiff_t slot = t % k->chunk;
-        const real *x = (const real *)job->xs.p + t * job->xs.s1;
         if (slot == 0 && k->precomputed && !k->few)
-            for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_panel(&w);)
-                panel_input(job, t, &k->panels, (panel_strip){w.p, 1}, 0, 4, w.n, w.n + w.rows,
-                            T - t < k->chunk ? T - t : k->chunk, x, job->xs.s0, job->xs.s1, D, k->Wx[w.p]);
-
+            panel_inputs(job, tm, rank, &k->panels, t, T - t < k->chunk ? T - t : k->chunk, 0, 4, k->Wx, k->x);
         ptrdiff_t h_n, x_n = step_of(D);
         const real *h = lstm_left_side(k, t, &h_n);
-        for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_tile(&w);) {
-            const ptrdiff_t rows = rows_at_work(job, t, w.n, w.rows);
+        for (tile_walk w = team_tiles(tm, rank, P, rows_of(job, t), most, own_rows); next_tile(&w);) {
             if (!k->precomputed)
-                gates_product(1, D, rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[w.p], w.i, tiles, sums, 0);
+                gates_product(1, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[w.p], w.i, w.tiles, sums, 0);
             if (h && k->few)
                 few_to_sums(&k->panels, (panel_strip){w.p, 1}, N, 0, 4, k->few_h, sums);
             else if (h)
-                gates_product(1, H, rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, tiles, sums, !k->precomputed);
+                gates_product(1, H, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, w.tiles, sums, !k->precomputed);
             lstm_activate(k, w.p, t, slot, w.n, w.rows, h || !k->precomputed ? sums : NULL);
         }
         if (!k->precomputed)
             copy_step(job, tm, rank, t + 1, k->x);
+        begin_samples(job, tm, rank, t, job->seen0, H, lstm_seen(k, t, 0));
         step_wait(tm, own_rows); /* h of step t is whole */
     }
 }
@@ -278,12 +283,12 @@ static int lstm_forward(const cell_job *job)
     const ptrdiff_t N = job->N, D = job->D, H = job->H, P = panel_count(H);
     lstm_work k = {.job = job, .few = is_few(job), .chunk = panel_steps(job)};
     k.precomputed = k.few || is_precomputed(job, 4);
-    k.panels = (gate_panels){job->panels, N, k.chunk, H, LSTM_GATES, job->train ? lstm_kept(job) : LSTM_GATES};
+    k.panels = panels_at(job, job->panels, k.chunk, H, LSTM_GATES, job->train ? lstm_kept(job) : LSTM_GATES);
     const int own = !job->packed && !k.few; /* weights to be packed in this call */
     ptrdiff_t weights = own ? lines(P * 4 * W * D) : 0, recurrent = own ? lines(P * 4 * W * H) : 0;
     ptrdiff_t few = k.few ? lines(N * 4 * H) : 0, state = job->train ? 0 : lines(N * step_of(H));
     ptrdiff_t gates = job->train || !k.precomputed ? 0 : lines(k.chunk * N * 4 * H + W);
-    ptrdiff_t x = k.precomputed ? 0 : lines(2 * N * step_of(D));
+    ptrdiff_t x = k.few ? 0 : input_room(job, k.precomputed);
     real *room = new_reals(weights + recurrent + 2 * few + x + gates + 3 * state);
     right_side *sides = malloc(2 * P * sizeof(right_side));
     int stopped = 0;

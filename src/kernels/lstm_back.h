@@ -5,7 +5,7 @@ static inline __attribute__((always_inline)) vec lstm_dh(const lstm_work *k, ptr
                                                          const real *back)
 {
     const cell_job *job = k->job;
-    vec dh = load_n((const real *)job->dhs.p + n * job->dhs.s0 + t * job->dhs.s1 + j, w);
+    vec dh = given_dh(job, t, n, j, w);
     if (t == last_step(job, n))
         return dh + state_of(job->dhT, n, j, w);
     if (k->dh)
@@ -19,7 +19,7 @@ static inline vec lstm_dh_new(const lstm_work *k, ptrdiff_t t, ptrdiff_t n, ptrd
 {
     if (!k->dh)
         return dh;
-    vec past = dh * of_step(k->job->h_zoneout, t, n, j, w);
+    vec past = dh * of_step(k->job, k->job->h_zoneout, t, n, j, w);
     store_n(k->dh + n * k->job->P + j, past, w);
     return dh - past;
 }
@@ -86,7 +86,7 @@ static inline __attribute__((always_inline)) void lstm_tile_grads(const int plai
             if (!plain && !projected)
                 dh = lstm_dh_new(k, t, n, j, w, dh);
             if (!plain && job->c_zoneout.p) {
-                past = dc * of_step(job->c_zoneout, t, n, j, w);
+                past = dc * of_step(job, job->c_zoneout, t, n, j, w);
                 dc -= past;
                 c = load_n(row + 5 * w, w);
             }
@@ -100,7 +100,7 @@ static inline __attribute__((always_inline)) void lstm_tile_grads(const int plai
                 ds = lstm_clipped(job, ds, c);
             vec slope = 1 - g * g;
             if (!plain && job->candidate_mask.p) {
-                vec mask = of_step(job->candidate_mask, t, n, j, w);
+                vec mask = of_step(job, job->candidate_mask, t, n, j, w);
                 slope *= mask, g *= mask;
             }
             vec dA_f = ds * c_prev * f * (1 - f), dA_i = ds * g * i * (1 - i);
@@ -128,16 +128,18 @@ static void lstm_gate_grads(const lstm_work *k, ptrdiff_t q, ptrdiff_t t, ptrdif
 static void lstm_peephole_grads(const lstm_work *k, ptrdiff_t p0, ptrdiff_t p1)
 {
     const cell_job *job = k->job;
-    const ptrdiff_t N = job->N, H = job->H, R = N * job->T;
+    const step_rows steps = rows_of_job(job);
+    const ptrdiff_t H = job->H, R = first_row(steps, job->T);
     const int c_at = lstm_kept(job) - 1; /* what o has seen */
     for (ptrdiff_t p = p0; p < p1; p++) {
         const ptrdiff_t w = panel_width(H, p);
         vec total[3] = {{0}};
+        row_place at = place_of(steps, 0);
         for (ptrdiff_t r0 = 0; r0 < R; r0 += 64) {
             vec sum[3] = {{0}};
-            for (ptrdiff_t r = r0; r < r0 + 64 && r < R; r++) {
+            for (ptrdiff_t r = r0; r < r0 + 64 && r < R; r++, next_place(steps, &at)) {
                 const real *row = panel_row(&k->panels, p, 0, r);
-                vec c_prev = lstm_c_prev(k, p, r / N, r % N, w);
+                vec c_prev = lstm_c_prev(k, p, at.t, at.n, w);
                 sum[0] += c_prev * load_n(row, w);
                 sum[1] += c_prev * load_n(row + 2 * w, w);
                 sum[2] += load_n(row + c_at * w, w) * load_n(row + 3 * w, w);
@@ -178,6 +180,13 @@ static void lstm_weight_grads(const lstm_work *k, team *tm, int rank)
         panel_bias_grads(&k->panels, p0, p1, 0, 4, job->db);
 }
 
+/* Gradients of the initial states of samples that no step concerns. */
+static void lstm_pass_back(const cell_job *job)
+{
+    pass_state(job, job->dhT, job->P, job->dh0);
+    pass_state(job, job->dcT, job->H, job->dc0);
+}
+
 static void lstm_backward_body(team *tm, int rank, void *work)
 {
     lstm_work *k = work;
@@ -199,24 +208,29 @@ static void lstm_backward_body(team *tm, int rank, void *work)
         return;
     }
     lstm_pack_back(k, tm, rank);
+    if (rank == 0)
+        lstm_pass_back(job);
     team_wait(tm);
 
-    for (ptrdiff_t t = T - 1; t >= 0 && !team_stopped(); t--) {
+    for (ptrdiff_t t = T - 1; t >= -1 && !team_stopped(); t--) { /* -1: the initial state */
+        const ptrdiff_t rows = rows_of_both(job, t);
         if (t < T - 1)
-            panel_hidden_grads(&k->panels, tm, rank, t + 1, 0, 4, k->Wh_room, k->sums, 0, own_rows);
-        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_panel(&w);)
-            lstm_gate_grads(k, w.p, t, w.n, w.rows, t < T - 1 ? k->sums + (w.p * N + w.n) * 2 * W : NULL);
+            panel_hidden_grads(&k->panels, tm, rank, t + 1, rows, 0, 4, k->Wh_room, k->sums, 0, own_rows);
+        for (tile_walk w = team_tiles(tm, rank, Q, rows, ROWS_2, own_rows); next_panel(&w);) {
+            const real *sums = k->sums + (w.p * N + w.n) * 2 * W;
+            const ptrdiff_t own = rows_at_work(job, t, w.n, w.rows);
+            lstm_gate_grads(k, w.p, t, w.n, own, t < T - 1 ? sums : NULL);
+            state_grads(job, job->H, t + 1, w.p, w.n + own, w.rows - own, sums + own * 2 * W, 1, k->dh, job->dh0);
+        }
         step_wait(tm, own_rows); /* dA of step t is whole */
     }
-    panel_hidden_grads(&k->panels, tm, rank, 0, 0, 4, k->Wh_room, k->sums, 0, own_rows);
-    panel_state_grads(&k->panels, tm, rank, job, k->sums, 1, k->dh, job->dh0, own_rows);
 
     if (!team_goes_on(tm, job->whole))
         return;
     lstm_weight_grads(k, tm, rank);
     if (job->Wp)
         lstm_peephole_grads(k, p0, p1);
-    panel_input_grads(&k->panels, tm, rank, k->Wx_room, job->D, (real *)job->dxs.p, job->dxs.s0, job->dxs.s1);
+    panel_input_grads(&k->panels, tm, rank, k->Wx_room, job, k->room);
 }
 
 static int lstm_backward(const cell_job *job)
@@ -224,7 +238,7 @@ static int lstm_backward(const cell_job *job)
     if (job->full)
         return peephole_backward(job);
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H;
-    lstm_work k = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, lstm_kept(job)}};
+    lstm_work k = {.job = job, .panels = panels_at(job, job->panels, T, H, LSTM_GATES, lstm_kept(job))};
     k.few = is_few(job);
     ptrdiff_t weights = k.few ? 0 : lines(pair_count(D) * 2 * W * 4 * H), few = k.few ? lines(N * 4 * H) : 0;
     ptrdiff_t recurrent = k.few ? 0 : lines(pair_count(H) * 2 * W * 4 * H), state = lines(N * H);

@@ -66,7 +66,7 @@ static void lstmp_output(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t
         }
         vec h = load(sums + r * step);
         if (job->h_zoneout.p)
-            h = zoned(of_step(job->h_zoneout, t, n, j, w), shown_before(job, t, n, j, w), h);
+            h = zoned(of_step(job, job->h_zoneout, t, n, j, w), shown_before(job, t, n, j, w), h);
         store_n(seen, job->h_mask.p ? h * mask_of(job, n, j, w) : h, w);
         store_n(hs, h, w);
         if (t == last_step(job, n))
@@ -135,12 +135,8 @@ static void lstmp_forward_body(team *tm, int rank, void *for_all)
 
     for (ptrdiff_t t = 0; t < T && !team_stopped(); t++) {
         const ptrdiff_t slot = t % k->chunk;
-        const real *x = (const real *)job->xs.p + t * job->xs.s1;
         if (slot == 0 && k->precomputed)
-            for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_panel(&w);)
-                panel_input(job, t, &k->panels, (panel_strip){w.p, 1}, 0, 4, w.n, w.n + w.rows,
-                            T - t < k->chunk ? T - t : k->chunk, x, job->xs.s0, job->xs.s1, D, k->Wx[w.p]);
-
+            panel_inputs(job, tm, rank, &k->panels, t, T - t < k->chunk ? T - t : k->chunk, 0, 4, k->Wx, k->x);
         ptrdiff_t h_n, x_n = step_of(D);
         const real *h = lstm_left_side(k, t, &h_n);
         for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_tile(&w);) {
@@ -171,11 +167,11 @@ static int lstmp_forward(const cell_job *job)
     lstmp_work work = {.lstm = {.job = job, .few = lstmp_is_few(job), .chunk = panel_steps(job)}};
     lstm_work *k = &work.lstm;
     k->precomputed = k->few || is_precomputed(job, 4);
-    k->panels = (gate_panels){job->panels, N, k->chunk, H, LSTM_GATES, job->train ? lstm_kept(job) : LSTM_GATES};
+    k->panels = panels_at(job, job->panels, k->chunk, H, LSTM_GATES, job->train ? lstm_kept(job) : LSTM_GATES);
     const int own = !job->packed && !k->few; /* weights to be packed in this call */
     ptrdiff_t weights = own ? lines(P * 4 * W * D) : 0, recurrent = own ? lines(P * 4 * W * of_h) : 0;
     ptrdiff_t few = k->few ? lines(N * 4 * H + W) : 0, few_h = k->few ? lines(N * of_h + W) : 0;
-    ptrdiff_t projection = own ? lines(panel_count(of_h) * W * H) : 0, x = k->precomputed ? 0 : lines(2 * N * step_of(D));
+    ptrdiff_t projection = own ? lines(panel_count(of_h) * W * H) : 0, x = k->few ? 0 : input_room(job, k->precomputed);
     ptrdiff_t state = job->train ? 0 : lines(N * step_of(H)), h = job->train ? 0 : lines(2 * N * step_of(of_h));
     ptrdiff_t gates = job->train || !k->precomputed ? 0 : lines(k->chunk * N * 4 * H + W);
     real *room = new_reals(weights + recurrent + projection + 2 * few + few_h + x + gates + 2 * state + h);
@@ -273,7 +269,7 @@ static void lstmp_backward_body(team *tm, int rank, void *for_all)
     lstmp_work *work = for_all;
     lstm_work *k = &work->lstm;
     const cell_job *job = k->job;
-    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, of_h = job->P, u_n = step_of(H);
+    const ptrdiff_t N = job->N, T = job->T, H = job->H, of_h = job->P, u_n = step_of(H);
     const matrix Wproj = {job->Wproj.p, job->Wproj.s0, job->Wproj.s1};
     const int own_rows = lstmp_owns_rows(job, tm);
     const real *u = job->u;
@@ -293,16 +289,16 @@ static void lstmp_backward_body(team *tm, int rank, void *for_all)
 
     for (ptrdiff_t t = T - 1; t >= 0 && !team_stopped(); t--) {
         if (t < T - 1)
-            panel_step_grads(&k->panels, tm, rank, t + 1, of_h, 0, 4, k->Wh_room, work->sums_h, 0, own_rows);
+            panel_step_grads(&k->panels, tm, rank, t + 1, N, of_h, 0, 4, k->Wh_room, work->sums_h, 0, own_rows);
         for (tile_walk w = team_tiles(tm, rank, pair_count(of_h), N, ROWS_2, own_rows); next_panel(&w);)
             lstmp_output_grads(work, w.p, t, w.n, w.rows, t < T - 1 ? work->sums_h + (w.p * N + w.n) * 2 * W : NULL);
         step_wait(tm, own_rows); /* dh of step t is whole */
-        panel_step_grads(&work->dh, tm, rank, t, H, 0, 1, work->Wproj_room, k->sums, 0, own_rows);
+        panel_step_grads(&work->dh, tm, rank, t, N, H, 0, 1, work->Wproj_room, k->sums, 0, own_rows);
         for (tile_walk w = team_tiles(tm, rank, pair_count(H), N, ROWS_2, own_rows); next_panel(&w);)
             lstmp_gate_grads(k, w.p, t, w.n, w.rows, k->sums + (w.p * N + w.n) * 2 * W);
         step_wait(tm, own_rows); /* dA of step t is whole */
     }
-    panel_step_grads(&k->panels, tm, rank, 0, of_h, 0, 4, k->Wh_room, work->sums_h, 0, own_rows);
+    panel_step_grads(&k->panels, tm, rank, 0, N, of_h, 0, 4, k->Wh_room, work->sums_h, 0, own_rows);
     panel_state_grads(&work->dh, tm, rank, job, work->sums_h, 1, k->dh, job->dh0, own_rows);
 
     if (!team_goes_on(tm, job->whole))
@@ -310,16 +306,15 @@ static void lstmp_backward_body(team *tm, int rank, void *for_all)
     const left_rows u_rows = {u, u + N * u_n, u_n, N * u_n, u_n};
     lstm_weight_grads(k, tm, rank);
     panel_weight_grads(&work->dh, tm, rank, 0, 1, &u_rows, H, job->dWproj, 1, k->room);
-    panel_input_grads(&k->panels, tm, rank, k->Wx_room, D, (real *)job->dxs.p, job->dxs.s0, job->dxs.s1);
+    panel_input_grads(&k->panels, tm, rank, k->Wx_room, job, k->room);
 }
 
 static int lstmp_backward(const cell_job *job)
 {
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, of_h = job->P;
-    const ptrdiff_t wide = D > H ? D : H, widest = wide > of_h ? wide : of_h;
-    lstmp_work work = {.lstm = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, lstm_kept(job)}}};
+    lstmp_work work = {.lstm = {.job = job, .panels = panels_at(job, job->panels, T, H, LSTM_GATES, lstm_kept(job))}};
     lstm_work *k = &work.lstm;
-    const ptrdiff_t grads = left_room(N * T, widest) + job->threads * widest * MAX_NV * W;
+    const ptrdiff_t grads = grad_room(job);
     k->few = lstmp_is_few(job);
     ptrdiff_t weights = lines(pair_count(D) * 2 * W * 4 * H), recurrent = lines(pair_count(of_h) * 2 * W * 4 * H);
     ptrdiff_t projection = lines(pair_count(H) * 2 * W * of_h), state = lines(N * H), dh = lines(N * T * of_h + W);
@@ -335,7 +330,7 @@ static int lstmp_backward(const cell_job *job)
     } else {
         k->Wx_room = room + past, k->Wh_room = k->Wx_room + weights, work.Wproj_room = k->Wh_room + recurrent;
         k->c = work.Wproj_room + projection, k->sums = k->c + state, work.sums_h = k->sums + sums;
-        work.dh = (gate_panels){work.sums_h + sums_h, N, T, of_h, 1, 1};
+        work.dh = panels_at(job, work.sums_h + sums_h, T, of_h, 1, 1);
         k->room = work.dh.p + dh;
     }
     const int stopped = team_run(job->threads, lstmp_backward_body, &work);

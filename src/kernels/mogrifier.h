@@ -73,7 +73,7 @@ static ptrdiff_t mogrifier_list(mogrifier_work *work, const cell_job *job, real 
     for (int s = 0; s < work->count; s++) {
         round_product g = mogrifier_product(job, s);
         if (kept) {
-            g.y = (gate_panels){kept, N, T, g.M, 1, 1};
+            g.y = panels_at(job, kept, T, g.M, 1, 1);
             g.rows = kept + lines(N * T * g.M + W);
             kept = g.rows + lines(N * T * step_of(g.M) + W);
         } else {
@@ -219,7 +219,7 @@ static int mogrifier_forward(const cell_job *job)
     const int count = mogrifier_count(job), own = !job->packed; /* weights to be packed in this call */
     mogrifier_work work = {.lstm = {.job = job, .chunk = job->train ? job->T : 1}};
     lstm_work *k = &work.lstm;
-    k->panels = (gate_panels){job->panels, N, k->chunk, H, LSTM_GATES, lstm_kept(job)};
+    k->panels = panels_at(job, job->panels, k->chunk, H, LSTM_GATES, lstm_kept(job));
     ptrdiff_t weights = own ? lines(P * 4 * W * D) : 0, recurrent = own ? lines(P * 4 * W * H) : 0;
     ptrdiff_t state = job->train ? 0 : lines(N * step_of(H)), zeros = lines(N * step_of(H));
     ptrdiff_t rows = 0, rounds = 0, panels = 0;

@@ -109,8 +109,8 @@ static void mogrifier_backward_body(team *tm, int rank, void *for_all)
         for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_panel(&w);)
             lstm_gate_grads(k, w.p, t, w.n, w.rows, t < T - 1 ? k->sums + (w.p * N + w.n) * 2 * W : NULL);
         step_wait(tm, own_rows); /* dA of step t is whole */
-        panel_step_grads(&k->panels, tm, rank, t, D, 0, 4, k->Wx_room, work->sums_x, 0, own_rows);
-        panel_hidden_grads(&k->panels, tm, rank, t, 0, 4, k->Wh_room, k->sums, 0, own_rows);
+        panel_step_grads(&k->panels, tm, rank, t, N, D, 0, 4, k->Wx_room, work->sums_x, 0, own_rows);
+        panel_hidden_grads(&k->panels, tm, rank, t, N, 0, 4, k->Wh_room, k->sums, 0, own_rows);
         for (int s = work->count - 1; s >= 0; s--) {
             const round_product *g = &work->products[s];
             const int to_u = g->reads >= 0 && !work->products[g->reads].last;
@@ -119,7 +119,7 @@ static void mogrifier_backward_body(team *tm, int rank, void *for_all)
             for (tile_walk w = team_tiles(tm, rank, pair_count(g->M), N, ROWS_2, own_rows); next_panel(&w);)
                 mogrifier_tile_grads(work, g, w.p, t, w.n, w.rows, made + (w.p * N + w.n) * 2 * W);
             step_wait(tm, own_rows); /* dA of the product is whole */
-            panel_step_grads(&g->y, tm, rank, t, g->K, 0, 1, g->room, read, !to_u, own_rows);
+            panel_step_grads(&g->y, tm, rank, t, N, g->K, 0, 1, g->room, read, !to_u, own_rows);
         }
         mogrifier_give_dx(work, tm, rank, t, own_rows);
     }
@@ -134,7 +134,7 @@ static int mogrifier_backward(const cell_job *job)
 {
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, rank = job->rank;
     const int count = mogrifier_count(job);
-    mogrifier_work work = {.lstm = {.job = job, .panels = {job->panels, N, T, H, LSTM_GATES, lstm_kept(job)}}};
+    mogrifier_work work = {.lstm = {.job = job, .panels = panels_at(job, job->panels, T, H, LSTM_GATES, lstm_kept(job))}};
     lstm_work *k = &work.lstm;
     const ptrdiff_t widest = D > H ? D > rank ? D : rank : H > rank ? H : rank, left = left_room(N * T, widest);
     ptrdiff_t weights = lines(pair_count(D) * 2 * W * 4 * H), recurrent = lines(pair_count(H) * 2 * W * 4 * H);

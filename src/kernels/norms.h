@@ -243,7 +243,7 @@ static void norm_input(const cell_job *job, team *tm, int rank, const gate_panel
     const real *xs = (const real *)job->xs.p + t * job->xs.s1;
     ptrdiff_t from, to;
     for (tile_walk w = team_tiles(tm, rank, panel_count(job->H), N, most, own_rows); next_panel(&w);)
-        panel_input(NULL, 0, x, (panel_strip){w.p, 1}, 0, x->G, w.n, w.n + w.rows, steps, xs, job->xs.s0, job->xs.s1, job->D,
+        panel_input(x, (panel_strip){w.p, 1}, 0, x->G, w.n, w.n + w.rows, steps, xs, job->xs.s0, job->xs.s1, job->D,
                     Wx[w.p]);
     step_wait(tm, own_rows); /* x Wx is whole */
     for (int i = 0; i < count; i++) {

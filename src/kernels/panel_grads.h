@@ -8,7 +8,7 @@
 static inline left_rows rows_of_x(const cell_job *job)
 {
     const real *xs = job->xs.p;
-    return (left_rows){xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
+    return (left_rows){xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0, job->order};
 }
 static inline left_rows rows_of_seen(const cell_job *job)
 {
@@ -16,12 +16,31 @@ static inline left_rows rows_of_seen(const cell_job *job)
     return (left_rows){job->seen0.p, job->seen, job->seen0.s0, job->N * step, step};
 }
 
+static inline ptrdiff_t widest_of(const cell_job *job)
+{
+    const ptrdiff_t of_states = job->H > job->P ? job->H : job->P;
+    return job->D > of_states ? job->D : of_states;
+}
+
 /* Reals of room for panel_weight_grads: the packed left side, R rows of M columns, then each thread's part of dW. */
 static inline ptrdiff_t left_room(ptrdiff_t R, ptrdiff_t M) { return lines((R < GRAD_ROWS ? R : GRAD_ROWS) * M + W); }
+static inline ptrdiff_t weight_grad_room(const cell_job *job, ptrdiff_t M)
+{
+    return left_room(first_row(rows_of_job(job), job->T), M) + job->threads * M * MAX_NV * W;
+}
+
+#define INPUT_ROWS 128 /* rows of dA that stay in L2 while they meet all columns of Wx^T */
+
+/* Where samples end, each thread's rows of dx before they go to dxs. */
+static inline ptrdiff_t input_grad_room(const cell_job *job)
+{
+    return job->first_row ? INPUT_ROWS * pair_count(job->D) * 2 * W : 0;
+}
+
+/* Reals of room for a cell's gradients, after its time loop. */
 static inline ptrdiff_t grad_room(const cell_job *job)
 {
-    const ptrdiff_t M = job->D > job->H ? job->D : job->H;
-    return left_room(job->N * job->T, M) + job->threads * M * MAX_NV * W;
+    return weight_grad_room(job, widest_of(job)) + job->threads * input_grad_room(job);
 }
 
 /* A strip's part of dW, the rows of walk k, from the rows r0 to r1 of dA and of the packed left side. It is summed up in
@@ -30,7 +49,7 @@ static inline ptrdiff_t grad_room(const cell_job *job)
 static void strip_weight_grads(const gate_panels *P, panel_strip strip, int first_gate, int G, tile_walk k, ptrdiff_t M,
                                ptrdiff_t r0, ptrdiff_t r1, const real *left, real *dW, int all, real *sums)
 {
-    const ptrdiff_t H = P->H, w = panel_width(H, strip.p), panel = W * P->S * P->N * P->T;
+    const ptrdiff_t H = P->H, w = panel_width(H, strip.p), panel = W * P->S * P->R;
     const ptrdiff_t blocks = tile_count(r1 - r0, GRAD_DEPTH);
     const int NV = strip.panels * panel_vectors(H, G, strip.p), narrow = w < W;
 
@@ -78,7 +97,7 @@ static void strip_weight_grads(const gate_panels *P, panel_strip strip, int firs
 static void panel_weight_grads(const gate_panels *P, team *tm, int rank, int first_gate, int G, const left_rows *rows,
                                ptrdiff_t M, real *dW, int all, real *room)
 {
-    const ptrdiff_t R = P->N * P->T, height = gate_rows(G), packs = tile_count(R, GRAD_ROWS);
+    const ptrdiff_t R = P->R, height = gate_rows(G), packs = tile_count(R, GRAD_ROWS);
     real *sums = room + left_room(R, M) + rank * M * MAX_NV * W;
 
     for (ptrdiff_t pack = 0; pack < packs; pack++) {
@@ -87,7 +106,7 @@ static void panel_weight_grads(const gate_panels *P, team *tm, int rank, int fir
         team_wait(tm);
         for (ptrdiff_t block = 0; block < blocks; block++) {
             const ptrdiff_t from = tile_start(r1 - r0, blocks, block), to = tile_start(r1 - r0, blocks, block + 1);
-            pack_a(room + from * M, tm, rank, rows, P->N, r0 + from, r0 + to, M, height);
+            pack_a(room + from * M, tm, rank, rows, rows_of_panels(P), r0 + from, r0 + to, M, height);
         }
         team_wait(tm);
         for (tile_walk k = team_tiles(tm, rank, strip_count(P->H, G), M, height, 0); next_panel(&k);)
@@ -99,7 +118,7 @@ static void panel_weight_grads(const gate_panels *P, team *tm, int rank, int fir
  * that of a block. */
 static void panel_bias_grads(const gate_panels *P, ptrdiff_t p0, ptrdiff_t p1, int first_gate, int G, real *db)
 {
-    const ptrdiff_t R = P->N * P->T;
+    const ptrdiff_t R = P->R;
     for (ptrdiff_t p = p0; p < p1; p++) {
         const ptrdiff_t w = panel_width(P->H, p);
         for (int g = 0; g < G; g++) {
@@ -161,7 +180,7 @@ static void times_transposed(const transposed *x)
         const ptrdiff_t r = tile_start(x->rows, tiles, i), height = tile_start(x->rows, tiles, i + 1) - r;
         product m = {.K = x->G * w,
                      .more_runs = x->count - 1,
-                     .a_run = W * S * x->P->N * x->P->T,
+                     .a_run = W * S * x->P->R,
                      .a = dA + r * x->apart * S * w,
                      .ar = x->apart * S * w,
                      .ak = 1,
@@ -182,16 +201,16 @@ static void times_transposed(const transposed *x)
 }
 
 /* sums[q][n][2 W] (+)= dA of step t times weights^T, of which there are so many columns: this thread's tiles of pairs q
- * and samples n. */
-static void panel_step_grads(const gate_panels *P, const team *tm, int rank, ptrdiff_t t, ptrdiff_t columns, int first_gate,
-                             int G, const real *packed, real *sums, int add, int own_rows)
+ * and samples n, in a walk over `rows` samples, of which the step may concern fewer. */
+static void panel_step_grads(const gate_panels *P, const team *tm, int rank, ptrdiff_t t, ptrdiff_t rows, ptrdiff_t columns,
+                             int first_gate, int G, const real *packed, real *sums, int add, int own_rows)
 {
     const ptrdiff_t H = P->H, Q = pair_count(columns), pair = G * H * 2 * W;
     transposed x = {.P = P, .first_gate = first_gate, .G = G, .t = t, .apart = 1, .cr = 2 * W, .add = add};
     for (; x.p * W < H; x.p += x.count) {
         x.count = panels_at_once(H, G, x.p), x.first_use = 1;
-        for (tile_walk w = team_tiles(tm, rank, Q, P->N, ROWS_2, own_rows); next_panel(&w); x.first_use = 0) {
-            x.n = w.n, x.rows = w.rows;
+        for (tile_walk w = team_tiles(tm, rank, Q, rows, ROWS_2, own_rows); next_panel(&w); x.first_use = 0) {
+            x.n = w.n, x.rows = rows_there(rows_of_panels(P), t, w.n, w.rows);
             x.weights = packed + w.p * pair + x.p * W * G * 2 * W, x.next = x.weights + pair;
             x.columns = pair_columns(columns, w.p) > W ? 2 * W : W;
             x.c = sums + (w.p * P->N + w.n) * 2 * W;
@@ -201,10 +220,10 @@ static void panel_step_grads(const gate_panels *P, const team *tm, int rank, ptr
 }
 
 /* The same where the weights are those of h. */
-static void panel_hidden_grads(const gate_panels *P, const team *tm, int rank, ptrdiff_t t, int first_gate, int G,
-                               const real *packed, real *sums, int add, int own_rows)
+static void panel_hidden_grads(const gate_panels *P, const team *tm, int rank, ptrdiff_t t, ptrdiff_t rows, int first_gate,
+                               int G, const real *packed, real *sums, int add, int own_rows)
 {
-    panel_step_grads(P, tm, rank, t, P->H, first_gate, G, packed, sums, add, own_rows);
+    panel_step_grads(P, tm, rank, t, rows, P->H, first_gate, G, packed, sums, add, own_rows);
 }
 
 /* The factor of h_mask for units j.. of sample n; only where there is a mask. */
@@ -214,9 +233,15 @@ static inline vec mask_of(const cell_job *job, ptrdiff_t n, ptrdiff_t j, ptrdiff
 }
 
 /* Units j.. of a mask or share (N, T, H) at step t; only where there is one. */
-static inline vec of_step(strided x, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t width)
+static inline vec of_step(const cell_job *job, strided x, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t width)
 {
-    return load_n((const real *)x.p + n * x.s0 + t * x.s1 + j, width);
+    return load_n((const real *)x.p + row_of(job, n) * x.s0 + t * x.s1 + j, width);
+}
+
+/* Units j.. of dhs. */
+static inline vec given_dh(const cell_job *job, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t width)
+{
+    return of_step(job, job->dhs, t, n, j, width);
 }
 
 /* Zoneout: what is left of a new state where a share of the old one is kept. */
@@ -266,12 +291,12 @@ static void idle_step_back(const cell_job *job, ptrdiff_t t, ptrdiff_t n, ptrdif
 }
 
 /* out (N, H) = sums, times h_mask if `masked`, + more (N, H), which may be NULL: the gradient of the initial h or c, where
- * step 0 concerns the sample. Rows n0.. of units q 2W.. (two panels), of which sums holds (rows, 2 W). */
-static void state_grads(const cell_job *job, ptrdiff_t H, ptrdiff_t q, ptrdiff_t n0, ptrdiff_t rows, const real *sums,
-                        int masked, const real *more, real *out)
+ * step t is the sample's first. Rows n0.. of units q 2W.. (two panels), of which sums holds (rows, 2 W). */
+static void state_grads(const cell_job *job, ptrdiff_t H, ptrdiff_t t, ptrdiff_t q, ptrdiff_t n0, ptrdiff_t rows,
+                        const real *sums, int masked, const real *more, real *out)
 {
     for (ptrdiff_t n = n0; n < n0 + rows; n++)
-        for (ptrdiff_t v = 0, j; at_work(job, 0, n) && (j = (2 * q + v) * W) < H && v < 2; v++) {
+        for (ptrdiff_t v = 0, j; at_work(job, t, n) && (j = (2 * q + v) * W) < H && v < 2; v++) {
             const ptrdiff_t width = H - j < W ? H - j : W;
             vec sum = load(sums + ((n - n0) * 2 + v) * W);
             if (masked && job->h_mask.p)
@@ -288,36 +313,5 @@ static void panel_state_grads(const gate_panels *P, const team *tm, int rank, co
 {
     const ptrdiff_t N = P->N;
     for (tile_walk w = team_tiles(tm, rank, pair_count(P->H), N, ROWS_2, own_rows); next_panel(&w);)
-        state_grads(job, P->H, w.p, w.n, w.rows, sums + (w.p * N + w.n) * 2 * W, masked, more, out);
-}
-
-/* dxs = dA Wx^T: this thread's part. packed: all columns of Wx^T, one pack_transposed after another. The rows of
- * some samples (or steps) at a time, about 128, are multiplied with all columns while they are in L2. */
-static void panel_input_grads(const gate_panels *P, const team *tm, int rank, const real *packed, ptrdiff_t D, real *dxs,
-                              ptrdiff_t dxn, ptrdiff_t dxt)
-{
-    const ptrdiff_t N = P->N, T = P->T, Q = pair_count(D), pair = P->G * P->H * 2 * W;
-    const int over_time = N * tile_count(T, ROWS_2) <= T * tile_count(N, ROWS_2);
-    const ptrdiff_t outer = over_time ? N : T, inner = over_time ? T : N, most = inner < 128 ? 128 / inner : 1;
-    transposed x = {.P = P, .G = P->G, .rows = inner, .apart = over_time ? N : 1, .cr = over_time ? dxt : dxn};
-    ptrdiff_t from, to, o1, q1;
-    team_share(tm, rank, outer * Q, &from, &to);
-
-    for (ptrdiff_t job = from; job < to; job += (o1 - job / Q) * (q1 - job % Q)) {
-        const ptrdiff_t o0 = job / Q, q0 = job % Q, whole = (to - job) / Q;
-        o1 = o0 + (q0 > 0 || whole < 1 ? 1 : whole < most ? whole : most);
-        q1 = q0 > 0 || whole < 1 ? (Q < q0 + to - job ? Q : q0 + to - job) : Q;
-        for (x.p = 0; x.p * W < P->H; x.p += x.count) {
-            x.count = panels_at_once(P->H, P->G, x.p);
-            for (ptrdiff_t q = q0; q < q1 && !team_stopped(); q++)
-                for (ptrdiff_t o = o0; o < o1; o++) {
-                    x.t = over_time ? 0 : o, x.n = over_time ? o : 0;
-                    x.weights = packed + q * pair + x.p * W * P->G * 2 * W, x.next = x.weights + pair;
-                    x.columns = pair_columns(D, q);
-                    x.c = dxs + o * (over_time ? dxn : dxt) + q * 2 * W;
-                    x.first_use = q == q0;
-                    times_transposed(&x);
-                }
-        }
-    }
+        state_grads(job, P->H, 0, w.p, w.n, w.rows, sums + (w.p * N + w.n) * 2 * W, masked, more, out);
 }

@@ -7,6 +7,8 @@
  *
  *     panels[p][t N + n][S][w]              S N T H values in all, no padding
  *
+ * Where samples end, the rows are those at work alone, step by step (step_rows), and products over all steps have no others.
+ *
  * Products make a vector for each gate of a panel. In a narrow one, w < W, the gates stand side by side there too, as
  * in its rows, and take no more vectors than that needs: panel_vectors.
  *
@@ -19,6 +21,8 @@
 typedef struct {
     real *p;
     ptrdiff_t N, T, H;
+    ptrdiff_t R;                /* rows */
+    const ptrdiff_t *first_row; /* (T + 1): the row of a step's first sample; NULL: t N */
     int G, S;
 } gate_panels;
 
@@ -60,27 +64,25 @@ static inline int rows_come_out_even(const cell_job *job, const team *tm)
 }
 
 /* In the time loops a thread owns hidden units, or some samples and all of their units: then steps need no barrier and
- * h never changes cores. It reads all weights, though, which must stay in its L2, and tiles of rows must come out even, which
- * with lengths is not known. */
+ * h never changes cores. It reads all weights, though, which must stay in its L2, and tiles of rows must come out even, also
+ * when samples have ended. */
 static inline int owns_rows(const cell_job *job, const team *tm, int G)
 {
     const ptrdiff_t weights = (job->D + job->P) * G * job->H * sizeof(real);
-    return !is_precomputed(job, G) && rows_come_out_even(job, tm) && weights <= 1 << 20 && (!job->first_step || job->train);
+    return !is_precomputed(job, G) && rows_come_out_even(job, tm) && weights <= 1 << 20 && !job->first_row;
 }
 
-/* Rows of a tile, n.. of step t, that a product needs: up to the last one that the step concerns. Only without training, for
- * which samples are in the order of their lengths (src/_cell.pyx), so that these are the first ones of a tile; of others
- * only the end is left out. Backward reads what the products of all rows give. */
-static inline ptrdiff_t rows_at_work(const cell_job *job, ptrdiff_t t, ptrdiff_t n, ptrdiff_t rows)
+/* Panels of T steps at p. In training, where all steps are there, these have rows for the samples at work alone. */
+static inline gate_panels panels_at(const cell_job *job, real *p, ptrdiff_t T, ptrdiff_t H, int G, int S)
 {
-    while (job->first_step && !job->train && rows > 0 && !at_work(job, t, n + rows - 1))
-        rows--;
-    return rows;
+    const ptrdiff_t *first_row = job->train ? job->first_row : NULL;
+    return (gate_panels){p, job->N, T, H, first_row ? first_row[T] : job->N * T, first_row, G, S};
 }
+static inline step_rows rows_of_panels(const gate_panels *P) { return (step_rows){P->N, P->T, P->first_row}; }
 
 static inline real *panel_row(const gate_panels *P, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n)
 {
-    return P->p + p * W * P->S * P->N * P->T + (t * P->N + n) * P->S * panel_width(P->H, p);
+    return P->p + p * W * P->S * P->R + (first_row(rows_of_panels(P), t) + n) * P->S * panel_width(P->H, p);
 }
 
 /* A single gate would be one vector of columns, too few to keep the machine busy: whole panels then go in pairs. */
@@ -185,52 +187,4 @@ static void gates_product(int panels, ptrdiff_t K, ptrdiff_t rows, const real *a
     if (b.bk == b.vectors * W)
         m.prefetch[0].p = b.p + K * NV * W + i * (NV / 2) * K * step, m.prefetch[0].step = step;
     gates_multiply(NV, rows, NV * W, &m);
-}
-
-/* x of step t in room (2, N, D), this thread's share of it, for a step to come: its rows lie so far apart in xs that
- * they would fight for the same lines of the caches. Here they are step_of(D) apart. */
-static void copy_step(const cell_job *job, const team *tm, int rank, ptrdiff_t t, real *room)
-{
-    const ptrdiff_t N = job->N, D = job->D, tiles = tile_count(N, ROWS_2); /* as team_tiles shares own rows */
-    ptrdiff_t i0, i1;
-    team_share(tm, rank, t < job->T ? tiles : 0, &i0, &i1);
-    for (ptrdiff_t n = tile_start(N, tiles, i0); i0 < i1 && n < tile_start(N, tiles, i1); n++)
-        memcpy(room + (t % 2 * N + n) * step_of(D), (const real *)job->xs.p + row_of(job, n) * job->xs.s0 + t * job->xs.s1,
-               D * sizeof(real));
-}
-
-/* G gates from first_gate on of a strip = x Wx, of samples n0..n1, for the first T steps that P has room for. Tiles run over
- * the longer of batch and time, so that rows keep one stride whatever the layout of xs. With a job these are its steps from
- * t0 on, and ends of tiles that concern no sample are left out, as by rows_at_work. */
-static void panel_input(const cell_job *job, ptrdiff_t t0, const gate_panels *P, panel_strip strip, int first_gate, int G,
-                        ptrdiff_t n0, ptrdiff_t n1, ptrdiff_t T, const real *xs, ptrdiff_t xn, ptrdiff_t xt, ptrdiff_t D,
-                        right_side weights)
-{
-    const ptrdiff_t N = n1 - n0, w = panel_width(P->H, strip.p);
-    const ptrdiff_t *order = job ? job->order : NULL;
-    const int over_time = order || N * tile_count(T, ROWS_2) <= T * tile_count(N, ROWS_2);
-    const ptrdiff_t outer = over_time ? N : T, inner = over_time ? T : N, tiles = tile_count(inner, ROWS_2);
-    const ptrdiff_t cv = G == 1 ? W * P->S * P->N * P->T : W;
-
-    for (ptrdiff_t o = 0; o < outer; o++)
-        for (ptrdiff_t i = 0; i < tiles && !team_stopped(); i++) {
-            ptrdiff_t from = tile_start(inner, tiles, i), rows = tile_start(inner, tiles, i + 1) - from;
-            ptrdiff_t n = n0 + (over_time ? o : from), t = over_time ? from : o;
-            while (job && job->first_step && !job->train && rows > 0 &&
-                   !at_work(job, t0 + (over_time ? t + rows - 1 : t), over_time ? n : n + rows - 1))
-                rows--;
-            if (rows == 0)
-                continue;
-            product m = {.K = D,
-                         .a = xs + (order ? order[n] : n) * xn + t * xt,
-                         .ar = over_time ? xt : xn,
-                         .ak = 1,
-                         .b = weights.p,
-                         .bk = weights.bk,
-                         .bv = weights.bv,
-                         .c = panel_row(P, strip.p, t, n) + first_gate * w,
-                         .cr = (over_time ? P->N : 1) * P->S * w,
-                         .cv = cv};
-            gates_multiply(strip.panels * weights.vectors, rows, strip.panels * G * w, &m);
-        }
 }

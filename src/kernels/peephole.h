@@ -77,28 +77,25 @@ static void peephole_cell(const peephole_work *work, ptrdiff_t p, ptrdiff_t t, p
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t n = n0 + r;
         real *row = panel_row(&k->panels, p, slot, n);
-        vec A[4], c_prev = before ? load_n(before + n * before_n + j, w) : (vec){0}, c = c_prev;
-        if (at_work(job, t, n)) {
-            for (int g = 0; g < 4; g++) {
-                A[g] = k->precomputed ? load_n(row + g * w, w) + bias[g] : bias[g];
-                if (sums)
-                    A[g] += load(sums + r * step + g * w);
-            }
-            vec f = vsigmoid(A[0]), g = vtanh(A[1]), i = vsigmoid(A[2]);
-            c = f * c_prev + lstm_masked(job, t, n, j, w, g) * i;
-            if (job->clip)
-                c = clamp(c, -(real)job->clip, (real)job->clip);
-            store_n(row, f, w);
-            store_n(row + w, g, w);
-            store_n(row + 2 * w, i, w);
-            store_n(row + 3 * w, A[3], w);
+        vec A[4], c_prev = before ? load_n(before + n * before_n + j, w) : (vec){0};
+        for (int g = 0; g < 4; g++) {
+            A[g] = k->precomputed ? load_n(row + g * w, w) + bias[g] : bias[g];
+            if (sums)
+                A[g] += load(sums + r * step + g * w);
         }
+        vec f = vsigmoid(A[0]), g = vtanh(A[1]), i = vsigmoid(A[2]);
+        vec c = f * c_prev + lstm_masked(job, t, n, j, w, g) * i;
+        if (job->clip)
+            c = clamp(c, -(real)job->clip, (real)job->clip);
+        store_n(row, f, w);
+        store_n(row + w, g, w);
+        store_n(row + 2 * w, i, w);
+        store_n(row + 3 * w, A[3], w);
         if (job->c_zoneout.p) {
             store_n(fresh + n * fresh_n + j, c, w);
             if (job->train)
                 store_n(row + 5 * w, c, w);
-            if (at_work(job, t, n)) /* else c is c_prev, to the bit */
-                c = zoned(of_step(job->c_zoneout, t, n, j, w), c_prev, c);
+            c = zoned(of_step(job, job->c_zoneout, t, n, j, w), c_prev, c);
         }
         store_n(after + n * after_n + j, c, w);
         if (job->train)
@@ -118,15 +115,11 @@ static void peephole_output(const peephole_work *work, ptrdiff_t p, ptrdiff_t t,
 
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t n = n0 + r;
-        if (!at_work(job, t, n)) {
-            lstm_idle(k, p, t, n);
-            continue;
-        }
         real *A_o = panel_row(&k->panels, p, slot, n) + 3 * w;
         vec o = vsigmoid(load_n(A_o, w) + load(sums + r * step)), c = load_n(cells + n * cells_n + j, w);
         vec h = o * vtanh(load_n(fresh + n * fresh_n + j, w));
         if (job->h_zoneout.p)
-            h = zoned(of_step(job->h_zoneout, t, n, j, w), shown_before(job, t, n, j, w), h);
+            h = zoned(of_step(job, job->h_zoneout, t, n, j, w), shown_before(job, t, n, j, w), h);
         store_n(A_o, o, w);
         lstm_give(k, t, n, j, w, h, c);
     }
@@ -175,24 +168,22 @@ static void peephole_forward_body(team *tm, int rank, void *for_all)
     }
     if (!k->precomputed)
         copy_step(job, tm, rank, 0, k->x);
+    if (rank == 0)
+        lstm_pass(job);
     team_wait(tm);
 
     for (ptrdiff_t t = 0; t < T && !team_stopped(); t++) {
         const ptrdiff_t slot = t % k->chunk;
-        const real *x = (const real *)job->xs.p + t * job->xs.s1;
         if (slot == 0 && k->precomputed)
-            for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_panel(&w);)
-                panel_input(job, t, &k->panels, (panel_strip){w.p, 1}, 0, 4, w.n, w.n + w.rows,
-                            T - t < k->chunk ? T - t : k->chunk, x, job->xs.s0, job->xs.s1, D, k->Wx[w.p]);
-
+            panel_inputs(job, tm, rank, &k->panels, t, T - t < k->chunk ? T - t : k->chunk, 0, 4, k->Wx, k->x);
         ptrdiff_t h_n, c_n, x_n = step_of(D);
         const real *h = lstm_left_side(k, t, &h_n), *c = peephole_c(work, t - 1, &c_n);
-        for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_tile(&w);) {
+        for (tile_walk w = team_tiles(tm, rank, P, rows_of(job, t), most, own_rows); next_tile(&w);) {
             int there = h || !k->precomputed; /* is anything in sums */
             if (!k->precomputed)
-                gates_product(1, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[w.p], w.i, tiles, sums, 0);
+                gates_product(1, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[w.p], w.i, w.tiles, sums, 0);
             if (h)
-                gates_product(1, H, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, tiles, sums, !k->precomputed);
+                gates_product(1, H, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, w.tiles, sums, !k->precomputed);
             if (c && !there)
                 memset(sums, 0, w.rows * 4 * W * sizeof(real));
             if (c)
@@ -202,14 +193,16 @@ static void peephole_forward_body(team *tm, int rank, void *for_all)
         step_wait(tm, own_rows); /* c of step t is whole */
 
         c = peephole_c_new(work, t, &c_n);
-        for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_tile(&w);) {
+        for (tile_walk w = team_tiles(tm, rank, strips, rows_of(job, t), ROWS_2, own_rows); next_tile(&w);) {
             const panel_strip strip = strip_at(H, 1, w.p);
-            gates_product(strip.panels, H, w.rows, c + w.n * c_n, c_n, work->P_o[strip.p], w.i, tile_count(N, ROWS_2), sums, 0);
+            gates_product(strip.panels, H, w.rows, c + w.n * c_n, c_n, work->P_o[strip.p], w.i, w.tiles, sums, 0);
             for (int v = 0; v < strip.panels; v++)
                 peephole_output(work, strip.p + v, t, slot, w.n, w.rows, sums + v * W, strip.panels * W);
         }
         if (!k->precomputed)
             copy_step(job, tm, rank, t + 1, k->x);
+        begin_samples(job, tm, rank, t, job->seen0, H, lstm_seen(k, t, 0));
+        begin_samples(job, tm, rank, t, job->c0, H, (real *)peephole_c(work, t, &c_n));
         step_wait(tm, own_rows); /* h of step t is whole */
     }
 }
@@ -221,11 +214,11 @@ static int peephole_forward(const cell_job *job)
     lstm_work *k = &work.lstm;
     if (!job->train && !k->precomputed)
         k->chunk = 1;
-    k->panels = (gate_panels){job->panels, N, k->chunk, H, LSTM_GATES, job->train ? lstm_kept(job) : LSTM_GATES};
+    k->panels = panels_at(job, job->panels, k->chunk, H, LSTM_GATES, job->train ? lstm_kept(job) : LSTM_GATES);
     const int own = !job->packed; /* weights to be packed in this call */
     ptrdiff_t weights = own ? lines(P * 4 * W * D) : 0, recurrent = own ? lines(P * 4 * W * H) : 0;
     ptrdiff_t P_fi = own ? lines(P * 2 * W * H) : 0, P_o = own ? lines(P * W * H) : 0;
-    ptrdiff_t state = job->train ? 0 : lines(N * step_of(H)), x = k->precomputed ? 0 : lines(2 * N * step_of(D));
+    ptrdiff_t state = job->train ? 0 : lines(N * step_of(H)), x = input_room(job, k->precomputed);
     ptrdiff_t gates = job->train ? 0 : lines(k->chunk * N * 4 * H + W);
     real *room = new_reals(weights + recurrent + P_fi + P_o + x + gates + 5 * state);
     right_side *sides = malloc(4 * P * sizeof(right_side));

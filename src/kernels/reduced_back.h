@@ -30,8 +30,14 @@ typedef struct {
 
 static inline ptrdiff_t back_depth(const cell_job *job)
 {
-    const ptrdiff_t R = job->N * job->T;
+    const ptrdiff_t R = first_row(rows_of_job(job), job->T);
     return words_of(BF16, R < BACK_DEPTH ? R : BACK_DEPTH);
+}
+
+/* Rows of dA: products may read those of a tile that the last step does not have. */
+static inline ptrdiff_t rows_back_room(const cell_job *job)
+{
+    return first_row(rows_of_job(job), job->T) + slot_rows(job->first_row ? job->N : 0);
 }
 
 /* Reals of weights^T, (K, columns). */
@@ -42,11 +48,11 @@ static inline ptrdiff_t reals_turned(ptrdiff_t K, ptrdiff_t columns) { return li
 static real *reduced_back_room(reduced_back *b, ptrdiff_t more)
 {
     const cell_job *job = b->job;
-    const ptrdiff_t H = job->H, D = job->D, R = job->N * job->T, widest = (D > H ? D : H) + 2;
+    const ptrdiff_t H = job->H, D = job->D, R = rows_back_room(job), widest = (D > H ? D : H) + 2;
     ptrdiff_t reals = more, left = lines(widest * step_of(back_depth(job))), right = lines(MAX_NV * W * back_depth(job));
     for (int i = 0; i < b->groups; i++) {
         const ptrdiff_t K = b->group[i].G * H;
-        reals += reals_of_rows(BF16, R + 2, K);
+        reals += reals_of_rows(BF16, R, K);
         reals += (b->group[i].WhT.words ? reals_turned(K, H) : 0) + (b->group[i].WxT.words ? reals_turned(K, D) : 0);
     }
     real *room = new_reals(reals + left + job->threads * right), *end = room;
@@ -57,7 +63,7 @@ static real *reduced_back_room(reduced_back *b, ptrdiff_t more)
     b->right = end, end += job->threads * right;
     for (int i = 0; i < b->groups; i++) {
         grad_group *g = &b->group[i];
-        g->rows = rows_at(BF16, &end, R + 2, g->G * H);
+        g->rows = rows_at(BF16, &end, R, g->G * H);
         const real *next = end;
         if (g->WhT.words)
             g->WhT = reduced_at(BF16, &next, g->G * H, whole_pairs(H), 1);
@@ -96,6 +102,16 @@ static void reduce_turned_share(const reduced_weights *to, strided weights, ptrd
         reduce_turned(to, (matrix){weights.p, weights.s0, weights.s1}, columns, v, H, g->of_weights, g->G);
 }
 
+/* What a tile holds back of step t, once the sums of the step after are there: samples of which that was the first step, whose
+ * initial h has its gradient now. Returns how many of the tile's rows step t has. */
+static ptrdiff_t reduced_own_grads(const cell_job *job, ptrdiff_t t, const tile_walk *w, const real *sums, const real *kept)
+{
+    const ptrdiff_t own = rows_at_work(job, t, w->n, w->rows), after = rows_at_work(job, t + 1, w->n, w->rows);
+    if (after > own)
+        state_grads(job, job->H, t + 1, w->p, w->n + own, after - own, sums + own * 2 * W, 1, kept, job->dh0);
+    return own;
+}
+
 /* This thread's own copy of a call, ready for its time loop. */
 static reduced_back reduced_back_for(const reduced_back *of_all, team *tm, int rank)
 {
@@ -108,6 +124,11 @@ static reduced_back reduced_back_for(const reduced_back *of_all, team *tm, int r
     }
     b.sizes.own_rows = b.sizes.own_rows && reduced_own_rows(job, tm, b.sizes.most);
     tiles_begin(&b.sizes.way, tile_start(job->N, tile_count(job->N, b.sizes.most), 1));
+    if (rank == 0) {
+        pass_state(job, job->dhT, job->P, job->dh0);
+        if (job->dc0)
+            pass_state(job, job->dcT, job->H, job->dc0);
+    }
     team_wait(tm);
     return b;
 }
@@ -122,19 +143,22 @@ static tile_walk back_tiles(const reduced_back *b, const team *tm, int rank)
 static void reduced_hidden_grads(const reduced_back *b, const grad_group *g, ptrdiff_t t, const tile_walk *w, real *sums,
                                  int add)
 {
-    reduced_gates(&b->sizes.way, &g->WhT, (panel_strip){2 * w->p, 2}, g->rows, t * b->job->N + w->n, w->rows, w->i, w->tiles,
-                  sums, add);
+    reduced_gates(&b->sizes.way, &g->WhT, (panel_strip){2 * w->p, 2}, g->rows, first_row(rows_of_job(b->job), t) + w->n,
+                  rows_at_work(b->job, t, w->n, w->rows), w->i, w->tiles, sums, add);
 }
 
 /* dA of a tile of step t, rounded from the panels into the rows of a group. */
 static void round_dA(const reduced_back *b, const grad_group *g, ptrdiff_t t, const tile_walk *w)
 {
-    const ptrdiff_t H = b->job->H, N = b->job->N;
+    const ptrdiff_t H = b->job->H, rows = rows_at_work(b->job, t, w->n, w->rows);
+    if (rows == 0)
+        return;
+    const ptrdiff_t row_0 = first_row(rows_of_job(b->job), t);
     for (ptrdiff_t p = 2 * w->p; p < 2 * w->p + 2 && p * W < H; p++) {
         const ptrdiff_t width = panel_width(H, p), count = g->G * width, first = p * g->G * W, end = first + count;
-        for (ptrdiff_t n = w->n; n < w->n + w->rows; n++) {
+        for (ptrdiff_t n = w->n; n < w->n + rows; n++) {
             const real *from = panel_row(&b->panels, p, t, n) + g->first_gate * width;
-            uint32_t *row = g->rows.p + (t * N + n) * g->rows.step;
+            uint32_t *row = g->rows.p + (row_0 + n) * g->rows.step;
             for (ptrdiff_t j = 0; j < count; j += W) {
                 const ptrdiff_t lanes = count - j < W ? count - j : W;
                 round_to(BF16, row, first + j, load_n(from + j, lanes), lanes, 0);
@@ -150,7 +174,8 @@ static void reduced_input_grads(const reduced_back *b, const team *tm, int rank)
 {
     enum { AT_ONCE = 8 };
     const cell_job *job = b->job;
-    const ptrdiff_t N = job->N, R = N * job->T, Q = pair_count(job->D);
+    const step_rows all = rows_of_job(job);
+    const ptrdiff_t R = first_row(all, job->T), Q = pair_count(job->D);
     reduced_way way = way_for(BF16, R);
     const ptrdiff_t tiles = tile_count(R, rows_of_way(&way));
     real sums[REDUCED_SUMS] __attribute__((aligned(64)));
@@ -172,9 +197,9 @@ static void reduced_input_grads(const reduced_back *b, const team *tm, int rank)
                                       sums, add);
                         add = 1;
                     }
-                for (ptrdiff_t r = 0; r < rows; r++) {
-                    const ptrdiff_t t = (from + r) / N, n = (from + r) % N;
-                    real *dx = (real *)job->dxs.p + n * job->dxs.s0 + t * job->dxs.s1 + q * 2 * W;
+                row_place at = place_of(all, from);
+                for (ptrdiff_t r = 0; r < rows; r++, next_place(all, &at)) {
+                    real *dx = (real *)job->dxs.p + row_of(job, at.n) * job->dxs.s0 + at.t * job->dxs.s1 + q * 2 * W;
                     for (ptrdiff_t v = 0, lanes; v < 2 && (lanes = job->D - (2 * q + v) * W) > 0; v++)
                         store_n(dx + v * W, load(sums + (r * 2 + v) * W), lanes < W ? lanes : W);
                 }
@@ -209,7 +234,7 @@ static void reduced_weight_grads(const reduced_back *b, team *tm, int rank, int 
                                  ptrdiff_t M, real *dW, int all)
 {
     const gate_panels *P = &b->panels;
-    const ptrdiff_t N = P->N, H = P->H, R = N * P->T, blocks = tile_count(R, BACK_DEPTH);
+    const ptrdiff_t H = P->H, R = P->R, blocks = tile_count(R, BACK_DEPTH);
     uint32_t *left = (uint32_t *)b->left, *right = (uint32_t *)(b->right + rank * lines(MAX_NV * W * back_depth(b->job)));
     real sums[REDUCED_SUMS] __attribute__((aligned(64)));
     reduced_way way = way_for(BF16, M);
@@ -220,7 +245,7 @@ static void reduced_weight_grads(const reduced_back *b, team *tm, int rank, int 
         const ptrdiff_t r0 = tile_start(R, blocks, block), r1 = tile_start(R, blocks, block + 1);
         const ptrdiff_t words = words_of(BF16, r1 - r0), step = step_of(words), used = words_used(r1 - r0);
         team_wait(tm); /* nobody needs what left holds */
-        turn_left(left, step, tm, rank, rows, N, r0, r1, M);
+        turn_left(left, step, tm, rank, rows, rows_of_panels(P), r0, r1, M);
         team_wait(tm);
         ptrdiff_t packed = -1;
         for (tile_walk w = team_tiles(tm, rank, strip_count(H, G), M, most, 0); next_tile(&w);) {

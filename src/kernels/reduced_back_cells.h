@@ -16,18 +16,15 @@ static void rnn_reduced_back_body(team *tm, int rank, void *work)
     ptrdiff_t p0, p1;
     team_share(tm, rank, panel_count(job->H), &p0, &p1);
 
-    for (ptrdiff_t t = job->T - 1; t >= 0 && !team_stopped(); t--) {
+    for (ptrdiff_t t = job->T - 1; t >= -1 && !team_stopped(); t--) { /* -1: the initial state */
         for (tile_walk w = back_tiles(&b, tm, rank); next_tile(&w);) {
             if (t < job->T - 1)
                 reduced_hidden_grads(&b, all, t + 1, &w, sums, 0);
-            rnn_gate_grads(k, w.p, t, w.n, w.rows, t < job->T - 1 ? sums : NULL);
+            const ptrdiff_t own = reduced_own_grads(job, t, &w, sums, k->dh);
+            rnn_gate_grads(k, w.p, t, w.n, own, t < job->T - 1 ? sums : NULL);
             round_dA(&b, all, t, &w);
         }
         step_wait(tm, b.sizes.own_rows); /* dA of step t is whole */
-    }
-    for (tile_walk w = back_tiles(&b, tm, rank); next_tile(&w);) {
-        reduced_hidden_grads(&b, all, 0, &w, sums, 0);
-        state_grads(job, job->H, w.p, w.n, w.rows, sums, 1, k->dh, job->dh0);
     }
     tiles_end(&b.sizes.way);
 
@@ -43,7 +40,7 @@ static void rnn_reduced_back_body(team *tm, int rank, void *work)
 
 static int rnn_reduced_backward(const cell_job *job)
 {
-    const gate_panels panels = {job->panels, job->N, job->T, job->H, 1, 1};
+    const gate_panels panels = panels_at(job, job->panels, job->T, job->H, 1, 1);
     rnn_reduced_grads all = {.k = {.job = job, .panels = panels},
                              .b = {.job = job, .panels = panels, .sizes = sizes_of_call(job, 1), .groups = 1}};
     all.b.group[0] = (grad_group){0, 1, 0, .WhT.words = 1, .WxT.words = 1};
@@ -71,18 +68,15 @@ static void lstm_reduced_back_body(team *tm, int rank, void *work)
     ptrdiff_t p0, p1;
     team_share(tm, rank, panel_count(job->H), &p0, &p1);
 
-    for (ptrdiff_t t = job->T - 1; t >= 0 && !team_stopped(); t--) {
+    for (ptrdiff_t t = job->T - 1; t >= -1 && !team_stopped(); t--) { /* -1: the initial state */
         for (tile_walk w = back_tiles(&b, tm, rank); next_tile(&w);) {
             if (t < job->T - 1)
                 reduced_hidden_grads(&b, all, t + 1, &w, sums, 0);
-            lstm_gate_grads(k, w.p, t, w.n, w.rows, t < job->T - 1 ? sums : NULL);
+            const ptrdiff_t own = reduced_own_grads(job, t, &w, sums, k->dh);
+            lstm_gate_grads(k, w.p, t, w.n, own, t < job->T - 1 ? sums : NULL);
             round_dA(&b, all, t, &w);
         }
         step_wait(tm, b.sizes.own_rows); /* dA of step t is whole */
-    }
-    for (tile_walk w = back_tiles(&b, tm, rank); next_tile(&w);) {
-        reduced_hidden_grads(&b, all, 0, &w, sums, 0);
-        state_grads(job, job->H, w.p, w.n, w.rows, sums, 1, k->dh, job->dh0);
     }
     tiles_end(&b.sizes.way);
 
@@ -100,7 +94,7 @@ static void lstm_reduced_back_body(team *tm, int rank, void *work)
 
 static int lstm_reduced_backward(const cell_job *job)
 {
-    const gate_panels panels = {job->panels, job->N, job->T, job->H, LSTM_GATES, lstm_kept(job)};
+    const gate_panels panels = panels_at(job, job->panels, job->T, job->H, LSTM_GATES, lstm_kept(job));
     lstm_reduced_grads all = {.k = {.job = job, .panels = panels},
                               .b = {.job = job, .panels = panels, .sizes = sizes_of_call(job, LSTM_GATES), .groups = 1}};
     all.b.group[0] = (grad_group){0, LSTM_GATES, 0, .WhT.words = 1, .WxT.words = 1};
@@ -138,28 +132,25 @@ static void gru_reduced_back_body(team *tm, int rank, void *work)
     ptrdiff_t p0, p1;
     team_share(tm, rank, panel_count(H), &p0, &p1);
 
-    for (ptrdiff_t t = T - 1; t >= 0 && !team_stopped(); t--) {
+    for (ptrdiff_t t = T - 1; t >= -1 && !team_stopped(); t--) { /* -1: the initial state */
         for (tile_walk w = back_tiles(&b, tm, rank); next_tile(&w);) {
             if (t < T - 1)
                 gru_reduced_hidden_grads(k, &b, t + 1, &w, sums);
-            gru_gate_grads(k, w.p, t, w.n, w.rows, t < T - 1 ? sums : NULL);
+            const ptrdiff_t own = reduced_own_grads(job, t, &w, sums, k->dh);
+            gru_gate_grads(k, w.p, t, w.n, own, t < T - 1 ? sums : NULL);
             round_dA(&b, candidate, t, &w);
             if (job->reset_after)
                 round_dA(&b, zr, t, &w), round_dA(&b, product, t, &w);
         }
         step_wait(tm, b.sizes.own_rows); /* dA of the candidate is whole */
-        if (job->reset_after)
+        if (job->reset_after || t < 0)
             continue;
         for (tile_walk w = back_tiles(&b, tm, rank); next_tile(&w);) {
             reduced_hidden_grads(&b, candidate, t, &w, sums, 0);
-            gru_reset_grads(k, w.p, t, w.n, w.rows, sums);
+            gru_reset_grads(k, w.p, t, w.n, rows_at_work(job, t, w.n, w.rows), sums);
             round_dA(&b, zr, t, &w);
         }
         step_wait(tm, b.sizes.own_rows); /* dA of z and r is whole */
-    }
-    for (tile_walk w = back_tiles(&b, tm, rank); next_tile(&w);) {
-        gru_reduced_hidden_grads(k, &b, 0, &w, sums);
-        state_grads(job, job->H, w.p, w.n, w.rows, sums, 1, k->dh, job->dh0);
     }
     tiles_end(&b.sizes.way);
 
@@ -177,7 +168,7 @@ static void gru_reduced_back_body(team *tm, int rank, void *work)
 static int gru_reduced_backward(const cell_job *job)
 {
     const int after = job->reset_after;
-    const gate_panels panels = {job->panels, job->N, job->T, job->H, GRU_GATES, gru_kept(job)};
+    const gate_panels panels = panels_at(job, job->panels, job->T, job->H, GRU_GATES, gru_kept(job));
     gru_reduced_grads all = {
         .k = {.job = job, .panels = panels},
         .b = {.job = job, .panels = panels, .sizes = sizes_of_call(job, GRU_GATES), .groups = after ? 3 : 2}};

@@ -38,10 +38,10 @@ static real h_bound(const cell_job *job, ptrdiff_t n)
 /* This thread's share of the rows of x of step t, for its slot. */
 static void reduced_x(const reduced_call *q, const cell_job *job, const team *tm, int rank, ptrdiff_t t)
 {
-    const ptrdiff_t N = job->N, tiles = tile_count(N, q->most); /* as team_tiles shares own rows */
+    const ptrdiff_t N = job->N, rows = rows_of(job, t), tiles = tile_count(rows, q->most);
     ptrdiff_t i0, i1;
-    team_share(tm, rank, t < job->T ? tiles : 0, &i0, &i1);
-    for (ptrdiff_t n = tile_start(N, tiles, i0); i0 < i1 && n < tile_start(N, tiles, i1); n++) {
+    team_share(tm, rank, tiles, &i0, &i1); /* as team_tiles shares own rows */
+    for (ptrdiff_t n = i0 < i1 ? tile_start(rows, tiles, i0) : 0; i0 < i1 && n < tile_start(rows, tiles, i1); n++) {
         const ptrdiff_t row = t % 2 * slot_rows(N) + n;
         round_row(q->way.precision, q->x.p + row * q->x.step,
                   (const real *)job->xs.p + row_of(job, n) * job->xs.s0 + t * job->xs.s1, job->D, q->x.scales + row);
@@ -68,6 +68,17 @@ static void reduced_pack(const reduced_call *q, const cell_job *job, const team 
     }
 }
 
+/* What the products of step t read of the initial h m, of samples n0..n1. */
+static void reduced_first_h(const reduced_call *q, const cell_job *job, ptrdiff_t t, ptrdiff_t n0, ptrdiff_t n1)
+{
+    for (ptrdiff_t n = n0; n < n1; n++)
+        for (ptrdiff_t j = 0; j < job->P; j += W) {
+            const ptrdiff_t w = panel_width(job->P, j / W);
+            uint32_t *row = q->h.p + (t % 2 * slot_rows(job->N) + n) * q->h.step;
+            round_to(q->way.precision, row, j, state_of(job->seen0, n, j, w), w, q->inverses[n]);
+        }
+}
+
 /* What comes before the time loop: weights that are not packed yet, the bounds of h, and the left sides of the first step. */
 static void reduced_begin(const reduced_call *q, const cell_job *job, team *tm, int rank)
 {
@@ -76,19 +87,19 @@ static void reduced_begin(const reduced_call *q, const cell_job *job, team *tm, 
     if (q->packs)
         reduced_pack(q, job, tm, rank);
     team_share(tm, rank, N, &n0, &n1);
-    for (ptrdiff_t n = n0; n < n1; n++) {
-        if (q->way.precision == INT8) {
-            const real bound = h_bound(job, n);
-            q->inverses[n] = inverse_of(bound);
-            q->h.scales[n] = q->h.scales[slot + n] = scale_of(bound);
-        }
-        for (ptrdiff_t j = 0; j < job->P; j += W) {
-            const ptrdiff_t w = panel_width(job->P, j / W);
-            round_to(q->way.precision, q->h.p + n * q->h.step, j, state_of(job->seen0, n, j, w), w, q->inverses[n]);
-        }
+    for (ptrdiff_t n = n0; n < n1 && q->way.precision == INT8; n++) {
+        const real bound = h_bound(job, n);
+        q->inverses[n] = inverse_of(bound);
+        q->h.scales[n] = q->h.scales[slot + n] = scale_of(bound);
     }
+    reduced_first_h(q, job, 0, n0, n1);
     if (!q->precomputed)
         reduced_x(q, job, tm, rank, 0);
+    if (rank == 0) {
+        pass_state(job, job->h0, job->P, job->hT);
+        if (job->cT)
+            pass_state(job, job->c0, job->H, job->cT);
+    }
     team_wait(tm);
 }
 
@@ -102,22 +113,23 @@ static void reduced_h(const reduced_call *q, const reduced_rows *to, ptrdiff_t r
                  q->inverses[n]);
 }
 
-/* x Wx of steps t.. of a chunk into the panels, G gates from first_gate on. */
+/* x Wx of the rows of a chunk, of steps t.., into the panels, G gates from first_gate on. */
 static void reduced_input(reduced_call *q, const gate_panels *P, const team *tm, int rank, const reduced_weights *Wx,
-                          int first_gate, ptrdiff_t count)
+                          int first_gate, step_rows all, ptrdiff_t t, ptrdiff_t count)
 {
     real sums[REDUCED_SUMS] __attribute__((aligned(64)));
     reduced_way way = q->way;
     const ptrdiff_t most = rows_of_way(&way), tiles = tile_count(count, most);
-    tiles_begin(&way, tile_start(count, tiles, 1)); /* the first is as high as any */
+    tiles_begin(&way, count ? tile_start(count, tiles, 1) : 0); /* the first is as high as any */
     for (tile_walk w = team_tiles(tm, rank, strip_count(P->H, Wx->G), count, most, 0); next_tile(&w);) {
         const panel_strip strip = strip_at(P->H, Wx->G, w.p);
         const ptrdiff_t width = panel_width(P->H, strip.p), columns = Wx->G * width;
         const ptrdiff_t step = strip.panels * panel_vectors(P->H, Wx->G, strip.p) * W;
         reduced_gates(&way, Wx, strip, q->x, w.n, w.rows, w.i, w.tiles, sums, 0);
-        for (int v = 0; v < strip.panels; v++)
-            for (ptrdiff_t r = 0; r < w.rows; r++)
-                memcpy(panel_row(P, strip.p + v, 0, w.n + r) + first_gate * width, sums + r * step + v * W,
+        row_place at = place_of(all, first_row(all, t) + w.n);
+        for (ptrdiff_t r = 0; r < w.rows; r++, next_place(all, &at))
+            for (int v = 0; v < strip.panels; v++)
+                memcpy(panel_row(P, strip.p + v, at.t - t, at.n) + first_gate * width, sums + r * step + v * W,
                        columns * sizeof(real));
     }
 }
@@ -127,17 +139,18 @@ static void reduced_chunk(reduced_call *q, const cell_job *job, const gate_panel
 {
     if (!q->precomputed || t % P->T)
         return;
-    const ptrdiff_t N = job->N, steps = job->T - t < P->T ? job->T - t : P->T;
+    const step_rows all = rows_of_job(job);
+    const ptrdiff_t steps = job->T - t < P->T ? job->T - t : P->T, r0 = first_row(all, t), R = first_row(all, t + steps) - r0;
     ptrdiff_t from, to;
-    team_share(tm, rank, steps * N, &from, &to);
-    for (ptrdiff_t row = from; row < to && !team_stopped(); row++)
+    team_share(tm, rank, R, &from, &to);
+    row_place at = place_of(all, r0 + from);
+    for (ptrdiff_t row = from; row < to && !team_stopped(); row++, next_place(all, &at))
         round_row(q->way.precision, q->x.p + row * q->x.step,
-                  (const real *)job->xs.p + row_of(job, row % N) * job->xs.s0 + (t + row / N) * job->xs.s1, job->D,
-                  q->x.scales + row);
+                  (const real *)job->xs.p + row_of(job, at.n) * job->xs.s0 + at.t * job->xs.s1, job->D, q->x.scales + row);
     team_wait(tm);
-    reduced_input(q, P, tm, rank, &q->Wx, 0, steps * N);
+    reduced_input(q, P, tm, rank, &q->Wx, 0, all, t, R);
     if (q->Wx_candidate.words)
-        reduced_input(q, P, tm, rank, &q->Wx_candidate, q->Wx.G, steps * N);
+        reduced_input(q, P, tm, rank, &q->Wx_candidate, q->Wx.G, all, t, R);
     team_wait(tm);
 }
 
@@ -186,7 +199,7 @@ static reduced_sizes sizes_of_call(const cell_job *job, int gates)
     const ptrdiff_t weights = (words_of(job->precision, job->D) + words_of(job->precision, job->P)) * gates * job->H * 4;
     reduced_sizes s = {.way = way_for(job->precision, N), .precomputed = N < 12 || (N < 48 && weights > 1 << 20)};
     s.most = rows_of_way(&s.way);
-    s.own_rows = !s.precomputed && weights <= 1 << 20 && !job->first_step;
+    s.own_rows = !s.precomputed && weights <= 1 << 20 && !job->first_row;
     if (s.own_rows && s.way.high && N >= 8 * job->threads) /* as many tiles for each thread, as high as they can be */
         s.most = tile_count(N, tile_count(tile_count(N, s.most), job->threads) * job->threads);
     return s;
@@ -242,6 +255,8 @@ static void reduced_step_ends(const reduced_call *q, const cell_job *job, team *
 {
     if (!q->precomputed)
         reduced_x(q, job, tm, rank, t + 1);
+    if (rank == 0)
+        reduced_first_h(q, job, t + 1, rows_of(job, t), rows_of(job, t + 1));
     step_wait(tm, q->own_rows);
 }
 

@@ -20,14 +20,14 @@ static void rnn_reduced_body(team *tm, int rank, void *work)
         reduced_chunk(&q, job, &k->panels, tm, rank, t);
         for (tile_walk w = team_tiles(tm, rank, strip_count(H, 1), N, q.most, q.own_rows); next_tile(&w);) {
             const panel_strip strip = strip_at(H, 1, w.p);
-            const real *products =
-                reduced_sums(&q, &q.Wx, &q.Wh, strip, &w, rows_at_work(job, t, w.n, w.rows), slot, h, slot, sums);
+            const ptrdiff_t rows = rows_at_work(job, t, w.n, w.rows);
+            const real *products = reduced_sums(&q, &q.Wx, &q.Wh, strip, &w, rows, slot, h, slot, sums);
             for (int v = 0; v < strip.panels; v++) {
-                rnn_activate(k, strip.p + v, t, t % k->chunk, w.n, w.rows, products ? products + v * W : NULL,
-                             strip.panels * W);
-                reduced_h(&q, &q.h, next, strip.p + v, H, rnn_seen(k, t, w.n), w.n, w.rows);
+                rnn_activate(k, strip.p + v, t, t % k->chunk, w.n, rows, products ? products + v * W : NULL, strip.panels * W);
+                reduced_h(&q, &q.h, next, strip.p + v, H, rnn_seen(k, t, w.n), w.n, rows);
             }
         }
+        begin_samples(job, tm, rank, t, job->seen0, H, rnn_seen(k, t, 0));
         reduced_step_ends(&q, job, tm, rank, t);
     }
     tiles_end(&q.way);
@@ -40,7 +40,7 @@ static int rnn_reduced(const cell_job *job)
     if (!room)
         return -1;
     all.k.precomputed = all.q.precomputed, all.k.chunk = all.q.chunk;
-    all.k.panels = (gate_panels){all.q.gates, job->N, all.q.chunk, job->H, 1, 1};
+    all.k.panels = panels_at(job, all.q.gates, all.q.chunk, job->H, 1, 1);
     all.k.h = all.q.more;
     const int stopped = team_run(job->threads, rnn_reduced_body, &all);
     free_room(room);
@@ -65,11 +65,12 @@ static void lstm_reduced_body(team *tm, int rank, void *work)
         const reduced_rows *h = t > 0 || job->seen0.p ? &q.h : NULL;
         reduced_chunk(&q, job, &k->panels, tm, rank, t);
         for (tile_walk w = team_tiles(tm, rank, panel_count(H), N, q.most, q.own_rows); next_tile(&w);) {
-            const real *products = reduced_sums(&q, &q.Wx, &q.Wh, (panel_strip){w.p, 1}, &w, rows_at_work(job, t, w.n, w.rows),
-                                                slot, h, slot, sums);
-            lstm_activate(k, w.p, t, t % k->chunk, w.n, w.rows, products);
-            reduced_h(&q, &q.h, next, w.p, H, lstm_seen(k, t, w.n), w.n, w.rows);
+            const ptrdiff_t rows = rows_at_work(job, t, w.n, w.rows);
+            const real *products = reduced_sums(&q, &q.Wx, &q.Wh, (panel_strip){w.p, 1}, &w, rows, slot, h, slot, sums);
+            lstm_activate(k, w.p, t, t % k->chunk, w.n, rows, products);
+            reduced_h(&q, &q.h, next, w.p, H, lstm_seen(k, t, w.n), w.n, rows);
         }
+        begin_samples(job, tm, rank, t, job->seen0, H, lstm_seen(k, t, 0));
         reduced_step_ends(&q, job, tm, rank, t);
     }
     tiles_end(&q.way);
@@ -84,7 +85,7 @@ static int lstm_reduced(const cell_job *job)
         return -1;
     all.k.precomputed = all.q.precomputed, all.k.chunk = all.q.chunk;
     all.k.panels =
-        (gate_panels){all.q.gates, job->N, all.q.chunk, job->H, LSTM_GATES, job->train ? lstm_kept(job) : LSTM_GATES};
+        panels_at(job, all.q.gates, all.q.chunk, job->H, LSTM_GATES, job->train ? lstm_kept(job) : LSTM_GATES);
     all.k.c = all.q.more, all.k.h = all.q.more + state;
     const int stopped = team_run(job->threads, lstm_reduced_body, &all);
     free_room(room);
@@ -102,7 +103,7 @@ static void gru_reduced_gates(const gru_work *k, const reduced_call *q, const ti
 {
     const ptrdiff_t slot = t % 2 * slot_rows(k->job->N), rows = rows_at_work(k->job, t, w->n, w->rows);
     const real *products = reduced_sums(q, &q->Wx, &q->Wh, (panel_strip){p, 1}, w, rows, slot, h, slot, sums);
-    gru_gates(k, p, t, t % k->chunk, w->n, w->rows, products);
+    gru_gates(k, p, t, t % k->chunk, w->n, rows, products);
     if (h && !k->job->reset_after)
         reduced_h(q, &q->rh, 0, p, k->job->H, gru_rh(k, t, w->n), w->n, rows);
 }
@@ -125,14 +126,16 @@ static void gru_reduced_before_body(team *tm, int rank, void *work)
         step_wait(tm, q.own_rows); /* r s is whole */
         for (tile_walk w = team_tiles(tm, rank, strip_count(H, 1), N, q.most, q.own_rows); next_tile(&w);) {
             const panel_strip strip = strip_at(H, 1, w.p);
-            const real *products = reduced_sums(&q, &q.Wx_candidate, &q.Wh_candidate, strip, &w,
-                                                rows_at_work(job, t, w.n, w.rows), slot, seen ? &q.rh : NULL, 0, sums);
+            const ptrdiff_t rows = rows_at_work(job, t, w.n, w.rows);
+            const real *products =
+                reduced_sums(&q, &q.Wx_candidate, &q.Wh_candidate, strip, &w, rows, slot, seen ? &q.rh : NULL, 0, sums);
             for (int v = 0; v < strip.panels; v++) {
-                gru_candidate(k, strip.p + v, t, t % k->chunk, w.n, w.rows, products ? products + v * W : NULL, NULL,
+                gru_candidate(k, strip.p + v, t, t % k->chunk, w.n, rows, products ? products + v * W : NULL, NULL,
                               strip.panels * W);
-                reduced_h(&q, &q.h, next, strip.p + v, H, gru_seen(k, t + 1, w.n), w.n, w.rows);
+                reduced_h(&q, &q.h, next, strip.p + v, H, gru_seen(k, t + 1, w.n), w.n, rows);
             }
         }
+        gru_begin_samples(k, tm, rank, t);
         reduced_step_ends(&q, job, tm, rank, t);
     }
     tiles_end(&q.way);
@@ -162,11 +165,12 @@ static void gru_reduced_after_body(team *tm, int rank, void *work)
             if (seen)
                 reduced_gates(&q.way, &q.Wh_candidate, strip, q.h, slot + w.n, rows, w.i, w.tiles, products, 0);
             for (int v = 0; v < strip.panels; v++) {
-                gru_candidate(k, strip.p + v, t, t % k->chunk, w.n, w.rows, q.precomputed ? NULL : sums + v * W,
+                gru_candidate(k, strip.p + v, t, t % k->chunk, w.n, rows, q.precomputed ? NULL : sums + v * W,
                               seen ? products + v * W : NULL, strip.panels * W);
-                reduced_h(&q, &q.h, next, strip.p + v, H, gru_seen(k, t + 1, w.n), w.n, w.rows);
+                reduced_h(&q, &q.h, next, strip.p + v, H, gru_seen(k, t + 1, w.n), w.n, rows);
             }
         }
+        gru_begin_samples(k, tm, rank, t);
         reduced_step_ends(&q, job, tm, rank, t);
     }
     tiles_end(&q.way);
@@ -180,7 +184,7 @@ static int gru_reduced(const cell_job *job)
     if (!room)
         return -1;
     all.k.precomputed = all.q.precomputed, all.k.chunk = all.q.chunk;
-    all.k.panels = (gate_panels){all.q.gates, job->N, all.q.chunk, job->H, GRU_GATES, gru_kept(job)};
+    all.k.panels = panels_at(job, all.q.gates, all.q.chunk, job->H, GRU_GATES, gru_kept(job));
     all.k.rh = all.q.more, all.k.h = all.k.rh + state, all.k.seen = all.k.h + 2 * masked * state;
     const int stopped = team_run(job->threads, job->reset_after ? gru_reduced_after_body : gru_reduced_before_body, &all);
     free_room(room);

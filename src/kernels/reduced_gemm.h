@@ -31,8 +31,8 @@ static void round_columns(uint32_t *to, ptrdiff_t words, matrix b, ptrdiff_t K, 
 }
 
 /* left[column][row] of the rows r0 to r1, M columns, in bfloat16 and up to a row's end in zeros: this thread's columns. */
-static void turn_left(uint32_t *left, ptrdiff_t step, const team *tm, int rank, const left_rows *src, ptrdiff_t N, ptrdiff_t r0,
-                      ptrdiff_t r1, ptrdiff_t M)
+static void turn_left(uint32_t *left, ptrdiff_t step, const team *tm, int rank, const left_rows *src, step_rows steps,
+                      ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t M)
 {
     real block[(VECTOR_BYTES / sizeof(real)) * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
     real turned[(VECTOR_BYTES / sizeof(real)) * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
@@ -41,13 +41,14 @@ static void turn_left(uint32_t *left, ptrdiff_t step, const team *tm, int rank, 
     team_share(tm, rank, (M + W - 1) / W, &v0, &v1);
     for (ptrdiff_t v = v0; v < v1 && !team_stopped(); v++) {
         const ptrdiff_t lanes = M - v * W < W ? M - v * W : W;
-        ptrdiff_t t = r0 / N, n = r0 % N;
+        row_place at = place_of(steps, r0);
         for (ptrdiff_t r = 0; r < numbers; r += W) {
             for (ptrdiff_t i = 0; i < W; i++) {
-                const real *row = r0 + r + i < r1 ? left_row(src, t, n) : NULL;
+                const int there = r0 + r + i < r1;
+                const real *row = there ? left_row(src, at.t, at.n) : NULL;
                 store(block + i * W, row ? load_n(row + v * W, lanes) : (vec){0});
-                if (++n == N)
-                    n = 0, t++;
+                if (there)
+                    next_place(steps, &at);
             }
             transpose(turned, W, block, W);
             for (ptrdiff_t j = 0; j < lanes; j++)
@@ -62,7 +63,7 @@ static void round_left(uint32_t *left, ptrdiff_t step, const team *tm, int rank,
 {
     if (a.c != 1 && k1 > k0) {
         const left_rows columns = {.first_step = a.p, .first_n = a.c};
-        turn_left(left, step, tm, rank, &columns, k1, k0, k1, M);
+        turn_left(left, step, tm, rank, &columns, (step_rows){.N = k1, .T = 1}, k0, k1, M);
         return;
     }
     ptrdiff_t m0, m1;

@@ -47,11 +47,6 @@ static void rnn_activate(const rnn_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t 
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t n = n0 + r;
         real *kept = rnn_seen(k, t, n);
-        if (!at_work(job, t, n)) {
-            store_n(kept + j, t > 0 ? load_n(rnn_seen(k, t - 1, n) + j, w) : state_of(job->seen0, n, j, w), w);
-            idle_step(job, t, n, j, w);
-            continue;
-        }
         vec A = k->precomputed ? load_n(panel_row(&k->panels, p, slot, n), w) + bias : bias;
         if (sums)
             A += load(sums + r * step);
@@ -59,7 +54,7 @@ static void rnn_activate(const rnn_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t 
         if (job->h_zoneout.p) {
             if (job->train)
                 store_n(panel_row(&k->panels, p, slot, n), h, w);
-            h = zoned(of_step(job->h_zoneout, t, n, j, w), shown_before(job, t, n, j, w), h);
+            h = zoned(of_step(job, job->h_zoneout, t, n, j, w), shown_before(job, t, n, j, w), h);
         }
         if (job->h_mask.p) {
             store_n(kept + j, h * mask_of(job, n, j, w), w);
@@ -80,7 +75,7 @@ static void rnn_forward_body(team *tm, int rank, void *work)
     const cell_job *job = k->job;
     const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, P = panel_count(H);
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
-    const ptrdiff_t tiles = tile_count(N, ROWS_2), strips = strip_count(H, 1);
+    const ptrdiff_t tiles = tile_count(N, ROWS_2);
     const real *packed = job->packed;
     real sums[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
     const int own_rows = owns_rows(job, tm, 1);
@@ -100,36 +95,35 @@ static void rnn_forward_body(team *tm, int rank, void *work)
     }
     if (!k->precomputed)
         copy_step(job, tm, rank, 0, k->x);
+    if (rank == 0)
+        pass_state(job, job->h0, H, job->hT);
     team_wait(tm);
 
     for (ptrdiff_t t = 0; t < T && !team_stopped(); t++) {
         const ptrdiff_t slot = t % k->chunk;
         if (slot == 0 && k->precomputed && !k->few)
-            for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_panel(&w);) {
-                const panel_strip strip = strip_at(H, 1, w.p);
-                panel_input(job, t, &k->panels, strip, 0, 1, w.n, w.n + w.rows, T - t < k->chunk ? T - t : k->chunk,
-                            (const real *)job->xs.p + t * job->xs.s1, job->xs.s0, job->xs.s1, D, k->Wx[strip.p]);
-            }
+            panel_inputs(job, tm, rank, &k->panels, t, T - t < k->chunk ? T - t : k->chunk, 0, 1, k->Wx, k->x);
 
         const ptrdiff_t x_n = step_of(D), h_n = t == 0 ? job->seen0.s0 : step_of(H);
         const real *h = t == 0       ? job->seen0.p
                         : job->train ? (real *)job->seen + (t - 1) * N * h_n
                                      : k->h + (t - 1) % 2 * N * h_n;
-        for (tile_walk w = team_tiles(tm, rank, strips, N, ROWS_2, own_rows); next_tile(&w);) {
+        for (tile_walk w = team_tiles(tm, rank, strip_count(H, 1), rows_of(job, t), ROWS_2, own_rows); next_tile(&w);) {
             const panel_strip strip = strip_at(H, 1, w.p);
-            const ptrdiff_t rows = rows_at_work(job, t, w.n, w.rows);
             if (!k->precomputed)
-                gates_product(strip.panels, D, rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[strip.p], w.i, tiles, sums, 0);
+                gates_product(strip.panels, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[strip.p], w.i, w.tiles, sums,
+                              0);
             if (h && k->few)
                 few_to_sums(&k->panels, strip, N, 0, 1, k->few_h, sums);
             else if (h)
-                gates_product(strip.panels, H, rows, h + w.n * h_n, h_n, k->Wh[strip.p], w.i, tiles, sums, !k->precomputed);
+                gates_product(strip.panels, H, w.rows, h + w.n * h_n, h_n, k->Wh[strip.p], w.i, w.tiles, sums, !k->precomputed);
             for (int v = 0; v < strip.panels; v++)
                 rnn_activate(k, strip.p + v, t, slot, w.n, w.rows, h || !k->precomputed ? sums + v * W : NULL,
                              strip.panels * W);
         }
         if (!k->precomputed)
             copy_step(job, tm, rank, t + 1, k->x);
+        begin_samples(job, tm, rank, t, job->seen0, H, rnn_seen(k, t, 0));
         step_wait(tm, own_rows); /* h of step t is whole */
     }
 }
@@ -141,12 +135,12 @@ static int rnn_forward(const cell_job *job)
     const ptrdiff_t N = job->N, D = job->D, H = job->H, P = panel_count(H);
     rnn_work k = {.job = job, .few = is_few(job), .chunk = panel_steps(job)};
     k.precomputed = k.few || is_precomputed(job, 1);
-    k.panels = (gate_panels){job->panels, N, k.chunk, H, 1, 1};
+    k.panels = panels_at(job, job->panels, k.chunk, H, 1, 1);
     const int own = !job->packed && !k.few; /* weights to be packed in this call */
     ptrdiff_t weights = own ? lines(P * W * D) : 0, recurrent = own ? lines(P * W * H) : 0;
     ptrdiff_t few = k.few ? lines(N * H) : 0;
     ptrdiff_t gates = job->train || !k.precomputed ? 0 : lines(k.chunk * N * H + W),
-              x = k.precomputed ? 0 : lines(2 * N * step_of(D));
+              x = k.few ? 0 : input_room(job, k.precomputed);
     ptrdiff_t state = job->train ? 0 : lines(N * step_of(H));
     real *room = new_reals(weights + recurrent + 2 * few + x + gates + 2 * state);
     right_side *sides = malloc(2 * P * sizeof(right_side));
@@ -178,13 +172,8 @@ static void rnn_gate_grads(const rnn_work *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_
             const ptrdiff_t n = n0 + r;
             const real *back = sums ? sums + r * 2 * W + (p - 2 * q) * W : NULL;
             real *kept = k->dh ? k->dh + n * H + j : NULL;
-            if (!at_work(job, t, n)) {
-                store_n(panel_row(&k->panels, p, t, n), (vec){0}, w);
-                idle_step_back(job, t, n, j, w, back, kept);
-                continue;
-            }
             vec h = load_n(kept ? panel_row(&k->panels, p, t, n) : (real *)job->h + (t * job->N + n) * step_of(H) + j, w);
-            vec dh = load_n((const real *)job->dhs.p + n * job->dhs.s0 + t * job->dhs.s1 + j, w);
+            vec dh = given_dh(job, t, n, j, w);
             if (t < last_step(job, n)) {
                 vec dseen = load(back);
                 dh += job->h_mask.p ? dseen * mask_of(job, n, j, w) : dseen;
@@ -193,7 +182,7 @@ static void rnn_gate_grads(const rnn_work *k, ptrdiff_t q, ptrdiff_t t, ptrdiff_
             } else
                 dh += state_of(job->dhT, n, j, w);
             if (kept) {
-                vec past = dh * of_step(job->h_zoneout, t, n, j, w);
+                vec past = dh * of_step(job, job->h_zoneout, t, n, j, w);
                 store_n(kept, past, w);
                 dh -= past;
             }
@@ -226,18 +215,22 @@ static void rnn_backward_body(team *tm, int rank, void *work)
         pack_transposed(k->Wh_room + q * 2 * W * H, Wh, H, q, H, 0, 1);
     for (ptrdiff_t q = x0; q < x1; q++)
         pack_transposed(k->Wx_room + q * 2 * W * H, Wx, D, q, H, 0, 1);
-
+    if (rank == 0)
+        pass_state(job, job->dhT, H, job->dh0);
     team_wait(tm);
 
-    for (ptrdiff_t t = T - 1; t >= 0 && !team_stopped(); t--) {
+    for (ptrdiff_t t = T - 1; t >= -1 && !team_stopped(); t--) { /* -1: the initial state */
+        const ptrdiff_t rows = rows_of_both(job, t);
         if (t < T - 1)
-            panel_hidden_grads(&k->panels, tm, rank, t + 1, 0, 1, k->Wh_room, k->sums, 0, own_rows);
-        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_panel(&w);)
-            rnn_gate_grads(k, w.p, t, w.n, w.rows, t < T - 1 ? k->sums + (w.p * N + w.n) * 2 * W : NULL);
+            panel_hidden_grads(&k->panels, tm, rank, t + 1, rows, 0, 1, k->Wh_room, k->sums, 0, own_rows);
+        for (tile_walk w = team_tiles(tm, rank, Q, rows, ROWS_2, own_rows); next_panel(&w);) {
+            const real *sums = k->sums + (w.p * N + w.n) * 2 * W;
+            const ptrdiff_t own = rows_at_work(job, t, w.n, w.rows);
+            rnn_gate_grads(k, w.p, t, w.n, own, t < T - 1 ? sums : NULL);
+            state_grads(job, H, t + 1, w.p, w.n + own, w.rows - own, sums + own * 2 * W, 1, k->dh, job->dh0);
+        }
         step_wait(tm, own_rows); /* dA of step t is whole */
     }
-    panel_hidden_grads(&k->panels, tm, rank, 0, 0, 1, k->Wh_room, k->sums, 0, own_rows);
-    panel_state_grads(&k->panels, tm, rank, job, k->sums, 1, k->dh, job->dh0, own_rows);
 
     if (!team_goes_on(tm, job->whole))
         return;
@@ -246,13 +239,13 @@ static void rnn_backward_body(team *tm, int rank, void *work)
     panel_weight_grads(&k->panels, tm, rank, 0, 1, &h_rows, H, job->dWh, 1, k->room);
     if (job->db)
         panel_bias_grads(&k->panels, p0, p1, 0, 1, job->db);
-    panel_input_grads(&k->panels, tm, rank, k->Wx_room, D, (real *)job->dxs.p, job->dxs.s0, job->dxs.s1);
+    panel_input_grads(&k->panels, tm, rank, k->Wx_room, job, k->room);
 }
 
 static int rnn_backward(const cell_job *job)
 {
     const ptrdiff_t D = job->D, H = job->H;
-    rnn_work k = {.job = job, .panels = {job->panels, job->N, job->T, H, 1, 1}};
+    rnn_work k = {.job = job, .panels = panels_at(job, job->panels, job->T, H, 1, 1)};
     k.few = is_few(job);
     ptrdiff_t weights = k.few ? 0 : lines(pair_count(D) * 2 * W * H);
     ptrdiff_t recurrent = k.few ? 0 : lines(pair_count(H) * 2 * W * H);

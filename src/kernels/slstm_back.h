@@ -29,7 +29,7 @@ static inline __attribute__((always_inline)) void slstm_units_back(const slstm_w
     vec f = load_n(row, w), g = load_n(row + H, w), i = load_n(row + 2 * H, w), o = load_n(row + 3 * H, w);
     vec slope = load_n(row + 4 * H, w), c_prev = load_n(row + 5 * H, w), n_prev = load_n(row + 6 * H, w);
     vec norm = f * n_prev + i, q = (f * c_prev + i * g) / norm;
-    vec dh = load_n((const real *)job->dhs.p + n * job->dhs.s0 + t * job->dhs.s1 + j, w) + load_n(s->dh + at, w);
+    vec dh = given_dh(job, t, n, j, w) + load_n(s->dh + at, w);
     vec dq = dh * o / norm, dc = load_n(s->dc + at, w) + dq, dn = load_n(s->dn + at, w) - dq * q;
     vec of_f = f * (dc * c_prev + dn * n_prev), of_i = i * (dc * g + dn);
     of_f = SELECT((n_prev == 0) & (f >= 1), (vec){0}, of_f); /* at its bound */

@@ -151,6 +151,8 @@ static inline tile_walk team_tiles(const team *t, int rank, ptrdiff_t panels, pt
 {
     tile_walk w = {.tiles = tile_count(rows, most)};
     ptrdiff_t from, to;
+    if (w.tiles == 0) /* no rows, nothing left */
+        return w;
     w.each = rows / w.tiles, w.rest = rows % w.tiles;
     if (own_rows) {
         team_share(t, rank, w.tiles, &w.first_tile, &w.end_tile);
