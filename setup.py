@@ -109,7 +109,12 @@ class BuildKernels(build_ext):
 setup(
     ext_modules=cythonize(
         [extension(name) for name in MODULES],
-        compiler_directives={"language_level": 3, "boundscheck": False, "wraparound": False},
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": False,
+            "wraparound": False,
+            "freethreading_compatible": True,  # caches are taken by one thread at a time
+        },
         build_dir="build/cython",
     ),
     cmdclass={"build_ext": BuildKernels},

@@ -282,8 +282,18 @@ cdef class Cell(Arguments):
         if not isinstance(cache, Cache) or (<Cache>cache).cell.index != self.index:
             raise TypeError(f"{self.name}: cache must come from {self.name}.forward, got {type(cache).__name__}")
         cdef Cache k = cache
-        if k.used:
-            raise RuntimeError(f"{self.name}: this cache was used by an earlier backward; call forward again")
+        with cython.critical_section(k):  # of two threads that come with it one finds it used
+            if k.used:
+                raise RuntimeError(f"{self.name}: this cache was used by an earlier backward; call forward again")
+            k.used = True
+        try:
+            return self.run_backward(k, dhs, dstate, params, grads)
+        except BaseException:  # wrong arguments, what the handler of a signal raised, or no memory
+            k.used = False
+            raise
+
+    cdef tuple run_backward(self, Cache k, dhs, dstate, params, grads):
+        """Of a cache that no other thread uses."""
         cdef Params p = self.check_params(params, k.options.reset_after)
         cdef ptrdiff_t N = k.N, T = k.T, D = k.D, H = k.H, P = k.P, projected = P if self.has_projection else 0
         self.check_same(p, k)
@@ -305,7 +315,6 @@ cdef class Cell(Arguments):
         cdef cnp.ndarray dh0 = empty2(N, P, p.type_num)
         cdef list initial = self.new_states(dh0, N, H, p.type_num)
         if k.rows == 0:
-            k.used = True
             for grad in own:
                 if grad is not None:
                     grad[...] = 0
@@ -313,19 +322,11 @@ cdef class Cell(Arguments):
                 copy[...] = 0 if dfinal is None else dfinal
             return dxs, tuple(initial)
 
-        # From here on the cache is taken: another thread that comes with it finds it used.
-        if k.used:
-            raise RuntimeError(f"{self.name}: this cache was used by an earlier backward; call forward again")
-        k.used = True
+        if k.spoilt:
+            again = self.new_states(empty2(N, P, p.type_num), N, H, p.type_num)
+            self.run_forward(k, p, True, empty3(N, T, P, p.type_num), again)
+            k.spoilt = False
         cdef cell_job job
-        try:
-            if k.spoilt:
-                again = self.new_states(empty2(N, P, p.type_num), N, H, p.type_num)
-                self.run_forward(k, p, True, empty3(N, T, P, p.type_num), again)
-                k.spoilt = False
-        except BaseException:
-            k.used = False
-            raise
         self.describe(&job, k, p)
         job.train = True
         if k.order is not None:
@@ -349,11 +350,9 @@ cdef class Cell(Arguments):
             backwards(&job.dhs, T, p.type_num)
             backwards(&job.dxs, T, p.type_num)
         cdef cell_kernels kernels = cell_of(k.kernels, self.index)
-        try:
-            self.run(kernels.reduced_backward if job.precision else kernels.backward, &job)
-        except BaseException:  # what the handler of a signal raised, or no memory
-            k.used, k.spoilt = False, True
-            raise
+        k.spoilt = True  # until it is done
+        self.run(kernels.reduced_backward if job.precision else kernels.backward, &job)
+        k.spoilt = False
         if k.order is not None:
             initial = [in_place(a, k.order) for a in initial]
         k.panels = k.h = k.rh = k.seen = k.xs = k.h0 = k.c0 = k.h_mask = k.seen0 = k.c = k.u = k.steps = k.rounds_kept = None

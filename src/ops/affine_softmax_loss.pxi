@@ -10,6 +10,7 @@ cdef class ScoreCache:
     cdef ptrdiff_t M, K, V, count
     cdef int type_num, precision  # of products
     cdef bint pending
+    cdef bint taken  # by a backward that is under way
     cdef void *scores
     cdef size_t size
 
@@ -64,9 +65,11 @@ def affine_softmax_loss_forward(x, W, b, ts, *, ignore_label=-1, train=True, spe
             raise MemoryError(f"affine_softmax_loss: no memory for scores ({k.M}, {k.V})")
         size = k.M * SCORES(k.V) * cnp.PyArray_ITEMSIZE(k.W)
         old = spent
-        if old is not None and not old.pending and old.size == size:
-            k.scores, old.scores, old.size = old.scores, NULL, 0
-        else:
+        if old is not None:
+            with cython.critical_section(old):
+                if not old.pending and old.size == size:
+                    k.scores, old.scores, old.size = old.scores, NULL, 0
+        if k.scores == NULL:
             k.scores = memory(size)
             if k.scores == NULL:
                 raise MemoryError(f"affine_softmax_loss: no memory for scores ({k.M}, {k.V})")
@@ -88,8 +91,18 @@ def affine_softmax_loss_backward(cache, dW, db, dout=1.0):
     if not isinstance(cache, ScoreCache):
         raise RuntimeError("affine_softmax_loss: backward needs the cache of a forward with train=True")
     cdef ScoreCache k = cache
-    if not k.pending:
-        raise RuntimeError("affine_softmax_loss: backward has consumed this cache")
+    with cython.critical_section(k):  # of two threads that come with it one finds it consumed
+        if not k.pending or k.taken:
+            raise RuntimeError("affine_softmax_loss: backward has consumed this cache")
+        k.taken = True
+    try:
+        return take_scores(k, dW, db, dout)
+    finally:
+        k.taken = False
+
+
+cdef take_scores(ScoreCache k, dW, db, dout):
+    """Backward, of a cache that no other thread uses."""
     cdef cnp.ndarray of_W = writable(dW, k.W, "affine_softmax_loss", "dW"), of_b = None, total = None
     if db is not None:
         total = np.empty(k.V, dtype=cnp.PyArray_DescrFromType(k.type_num))
@@ -115,10 +128,10 @@ def affine_softmax_loss_backward(cache, dW, db, dout=1.0):
         if total is not None:
             total[...] = 0
     finished(failed, "affine_softmax_loss")
-    k.pending = False
-    k.x = k.W = None  # only the scores' memory is left
     if grad is not of_W:
         (<object>of_W)[...] = grad
     if total is not None:
         (<object>of_b)[...] = total
+    k.x = k.W = None  # only the scores' memory is left
+    k.pending = False
     return dx

@@ -70,6 +70,7 @@ def mixture_softmax(hs, prior, W, b):
 cdef class MixtureCache:
     """The gradients for dout = 1 until backward takes them: it is used once."""
     cdef cnp.ndarray dhs, dprior, dW, db
+    cdef bint taken  # by a backward that is under way
 
 
 def mixture_softmax_loss_forward(hs, prior, W, b, ts, *, ignore_label=-1, train=True):
@@ -136,8 +137,18 @@ def mixture_softmax_loss_backward(cache, dW, db, dout=1.0):
     if not isinstance(cache, MixtureCache):
         raise RuntimeError("mixture_softmax_loss: backward needs the cache of a forward with train=True")
     cdef MixtureCache k = cache
-    if k.dW is None:
-        raise RuntimeError("mixture_softmax_loss: backward has consumed this cache")
+    with cython.critical_section(k):  # of two threads that come with it one finds it consumed
+        if k.dW is None or k.taken:
+            raise RuntimeError("mixture_softmax_loss: backward has consumed this cache")
+        k.taken = True
+    try:
+        return take_gradients(k, dW, db, dout)
+    finally:
+        k.taken = False
+
+
+cdef tuple take_gradients(MixtureCache k, dW, db, dout):
+    """Backward, of a cache that no other thread uses."""
     cdef cnp.ndarray of_W = writable(dW, k.dW, "mixture_softmax_loss", "dW"), of_b = None
     if db is not None:
         of_b = writable(db, k.db, "mixture_softmax_loss", "db")
