@@ -32,6 +32,7 @@ except ValueError as error:  # RNNFAST_NUM_THREADS or RNNFAST_SIMD, read when th
 from rnnfast.config import show_config
 from rnnfast.layers.activations import Sigmoid, Softmax
 from rnnfast.layers.affine import Affine, MatMul, Simple_TimeAffine, TimeAffine
+from rnnfast.layers.attention import AttentionWeight, WeightSum
 from rnnfast.layers.bidirectional import (
     TimeBiGRU,
     TimeBiLSTM,
@@ -69,6 +70,7 @@ from rnnfast.layers.regularization import (
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeMogrifier, TimeRNN
 from rnnfast.layers.stacks import TimeReverse, TimeStack
 from rnnfast.layers.steps import GRU, LSTM, RNN, Mogrifier
+from rnnfast.layers.time_attention import Attention, TimeAttention
 from rnnfast.time_layers import GPU, np
 from rnnfast.version import __version__ as __version__
 
@@ -81,6 +83,8 @@ __all__ = [
     "SLSTM",
     "ActivationRegularization",
     "Affine",
+    "Attention",
+    "AttentionWeight",
     "Dropout",
     "Embedding",
     "LayerNormGRU",
@@ -95,6 +99,7 @@ __all__ = [
     "SoftmaxWithLoss",
     "TemporalActivationRegularization",
     "TimeAffine",
+    "TimeAttention",
     "TimeBiGRU",
     "TimeBiLSTM",
     "TimeBiLSTMP",
@@ -120,6 +125,7 @@ __all__ = [
     "TimeSoftmaxWithLoss",
     "TimeSquaredLoss",
     "TimeStack",
+    "WeightSum",
     "cross_entropy_error",
     "device",
     "devices",

@@ -97,7 +97,9 @@ def figure(width: float, height: float) -> Any:
     return _matplotlib("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
 
 
-def save(figure: Any, path: str | os.PathLike[str], dpi: int = 120) -> None:
+def save(
+    figure: Any, path: str | os.PathLike[str], dpi: int = 120, *, description: str = ""
+) -> None:
     """Write a figure as a PNG, atomically.
 
     Parameters
@@ -108,9 +110,12 @@ def save(figure: Any, path: str | os.PathLike[str], dpi: int = 120) -> None:
         The file, complete or unchanged.
     dpi : int
         Pixels per inch.
+    description : str
+        An alternative text, kept in the file as its description.
     """
     png = BytesIO()
-    figure.savefig(png, format="png", dpi=dpi)
+    metadata = {"Description": description} if description else None
+    figure.savefig(png, format="png", dpi=dpi, metadata=metadata)
     write_atomically(path, png.getvalue())
 
 

@@ -1,10 +1,11 @@
-"""Models that read a sequence, generate one, or both (chapter 7).
+"""Models that read a sequence, generate one, or both (chapters 7 and 8).
 
     SequenceClassifier     many to one: real vectors -> a class
     VectorToSequence       one to many: a real vector -> ids
     SequenceTagger         many to many: ids -> a tag per id
     SequenceRegressor      many to many: real vectors -> numbers per step
     Seq2seq, PeekySeq2seq  many to many, of another length: ids -> ids, as in the book
+    AttentionSeq2seq       the same with attention (chapter 8)
 
 forward(xs, ts) returns the loss, backward() fills `grads`; trainer.Trainer needs these and
 `params`. Every forward starts from a zero state. Common arguments:
@@ -25,6 +26,7 @@ NumPy's, too. Weights are drawn as in models.LanguageModel. N batch, T time, D i
 V vocabulary. Wrong arguments raise a TypeError or a ValueError.
 """
 
+from rnnfast.models.attention import AttentionDecoder, AttentionEncoder, AttentionSeq2seq
 from rnnfast.models.coders import Decoder, Encoder, PeekyDecoder
 from rnnfast.models.readers import SequenceClassifier
 from rnnfast.models.seq2seq import PeekySeq2seq, Seq2seq
@@ -32,6 +34,9 @@ from rnnfast.models.step_readers import SequenceRegressor, SequenceTagger
 from rnnfast.models.writers import VectorToSequence
 
 __all__ = [
+    "AttentionDecoder",
+    "AttentionEncoder",
+    "AttentionSeq2seq",
     "Decoder",
     "Encoder",
     "PeekyDecoder",

@@ -11,6 +11,8 @@ import numpy as np
 
 from rnnfast.layers.activations import Sigmoid, Softmax
 from rnnfast.layers.affine import Affine, MatMul, Simple_TimeAffine, TimeAffine
+from rnnfast.layers.attention import AttentionWeight as AttentionWeight
+from rnnfast.layers.attention import WeightSum as WeightSum
 from rnnfast.layers.bidirectional import TimeBiGRU as TimeBiGRU
 from rnnfast.layers.bidirectional import TimeBiLSTM
 from rnnfast.layers.bidirectional import TimeBiRNN as TimeBiRNN
@@ -29,6 +31,8 @@ from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeRNN
 from rnnfast.layers.stacks import TimeReverse as TimeReverse
 from rnnfast.layers.stacks import TimeStack as TimeStack
 from rnnfast.layers.steps import GRU, LSTM, RNN
+from rnnfast.layers.time_attention import Attention as Attention
+from rnnfast.layers.time_attention import TimeAttention as TimeAttention
 
 GPU = False  # the book's switch from NumPy to CuPy; here the device decides (rnnfast.kernels)
 

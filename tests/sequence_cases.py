@@ -3,6 +3,7 @@
 import numpy as np
 
 from rnnfast.sequences import (
+    AttentionSeq2seq,
     PeekySeq2seq,
     Seq2seq,
     SequenceClassifier,
@@ -19,6 +20,7 @@ SIZES = {
     SequenceRegressor: (D, H, 2),
     Seq2seq: (V, 2, H),
     PeekySeq2seq: (V, 2, H),
+    AttentionSeq2seq: (V, 2, H),
 }
 CASES = {
     "classifier": (SequenceClassifier, {}),
@@ -42,6 +44,10 @@ CASES = {
     "peeky": (PeekySeq2seq, {}),
     "peeky, cells": (PeekySeq2seq, {"pass_cell": True, "layers": 2, "reverse": True}),
     "peeky, gru": (PeekySeq2seq, {"cell": "gru"}),
+    "attention": (AttentionSeq2seq, {}),
+    "attention, cells": (AttentionSeq2seq, {"pass_cell": True, "layers": 2, "reverse": True}),
+    "attention, gru": (AttentionSeq2seq, {"cell": "gru"}),
+    "attention, lstmp": (AttentionSeq2seq, {"cell": "lstmp", "pass_cell": True}),
 }
 
 

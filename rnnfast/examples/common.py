@@ -147,15 +147,27 @@ def split(count: int, share: float, seed: int) -> tuple[NDArray[np.int64], NDArr
     return order[held_out:], order[:held_out]
 
 
-def draw_picture(path: str, draw: Callable[[Any], None], width: float, height: float) -> None:
-    """Write the figure that `draw` fills; without matplotlib print that it is missing."""
+def draw_picture(
+    path: str,
+    draw: Callable[[Any], None],
+    width: float,
+    height: float,
+    describe: Callable[[], str] | None = None,
+) -> None:
+    """Write the figure that `draw` fills; without matplotlib print that it is missing.
+
+    describe: returns an alternative text, which is printed and kept in the file.
+    """
     if not plot.available():
         print("picture: not drawn, matplotlib is missing (pip install 'rnnfast[plot]')")
         return
     figure = plot.figure(width, height)
     draw(figure)
-    plot.save(figure, path)
+    text = "" if describe is None else describe()
+    plot.save(figure, path, description=text)
     print(f"picture: {path}")
+    if text:
+        print(f"  {text}")
 
 
 def draw_curve(axes: Any, shares: Sequence[float], title: str) -> None:

@@ -2,6 +2,7 @@
 
 from rnnfast.layers.activations import Sigmoid, Softmax
 from rnnfast.layers.affine import Affine, MatMul, Simple_TimeAffine, TimeAffine
+from rnnfast.layers.attention import AttentionWeight, WeightSum
 from rnnfast.layers.bidirectional import (
     TimeBiGRU,
     TimeBiLSTM,
@@ -43,6 +44,7 @@ from rnnfast.layers.regularized_mixture import TimeRegularizedMixtureSoftmaxWith
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeMogrifier, TimeRNN
 from rnnfast.layers.stacks import TimeReverse, TimeStack
 from rnnfast.layers.steps import GRU, LSTM, RNN, Mogrifier
+from rnnfast.layers.time_attention import Attention, TimeAttention
 
 __all__ = [
     "GRU",
@@ -52,6 +54,8 @@ __all__ = [
     "SLSTM",
     "ActivationRegularization",
     "Affine",
+    "Attention",
+    "AttentionWeight",
     "Dropout",
     "Embedding",
     "FrequencyDiscriminator",
@@ -69,6 +73,7 @@ __all__ = [
     "TemporalActivationRegularization",
     "TimeAffine",
     "TimeAffineSoftmaxWithLoss",
+    "TimeAttention",
     "TimeBiGRU",
     "TimeBiLSTM",
     "TimeBiLSTMP",
@@ -96,4 +101,5 @@ __all__ = [
     "TimeSoftmaxWithLoss",
     "TimeSquaredLoss",
     "TimeStack",
+    "WeightSum",
 ]

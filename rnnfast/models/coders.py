@@ -142,6 +142,7 @@ class Decoder(Model):
     """
 
     peeky = False  # whether the layers also read the encoder's h at every step
+    attends = False  # whether the affine layer also reads a context (rnnfast.models.attention)
     dstate: tuple[Any, ...]
 
     def __init__(
@@ -171,7 +172,7 @@ class Decoder(Model):
         self.embed = embedding(draw, sizes)
         made, names = recurrent_layers(draw, sizes, peeked + sizes["wordvec_size"], stateful=True)
         self.recurrent = TimeStack(made)
-        W = draw.normal(peeked + H, V)
+        W = draw.normal(H * (1 + (self.peeky or self.attends)), V)
         self.affine = TimeAffine(W, draw.zeros(V), device=draw.device)
         self._last = h_places(self.recurrent, sizes["cell"])[-1]
         names = ["embed_W", *names, "affine_W", "affine_b"]

@@ -10,6 +10,7 @@ import numpy as np
 from rnnfast.io.files import StrPath
 from rnnfast.io.weights import Weights, copy_into, load_weights
 from rnnfast.layers.initial import Blank
+from rnnfast.models.attention import AttentionSeq2seq
 from rnnfast.models.language import LanguageModel
 from rnnfast.models.readers import SequenceClassifier
 from rnnfast.models.rnnlm import BetterRnnlm, Rnnlm, SimpleRnnlm
@@ -30,6 +31,7 @@ MODELS: dict[str, Callable[..., Any]] = {
         SequenceRegressor,
         Seq2seq,
         PeekySeq2seq,
+        AttentionSeq2seq,
     )
 }
 

@@ -53,6 +53,7 @@ class Seq2seq(Writer):
     3
     """
 
+    encoder_class: type[Encoder] = Encoder
     decoder_class: type[Decoder] = Decoder
 
     def __init__(
@@ -81,7 +82,7 @@ class Seq2seq(Writer):
         own = checked_sizes(owner, pass_cell=pass_cell, reverse=reverse)
         draw = Initializer(owner, rng, dtype, device)
         options: dict[str, Any] = {"rng": draw.rng, "dtype": dtype, "device": draw.device}
-        self.encoder = Encoder(**common, reverse=own["reverse"], **options)
+        self.encoder = self.encoder_class(**common, reverse=own["reverse"], **options)
         decoder = self.decoder_class(**common, **options)
         names = [f"encoder_{name}" for name in self.encoder.param_names]
         super().__init__(self.encoder.layers[:], names, decoder, common | own)

@@ -17,6 +17,7 @@ from rnnfast.commands import main
 from rnnfast.examples import (
     addition,
     common,
+    dates,
     digit_names,
     digits,
     forecast,
@@ -398,7 +399,7 @@ def test_a_curve_without_matplotlib(capsys, monkeypatch):
     assert out == "picture: not drawn, matplotlib is missing (pip install 'rnnfast[plot]')\n"
 
 
-@pytest.mark.parametrize("example", [addition, digits, digit_names, forecast, python_tokens])
+@pytest.mark.parametrize("example", [addition, dates, digits, digit_names, forecast, python_tokens])
 @pytest.mark.parametrize(
     "argv",
     [["--epochs", "0"], ["--hidden", "x"], ["--seed", "-1"], ["more"], ["--picture", "no/x.png"]],

@@ -228,6 +228,10 @@ ROWS = [
     (lambda: layers.SigmoidWithLoss(), "SigmoidWithLoss()"),
     (lambda: layers.TimeSigmoidWithLoss(), "TimeSigmoidWithLoss()"),
     (lambda: layers.TimeSquaredLoss(), "TimeSquaredLoss()"),
+    (lambda: layers.WeightSum(), "WeightSum()"),
+    (lambda: layers.AttentionWeight(device="cpu"), "AttentionWeight(cpu)"),
+    (lambda: layers.Attention(), "Attention()"),
+    (lambda: layers.TimeAttention(), "TimeAttention()"),
 ]
 
 
