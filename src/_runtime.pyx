@@ -57,7 +57,10 @@ def set_simd(str name):
 
 
 # Bits of kernels_extensions
-_EXTENSIONS = {"avx_vnni": 1, "avx512_vnni": 2, "avx512_bf16": 4, "amx_int8": 8, "amx_bf16": 16}
+_EXTENSIONS = {
+    "avx_vnni": 1, "avx512_vnni": 2, "avx512_bf16": 4, "amx_int8": 8, "amx_bf16": 16,
+    "neon_dot": 32, "neon_i8mm": 64, "neon_bf16": 128,
+}
 
 
 def extensions():

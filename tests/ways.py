@@ -9,6 +9,7 @@ WITHOUT_TILES = tuple(name for name in USABLE if not name.startswith("amx"))
 WAYS = [(simd, ()) for simd in _runtime.simds()]
 WAYS += [(simd, USABLE) for simd in _runtime.simds() if simd != "portable" and USABLE]
 WAYS += [("avx512", WITHOUT_TILES)] if WITHOUT_TILES != USABLE else []
+WAYS += [("neon", ("neon_dot",))] if "neon_i8mm" in USABLE else []  # as on the first of Apple's
 
 
 @contextmanager

@@ -67,6 +67,11 @@ int kernels_extensions_usable(void)
         features |= (d >> 25 & 1 ? AMX_INT8 : 0) | (d >> 22 & 1 ? AMX_BF16 : 0);
     return features;
 }
+#elif defined(__aarch64__)
+int kernels_extensions_usable(void)
+{
+    return (arm_has(ARM_DOT) ? NEON_DOT : 0) | (arm_has(ARM_I8MM) ? NEON_I8MM : 0) | (arm_has(ARM_BF16) ? NEON_BF16 : 0);
+}
 #else
 int kernels_extensions_usable(void) { return 0; }
 #endif

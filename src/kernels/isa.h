@@ -103,11 +103,7 @@ typedef struct {
 #define NEW_ASSEMBLER 0
 #endif
 #endif
-#ifdef __linux__
-#define AMX_ASSEMBLER NEW_ASSEMBLER
-#else
-#define AMX_ASSEMBLER 0
-#endif
+#define AMX_ASSEMBLER (NEW_ASSEMBLER && AMX_SYSTEM)
 
 #define PASTE_(a, b) a##b
 #define PASTE(a, b) PASTE_(a, b)

@@ -221,6 +221,7 @@ typedef struct {
 
 /* Instructions beside those of a set, for products in 16 and 8 bits. */
 enum { AVX_VNNI = 1, AVX512_VNNI = 2, AVX512_BF16 = 4, AMX_INT8 = 8, AMX_BF16 = 16, NOT_ASKED = -1 };
+enum { NEON_DOT = 32, NEON_I8MM = 64, NEON_BF16 = 128 };
 extern int kernels_extensions; /* those in use, from the first need on */
 void kernels_need_extensions(void);
 void kernels_use_extensions(int extensions);

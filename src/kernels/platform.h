@@ -47,4 +47,9 @@ void *new_room(size_t bytes);
 /* Whether the system saves the registers of AMX for this process, from now on. */
 int amx_allowed(void);
 
+/* Whether an ARM processor has dot products of bytes, those of signed with unsigned ones, and those of bfloat16. Programs
+ * cannot ask it themselves. */
+typedef enum { ARM_DOT, ARM_I8MM, ARM_BF16 } arm_feature;
+int arm_has(arm_feature feature);
+
 #endif

@@ -26,4 +26,14 @@ void *new_room(size_t bytes)
 }
 
 int amx_allowed(void) { return 0; }
+
+int arm_has(arm_feature feature)
+{
+    static const char *const names[] = {[ARM_DOT] = "hw.optional.arm.FEAT_DotProd",
+                                        [ARM_I8MM] = "hw.optional.arm.FEAT_I8MM",
+                                        [ARM_BF16] = "hw.optional.arm.FEAT_BF16"};
+    int has = 0;
+    size_t size = sizeof has;
+    return sysctlbyname(names[feature], &has, &size, NULL, 0) == 0 && has;
+}
 #endif

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE /* CPU sets */
 #include "platform.h"
 
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -54,6 +55,19 @@ int amx_allowed(void)
     return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
 #else
     return 0;
+#endif
+}
+
+int arm_has(arm_feature feature)
+{
+#ifdef __aarch64__ /* bits by number: those of newer processors are not in all headers */
+    static const struct {
+        unsigned long word;
+        int bit;
+    } where[] = {[ARM_DOT] = {AT_HWCAP, 20}, [ARM_I8MM] = {AT_HWCAP2, 13}, [ARM_BF16] = {AT_HWCAP2, 14}};
+    return getauxval(where[feature].word) >> where[feature].bit & 1;
+#else
+    return (void)feature, 0;
 #endif
 }
 #endif

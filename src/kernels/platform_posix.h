@@ -25,9 +25,11 @@ static inline int64_t now_ns(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* Variables of a thread that kernels read in their loops: not by a function call. */
+/* Variables of a thread that kernels read in their loops: not by a function call. AMX_SYSTEM: amx_allowed may say yes. */
 #ifdef __linux__
 #define TLS_MODEL __attribute__((tls_model("initial-exec")))
+#define AMX_SYSTEM 1
 #else
 #define TLS_MODEL
+#define AMX_SYSTEM 0
 #endif

@@ -54,6 +54,8 @@ void after_forks(void (*f)(void)) { (void)f; }
 int this_core(void) { return -1; }
 void leave_core(int core) { (void)core; }
 
+#define MIN_MAX_RATE 0x10 /* of ControlFlags, since Windows 10: not in all headers */
+
 /* Hundredths of a percent of all cores that the process's job object grants; 0: no limit. */
 static int64_t job_rate(void)
 {
@@ -61,8 +63,8 @@ static int64_t job_rate(void)
     if (!QueryInformationJobObject(NULL, JobObjectCpuRateControlInformation, &job, sizeof job, NULL) ||
         !(job.ControlFlags & JOB_OBJECT_CPU_RATE_CONTROL_ENABLE))
         return 0;
-    if (job.ControlFlags & JOB_OBJECT_CPU_RATE_CONTROL_MIN_MAX_RATE)
-        return job.MaxRate;
+    if (job.ControlFlags & MIN_MAX_RATE)
+        return job.CpuRate >> 16; /* a union: the lower half is the rate that is granted at least */
     return job.ControlFlags & JOB_OBJECT_CPU_RATE_CONTROL_HARD_CAP ? job.CpuRate : 0;
 }
 
@@ -81,4 +83,10 @@ void *new_room(size_t bytes) { return _aligned_malloc(bytes ? bytes : 64, 64); }
 void free_room(void *room) { _aligned_free(room); }
 
 int amx_allowed(void) { return 0; }
+
+int arm_has(arm_feature feature)
+{
+    const DWORD dot_products = 43; /* PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE; it says nothing of the others */
+    return feature == ARM_DOT && IsProcessorFeaturePresent(dot_products);
+}
 #endif

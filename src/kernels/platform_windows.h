@@ -17,3 +17,4 @@ void free_room(void *room);
 int64_t now_ns(void);
 
 #define TLS_MODEL
+#define AMX_SYSTEM 0

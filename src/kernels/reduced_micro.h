@@ -4,12 +4,22 @@
  * instruction set. What a processor has is asked when a call begins; the layout is the same for all. */
 
 /* How a word of one row meets W words of columns. */
-enum { BF16_PLAIN, BF16_DOT, INT8_PLAIN, INT8_DOT };
+enum { BF16_PLAIN, BF16_DOT, INT8_PLAIN, INT8_DOT, INT8_SIGNED };
 
 #if VECTOR_BYTES == 64
 static inline word_vec madd(word_vec a, word_vec b) { return (word_vec)_mm512_madd_epi16((__m512i)a, (__m512i)b); }
 #elif VECTOR_BYTES == 32
 static inline word_vec madd(word_vec a, word_vec b) { return (word_vec)_mm256_madd_epi16((__m256i)a, (__m256i)b); }
+#endif
+
+#ifdef NEON
+/* An instruction by its bits and the numbers of its registers: assemblers take its name only with options that would hold
+ * for the whole file, and some processors lack it. */
+__asm__(".irp n,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31\n"
+        ".equ .Lnumber_v\\n,\\n\n"
+        ".endr");
+#define NEON_WORDS(bits, sum, a, b) \
+    __asm__(".inst " bits " | (.Lnumber_%1 << 5) | (.Lnumber_%2 << 16) | .Lnumber_%0" : "+w"(sum) : "w"(a), "w"(b))
 #endif
 
 typedef int16_t short_vec __attribute__((vector_size(VECTOR_BYTES)));
@@ -31,6 +41,19 @@ static inline __attribute__((always_inline)) word_vec dot_words(const int how, w
     case INT8_DOT:
         __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
         return sum;
+#elif defined(NEON)
+    case BF16_DOT:
+        NEON_WORDS("0x6e40fc00", sum, a, b); /* bfdot */
+        return sum;
+    case INT8_DOT:
+        NEON_WORDS("0x4e809c00", sum, a, b); /* usdot */
+        return sum;
+    case INT8_SIGNED: { /* sdot: a less 128, and then what that took from the sum, which is the same for all rows */
+        word_vec taken = {0};
+        NEON_WORDS("0x4e809400", sum, a ^ 0x80808080, b);
+        NEON_WORDS("0x4e809400", taken, 0x80808080 - (word_vec){0}, b);
+        return sum - taken;
+    }
 #endif
     case BF16_PLAIN: {
         vec s = (vec)sum;
@@ -158,6 +181,10 @@ REDUCED_ALL(REDUCED_INSTANCE, INT8_DOT)
 #endif
 #if VECTOR_BYTES == 64 && NEW_ASSEMBLER
 REDUCED_ALL(REDUCED_INSTANCE, BF16_DOT)
+#elif defined(NEON)
+REDUCED_ALL(REDUCED_INSTANCE, INT8_DOT)
+REDUCED_ALL(REDUCED_INSTANCE, INT8_SIGNED)
+REDUCED_ALL(REDUCED_INSTANCE, BF16_DOT)
 #endif
 
 static void (*const reduced_table[][MAX_NV * REDUCED_ROWS])(const reduced_product *) = {
@@ -167,6 +194,9 @@ static void (*const reduced_table[][MAX_NV * REDUCED_ROWS])(const reduced_produc
     [INT8_DOT] = {REDUCED_ALL(REDUCED_ENTRY, INT8_DOT)},
 #endif
 #if VECTOR_BYTES == 64 && NEW_ASSEMBLER
+    [BF16_DOT] = {REDUCED_ALL(REDUCED_ENTRY, BF16_DOT)},
+#elif defined(NEON)
+    [INT8_DOT] = {REDUCED_ALL(REDUCED_ENTRY, INT8_DOT)},     [INT8_SIGNED] = {REDUCED_ALL(REDUCED_ENTRY, INT8_SIGNED)},
     [BF16_DOT] = {REDUCED_ALL(REDUCED_ENTRY, BF16_DOT)},
 #endif
 };

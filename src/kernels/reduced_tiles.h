@@ -14,6 +14,10 @@ static int how_of(int precision)
     return kernels_extensions & AVX512_VNNI ? INT8_DOT : INT8_PLAIN;
 #elif VECTOR_BYTES == 32 && NEW_ASSEMBLER
     return precision == BF16 ? BF16_PLAIN : kernels_extensions & AVX_VNNI ? INT8_DOT : INT8_PLAIN;
+#elif defined(NEON)
+    if (precision == BF16)
+        return kernels_extensions & NEON_BF16 ? BF16_DOT : BF16_PLAIN;
+    return kernels_extensions & NEON_I8MM ? INT8_DOT : kernels_extensions & NEON_DOT ? INT8_SIGNED : INT8_PLAIN;
 #else
     return precision == BF16 ? BF16_PLAIN : INT8_PLAIN;
 #endif

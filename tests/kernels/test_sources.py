@@ -26,6 +26,16 @@ def test_macros_are_upper_case():
 
 
 @sources
+def test_only_the_platform_files_know_the_system():
+    systems = re.compile(r"_WIN32|__linux__|__APPLE__|<(pthread|sched|unistd|windows|sys/\w+)\.h>")
+    knowing = {
+        path.name for path in SOURCES.glob("*.[ch]") if systems.search(path.read_text("utf-8"))
+    }
+    files = {path.name for path in SOURCES.glob("platform*.[ch]")}
+    assert knowing == files - {"platform_windows.h"}  # which platform.h chooses
+
+
+@sources
 def test_one_version_of_the_formatter():
     pins = {
         file: re.findall(r"clang-format==([\d.]+)", (house.ROOT / file).read_text(encoding="utf-8"))
