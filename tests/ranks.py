@@ -34,7 +34,7 @@ def mpi_version():
     """What the MPI of this Python's mpi4py calls itself."""
     command = [sys.executable, "-c", "from mpi4py import MPI; print(MPI.Get_library_version())"]
     said = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
-    return " ".join(said.splitlines()[0].split())
+    return " ".join(said.splitlines()[0].partition(",")[0].split())
 
 
 def launch(size, *arguments, then=(), **options):

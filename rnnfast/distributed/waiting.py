@@ -67,6 +67,8 @@ class Heart:
 
         Messages that nobody has received would be a warning of some MPIs.
         """
+        if self._ended.is_set():
+            return
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
