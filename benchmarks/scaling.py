@@ -30,7 +30,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from rnnfast import data, io, models, optim
-from rnnfast.trainer import RnnlmTrainer
+from rnnfast.trainer import RnnlmTrainer, Sync
 
 N, T, MAX_GRAD = 20, 35, 0.25
 MODELS = {"Rnnlm": (models.Rnnlm, 100), "BetterRnnlm": (models.BetterRnnlm, 650)}
@@ -136,8 +136,8 @@ def sizes(model, frequencies):
     return {"dense": dense, "row": item * D, "V": V, "tied": tied, "frequencies": frequencies}
 
 
-def seconds_of_steps(name, corpus, batch, steps, comm=None):
-    """The median time of a step, and the trainer."""
+def seconds_of_steps(name, corpus, batch, steps, comm=None, sync=None):
+    """The median and the mean time of so many steps after the first one, and the trainer."""
     model, ends = made(name, int(corpus.max()) + 1), []
     trainer = RnnlmTrainer(
         model,
@@ -145,10 +145,12 @@ def seconds_of_steps(name, corpus, batch, steps, comm=None):
         callbacks=[lambda step: ends.append(time.perf_counter())],
         write=lambda line: None,
         comm=comm,
+        sync=sync,
     )
-    length = steps * batch * T
+    length = (steps + 2) * batch * T  # the last step is the end of an epoch
     trainer.fit(corpus[:length], corpus[1 : length + 1], 1, batch, T, MAX_GRAD, None)
-    return float(np.median(np.diff(ends))), trainer
+    times = np.diff(ends)[:steps]
+    return float(np.median(times)), float(np.mean(times)), trainer
 
 
 def measure(folder, name, steps):
@@ -176,13 +178,13 @@ def on_ranks(count, folder, name, steps):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def rank(folder, name, steps):
+def rank(folder, name, steps, sync=None):
     """One of several ranks: seconds of a step, of its exchange, and of the network."""
     from mpi4py import MPI
 
     comm = MPI.COMM_WORLD
     corpus = data.load_ptb("train", folder)[0]
-    seconds, trainer = seconds_of_steps(name, corpus, N, steps, comm)
+    seconds, mean, trainer = seconds_of_steps(name, corpus, N, steps, comm, sync)
     times = {}
     for size in (8, 1 << 23):
         buffer, each = np.zeros(size, np.uint8), []
@@ -197,6 +199,7 @@ def rank(folder, name, steps):
     traffic = trainer.traffic
     found = {
         "seconds": seconds,
+        "mean": mean,
         "bytes": traffic.bytes / traffic.steps,
         "hidden": traffic.hidden / traffic.steps,
         "waited": traffic.waited / traffic.steps,
@@ -259,9 +262,12 @@ def main(argv=None):
     command.add_argument("folder")
     command.add_argument("name", choices=tuple(MODELS))
     command.add_argument("steps", type=int)
+    command.add_argument("--every", type=int, default=1)
+    command.add_argument("--half", action="store_true")
     options = parser.parse_args(argv)
     if options.command == "rank":
-        return rank(options.folder, options.name, options.steps)
+        sync = Sync(every=options.every, half=options.half)
+        return rank(options.folder, options.name, options.steps, sync)
     if options.command == "measure":
         found = {name: measure(options.folder, name, options.steps) for name in MODELS}
         from benchmarks.machine import describe  # needs what the extra `bench` has

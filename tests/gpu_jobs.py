@@ -34,6 +34,7 @@ def on_gpus(comm, real, way, gpus=None):
         if not real:
             fake_cuda.install(patch)
             fake = sys.modules["cupy"].cuda = Fake(comm, gpus)
+            patch.setitem(sys.modules, "cupy.cuda", fake)
         take_gpu(comm)
         with rnnfast.device("cuda"):
             yield fake

@@ -326,4 +326,7 @@ def long_work(comm, patience, seconds):
     found = ranks.from_first(computed)
     if comm.rank == 1:  # as a callback of the user's
         time.sleep(seconds)
-    return found, ranks.sum([1.0])
+    total = ranks.sum([1.0])
+    ranks.heart.stop()
+    comm.Barrier()
+    return found, total, ranks.heart._comm.Iprobe()  # whether a sign of life was left over

@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -33,7 +34,7 @@ def mpi_version():
     """What the MPI of this Python's mpi4py calls itself."""
     command = [sys.executable, "-c", "from mpi4py import MPI; print(MPI.Get_library_version())"]
     said = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
-    return " ".join(said.splitlines()[0].split())
+    return " ".join(said.splitlines()[0].partition(",")[0].split())
 
 
 def launch(size, *arguments, then=(), **options):
@@ -59,14 +60,18 @@ def launch(size, *arguments, then=(), **options):
     )
 
 
+PMIX = re.compile(r"^\[\S+:\d+\] PMIX ERROR: .*\n", re.MULTILINE)
+BANNER = re.compile(r"-{70,}\n(?:prterun|mpirun|mpiexec) .*?\n-{70,}\n", re.DOTALL)
+
+
 def finished(process, patience=PATIENCE):
-    """-> exit code, stdout and stderr of a launched process."""
+    """-> exit code, stdout and stderr of a launched process; not what Open MPI adds."""
     try:
         out, err = process.communicate(timeout=patience)
     except subprocess.TimeoutExpired:
         process.kill()
         raise
-    return process.returncode, out, err
+    return process.returncode, out, BANNER.sub("", PMIX.sub("", err))
 
 
 def run_job(size, folder, module, job, **arguments):

@@ -16,7 +16,7 @@ from typing import Any
 
 from rnnfast import kernels
 from rnnfast.commands import cells, data, eval, generate, gradients, info, recipes, score, train
-from rnnfast.commands.together import one_line, only_first_speaks
+from rnnfast.commands.together import let_first_speak, one_line, only_first_speaks
 from rnnfast.training.evaluation import PerplexityWarning
 from rnnfast.version import __version__
 
@@ -45,8 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stdout is None:
         print("rnnfast: stdout is closed; /dev/null takes what nobody reads", file=sys.stderr)
         return 1
-    with only_first_speaks(errors=True):
-        options = vars(_parser().parse_args(argv))
+    try:
+        with only_first_speaks(errors=True):
+            options = vars(_parser().parse_args(argv))
+    except SystemExit as error:
+        if error.code:
+            let_first_speak()
+        raise
     run = options.pop("run")
     machine = options.pop("device", None), options.pop("threads", None)
     if reconfigure := getattr(sys.stdout, "reconfigure", None):
@@ -56,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.showwarning = _warn
             warnings.simplefilter("always", PerplexityWarning)
         code = _run(run, options, first, *machine)
+    if code:
+        let_first_speak()
     try:
         sys.stdout.flush()
     except OSError:

@@ -2,12 +2,15 @@
 
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 from rnnfast.distributed.launch import launched, world
 from rnnfast.distributed.ranks import Ranks
+
+LINGER = 2.0  # seconds
 
 
 def one_line(error: BaseException | Warning) -> str:
@@ -32,6 +35,15 @@ def only_first_speaks(*, errors: bool = False) -> Iterator[bool]:
         warnings.simplefilter("ignore")
         with redirect_stderr(nobody if errors else sys.stderr):
             yield False
+
+
+def let_first_speak() -> None:
+    """Before another rank than 0 ends with an error: rank 0 says why, if it has the same one.
+
+    Open MPI's launcher ends all ranks as soon as one has ended with an error.
+    """
+    if launched()[0] > 0:
+        time.sleep(LINGER)
 
 
 @contextmanager

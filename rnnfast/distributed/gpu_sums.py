@@ -18,6 +18,7 @@ import ctypes
 import os
 import socket
 import sys
+import warnings
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -83,7 +84,7 @@ class NcclSums(_GpuSums):
 
     def __init__(self, ranks: Ranks) -> None:
         super().__init__(ranks)
-        self._nccl = nccl = self._cuda.nccl
+        self._nccl = nccl = nccl_of_cupy()
         name = ranks.from_first(nccl.get_unique_id)
         self._comm = nccl.NcclCommunicator(ranks.size, name, ranks.rank)
         self._kinds = {"float32": nccl.NCCL_FLOAT32, "float64": nccl.NCCL_FLOAT64}
@@ -214,11 +215,11 @@ def sums_of(ranks: Ranks, arrays: Any, half: bool) -> Any:
     """
     if not any(map(checks.is_cupy, arrays)):
         return HostSums(ranks)
-    way = "host" if half else chosen_way(ranks)
-    if way not in ranks.gpu_sums:
+    if half not in ranks.gpu_sums:
+        way = "host" if half else chosen_way(ranks)
         made = NcclSums(ranks) if way == "nccl" else GpuMpiSums(ranks, pinned=way == "host")
-        ranks.gpu_sums[way] = made
-    return ranks.gpu_sums[way]
+        ranks.gpu_sums[half] = made
+    return ranks.gpu_sums[half]
 
 
 def chosen_way(ranks: Ranks) -> str:
@@ -228,7 +229,7 @@ def chosen_way(ranks: Ranks) -> str:
     if wanted not in (None, *WAYS):
         raise ValueError(f"{VARIABLE} must be one of {WAYS}, got {wanted!r}")
     cuda = sys.modules["cupy"].cuda
-    nccl = bool(getattr(getattr(cuda, "nccl", None), "available", False))
+    nccl = nccl_of_cupy() is not None
     gpu = socket.gethostname(), cuda.runtime.deviceGetPCIBusId(cuda.Device().id)
     every = ranks.gather((gpu, nccl, mpi_knows_gpus()))
     gpus, have_nccl, know = zip(*every, strict=True)
@@ -241,6 +242,17 @@ def chosen_way(ranks: Ranks) -> str:
     if alone and all(have_nccl):
         return "nccl"
     return "mpi" if all(know) else "host"
+
+
+def nccl_of_cupy() -> Any:
+    """The module cupy.cuda.nccl; None if CuPy or this machine has no NCCL."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # CuPy's, where the library is missing
+        try:
+            from cupy.cuda import nccl
+        except ImportError:
+            return None
+    return nccl if nccl.available else None
 
 
 def mpi_knows_gpus() -> bool:

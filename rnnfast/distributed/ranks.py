@@ -42,7 +42,7 @@ class Ranks:
         Which one this is, and how many there are.
     patience : float
     gpu_sums : dict
-        What sums arrays on GPUs, see `rnnfast.distributed.gpu_sums`.
+        Whether in 16 bits -> what sums arrays on GPUs, see `rnnfast.distributed.gpu_sums`.
     """
 
     def __init__(self, comm: Any, *, patience: float | None = None) -> None:
@@ -54,7 +54,7 @@ class Ranks:
         if not checks.number("Ranks", "patience", patience) > 0:
             raise ValueError(f"Ranks: patience must be positive, got {patience}")
         self.patience: float = patience
-        self.gpu_sums: dict[str, Any] = {}
+        self.gpu_sums: dict[bool, Any] = {}
         self.comm = own_copy(comm, patience)
         self.rank: int = comm.Get_rank()
         self.size: int = comm.Get_size()

@@ -22,6 +22,8 @@ BEAT = 1.0  # seconds between two signs of life
 BUSY = 100  # looks that only yield; the later ones sleep
 NAP = 0.0002  # seconds that a look sleeps
 PULSE = 7  # the tag of signs of life
+ALIVE, LAST = np.zeros(1, np.int8), np.ones(1, np.int8)  # the signs
+FAREWELL = 1.0  # seconds to wait for the last one
 
 
 class Heart:
@@ -38,8 +40,7 @@ class Heart:
 
     Notes
     -----
-    Where MPI allows only one thread to call it, there is no thread for the signs: they are sent in
-    waiting and by `beat`.
+    Where MPI allows only one thread to call it, signs are sent in waiting and by `beat`.
     """
 
     def __init__(self, comm: Any, patience: float, name: Callable[[int], str]) -> None:
@@ -49,38 +50,54 @@ class Heart:
         size = comm.Get_size()
         self._next = (comm.Get_rank() + 1) % size
         self._before = (comm.Get_rank() - 1) % size
-        self._sign = np.zeros(1, np.int8)
         self._sent: list[Any] = []
-        self._last_beat = 0.0
+        self._last_beat, self._heard = 0.0, time.monotonic()
+        self._parted = False  # whether the rank before this one has sent its last sign
+        self._listening = threading.Lock()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
-        if size > 1 and _threads_may_call(comm):
-            self._thread = threading.Thread(target=self._go_on, name="rnnfast-heart", daemon=True)
-            self._thread.start()
+        if size > 1 and _is_mpi4py(comm):
             atexit.register(self.stop)
+            if _threads_may_call():
+                self._thread = threading.Thread(target=self._go_on, name="heart", daemon=True)
+                self._thread.start()
 
     def stop(self) -> None:
-        """Send no more signs of life; before MPI ends."""
+        """Send the last sign, and wait a moment for that of the rank before: before MPI ends.
+
+        Messages that nobody has received would be a warning of some MPIs.
+        """
+        if self._ended.is_set():
+            return
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
+        until = time.monotonic() + FAREWELL
+        with contextlib.suppress(Exception):
+            if not _mpi_has_ended():
+                self._send(LAST)
+                while (self._sent or not self._parted) and time.monotonic() < until:
+                    self._listen()
+                    self._sent = [request for request in self._sent if not request.Test()]
+                    time.sleep(NAP)
 
     def beat(self) -> None:
         """Tell the next rank that this one lives, once a second, where no thread does so."""
         now = time.monotonic()
         if self._thread is None and now - self._last_beat >= BEAT:
             self._last_beat = now
-            self._send()
+            self._send(ALIVE)
 
     def _go_on(self) -> None:
         """What the thread does."""
         with contextlib.suppress(Exception):  # of MPI: whoever waits for others says it
-            while not self._ended.wait(BEAT):
-                self._send()
+            while not self._ended.wait(BEAT) and not _mpi_has_ended():
+                self._send(ALIVE)
+                self._listen()
 
-    def _send(self) -> None:
+    def _send(self, sign: Any) -> None:
         self._sent = [request for request in self._sent if not request.Test()]
-        self._sent.append(self._comm.Isend(self._sign, self._next, PULSE))
+        self._sent.append(self._comm.Isend(sign, self._next, PULSE))
 
     def wait(self, requests: Sequence[Any], what: str, patience: float | None = None) -> None:
         """Wait until requests are complete.
@@ -94,7 +111,7 @@ class Heart:
             Instead of the usual one; inf waits as long as it takes.
         """
         patience = self._patience if patience is None else patience
-        heard, looks = time.monotonic(), 0
+        start, looks = time.monotonic(), 0
         left = list(requests)
         while True:
             left = [request for request in left if not request.Test()]
@@ -106,19 +123,24 @@ class Heart:
                 continue
             time.sleep(NAP)
             self.beat()
-            if self._listen():
-                heard = time.monotonic()
-            elif time.monotonic() - heard > patience:
-                who, seconds = self._name(self._before), time.monotonic() - heard
-                end_job(self._comm, f"{who} has not answered for {seconds:.0f} s ({what})")
+            if self._thread is None or self._silent_since(start) > patience:  # a thread may be late
+                self._listen()
+            if (silent := self._silent_since(start)) > patience:
+                who = self._name(self._before)
+                end_job(self._comm, f"{who} has not answered for {silent:.0f} s ({what})")
 
-    def _listen(self) -> bool:
-        """Take the signs of life that have come; False if there was none."""
-        heard = False
-        while self._comm.Iprobe(self._before, PULSE):
-            self._comm.Recv(np.empty(1, np.int8), self._before, PULSE)
-            heard = True
-        return heard
+    def _silent_since(self, start: float) -> float:
+        """Seconds without a sign of life, of those after `start`."""
+        return time.monotonic() - max(start, self._heard)
+
+    def _listen(self) -> None:
+        """Take the signs of life that have come."""
+        sign = np.empty(1, np.int8)
+        with self._listening:
+            while self._comm.Iprobe(self._before, PULSE):
+                self._comm.Recv(sign, self._before, PULSE)
+                self._heard = time.monotonic()
+                self._parted = self._parted or bool(sign == LAST)
 
 
 def own_copy(comm: Any, patience: float) -> Any:
@@ -137,13 +159,21 @@ def own_copy(comm: Any, patience: float) -> Any:
     return copy
 
 
-def _threads_may_call(comm: Any) -> bool:
-    """Whether any thread may call a communicator's methods at any time."""
-    if type(comm).__module__.partition(".")[0] != "mpi4py":
-        return False
+def _is_mpi4py(comm: Any) -> bool:
+    return type(comm).__module__.partition(".")[0] == "mpi4py"
+
+
+def _threads_may_call() -> bool:
+    """Whether any thread may call MPI at any time."""
     from mpi4py import MPI
 
     return bool(MPI.Query_thread() == MPI.THREAD_MULTIPLE)
+
+
+def _mpi_has_ended() -> bool:
+    from mpi4py import MPI
+
+    return bool(MPI.Is_finalized())
 
 
 def end_job(comm: Any, message: str) -> None:
