@@ -23,8 +23,8 @@ class Dropout(Layer):
 
     Notes
     -----
-    In training the output is x * mask with mask = np.random.rand(*x.shape) > dropout_ratio, else
-    x * (1 - dropout_ratio).
+    In training the output is x * mask with ``mask = np.random.rand(*x.shape) > dropout_ratio``,
+    else x * (1 - dropout_ratio).
 
     References
     ----------
@@ -108,7 +108,7 @@ class TimeDropout(Dropout):
         The probability that an element is dropped, in [0, 1).
     rng : int or tuple of int, optional
         A seed, or (seed, layer) to give layers different masks. Without it the mask is
-        np.random.rand(*xs.shape) > dropout_ratio.
+        ``np.random.rand(*xs.shape) > dropout_ratio``.
     variational : bool
         Draw one mask (N, 1, D) for xs (N, T, D), the same at every step.
     device : str, optional

@@ -38,9 +38,9 @@ class TimeReverse(Parts):
 
     Parameters
     ----------
-    layer : TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier, TimeLSTMP, TimeLayerNormLSTM,
-            TimeLayerNormGRU or TimeSLSTM
-        The layer.
+    layer : recurrent layer
+        A TimeRNN, TimeLSTM, TimeGRU, TimeMogrifier, TimeLSTMP, TimeLayerNormLSTM, TimeLayerNormGRU
+        or TimeSLSTM.
 
     Raises
     ------
