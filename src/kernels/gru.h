@@ -107,18 +107,6 @@ static void gru_gates(const gru_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t slo
     }
 }
 
-/* A step that does not concern the sample leaves h and s as they were. */
-static void gru_idle(const gru_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n)
-{
-    const cell_job *job = k->job;
-    const ptrdiff_t H = job->H, w = panel_width(H, p), j = p * W;
-    const real *h = gru_h_prev(k, t, n), *seen = gru_seen(k, t, n);
-    store_n((real *)gru_h_prev(k, t + 1, n) + j, h ? load_n(h + j, w) : (vec){0}, w);
-    if (job->h_mask.p)
-        store_n((real *)gru_seen(k, t + 1, n) + j, seen ? load_n(seen + j, w) : (vec){0}, w);
-    idle_step(job, t, n, j, w);
-}
-
 /* Second half: the candidate and h of one tile. `sums`, its rows apart by `step`, holds x Wx_h + (r s) Wh_h; if the
  * panels hold x Wx it is (r s) Wh_h, or NULL. With reset_after it holds x Wx_h, or is NULL, and products, laid out alike,
  * s Wh_h, or is NULL. */

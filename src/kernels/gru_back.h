@@ -185,7 +185,7 @@ static void gru_backward_body(team *tm, int rank, void *work)
             const real *sums = k->sums + (w.p * N + w.n) * 2 * W;
             const ptrdiff_t own = rows_at_work(job, t, w.n, w.rows);
             gru_gate_grads(k, w.p, t, w.n, own, t < T - 1 ? sums : NULL);
-            state_grads(job, H, t + 1, w.p, w.n + own, w.rows - own, sums + own * 2 * W, 1, k->dh, job->dh0);
+            state_grads(job, H, w.p, w.n + own, w.rows - own, sums + own * 2 * W, 1, k->dh, job->dh0);
         }
         step_wait(tm, own_rows); /* dA of the candidate is whole */
         if (job->reset_after)

@@ -65,8 +65,8 @@ static void gru_times_Wx(const gru_work *k, const gru_group *g, const tile_walk 
 {
     const ptrdiff_t D = k->job->D, x_n = step_of(D);
     if (!k->precomputed)
-        gates_product(strip.panels, D, w->rows, k->x + (t % 2 * k->job->N + w->n) * x_n, x_n, g->Wx[strip.p], w->i, w->tiles, sums,
-                      0);
+        gates_product(strip.panels, D, w->rows, k->x + (t % 2 * k->job->N + w->n) * x_n, x_n, g->Wx[strip.p], w->i, w->tiles,
+                      sums, 0);
 }
 
 /* sums (+)= left Wh of a group, the same tile; rows of left are left_n apart. */

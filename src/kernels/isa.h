@@ -17,13 +17,14 @@ typedef struct {
     ptrdiff_t of[4];
 } lanes_of;
 
-/* Whether step t concerns sample n, and the last one that does: where lengths differ, a sample's state stays at the
- * other steps, and its rows of dA are 0. */
+/* Whether step t concerns sample n, and the first and the last one that do: where lengths differ, a sample's state stays at the
+ * other steps. */
 static inline int at_work(const cell_job *job, ptrdiff_t t, ptrdiff_t n)
 {
     return !job->first_step || (job->first_step[n] <= t && t < job->end_step[n]);
 }
 static inline ptrdiff_t last_step(const cell_job *job, ptrdiff_t n) { return (job->end_step ? job->end_step[n] : job->T) - 1; }
+static inline ptrdiff_t first_step(const cell_job *job, ptrdiff_t n) { return job->first_step ? job->first_step[n] : 0; }
 static inline int has_no_step(const cell_job *job, ptrdiff_t n) { return job->end_step[n] <= job->first_step[n]; }
 
 /* The row of a sample in arrays (N, T, any). */

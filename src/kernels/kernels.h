@@ -31,19 +31,19 @@ typedef struct {
     double clip;                            /* lstm, lstmp: bound of the cell; 0: none */
     const ptrdiff_t *first_step, *end_step; /* (N): steps in [first, end), as counted here, concern a sample; NULL: all do */
     /* Samples that end, of cells that sort them: a step concerns the first ones. NULL: it is computed for all N. */
-    const ptrdiff_t *order;     /* (N): the row of a sample in all arrays (N, T, any); NULL: its own */
-    const ptrdiff_t *first_row; /* (T + 1): of rows that have only these samples, step by step, the first one of a step */
-    strided xs;                             /* (N, T, D), last stride 1 */
-    strided h0, c0;                         /* (N, P), (N, H), last stride 1 */
-    strided n0, m0;                         /* slstm: (N, H), last stride 1 */
-    strided h_mask;                         /* (N, P), last stride 1, or NULL: multiplies h before Wh */
-    strided seen0;                          /* (N, P), last stride 1: h0 h_mask, which is h0 without a mask */
-    strided candidate_mask;                 /* (N, T, H), last stride 1, or NULL: multiplies g of an LSTM, h_hat of a GRU */
-    strided h_zoneout, c_zoneout;           /* (N, T, P), (N, T, H), alike: the share of the old h, c that a step keeps */
-    strided Wx, Wh;                         /* (D, G H), (P, G H), of slstm (H, G K), any strides */
-    strided Wproj;                          /* lstmp: (H, P), any strides */
-    const void *b;                          /* (G H), with reset_after (2, G H), or NULL */
-    const void *Wp;                         /* lstm: peepholes, contiguous (3, H) or, if `full`, (3, H, H); or NULL */
+    const ptrdiff_t *order;       /* (N): the row of a sample in all arrays (N, T, any); NULL: its own */
+    const ptrdiff_t *first_row;   /* (T + 1): of rows that have only these samples, step by step, the first one of a step */
+    strided xs;                   /* (N, T, D), last stride 1 */
+    strided h0, c0;               /* (N, P), (N, H), last stride 1 */
+    strided n0, m0;               /* slstm: (N, H), last stride 1 */
+    strided h_mask;               /* (N, P), last stride 1, or NULL: multiplies h before Wh */
+    strided seen0;                /* (N, P), last stride 1: h0 h_mask, which is h0 without a mask */
+    strided candidate_mask;       /* (N, T, H), last stride 1, or NULL: multiplies g of an LSTM, h_hat of a GRU */
+    strided h_zoneout, c_zoneout; /* (N, T, P), (N, T, H), alike: the share of the old h, c that a step keeps */
+    strided Wx, Wh;               /* (D, G H), (P, G H), of slstm (H, G K), any strides */
+    strided Wproj;                /* lstmp: (H, P), any strides */
+    const void *b;                /* (G H), with reset_after (2, G H), or NULL */
+    const void *Wp;               /* lstm: peepholes, contiguous (3, H) or, if `full`, (3, H, H); or NULL */
     int full;
     int rounds;           /* mogrifier: r; the matrices are contiguous */
     ptrdiff_t rank;       /* k, or 0: there is no Wr */

@@ -58,7 +58,8 @@ static void lnlstm_gates(const lnlstm_work *work, const tile_walk *tile, ptrdiff
 {
     const lstm_work *k = &work->lstm;
     const cell_job *job = k->job;
-    const ptrdiff_t N = job->N, H = job->H, p = tile->p, w = panel_width(H, p), j = p * W, now = job->train ? t : 0;
+    const ptrdiff_t H = job->H, p = tile->p, w = panel_width(H, p), j = p * W, now = job->train ? t : 0;
+    const norm *norms_x = work->of_x + first_row(rows_of_panels(&work->x_Wx), slot);
     const real *gx = (const real *)job->norms[0] + j, *gh = (const real *)job->norms[1] + j;
     vec bias[4] = {{0}}, gain_x[4], gain_h[4];
     for (int g = 0; g < 4; g++) {
@@ -69,13 +70,8 @@ static void lnlstm_gates(const lnlstm_work *work, const tile_walk *tile, ptrdiff
     for (ptrdiff_t n = tile->n; n < tile->n + tile->rows; n++) {
         real *row = panel_row(&k->panels, p, now, n);
         const real *x = panel_row(&work->x_Wx, p, slot, n), *h = panel_row(&work->h_Wh, p, now, n);
-        vec c_prev = t > 0 && !job->train ? load_n(row + 4 * w, w) : lstm_c_prev(k, p, t, n, w);
-        if (!at_work(job, t, n)) {
-            for (int kept = 4; kept < k->panels.S; kept++)
-                store_n(row + kept * w, c_prev, w);
-            continue;
-        }
-        const norm of_x = work->of_x[slot * N + n], of_h = norms[n];
+        vec c_prev = t > first_step(job, n) && !job->train ? load_n(row + 4 * w, w) : lstm_c_prev(k, p, t, n, w);
+        const norm of_x = norms_x[n], of_h = norms[n];
         vec A[4];
         UNROLLED
         for (int g = 0; g < 4; g++) {
@@ -95,7 +91,7 @@ static void lnlstm_gates(const lnlstm_work *work, const tile_walk *tile, ptrdiff
         }
     }
     if (job->train && p == 0)
-        memcpy(work->of_h + t * N + tile->n, norms + tile->n, tile->rows * sizeof(norm));
+        memcpy(work->of_h + first_row(rows_of_panels(&work->h_Wh), t) + tile->n, norms + tile->n, tile->rows * sizeof(norm));
 }
 
 /* h of one tile. norms: of c. */
@@ -103,13 +99,9 @@ static void lnlstm_output(const lnlstm_work *work, const tile_walk *tile, ptrdif
 {
     const lstm_work *k = &work->lstm;
     const cell_job *job = k->job;
-    const ptrdiff_t N = job->N, p = tile->p, w = panel_width(job->H, p), j = p * W;
+    const ptrdiff_t p = tile->p, w = panel_width(job->H, p), j = p * W;
     const vec gain = load_n((const real *)job->norms[2] + j, w), bias = load_n((const real *)job->norms[3] + j, w);
     for (ptrdiff_t n = tile->n; n < tile->n + tile->rows; n++) {
-        if (!at_work(job, t, n)) {
-            lstm_idle(k, p, t, n);
-            continue;
-        }
         const real *row = panel_row(&k->panels, p, job->train ? t : 0, n);
         vec c_new = load_n(row + lnlstm_c_new(job) * w, w);
         vec h = load_n(row + 3 * w, w) * vtanh(norm_of(norms[n], c_new) * gain + bias);
@@ -118,7 +110,7 @@ static void lnlstm_output(const lnlstm_work *work, const tile_walk *tile, ptrdif
         lstm_give(k, t, n, j, w, h, load_n(row + 4 * w, w));
     }
     if (job->train && p == 0)
-        memcpy(work->of_c + t * N + tile->n, norms + tile->n, tile->rows * sizeof(norm));
+        memcpy(work->of_c + first_row(rows_of_panels(&work->h_Wh), t) + tile->n, norms + tile->n, tile->rows * sizeof(norm));
 }
 
 static void lnlstm_forward_body(team *tm, int rank, void *for_all)
@@ -132,26 +124,30 @@ static void lnlstm_forward_body(team *tm, int rank, void *for_all)
     norm *norms = (norm *)(work->own + rank * lnlstm_own(job));
     ptrdiff_t p0, p1, n0, n1, h_n;
     team_share(tm, rank, P, &p0, &p1);
-    norm_samples(tm, rank, P, N, most, own_rows, &n0, &n1);
     lstm_weights(k, p0, p1, tiles);
+    if (rank == 0)
+        lstm_pass(job);
     team_wait(tm);
 
     for (ptrdiff_t t = 0; t < T && !team_stopped(); t++) {
-        const ptrdiff_t slot = t % k->chunk, now = job->train ? t : 0;
+        const ptrdiff_t slot = t % k->chunk, now = job->train ? t : 0, rows = rows_of(job, t);
+        const ptrdiff_t row = first_row(rows_of_panels(&k->panels), now);
+        norm_samples(tm, rank, P, rows, most, own_rows, &n0, &n1);
         if (slot == 0)
             norm_input(job, tm, rank, &work->x_Wx, t, T - t < k->chunk ? T - t : k->chunk, most, own_rows, k->Wx, &LNLSTM_GATES,
-                       1, work->of_x, 0);
+                       1, work->of_x, 0, k->x);
         const real *h = lstm_left_side(k, t, &h_n);
-        for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_tile(&w);)
+        for (tile_walk w = team_tiles(tm, rank, P, rows, most, own_rows); next_tile(&w);)
             norm_product(&work->h_Wh, now, &w, h, h_n, k->Wh[w.p]);
         step_wait(tm, own_rows); /* h Wh is whole */
-        norm_rows(&work->h_Wh, 0, 4, now * N + n0, now * N + n1, norms + n0);
-        for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_tile(&w);)
+        norm_rows(&work->h_Wh, 0, 4, row + n0, row + n1, norms + n0);
+        for (tile_walk w = team_tiles(tm, rank, P, rows, most, own_rows); next_tile(&w);)
             lnlstm_gates(work, &w, t, slot, norms);
         step_wait(tm, own_rows); /* c is whole */
-        norm_rows(&k->panels, lnlstm_c_new(job), 1, now * N + n0, now * N + n1, norms + n0);
-        for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_tile(&w);)
+        norm_rows(&k->panels, lnlstm_c_new(job), 1, row + n0, row + n1, norms + n0);
+        for (tile_walk w = team_tiles(tm, rank, P, rows, most, own_rows); next_tile(&w);)
             lnlstm_output(work, &w, t, norms);
+        begin_samples(job, tm, rank, t, job->seen0, job->H, lstm_seen(k, t, 0));
         step_wait(tm, own_rows); /* h of step t is whole */
     }
 }
@@ -164,8 +160,8 @@ static int lnlstm_forward(const cell_job *job)
     const int own = !job->packed; /* weights to be packed in this call */
     ptrdiff_t weights = own ? lines(P * 4 * W * D) : 0, recurrent = own ? lines(P * 4 * W * H) : 0;
     ptrdiff_t state = job->train ? 0 : lines(N * step_of(H)), gates = job->train ? 0 : lines(N * lstm_kept(job) * H + W);
-    ptrdiff_t norms = job->train ? 0 : lnlstm_places(&work, NULL, k->chunk, 1), each = lnlstm_own(job);
-    real *room = new_reals(weights + recurrent + 2 * state + gates + norms + job->threads * each);
+    ptrdiff_t norms = job->train ? 0 : lnlstm_places(&work, NULL, k->chunk, 1), each = lnlstm_own(job), x = input_room(job, 1);
+    real *room = new_reals(weights + recurrent + 2 * state + gates + norms + job->threads * each + x);
     right_side *sides = malloc(2 * P * sizeof(right_side));
     int stopped = 0;
     if (room && sides) {
@@ -178,7 +174,7 @@ static int lnlstm_forward(const cell_job *job)
             lnlstm_places(&work, job->norms_kept, T, T);
         else
             lnlstm_places(&work, k->h + 2 * state + gates, k->chunk, 1);
-        work.own = k->h + 2 * state + gates + norms;
+        work.own = k->h + 2 * state + gates + norms, k->x = work.own + job->threads * each;
         stopped = team_run(job->threads, lnlstm_forward_body, &work);
     }
     int failed = !room || !sides;

@@ -6,7 +6,7 @@ static void lnlstm_output_grads(const lnlstm_work *work, const tile_walk *tile, 
 {
     const lstm_work *k = &work->lstm;
     const cell_job *job = k->job;
-    const ptrdiff_t N = job->N, H = job->H;
+    const ptrdiff_t H = job->H, row_0 = first_row(rows_of_panels(&k->panels), t);
     real *parts = work->parts + tile->i * 6 * H;
 
     for (ptrdiff_t p = 2 * tile->p; p < 2 * tile->p + 2 && p * W < H; p++) {
@@ -18,13 +18,7 @@ static void lnlstm_output_grads(const lnlstm_work *work, const tile_walk *tile, 
             const real *back = sums ? sums + r * 2 * W + (p - 2 * tile->p) * W : NULL;
             real *row = panel_row(&k->panels, p, t, n), *to_dy = work->dy + n * H + j;
             real *left = norm_sums(work->c_sums, H, n, p);
-            if (!at_work(job, t, n)) {
-                lstm_idle_back(k, p, t, n, back);
-                store(left, (vec){0});
-                store(left + W, (vec){0});
-                continue;
-            }
-            vec o = load_n(row + 3 * w, w), c_hat = norm_of(work->of_c[t * N + n], load_n(row + lnlstm_c_new(job) * w, w));
+            vec o = load_n(row + 3 * w, w), c_hat = norm_of(work->of_c[row_0 + n], load_n(row + lnlstm_c_new(job) * w, w));
             vec q = vtanh(c_hat * gain + bias), dh = lstm_dh_new(k, t, n, j, w, lstm_dh(k, t, n, j, w, back));
             vec dy = dh * o * (1 - q * q);
             dgain += dy * c_hat, dbias += dy;
@@ -43,7 +37,7 @@ static void lnlstm_cell_grads(const lnlstm_work *work, const tile_walk *tile, pt
 {
     const lstm_work *k = &work->lstm;
     const cell_job *job = k->job;
-    const ptrdiff_t N = job->N, H = job->H;
+    const ptrdiff_t H = job->H, row_0 = first_row(rows_of_panels(&k->panels), t);
 
     for (ptrdiff_t p = 2 * tile->p; p < 2 * tile->p + 2 && p * W < H; p++) {
         const ptrdiff_t w = panel_width(H, p), j = p * W;
@@ -53,15 +47,10 @@ static void lnlstm_cell_grads(const lnlstm_work *work, const tile_walk *tile, pt
             gain_h[g] = load_n((const real *)job->norms[1] + g * H + j, w);
         for (ptrdiff_t n = tile->n; n < tile->n + tile->rows; n++) {
             real *left = norm_sums(work->h_sums, H, n, p);
-            if (!at_work(job, t, n)) {
-                store(left, (vec){0});
-                store(left + W, (vec){0});
-                continue;
-            }
-            const norm of = work->of_c[t * N + n], of_h = work->of_h[t * N + n];
+            const norm of = work->of_c[row_0 + n], of_h = work->of_h[row_0 + n];
             const real *h = panel_row(&work->h_Wh, p, t, n);
             real *row = panel_row(&k->panels, p, t, n), *dc = k->c + n * H + j;
-            real *dc_prev = t > (job->first_step ? job->first_step[n] : 0) ? dc : (real *)job->dc0 + n * H + j;
+            real *dc_prev = t > first_step(job, n) ? dc : (real *)job->dc0 + n * H + j;
             vec f = load_n(row, w), g = load_n(row + w, w), i = load_n(row + 2 * w, w);
             vec d = load_n(work->dy + n * H + j, w) * gain, c_prev = lstm_c_prev(k, p, t, n, w);
             vec ds = norm_grad(of, backs[n], d, norm_of(of, load_n(row + lnlstm_c_new(job) * w, w)));
@@ -94,10 +83,8 @@ static void lnlstm_weight_grads(const lnlstm_work *work, team *tm, int rank)
 {
     const lstm_work *k = &work->lstm;
     const cell_job *job = k->job;
-    const ptrdiff_t N = job->N, H = job->H, h_n = step_of(H), blocks = tile_count(N * job->T, NORM_BLOCK);
-    const real *xs = job->xs.p;
-    left_rows x_rows = {xs, xs + job->xs.s1, job->xs.s0, job->xs.s1, job->xs.s0};
-    left_rows h_rows = {job->seen0.p, job->seen, job->seen0.s0, N * h_n, h_n};
+    const ptrdiff_t N = job->N, H = job->H, blocks = tile_count(k->panels.R, NORM_BLOCK);
+    const left_rows x_rows = rows_of_x(job), h_rows = rows_of_seen(job);
     real *const *grads = (real *const *)job->dnorms;
     ptrdiff_t p0, p1;
     team_share(tm, rank, panel_count(H), &p0, &p1);
@@ -124,30 +111,39 @@ static void lnlstm_backward_body(team *tm, int rank, void *for_all)
     const int own_rows = norm_owns_rows(job, tm, 4);
     norm_back *backs = (norm_back *)(work->own + rank * lnlstm_own(job));
     ptrdiff_t n0, n1;
-    norm_samples(tm, rank, Q, N, ROWS_2, own_rows, &n0, &n1);
     lstm_pack_back(k, tm, rank);
+    if (rank == 0)
+        lstm_pass_back(job);
     team_wait(tm);
 
-    for (ptrdiff_t t = T - 1; t >= 0 && !team_stopped(); t--) {
-        const norm *of_h = work->of_h + t * N;
+    for (ptrdiff_t t = T - 1; t >= -1 && !team_stopped(); t--) { /* -1: the initial h */
+        const ptrdiff_t rows = rows_of(job, t), both = rows_of_both(job, t);
         if (t < T - 1)
-            panel_hidden_grads(&work->h_Wh, tm, rank, t + 1, N, 0, 4, k->Wh_room, k->sums, 0, own_rows);
-        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_tile(&w);)
-            lnlstm_output_grads(work, &w, t, t < T - 1 ? k->sums + (w.p * N + w.n) * 2 * W : NULL);
+            panel_hidden_grads(&work->h_Wh, tm, rank, t + 1, both, 0, 4, k->Wh_room, k->sums, 0, own_rows);
+        for (tile_walk w = team_tiles(tm, rank, Q, both, ROWS_2, own_rows); next_tile(&w);) {
+            const ptrdiff_t all = w.rows;
+            const real *sums = k->sums + (w.p * N + w.n) * 2 * W;
+            w.rows = rows_at_work(job, t, w.n, all);
+            if (w.rows)
+                lnlstm_output_grads(work, &w, t, t < T - 1 ? sums : NULL);
+            state_grads(job, H, w.p, w.n + w.rows, all - w.rows, sums + w.rows * 2 * W, 1, k->dh, job->dh0);
+        }
+        if (t < 0)
+            break;
         step_wait(tm, own_rows); /* dy is whole */
+        const ptrdiff_t row = first_row(rows_of_panels(&k->panels), t);
+        norm_samples(tm, rank, Q, rows, ROWS_2, own_rows, &n0, &n1);
         norm_backs(work->c_sums, H, 1, n0, n1, backs);
-        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_tile(&w);)
+        for (tile_walk w = team_tiles(tm, rank, Q, rows, ROWS_2, own_rows); next_tile(&w);)
             lnlstm_cell_grads(work, &w, t, backs);
         step_wait(tm, own_rows); /* dA of step t is whole */
         norm_backs(work->h_sums, H, 4, n0, n1, backs);
-        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_tile(&w);)
+        for (tile_walk w = team_tiles(tm, rank, Q, rows, ROWS_2, own_rows); next_tile(&w);)
             for (ptrdiff_t p = 2 * w.p; p < 2 * w.p + 2 && p * W < H; p++)
-                norm_panel_grads(job, &k->panels, &work->h_Wh, LNLSTM_GATES, p, t * N + w.n, t * N + w.n + w.rows,
-                                 job->norms[1], of_h + w.n, backs + w.n, work->parts + w.i * 6 * H);
+                norm_panel_grads(&k->panels, &work->h_Wh, LNLSTM_GATES, p, row + w.n, row + w.n + w.rows, job->norms[1],
+                                 work->of_h + row + w.n, backs + w.n, work->parts + w.i * 6 * H);
         step_wait(tm, own_rows); /* dv of step t is whole */
     }
-    panel_hidden_grads(&work->h_Wh, tm, rank, 0, N, 0, 4, k->Wh_room, k->sums, 0, own_rows);
-    panel_state_grads(&k->panels, tm, rank, job, k->sums, 1, k->dh, job->dh0, own_rows);
 
     if (team_goes_on(tm, job->whole))
         lnlstm_weight_grads(work, tm, rank);
@@ -161,7 +157,8 @@ static int lnlstm_backward(const cell_job *job)
     ptrdiff_t weights = lines(pair_count(D) * 2 * W * 4 * H), recurrent = lines(pair_count(H) * 2 * W * 4 * H);
     ptrdiff_t state = lines(N * H), sums = lines(pair_count(H) * 2 * W * N), dy = lines(N * H + W);
     ptrdiff_t halves = lines(N * panel_count(H) * 2 * W), past = job->h_zoneout.p ? state : 0;
-    ptrdiff_t parts = lines(tiles * 6 * H), parts_x = lines(tile_count(N * T, NORM_BLOCK) * 4 * H), each = lnlstm_own(job);
+    ptrdiff_t parts = lines(tiles * 6 * H), parts_x = lines(tile_count(k->panels.R, NORM_BLOCK) * 4 * H),
+              each = lnlstm_own(job);
     real *room = new_reals(weights + recurrent + state + past + sums + dy + 2 * halves + parts + parts_x + job->threads * each +
                            grad_room(job));
     if (!room)

@@ -52,19 +52,9 @@ static inline __attribute__((always_inline)) vec lstm_c_prev(const lstm_work *k,
                                                              ptrdiff_t w)
 {
     const cell_job *job = k->job;
-    if (t == (job->first_row ? job->first_step[n] : 0))
+    if (t == first_step(job, n))
         return state_of(job->c0, n, p * W, w);
     return load_n(job->train ? panel_row(&k->panels, p, t - 1, n) + 4 * w : k->c + n * job->H + p * W, w);
-}
-
-/* A step that does not concern the sample leaves h m as it was; c is the caller's. */
-static void lstm_idle(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n)
-{
-    const cell_job *job = k->job;
-    const ptrdiff_t w = panel_width(job->H, p), j = p * W;
-    vec seen = t > 0 ? load_n(lstm_seen(k, t - 1, n) + j, w) : state_of(job->seen0, n, j, w);
-    store_n(lstm_seen(k, t, n) + j, seen, w);
-    idle_step(job, t, n, j, w);
 }
 
 /* h of one row of a tile, to where it is kept and given. */
@@ -100,16 +90,6 @@ static inline void lstm_give_u(const lstm_work *k, ptrdiff_t t, ptrdiff_t n, ptr
         store_n((real *)job->cT + n * job->H + j, c, w);
 }
 
-/* A step that does not concern the sample makes no h. */
-static void lstm_idle_u(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n)
-{
-    const cell_job *job = k->job;
-    const ptrdiff_t w = panel_width(job->H, p), j = p * W;
-    store_n(lstm_u(k, t, n) + j, (vec){0}, w);
-    if (t == 0 && has_no_step(job, n))
-        store_n((real *)job->cT + n * job->H + j, state_of(job->c0, n, j, w), w);
-}
-
 /* Activations of one tile: rows n0.. of step t of panel p. `sums`, from gates_product, holds x Wx + h_prev Wh; if the
  * panels hold x Wx it is h_prev Wh, or NULL. plain, a constant: no lengths, peepholes, bound, masks or
  * shares of each step; projected, another: what the tile gives is u. */
@@ -131,18 +111,6 @@ static inline __attribute__((always_inline)) void lstm_tile(const int plain, con
         const ptrdiff_t n = n0 + r;
         real *row = job->train || k->precomputed ? panel_row(&k->panels, p, slot, n) : NULL;
         vec c_prev = lstm_c_prev(k, p, t, n, w);
-        if (!plain && !at_work(job, t, n)) {
-            if (job->train)
-                for (int kept = 4; kept < k->panels.S; kept++)
-                    store_n(row + kept * w, c_prev, w);
-            else
-                store_n(k->c + n * H + j, c_prev, w);
-            if (projected)
-                lstm_idle_u(k, p, t, n);
-            else
-                lstm_idle(k, p, t, n);
-            continue;
-        }
         vec A[4];
         for (int g = 0; g < 4; g++) {
             A[g] = k->precomputed ? load_n(row + g * w, w) + bias[g] : bias[g];

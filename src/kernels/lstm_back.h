@@ -31,31 +31,6 @@ static inline vec lstm_clipped(const cell_job *job, vec ds, vec c)
     return (vec)((c > -clip) & (c < clip) & (__typeof__(c > c))ds);
 }
 
-/* A row of dA for a step that does not concern the sample. */
-static void lstm_no_grads(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n)
-{
-    const ptrdiff_t w = panel_width(k->job->H, p);
-    real *row = panel_row(&k->panels, p, t, n);
-    for (int g = 0; g < 4; g++)
-        store_n(row + g * w, (vec){0}, w);
-}
-
-static void lstm_idle_back(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n, const real *back)
-{
-    lstm_no_grads(k, p, t, n);
-    idle_step_back(k->job, t, n, p * W, panel_width(k->job->H, p), back, k->dh ? k->dh + n * k->job->H + p * W : NULL);
-}
-
-/* The same with a projection; what of it is of h, lstmp.h does. */
-static void lstm_idle_back_u(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t n)
-{
-    const cell_job *job = k->job;
-    const ptrdiff_t w = panel_width(job->H, p);
-    lstm_no_grads(k, p, t, n);
-    if (has_no_step(job, n))
-        store_n((real *)job->dc0 + n * job->H + p * W, state_of(job->dcT, n, p * W, w), w);
-}
-
 /* dA of one tile: rows n0.. of step t, units q 2W.. (two panels). `sums` (rows, 2 W) holds dA_next Wh^T,
  * or is NULL at the last step, where dh is what the caller gave; if `projected`, it holds du. plain as in lstm_tile. */
 static inline __attribute__((always_inline)) void lstm_tile_grads(const int plain, const int projected, const lstm_work *k,
@@ -70,15 +45,8 @@ static inline __attribute__((always_inline)) void lstm_tile_grads(const int plai
         for (ptrdiff_t r = 0; r < rows; r++) {
             const ptrdiff_t n = n0 + r;
             const real *back = sums ? sums + r * 2 * W + (p - 2 * q) * W : NULL;
-            if (!plain && !at_work(job, t, n)) {
-                if (projected)
-                    lstm_idle_back_u(k, p, t, n);
-                else
-                    lstm_idle_back(k, p, t, n, back);
-                continue;
-            }
             real *row = panel_row(&k->panels, p, t, n);
-            real *dc_prev = (t > (plain || !job->first_step ? 0 : job->first_step[n]) ? k->c : (real *)job->dc0) + n * H + j;
+            real *dc_prev = (t > first_step(job, n) ? k->c : (real *)job->dc0) + n * H + j;
             vec f = load_n(row, w), g = load_n(row + w, w), i = load_n(row + 2 * w, w), o = load_n(row + 3 * w, w),
                 c = load_n(row + 4 * w, w);
             vec dh = projected ? load(back) : lstm_dh(k, t, n, j, w, back), c_prev = lstm_c_prev(k, p, t, n, w), past = {0};
@@ -220,7 +188,7 @@ static void lstm_backward_body(team *tm, int rank, void *work)
             const real *sums = k->sums + (w.p * N + w.n) * 2 * W;
             const ptrdiff_t own = rows_at_work(job, t, w.n, w.rows);
             lstm_gate_grads(k, w.p, t, w.n, own, t < T - 1 ? sums : NULL);
-            state_grads(job, job->H, t + 1, w.p, w.n + own, w.rows - own, sums + own * 2 * W, 1, k->dh, job->dh0);
+            state_grads(job, job->H, w.p, w.n + own, w.rows - own, sums + own * 2 * W, 1, k->dh, job->dh0);
         }
         step_wait(tm, own_rows); /* dA of step t is whole */
     }

@@ -33,7 +33,7 @@ static inline int lstmp_is_few(const cell_job *job) { return is_few(job) && job-
 static int lstmp_owns_rows(const cell_job *job, const team *tm)
 {
     const ptrdiff_t weights = (4 * (job->D + job->P) + job->P) * job->H * sizeof(real);
-    return !is_precomputed(job, 4) && rows_come_out_even(job, tm) && weights <= 1 << 20;
+    return !is_precomputed(job, 4) && rows_come_out_even(job, tm) && weights <= 1 << 20 && !job->first_row;
 }
 
 /* First half of a step: u of one tile; plain or not as in an LSTM, so that few rows give the same bits. */
@@ -55,22 +55,14 @@ static void lstmp_output(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t
 
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t n = n0 + r;
-        real *seen = lstm_seen(k, t, n) + j, *hs = (real *)job->hs.p + n * job->hs.s0 + t * job->hs.s1 + j;
-        real *hT = (real *)job->hT + n * job->P + j;
-        if (!at_work(job, t, n)) {
-            store_n(seen, t > 0 ? load_n(lstm_seen(k, t - 1, n) + j, w) : state_of(job->seen0, n, j, w), w);
-            store_n(hs, (vec){0}, w);
-            if (t == 0 && has_no_step(job, n))
-                store_n(hT, state_of(job->h0, n, j, w), w);
-            continue;
-        }
+        real *seen = lstm_seen(k, t, n) + j, *hs = (real *)job->hs.p + row_of(job, n) * job->hs.s0 + t * job->hs.s1 + j;
         vec h = load(sums + r * step);
         if (job->h_zoneout.p)
             h = zoned(of_step(job, job->h_zoneout, t, n, j, w), shown_before(job, t, n, j, w), h);
         store_n(seen, job->h_mask.p ? h * mask_of(job, n, j, w) : h, w);
         store_n(hs, h, w);
         if (t == last_step(job, n))
-            store_n(hT, h, w);
+            store_n((real *)job->hT + n * job->P + j, h, w);
     }
 }
 
@@ -131,6 +123,8 @@ static void lstmp_forward_body(team *tm, int rank, void *for_all)
                                 : gate_weights(work->Wproj_room, Wproj, H, of_h, 0, 1, p, T * u_tiles);
     if (!k->precomputed)
         copy_step(job, tm, rank, 0, k->x);
+    if (rank == 0)
+        lstm_pass(job);
     team_wait(tm);
 
     for (ptrdiff_t t = 0; t < T && !team_stopped(); t++) {
@@ -139,24 +133,25 @@ static void lstmp_forward_body(team *tm, int rank, void *for_all)
             panel_inputs(job, tm, rank, &k->panels, t, T - t < k->chunk ? T - t : k->chunk, 0, 4, k->Wx, k->x);
         ptrdiff_t h_n, x_n = step_of(D);
         const real *h = lstm_left_side(k, t, &h_n);
-        for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_tile(&w);) {
+        for (tile_walk w = team_tiles(tm, rank, P, rows_of(job, t), most, own_rows); next_tile(&w);) {
             if (!k->precomputed)
-                gates_product(1, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[w.p], w.i, tiles, sums, 0);
+                gates_product(1, D, w.rows, k->x + (t % 2 * N + w.n) * x_n, x_n, k->Wx[w.p], w.i, w.tiles, sums, 0);
             if (h)
-                gates_product(1, of_h, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, tiles, sums, !k->precomputed);
+                gates_product(1, of_h, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, w.tiles, sums, !k->precomputed);
             lstmp_activate(k, w.p, t, slot, w.n, w.rows, h || !k->precomputed ? sums : NULL);
         }
         step_wait(tm, own_rows); /* u of step t is whole */
 
         const real *u = lstm_u(k, t, 0);
-        for (tile_walk w = team_tiles(tm, rank, strip_count(of_h, 1), N, ROWS_2, own_rows); next_tile(&w);) {
+        for (tile_walk w = team_tiles(tm, rank, strip_count(of_h, 1), rows_of(job, t), ROWS_2, own_rows); next_tile(&w);) {
             const panel_strip strip = strip_at(of_h, 1, w.p);
-            gates_product(strip.panels, H, w.rows, u + w.n * u_n, u_n, work->Wproj[strip.p], w.i, u_tiles, sums, 0);
+            gates_product(strip.panels, H, w.rows, u + w.n * u_n, u_n, work->Wproj[strip.p], w.i, w.tiles, sums, 0);
             for (int v = 0; v < strip.panels; v++)
                 lstmp_output(k, strip.p + v, t, w.n, w.rows, sums + v * W, strip.panels * W);
         }
         if (!k->precomputed)
             copy_step(job, tm, rank, t + 1, k->x);
+        begin_samples(job, tm, rank, t, job->seen0, of_h, lstm_seen(k, t, 0));
         step_wait(tm, own_rows); /* h of step t is whole */
     }
 }
@@ -203,17 +198,7 @@ static void lstmp_output_grads(const lstmp_work *work, ptrdiff_t q, ptrdiff_t t,
         for (ptrdiff_t r = 0; r < rows; r++) {
             const ptrdiff_t n = n0 + r;
             const real *back = sums ? sums + r * 2 * W + (p - 2 * q) * W : NULL;
-            real *dh0 = (real *)job->dh0 + n * job->P + j;
-            vec dh = {0};
-            if (at_work(job, t, n))
-                dh = lstm_dh_new(k, t, n, j, w, lstm_dh(k, t, n, j, w, back));
-            else if (has_no_step(job, n))
-                store_n(dh0, state_of(job->dhT, n, j, w), w);
-            else if (t + 1 == job->first_step[n]) {
-                vec dseen = job->h_mask.p ? load(back) * mask_of(job, n, j, w) : load(back);
-                store_n(dh0, k->dh ? dseen + load_n(k->dh + n * job->P + j, w) : dseen, w);
-            }
-            store_n(panel_row(&work->dh, p, t, n), dh, w);
+            store_n(panel_row(&work->dh, p, t, n), lstm_dh_new(k, t, n, j, w, lstm_dh(k, t, n, j, w, back)), w);
         }
     }
 }
@@ -285,21 +270,26 @@ static void lstmp_backward_body(team *tm, int rank, void *for_all)
     team_share(tm, rank, pair_count(H), &q0, &q1);
     for (ptrdiff_t q = q0; q < q1; q++)
         pack_transposed(work->Wproj_room + q * 2 * W * of_h, Wproj, H, q, of_h, 0, 1);
+    if (rank == 0)
+        lstm_pass_back(job);
     team_wait(tm);
 
-    for (ptrdiff_t t = T - 1; t >= 0 && !team_stopped(); t--) {
+    for (ptrdiff_t t = T - 1; t >= -1 && !team_stopped(); t--) { /* -1: the initial h */
+        const ptrdiff_t rows = rows_of_both(job, t), own = rows_of(job, t);
         if (t < T - 1)
-            panel_step_grads(&k->panels, tm, rank, t + 1, N, of_h, 0, 4, k->Wh_room, work->sums_h, 0, own_rows);
-        for (tile_walk w = team_tiles(tm, rank, pair_count(of_h), N, ROWS_2, own_rows); next_panel(&w);)
-            lstmp_output_grads(work, w.p, t, w.n, w.rows, t < T - 1 ? work->sums_h + (w.p * N + w.n) * 2 * W : NULL);
+            panel_step_grads(&k->panels, tm, rank, t + 1, rows, of_h, 0, 4, k->Wh_room, work->sums_h, 0, own_rows);
+        for (tile_walk w = team_tiles(tm, rank, pair_count(of_h), rows, ROWS_2, own_rows); next_panel(&w);) {
+            const ptrdiff_t here = rows_at_work(job, t, w.n, w.rows);
+            const real *sums = work->sums_h + (w.p * N + w.n) * 2 * W;
+            lstmp_output_grads(work, w.p, t, w.n, here, t < T - 1 ? sums : NULL);
+            state_grads(job, of_h, w.p, w.n + here, w.rows - here, sums + here * 2 * W, 1, k->dh, job->dh0);
+        }
         step_wait(tm, own_rows); /* dh of step t is whole */
-        panel_step_grads(&work->dh, tm, rank, t, N, H, 0, 1, work->Wproj_room, k->sums, 0, own_rows);
-        for (tile_walk w = team_tiles(tm, rank, pair_count(H), N, ROWS_2, own_rows); next_panel(&w);)
+        panel_step_grads(&work->dh, tm, rank, t, own, H, 0, 1, work->Wproj_room, k->sums, 0, own_rows);
+        for (tile_walk w = team_tiles(tm, rank, pair_count(H), own, ROWS_2, own_rows); next_panel(&w);)
             lstmp_gate_grads(k, w.p, t, w.n, w.rows, k->sums + (w.p * N + w.n) * 2 * W);
         step_wait(tm, own_rows); /* dA of step t is whole */
     }
-    panel_step_grads(&k->panels, tm, rank, 0, N, of_h, 0, 4, k->Wh_room, work->sums_h, 0, own_rows);
-    panel_state_grads(&work->dh, tm, rank, job, work->sums_h, 1, k->dh, job->dh0, own_rows);
 
     if (!team_goes_on(tm, job->whole))
         return;

@@ -104,7 +104,7 @@ static int mogrifier_owns_rows(const cell_job *job, const team *tm)
         const round_product g = mogrifier_product(job, s);
         weights += g.K * g.M;
     }
-    return rows_come_out_even(job, tm) && weights * (ptrdiff_t)sizeof(real) <= 1 << 20;
+    return rows_come_out_even(job, tm) && weights * (ptrdiff_t)sizeof(real) <= 1 << 20 && !job->first_row;
 }
 
 /* What product s has made of all samples at step t; -1: h m of the step before, and *step from one row to the next. */
@@ -121,14 +121,15 @@ static const real *mogrifier_rows(const mogrifier_work *work, int s, ptrdiff_t t
     return work->products[s].rows + (job->train ? t : 0) * job->N * *step;
 }
 
-/* What the gate of product g multiplies: before the first round of x that is xs. */
-static const real *mogrifier_gated(const mogrifier_work *work, const round_product *g, ptrdiff_t t, ptrdiff_t *step)
+/* What the gate of product g multiplies, row n: before the first round of x that is of xs. */
+static inline const real *mogrifier_gated(const mogrifier_work *work, const round_product *g, ptrdiff_t t, ptrdiff_t n)
 {
     const cell_job *job = work->lstm.job;
-    if (g->gates >= 0 || g->of_h)
-        return mogrifier_rows(work, g->gates, t, step);
-    *step = job->xs.s0;
-    return (const real *)job->xs.p + t * job->xs.s1;
+    ptrdiff_t step;
+    if (g->gates < 0 && !g->of_h)
+        return (const real *)job->xs.p + row_of(job, n) * job->xs.s0 + t * job->xs.s1;
+    const real *rows = mogrifier_rows(work, g->gates, t, &step);
+    return rows + n * step;
 }
 
 /* What one tile of panel p of product g makes of its sums, whose rows are sums_r apart. */
@@ -144,14 +145,12 @@ static void mogrifier_tile(const mogrifier_work *work, const round_product *g, p
             store_n(out + r * out_n, load(sums + r * sums_r), w);
         return;
     }
-    ptrdiff_t before_n;
-    const real *before = mogrifier_gated(work, g, t, &before_n) + n0 * before_n + j;
     real *kept = job->train ? panel_row(&g->y, p, t, n0) : NULL;
     for (ptrdiff_t r = 0; r < rows; r++) {
         vec y = 2 * vsigmoid(load(sums + r * sums_r));
         if (kept)
             store_n(kept + r * w, y, w);
-        store_n(out + r * out_n, y * load_n(before + r * before_n, w), w);
+        store_n(out + r * out_n, y * load_n(mogrifier_gated(work, g, t, n0 + r) + j, w), w);
     }
 }
 
@@ -188,27 +187,31 @@ static void mogrifier_forward_body(team *tm, int rank, void *for_all)
     team_share(tm, rank, P, &p0, &p1);
     lstm_weights(k, p0, p1, tiles);
     mogrifier_weights(work, tm, rank);
+    if (rank == 0)
+        lstm_pass(job);
     team_wait(tm);
 
     for (ptrdiff_t t = 0; t < T && !team_stopped(); t++) {
+        const ptrdiff_t rows = rows_of(job, t);
         for (int s = 0; s < work->count; s++) {
             const round_product *g = &work->products[s];
             const real *left = mogrifier_rows(work, g->reads, t, &left_n);
-            for (tile_walk w = team_tiles(tm, rank, strip_count(g->M, 1), N, ROWS_2, own_rows); next_tile(&w);) {
+            for (tile_walk w = team_tiles(tm, rank, strip_count(g->M, 1), rows, ROWS_2, own_rows); next_tile(&w);) {
                 const panel_strip strip = strip_at(g->M, 1, w.p);
-                gates_product(strip.panels, g->K, w.rows, left + w.n * left_n, left_n, g->sides[strip.p], w.i,
-                              tile_count(N, ROWS_2), sums, 0);
+                gates_product(strip.panels, g->K, w.rows, left + w.n * left_n, left_n, g->sides[strip.p], w.i, w.tiles, sums,
+                              0);
                 for (int v = 0; v < strip.panels; v++)
                     mogrifier_tile(work, g, strip.p + v, t, w.n, w.rows, sums + v * W, strip.panels * W);
             }
             step_wait(tm, own_rows); /* what the product makes is whole */
         }
         const real *x = mogrifier_rows(work, work->x, t, &left_n), *h = mogrifier_rows(work, work->h, t, &h_n);
-        for (tile_walk w = team_tiles(tm, rank, P, N, most, own_rows); next_tile(&w);) {
-            gates_product(1, D, w.rows, x + w.n * left_n, left_n, k->Wx[w.p], w.i, tiles, sums, 0);
-            gates_product(1, H, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, tiles, sums, 1);
+        for (tile_walk w = team_tiles(tm, rank, P, rows, most, own_rows); next_tile(&w);) {
+            gates_product(1, D, w.rows, x + w.n * left_n, left_n, k->Wx[w.p], w.i, w.tiles, sums, 0);
+            gates_product(1, H, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, w.tiles, sums, 1);
             lstm_activate(k, w.p, t, t % k->chunk, w.n, w.rows, sums);
         }
+        begin_samples(job, tm, rank, t, job->seen0, H, lstm_seen(k, t, 0));
         step_wait(tm, own_rows); /* h of step t is whole */
     }
 }

@@ -5,37 +5,30 @@
 static void mogrifier_tile_grads(const mogrifier_work *work, const round_product *g, ptrdiff_t q, ptrdiff_t t, ptrdiff_t n0,
                                  ptrdiff_t rows, real *sums)
 {
-    const cell_job *job = work->lstm.job;
-    ptrdiff_t before_n = 0;
-    const real *before = g->last ? mogrifier_gated(work, g, t, &before_n) : NULL;
-
     for (ptrdiff_t p = 2 * q; p < 2 * q + 2 && p * W < g->M; p++) {
         const ptrdiff_t w = panel_width(g->M, p);
         for (ptrdiff_t r = 0; r < rows; r++) {
             real *kept = panel_row(&g->y, p, t, n0 + r), *sum = sums + r * 2 * W + (p - 2 * q) * W;
             vec d = load(sum), dA = d;
-            if (g->last && at_work(job, t, n0 + r)) {
+            if (g->last) {
                 vec y = load_n(kept, w);
-                dA = d * load_n(before + (n0 + r) * before_n + p * W, w) * y * (1 - (real)0.5 * y);
+                dA = d * load_n(mogrifier_gated(work, g, t, n0 + r) + p * W, w) * y * (1 - (real)0.5 * y);
                 store(sum, d * y);
-            } else if (g->last) { /* 0, even if what was computed for the sample is NaN */
-                dA = (vec){0};
-                store(sum, dA);
             }
             store_n(kept, dA, w);
         }
     }
 }
 
-/* dxs of step t, from the sums. */
-static void mogrifier_give_dx(const mogrifier_work *work, const team *tm, int rank, ptrdiff_t t, int own_rows)
+/* dxs of step t, from the sums, in a walk over `rows` samples. */
+static void mogrifier_give_dx(const mogrifier_work *work, const team *tm, int rank, ptrdiff_t t, ptrdiff_t rows, int own_rows)
 {
     const cell_job *job = work->lstm.job;
     const ptrdiff_t N = job->N, D = job->D;
-    for (tile_walk w = team_tiles(tm, rank, pair_count(D), N, ROWS_2, own_rows); next_panel(&w);)
-        for (ptrdiff_t n = w.n; n < w.n + w.rows; n++) {
+    for (tile_walk w = team_tiles(tm, rank, pair_count(D), rows, ROWS_2, own_rows); next_panel(&w);)
+        for (ptrdiff_t n = w.n, end = n + rows_at_work(job, t, n, w.rows); n < end; n++) {
             const real *sums = work->sums_x + (w.p * N + n) * 2 * W;
-            memcpy((real *)job->dxs.p + n * job->dxs.s0 + t * job->dxs.s1 + w.p * 2 * W, sums,
+            memcpy((real *)job->dxs.p + row_of(job, n) * job->dxs.s0 + t * job->dxs.s1 + w.p * 2 * W, sums,
                    pair_columns(D, w.p) * sizeof(real));
         }
 }
@@ -103,28 +96,35 @@ static void mogrifier_backward_body(team *tm, int rank, void *for_all)
         for (ptrdiff_t q = q0; q < q1; q++)
             pack_transposed(g->room + q * 2 * W * g->M, g->weights, g->K, q, g->M, 0, 1);
     }
+    if (rank == 0)
+        lstm_pass_back(job);
     team_wait(tm);
 
-    for (ptrdiff_t t = T - 1; t >= 0 && !team_stopped(); t--) {
-        for (tile_walk w = team_tiles(tm, rank, Q, N, ROWS_2, own_rows); next_panel(&w);)
-            lstm_gate_grads(k, w.p, t, w.n, w.rows, t < T - 1 ? k->sums + (w.p * N + w.n) * 2 * W : NULL);
-        step_wait(tm, own_rows); /* dA of step t is whole */
-        panel_step_grads(&k->panels, tm, rank, t, N, D, 0, 4, k->Wx_room, work->sums_x, 0, own_rows);
-        panel_hidden_grads(&k->panels, tm, rank, t, N, 0, 4, k->Wh_room, k->sums, 0, own_rows);
+    for (ptrdiff_t t = T - 1; t >= -1 && !team_stopped(); t--) { /* -1: the initial state */
+        for (tile_walk w = team_tiles(tm, rank, Q, rows_of_both(job, t), ROWS_2, own_rows); next_panel(&w);) {
+            const real *sums = k->sums + (w.p * N + w.n) * 2 * W;
+            const ptrdiff_t own = rows_at_work(job, t, w.n, w.rows);
+            lstm_gate_grads(k, w.p, t, w.n, own, t < T - 1 ? sums : NULL);
+            state_grads(job, H, w.p, w.n + own, w.rows - own, sums + own * 2 * W, 1, k->dh, job->dh0);
+        }
+        if (t < 0)
+            break;
+        step_wait(tm, own_rows);                         /* dA of step t is whole */
+        const ptrdiff_t rows = rows_of_both(job, t - 1); /* as the next step will walk over the sums */
+        panel_step_grads(&k->panels, tm, rank, t, rows, D, 0, 4, k->Wx_room, work->sums_x, 0, own_rows);
+        panel_hidden_grads(&k->panels, tm, rank, t, rows, 0, 4, k->Wh_room, k->sums, 0, own_rows);
         for (int s = work->count - 1; s >= 0; s--) {
             const round_product *g = &work->products[s];
             const int to_u = g->reads >= 0 && !work->products[g->reads].last;
             real *made = !g->last ? work->sums_u : g->of_h ? k->sums : work->sums_x;
             real *read = to_u ? work->sums_u : g->of_h ? work->sums_x : k->sums;
-            for (tile_walk w = team_tiles(tm, rank, pair_count(g->M), N, ROWS_2, own_rows); next_panel(&w);)
-                mogrifier_tile_grads(work, g, w.p, t, w.n, w.rows, made + (w.p * N + w.n) * 2 * W);
+            for (tile_walk w = team_tiles(tm, rank, pair_count(g->M), rows, ROWS_2, own_rows); next_panel(&w);)
+                mogrifier_tile_grads(work, g, w.p, t, w.n, rows_at_work(job, t, w.n, w.rows), made + (w.p * N + w.n) * 2 * W);
             step_wait(tm, own_rows); /* dA of the product is whole */
-            panel_step_grads(&g->y, tm, rank, t, N, g->K, 0, 1, g->room, read, !to_u, own_rows);
+            panel_step_grads(&g->y, tm, rank, t, rows, g->K, 0, 1, g->room, read, !to_u, own_rows);
         }
-        mogrifier_give_dx(work, tm, rank, t, own_rows);
+        mogrifier_give_dx(work, tm, rank, t, rows, own_rows);
     }
-    panel_state_grads(&k->panels, tm, rank, job, k->sums, 1, k->dh, job->dh0, own_rows);
-
     if (!team_goes_on(tm, job->whole))
         return;
     mogrifier_weight_grads(work, tm, rank);
@@ -136,7 +136,10 @@ static int mogrifier_backward(const cell_job *job)
     const int count = mogrifier_count(job);
     mogrifier_work work = {.lstm = {.job = job, .panels = panels_at(job, job->panels, T, H, LSTM_GATES, lstm_kept(job))}};
     lstm_work *k = &work.lstm;
-    const ptrdiff_t widest = D > H ? D > rank ? D : rank : H > rank ? H : rank, left = left_room(N * T, widest);
+    const ptrdiff_t widest = D > H      ? D > rank ? D : rank
+                             : H > rank ? H
+                                        : rank,
+                    left = left_room(first_row(rows_of_job(job), T), widest);
     ptrdiff_t weights = lines(pair_count(D) * 2 * W * 4 * H), recurrent = lines(pair_count(H) * 2 * W * 4 * H);
     ptrdiff_t state = lines(N * H), rounds = 0, turned = 0, pairs = pair_count(H) + pair_count(D) + pair_count(rank);
     for (int s = 0; s < count; s++) {

@@ -176,10 +176,9 @@ static inline vec norm_grad(norm of, norm_back back, vec d, vec u_hat)
 }
 
 /* du over u, for some rows of panel p of a group; to `parts`, which has H reals for each of its gates, += dy u_hat of each
- * unit. Rows at which the sample is not at work become 0. */
-static void norm_panel_grads(const cell_job *job, const gate_panels *D, const gate_panels *U, norm_group group, ptrdiff_t p,
-                             ptrdiff_t r0, ptrdiff_t r1, const real *gain, const norm *norms, const norm_back *backs,
-                             real *parts)
+ * unit. */
+static void norm_panel_grads(const gate_panels *D, const gate_panels *U, norm_group group, ptrdiff_t p, ptrdiff_t r0,
+                             ptrdiff_t r1, const real *gain, const norm *norms, const norm_back *backs, real *parts)
 {
     const ptrdiff_t H = D->H, w = panel_width(H, p), j = p * W;
     for (int g = 0; g < group.G; g++) {
@@ -188,10 +187,6 @@ static void norm_panel_grads(const cell_job *job, const gate_panels *D, const ga
         const real *dy = panel_row(D, p, 0, r0) + (group.first_gate + g) * w;
         real *u = panel_row(U, p, 0, r0) + (group.of_u + g) * w;
         for (ptrdiff_t r = 0; r < r1 - r0; r++, dy += D->S * w, u += U->S * w) {
-            if (job->first_step && !at_work(job, (r0 + r) / D->N, (r0 + r) % D->N)) {
-                store_n(u, (vec){0}, w);
-                continue;
-            }
             vec d = load_n(dy, w), u_hat = norm_of(norms[r], load_n(u, w));
             part += d * u_hat;
             store_n(u, norm_grad(norms[r], backs[r], d * gains, u_hat), w);
@@ -220,7 +215,7 @@ static void norm_sum_parts(ptrdiff_t H, int G, ptrdiff_t p0, ptrdiff_t p1, const
 static inline int norm_owns_rows(const cell_job *job, const team *tm, int G)
 {
     const ptrdiff_t weights = (job->D + job->H) * G * job->H * sizeof(real);
-    return rows_come_out_even(job, tm) && weights <= 1 << 20;
+    return rows_come_out_even(job, tm) && weights <= 1 << 20 && !job->first_row;
 }
 
 /* Samples n0..n1 are those in which a thread has a tile, of so many panels. */
@@ -228,36 +223,49 @@ static inline void norm_samples(const team *tm, int rank, ptrdiff_t panels, ptrd
                                 ptrdiff_t *n0, ptrdiff_t *n1)
 {
     const tile_walk w = team_tiles(tm, rank, panels, N, most, own_rows);
+    *n0 = *n1 = 0;
+    if (w.left == 0)
+        return;
     ptrdiff_t first = w.i + 1, end = own_rows ? w.end_tile : first + w.left;
     if (end > w.tiles)
         first = 0, end = w.tiles; /* of more than one panel */
     *n0 = tile_start(N, w.tiles, first), *n1 = tile_start(N, w.tiles, end);
 }
 
-/* x Wx of a chunk of steps into the panels x, and the norms of its groups, arrays of `apart`. */
+/* This thread's share of the norms of a group, of x Wx of steps t.. in the panels x. */
+static void norm_input_rows(const cell_job *job, const team *tm, int rank, const gate_panels *x, ptrdiff_t t, ptrdiff_t steps,
+                            ptrdiff_t most, int own_rows, norm_group group, norm *of)
+{
+    const step_rows kept = rows_of_panels(x);
+    ptrdiff_t from, to;
+    if (!own_rows && !job->first_row == !x->first_row) { /* rows without gaps */
+        team_share(tm, rank, first_row(kept, steps), &from, &to);
+        norm_rows(x, group.of_u, group.G, from, to, of + from);
+        return;
+    }
+    for (ptrdiff_t s = 0; s < steps; s++) {
+        norm_samples(tm, rank, panel_count(job->H), rows_of(job, t + s), most, own_rows, &from, &to);
+        if (!own_rows)
+            team_share(tm, rank, rows_of(job, t + s), &from, &to);
+        const ptrdiff_t row = first_row(kept, s);
+        norm_rows(x, group.of_u, group.G, row + from, row + to, of + row + from);
+    }
+}
+
+/* x Wx of a chunk of steps into the panels x, and the norms of its groups, arrays of `apart`. room: input_room. */
 static void norm_input(const cell_job *job, team *tm, int rank, const gate_panels *x, ptrdiff_t t, ptrdiff_t steps,
                        ptrdiff_t most, int own_rows, const right_side *Wx, const norm_group *groups, int count, norm *norms,
-                       ptrdiff_t apart)
+                       ptrdiff_t apart, real *room)
 {
-    const ptrdiff_t N = job->N;
-    const real *xs = (const real *)job->xs.p + t * job->xs.s1;
-    ptrdiff_t from, to;
-    for (tile_walk w = team_tiles(tm, rank, panel_count(job->H), N, most, own_rows); next_panel(&w);)
-        panel_input(x, (panel_strip){w.p, 1}, 0, x->G, w.n, w.n + w.rows, steps, xs, job->xs.s0, job->xs.s1, job->D,
-                    Wx[w.p]);
-    step_wait(tm, own_rows); /* x Wx is whole */
-    for (int i = 0; i < count; i++) {
-        const norm_group group = groups[i];
-        norm *of = norms + i * apart;
-        if (own_rows) {
-            norm_samples(tm, rank, panel_count(job->H), N, most, 1, &from, &to);
-            for (ptrdiff_t s = 0; s < steps; s++)
-                norm_rows(x, group.of_u, group.G, s * N + from, s * N + to, of + s * N + from);
-        } else {
-            team_share(tm, rank, steps * N, &from, &to);
-            norm_rows(x, group.of_u, group.G, from, to, of + from);
-        }
-    }
+    if (own_rows) {
+        const real *xs = (const real *)job->xs.p + t * job->xs.s1;
+        for (tile_walk w = team_tiles(tm, rank, panel_count(job->H), job->N, most, 1); next_panel(&w);)
+            panel_input(x, (panel_strip){w.p, 1}, 0, x->G, w.n, w.n + w.rows, steps, xs, job->xs.s0, job->xs.s1, job->D,
+                        Wx[w.p]);
+    } else
+        panel_inputs(job, tm, rank, x, t, steps, 0, x->G, Wx, room);
+    for (int i = 0; i < count; i++)
+        norm_input_rows(job, tm, rank, x, t, steps, most, own_rows, groups[i], norms + i * apart);
     step_wait(tm, own_rows); /* the norms are there */
 }
 
@@ -291,7 +299,7 @@ static void norm_input_grads(const cell_job *job, const team *tm, int rank, cons
                              const norm_group *groups, int count, const real *gain, const norm *norms, ptrdiff_t apart,
                              real *parts)
 {
-    const ptrdiff_t R = job->N * job->T, H = job->H;
+    const ptrdiff_t R = x->R, H = job->H;
     norm_back backs[NORM_BLOCK];
     ptrdiff_t from, to;
     team_share(tm, rank, tile_count(R, NORM_BLOCK), &from, &to);
@@ -305,7 +313,7 @@ static void norm_input_grads(const cell_job *job, const team *tm, int rank, cons
             const norm *of = norms + i * apart + r0;
             norm_back_rows(dA, group.of_u, group.G, gain + skip, x, r0, r1, of, backs);
             for (ptrdiff_t p = 0; p * W < H; p++)
-                norm_panel_grads(job, dA, x, group, p, r0, r1, gain + skip, of, backs, own + skip);
+                norm_panel_grads(dA, x, group, p, r0, r1, gain + skip, of, backs, own + skip);
         }
     }
 }

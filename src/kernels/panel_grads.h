@@ -256,47 +256,18 @@ static inline vec state_of(strided x, ptrdiff_t n, ptrdiff_t j, ptrdiff_t width)
 /* h before step t as forward has given it: what zoneout keeps, without h_mask. */
 static inline vec shown_before(const cell_job *job, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t width)
 {
-    if (t == (job->first_step ? job->first_step[n] : 0))
+    if (t == first_step(job, n))
         return state_of(job->h0, n, j, width);
     return load_n((const real *)job->hs.p + row_of(job, n) * job->hs.s0 + (t - 1) * job->hs.s1 + j, width);
 }
 
-/* Forward at a step that does not concern the sample: h is 0 in hs, and the final state, if no step concerns it. */
-static void idle_step(const cell_job *job, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t width)
-{
-    store_n((real *)job->hs.p + row_of(job, n) * job->hs.s0 + t * job->hs.s1 + j, (vec){0}, width);
-    if (t == 0 && has_no_step(job, n)) {
-        store_n((real *)job->hT + n * job->H + j, state_of(job->h0, n, j, width), width);
-        if (job->cT)
-            store_n((real *)job->cT + n * job->H + j, state_of(job->c0, n, j, width), width);
-    }
-}
-
-/* Backward at such a step: the initial state's gradient, where it is known now. `sums` (W values, or NULL): what comes
- * back through Wh from the step after; kept (W values, or NULL): past it. */
-static void idle_step_back(const cell_job *job, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t width, const real *sums,
-                           const real *kept)
-{
-    real *dh0 = (real *)job->dh0 + n * job->H + j;
-    if (has_no_step(job, n)) {
-        store_n(dh0, state_of(job->dhT, n, j, width), width);
-        if (job->dc0)
-            store_n((real *)job->dc0 + n * job->H + j, state_of(job->dcT, n, j, width), width);
-    } else if (t + 1 == job->first_step[n]) {
-        vec dh = load(sums);
-        if (job->h_mask.p)
-            dh *= mask_of(job, n, j, width);
-        store_n(dh0, kept ? dh + load_n(kept, width) : dh, width);
-    }
-}
-
-/* out (N, H) = sums, times h_mask if `masked`, + more (N, H), which may be NULL: the gradient of the initial h or c, where
- * step t is the sample's first. Rows n0.. of units q 2W.. (two panels), of which sums holds (rows, 2 W). */
-static void state_grads(const cell_job *job, ptrdiff_t H, ptrdiff_t t, ptrdiff_t q, ptrdiff_t n0, ptrdiff_t rows,
-                        const real *sums, int masked, const real *more, real *out)
+/* out (N, H) = sums, times h_mask if `masked`, + more (N, H), which may be NULL: the gradient of the initial h or c. Rows n0..
+ * of units q 2W.. (two panels), of which sums holds (rows, 2 W). */
+static void state_grads(const cell_job *job, ptrdiff_t H, ptrdiff_t q, ptrdiff_t n0, ptrdiff_t rows, const real *sums,
+                        int masked, const real *more, real *out)
 {
     for (ptrdiff_t n = n0; n < n0 + rows; n++)
-        for (ptrdiff_t v = 0, j; at_work(job, t, n) && (j = (2 * q + v) * W) < H && v < 2; v++) {
+        for (ptrdiff_t v = 0, j; (j = (2 * q + v) * W) < H && v < 2; v++) {
             const ptrdiff_t width = H - j < W ? H - j : W;
             vec sum = load(sums + ((n - n0) * 2 + v) * W);
             if (masked && job->h_mask.p)
@@ -305,13 +276,4 @@ static void state_grads(const cell_job *job, ptrdiff_t H, ptrdiff_t t, ptrdiff_t
                 sum += load_n(more + n * H + j, width);
             store_n(out + n * H + j, sum, width);
         }
-}
-
-/* The same of all samples: this thread's tiles. */
-static void panel_state_grads(const gate_panels *P, const team *tm, int rank, const cell_job *job, const real *sums, int masked,
-                              const real *more, real *out, int own_rows)
-{
-    const ptrdiff_t N = P->N;
-    for (tile_walk w = team_tiles(tm, rank, pair_count(P->H), N, ROWS_2, own_rows); next_panel(&w);)
-        state_grads(job, P->H, 0, w.p, w.n, w.rows, sums + (w.p * N + w.n) * 2 * W, masked, more, out);
 }

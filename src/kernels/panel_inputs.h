@@ -109,8 +109,8 @@ static void panel_inputs(const cell_job *job, team *tm, int rank, const gate_pan
     else
         for (tile_walk w = team_tiles(tm, rank, strip_count(P->H, G), P->N, ROWS_2, 0); next_panel(&w);) {
             const panel_strip strip = strip_at(P->H, G, w.p);
-            panel_input(P, strip, first_gate, G, w.n, w.n + w.rows, steps, (const real *)job->xs.p + t * job->xs.s1,
-                        job->xs.s0, job->xs.s1, job->D, sides[strip.p]);
+            panel_input(P, strip, first_gate, G, w.n, w.n + w.rows, steps, (const real *)job->xs.p + t * job->xs.s1, job->xs.s0,
+                        job->xs.s1, job->D, sides[strip.p]);
         }
     team_wait(tm);
 }
@@ -179,7 +179,8 @@ static void rows_input_grads(const gate_panels *P, const team *tm, int rank, con
 }
 
 /* dxs = dA Wx^T: this thread's part. packed: all columns of Wx^T, one pack_transposed after another; room: grad_room. */
-static void panel_input_grads(const gate_panels *P, const team *tm, int rank, const real *packed, const cell_job *job, real *room)
+static void panel_input_grads(const gate_panels *P, const team *tm, int rank, const real *packed, const cell_job *job,
+                              real *room)
 {
     if (job->first_row)
         rows_input_grads(P, tm, rank, packed, job, room + weight_grad_room(job, widest_of(job)) + rank * input_grad_room(job));

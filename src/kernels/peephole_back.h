@@ -96,8 +96,8 @@ static void peephole_backward_body(team *tm, int rank, void *for_all)
         for (tile_walk w = team_tiles(tm, rank, Q, rows, ROWS_2, own_rows); next_panel(&w);) {
             const ptrdiff_t at = (w.p * N + w.n) * 2 * W, own = rows_at_work(job, t, w.n, w.rows), end = at + own * 2 * W;
             peephole_output_grads(work, w.p, t, w.n, own, t < T - 1 ? k->sums + at : NULL, work->sums_c + at);
-            state_grads(job, H, t + 1, w.p, w.n + own, w.rows - own, k->sums + end, 1, k->dh, job->dh0);
-            state_grads(job, H, t + 1, w.p, w.n + own, w.rows - own, work->sums_c + end, 0, k->c, job->dc0);
+            state_grads(job, H, w.p, w.n + own, w.rows - own, k->sums + end, 1, k->dh, job->dh0);
+            state_grads(job, H, w.p, w.n + own, w.rows - own, work->sums_c + end, 0, k->c, job->dc0);
         }
         step_wait(tm, own_rows); /* dA of o is whole */
         panel_hidden_grads(&k->panels, tm, rank, t, rows_of(job, t), 3, 1, work->PT_room[2], work->sums_c, 0, own_rows);

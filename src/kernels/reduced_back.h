@@ -108,7 +108,7 @@ static ptrdiff_t reduced_own_grads(const cell_job *job, ptrdiff_t t, const tile_
 {
     const ptrdiff_t own = rows_at_work(job, t, w->n, w->rows), after = rows_at_work(job, t + 1, w->n, w->rows);
     if (after > own)
-        state_grads(job, job->H, t + 1, w->p, w->n + own, after - own, sums + own * 2 * W, 1, kept, job->dh0);
+        state_grads(job, job->H, w->p, w->n + own, after - own, sums + own * 2 * W, 1, kept, job->dh0);
     return own;
 }
 

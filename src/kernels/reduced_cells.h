@@ -84,8 +84,7 @@ static int lstm_reduced(const cell_job *job)
     if (!room)
         return -1;
     all.k.precomputed = all.q.precomputed, all.k.chunk = all.q.chunk;
-    all.k.panels =
-        panels_at(job, all.q.gates, all.q.chunk, job->H, LSTM_GATES, job->train ? lstm_kept(job) : LSTM_GATES);
+    all.k.panels = panels_at(job, all.q.gates, all.q.chunk, job->H, LSTM_GATES, job->train ? lstm_kept(job) : LSTM_GATES);
     all.k.c = all.q.more, all.k.h = all.q.more + state;
     const int stopped = team_run(job->threads, lstm_reduced_body, &all);
     free_room(room);

@@ -200,8 +200,8 @@ static void reduced_score_gradient_body(team *tm, int rank, void *work)
     const left_rows columns = {.first_step = s->x.p, .first_n = s->x.s0};
     const ptrdiff_t runs = tile_count(s->M, BACK_DEPTH);
     for (ptrdiff_t run = 0; run < runs; run++)
-        turn_left(q->left + run * q->runs_apart, q->step, tm, rank, &columns, (step_rows){.N = s->M, .T = 1}, tile_start(s->M, runs, run),
-                  tile_start(s->M, runs, run + 1), s->K);
+        turn_left(q->left + run * q->runs_apart, q->step, tm, rank, &columns, (step_rows){.N = s->M, .T = 1},
+                  tile_start(s->M, runs, run), tile_start(s->M, runs, run + 1), s->K);
     reduced_score_dx(q, tm, rank, q->k.room + rank * q->k.each);
     if (team_goes_on(tm, s->whole))
         reduced_score_dW(q, tm, rank, q->k.room + rank * q->k.each);
