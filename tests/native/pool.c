@@ -30,7 +30,8 @@ static float *numbers(arrays *a, size_t n)
 
 static int is(int cell, const char *name) { return cell == cell_index(name); }
 
-/* Forward and backward of one cell; returns a sum that has to be the same each time. Rooms are as large as any cell's. */
+/* Forward and backward of one cell; returns the sum of |dWx|, which has to be the same each time. Rooms are as large as any
+ * cell's. */
 static double call(int cell, int threads)
 {
     const int normed = is(cell, "lnlstm") || is(cell, "lngru"), projected = is(cell, "lstmp");
@@ -66,7 +67,7 @@ static double call(int cell, int threads)
     double sum = 0;
     if (cell_of_set.forward(&job) == 0 && cell_of_set.backward(&job) == 0)
         for (int i = 0; i < D * (int)G * H; i++)
-            sum += ((const float *)job.dWx)[i];
+            sum += fabs(((const float *)job.dWx)[i]);
     for (int i = 0; i < a.count; i++)
         free_room(a.all[i]);
     return sum;
