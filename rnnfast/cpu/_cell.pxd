@@ -35,5 +35,6 @@ cdef class Cell(Arguments):
     cdef int run_forward(self, Cache k, Params p, bint train, cnp.ndarray hs, list final) except -1
     cdef void describe(self, cell_job *job, Cache k, Params p) noexcept
     cdef tuple backward(self, dhs, dstate, params, cache, grads)
+    cdef tuple run_backward(self, Cache k, dhs, dstate, params, grads)
     cdef int check_same(self, Params p, Cache k) except -1
     cdef int run(self, cell_kernel kernel, const cell_job *job) except -1
