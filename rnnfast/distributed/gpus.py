@@ -22,10 +22,10 @@ def take_gpu(comm: Any) -> int | None:
     int or None
         The number of the GPU among those that this process sees; None if it sees none.
     """
-    split = getattr(comm, "Split_type", None)
+    split: Any = getattr(comm, "Split_type", None)
     if not callable(split):
         raise TypeError(f"take_gpu: comm must be a communicator of mpi4py, got {_kind(comm)}")
-    host = split(import_module("mpi4py.MPI").COMM_TYPE_SHARED)
+    host: Any = split(import_module("mpi4py.MPI").COMM_TYPE_SHARED)
     rank: int = host.Get_rank()
     host.Free()
     count = _count()

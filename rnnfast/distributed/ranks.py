@@ -191,7 +191,7 @@ class Ranks:
 
     def _from_first(self, value: Any) -> Any:
         """value of rank 0, on all ranks. Its arrays travel as they lie, without copies."""
-        parts = _pickled(value) if self.leads else []
+        parts: list[Any] = _pickled(value) if self.leads else []
         count = np.array([len(parts)], np.int64)
         self._broadcast(count)
         sizes = np.array([part.size for part in parts] or [0] * int(count[0]), np.int64)
@@ -200,7 +200,8 @@ class Ranks:
             parts = [np.empty(size, np.uint8) for size in sizes]
         for part in parts:
             self._broadcast(part)
-        return value if self.leads else pickle.loads(parts[0], buffers=parts[1:])
+        head: Any = parts[0]
+        return value if self.leads else pickle.loads(head, buffers=parts[1:])
 
     def _broadcast(self, array: Any) -> None:
         """Copy a contiguous array of rank 0 into those of the others."""
