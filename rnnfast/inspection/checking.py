@@ -179,7 +179,8 @@ def gradient_check(
     if not found:
         raise ValueError(f"{OWNER}: layer must have a weight or an input with a gradient, got none")
     largest = max(_scale(grad, numeric) for _, grad, _, numeric in found)
-    arrays = tuple(_worst(*one, LEAST * largest) for one in found)
+    least = LEAST * largest
+    arrays = tuple(_worst(name, grad, at, numeric, least) for name, grad, at, numeric in found)
     return GradientReport(repr(layer), tolerance, arrays)
 
 

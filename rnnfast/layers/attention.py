@@ -52,7 +52,7 @@ class _Attention(Layer):
                 f"{self._name}: {name} must be in the memory where hs is ({kinds[0]}), "
                 f"got a {kinds[1]} array"
             )
-        sides = dict(zip(("N", "T", "H"), hs.shape, strict=True))
+        sides: dict[str, int] = dict(zip(("N", "T", "H"), hs.shape, strict=True))
         letters = form.split(", ")
         wanted = [sides.get(letter) for letter in letters]
         if h.ndim != len(wanted) or any(

@@ -243,7 +243,7 @@ class AttentionSeq2seq(Seq2seq):
 
     encoder_class = AttentionEncoder
     decoder_class = AttentionDecoder
-    decoder: AttentionDecoder
+    decoder: Any  # an AttentionDecoder
 
     def forward(self, xs: Any, ts: Any, train_flg: bool = True, lengths: Any = None) -> Any:
         """Compute the loss; see `Seq2seq.forward`."""
@@ -267,7 +267,8 @@ class AttentionSeq2seq(Seq2seq):
     ) -> NDArray[Any]:
         """Generate as `generate` does, for a batch; see `Seq2seq.generate_batch`."""
         hs, state, lengths = self._encoded(xs, False, lengths)
-        return self.decoder.generate(hs, state, start_id, sample_size, lengths)
+        decoder: AttentionDecoder = self.decoder
+        return decoder.generate(hs, state, start_id, sample_size, lengths)
 
     def _encoded(self, xs: Any, train: bool, lengths: Any) -> tuple[Any, tuple[Any, ...], Any]:
         """The encoder's hs, the decoder's first state, and lengths, once they are checked."""

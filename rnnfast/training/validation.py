@@ -110,8 +110,8 @@ def of_samples(model: Model, valid: Any, ranks: Ranks | None) -> Measure | None:
     if not isinstance(valid, (tuple, list)) or len(valid) not in (2, 3):
         got = f"{type(valid).__name__} of {len(valid)}" if hasattr(valid, "__len__") else valid
         raise TypeError(f"fit: valid must be (xs, ts), (xs, ts, lengths) or a function, got {got}")
-    xs, ts, lengths = (*valid, None)[:3]
-    xs, ts, lengths, _ = checked_samples("fit: valid", xs, ts, lengths, 1)
+    lengths = valid[2] if len(valid) == 3 else None
+    xs, ts, lengths, _ = checked_samples("fit: valid", valid[0], valid[1], lengths, 1)
     return lambda: eval_loss(model, xs, ts, lengths=lengths, comm=ranks)
 
 
@@ -169,7 +169,7 @@ class Validating:
     valid_list: list[float]
     write: Callable[[str], Any]
     _begun: float
-    _best: dict[str, Any] | None
+    _best: Any  # of Checkpointed
     _named_params: Callable[[], dict[str, Any]]  # a method, of Checkpointed
     _patience: int | None
     _progress: Any
