@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from cases import (
     MASKS,
+    assert_close,
     assert_grad_close,
     assert_same_bits,
     assert_same_values,
@@ -33,7 +34,7 @@ def expected_of(problem, cell):
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.one_in(6, rest=2)
 def test_any_order_of_the_samples(fast, cell, options, reverse):
-    """To the bit, but for sums over all samples."""
+    """On the CPU to the bit, but for sums over all samples; libraries multiply on the other column."""
     p = make_problem(cell, SHAPE, fast.dtype, lengths=True, mask=True, reverse=reverse, **options)
     module = fast.load(cell.name)
     got = p.run(module)
@@ -47,7 +48,10 @@ def test_any_order_of_the_samples(fast, cell, options, reverse):
             p, xs=p.xs[order], dhs=p.dhs[order], state=state, dstate=dstate, keywords=keywords
         ).run(module)
         for (name, a), (_, b) in zip(got.arrays(), other.arrays(), strict=True):
-            np.testing.assert_array_equal(np.asarray(a)[order], np.asarray(b), err_msg=name)
+            if fast.device == "cpu":
+                np.testing.assert_array_equal(np.asarray(a)[order], np.asarray(b), err_msg=name)
+            else:
+                assert_close(np.asarray(b), np.asarray(a, "f8")[order], steep=got.steep)
         for (name, a), (_, b) in zip(got.named_grads(), other.named_grads(), strict=True):
             assert_grad_close(b, np.asarray(a, "f8"), name, steep=got.steep)
 
