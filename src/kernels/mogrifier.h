@@ -255,7 +255,7 @@ static int mogrifier_forward(const cell_job *job)
     }
     int failed = !room || !sides || !work.products;
     free_room(room);
-    free_room(sides);
-    free_room(work.products);
+    free(sides);
+    free(work.products);
     return failed ? -1 : stopped;
 }

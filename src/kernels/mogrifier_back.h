@@ -172,6 +172,6 @@ static int mogrifier_backward(const cell_job *job)
     }
     const int failed = !room || !work.products;
     free_room(room);
-    free_room(work.products);
+    free(work.products);
     return failed ? -1 : stopped;
 }

@@ -235,6 +235,6 @@ static int peephole_forward(const cell_job *job)
     }
     int failed = !room || !sides;
     free_room(room);
-    free_room(sides);
+    free(sides);
     return failed ? -1 : stopped;
 }

@@ -155,7 +155,7 @@ static int rnn_forward(const cell_job *job)
     }
     int failed = !room || !sides;
     free_room(room);
-    free_room(sides);
+    free(sides);
     return failed ? -1 : stopped;
 }
 

@@ -36,6 +36,18 @@ def test_only_the_platform_files_know_the_system():
 
 
 @sources
+def test_memory_goes_back_where_it_came_from():
+    """On Windows free cannot take what new_room gave."""
+    checked = 0
+    for path in set(SOURCES.glob("*.[ch]")) - set(SOURCES.glob("platform*")):
+        text = path.read_text("utf-8")
+        taken = set(re.findall(r"([\w.>-]+) = (?:malloc|calloc)\(", text))
+        assert set(re.findall(r"\bfree\(([\w.>-]+)\)", text)) == taken, path.name
+        checked += bool(taken)
+    assert checked > 5
+
+
+@sources
 def test_one_version_of_the_formatter():
     pins = {
         file: re.findall(r"clang-format==([\d.]+)", (house.ROOT / file).read_text(encoding="utf-8"))
