@@ -1,4 +1,4 @@
-"""Sphinx builds the site by this file: `.ci/site`, or see docs/README.md."""
+"""Sphinx builds the site by this file: `.ci/site`; docs/writing.md says more."""
 
 import sys
 from pathlib import Path
@@ -14,9 +14,10 @@ extensions = [
     "sphinx.ext.autodoc",
     "numpydoc",
     "mathml",
+    "outputs",
     "pages",
 ]
-exclude_patterns = ["README.md", "_build"]
+exclude_patterns = ["_build"]
 language = "en"
 root_doc = "index"
 

@@ -75,7 +75,7 @@ def part(name, title):
             return "]"
         return f"](../{path})"
 
-    return LINK.sub(moved, text)
+    return re.sub("([▲▼]) ", "\\1\N{NO-BREAK SPACE}", LINK.sub(moved, text))
 
 
 def read_parts(app, page, source):

@@ -6,7 +6,7 @@ import re
 import pytest
 
 cells = pytest.importorskip("docs.cells", reason="the sources are not here")
-PAGES = sorted(path for path in cells.DOCS.rglob("*.md") if path.name != "README.md")
+PAGES = sorted(cells.DOCS.rglob("*.md"))
 NAMES = [path.relative_to(cells.DOCS).as_posix() for path in PAGES]
 KOREAN = [path for path in PAGES if path.is_relative_to(cells.DOCS / "ko")]
 NOTEBOOKS = cells.notebooks() + [other for other, _ in cells.pairs()]
