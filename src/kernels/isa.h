@@ -69,7 +69,7 @@ typedef struct {
     ptrdiff_t t, n;
 } row_place;
 
-static row_place place_of(step_rows s, ptrdiff_t r)
+static inline row_place place_of(step_rows s, ptrdiff_t r)
 {
     if (!s.first_row)
         return (row_place){r / s.N, r % s.N};

@@ -34,7 +34,7 @@ def expected_of(problem, cell):
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.one_in(6, rest=2)
 def test_any_order_of_the_samples(fast, cell, options, reverse):
-    """On the CPU to the bit, but for sums over all samples; libraries multiply on the other column."""
+    """On the CPU to the bit, but for sums over all samples; on a GPU libraries multiply."""
     p = make_problem(cell, SHAPE, fast.dtype, lengths=True, mask=True, reverse=reverse, **options)
     module = fast.load(cell.name)
     got = p.run(module)
