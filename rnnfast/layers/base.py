@@ -192,11 +192,12 @@ class Layer:
 
     def _pending(self) -> Any:
         """The cache for backward."""
-        if self.cache is None:
+        cache = self.cache  # read once: a call in another thread may drop it
+        if cache is None:
             raise RuntimeError(
                 f"{self._name}: backward needs the forward of a training step before it"
             )
-        return self.cache
+        return cache
 
     def _check_dout(self, dout: Any, shape: tuple[int, ...]) -> None:
         """Check that dout has the shape of the output."""

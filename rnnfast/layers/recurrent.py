@@ -286,7 +286,7 @@ class Recurrent(Created, Layer):
         self, dhs: Any, dstate: tuple[Any, ...] | None, grads: list[Any]
     ) -> tuple[Any, tuple[Any, ...]]:
         """Call the column's backward with checked arguments; drop the cache."""
-        cache, weights, _ = self.cache
+        cache, weights, _ = self._pending()
         if len(grads) < len(weights):  # None for each weight that is not there
             given = iter(grads)
             grads = [next(given) if there else None for there in self._there]

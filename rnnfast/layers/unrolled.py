@@ -226,8 +226,9 @@ class _Time(Recurrent):
     def _backward(self, checked: tuple[Any, tuple[Any, ...] | None, list[Any]]) -> Any:
         """backward with checked arguments."""
         dxs, dstate = self._run_back(*checked)
-        if self._Wh_mask is not None:
-            self.grads[1] *= self._Wh_mask
+        mask = self._Wh_mask
+        if mask is not None:
+            self.grads[1] *= mask
         self._keep_gradients(*dstate)
         return dxs
 
