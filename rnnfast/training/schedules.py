@@ -201,11 +201,6 @@ def checked_schedule(owner: str, schedule: Any, optimizer: Any) -> Callable[[flo
     if not hasattr(optimizer, "lr"):
         kind = type(optimizer).__name__
         raise TypeError(f"{owner}: a schedule needs an optimizer with lr, got a {kind} without")
-    return _function(schedule)
-
-
-def _function(schedule: Any) -> Callable[[float], float]:
-    """A schedule whose results are checked when it is asked."""
     found: Callable[[float], float] = schedule
     return found
 
