@@ -194,7 +194,7 @@ def assert_grad_close(got, expected, name="grad", tolerance=None, steep=False):
     """The 2-norm of one gradient.
 
     steep: through a normalisation, of which almost nothing may be left, but not of its error, to
-    which a row of almost equal numbers gives more than all others. (In float64 that leaves no room.)
+    which a row of almost equal numbers gives more than all others.
     """
     got = beside(expected, got)
     assert got.shape == expected.shape, f"{name}: {got.shape}, expected {expected.shape}"
