@@ -12,7 +12,7 @@ continues the schedule exactly. Any other function from such a number to a facto
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from rnnfast import checks
 
@@ -201,8 +201,7 @@ def checked_schedule(owner: str, schedule: Any, optimizer: Any) -> Callable[[flo
     if not hasattr(optimizer, "lr"):
         kind = type(optimizer).__name__
         raise TypeError(f"{owner}: a schedule needs an optimizer with lr, got a {kind} without")
-    found: Callable[[float], float] = schedule
-    return found
+    return cast(Callable[[float], float], schedule)
 
 
 def factor_at(schedule: Callable[[float], float], epoch: float) -> float:
