@@ -33,7 +33,7 @@ class CheckedArray:
     backward, numeric : float
         Its gradient by backward, and by the difference of two losses.
     error : float
-        |backward - numeric|, divided by the largest gradient of the array.
+        How far they are apart, divided by the largest gradient of the array.
     """
 
     name: str
