@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnfast import data, sequences, trainer
+from rnnfast import data, sequences
 from rnnfast.examples import common
 from rnnfast.layers.cells import RECURRENT
 
@@ -69,21 +69,9 @@ def run(
         Share of held-out answers that are right in every digit, after each epoch.
     """
     xs, ts = make_data(size, seed)
-    seen, held_out = common.split(size, TESTED, seed)
-    test = xs[held_out], ts[held_out]
     kind = sequences.PeekySeq2seq if peeky else sequences.Seq2seq
     model = kind(len(VOCABULARY), 16, hidden, cell=cell, reverse=reverse, rng=seed)
-    shares = common.train(
-        model,
-        xs[seen],
-        ts[seen],
-        lambda: trainer.eval_exact(model, *test),
-        epochs=epochs,
-        batch_size=128,
-        lr=0.003,
-        seed=seed,
-    )
-    return model, *test, shares
+    return model, *common.train_exact(model, xs, ts, TESTED, epochs=epochs, lr=0.003, seed=seed)
 
 
 def answers_of(

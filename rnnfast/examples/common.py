@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from rnnfast import io, plot
 from rnnfast.optim import Adam
-from rnnfast.trainer import ProgressBar, Trainer
+from rnnfast.sequences import Seq2seq
+from rnnfast.trainer import ProgressBar, Trainer, eval_exact
 from rnnfast.typing import Model
 
 
@@ -145,6 +146,50 @@ def split(count: int, share: float, seed: int) -> tuple[NDArray[np.int64], NDArr
     order = np.random.default_rng(seed).permutation(count)
     held_out = round(count * share)
     return order[held_out:], order[:held_out]
+
+
+def train_exact(
+    model: Seq2seq,
+    xs: NDArray[Any],
+    ts: NDArray[Any],
+    tested: float,
+    *,
+    epochs: int,
+    lr: float,
+    seed: int,
+) -> tuple[NDArray[Any], NDArray[Any], list[float]]:
+    """Train a model to write answers, in batches of 128; see `train`.
+
+    Parameters
+    ----------
+    model : Seq2seq
+    xs, ts : ndarray
+        Ids of questions and of answers.
+    tested : float
+        Share of them that is held out.
+    epochs, lr, seed
+        As in `train`.
+
+    Returns
+    -------
+    xs, ts : ndarray
+        Held-out questions and answers.
+    shares : list of float
+        Share of held-out answers that are right in every character, after each epoch.
+    """
+    seen, held_out = split(len(xs), tested, seed)
+    test = xs[held_out], ts[held_out]
+    shares = train(
+        model,
+        xs[seen],
+        ts[seen],
+        lambda: eval_exact(model, *test),
+        epochs=epochs,
+        batch_size=128,
+        lr=lr,
+        seed=seed,
+    )
+    return *test, shares
 
 
 def draw_picture(

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnfast import data, sequences, trainer
+from rnnfast import data, sequences
 from rnnfast.examples import common
 from rnnfast.layers.cells import RECURRENT
 
@@ -114,21 +114,9 @@ def run(
         Share of held-out dates that are right in every character, after each epoch.
     """
     xs, ts = make_data(size, seed)
-    seen, held_out = common.split(size, TESTED, seed)
-    test = xs[held_out], ts[held_out]
     kind = sequences.AttentionSeq2seq if attention else sequences.Seq2seq
     model = kind(len(VOCABULARY), 16, hidden, cell=cell, reverse=reverse, rng=seed)
-    shares = common.train(
-        model,
-        xs[seen],
-        ts[seen],
-        lambda: trainer.eval_exact(model, *test),
-        epochs=epochs,
-        batch_size=128,
-        lr=0.005,
-        seed=seed,
-    )
-    return model, *test, shares
+    return model, *common.train_exact(model, xs, ts, TESTED, epochs=epochs, lr=0.005, seed=seed)
 
 
 def attention_map(

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from shell import LINES, QUIET, SMALL, failing, losses, ok, read_log
+from shell import QUIET, SMALL, failing, losses, ok, read_log
 
 from rnnfast import io
 from rnnfast.commands import inputs
@@ -12,13 +12,6 @@ from rnnfast.text.corpora import read_text
 from rnnfast.trainer import eval_perplexity
 
 WORDS = ["--level", "word", "--optimizer", "ntasgd", "--nonmono", "1", "--lr", "20"]
-
-
-@pytest.fixture
-def text(tmp_path):
-    path = tmp_path / "text.txt"
-    path.write_text(LINES * 40, encoding="utf-8")
-    return str(path)
 
 
 @pytest.fixture

@@ -27,13 +27,6 @@ KOREAN = "나 보기가 역겨워 가실 때에는\n말없이 고이 보내 드�
 
 
 @pytest.fixture
-def text(tmp_path):
-    path = tmp_path / "text.txt"
-    path.write_text(LINES * 40, encoding="utf-8")
-    return str(path)
-
-
-@pytest.fixture
 def other(tmp_path):
     path = tmp_path / "other.txt"
     path.write_text("the cat sat on the dog\nthe yak sang\n" * 4, encoding="utf-8")

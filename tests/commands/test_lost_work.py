@@ -31,13 +31,6 @@ from rnnfast.trainer import (
 CHECKPOINT, GOOD, WEIGHTS = "checkpoint.safetensors", "good.safetensors", "Rnnlm.safetensors"
 
 
-@pytest.fixture
-def text(tmp_path):
-    path = tmp_path / "text.txt"
-    path.write_text(LINES * 40, encoding="utf-8")
-    return str(path)
-
-
 def files(folder):
     return {name: (folder / name).read_bytes() for name in os.listdir(folder)}
 

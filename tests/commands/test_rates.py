@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from shell import LINES, QUIET, SMALL, failing, losses, ok, read_log
+from shell import QUIET, SMALL, failing, losses, ok, read_log
 
 from rnnfast.commands.run import Run
 from rnnfast.commands.train import train
@@ -11,13 +11,6 @@ from rnnfast.optim import Cosine, StepDecay, WarmUp
 from rnnfast.training.validation import epochs_without_improvement
 
 EVERY = [*SMALL, *QUIET, "--eval-interval", "1"]
-
-
-@pytest.fixture
-def text(tmp_path):
-    path = tmp_path / "text.txt"
-    path.write_text(LINES * 40, encoding="utf-8")
-    return str(path)
 
 
 @pytest.fixture
