@@ -74,6 +74,7 @@ def test_every_option_of_an_example_has_help(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.one_in(3)
 def test_an_example_needs_no_docstrings(name):
     """python -OO removes them."""
     done = subprocess.run(

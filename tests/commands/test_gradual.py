@@ -122,6 +122,7 @@ def test_interrupted_in_every_stage(tmp_path, text, valid, options, capsys, monk
 
 @pytest.mark.parametrize("saves", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("validated", [False, True])
+@pytest.mark.one_in(4)
 def test_killed_between_two_stages(tmp_path, text, valid, saves, validated, capsys, monkeypatch):
     """Before and after the checkpoint with which a stage begins."""
     arguments = ["train", text, *CUSTOM, *SMALL, *QUIET, *(VALIDATED if validated else PLAIN)]

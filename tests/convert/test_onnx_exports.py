@@ -121,6 +121,7 @@ GRID = [  # every bias and both places of the batch with each of the rest but on
 @pytest.mark.parametrize(
     ("cell", "layers", "both", "states", "bias", "batch_first", "dynamic"), GRID
 )
+@pytest.mark.one_in(2)
 def test_traced(cell, layers, both, states, bias, batch_first, dynamic, tmp_path):
     module = Module(cell, layers, both, states, bias, batch_first)
     sizes = [(N, T), (5, 7), (1, 1)] if dynamic else [(N, T)]

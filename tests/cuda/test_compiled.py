@@ -83,7 +83,7 @@ def assert_clean(found, let_pass=0):
     ("cell", "options", "kind", "precision"),
     [pytest.param(*run, id="-".join((variant_name(*run[:2]), *run[2:]))) for run in RUNS],
 )
-@pytest.mark.one_in(30)
+@pytest.mark.one_in(60)
 def test_cells(cell, options, kind, precision):
     found = compile_way(cell, options, kind, precision)
     assert len(found) >= 2
@@ -121,7 +121,7 @@ def test_ways_to_call(kind, way):
 
 
 @pytest.mark.parametrize("ways", [{}, {"mask": True, "lengths": True}], ids=["plain", "both"])
-@pytest.mark.one_in(2)
+@pytest.mark.rest
 def test_rows_whose_weights_registers_do_not_hold(ways):
     """128 units of a GRU: a part of the weights is in shared memory, and nothing spills."""
     cell = next(cell for cell in CELLS if cell.name == "gru")
@@ -217,6 +217,7 @@ def test_ops():
     assert_clean(compiled.compile_ops(GPU))
 
 
+@pytest.mark.rest
 def test_no_kernel_is_missing(monkeypatch):
     """Those compiled above are all that the column has."""
     names = set()

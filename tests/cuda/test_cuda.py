@@ -62,6 +62,7 @@ GRU = next(cell for cell in CELLS if cell.name == "gru")
 
 
 @pytest.mark.parametrize(("options", "exchanges"), [({}, 2), ({"reset_after": True}, 1)])
+@pytest.mark.one_in(2)
 def test_exchanges_of_the_blocks_of_a_gru(monkeypatch, options, exchanges):
     """Two a step, with r after the product one."""
     plan_as(monkeypatch, frame(2, 1))
@@ -73,6 +74,7 @@ def test_exchanges_of_the_blocks_of_a_gru(monkeypatch, options, exchanges):
 
 
 @pytest.mark.parametrize("plan", ["blocks", pytest.param("row", marks=pytest.mark.rest)])
+@pytest.mark.rest
 def test_launches_of_a_gru_with_r_after_the_product(monkeypatch, plan):
     """No more than without; lengths cost fills and what clears xs, whatever T."""
     plan_as(monkeypatch, PLANS[plan])
@@ -104,7 +106,7 @@ LAYERS = {
 
 
 @cells
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(8)
 def test_a_layer_on_the_gpu_gives_what_it_gives_on_the_cpu(gpu, cell):
     """CuPy arrays in, CuPy arrays out; with stateful, a training step and inference."""
     p = make_problem(cell, (3, 4, 5, 7))
@@ -131,6 +133,7 @@ def test_a_layer_on_the_gpu_gives_what_it_gives_on_the_cpu(gpu, cell):
 
 
 @cells
+@pytest.mark.one_in(4)
 def test_numpy_arrays_on_the_gpu(gpu, cell):
     """They are copied both ways; one CuPy array among the arguments makes the results CuPy's."""
     p = make_problem(cell, (3, 4, 5, 7))
@@ -291,7 +294,7 @@ def test_an_ignored_step_does_not_reach_the_weights(gpu, mixtures):
 
 
 @pytest.mark.parametrize("case", sequence_cases.CASES)
-@pytest.mark.one_in(6)
+@pytest.mark.one_in(24)
 def test_models_of_sequences_on_the_gpu(gpu, case):
     """Loss, gradients and what is written, with padding where the model knows that."""
     kind, options = sequence_cases.CASES[case]
@@ -452,7 +455,7 @@ def test_ids_on_the_gpu_that_name_no_row(gpu):
 
 
 @cells
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(8)
 def test_gradients_over_what_is_read(gpu, cell):
     """As in the other columns: the right values, or an error before anything is written."""
     module = kernels.load(cell.name, "cuda")
@@ -494,7 +497,7 @@ def test_gradients_over_each_other_are_refused(gpu, cell, there):
 
 
 @cells
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(8)
 def test_arrays_that_lie_about_their_shape_are_refused(gpu, cell):
     """NumPy's, as CuPy's have no subclasses that do; whether they say that they fit or not."""
     module = kernels.load(cell.name, "cuda")

@@ -47,6 +47,7 @@ def of(shapes):
 
 
 @pytest.mark.parametrize("shape", of(LIMITS))
+@pytest.mark.one_in(2)
 def test_an_lstm_keeps_its_limits(shape):
     """And the formulas by which the planner chooses say what the kernels execute."""
     *limits, start = LIMITS[shape]

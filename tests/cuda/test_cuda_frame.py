@@ -60,6 +60,7 @@ def named(first):
 
 
 @pytest.mark.parametrize(("variant", "plan"), named(0))
+@pytest.mark.one_in(2)
 def test_frame(gpu, monkeypatch, variant, plan):
     """Blocks and passes that divide neither units nor samples."""
     plan_as(monkeypatch, PLANS[plan])
@@ -68,6 +69,7 @@ def test_frame(gpu, monkeypatch, variant, plan):
 
 
 @pytest.mark.parametrize(("variant", "plan"), named(2))
+@pytest.mark.one_in(4)
 def test_frame_in_every_way(gpu, monkeypatch, variant, plan):
     plan_as(monkeypatch, PLANS[plan])
     cell, options = variant
@@ -93,7 +95,7 @@ def test_lengths_in_other_groups_back(gpu, monkeypatch, variant, reverse, forwar
 
 @pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
 @pytest.mark.parametrize("width", [1, 4, 23])
-@pytest.mark.one_in(5)
+@pytest.mark.one_in(12)
 def test_widths_of_a_row(gpu, monkeypatch, variant, width):
     plan_as(monkeypatch, PLANS["row"])
     cell, options = variant
@@ -102,7 +104,7 @@ def test_widths_of_a_row(gpu, monkeypatch, variant, width):
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=ids)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.one_in(20)
+@pytest.mark.one_in(60)
 def test_steps(gpu, monkeypatch, variant, dtype):
     """A kernel a step of more than one block, in float32 also in every way."""
     plan_as(monkeypatch, steps)
@@ -151,7 +153,7 @@ def test_weights_in_shared_memory(gpu, monkeypatch, variant, sizes):
 
 @pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
 @pytest.mark.parametrize("sizes", [(16, 9, 160), (32, 3, 128)])
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 def test_weights_in_shared_memory_in_tf32(gpu, monkeypatch, high, variant, sizes):
     cell, options = variant
     plan_as(monkeypatch, all_but_one_aside(*sizes, "tf32"))
@@ -173,7 +175,7 @@ def all_but_one_aside(*sizes):
 
 @pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
 @pytest.mark.parametrize("plan", ["row", "groups", "steps"])
-@pytest.mark.one_in(5)
+@pytest.mark.one_in(12)
 def test_lengths_of_all_steps_or_of_none(gpu, monkeypatch, variant, plan):
     """The first give the bits that no lengths give, the others nothing but the states."""
     plan_as(monkeypatch, PLANS[plan])
@@ -220,7 +222,7 @@ def test_every_schedule_gives_the_same_bits(monkeypatch, variant, plan):
 
 
 @pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 def test_every_schedule_gives_the_same_bits_in_tf32(monkeypatch, variant):
     plan_as(monkeypatch, frame(16, 3, 256, "tf32", passes=2))
     same_bits(variant, 37)
@@ -258,6 +260,7 @@ EQUATIONS = {
 
 @pytest.mark.parametrize("name", EQUATIONS)
 @pytest.mark.parametrize("forward", [True, False])
+@pytest.mark.one_in(2)
 def test_plans(name, forward):
     def plan(N, H, dtype="float32", precision="float32"):
         return planner.make_plan(H100, EQUATIONS[name], forward, N, H, dtype, precision)

@@ -28,6 +28,7 @@ def both_ways(ops, arrays, ts):
     return loss, dhs, dprior, dW, db, ops.mixture_softmax(*arrays)
 
 
+@pytest.mark.rest
 def test_chunks_of_rows_and_arrays_on_the_gpu(gpu, monkeypatch, problem):
     """Two rows at a time, of 7; nothing waits for the GPU."""
     arrays, ts = problem

@@ -62,7 +62,7 @@ def launches(cell, options, T, **ways):
 
 
 @pytest.mark.parametrize(("cell", "options", "forward", "back"), COUNTS)
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(9)
 def test_work_of_a_step(monkeypatch, cell, options, forward, back):
     """No more than the products and their kernels, with an h_mask either; the same bits again."""
     plan_as(monkeypatch, steps)
@@ -74,6 +74,7 @@ def test_work_of_a_step(monkeypatch, cell, options, forward, back):
             assert launches(cell, options, 2, **ways)[1] == bits
 
 
+@pytest.mark.rest
 def test_the_cost_of_a_step_on_the_host(monkeypatch):
     """Every variant runs, in steps and by name; what it takes here means nothing."""
     step_cost = pytest.importorskip("benchmarks.cuda.step_cost", reason="needs the bench extra")

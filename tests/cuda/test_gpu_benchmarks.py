@@ -58,7 +58,7 @@ EVERYBODY = {**contenders.CONTENDERS, **contenders.TRANSFERS}
 @pytest.mark.parametrize("cell", GATES)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("T", [1, 2])
-@pytest.mark.one_in(6)
+@pytest.mark.one_in(18)
 def test_contenders_are_right(gpu, name, cell, mode, T):
     skip_without_torch(name)
     case = Case(cell, (3, T, 4, 6), mode)
@@ -138,6 +138,7 @@ def test_peers_without_cuda_are_named():
 
 @pytest.mark.parametrize("name", models.CONTENDERS)
 @pytest.mark.parametrize("model", ["Rnnlm", "BetterRnnlm"])
+@pytest.mark.one_in(4)
 def test_models_are_right(gpu, monkeypatch, name, model):
     skip_without_torch(name)
     if "graph" in name and not pytest.importorskip("torch").cuda.is_available():
@@ -224,7 +225,7 @@ def test_race_of_somebody_slow_has_fewer_rounds():
 
 
 @pytest.mark.parametrize("name", sanitize.cases())
-@pytest.mark.one_in(40)
+@pytest.mark.one_in(120)
 def test_sanitizer_cases(name):
     """Right in two schedules, with races watched."""
     for seed in (None, 1):

@@ -214,6 +214,7 @@ def test_wrong_words(tmp_path, words, why):
     ("stage", "suites"),
     [("1", ("versions", "smoke", "micro", "cells")), ("3", ("language", "sweep"))],
 )
+@pytest.mark.one_in(2)
 def test_a_stage(tmp_path, stage, suites):
     archive = tmp_path / "back" / "gpu.tar.xz"
     words = [*UNHURRIED, "--archive", str(archive)]
@@ -281,6 +282,7 @@ exit $code
         ("Device not supported", False),
     ],
 )
+@pytest.mark.one_in(3)
 def test_sanitizer(tmp_path, says, passes):
     tool = tmp_path / "bin" / "compute-sanitizer"
     tool.parent.mkdir()

@@ -43,6 +43,7 @@ def lowered(problem):
 @cells
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("way", ["cut", "rounded"])
+@pytest.mark.one_in(4)
 def test_what_tf32_costs(monkeypatch, cell, shape, way):
     """The tolerance holds, and a tenth of it does not: it says something."""
     monkeypatch.setattr(Low, "way", way)

@@ -34,6 +34,7 @@ def _is_float(value):
 
 
 @pytest.mark.parametrize("way", ["held out", "validated", "gradual", "gradual, validated"])
+@pytest.mark.one_in(4)
 def test_three_ranks_train_as_one_process(tmp_path, text, way):
     more = ["--valid", text, "--test", text, "--lr-decay", "4"] if "validated" in way else []
     more += ["--gradual", "1"] if "gradual" in way else []
@@ -68,6 +69,7 @@ def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, text):
     assert_close(events, expected)
 
 
+@pytest.mark.rest
 def test_gradual_learning_goes_on_with_another_number_of_ranks(tmp_path, text):
     """Also in rounds, and in 16 bits, whose sums are of another size after a stage."""
     whole, parts, rounds = (tmp_path / name for name in ("whole", "parts", "rounds"))
@@ -88,6 +90,7 @@ def test_ranks_share_out_an_evaluation(tmp_path, text):
     assert out.count("perplexity: ") == 1
 
 
+@pytest.mark.rest
 def test_errors_of_all_ranks_are_said_once(tmp_path, text):
     missing = str(tmp_path / "missing.txt")
     for arguments, why in (
@@ -103,6 +106,7 @@ def test_errors_of_all_ranks_are_said_once(tmp_path, text):
         assert "Traceback" not in err and "killed" not in err
 
 
+@pytest.mark.rest
 def test_the_patience_must_be_a_number(tmp_path, text):
     for wrong in ("x", "0"):
         quiet = [text, *QUIET, "--out", str(tmp_path / "out")]
@@ -111,6 +115,7 @@ def test_the_patience_must_be_a_number(tmp_path, text):
         assert code == 1 and err == f"rnnfast: {why}\n"
 
 
+@pytest.mark.rest
 def test_ranks_must_have_the_same_settings_and_texts(tmp_path, text):
     other = tmp_path / "other.txt"
     other.write_text(TEXT + "x")

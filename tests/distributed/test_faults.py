@@ -44,6 +44,7 @@ def test_many_kills_lose_nothing(tmp_path, count):
     assert many_kills(tmp_path, count, seed=4)["kills"] == count
 
 
+@pytest.mark.rest
 def test_a_rank_that_hangs_is_named(tmp_path, text):
     env = {"RNNFAST_PATIENCE": "8"}  # a busy machine may stop a rank for seconds
     out, arguments = tmp_path / "out", [text, *SETTINGS, "--epochs", "1000"]
@@ -95,6 +96,7 @@ def test_a_full_disk_is_named_and_keeps_the_old_checkpoint(tmp_path, text):
     assert (out / CHECKPOINT).read_bytes() == before
 
 
+@pytest.mark.rest
 def test_an_error_of_one_rank_is_named(tmp_path, text):
     missing = str(tmp_path / "missing.txt")
     quiet = [*SMALL, *QUIET, "--out", str(tmp_path / "out")]

@@ -19,6 +19,7 @@ def alone():
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.one_in(3)
 def test_ranks_compute_what_one_process_computes(tmp_path, alone, way):
     for found in run_job(3, tmp_path, "gpu_jobs", "language", names=NAMES, way=way):
         for name, expected in alone.items():
@@ -38,6 +39,7 @@ def places(log, *what):
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.one_in(3)
 def test_sums_begin_behind_events_and_end_before_clipping(tmp_path, way):
     for log in run_job(2, tmp_path, "gpu_jobs", "order", way=way):
         (clip,), layers = places(log, "clip"), places(log, "TimeLSTM", "TimeEmbedding")
@@ -71,6 +73,7 @@ def test_each_rank_takes_a_gpu_of_its_own(tmp_path):
 @pytest.mark.parametrize(
     "sync", [{"every": 4}, {"half": True}, {"every": 4, "half": True}], ids=lambda sync: str(sync)
 )
+@pytest.mark.one_in(3)
 def test_rounds_and_16_bits_and_checkpoints_on_gpus(tmp_path, sync):
     found, expected = (
         run_job(

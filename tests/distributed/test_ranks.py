@@ -23,6 +23,7 @@ def test_what_is_larger_than_mpi_can_count_travels_in_pieces(tmp_path, most):
         assert (found["calls"] > 50) == (most == 16)
 
 
+@pytest.mark.rest
 def test_work_that_takes_longer_than_the_patience_does_not_end_the_job(tmp_path):
     for found in run_job(2, tmp_path, "rank_jobs", "long_work", patience=3.0, seconds=5.0):
         assert found == ("done", [2.0], False)

@@ -45,8 +45,9 @@ def simulated(size, every, lr, momentum, batch=5, steps=4):
     return start
 
 
-@pytest.mark.parametrize("lr, momentum", [(1.0, 0.0), (0.7, 0.9)], ids=["local SGD", "DiLoCo"])
+@pytest.mark.parametrize(("lr", "momentum"), [(1.0, 0.0), (0.7, 0.9)], ids=["local SGD", "DiLoCo"])
 @pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.one_in(4)
 def test_rounds_follow_the_formula(tmp_path, size, lr, momentum):
     expected = simulated(size, 4, lr, momentum)
     sync = {"every": 4, "lr": lr, "momentum": momentum}
@@ -57,6 +58,7 @@ def test_rounds_follow_the_formula(tmp_path, size, lr, momentum):
 
 
 @pytest.mark.parametrize("every", [1, 4])
+@pytest.mark.rest
 def test_16_bits_learn_what_all_bits_learn(tmp_path, every):
     exact, rounded = (
         run_job(3, tmp_path / str(half), "rank_jobs", "rounds", sync={"every": every, "half": half})
@@ -93,6 +95,7 @@ def test_bfloat16_rounds_to_the_nearest():
     assert np.isnan(from_half(to_half(np.array([np.nan]))))
 
 
+@pytest.mark.rest
 def test_a_run_in_rounds_goes_on_as_if_it_had_not_stopped(tmp_path, text):
     rounds = ["--sync-every", "5", "--batch-size", "4"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -53,6 +53,7 @@ def test_gradients_that_travel_where_they_lie(tmp_path, alone):
             assert_same(found[name], alone["float64"][name], EXACT, name)
 
 
+@pytest.mark.rest
 def test_language_models_in_float32(tmp_path, alone):
     runs = run_job(3, tmp_path, "rank_jobs", "language_all", dtype="float32")
     for name, expected in alone["float32"].items():
@@ -61,6 +62,7 @@ def test_language_models_in_float32(tmp_path, alone):
 
 
 @pytest.mark.parametrize("size", RANKS[:2])
+@pytest.mark.one_in(2)
 def test_models_of_samples(tmp_path, size):
     runs = run_job(size, tmp_path, "rank_jobs", "samples_all")
     for name, expected in rank_jobs.samples_all(None).items():

@@ -47,6 +47,7 @@ TEXTS = {
 
 @pytest.mark.parametrize("reader", ["word", "valid"])
 @pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.one_in(4)
 def test_texts_stay_within_the_file(name, reader, tmp_path):
     content, message = TEXTS[name]
     path = tmp_path / "text.txt"

@@ -319,6 +319,7 @@ def wait(pid, seconds):
 
 
 @cells
+@pytest.mark.one_in(3)
 def test_two_python_threads_at_once(cell):
     module = kernels.load(cell.name, "cpu")
     problems = [make_problem(cell, BIG, seed=seed) for seed in range(2)]

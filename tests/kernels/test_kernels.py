@@ -59,7 +59,7 @@ steps_variants = pytest.mark.parametrize(
     VALUES,
     ids=[f"{variant_name(cell, options)}-{shape}" for cell, options, shape in VALUES],
 )
-@pytest.mark.one_in(10, rest=4)
+@pytest.mark.one_in(20, rest=6)
 def test_values(column, cell, options, shape):
     problem, expected = solved(cell, shape, column.dtype, **options)
     got = problem.run(column.load(cell.name))
@@ -95,7 +95,7 @@ def test_values_of_every_way_to_call(column, cell, options, shape, reverse, bias
 @variants
 @pytest.mark.parametrize("wide", ["D", "H"])
 @pytest.mark.for_hardware
-@pytest.mark.one_in(12, rest=4)
+@pytest.mark.one_in(24, rest=6)
 def test_values_of_rows_that_fill_pages(column, cell, options, wide):
     """4 KB a row: those that products read are kept further apart."""
     width = 4096 // np.dtype(column.dtype).itemsize
@@ -107,7 +107,7 @@ def test_values_of_rows_that_fill_pages(column, cell, options, wide):
 @variants
 @pytest.mark.parametrize("shape", FEW_SHAPES, ids=str)
 @pytest.mark.parametrize("states", [False, True])
-@pytest.mark.one_in(30, rest=5)
+@pytest.mark.one_in(60, rest=8)
 def test_values_with_a_mask(column, cell, options, shape, states):
     p, expected = solved(cell, shape, column.dtype, states=states, mask=True, **options)
     module = column.load(cell.name)
@@ -123,7 +123,7 @@ def test_values_with_a_mask(column, cell, options, shape, states):
 @variants
 @pytest.mark.parametrize("shape", FEW_SHAPES, ids=str)
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.one_in(30, rest=5)
+@pytest.mark.one_in(60, rest=8)
 def test_values_with_lengths(column, cell, options, shape, reverse):
     """All from 0 to T; what stands beyond them, NaN here, changes no bit."""
     problem, expected = solved(cell, shape, column.dtype, lengths=True, reverse=reverse, **options)
@@ -204,7 +204,7 @@ def test_wrong_lengths(fast, cell):
 
 @cells
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.one_in(9, rest=2)
+@pytest.mark.one_in(18, rest=4)
 def test_any_layout_of_the_mask(column, cell, layout):
     for shape in ((5, 4, 7, column.width(9)), (2, 1, 7, column.width(19))):
         p = make_problem(cell, shape, column.dtype, mask=True)
@@ -216,7 +216,7 @@ def test_any_layout_of_the_mask(column, cell, layout):
 
 @steps_variants
 @pytest.mark.parametrize("layout", [*LAYOUTS, "the same row", "the same step", "a number"])
-@pytest.mark.one_in(15, rest=3)
+@pytest.mark.one_in(45, rest=7)
 def test_any_layout_of_what_is_of_each_step(column, cell, options, layout):
     """Strides of 0, too: one number, one row of all samples, one step for all."""
     same = {"the same row": (slice(1), slice(1)), "the same step": (slice(None), slice(1))}
@@ -237,7 +237,7 @@ def test_any_layout_of_what_is_of_each_step(column, cell, options, layout):
 
 
 @steps_variants
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 def test_what_is_of_no_step_is_not_used(column, cell, options):
     """NaN beyond the lengths changes no bit; ones of the mask and shares of 0 are as none."""
     shape = 6, 4, 5, column.width(17)
@@ -259,7 +259,7 @@ def test_what_is_of_no_step_is_not_used(column, cell, options):
 
 
 @steps_variants
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 def test_a_step_that_keeps_everything(column, cell, options):
     """Shares of 1: the state stays, to the bit, and nothing comes to the weights."""
     p = make_problem(cell, (6, 4, 5, column.width(17)), column.dtype, **options)
@@ -276,6 +276,7 @@ def test_a_step_that_keeps_everything(column, cell, options):
 
 
 @cells
+@pytest.mark.one_in(3)
 def test_a_mask_over_what_is_no_number(fast, cell):
     """Quietly, and in its own sample alone."""
     module = fast.load(cell.name)
@@ -524,7 +525,7 @@ def test_without_training_the_same_bits(column, cell, options, shape, reverse, m
     ids=str,
 )
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.one_in(9, rest=2)
+@pytest.mark.one_in(27, rest=5)
 def test_packed_weights_give_the_same_bits(column, cell, options, shape, bias):
     """And they are copies: what is written into the weights afterwards is not seen."""
     module = column.load(cell.name)
@@ -658,7 +659,7 @@ def test_extreme_inputs_saturate(column, cell):
 
 @variants
 @pytest.mark.parametrize("shape", [(1, 2, 3, 5), (7, 5, 33, 65), (20, 9, 100, 100)], ids=str)
-@pytest.mark.one_in(9, rest=2)
+@pytest.mark.one_in(18, rest=4)
 def test_same_bits_from_run_to_run_and_for_any_number_of_threads(fast, cell, options, shape):
     module = fast.load(cell.name)
     for mask in (False, True):

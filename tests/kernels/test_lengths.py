@@ -32,7 +32,7 @@ def expected_of(problem, cell):
 
 @variants
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.one_in(6, rest=2)
+@pytest.mark.one_in(18, rest=5)
 def test_any_order_of_the_samples(fast, cell, options, reverse):
     """On the CPU to the bit, but for sums over all samples; on a GPU libraries multiply."""
     p = make_problem(cell, SHAPE, fast.dtype, lengths=True, mask=True, reverse=reverse, **options)
@@ -59,7 +59,7 @@ def test_any_order_of_the_samples(fast, cell, options, reverse):
 @variants
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("states", [False, True])
-@pytest.mark.one_in(12, rest=3)
+@pytest.mark.one_in(24, rest=5)
 def test_values_of_all_kinds_of_lengths(fast, cell, options, reverse, states):
     """None has a step, all have one or all, one is alone at the end, none gets there."""
     p = make_problem(cell, SHAPE, fast.dtype, reverse=reverse, states=states, **options)
@@ -79,7 +79,7 @@ def test_values_of_all_kinds_of_lengths(fast, cell, options, reverse, states):
 @variants
 @pytest.mark.parametrize("shape", AHEAD, ids=str)
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.one_in(12, rest=3)
+@pytest.mark.one_in(24, rest=5)
 def test_values_where_inputs_are_multiplied_ahead(fast, cell, options, shape, reverse):
     """In training, and without it in chunks of steps."""
     p = make_problem(cell, shape, fast.dtype, lengths=True, reverse=reverse, **options)

@@ -201,7 +201,7 @@ def stop_and_call_again(case, threads, longer=1):
 
 
 @pytest.mark.parametrize("case", ["lstm", "gru, masked, of lengths"])
-@pytest.mark.one_in(4)
+@pytest.mark.rest
 def test_a_stopped_backward_in_bfloat16(case, threads, medium):
     stop_and_call_again(case, threads, longer=4)
 

@@ -25,7 +25,7 @@ def finite_as(expected, got, name):
 @pytest.mark.parametrize("place", ["h", "c", "xs"])
 @pytest.mark.parametrize("lengths", [False, True])
 @variants
-@pytest.mark.one_in(9, rest=2)
+@pytest.mark.one_in(27, rest=4)
 def test_what_is_finite_in_the_reference(fast, cell, options, lengths, place, value):
     """Forward; of a sample, the others stay finite in everything but the sums over all of them."""
     if place == "c" and cell.states == 1:

@@ -225,6 +225,7 @@ def test_wrong_arguments_of_parts():
 
 
 @pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.one_in(7)
 def test_on_the_gpu(gpu, cell):
     """One step and both directions there: what the CPU computes, in float32."""
     step, kind, both, options = CELLS[cell]

@@ -152,6 +152,7 @@ def test_reversed_weights_belong_to_what_was_read():
 
 
 @pytest.mark.parametrize("cell", RECURRENT)
+@pytest.mark.one_in(4)
 def test_any_cell(cell, tmp_path):
     """Gradients by differences with padding; a file has all of the model."""
     model = make(cell=cell, layers=2, device="cpu")

@@ -116,7 +116,7 @@ def by_hand(model, params, xs, ts, step, states):
 
 
 @cases
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(5)
 def test_outputs_and_gradients_are_those_of_the_equations(options):
     model = made(options)
     widths = [layer.Wh.shape[0] for layer in model.recurrent_layers]

@@ -54,6 +54,7 @@ def bits(trainer):
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values())
 @pytest.mark.parametrize("stop_after", [1, 10, 13])
+@pytest.mark.one_in(3)
 def test_resumed_is_uninterrupted(path, make, optimizer, stop_after):
     whole = new_trainer(make, optimizer)
     expected = fit(whole)
