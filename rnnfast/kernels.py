@@ -95,15 +95,15 @@ from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
 from rnnfast.checks import is_cupy
 from rnnfast.cpu import _runtime
+from rnnfast.cpu.threads import MAX_THREADS as MAX_THREADS
+from rnnfast.cpu.threads import get_num_threads as get_num_threads
+from rnnfast.cpu.threads import set_num_threads as set_num_threads
 
 CELLS = ("rnn", "lstm", "gru", "mogrifier", "lstmp", "lnlstm", "lngru", "slstm")
 DEVICES = ("cuda", "cpu", "reference")  # the best first
 PRECISIONS = ("highest", "high", "medium")  # of float32 products, as PyTorch names them
-MAX_THREADS = 1024
 
 _precision = "highest"
 _default: str | None = None  # set_device; None leaves it to RNNFAST_DEVICE
@@ -233,6 +233,7 @@ def resolve(device: str | None, *arrays: Any) -> str:
 
     Examples
     --------
+    >>> import numpy as np
     >>> resolve("auto", np.zeros(3))
     'cpu'
     """
@@ -278,47 +279,6 @@ def why_missing(name: str) -> str | None:
     """The reason why a device is not usable; None if it is."""
     reason: str | None = importlib.import_module(f"rnnfast.{name}").available()
     return reason
-
-
-# Threads of the cpu column
-
-
-def get_num_threads() -> int:
-    """Return the largest number of threads that a call of the cpu column uses."""
-    return _runtime.num_threads()
-
-
-def set_num_threads(n: int) -> None:
-    """Set the largest number of threads that a call of the cpu column uses.
-
-    The results do not depend on it, bit for bit. The default is RNNFAST_NUM_THREADS, else
-    OMP_NUM_THREADS, else the number of CPUs that affinity and cgroup limits leave to this process.
-
-    Parameters
-    ----------
-    n : int
-        From 1 to 1024.
-
-    Raises
-    ------
-    TypeError
-        If n is not an integer.
-    ValueError
-        If n is outside 1 to 1024.
-
-    Examples
-    --------
-    >>> before = get_num_threads()
-    >>> set_num_threads(1)
-    >>> get_num_threads()
-    1
-    >>> set_num_threads(before)
-    """
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
-        raise TypeError(f"set_num_threads: n must be an int, got {type(n).__name__}")
-    if not 1 <= n <= MAX_THREADS:
-        raise ValueError(f"set_num_threads: n must be from 1 to {MAX_THREADS}, got {n}")
-    _runtime.set_num_threads(n)
 
 
 # Precision of float32 products

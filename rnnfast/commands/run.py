@@ -12,8 +12,6 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from numpy.typing import NDArray
-
 from rnnfast.commands.settings import (
     FILES,
     Settings,
@@ -26,7 +24,7 @@ from rnnfast.commands.texts import Texts
 from rnnfast.distributed.ranks import by_first
 from rnnfast.kernels import get_device
 from rnnfast.models import BaseModel
-from rnnfast.training.averaging import ASGD, NTASGD
+from rnnfast.training.averaging import ASGD
 from rnnfast.training.callbacks import Checkpoint, JsonlLog, Plateau, ProgressBar, Watch
 from rnnfast.training.language import RnnlmTrainer
 from rnnfast.training.loop import Step
@@ -320,46 +318,3 @@ class Run:
         else:
             why = f"stdout is gone ({gone})"
         raise Stop(f"{why}; to go on: {self.resume_command()}", signum)
-
-
-def fit(run: Run, epochs: int) -> None:
-    """Train up to `epochs` more epochs, those of a fit that is resumed included."""
-    settings, texts = run.settings, run.texts
-    run.trainer.fit(
-        texts.xs,
-        texts.ts,
-        epochs,
-        settings.batch_size,
-        settings.time_size,
-        settings.max_grad,
-        settings.eval_interval,
-        restart_every=settings.restart_every or None,
-        length_seed=settings.seed if settings.vary_length else None,
-    )
-
-
-def fit_and_validate(run: Run, valid: NDArray[Any], log: JsonlLog) -> None:
-    """The loop of the book's ch06/train_better_rnnlm.py, which may be stopped and resumed.
-
-    After each epoch of the stage it measures the perplexity on `valid`, reduces the learning rate
-    if that has not improved, and saves a checkpoint. --patience may end it.
-    """
-    trainer, optimizer = run.trainer, run.trainer.optimizer
-    while trainer.current_epoch < run.stage.end and not run.worn_out():
-        fit(run, 1)
-        if trainer.stopped:
-            return
-        lr, epoch = optimizer.lr, trainer.current_epoch
-        with run.averaged():
-            result = run.texts.measured(run.model, valid, comm=trainer.ranks)
-        best = run.plateau.update(result.ppl)
-        begins = isinstance(optimizer, NTASGD) and optimizer.check(result.ppl)
-        run.valid.append([epoch, result.ppl])
-        rate = "" if optimizer.lr == lr else f" | lr {optimizer.lr:g}"
-        run.write(f"| epoch {epoch} | validation perplexity {result}{rate}")
-        if begins:
-            run.write(f"| epoch {epoch} | the weights are averaged from here on")
-        log.write(event="valid", epoch=epoch, **result.fields, lr=lr)
-        run.checkpoint.save(best=best)
-        if trainer.agree():
-            return

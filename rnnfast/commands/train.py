@@ -12,15 +12,10 @@ from typing import Any
 from rnnfast import plot
 from rnnfast.commands.arguments import Commands, add_command
 from rnnfast.commands.beginning import start_from_file
+from rnnfast.commands.fitting import fit_stages
 from rnnfast.commands.recipes import recipe_settings
 from rnnfast.commands.report import draw_curve, print_sample, report
-from rnnfast.commands.run import (
-    CHECKPOINT,
-    Run,
-    fit,
-    fit_and_validate,
-    refuse_to_overwrite,
-)
+from rnnfast.commands.run import CHECKPOINT, Run, refuse_to_overwrite
 from rnnfast.commands.schedule import build_schedule
 from rnnfast.commands.settings import (
     BATCH,
@@ -34,7 +29,6 @@ from rnnfast.commands.settings import (
 from rnnfast.commands.stages import (
     check_gradual,
     check_stages,
-    next_stage,
     stage_model,
     stages,
     stored_stage,
@@ -48,7 +42,7 @@ from rnnfast.text.vocabulary import UNITS
 from rnnfast.training.callbacks import JsonlLog, ProgressBar
 from rnnfast.training.language import RnnlmTrainer
 from rnnfast.training.rounds import Sync
-from rnnfast.training.stopping import Diverged, stop_on_interrupt
+from rnnfast.training.stopping import stop_on_interrupt
 from rnnfast.version import __version__
 
 
@@ -160,7 +154,7 @@ def _train(
         else:
             _resume(run, log, bar, changes)
         with stop_on_interrupt(run.trainer) as received:
-            _fit(run, log, bar)
+            fit_stages(run, log, bar)
             if run.trainer.agree():
                 run.stopped(received)
             weights = _save_weights(run)
@@ -337,31 +331,6 @@ def _resume(run: Run, log: JsonlLog, bar: ProgressBar, changes: dict[str, tuple[
         run.write(f"  --{option_name(name)}: {old} before, {new} now")
     if "optimizer" in changes:
         run.write("  the new optimizer starts with a state of its own")
-
-
-def _fit(run: Run, log: JsonlLog, bar: ProgressBar) -> None:
-    """Train until all epochs are done or the trainer is stopped; Diverged if the loss diverges."""
-    try:
-        _fit_stage(run, log)
-        while not run.trainer.agree():
-            run.take_final_weights()
-            following = next_stage(run.settings, run.stage, run.model, len(run.texts.vocabulary))
-            if following is None:
-                return
-            run.begin(*following, bar, log)
-            if not run.trainer.agree():  # meanwhile
-                _fit_stage(run, log)
-    except Diverged as error:
-        raise Diverged(f"{error}: {run.after_divergence()}") from None
-
-
-def _fit_stage(run: Run, log: JsonlLog) -> None:
-    """Train until the stage ends or the trainer is stopped."""
-    if run.texts.valid is None:
-        fit(run, run.stage.end - run.stage.begin)
-    else:
-        fit_and_validate(run, run.texts.valid, log)
-    run.check_end()
 
 
 def _save_weights(run: Run) -> str:
