@@ -86,6 +86,9 @@ def main(argv=None):
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--rows", nargs="+", choices=ROWS, metavar="ROW", default=[*ROWS])
     parser.add_argument("--out", help="JSON to write, after each row")
+    parser.add_argument(
+        "--precision", choices=kernels.PRECISIONS, default="highest", help="of float32 products"
+    )
     parser.add_argument("--jobs", type=positive_int, default=1, help="rows at a time")
     options = parser.parse_args(argv)
     found, failed = {}, 0
@@ -125,6 +128,7 @@ def run(options, name):
 def write(options, found):
     """The JSON and the picture of the rows that there are."""
     settings = {"machine": describe(), "device": kernels.home(None), "epochs": options.epochs}
+    settings["precision"] = options.precision
     found = {name: found[name] for name in ROWS if name in found}
     text = json.dumps(settings | {"training": TRAINING, "rows": found}, indent=1)
     io.write_atomically(options.out, (text + "\n").encode())
@@ -139,6 +143,7 @@ def train(options, width, row, epochs, out, start=()):
     text, valid, test = (str(Path(folder, f"ptb.{part}.txt")) for part in PARTS)
     command = [sys.executable, "-m", "rnnfast", "train", text, "--valid", valid, "--test", test]
     command += f"{MODEL} --hidden {width} --embedding {width} {TRAINING} {row}".split()
+    command += ["--matmul-precision", options.precision]
     command += ["--epochs", str(epochs), "--out", str(out), *start]
     resume = "--resume" if (out / CHECKPOINT).exists() else "--force"
     subprocess.run([*command, resume], check=True)
