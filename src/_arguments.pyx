@@ -61,7 +61,6 @@ cdef class Arguments:
         self.states = 4 if has_heads else 2 if has_c else 1
         self.names, self.has_rounds, self.has_norms = ("Wx", "Wh", "b", *beside), "Wm" in beside, "gx" in beside
         self.has_projection = "Wproj" in beside
-        self.sorts = name != "slstm"
         self.wide = "P" if self.has_projection else "H"
         self.of_grads = tuple([f"grads[{i}]" for i in range(len(self.names))])
 

@@ -14,88 +14,7 @@ cnp.import_array()
 cdef enum:
     INT8 = 2  # in src/kernels/reduced.h
 
-cdef void backwards(strided *v, ptrdiff_t T, int type_num) noexcept:
-    """Let axis 1 of v run from its end."""
-    cdef ptrdiff_t size = 4 if type_num == cnp.NPY_FLOAT else 8
-    v.p = <const char *>v.p + (T - 1) * v.s1 * size
-    v.s1 = -v.s1
-
-
-cdef void *aligned(cnp.ndarray x) noexcept:
-    return <void *>((<size_t>cnp.PyArray_DATA(x) + 63) & ~<size_t>63)
-
-
-cdef cnp.ndarray empty2(ptrdiff_t a, ptrdiff_t b, int type_num):
-    cdef cnp.npy_intp[2] dims = [a, b]
-    return cnp.PyArray_EMPTY(2, dims, type_num, 0)
-
-
-cdef cnp.ndarray empty3(ptrdiff_t a, ptrdiff_t b, ptrdiff_t c, int type_num):
-    cdef cnp.npy_intp[3] dims = [a, b, c]
-    return cnp.PyArray_EMPTY(3, dims, type_num, 0)
-
-
-cdef inline strided optional(cnp.ndarray x) noexcept:
-    cdef strided v
-    if x is not None:
-        return view(x)
-    v.p = NULL
-    v.s0 = v.s1 = v.s2 = 0
-    return v
-
-
-cdef cnp.ndarray zeros3(ptrdiff_t a, ptrdiff_t b, ptrdiff_t c, int type_num):
-    cdef cnp.npy_intp[3] dims = [a, b, c]
-    return cnp.PyArray_ZEROS(3, dims, type_num, 0)
-
-
-cdef cnp.ndarray first_rows(cnp.ndarray lengths, ptrdiff_t T, bint reverse):
-    """cell_job.first_row: before each of T steps, and after them, how many rows the steps have."""
-    cdef cnp.ndarray ended = np.cumsum(np.bincount(lengths, minlength=T + 1))[:T], rows = len(lengths) - ended
-    return np.concatenate(([0], np.cumsum(rows[::-1] if reverse else rows))).astype(np.intp)
-
-
-cdef cnp.ndarray in_place(cnp.ndarray x, cnp.ndarray order):
-    """Rows that were taken in that order, where they were."""
-    cdef cnp.ndarray y = np.empty_like(x)
-    y[order] = x
-    return y
-
-
-cdef void *data(cnp.ndarray x) noexcept:
-    return NULL if x is None else cnp.PyArray_DATA(x)
-
-
-cdef ptrdiff_t rounds_room(ptrdiff_t rows, Params p, ptrdiff_t size) noexcept:
-    """Reals of cell_job.rounds_kept: of each product y and what it makes, with room to align both."""
-    cdef ptrdiff_t i, M, room = 32
-    for i in range(p.rounds):
-        M = p.D if i % 2 == 0 else p.H
-        room += rows * (M + row_step(M, size)) + 64
-        if p.rank:
-            room += rows * (p.rank + row_step(p.rank, size)) + 64
-    return room
-
-
-cdef ptrdiff_t norms_room(ptrdiff_t rows, ptrdiff_t H, int gates) noexcept:
-    """Reals of cell_job.norms_kept: x Wx and h Wh, and at most four norms for each row, with room to align them."""
-    return rows * (2 * gates * H + 8) + 256
-
-
-cdef void take_norms(cell_job *job, Params p) noexcept:
-    cdef cnp.ndarray own
-    cdef int i
-    for i in range(4):
-        own = p.norms[i] if p.norms is not None and i < len(p.norms) else None
-        job.norms[i], job.dnorms[i] = data(own), NULL
-
-
-cdef void take_options(cell_job *job, Options options, cnp.ndarray steps) noexcept:
-    job.relu, job.reset_after, job.z_keeps, job.clip = options.relu, options.reset_after, options.z_keeps, options.clip
-    job.first_step = job.end_step = NULL
-    if steps is not None:
-        job.first_step = <const ptrdiff_t *>cnp.PyArray_DATA(steps)
-        job.end_step = job.first_step + cnp.PyArray_DIM(steps, 1)
+include "cell/jobs.pxi"
 
 
 @cython.auto_pickle(False)
@@ -175,13 +94,11 @@ cdef class Cell(Arguments):
         cdef cnp.ndarray c_zoneout = self.check_of_steps(of_steps[2], p, N, T, "c_zoneout")
         if lengths is not None:
             lengths = self.check_lengths(lengths, N, T)
-            if self.sorts:  # the longest first: a step concerns the first ones, see step_rows in src/kernels/isa.h
-                order = np.argsort(-lengths, kind="stable")
-                h0, c0, mask = [None if a is None else a[order] for a in (h0, c0, mask)]
-                lengths = lengths[order]
-                first_row = first_rows(lengths, T, reverse)
-            else:
-                x = np.where((np.arange(T) < lengths[:, np.newaxis])[:, :, np.newaxis], x, np.zeros(1, x.dtype))
+            # the longest first: a step concerns the first ones, see step_rows in src/kernels/isa.h
+            order = np.argsort(-lengths, kind="stable")
+            h0, c0, n0, m0, mask = [None if a is None else a[order] for a in (h0, c0, n0, m0, mask)]
+            lengths = lengths[order]
+            first_row = first_rows(lengths, T, reverse)
             steps = np.stack((T - lengths, np.full(N, T)) if reverse else (np.zeros_like(lengths), lengths))
         x = behaved(x, True)
         seen0 = h0
@@ -330,7 +247,7 @@ cdef class Cell(Arguments):
         self.describe(&job, k, p)
         job.train = True
         if k.order is not None:
-            dhT, dcT = [None if a is None else a[k.order] for a in (dhT, dcT)]
+            dhT, dcT, dnT, dmT = [None if a is None else a[k.order] for a in (dhT, dcT, dnT, dmT)]
         job.dhs, job.dxs = view(g), view(dxs)
         job.dhT, job.dcT, job.dnT, job.dmT = optional(dhT), optional(dcT), optional(dnT), optional(dmT)
         job.dh0, job.dc0 = data(dh0), data(initial[1] if self.states > 1 else None)

@@ -31,7 +31,6 @@ cdef class Arguments:
     cdef str name
     cdef int index, gates, kept, states
     cdef bint has_c, has_rh, has_heads, has_rounds, has_projection, has_norms
-    cdef bint sorts  # its products leave out samples that have ended
     cdef tuple names, of_grads  # params, and the gradients in messages
     cdef str wide  # the letter of the width of h
 

@@ -13,17 +13,24 @@
  * A head of a sample knows nothing of other heads and samples. So a thread takes some samples of a head through all steps, and
  * steps need no barrier; what it reads and writes at each step stays in its caches. All products over the steps are GEMMs.
  *
- * Kept for backward: rows of S = 7 runs of H, f, g, i, o, sigmoid(-A_f), c_prev, n_prev, one for each sample and step, sample
- * by sample (slstm_row), and in the same order h_prev m_h (row_step apart), which met Wh. Backward writes dA over f, g, i, o.
+ * Kept for backward: rows of S = 7 runs of H, f, g, i, o, sigmoid(-A_f), c_prev, n_prev, one for each sample and step at work,
+ * sample by sample (slstm_row), and in the same order h_prev m_h (row_step apart), which met Wh. Backward writes dA over f, g,
+ * i, o.
  */
 
 #define SLSTM_KEPT 7
 #define SLSTM_ROWS 4 /* samples of a head that a thread should have at least */
 
 typedef struct {
+    ptrdiff_t p, n, rows;                     /* samples n.. of head p */
+    ptrdiff_t N, heads, tiles, size, rank, i; /* i: the tile of a head to come */
+} slstm_tile;
+
+typedef struct {
     const cell_job *job;
     ptrdiff_t heads, K, S; /* S: runs of a row, without training the four gates */
     ptrdiff_t steps;       /* in the rows now: T, without training those of a chunk */
+    ptrdiff_t *starts;     /* of each thread (N + 1): the number of a sample's first row; slstm_starts */
     real *rows, *seen;     /* without training seen is NULL */
     real *x_room;          /* where xs does not lie in that order */
     const real *Wh;        /* of each head [pair of columns][K][2 W]; backward: transposed */
@@ -54,6 +61,9 @@ static inline slstm_scratch slstm_scratch_of(const slstm_work *k, int rank, ptrd
     s.c = at + lines(ROWS_2 * h_row), s.n = s.c + each, s.m = s.n + each, s.sums = s.m + each;
     return s;
 }
+
+/* Numbers of a thread's starts, apart by more than a line. */
+static inline ptrdiff_t slstm_starts_step(const cell_job *job) { return job->N + 1 + 16; }
 
 /* Reals of the weights Wh of all heads, as slstm_pack_heads lays them out. */
 static inline ptrdiff_t slstm_head(ptrdiff_t K) { return pair_count(4 * K) * 2 * W * K; }
@@ -100,29 +110,45 @@ static ptrdiff_t slstm_pack(const cell_job *job, void *room)
     return x + heads * slstm_head(K);
 }
 
-/* The number of a row, where those of `steps` steps from t0 on are kept: they lie as xs lies, so that hs or dxs says whether
- * time runs back in memory. */
-static inline ptrdiff_t slstm_row(ptrdiff_t steps, int back, ptrdiff_t n, ptrdiff_t t)
-{
-    return n * steps + (back ? steps - 1 - t : t);
-}
-
-/* x of `steps` steps from t0 on in the order of rows: where it lies, or this thread's share of a copy. */
-static void slstm_input(const slstm_work *k, const team *tm, int rank, ptrdiff_t t0, ptrdiff_t steps, int back, const real **x,
-                        ptrdiff_t *x_row)
+/* This thread's k->starts, for k->steps steps from t0 on. The rows of a sample lie as it lies in xs, from its first step there
+ * on, so that hs or dxs says whether time runs back in memory. */
+static const ptrdiff_t *slstm_starts(const slstm_work *k, int rank, ptrdiff_t t0, int back)
 {
     const cell_job *job = k->job;
-    const ptrdiff_t N = job->N, T = job->T, D = job->D, s0 = job->xs.s0, s1 = job->xs.s1;
+    const ptrdiff_t N = job->N, before = back ? job->T - t0 - k->steps : t0;
+    ptrdiff_t *starts = k->starts + rank * slstm_starts_step(job);
+    starts[0] = 0;
+    for (ptrdiff_t n = 0; n < N; n++) {
+        const ptrdiff_t left = (job->end_step ? job->end_step[n] - job->first_step[n] : job->T) - before;
+        starts[n + 1] = starts[n] + (left < 0 ? 0 : left < k->steps ? left : k->steps);
+    }
+    return starts;
+}
+
+/* The number of the row of step t, of which there are some from t0 on. */
+static inline ptrdiff_t slstm_row(const slstm_work *k, const ptrdiff_t *starts, int back, ptrdiff_t n, ptrdiff_t t)
+{
+    return starts[n] + (back ? k->steps - 1 - t : t);
+}
+
+/* x in the order of the rows: where it lies, or this thread's share of a copy. */
+static void slstm_input(const slstm_work *k, const team *tm, int rank, const ptrdiff_t *starts, ptrdiff_t t0, int back,
+                        const real **x, ptrdiff_t *x_row)
+{
+    const cell_job *job = k->job;
+    const ptrdiff_t T = job->T, D = job->D, s0 = job->xs.s0, s1 = job->xs.s1;
     const real *xs = job->xs.p;
     if (!k->x_room) {
         *x = back ? xs + (T - 1) * s1 : xs, *x_row = back ? -s1 : s1;
         return;
     }
     ptrdiff_t n0, n1;
-    team_share(tm, rank, N, &n0, &n1);
+    team_share(tm, rank, job->N, &n0, &n1);
     for (ptrdiff_t n = n0; n < n1 && !team_stopped(); n++)
-        for (ptrdiff_t t = 0; t < steps; t++)
-            memcpy(k->x_room + slstm_row(steps, back, n, t) * D, xs + n * s0 + (t0 + t) * s1, D * sizeof(real));
+        for (ptrdiff_t t = 0; t < k->steps; t++)
+            if (at_work(job, t0 + t, n))
+                memcpy(k->x_room + slstm_row(k, starts, back, n, t) * D, xs + row_of(job, n) * s0 + (t0 + t) * s1,
+                       D * sizeof(real));
     *x = k->x_room, *x_row = D;
 }
 
@@ -130,10 +156,10 @@ static void slstm_input(const slstm_work *k, const team *tm, int rank, ptrdiff_t
 static inline int slstm_in_order(const cell_job *job, int back)
 {
     const ptrdiff_t s1 = back ? -job->xs.s1 : job->xs.s1;
-    return s1 >= job->D && (job->N == 1 || job->xs.s0 == job->T * s1);
+    return !job->order && s1 >= job->D && (job->N == 1 || job->xs.s0 == job->T * s1);
 }
 
-/* x Wx of all rows, this thread's columns or rows of it. */
+/* x Wx of so many rows, this thread's columns or rows of it. */
 static void slstm_x_Wx(const slstm_work *k, team *tm, int rank, const real *x, ptrdiff_t x_row, ptrdiff_t rows)
 {
     const cell_job *job = k->job;
@@ -206,12 +232,13 @@ static inline __attribute__((always_inline)) void slstm_units(const slstm_work *
     store_n(n_at, norm, w);
     store_n(m_at, m, w);
     store_n(s->h + r * s->h_row + unit, job->h_mask.p ? h * mask_of(job, n, j, w) : h, w);
-    store_n((real *)job->hs.p + n * job->hs.s0 + t * job->hs.s1 + j, h, w);
+    store_n((real *)job->hs.p + row_of(job, n) * job->hs.s0 + t * job->hs.s1 + j, h, w);
     store_n((real *)job->hT + n * H + j, h, w);
 }
 
 /* Some samples of a head through `steps` steps from t0 on. */
-static void slstm_samples(const slstm_work *k, const slstm_scratch *s, const tile_walk *tile, ptrdiff_t t0, int back)
+static void slstm_samples(const slstm_work *k, const slstm_scratch *s, const slstm_tile *tile, const ptrdiff_t *starts,
+                          ptrdiff_t t0, int back)
 {
     const cell_job *job = k->job;
     const ptrdiff_t H = job->H, K = k->K, u = tile->p * K, h_n = step_of(H);
@@ -231,24 +258,20 @@ static void slstm_samples(const slstm_work *k, const slstm_scratch *s, const til
         }
     for (ptrdiff_t t = t0; t < t0 + k->steps && !team_stopped(); t++) {
         const int add = t > 0 || job->h0.p;
+        const ptrdiff_t rows = rows_at_work(job, t, tile->n, tile->rows);
+        if (rows == 0)
+            continue;
         if (add && Wh)
-            gemm_block(0, tile->rows, 4 * K, K, (matrix){s->h, s->h_row, 1}, Wh, NULL, s->sums, s->sums_row, 0, NULL,
+            gemm_block(0, rows, 4 * K, K, (matrix){s->h, s->h_row, 1}, Wh, NULL, s->sums, s->sums_row, 0, NULL,
                        (prefetch_streams){0});
         else if (add)
-            rows_times(tile->rows, s->h, s->h_row, (const real *)job->Wh.p + u * job->Wh.s0, job->Wh.s0, K, 4 * K, s->sums,
+            rows_times(rows, s->h, s->h_row, (const real *)job->Wh.p + u * job->Wh.s0, job->Wh.s0, K, 4 * K, s->sums,
                        s->sums_row);
-        for (ptrdiff_t r = 0; r < tile->rows; r++) {
-            const ptrdiff_t n = tile->n + r, number = slstm_row(k->steps, back, n, t - t0);
+        for (ptrdiff_t r = 0; r < rows; r++) {
+            const ptrdiff_t n = tile->n + r, number = slstm_row(k, starts, back, n, t - t0);
             real *row = k->rows + number * k->S * H;
-            const int on = at_work(job, t, n);
-            if (k->seen && on)
+            if (k->seen)
                 memcpy(k->seen + number * h_n + u, s->h + r * s->h_row, K * sizeof(real));
-            else if (k->seen)
-                memset(k->seen + number * h_n + u, 0, K * sizeof(real));
-            if (!on) {
-                memset((real *)job->hs.p + n * job->hs.s0 + t * job->hs.s1 + u, 0, K * sizeof(real));
-                continue;
-            }
             ptrdiff_t unit = 0;
             for (; unit + W <= K; unit += W)
                 slstm_units(k, s, u, unit, W, r, n, t, row, add);
@@ -263,11 +286,27 @@ static void slstm_samples(const slstm_work *k, const slstm_scratch *s, const til
     }
 }
 
-/* Samples of a head that a thread takes at once: fewer where there would not be some for every thread. */
-static inline ptrdiff_t slstm_most(const slstm_work *k, const team *tm)
+/* Walks over a thread's tiles, samples of a head: of each head every so many-th, as the first samples have the most steps.
+ *
+ *     for (slstm_tile w = slstm_tiles(k, tm, rank); slstm_next(&w);)
+ */
+static inline slstm_tile slstm_tiles(const slstm_work *k, const team *tm, int rank)
 {
-    const ptrdiff_t most = tile_count(k->job->N, tile_count(tm->size, k->heads));
-    return most < SLSTM_ROWS ? SLSTM_ROWS : most < ROWS_2 ? most : ROWS_2;
+    const ptrdiff_t N = k->job->N, all = tile_count(N, tile_count(tm->size, k->heads));
+    const ptrdiff_t most = all < SLSTM_ROWS ? SLSTM_ROWS : all < ROWS_2 ? all : ROWS_2; /* some for every thread */
+    return (slstm_tile){.N = N, .heads = k->heads, .tiles = tile_count(N, most), .size = tm->size, .rank = rank, .i = rank};
+}
+
+static inline int slstm_next(slstm_tile *w)
+{
+    while (w->i >= w->tiles) {
+        if (++w->p == w->heads)
+            return 0;
+        w->i = (w->rank + w->p) % w->size;
+    }
+    w->n = tile_start(w->N, w->tiles, w->i), w->rows = tile_start(w->N, w->tiles, w->i + 1) - w->n;
+    w->i += w->size;
+    return 1;
 }
 
 static void slstm_forward_body(team *tm, int rank, void *for_all)
@@ -288,12 +327,14 @@ static void slstm_forward_body(team *tm, int rank, void *for_all)
     }
     for (ptrdiff_t t = 0; t < T && !team_stopped(); t += k->steps) {
         k->steps = T - t < chunk ? T - t : chunk;
-        slstm_input(k, tm, rank, t, k->steps, back, &x, &x_row);
+        const ptrdiff_t *starts = slstm_starts(k, rank, t, back);
+        slstm_input(k, tm, rank, starts, t, back, &x, &x_row);
         team_wait(tm); /* x and the weights are there, and nobody reads the rows of the last chunk */
-        slstm_x_Wx(k, tm, rank, x, x_row, N * k->steps);
+        if (starts[N]) /* else all samples have ended */
+            slstm_x_Wx(k, tm, rank, x, x_row, starts[N]);
         team_wait(tm); /* x Wx is whole */
-        for (tile_walk w = team_tiles(tm, rank, k->heads, N, slstm_most(k, tm), 0); next_tile(&w);)
-            slstm_samples(k, &s, &w, t, back);
+        for (slstm_tile w = slstm_tiles(k, tm, rank); slstm_next(&w) && !team_stopped();)
+            slstm_samples(k, &s, &w, starts, t, back);
     }
 }
 
@@ -309,8 +350,12 @@ static int slstm_forward(const cell_job *job)
     ptrdiff_t heads = lies || job->packed ? 0 : k.heads * slstm_head(K);
     ptrdiff_t weights = k.few && !job->packed && job->Wx.s1 != 1 ? lines(D * 4 * H) : 0;
     real *room = new_reals(x + rows + weights + heads + job->threads * (scratch + (k.few ? 0 : GEMM_ROOM)));
-    if (!room)
+    k.starts = malloc(job->threads * slstm_starts_step(job) * sizeof(ptrdiff_t));
+    if (!room || !k.starts) {
+        free_room(room);
+        free(k.starts);
         return -1;
+    }
     k.x_room = x ? room : NULL;
     k.rows = job->train ? job->panels : room + x;
     k.seen = job->seen;
@@ -323,5 +368,6 @@ static int slstm_forward(const cell_job *job)
     k.Wh = job->packed ? (const real *)job->packed + lines(D * 4 * H) : k.Wh_room;
     const int stopped = team_run(job->threads, slstm_forward_body, &k);
     free_room(room);
+    free(k.starts);
     return stopped;
 }

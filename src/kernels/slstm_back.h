@@ -47,7 +47,7 @@ static inline __attribute__((always_inline)) void slstm_units_back(const slstm_w
 }
 
 /* The gradients of a state, between the caller's arrays and the scratch: units of a head, of some samples. */
-static void slstm_take(const tile_walk *tile, ptrdiff_t K, strided from, real *to)
+static void slstm_take(const slstm_tile *tile, ptrdiff_t K, strided from, real *to)
 {
     for (ptrdiff_t r = 0; r < tile->rows; r++)
         if (from.p)
@@ -56,14 +56,15 @@ static void slstm_take(const tile_walk *tile, ptrdiff_t K, strided from, real *t
             memset(to + r * K, 0, K * sizeof(real));
 }
 
-static void slstm_give(const cell_job *job, const tile_walk *tile, ptrdiff_t K, const real *from, void *to)
+static void slstm_give(const cell_job *job, const slstm_tile *tile, ptrdiff_t K, const real *from, void *to)
 {
     for (ptrdiff_t r = 0; r < tile->rows; r++)
         memcpy((real *)to + (tile->n + r) * job->H + tile->p * K, from + r * K, K * sizeof(real));
 }
 
 /* Some samples of a head back through all steps. */
-static void slstm_samples_back(const slstm_work *k, const slstm_grads *s, const tile_walk *tile, int back)
+static void slstm_samples_back(const slstm_work *k, const slstm_grads *s, const slstm_tile *tile, const ptrdiff_t *starts,
+                               int back)
 {
     const cell_job *job = k->job;
     const ptrdiff_t H = job->H, K = k->K, u = tile->p * K;
@@ -73,25 +74,21 @@ static void slstm_samples_back(const slstm_work *k, const slstm_grads *s, const 
     slstm_take(tile, K, job->dnT, s->dn);
     slstm_take(tile, K, job->dmT, s->dm);
     for (ptrdiff_t t = job->T - 1; t >= 0 && !team_stopped(); t--) {
-        for (ptrdiff_t r = 0; r < tile->rows; r++) {
+        const ptrdiff_t rows = rows_at_work(job, t, tile->n, tile->rows);
+        if (rows == 0)
+            continue;
+        for (ptrdiff_t r = 0; r < rows; r++) {
             const ptrdiff_t n = tile->n + r;
-            real *row = k->rows + slstm_row(job->T, back, n, t) * k->S * H;
+            real *row = k->rows + slstm_row(k, starts, back, n, t) * k->S * H;
             ptrdiff_t unit = 0;
-            if (!at_work(job, t, n)) {
-                for (int g = 0; g < 4; g++)
-                    memset(row + g * H + u, 0, K * sizeof(real));
-                memset(s->dA + r * s->dA_row, 0, 4 * K * sizeof(real));
-                continue;
-            }
             for (; unit + W <= K; unit += W)
                 slstm_units_back(k, s, u, unit, W, r, n, t, row);
             if (unit < K)
                 slstm_units_back(k, s, u, unit, K - unit, r, n, t, row);
         }
-        gemm_block(0, tile->rows, K, 4 * K, (matrix){s->dA, s->dA_row, 1}, Wh, NULL, s->back, K, 0, NULL,
-                   (prefetch_streams){0});
-        for (ptrdiff_t r = 0; r < tile->rows; r++)
-            for (ptrdiff_t unit = 0, w, n = tile->n + r; unit < K && at_work(job, t, n); unit += W) {
+        gemm_block(0, rows, K, 4 * K, (matrix){s->dA, s->dA_row, 1}, Wh, NULL, s->back, K, 0, NULL, (prefetch_streams){0});
+        for (ptrdiff_t r = 0; r < rows; r++)
+            for (ptrdiff_t unit = 0, w, n = tile->n + r; unit < K; unit += W) {
                 w = K - unit < W ? K - unit : W;
                 vec dh = load_n(s->back + r * K + unit, w);
                 store_n(s->dh + r * K + unit, job->h_mask.p ? dh * mask_of(job, n, u + unit, w) : dh, w);
@@ -103,11 +100,12 @@ static void slstm_samples_back(const slstm_work *k, const slstm_grads *s, const 
     slstm_give(job, tile, K, s->dm, job->dm0);
 }
 
-/* dWh: the gates of a head are products of their own. With one head the team makes it together, else each thread some. */
-static void slstm_Wh_grads(const slstm_work *k, team *tm, int rank)
+/* dWh, over R rows: the gates of a head are products of their own. With one head the team makes it together, else each thread
+ * some. */
+static void slstm_Wh_grads(const slstm_work *k, team *tm, int rank, ptrdiff_t R)
 {
     const cell_job *job = k->job;
-    const ptrdiff_t H = job->H, K = k->K, R = job->N * job->T, h_n = step_of(H), row = k->S * H;
+    const ptrdiff_t H = job->H, K = k->K, h_n = step_of(H), row = k->S * H;
     real *dWh = job->dWh, *room = k->room + rank * GEMM_ROOM;
     ptrdiff_t from, to;
     if (k->heads == 1) {
@@ -123,33 +121,53 @@ static void slstm_Wh_grads(const slstm_work *k, team *tm, int rank)
     }
 }
 
+/* dx of the rows to where their samples lie in dxs, this thread's share. */
+static void slstm_give_rows(const slstm_work *k, const team *tm, int rank, const ptrdiff_t *starts, const real *rows,
+                            real *first)
+{
+    const cell_job *job = k->job;
+    const ptrdiff_t D = job->D;
+    ptrdiff_t n0, n1;
+    team_share(tm, rank, job->N, &n0, &n1);
+    for (ptrdiff_t n = n0; n < n1; n++)
+        memcpy(first + row_of(job, n) * job->T * D, rows + starts[n] * D, (starts[n + 1] - starts[n]) * D * sizeof(real));
+}
+
 static void slstm_backward_body(team *tm, int rank, void *for_all)
 {
     slstm_work *k = for_all;
     const cell_job *job = k->job;
-    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, R = N * T, row = k->S * H;
+    const ptrdiff_t N = job->N, T = job->T, D = job->D, H = job->H, row = k->S * H;
     const int back = job->dxs.s1 < 0;
     const slstm_grads s = slstm_grads_of(k, rank, NULL);
+    const ptrdiff_t *starts = slstm_starts(k, rank, 0, back), R = starts[N];
     const matrix dA = {k->rows, row, 1};
     const real *x;
     ptrdiff_t x_row;
     slstm_pack_heads(k, tm, rank, 1);
-    slstm_input(k, tm, rank, 0, T, back, &x, &x_row);
+    slstm_input(k, tm, rank, starts, 0, back, &x, &x_row);
     team_wait(tm);
-    for (tile_walk w = team_tiles(tm, rank, k->heads, N, slstm_most(k, tm), 0); next_tile(&w);)
-        slstm_samples_back(k, &s, &w, back);
+    for (slstm_tile w = slstm_tiles(k, tm, rank); slstm_next(&w) && !team_stopped();)
+        slstm_samples_back(k, &s, &w, starts, back);
 
     if (!team_goes_on(tm, job->whole))
         return;
     real *room = k->room + rank * GEMM_ROOM, *dxs = (real *)job->dxs.p;
     gemm_part(tm, rank, D, 4 * H, R, (matrix){x, 1, x_row}, dA, NULL, job->dWx, 4 * H, room);
-    slstm_Wh_grads(k, tm, rank);
+    slstm_Wh_grads(k, tm, rank, R);
     if (job->db) {
         gemm_job sums = {.M = R, .N = 4 * H, .a = {k->rows, row, 1}, .c = {job->db, 0, 1}};
         column_sums_body(tm, rank, &sums);
     }
     real *first = back ? dxs - (T - 1) * D : dxs; /* of dxs, which has no gaps */
-    gemm_part(tm, rank, R, D, 4 * H, dA, (matrix){job->Wx.p, job->Wx.s1, job->Wx.s0}, NULL, first, D, room);
+    if (job->order)
+        team_wait(tm); /* nobody reads x any more, where dx of the rows goes */
+    gemm_part(tm, rank, R, D, 4 * H, dA, (matrix){job->Wx.p, job->Wx.s1, job->Wx.s0}, NULL, job->order ? k->x_room : first, D,
+              room);
+    if (job->order) {
+        team_wait(tm);
+        slstm_give_rows(k, tm, rank, starts, k->x_room, first);
+    }
 }
 
 static int slstm_backward(const cell_job *job)
@@ -160,11 +178,16 @@ static int slstm_backward(const cell_job *job)
     ptrdiff_t x = slstm_in_order(job, job->dxs.s1 < 0) ? 0 : lines(N * T * job->D);
     slstm_grads_of(&k, 0, &scratch);
     real *room = new_reals(x + heads + job->threads * (scratch + GEMM_ROOM));
-    if (!room)
+    k.starts = malloc(job->threads * slstm_starts_step(job) * sizeof(ptrdiff_t));
+    if (!room || !k.starts) {
+        free_room(room);
+        free(k.starts);
         return -1;
+    }
     k.x_room = x ? room : NULL, k.Wh_room = room + x, k.Wh = k.Wh_room;
     k.own = room + x + heads, k.room = k.own + job->threads * scratch;
     const int stopped = team_run(job->threads, slstm_backward_body, &k);
     free_room(room);
+    free(k.starts);
     return stopped;
 }

@@ -93,6 +93,19 @@ def test_values_where_inputs_are_multiplied_ahead(fast, cell, options, shape, re
 
 @variants
 @pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.one_in(12, rest=5)
+def test_chunks_of_steps_that_no_sample_has(fast, cell, options, reverse):
+    """Without training inputs are multiplied for some steps at once: here for eight."""
+    p = make_problem(cell, (60, 40, 7, 19), fast.dtype, reverse=reverse, **options)
+    p, module = with_lengths(p, np.arange(60) % 4), fast.load(cell.name)
+    trained, state, _ = module.forward(p.xs, p.state, p.params, **p.keywords)
+    hs, other, _ = module.forward(p.xs, p.state, p.params, train=False, **p.keywords)
+    for a, b in zip((hs, *other), (trained, *state), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@variants
+@pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.one_in(2)
 def test_any_number_of_threads_gives_the_same_bits(cell, options, reverse, threads):
     """Also where weights and samples are so many that there are threads for them."""
