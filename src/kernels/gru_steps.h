@@ -34,7 +34,7 @@ static void gru_few_products(const gru_work *k, ptrdiff_t p0, ptrdiff_t p1)
 }
 
 /* What comes before the time loop: the weights, and of the first step what all threads read. */
-static void gru_begin(const gru_work *k, team *tm, int rank)
+static void gru_begin(const gru_work *k, team *tm, int rank, int own_rows)
 {
     ptrdiff_t p0, p1;
     team_share(tm, rank, panel_count(k->job->H), &p0, &p1);
@@ -43,7 +43,7 @@ static void gru_begin(const gru_work *k, team *tm, int rank)
     else
         gru_weights(k, p0, p1);
     if (!k->precomputed)
-        copy_step(k->job, tm, rank, 0, k->x);
+        copy_step(k->job, tm, rank, 0, k->x, own_rows);
     if (rank == 0)
         pass_state(k->job, k->job->h0, k->job->H, k->job->hT);
     team_wait(tm);
@@ -91,20 +91,20 @@ static void gru_gates_of(const gru_work *k, const tile_walk *w, ptrdiff_t p, ptr
 }
 
 /* h and s before step t + 1 of samples that begin there. */
-static void gru_begin_samples(const gru_work *k, const team *tm, int rank, ptrdiff_t t)
+static void gru_begin_samples(const gru_work *k, const team *tm, int rank, ptrdiff_t t, int own_rows)
 {
     const cell_job *job = k->job;
-    begin_samples(job, tm, rank, t, job->h0, job->H, (real *)gru_h_prev(k, t + 1, 0));
+    begin_samples(job, tm, rank, t, job->h0, job->H, (real *)gru_h_prev(k, t + 1, 0), own_rows);
     if (job->h_mask.p)
-        begin_samples(job, tm, rank, t, job->seen0, job->H, (real *)gru_seen(k, t + 1, 0));
+        begin_samples(job, tm, rank, t, job->seen0, job->H, (real *)gru_seen(k, t + 1, 0), own_rows);
 }
 
 /* What the next step needs beside h: x, where it is not in the panels. Then all wait until h of step t is whole. */
 static void gru_step_ends(const gru_work *k, team *tm, int rank, ptrdiff_t t, int own_rows)
 {
     if (!k->precomputed)
-        copy_step(k->job, tm, rank, t + 1, k->x);
-    gru_begin_samples(k, tm, rank, t);
+        copy_step(k->job, tm, rank, t + 1, k->x, own_rows);
+    gru_begin_samples(k, tm, rank, t, own_rows);
     step_wait(tm, own_rows);
 }
 
@@ -121,7 +121,7 @@ static void gru_before_body(team *tm, int rank, void *work)
     ptrdiff_t p0, p1;
     team_share(tm, rank, P, &p0, &p1);
 
-    gru_begin(k, tm, rank);
+    gru_begin(k, tm, rank, own_rows);
     for (ptrdiff_t t = 0; t < job->T && !team_stopped(); t++) {
         gru_input(k, tm, rank, t);
         for (tile_walk w = team_tiles(tm, rank, P, rows_of(job, t), ROWS_2, own_rows); next_tile(&w);)
@@ -155,7 +155,7 @@ static void gru_after_body(team *tm, int rank, void *work)
     real sums[(ROWS_2 * 2 + 1) * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
     real products[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
 
-    gru_begin(k, tm, rank);
+    gru_begin(k, tm, rank, own_rows);
     for (ptrdiff_t t = 0; t < job->T && !team_stopped(); t++) {
         gru_input(k, tm, rank, t);
         for (tile_walk w = team_tiles(tm, rank, strips, rows_of(job, t), ROWS_2, own_rows); next_tile(&w);) {

@@ -138,7 +138,7 @@ static void lngru_forward_body(team *tm, int rank, void *for_all)
             norm_rows(&work->h_Wh, LNGRU_OF_X[i].of_u, LNGRU_OF_X[i].G, row + n0, row + n1, norms + i * N + n0);
         for (tile_walk w = team_tiles(tm, rank, P, rows, ROWS_3, own_rows); next_tile(&w);)
             lngru_tile(work, &w, t, slot, norms);
-        gru_begin_samples(k, tm, rank, t);
+        gru_begin_samples(k, tm, rank, t, own_rows);
         step_wait(tm, own_rows); /* h of step t is whole */
     }
 }

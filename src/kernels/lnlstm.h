@@ -147,7 +147,7 @@ static void lnlstm_forward_body(team *tm, int rank, void *for_all)
         norm_rows(&k->panels, lnlstm_c_new(job), 1, row + n0, row + n1, norms + n0);
         for (tile_walk w = team_tiles(tm, rank, P, rows, most, own_rows); next_tile(&w);)
             lnlstm_output(work, &w, t, norms);
-        begin_samples(job, tm, rank, t, job->seen0, job->H, lstm_seen(k, t, 0));
+        begin_samples(job, tm, rank, t, job->seen0, job->H, lstm_seen(k, t, 0), own_rows);
         step_wait(tm, own_rows); /* h of step t is whole */
     }
 }

@@ -213,7 +213,7 @@ static void lstm_forward_body(team *tm, int rank, void *work)
             few_gates(&k->panels, p0, p1, N, job->seen0.p, job->seen0.s0, Wh, H, 0, 4, k->few_h);
     }
     if (!k->precomputed)
-        copy_step(job, tm, rank, 0, k->x);
+        copy_step(job, tm, rank, 0, k->x, own_rows);
     if (rank == 0)
         lstm_pass(job);
     team_wait(tm);
@@ -234,8 +234,8 @@ static void lstm_forward_body(team *tm, int rank, void *work)
             lstm_activate(k, w.p, t, slot, w.n, w.rows, h || !k->precomputed ? sums : NULL);
         }
         if (!k->precomputed)
-            copy_step(job, tm, rank, t + 1, k->x);
-        begin_samples(job, tm, rank, t, job->seen0, H, lstm_seen(k, t, 0));
+            copy_step(job, tm, rank, t + 1, k->x, own_rows);
+        begin_samples(job, tm, rank, t, job->seen0, H, lstm_seen(k, t, 0), own_rows);
         step_wait(tm, own_rows); /* h of step t is whole */
     }
 }

@@ -32,8 +32,7 @@ static inline int lstmp_is_few(const cell_job *job) { return is_few(job) && job-
 /* As owns_rows, with Wproj. */
 static int lstmp_owns_rows(const cell_job *job, const team *tm)
 {
-    const ptrdiff_t weights = (4 * (job->D + job->P) + job->P) * job->H * sizeof(real);
-    return !is_precomputed(job, 4) && rows_come_out_even(job, tm) && weights <= 1 << 20 && !job->first_row;
+    return is_precomputed(job, 4) ? 0 : own_rows_of(job, tm, (4 * (job->D + job->P) + job->P) * job->H);
 }
 
 /* First half of a step: u of one tile; plain or not as in an LSTM, so that few rows give the same bits. */
@@ -122,7 +121,7 @@ static void lstmp_forward_body(team *tm, int rank, void *for_all)
         work->Wproj[p] = packed ? packed_weights(packed, H, of_h, 1, p)
                                 : gate_weights(work->Wproj_room, Wproj, H, of_h, 0, 1, p, T * u_tiles);
     if (!k->precomputed)
-        copy_step(job, tm, rank, 0, k->x);
+        copy_step(job, tm, rank, 0, k->x, own_rows);
     if (rank == 0)
         lstm_pass(job);
     team_wait(tm);
@@ -150,8 +149,8 @@ static void lstmp_forward_body(team *tm, int rank, void *for_all)
                 lstmp_output(k, strip.p + v, t, w.n, w.rows, sums + v * W, strip.panels * W);
         }
         if (!k->precomputed)
-            copy_step(job, tm, rank, t + 1, k->x);
-        begin_samples(job, tm, rank, t, job->seen0, of_h, lstm_seen(k, t, 0));
+            copy_step(job, tm, rank, t + 1, k->x, own_rows);
+        begin_samples(job, tm, rank, t, job->seen0, of_h, lstm_seen(k, t, 0), own_rows);
         step_wait(tm, own_rows); /* h of step t is whole */
     }
 }

@@ -104,7 +104,7 @@ static int mogrifier_owns_rows(const cell_job *job, const team *tm)
         const round_product g = mogrifier_product(job, s);
         weights += g.K * g.M;
     }
-    return rows_come_out_even(job, tm) && weights * (ptrdiff_t)sizeof(real) <= 1 << 20 && !job->first_row;
+    return own_rows_of(job, tm, weights);
 }
 
 /* What product s has made of all samples at step t; -1: h m of the step before, and *step from one row to the next. */
@@ -211,7 +211,7 @@ static void mogrifier_forward_body(team *tm, int rank, void *for_all)
             gates_product(1, H, w.rows, h + w.n * h_n, h_n, k->Wh[w.p], w.i, w.tiles, sums, 1);
             lstm_activate(k, w.p, t, t % k->chunk, w.n, w.rows, sums);
         }
-        begin_samples(job, tm, rank, t, job->seen0, H, lstm_seen(k, t, 0));
+        begin_samples(job, tm, rank, t, job->seen0, H, lstm_seen(k, t, 0), own_rows);
         step_wait(tm, own_rows); /* h of step t is whole */
     }
 }

@@ -2,28 +2,29 @@
 
 /* x of step t in room (2, N, D), this thread's share of it, for a step to come: its rows lie so far apart in xs that
  * they would fight for the same lines of the caches. Here they are step_of(D) apart. */
-static void copy_step(const cell_job *job, const team *tm, int rank, ptrdiff_t t, real *room)
+static void copy_step(const cell_job *job, const team *tm, int rank, ptrdiff_t t, real *room, int own_rows)
 {
-    const ptrdiff_t N = job->N, D = job->D, rows = rows_of(job, t), tiles = tile_count(rows, ROWS_2);
-    ptrdiff_t i0, i1;
-    team_share(tm, rank, tiles, &i0, &i1); /* as team_tiles shares own rows */
-    for (ptrdiff_t n = i0 < i1 ? tile_start(rows, tiles, i0) : 0; i0 < i1 && n < tile_start(rows, tiles, i1); n++)
-        memcpy(room + (t % 2 * N + n) * step_of(D), (const real *)job->xs.p + row_of(job, n) * job->xs.s0 + t * job->xs.s1,
-               D * sizeof(real));
+    const ptrdiff_t N = job->N, D = job->D;
+    for (tile_walk w = team_tiles(tm, rank, 1, rows_of(job, t), ROWS_2, own_rows ? own_rows : 1); next_panel(&w);)
+        for (ptrdiff_t n = w.n; n < w.n + w.rows; n++)
+            memcpy(room + (t % 2 * N + n) * step_of(D), (const real *)job->xs.p + row_of(job, n) * job->xs.s0 + t * job->xs.s1,
+                   D * sizeof(real));
 }
 
 /* Samples that step t + 1 is the first to concern: their rows of `from`, of the state before it, to (N, width) of step t, rows
  * step_of(width) apart, where step t + 1 reads it. This thread's share. */
-static void begin_samples(const cell_job *job, const team *tm, int rank, ptrdiff_t t, strided from, ptrdiff_t width, real *to)
+static void begin_samples(const cell_job *job, const team *tm, int rank, ptrdiff_t t, strided from, ptrdiff_t width, real *to,
+                          int own_rows)
 {
-    const ptrdiff_t n0 = rows_of(job, t), n1 = rows_of(job, t + 1);
-    ptrdiff_t first, end;
-    team_share(tm, rank, n1 > n0 ? n1 - n0 : 0, &first, &end);
-    for (ptrdiff_t n = n0 + first; n < n0 + end; n++)
-        for (ptrdiff_t j = 0; j < width; j += W) {
-            const ptrdiff_t w = panel_width(width, j / W);
-            store_n(to + n * step_of(width) + j, state_of(from, n, j, w), w);
-        }
+    const ptrdiff_t first = rows_of(job, t), rows = rows_of(job, t + 1);
+    if (first >= rows)
+        return;
+    for (tile_walk w = team_tiles(tm, rank, 1, rows, ROWS_2, own_rows ? own_rows : 1); next_panel(&w);)
+        for (ptrdiff_t n = w.n < first ? first : w.n; n < w.n + w.rows; n++)
+            for (ptrdiff_t j = 0; j < width; j += W) {
+                const ptrdiff_t lanes = panel_width(width, j / W);
+                store_n(to + n * step_of(width) + j, state_of(from, n, j, lanes), lanes);
+            }
 }
 
 /* Samples that no step concerns, the last ones: to (N, width) = from. For one thread. */

@@ -64,12 +64,19 @@ static inline int rows_come_out_even(const cell_job *job, const team *tm)
 }
 
 /* In the time loops a thread owns hidden units, or some samples and all of their units: then steps need no barrier and
- * h never changes cores. It reads all weights, though, which must stay in its L2, and tiles of rows must come out even, also
- * when samples have ended. */
+ * h never changes cores. It reads all weights, though, which must stay in its L2, and tiles of rows must come out even. Where
+ * samples end, the longest first, threads have their tiles in turns, of so many rows: see team_tiles. */
+static inline int own_rows_of(const cell_job *job, const team *tm, ptrdiff_t weights)
+{
+    if (weights * (ptrdiff_t)sizeof(real) > 1 << 20 || !job->first_row)
+        return weights * (ptrdiff_t)sizeof(real) <= 1 << 20 && rows_come_out_even(job, tm);
+    const ptrdiff_t each = 2 * tm->size, tiles = tile_count(tile_count(job->N, ROWS_2), each) * each;
+    return tm->size > 1 && job->N >= 8 * tm->size ? (int)tile_count(job->N, tiles) : 0;
+}
+
 static inline int owns_rows(const cell_job *job, const team *tm, int G)
 {
-    const ptrdiff_t weights = (job->D + job->P) * G * job->H * sizeof(real);
-    return !is_precomputed(job, G) && rows_come_out_even(job, tm) && weights <= 1 << 20 && !job->first_row;
+    return is_precomputed(job, G) ? 0 : own_rows_of(job, tm, (job->D + job->P) * G * job->H);
 }
 
 /* Panels of T steps at p. In training, where all steps are there, these have rows for the samples at work alone. */

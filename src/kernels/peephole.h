@@ -167,7 +167,7 @@ static void peephole_forward_body(team *tm, int rank, void *for_all)
         }
     }
     if (!k->precomputed)
-        copy_step(job, tm, rank, 0, k->x);
+        copy_step(job, tm, rank, 0, k->x, own_rows);
     if (rank == 0)
         lstm_pass(job);
     team_wait(tm);
@@ -200,9 +200,9 @@ static void peephole_forward_body(team *tm, int rank, void *for_all)
                 peephole_output(work, strip.p + v, t, slot, w.n, w.rows, sums + v * W, strip.panels * W);
         }
         if (!k->precomputed)
-            copy_step(job, tm, rank, t + 1, k->x);
-        begin_samples(job, tm, rank, t, job->seen0, H, lstm_seen(k, t, 0));
-        begin_samples(job, tm, rank, t, job->c0, H, (real *)peephole_c(work, t, &c_n));
+            copy_step(job, tm, rank, t + 1, k->x, own_rows);
+        begin_samples(job, tm, rank, t, job->seen0, H, lstm_seen(k, t, 0), own_rows);
+        begin_samples(job, tm, rank, t, job->c0, H, (real *)peephole_c(work, t, &c_n), own_rows);
         step_wait(tm, own_rows); /* h of step t is whole */
     }
 }

@@ -27,7 +27,7 @@ static void rnn_reduced_body(team *tm, int rank, void *work)
                 reduced_h(&q, &q.h, next, strip.p + v, H, rnn_seen(k, t, w.n), w.n, rows);
             }
         }
-        begin_samples(job, tm, rank, t, job->seen0, H, rnn_seen(k, t, 0));
+        begin_samples(job, tm, rank, t, job->seen0, H, rnn_seen(k, t, 0), 0);
         reduced_step_ends(&q, job, tm, rank, t);
     }
     tiles_end(&q.way);
@@ -70,7 +70,7 @@ static void lstm_reduced_body(team *tm, int rank, void *work)
             lstm_activate(k, w.p, t, t % k->chunk, w.n, rows, products);
             reduced_h(&q, &q.h, next, w.p, H, lstm_seen(k, t, w.n), w.n, rows);
         }
-        begin_samples(job, tm, rank, t, job->seen0, H, lstm_seen(k, t, 0));
+        begin_samples(job, tm, rank, t, job->seen0, H, lstm_seen(k, t, 0), 0);
         reduced_step_ends(&q, job, tm, rank, t);
     }
     tiles_end(&q.way);
@@ -134,7 +134,7 @@ static void gru_reduced_before_body(team *tm, int rank, void *work)
                 reduced_h(&q, &q.h, next, strip.p + v, H, gru_seen(k, t + 1, w.n), w.n, rows);
             }
         }
-        gru_begin_samples(k, tm, rank, t);
+        gru_begin_samples(k, tm, rank, t, 0);
         reduced_step_ends(&q, job, tm, rank, t);
     }
     tiles_end(&q.way);
@@ -169,7 +169,7 @@ static void gru_reduced_after_body(team *tm, int rank, void *work)
                 reduced_h(&q, &q.h, next, strip.p + v, H, gru_seen(k, t + 1, w.n), w.n, rows);
             }
         }
-        gru_begin_samples(k, tm, rank, t);
+        gru_begin_samples(k, tm, rank, t, 0);
         reduced_step_ends(&q, job, tm, rank, t);
     }
     tiles_end(&q.way);

@@ -94,7 +94,7 @@ static void rnn_forward_body(team *tm, int rank, void *work)
             few_gates(&k->panels, p0, p1, N, job->seen0.p, job->seen0.s0, Wh, H, 0, 1, k->few_h);
     }
     if (!k->precomputed)
-        copy_step(job, tm, rank, 0, k->x);
+        copy_step(job, tm, rank, 0, k->x, own_rows);
     if (rank == 0)
         pass_state(job, job->h0, H, job->hT);
     team_wait(tm);
@@ -122,8 +122,8 @@ static void rnn_forward_body(team *tm, int rank, void *work)
                              strip.panels * W);
         }
         if (!k->precomputed)
-            copy_step(job, tm, rank, t + 1, k->x);
-        begin_samples(job, tm, rank, t, job->seen0, H, rnn_seen(k, t, 0));
+            copy_step(job, tm, rank, t + 1, k->x, own_rows);
+        begin_samples(job, tm, rank, t, job->seen0, H, rnn_seen(k, t, 0), own_rows);
         step_wait(tm, own_rows); /* h of step t is whole */
     }
 }

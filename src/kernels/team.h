@@ -142,13 +142,34 @@ typedef struct {
     ptrdiff_t p, n, rows, i;
     ptrdiff_t left, tiles, each, rest; /* left: tiles to come; each, rest: how rows are cut, as by tile_start */
     ptrdiff_t first_tile, end_tile;    /* the tiles of each panel that belong to the share, but for a part of its ends */
+    ptrdiff_t all, turn, turns;        /* in turns: all rows; the thread's tiles of a panel, done and all */
+    int size, rank;
 } tile_walk;
 
 /* The height of the tile that begins at row n. */
 static inline ptrdiff_t tile_rows(tile_walk w, ptrdiff_t n) { return w.each + (n < w.rest * (w.each + 1)); }
 
+/* Tiles of a walk in turns, there and back, so that all threads have as many of the first rows, which have the most steps. */
+static inline ptrdiff_t tile_in_turn(const tile_walk *w, ptrdiff_t turn)
+{
+    return turn * w->size + (turn % 2 ? w->size - 1 - w->rank : w->rank);
+}
+
+static inline tile_walk team_tiles_in_turns(const team *t, int rank, ptrdiff_t panels, ptrdiff_t rows, ptrdiff_t height)
+{
+    tile_walk w = {.tiles = tile_count(rows, height), .each = height, .all = rows, .size = t->size, .rank = rank};
+    w.turns = w.tiles / t->size;
+    w.turns += tile_in_turn(&w, w.turns) < w.tiles;
+    w.left = panels * w.turns;
+    return w;
+}
+
+/* own_rows: 0, a share of all tiles; 1, some of each panel's; above 1, tiles of each panel in turns, of so many rows, which
+ * are the same thread's whatever `rows` is. */
 static inline tile_walk team_tiles(const team *t, int rank, ptrdiff_t panels, ptrdiff_t rows, ptrdiff_t most, int own_rows)
 {
+    if (own_rows > 1)
+        return team_tiles_in_turns(t, rank, panels, rows, own_rows);
     tile_walk w = {.tiles = tile_count(rows, most)};
     ptrdiff_t from, to;
     if (w.tiles == 0) /* no rows, nothing left */
@@ -171,6 +192,13 @@ static inline int walk_on(tile_walk *w)
 {
     if (w->left-- == 0)
         return 0;
+    if (w->turns) {
+        if (w->turn == w->turns)
+            w->p++, w->turn = 0;
+        w->i = tile_in_turn(w, w->turn++), w->n = w->i * w->each;
+        w->rows = w->all - w->n < w->each ? w->all - w->n : w->each;
+        return 1;
+    }
     if (++w->i == w->end_tile)
         w->p++, w->i = w->first_tile;
     w->n = w->i * w->each + (w->i < w->rest ? w->i : w->rest);
@@ -180,7 +208,7 @@ static inline int walk_on(tile_walk *w)
 
 static inline int next_tile(tile_walk *w) { return !team_stopped() && walk_on(w); }
 
-/* All rows of the next panel that belong to this walk, as one piece. */
+/* All rows of the next panel that belong to this walk, as one piece; in turns, one tile. */
 static inline int next_panel(tile_walk *w)
 {
     if (!next_tile(w))
