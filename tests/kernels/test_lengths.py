@@ -111,7 +111,8 @@ def test_any_number_of_threads_gives_the_same_bits(cell, options, reverse, threa
     """Also where weights and samples are so many that there are threads for them."""
     p = make_problem(cell, (70, 6, 40, 67), lengths=True, reverse=reverse, **options)
     module = kernels.load(cell.name, "cpu")
-    for q in (p, with_lengths(p, np.arange(70) % 7), with_lengths(p, [6] * 3 + [1] * 30 + [0] * 37)):
+    others = np.arange(70) % 7, [6] * 3 + [1] * 30 + [0] * 37
+    for q in (p, *(with_lengths(p, lengths) for lengths in others)):
         threads(1)
         alone = q.run(module)
         for n in (2, 3):
