@@ -3,6 +3,8 @@ cimport cython
 cimport numpy as cnp
 import numpy as np
 
+from libc.string cimport memset
+
 from rnnfast.cpu._arguments cimport Arguments, Packed, Params, sizes_of
 from rnnfast.cpu._runtime cimport (
     LONG_CALL, behaved, cell_job, cell_kernel, cell_kernels, cell_of, checked, finished, kernels_for, pack_kernel, pack_weights,
@@ -106,7 +108,7 @@ cdef class Cell(Arguments):
             with np.errstate(all="ignore"):  # as quiet as the C that does it for the later steps
                 seen0 = np.multiply(h0, mask, order="C")
 
-        cdef cnp.ndarray hs = empty3(N, T, P, p.type_num) if order is None else zeros3(N, T, P, p.type_num)
+        cdef cnp.ndarray hs = rows_of_samples(N, T, P, p.type_num, order, steps)
         cdef cnp.ndarray hT = empty2(N, P, p.type_num)
         cdef list final = self.new_states(hT, N, H, p.type_num)
         cdef Cache k = Cache()
@@ -228,7 +230,7 @@ cdef class Cell(Arguments):
         inputs += [k.candidate_mask, k.h_zoneout, k.c_zoneout, k.n0, k.m0, dnT, dmT, *(p.norms or ())]
         cdef list targets = self.places(own, inputs, beside)
 
-        cdef cnp.ndarray dxs = empty3(N, T, D, p.type_num) if k.order is None else zeros3(N, T, D, p.type_num)
+        cdef cnp.ndarray dxs = rows_of_samples(N, T, D, p.type_num, k.order, k.steps)
         cdef cnp.ndarray dh0 = empty2(N, P, p.type_num)
         cdef list initial = self.new_states(dh0, N, H, p.type_num)
         if k.rows == 0:

@@ -30,9 +30,18 @@ cdef inline strided optional(cnp.ndarray x) noexcept:
     return v
 
 
-cdef cnp.ndarray zeros3(ptrdiff_t a, ptrdiff_t b, ptrdiff_t c, int type_num):
-    cdef cnp.npy_intp[3] dims = [a, b, c]
-    return cnp.PyArray_ZEROS(3, dims, type_num, 0)
+cdef cnp.ndarray rows_of_samples(ptrdiff_t N, ptrdiff_t T, ptrdiff_t M, int type_num, cnp.ndarray order, cnp.ndarray steps):
+    """A new (N, T, M): 0 after the ends of samples, of which `order` and `steps` say where they are; they may be None."""
+    cdef cnp.ndarray x = empty3(N, T, M, type_num)
+    cdef const ptrdiff_t *places
+    cdef const ptrdiff_t *of_steps
+    cdef ptrdiff_t n, length, row = M * x.itemsize
+    if order is not None:
+        places, of_steps = <const ptrdiff_t *>data(order), <const ptrdiff_t *>data(steps)
+        for n in range(N):
+            length = of_steps[N + n] - of_steps[n]
+            memset(<char *>data(x) + (places[n] * T + length) * row, 0, (T - length) * row)
+    return x
 
 
 cdef cnp.ndarray first_rows(cnp.ndarray lengths, ptrdiff_t T, bint reverse):
