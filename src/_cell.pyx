@@ -175,7 +175,8 @@ cdef class Cell(Arguments):
         job.order, job.first_row = <const ptrdiff_t *>data(k.order), <const ptrdiff_t *>data(k.first_row)
         cdef double faster = 4 if k.precision else 1  # what is short work for one thread
         job.precision = k.precision
-        job.threads = threads_for(2.0 * k.N * k.P * self.gates * k.H / faster, (k.H + 15) // 16)
+        # threads have units, or samples: as many as are worth a thread
+        job.threads = threads_for(2.0 * k.N * k.P * self.gates * k.H / faster, max((k.H + 15) // 16, k.N // 8))
         job.xs, job.h0, job.c0, job.n0, job.m0 = k.xs_view, k.h0_view, k.c0_view, k.n0_view, k.m0_view
         job.h_mask, job.seen0 = k.mask_view, k.seen0_view
         job.candidate_mask, job.h_zoneout, job.c_zoneout = k.candidate_view, k.h_zoneout_view, k.c_zoneout_view

@@ -116,7 +116,7 @@ static void gru_before_body(team *tm, int rank, void *work)
     const ptrdiff_t N = job->N, H = job->H, P = panel_count(H);
     const ptrdiff_t strips = strip_count(H, 1), rh_n = step_of(H);
     const matrix Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
-    const int own_rows = owns_rows(job, tm, 3);
+    const int own_rows = k->precomputed ? 0 : owns_rows(job, tm, 3);
     real sums[(ROWS_2 * 2 + 1) * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
     ptrdiff_t p0, p1;
     team_share(tm, rank, P, &p0, &p1);
@@ -151,7 +151,7 @@ static void gru_after_body(team *tm, int rank, void *work)
     const gru_work *k = work;
     const cell_job *job = k->job;
     const ptrdiff_t H = job->H, strips = strip_count(H, 1);
-    const int own_rows = owns_rows(job, tm, 3);
+    const int own_rows = k->precomputed ? 0 : owns_rows(job, tm, 3);
     real sums[(ROWS_2 * 2 + 1) * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
     real products[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
 

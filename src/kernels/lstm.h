@@ -200,7 +200,7 @@ static void lstm_forward_body(team *tm, int rank, void *work)
     const matrix Wx = {job->Wx.p, job->Wx.s0, job->Wx.s1}, Wh = {job->Wh.p, job->Wh.s0, job->Wh.s1};
     const ptrdiff_t most = N > ROWS_4 ? ROWS_2 : ROWS_4, tiles = tile_count(N, most); /* as gates_multiply cuts */
     real sums[(ROWS_2 * 4 + 1) * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
-    const int own_rows = owns_rows(job, tm, 4);
+    const int own_rows = k->precomputed ? 0 : owns_rows(job, tm, 4);
     ptrdiff_t p0, p1;
     team_share(tm, rank, P, &p0, &p1);
 

@@ -32,7 +32,7 @@ static inline int lstmp_is_few(const cell_job *job) { return is_few(job) && job-
 /* As owns_rows, with Wproj. */
 static int lstmp_owns_rows(const cell_job *job, const team *tm)
 {
-    return is_precomputed(job, 4) ? 0 : own_rows_of(job, tm, (4 * (job->D + job->P) + job->P) * job->H);
+    return job->T == 1 ? 0 : own_rows_of(job, tm, (4 * (job->D + job->P) + job->P) * job->H);
 }
 
 /* First half of a step: u of one tile; plain or not as in an LSTM, so that few rows give the same bits. */
@@ -104,7 +104,7 @@ static void lstmp_forward_body(team *tm, int rank, void *for_all)
     const ptrdiff_t u_n = step_of(H), u_tiles = tile_count(N, ROWS_2);
     const matrix Wproj = {job->Wproj.p, job->Wproj.s0, job->Wproj.s1};
     real sums[(ROWS_2 * 4 + 1) * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
-    const int own_rows = lstmp_owns_rows(job, tm);
+    const int own_rows = k->precomputed ? 0 : lstmp_owns_rows(job, tm);
     ptrdiff_t p0, p1;
 
     if (k->few) {

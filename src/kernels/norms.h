@@ -214,7 +214,7 @@ static void norm_sum_parts(ptrdiff_t H, int G, ptrdiff_t p0, ptrdiff_t p1, const
  * before. */
 static inline int norm_owns_rows(const cell_job *job, const team *tm, int G)
 {
-    return job->first_row ? 0 : own_rows_of(job, tm, (job->D + job->H) * G * job->H);
+    return own_rows_of(job, tm, (job->D + job->H) * G * job->H) == 1; /* norm_samples has one piece of rows */
 }
 
 /* Samples n0..n1 are those in which a thread has a tile, of so many panels. */

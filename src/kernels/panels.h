@@ -55,28 +55,32 @@ static inline ptrdiff_t panel_steps(const cell_job *job)
     return steps < job->T ? steps : job->T;
 }
 
-/* Whether each thread would have about as many tiles of samples as any other, and enough of them. */
+/* Whether each thread would have about as many tiles of samples as any other. */
 static inline int rows_come_out_even(const cell_job *job, const team *tm)
 {
     const ptrdiff_t tiles = tile_count(job->N, ROWS_2);
     const ptrdiff_t most = tile_count(tiles, tm->size) * tm->size; /* as if each had as many as the one with most */
-    return job->N >= 8 * tm->size && 16 * most <= 17 * tiles;
+    return 16 * most <= 17 * tiles;
 }
 
 /* In the time loops a thread owns hidden units, or some samples and all of their units: then steps need no barrier and
- * h never changes cores. It reads all weights, though, which must stay in its L2, and tiles of rows must come out even. Where
- * samples end, the longest first, threads have their tiles in turns, of so many rows: see team_tiles. */
+ * h never changes cores. It reads all weights, though, which must stay in its L2, and has a part of the samples that is at
+ * least four. If the highest tiles do not come out even threads have lower ones in turns, and where samples end, the longest
+ * first, two or more each: see team_tiles. */
 static inline int own_rows_of(const cell_job *job, const team *tm, ptrdiff_t weights)
 {
-    if (weights * (ptrdiff_t)sizeof(real) > 1 << 20 || !job->first_row)
-        return weights * (ptrdiff_t)sizeof(real) <= 1 << 20 && rows_come_out_even(job, tm);
-    const ptrdiff_t each = 2 * tm->size, tiles = tile_count(tile_count(job->N, ROWS_2), each) * each;
-    return tm->size > 1 && job->N >= 8 * tm->size ? (int)tile_count(job->N, tiles) : 0;
+    if (weights * (ptrdiff_t)sizeof(real) > 1 << 20 || job->N < 4 * tm->size)
+        return 0;
+    if (tm->size == 1 || (!job->first_row && rows_come_out_even(job, tm)))
+        return !job->first_row;
+    const ptrdiff_t each = job->first_row ? 2 * tm->size : tm->size;
+    return (int)tile_count(job->N, tile_count(tile_count(job->N, ROWS_2), each) * each);
 }
 
+/* Forward it is asked where the panels do not hold x Wx already, from chunk to chunk. */
 static inline int owns_rows(const cell_job *job, const team *tm, int G)
 {
-    return is_precomputed(job, G) ? 0 : own_rows_of(job, tm, (job->D + job->P) * G * job->H);
+    return job->T == 1 ? 0 : own_rows_of(job, tm, (job->D + job->P) * G * job->H);
 }
 
 /* Panels of T steps at p. In training, where all steps are there, these have rows for the samples at work alone. */

@@ -150,7 +150,7 @@ static void peephole_forward_body(team *tm, int rank, void *for_all)
     const ptrdiff_t most = N > ROWS_4 ? ROWS_2 : ROWS_4, tiles = tile_count(N, most); /* as gates_multiply cuts */
     const ptrdiff_t strips = strip_count(H, 1);
     real sums[(ROWS_2 * 4 + 1) * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
-    const int own_rows = owns_rows(job, tm, 4);
+    const int own_rows = k->precomputed ? 0 : owns_rows(job, tm, 4);
     ptrdiff_t p0, p1;
     team_share(tm, rank, P, &p0, &p1);
 

@@ -78,7 +78,7 @@ static void rnn_forward_body(team *tm, int rank, void *work)
     const ptrdiff_t tiles = tile_count(N, ROWS_2);
     const real *packed = job->packed;
     real sums[ROWS_2 * 2 * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
-    const int own_rows = owns_rows(job, tm, 1);
+    const int own_rows = k->precomputed ? 0 : owns_rows(job, tm, 1);
     ptrdiff_t p0, p1;
     team_share(tm, rank, P, &p0, &p1);
 

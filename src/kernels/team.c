@@ -42,6 +42,65 @@ static struct {
 #define LITTLE_PATIENCE_NS 20000
 #define WAKING_NS 20000000
 
+/* Where more threads want to run than there are cores, of other programs or of this one, a thread that is waited for may not
+ * run for a time slice, again and again: the team is then slower than a smaller one. So the call's own thread adds up its
+ * waits that take so long. Where they are a quarter of WINDOW_NS of calls, WINDOWS times in a row (a thread that has just woken
+ * up may be late for some 10 ms), the next teams have one thread less. After a pause, which becomes longer each time, they have
+ * one more again. */
+#define LATE_NS 300000
+#define WINDOW_NS 20000000
+#define WINDOWS 3
+#define FIRST_PAUSE_NS 100000000
+#define LAST_PAUSE_NS 1600000000
+#define NEVER INT64_MAX
+
+static _Thread_local int64_t late; /* ns of the long waits of a call */
+
+static struct {
+    int most;            /* threads of a team, 0: as many as the call wants */
+    int64_t until;       /* the end of the pause; NEVER: `most` is being tried */
+    int64_t pause;       /* the next one */
+    int64_t late, total; /* of the calls of this window */
+    int crowded;         /* windows in a row */
+} crowd = {.until = NEVER, .pause = FIRST_PAUSE_NS};
+
+void team_wait_long(team *t, int phase)
+{
+    const int64_t start = now_ns();
+    while (atomic_load_explicit(&t->phase, memory_order_acquire) == phase &&
+           !atomic_load_explicit(&t->stop, memory_order_relaxed))
+        yield_core();
+    const int64_t passed = now_ns() - start;
+    late += passed > LATE_NS ? passed : 0;
+}
+
+/* How many of the threads that a call wants it has. For the call that has the pool, as the next one. */
+static int admitted(int threads, int64_t now)
+{
+    if (crowd.most && now >= crowd.until)
+        crowd.most++, crowd.until = NEVER, crowd.late = crowd.total = 0, crowd.crowded = 0;
+    return crowd.most && crowd.most < threads ? crowd.most : threads;
+}
+
+/* After a call that wanted so many threads and had a team of `size`. */
+static void judge(int threads, int size, int64_t start, int64_t now)
+{
+    crowd.late += late, crowd.total += now - start;
+    if (crowd.total < WINDOW_NS)
+        return;
+    crowd.crowded = 4 * crowd.late > crowd.total && size > 1 ? crowd.crowded + 1 : 0;
+    crowd.late = crowd.total = 0;
+    if (crowd.crowded == WINDOWS) {
+        crowd.crowded = 0, crowd.most = size - 1, crowd.until = now + crowd.pause;
+        crowd.pause = crowd.pause < LAST_PAUSE_NS ? 2 * crowd.pause : LAST_PAUSE_NS;
+    } else if (!crowd.crowded && crowd.most && crowd.until == NEVER) {
+        if (size >= threads)
+            crowd.most = 0, crowd.pause = FIRST_PAUSE_NS;
+        else
+            crowd.until = now;
+    }
+}
+
 static unsigned next_call(unsigned seen)
 {
     unsigned call;
@@ -199,6 +258,9 @@ int team_run(int threads, team_body body, void *job)
         run_own(&alone, body, job);
         return atomic_load(&alone.stop) ? STOPPED : 0;
     }
+    const int64_t start = now_ns();
+    const int wanted = threads;
+    threads = admitted(threads, start), late = 0;
     start_threads(threads - 1);
     const unsigned call = CALL(atomic_load(&pool.door)) + 1;
     const int came = gather(call, pool.threads < threads - 1 ? pool.threads : threads - 1);
@@ -206,8 +268,12 @@ int team_run(int threads, team_body body, void *job)
     atomic_store_explicit(&pool.running, came, memory_order_relaxed);
     atomic_store_explicit(&pool.go, call, memory_order_release);
     run_own(&pool.team, body, job);
+    const int64_t done = now_ns();
     for (int spins = 0; atomic_load_explicit(&pool.running, memory_order_acquire) > 0; spins++)
         team_pause(spins);
+    const int64_t end = now_ns();
+    late += end - done > LATE_NS ? end - done : 0;
+    judge(wanted, came + 1, start, end);
     const int stopped = atomic_load(&pool.team.stop) ? STOPPED : 0;
     lock_leave(&pool.owner);
     return stopped;

@@ -44,10 +44,11 @@ static inline void team_relax(void)
 #endif
 }
 
-/* Between two looks at what is waited for. */
+#define SHORT_WAIT 256 /* looks at what is waited for before a thread yields its core between two of them */
+
 static inline void team_pause(int spins)
 {
-    if (spins < 256)
+    if (spins < SHORT_WAIT)
         team_relax();
     else
         yield_core();
@@ -81,6 +82,8 @@ static inline int team_stopped_now(void)
 /* From here on the call is not stopped: it writes what the caller sees. */
 static inline void team_finish(void) { this_call.left = LONG_MAX; }
 
+void team_wait_long(team *t, int phase);
+
 static inline void team_wait(team *t)
 {
     if (t->size == 1)
@@ -94,7 +97,11 @@ static inline void team_wait(team *t)
     for (int spins = 0; atomic_load_explicit(&t->phase, memory_order_acquire) == phase; spins++) {
         if (atomic_load_explicit(&t->stop, memory_order_relaxed))
             return;
-        team_pause(spins);
+        if (spins == SHORT_WAIT) {
+            team_wait_long(t, phase);
+            return;
+        }
+        team_relax();
     }
 }
 

@@ -115,7 +115,7 @@ def test_any_number_of_threads_gives_the_same_bits(cell, options, reverse, threa
     for q in (p, *(with_lengths(p, lengths) for lengths in others)):
         threads(1)
         alone = q.run(module)
-        for n in (2, 3):
+        for n in (2, 3, 8):
             threads(n)
             assert_same_bits(q.run(module), alone)
 
