@@ -245,7 +245,6 @@ cdef class Cell(Arguments):
         if k.spoilt:
             again = self.new_states(empty2(N, P, p.type_num), N, H, p.type_num)
             self.run_forward(k, p, True, empty3(N, T, P, p.type_num), again)
-            k.spoilt = False
         cdef cell_job job
         self.describe(&job, k, p)
         job.train = True
@@ -270,18 +269,17 @@ cdef class Cell(Arguments):
             backwards(&job.dhs, T, p.type_num)
             backwards(&job.dxs, T, p.type_num)
         cdef cell_kernels kernels = cell_of(k.kernels, self.index)
-        k.spoilt = True  # until it is done
+        k.spoilt = True
         self.run(kernels.reduced_backward if job.precision else kernels.backward, &job)
-        k.spoilt = False
         if k.order is not None:
             initial = [in_place(a, k.order) for a in initial]
+        for scratch, grad in zip(targets, own):
+            if scratch is not grad:
+                grad[...] = scratch
         k.panels = k.h = k.rh = k.seen = k.xs = k.h0 = k.c0 = k.h_mask = k.seen0 = k.c = k.u = k.steps = k.rounds_kept = None
         k.order = k.first_row = None
         k.norms_kept = k.n0 = k.m0 = None
         k.c_new = k.candidate_mask = k.h_zoneout = k.c_zoneout = None
-        for scratch, grad in zip(targets, own):
-            if scratch is not grad:
-                grad[...] = scratch
         return dxs, tuple(initial)
 
     cdef int check_same(self, Params p, Cache k) except -1:

@@ -51,8 +51,8 @@ cdef cnp.ndarray first_rows(cnp.ndarray lengths, ptrdiff_t T, bint reverse):
 
 
 cdef cnp.ndarray in_place(cnp.ndarray x, cnp.ndarray order):
-    """Rows that were taken in that order, where they were."""
-    cdef cnp.ndarray y = np.empty_like(x)
+    """Rows that were taken in that order, where they were. It runs no Python, and so no handler of a signal."""
+    cdef cnp.ndarray y = empty2(cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), cnp.PyArray_TYPE(x))
     y[order] = x
     return y
 
