@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import combinations, product
 from operator import is_
+from threading import get_ident
 from typing import Any, Self
 
 import numpy as np
@@ -63,6 +64,9 @@ class Layer:
 
     Notes
     -----
+    Backward belongs to the last forward and is called in the same thread: where several threads
+    train with one layer, none gets the gradients of another's input but an error.
+
     A layer can be deep-copied and pickled. The copy has no cache: it needs a forward before its
     backward.
     """
@@ -73,7 +77,7 @@ class Layer:
     grads: list[Any]
     dtype: Any
     device: str
-    cache: Any
+    _cache: tuple[Any, int]  # and the thread that it belongs to
     _name: str  # in messages
     _specs: Sequence[Spec]
     _kernel: Any  # the column's module; None while the device is "auto"
@@ -190,12 +194,25 @@ class Layer:
             names = ", ".join(name for name, _, _ in self._specs)
             raise ValueError(f"{self._name}: {which} must hold {names}, got {len(arrays)} arrays")
 
+    @property
+    def cache(self) -> Any:
+        return self._cache[0]
+
+    @cache.setter
+    def cache(self, cache: Any) -> None:
+        self._cache = cache, get_ident()
+
     def _pending(self) -> Any:
         """The cache for backward."""
-        cache = self.cache  # read once: a call in another thread may drop it
+        cache, thread = self._cache  # read once: a call in another thread may drop it
         if cache is None:
             raise RuntimeError(
                 f"{self._name}: backward needs the forward of a training step before it"
+            )
+        if thread != get_ident():
+            raise RuntimeError(
+                f"{self._name}: backward needs a forward before it in the same thread, got that of "
+                "another thread"
             )
         return cache
 
@@ -208,7 +225,7 @@ class Layer:
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         del state["_kernel"]  # a module cannot be pickled
-        state["cache"] = None
+        state["_cache"] = None, 0
         state["_apart"] = None
         if "_packed" in state:  # the copy of a frozen layer is not frozen
             state["_packed"] = state["_weights_of"] = None

@@ -97,6 +97,22 @@ def test_inference_in_one_frozen_layer(cell):
 
 
 @cells
+def test_no_thread_gets_the_gradients_of_another(cell):
+    p = make_problem(cell, (5, 6, 7, 19), "float64")
+    layer = RECURRENT[cell.name](*p.params[:3], **p.beside)
+    layer.forward(p.xs)
+    with ThreadPoolExecutor(1) as other:
+        with pytest.raises(RuntimeError, match="in the same thread, got that of another"):
+            other.submit(layer.backward, p.dhs).result(PATIENCE)
+        other.submit(layer.forward, -p.xs).result(PATIENCE)
+        with pytest.raises(RuntimeError, match="in the same thread, got that of another"):
+            layer.backward(p.dhs)
+        theirs = other.submit(layer.backward, p.dhs).result(PATIENCE)
+    layer.forward(-p.xs)
+    np.testing.assert_array_equal(layer.backward(p.dhs), theirs)
+
+
+@cells
 def test_training_in_one_layer_does_not_crash(cell):
     """Calls of others come between a forward and its backward: it finds their cache, or none."""
     p = make_problem(cell, (THREADS * 5, 6, 7, 19), "float64")
