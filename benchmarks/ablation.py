@@ -93,7 +93,9 @@ def main(argv=None):
     options = parser.parse_args(argv)
     found, failed = {}, 0
     with ThreadPoolExecutor(options.jobs) as pool:
-        for done in as_completed([pool.submit(run, options, row) for row in {*options.rows}]):
+        for done in as_completed(
+            [pool.submit(run, options, row) for row in dict.fromkeys(options.rows)]
+        ):
             name, result = done.result()
             if isinstance(result, subprocess.CalledProcessError):
                 failed += 1

@@ -237,17 +237,69 @@ class OnnxRuntime(OnnxModel):
         return [self.hs.numpy()[:, 0].swapaxes(0, 1)]
 
 
+class OpenVino(OnnxModel):
+    """The model, run by OpenVINO with the hint to infer in float32.
+
+    Inputs and outputs, in float32, are bound in advance.
+    """
+
+    name = "openvino"
+    label = "OpenVINO"
+    hint = "f32"
+
+    def __init__(self, case):
+        import openvino
+
+        self.case, arrays = case, case.arrays
+        options = {
+            "INFERENCE_PRECISION_HINT": self.hint,
+            "INFERENCE_NUM_THREADS": rnnfast.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        core = openvino.Core()
+        model = core.read_model(self.model(arrays["params"]))
+        self.compiled = core.compile_model(model, "CPU", options)
+        self.xs = np.ascontiguousarray(arrays["xs"].swapaxes(0, 1))
+        self.hs = np.zeros((case.T, 1, case.N, case.H), np.float32)
+        # Two sets of states: a streaming call reads one and writes the other, in turns.
+        # OpenVINO does not keep the arrays; we do.
+        self.states = [[s[None].copy() for s in arrays["state"]] for _ in range(2)]
+        self.requests = [self.bind(*self.states), self.bind(*self.states[::-1])]
+
+    def bind(self, before, after):
+        import openvino
+
+        arrays = {"xs": self.xs, "hs": self.hs}
+        for name, old, new in zip("hc", before, after, strict=False):
+            if self.case.streaming:
+                arrays[f"{name}0"] = old
+            arrays[f"{name}T"] = new
+        request = self.compiled.create_infer_request()
+        for name, array in arrays.items():
+            request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
+        return request
+
+    def run(self):
+        self.requests[0].infer(share_outputs=True)
+        self.requests.reverse()
+
+    def results(self):
+        return [self.hs[:, 0].swapaxes(0, 1)]
+
+
 def available(contender, case):
     """Whether the contender is installed and supports the case."""
     if contender is RnnfastUnfrozen:
         return not case.training and hasattr(rnnfast.TimeLSTM, "freeze")
     if contender is PyTorch:
         return importlib.util.find_spec("torch") is not None
-    if contender is OnnxRuntime:
-        installed = all(map(importlib.util.find_spec, ("onnxruntime", "onnx")))
+    if issubclass(contender, OnnxModel):
+        installed = all(map(importlib.util.find_spec, (contender.name, "onnx")))
         return installed and not case.training
     return True
 
 
-CONTENDERS = {c.name: c for c in (Rnnfast, RnnfastUnfrozen, PyTorch, OnnxRuntime, NumpyLayers)}
+CONTENDERS = {
+    c.name: c for c in (Rnnfast, RnnfastUnfrozen, PyTorch, OnnxRuntime, OpenVino, NumpyLayers)
+}
 OURS = (Rnnfast.name, RnnfastUnfrozen.name)

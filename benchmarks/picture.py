@@ -8,7 +8,12 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from benchmarks.rows import MODES, geometric_mean, number
 
-COLOURS = {"pytorch": "#e0592a", "numpy": "#2a6f97", "onnxruntime": "#5b8e5a"}
+COLOURS = {
+    "pytorch": "#e0592a",
+    "numpy": "#2a6f97",
+    "onnxruntime": "#5b8e5a",
+    "openvino": "#8a5aa8",
+}
 INK, PALE, BAND = "#22303c", "#8a97a3", "#e3e7ea"
 
 

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-import rnnfast
-from benchmarks.contenders import NumpyLayers, OnnxModel, OnnxRuntime, PyTorch, Rnnfast
+from benchmarks.contenders import NumpyLayers, OnnxRuntime, OpenVino, PyTorch, Rnnfast
 from rnnfast import kernels
 
 
@@ -153,15 +152,12 @@ class OnnxRuntimeInt8(OnnxRuntime):
         return quantized.SerializeToString()
 
 
-class OpenVinoBf16(OnnxModel):
-    """The model of ONNX Runtime, run by OpenVINO with the hint to infer in bfloat16.
-
-    Inputs and outputs, in float32, are bound in advance.
-    """
+class OpenVinoBf16(OpenVino):
+    """The same with the hint to infer in bfloat16."""
 
     name = "openvino-bf16"
-    label = "OpenVINO"
     precision = "bf16"
+    hint = "bf16"
     reference = staticmethod(exact_layers)
 
     def __init__(self, case):
@@ -169,25 +165,11 @@ class OpenVinoBf16(OnnxModel):
         needs("onnx", "openvino")
         import openvino
 
-        self.case, arrays = case, case.arrays
-        core = openvino.Core()
-        if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise CannotRun("OpenVINO: the processor has no bfloat16")
-        options = {
-            "INFERENCE_PRECISION_HINT": "bf16",
-            "INFERENCE_NUM_THREADS": rnnfast.get_num_threads(),
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-        model = core.read_model(self.model(arrays["params"]))
-        self.compiled = core.compile_model(model, "CPU", options)
+        super().__init__(case)
         if (used := self.type_in_use()) != "bf16":
             raise CannotRun(f"OpenVINO runs {case.cell.upper()} in {used}")
-        self.xs = np.ascontiguousarray(arrays["xs"].swapaxes(0, 1))
-        self.hs = np.zeros((case.T, 1, case.N, case.H), np.float32)
-        # Two sets of states: a streaming call reads one and writes the other, in turns.
-        # OpenVINO does not keep the arrays; we do.
-        self.states = [[s[None].copy() for s in arrays["state"]] for _ in range(2)]
-        self.requests = [self.bind(*self.states), self.bind(*self.states[::-1])]
 
     def type_in_use(self):
         """The type that the compiled model computes the cell in."""
@@ -199,26 +181,6 @@ class OpenVinoBf16(OnnxModel):
         ]
         assert types, "OpenVINO: the compiled model has no recurrent layer"
         return ", ".join(dict.fromkeys(types))
-
-    def bind(self, before, after):
-        import openvino
-
-        arrays = {"xs": self.xs, "hs": self.hs}
-        for name, old, new in zip("hc", before, after, strict=False):
-            if self.case.streaming:
-                arrays[f"{name}0"] = old
-            arrays[f"{name}T"] = new
-        request = self.compiled.create_infer_request()
-        for name, array in arrays.items():
-            request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
-        return request
-
-    def run(self):
-        self.requests[0].infer(share_outputs=True)
-        self.requests.reverse()
-
-    def results(self):
-        return [self.hs[:, 0].swapaxes(0, 1)]
 
 
 OURS = {c.precision: c.name for c in (Float32, Bf16, Int8)}

@@ -64,20 +64,23 @@ class Cores:
 
     NEAR = 4.0  # times the fastest barrier so far; between caches it is ten times
     TRIES = 5  # maximum number of pauses
+    PATIENCE = 10  # fruitless waits in a row, after which a wait is one pause until cores come near
 
     def __init__(self):
         self.least = float("inf")
         self.barriers = []  # ns, before each block
+        self.fruitless = 0
 
     def wait(self):
         """Pause until the cores are near."""
-        for _ in range(self.TRIES):
+        for _ in range(self.TRIES if self.fruitless < self.PATIENCE else 1):
             time.sleep(PAUSE)
             ns = min(_runtime.meet(500) for _ in range(3))
             if 0 < ns < self.least:
                 self.least = ns
             if ns <= self.NEAR * self.least:
                 break
+        self.fruitless = 0 if ns <= self.NEAR * self.least else self.fruitless + 1
         self.barriers.append(ns)
 
 

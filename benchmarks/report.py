@@ -17,8 +17,8 @@ from benchmarks.rows import (
     MODES,
     PRECISIONS,
     Results,
-    faster,
     fastest,
+    fastest_rival,
     gain,
     geometric_mean,
     is_busy,
@@ -56,6 +56,7 @@ def describe(m):
         f"rnnfast {m['rnnfast']} ({m['device']}, {m['simd']})",
         f"PyTorch {m['torch']} ({m['torch_simd']})" if "torch" in m else "PyTorch not installed",
         f"ONNX Runtime {m['onnxruntime']}" if "onnxruntime" in m else "no ONNX Runtime",
+        f"OpenVINO {m['openvino']}" if "openvino" in m else "no OpenVINO",
         f"NumPy {m['numpy']} ({m['blas']})",
         f"Python {m['python']}, {m['system']}",
     ]
@@ -83,8 +84,8 @@ def ratio_columns(results, mode):
         name = NAMES.get(peer, results.labels[peer])
         columns[f"vs {name}"] = lambda row, peer=peer: ratio(row, peer)
     if mode == "forward":
-        columns["vs the faster"] = faster
-        columns["not frozen: vs the faster"] = lambda row: faster(row, "ratio_unfrozen")
+        columns["vs the fastest"] = fastest_rival
+        columns["not frozen: vs the fastest"] = lambda row: fastest_rival(row, "ratio_unfrozen")
     return {heading: value for heading, value in columns.items() if results.values(value, mode)}
 
 
@@ -175,8 +176,16 @@ def variant_table(results):
     yield from head(("time in training / the plain layer's", "N, T, D, H"), "")
     for (cell, shape), e in results.variants.items():
         busy = " \\*" if is_busy({"rnnfast": e}) else ""
-        costs = ", ".join(f"{name} {number(cost[1])}" for name, cost in e["cost"].items())
+        costs = ", ".join(f"{name} {number(cost)}" for name, cost in variant_costs(e))
         yield line(cell.upper(), ", ".join(map(str, shape)) + busy, costs)
+
+
+def variant_costs(entry):
+    """Of each variant, its name and its time by the plain layer's."""
+    if "cost" in entry:  # of older files: quartiles
+        return [(name, cost[1]) for name, cost in entry["cost"].items()]
+    plain, *others = entry["least_ms"].items()
+    return [(name, ms / plain[1]) for name, ms in others]
 
 
 def precision_table(results, precision):
@@ -234,7 +243,6 @@ def precision_lines(results):
         lines += ["", *precision_errors(results, precision)]
     machine = results.machine
     versions = ", ".join(machine.get("extensions") or ["none"])
-    versions += f"; OpenVINO {machine['openvino']}" if "openvino" in machine else "; no OpenVINO"
     lines += [f"- The fastest is the fastest peer of the precision. Instructions: {versions}."]
     busy = [is_busy({"rnnfast": row["rnnfast-float32"]}) for row in results.precisions.values()]
     return lines + [f"- {BUSY_NOTE}"] * any(busy)
@@ -263,8 +271,8 @@ def markdown(results, others=(), picture=None):
         f"Machine: {describe(results.machine)}.",
         "",
         "A ratio is the other's time divided by ours, measured in turns in one run: ▲ 2.00 means "
-        "that rnnfast is twice as fast, ▼ 0.50 that it takes twice as long. The faster is the "
-        "faster one of PyTorch and ONNX Runtime at that shape.",
+        "that rnnfast is twice as fast, ▼ 0.50 that it takes twice as long. The fastest is "
+        "the fastest one of PyTorch, ONNX Runtime and OpenVINO at that shape.",
     ]
     ceilings = [e["ceiling_gflops"] for e in entries(results) if "ceiling_gflops" in e]
     if ceilings:

@@ -8,7 +8,7 @@ from pathlib import Path
 MODES = {"forward": "Inference (forward)", "training": "Training (forward + backward)"}
 PRECISIONS = {"bf16": "In bfloat16", "int8": "Inference in 8 bits"}
 OURS = ("rnnfast", "rnnfast-unfrozen")
-RIVALS = ("pytorch", "onnxruntime")  # "the faster" is the faster one of these
+RIVALS = ("pytorch", "onnxruntime", "openvino")  # "the fastest" is the fastest one of these
 BUSY = 0.1  # cores; a row is marked if other processes used more
 FAR = 0.25  # a row is marked, too, if more than this share of its blocks ran on far cores
 
@@ -24,9 +24,10 @@ class Results:
         entries = [b["extra_info"] for b in json.loads(Path(path).read_text())["benchmarks"]]
         cells = [e for e in entries if "cell" in e]
         reduced = [e for e in entries if "precision_of" in e]
-        if not cells + reduced:
-            raise SystemExit(f"{path}: no benchmarks of cells or precisions in it")
-        self.machine = (cells + reduced)[0]
+        variants = [e for e in entries if "variants_of" in e]
+        if not cells + reduced + variants:
+            raise SystemExit(f"{path}: no benchmarks of cells, precisions or variants in it")
+        self.machine = (cells + reduced + variants)[0]
         self.labels = {e["contender"]: e["label"] for e in cells}
         self.peers = [name for name in self.labels if name not in OURS]
         self.rows, self.models = {}, {}
@@ -42,9 +43,7 @@ class Results:
             row[e["contender"]] = e
         self.overheads = {e["overhead_of"]: e for e in entries if "overhead_of" in e}
         self.dots = {e["dot_width"]: e for e in entries if "dot_width" in e}
-        self.variants = {
-            (e["variants_of"], tuple(e["shape"])): e for e in entries if "variants_of" in e
-        }
+        self.variants = {(e["variants_of"], tuple(e["shape"])): e for e in variants}
 
     def values(self, value, mode, cell=None):
         """{(cell, shape): value(row)} of a mode, or of one cell in it, without None."""
@@ -64,8 +63,8 @@ def ratio(row, peer, key="ratio"):
     return row[peer][key][1] if key in row.get(peer, {}) else None
 
 
-def faster(row, key="ratio"):
-    """The ratio to the faster one of PyTorch and ONNX Runtime."""
+def fastest_rival(row, key="ratio"):
+    """The ratio to the fastest one of PyTorch, ONNX Runtime and OpenVINO."""
     return min((r for p in RIVALS if (r := ratio(row, p, key)) is not None), default=None)
 
 
@@ -131,8 +130,8 @@ def targets(results):
         values = results.ratios("pytorch", "training", cell)
         each_and_mean(f"{cell.upper()} training vs PyTorch", values, each, mean)
     for cell in goals:
-        values = results.values(faster, "forward", cell)
-        each_and_mean(f"{cell.upper()} inference vs the faster", values, 1.0, 1.3)
+        values = results.values(fastest_rival, "forward", cell)
+        each_and_mean(f"{cell.upper()} inference vs the fastest", values, 1.0, 1.3)
     for cell, goals_of_modes in shares.items():
         for mode, goal in zip(MODES, goals_of_modes, strict=True):
             values = {
