@@ -21,6 +21,7 @@ as fast as between near cores. Blocks for which this did not happen in time are 
 import gc
 import os
 import time
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,23 +65,24 @@ class Cores:
 
     NEAR = 4.0  # times the fastest barrier so far; between caches it is ten times
     TRIES = 5  # maximum number of pauses
-    PATIENCE = 10  # fruitless waits in a row, after which a wait is one pause until cores come near
+    LATELY = 20  # waits: if most of them were fruitless, the next ones are one pause
 
     def __init__(self):
         self.least = float("inf")
         self.barriers = []  # ns, before each block
-        self.fruitless = 0
+        self.lately = deque(maxlen=self.LATELY)  # whether the cores were near, after each wait
 
     def wait(self):
         """Pause until the cores are near."""
-        for _ in range(self.TRIES if self.fruitless < self.PATIENCE else 1):
+        hopeless = len(self.lately) == self.LATELY and sum(self.lately) < self.LATELY / 2
+        for _ in range(1 if hopeless else self.TRIES):
             time.sleep(PAUSE)
             ns = min(_runtime.meet(500) for _ in range(3))
             if 0 < ns < self.least:
                 self.least = ns
-            if ns <= self.NEAR * self.least:
+            if near := ns <= self.NEAR * self.least:
                 break
-        self.fruitless = 0 if ns <= self.NEAR * self.least else self.fruitless + 1
+        self.lately.append(near)
         self.barriers.append(ns)
 
 
