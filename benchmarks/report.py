@@ -249,21 +249,40 @@ def precision_lines(results):
 
 
 def compact(results):
-    """Ratios to PyTorch and shares of the ceiling only; \\* as in the large tables."""
-    heads = [f"{mode}: {what}" for mode in MODES for what in ("of the ceiling", "vs PyTorch")]
-    yield from head(("cell", "N, T, D, H"), *heads)
+    """Shares of the ceiling and ratios only; \\* as in the large tables."""
+    columns = [
+        (mode, what, value)
+        for mode in MODES
+        for what, value in (
+            ("of the ceiling", None),
+            ("vs PyTorch", lambda row: ratio(row, "pytorch")),
+            ("vs the fastest", fastest_rival if mode == "forward" else None),
+        )
+        if value or what == "of the ceiling"
+    ]
+    yield from head(("cell", "N, T, D, H"), *(f"{mode}: {what}" for mode, what, _ in columns))
     cells = results.rows.get("training") or results.rows["forward"]
     for cell, shapes in cells.items():
         for shape in shapes:
-            rows = [results.rows.get(mode, {}).get(cell, {}).get(shape) for mode in MODES]
-            values = [(percent(share(r)), mark(ratio(r, "pytorch"))) if r else "--" for r in rows]
-            sizes = ", ".join(map(str, shape)) + (
-                " \\*" if any(map(is_busy, filter(None, rows))) else ""
+            rows = {mode: results.rows.get(mode, {}).get(cell, {}).get(shape) for mode in MODES}
+            busy = any(map(is_busy, filter(None, rows.values())))
+            yield line(
+                cell.upper(),
+                ", ".join(map(str, shape)) + (" \\*" if busy else ""),
+                *(
+                    "-"
+                    if not rows[mode]
+                    else mark(value(rows[mode]))
+                    if value
+                    else percent(share(rows[mode]))
+                    for mode, _, value in columns
+                ),
             )
-            yield line(cell.upper(), sizes, *(v for pair in values for v in pair))
-        means = [geometric_mean(results.ratios("pytorch", mode, cell).values()) for mode in MODES]
-        columns = [column for mean in means for column in ("", bold(mark(mean)))]
-        yield line(bold(cell.upper()), "**geometric mean**", *columns)
+        means = [
+            bold(mark(geometric_mean(results.values(value, mode, cell).values()))) if value else ""
+            for mode, _, value in columns
+        ]
+        yield line(bold(cell.upper()), "**geometric mean**", *means)
 
 
 def markdown(results, others=(), picture=None):
