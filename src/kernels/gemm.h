@@ -148,10 +148,44 @@ static void multiply(int NV, ptrdiff_t rows, ptrdiff_t columns, const product *t
         }
 }
 
+static inline __attribute__((always_inline)) void copy_rows(real *dst, matrix b, ptrdiff_t K, const int NV, ptrdiff_t step)
+{
+    for (ptrdiff_t k = 0; k < K; k++, dst += NV * W, b.p += b.r) {
+        UNROLLED
+        for (int v = 0; v < NV; v++)
+            store(dst + v * W, load(b.p + v * step));
+    }
+}
+
+/* pack_b of whole vectors of rows. */
+static void pack_rows(real *dst, matrix b, ptrdiff_t K, int NV, ptrdiff_t step)
+{
+    switch (NV) {
+    case 1:
+        copy_rows(dst, b, K, 1, step);
+        break;
+    case 2:
+        copy_rows(dst, b, K, 2, step);
+        break;
+    case 3:
+        copy_rows(dst, b, K, 3, step);
+        break;
+    default:
+        copy_rows(dst, b, K, 4, step);
+    }
+}
+
 /* dst[k][NV][W] = b(k0 + k, v*step + lane), 0 where lane >= lanes.of[v]. */
 static void pack_b(real *dst, matrix b, ptrdiff_t K, int NV, ptrdiff_t step, lanes_of lanes)
 {
     if (b.c == 1) {
+        int whole = 0;
+        for (int v = 0; v < NV; v++)
+            whole += lanes.of[v] == W;
+        if (whole == NV) {
+            pack_rows(dst, b, K, NV, step);
+            return;
+        }
         for (ptrdiff_t k = 0; k < K; k++, dst += NV * W)
             for (int v = 0; v < NV; v++)
                 store(dst + v * W, lanes.of[v] > 0 ? load_n(b.p + k * b.r + v * step, lanes.of[v]) : (vec){0});
@@ -162,9 +196,11 @@ static void pack_b(real *dst, matrix b, ptrdiff_t K, int NV, ptrdiff_t step, lan
             for (ptrdiff_t k = 0; k < K; k++)
                 dst[k * NV * W + v * W + lane] = 0;
         ptrdiff_t k0 = 0;
-        if (b.r == 1 && lanes.of[v] == W)
-            for (; k0 + W <= K; k0 += W)
-                transpose(dst + (k0 * NV + v) * W, NV * W, b.p + v * step * b.c + k0, b.c);
+        if (b.r == 1 && lanes.of[v] == W && K >= W)
+            for (ptrdiff_t k; k0 < K; k0 += W) {
+                k = k0 + W <= K ? k0 : K - W; /* the last ones once more rather than one by one */
+                transpose(dst + (k * NV + v) * W, NV * W, b.p + v * step * b.c + k, b.c);
+            }
         /* 16 columns of k at a time: the lines of every lane stay in L1 until they are used up. */
         for (; k0 < K; k0 += 16) {
             ptrdiff_t k1 = k0 + 16 < K ? k0 + 16 : K;

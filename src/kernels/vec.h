@@ -114,10 +114,30 @@ static inline void transpose(real *dst, ptrdiff_t to, const real *src, ptrdiff_t
     vst1q_f32(dst + to, vzip2q_f32(ac, bd));
     vst1q_f32(dst + 2 * to, vzip1q_f32(ac2, bd2));
     vst1q_f32(dst + 3 * to, vzip2q_f32(ac2, bd2));
+#elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
+    __m256 a[8], b[8];
+    for (int i = 0; i < 8; i++)
+        a[i] = _mm256_loadu_ps(src + i * from);
+    for (int i = 0; i < 8; i += 2) {
+        b[i] = _mm256_unpacklo_ps(a[i], a[i + 1]);
+        b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) /* a[i + c]: columns c and c + 4 of rows i.., a half each; then the halves */
+        for (int j = 0; j < 2; j++) {
+            a[i + 2 * j] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0x44);
+            a[i + 2 * j + 1] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0xee);
+        }
+    for (int c = 0; c < 4; c++) {
+        _mm256_storeu_ps(dst + c * to, _mm256_permute2f128_ps(a[c], a[c + 4], 0x20));
+        _mm256_storeu_ps(dst + (c + 4) * to, _mm256_permute2f128_ps(a[c], a[c + 4], 0x31));
+    }
 #else
-    for (ptrdiff_t i = 0; i < W; i++)
+    UNROLLED
+    for (ptrdiff_t i = 0; i < W; i++) {
+        UNROLLED
         for (ptrdiff_t j = 0; j < W; j++)
             dst[j * to + i] = src[i * from + j];
+    }
 #endif
 }
 
