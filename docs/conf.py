@@ -31,7 +31,8 @@ nb_execution_timeout = 180
 nb_execution_in_temp = True
 nb_merge_streams = True
 
-# The API, from the docstrings
+# The API, from the docstrings, where `name` is code
+default_role = "code"
 autodoc_default_options = {"members": True, "imported-members": True, "member-order": "groupwise"}
 autodoc_typehints = "none"
 autodoc_inherit_docstrings = True
