@@ -138,23 +138,32 @@ def write(options, found):
 
 
 def train(options, width, row, epochs, out, start=()):
-    """A run of `rnnfast train` in a folder, to its end, unless it has been there."""
+    """The run of a row in a folder, to its end."""
+    arguments = f"{MODEL} --hidden {width} --embedding {width} {TRAINING} {row}".split()
+    arguments += ["--matmul-precision", options.precision, "--epochs", str(epochs), *start]
+    run_to_end(options.folder, out, arguments)
+
+
+def run_to_end(folder, out, arguments, launcher=(), env=None):
+    """`rnnfast train` on Penn Treebank, unless this folder has a finished run; resumed if begun."""
     if any(event["event"] == "test" for event in events(out)):
         return
-    folder = options.folder
     text, valid, test = (str(Path(folder, f"ptb.{part}.txt")) for part in PARTS)
-    command = [sys.executable, "-m", "rnnfast", "train", text, "--valid", valid, "--test", test]
-    command += f"{MODEL} --hidden {width} --embedding {width} {TRAINING} {row}".split()
-    command += ["--matmul-precision", options.precision]
-    command += ["--epochs", str(epochs), "--out", str(out), *start]
-    resume = "--resume" if (out / CHECKPOINT).exists() else "--force"
-    subprocess.run([*command, resume], check=True)
+    command = [*launcher, sys.executable, "-m", "rnnfast", "train", text]
+    command += ["--valid", valid, "--test", test, *arguments, "--out", str(out)]
+    command.append("--resume" if (out / CHECKPOINT).exists() else "--force")
+    subprocess.run(command, check=True, env=env)
 
 
 def events(out):
     """What a run has logged."""
     log = out / "log.jsonl"
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def test_perplexity(found):
+    """That of a finished run."""
+    return next(round(e["perplexity"], 2) for e in found if e["event"] == "test")
 
 
 def measured(out, row):
@@ -165,7 +174,7 @@ def measured(out, row):
         "options": row.options if row.first is None else f"{row.first}, then {row.options}",
         "weights": count_parameters(model),
         "valid": [round(e["perplexity"], 2) for e in found if e["event"] == "valid"],
-        "test": next(round(e["perplexity"], 2) for e in found if e["event"] == "test"),
+        "test": test_perplexity(found),
     }
 
 

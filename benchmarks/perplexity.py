@@ -13,16 +13,13 @@ machine, so times say nothing; what a network makes of them is in `benchmarks.ne
 import argparse
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.ablation import PARTS, events
+from benchmarks.ablation import events, run_to_end, test_perplexity
 from benchmarks.machine import describe
 from rnnfast import io
-from rnnfast.commands.run import CHECKPOINT
 
 TRAINING = (
     "--level word --model rnnlm --hidden 100 --embedding 100 --batch-size 20 --time-size 35"
@@ -66,16 +63,15 @@ def train(options, name, seed):
     """A run to its end, unless it has been there; -> the perplexity of the test text."""
     ranks, more = ROWS[name]
     out = Path(options.work, f"{name} {seed}".replace(",", "").replace(" ", "-"))
-    if not any(event["event"] == "test" for event in events(out)):
-        text, valid, test = (str(Path(options.folder, f"ptb.{part}.txt")) for part in PARTS)
-        command = ["mpiexec", "-n", str(ranks)] if ranks > 1 else []
-        command += [sys.executable, "-m", "rnnfast", "train", text]
-        command += ["--valid", valid, "--test", test, "--out", str(out)]
-        command += f"{TRAINING} {more} --seed {seed}".split()
-        command.append("--resume" if (out / CHECKPOINT).exists() else "--force")
-        threads = str(max(1, (os.cpu_count() or 1) // ranks))
-        subprocess.run(command, check=True, env=os.environ | {"RNNFAST_NUM_THREADS": threads})
-    return next(round(e["perplexity"], 2) for e in events(out) if e["event"] == "test")
+    threads = str(max(1, (os.cpu_count() or 1) // ranks))
+    run_to_end(
+        options.folder,
+        out,
+        f"{TRAINING} {more} --seed {seed}".split(),
+        launcher=["mpiexec", "-n", str(ranks)] if ranks > 1 else [],
+        env=os.environ | {"RNNFAST_NUM_THREADS": threads},
+    )
+    return test_perplexity(events(out))
 
 
 if __name__ == "__main__":
