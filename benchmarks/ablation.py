@@ -179,16 +179,27 @@ def measured(out, row):
 
 
 def draw(found, path):
-    """Bars of the test perplexity, the best at the top, and the baseline as a line."""
+    """The test perplexity of each row as a dot, joined to the baseline's line; best at the top."""
     names = sorted(found, key=lambda name: found[name]["test"], reverse=True)
+    tests = [found[name]["test"] for name in names]
+    start = found["baseline"]["test"] if "baseline" in found else max(tests)
+    colours = ["#2a6f97" if test <= start else "#e0592a" for test in tests]
     picture = plot.figure(7, 1.2 + 0.32 * len(names))
     axes = picture.add_subplot()
-    bars = axes.barh(names, [found[name]["test"] for name in names], color="#2a6f97", height=0.7)
-    axes.bar_label(bars, fmt="%.1f", padding=3)
-    if "baseline" in found:
-        axes.axvline(found["baseline"]["test"], color="#e0592a", linewidth=1)
-    least = min(row["test"] for row in found.values())
-    axes.set_xlim(left=0.8 * least)
+    axes.axvline(start, color="#888888", linewidth=1)
+    axes.hlines(names, start, tests, colors=colours, linewidth=2)
+    axes.scatter(tests, names, c=colours, s=36, zorder=3)
+    for name, test in zip(names, tests, strict=True):
+        side = -1 if test < start else 1
+        axes.annotate(
+            f"{test:.1f}",
+            (test, name),
+            (8 * side, 0),
+            textcoords="offset points",
+            ha="right" if side < 0 else "left",
+            va="center",
+        )
+    axes.margins(x=0.12)
     axes.set_xlabel("test perplexity")
     axes.spines[["top", "right"]].set_visible(False)
     plot.save(picture, path)
