@@ -72,6 +72,10 @@ def head(left, *right):
     return [line(*left, *right), "|" + " --- |" * len(left) + " ---: |" * len(right)]
 
 
+def sizes(shape, busy):
+    return ", ".join(map(str, shape)) + " \\*" * busy
+
+
 def row_name(name):
     """LSTM 20, 35, 100, 100; a geometric mean has no name of its own."""
     return "" if name == "mean" else f"{name[0].upper()} {', '.join(map(str, name[1]))} "
@@ -97,7 +101,7 @@ def table(results, mode):
             ours = row["rnnfast"]
             yield line(
                 cell.upper(),
-                ", ".join(map(str, shape)) + (" \\*" if is_busy(row) else ""),
+                sizes(shape, is_busy(row)),
                 f"{ours['seconds'] * 1e3:.3g}",
                 f"{ours['gflops']:.1f}",
                 percent(share(row)),
@@ -175,9 +179,8 @@ def dot_table(results):
 def variant_table(results):
     yield from head(("time in training / the plain layer's", "N, T, D, H"), "")
     for (cell, shape), e in results.variants.items():
-        busy = " \\*" if is_busy({"rnnfast": e}) else ""
         costs = ", ".join(f"{name} {number(cost)}" for name, cost in variant_costs(e))
-        yield line(cell.upper(), ", ".join(map(str, shape)) + busy, costs)
+        yield line(cell.upper(), sizes(shape, is_busy({"rnnfast": e})), costs)
 
 
 def variant_costs(entry):
@@ -200,10 +203,9 @@ def precision_table(results, precision):
     for cell in cells:
         rows = {shape: row for (of, shape), row in known.items() if of == cell}
         for shape, row in rows.items():
-            busy = " \\*" if is_busy({"rnnfast": row["rnnfast-float32"]}) else ""
             yield line(
                 cell.upper(),
-                ", ".join(map(str, shape)) + busy,
+                sizes(shape, is_busy({"rnnfast": row["rnnfast-float32"]})),
                 *(f"{row[name]['seconds'] * 1e3:.3g}" if name in row else "-" for name in names),
                 *(mark(ratio_of(row, precision)) for ratio_of in ratios.values()),
             )
@@ -250,39 +252,33 @@ def precision_lines(results):
 
 def compact(results):
     """Shares of the ceiling and ratios only; \\* as in the large tables."""
-    columns = [
-        (mode, what, value)
-        for mode in MODES
-        for what, value in (
-            ("of the ceiling", None),
-            ("vs PyTorch", lambda row: ratio(row, "pytorch")),
-            ("vs the fastest", fastest_rival if mode == "forward" else None),
-        )
-        if value or what == "of the ceiling"
-    ]
-    yield from head(("cell", "N, T, D, H"), *(f"{mode}: {what}" for mode, what, _ in columns))
+    ratios = {
+        "forward": {"vs PyTorch": vs_pytorch, "vs the fastest": fastest_rival},
+        "training": {"vs PyTorch": vs_pytorch},
+    }
+    headings = [f"{mode}: {name}" for mode in MODES for name in ("of the ceiling", *ratios[mode])]
+    yield from head(("cell", "N, T, D, H"), *headings)
     cells = results.rows.get("training") or results.rows["forward"]
     for cell, shapes in cells.items():
         for shape in shapes:
-            rows = {mode: results.rows.get(mode, {}).get(cell, {}).get(shape) for mode in MODES}
-            busy = any(map(is_busy, filter(None, rows.values())))
-            yield line(
-                cell.upper(),
-                ", ".join(map(str, shape)) + (" \\*" if busy else ""),
-                *(
-                    "-"
-                    if not rows[mode]
-                    else mark(value(rows[mode]))
-                    if value
-                    else percent(share(rows[mode]))
-                    for mode, _, value in columns
-                ),
-            )
-        means = [
-            bold(mark(geometric_mean(results.values(value, mode, cell).values()))) if value else ""
-            for mode, _, value in columns
-        ]
+            columns, busy = [], False
+            for mode in MODES:
+                row = results.rows.get(mode, {}).get(cell, {}).get(shape)
+                if row is None:
+                    columns += ["-"] * (1 + len(ratios[mode]))
+                    continue
+                columns += [percent(share(row)), *(mark(of(row)) for of in ratios[mode].values())]
+                busy = busy or is_busy(row)
+            yield line(cell.upper(), sizes(shape, busy), *columns)
+        means = []
+        for mode in MODES:
+            values = [results.values(of, mode, cell).values() for of in ratios[mode].values()]
+            means += ["", *(bold(mark(geometric_mean(each))) for each in values)]
         yield line(bold(cell.upper()), "**geometric mean**", *means)
+
+
+def vs_pytorch(row):
+    return ratio(row, "pytorch")
 
 
 def markdown(results, others=(), picture=None):
