@@ -29,6 +29,7 @@
 #include "reduced_micro.h"
 #include "reduced_tiles.h"
 #include "reduced_products.h"
+#include "reduced_blocks.h"
 #include "reduced_call.h"
 #include "reduced_cells.h"
 #include "reduced_gemm.h"
@@ -45,6 +46,7 @@
 #endif
 #include "updates.h"
 #include "ops.h"
+#include "philox.h"
 
 #define CELL_ENTRIES(cell) .cell##_forward = cell##_forward, .cell##_backward = cell##_backward, .cell##_pack = cell##_pack,
 

@@ -1,4 +1,4 @@
-/* What is not recurrent and stands in no file of its own: mixtures of softmaxes, embedding gradients, dropout masks.
+/* What is not recurrent and stands in no file of its own: mixtures of softmaxes, embedding gradients.
  *
  *   M rows (N T of a sequence), V classes or words, D features
  */
@@ -66,41 +66,6 @@ static void scatter_body(team *tm, int rank, void *work)
 static int scatter(const scatter_job *job)
 {
     team_run(job->threads, scatter_body, (void *)job);
-    return 0;
-}
-
-/* Philox4x64-10 (Salmon et al. 2011), counted as NumPy counts: four elements from each counter. Of the first and the
- * last counter the mask may have only some. */
-static void dropout_body(team *tm, int rank, void *work)
-{
-    typedef unsigned long long word;
-    const dropout_job *d = work;
-    const real kept = d->kept;
-    const word least = (word)ceil(d->ratio * 0x1p53);
-    real *mask = d->mask;
-    ptrdiff_t q0, q1, before = d->first / 4;
-    team_share(tm, rank, (d->first % 4 + d->n + 3) / 4, &q0, &q1);
-    for (ptrdiff_t q = before + q0; q < before + q1; q++) {
-        word c0 = (word)q + 1, c1 = 0, c2 = 0, c3 = d->step, k0 = d->key[0], k1 = d->key[1];
-        for (int round = 0; round < 10; round++) {
-            unsigned __int128 a = (unsigned __int128)c0 * 0xD2E7470EE14C6C93ull;
-            unsigned __int128 b = (unsigned __int128)c2 * 0xCA5A826395121157ull;
-            c0 = (word)(b >> 64) ^ c1 ^ k0, c1 = (word)b;
-            c2 = (word)(a >> 64) ^ c3 ^ k1, c3 = (word)a;
-            k0 += 0x9E3779B97F4A7C15ull, k1 += 0xBB67AE8584CAA73Bull;
-        }
-        const word words[4] = {c0, c1, c2, c3};
-        real four[4];
-        for (int i = 0; i < 4; i++)
-            four[i] = kept * (real)(words[i] >> 11 >= least); /* no branch: nobody could predict it */
-        ptrdiff_t at = 4 * q - d->first, i0 = at < 0 ? -at : 0, i1 = d->n - at < 4 ? d->n - at : 4;
-        memcpy(mask + at + i0, four + i0, (i1 - i0) * sizeof(real));
-    }
-}
-
-static int dropout_mask(const dropout_job *job)
-{
-    team_run(job->threads, dropout_body, (void *)job);
     return 0;
 }
 

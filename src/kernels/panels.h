@@ -104,6 +104,8 @@ static inline panel_strip strip_at(ptrdiff_t H, int G, ptrdiff_t s)
     return s < pairs ? (panel_strip){2 * s, 2} : (panel_strip){pairs + s, 1};
 }
 
+static inline int strip_vectors(int G) { return G == 1 ? 2 : G; } /* at most */
+
 /* Rows of a product with G gates. Four gates are at most ROWS_4 rows at once, or two by two ROWS_2 rows,
  * which reads the weights half as often. */
 static inline ptrdiff_t gate_rows(int G) { return G == 3 ? ROWS_3 : ROWS_2; }

@@ -135,40 +135,63 @@ static vec weights_of(matrix weights, ptrdiff_t k, ptrdiff_t H, int first_gate, 
     return x;
 }
 
-/* Vector v of panel p, of all K rows: its words, which are `step` apart, its scales and its surplus. */
-static void reduce(const reduced_weights *to, matrix weights, ptrdiff_t K, int first_gate, ptrdiff_t p, int v)
+#define PANELS_AT_ONCE 8 /* that are packed together: each row of the weights has a page of its own */
+
+/* Panels p0 to p1 in bfloat16. */
+static void reduce_to_bf16(const reduced_weights *to, matrix weights, ptrdiff_t K, int first_gate, ptrdiff_t p0, ptrdiff_t p1)
+{
+    for (ptrdiff_t word = 0; word < to->words; word++)
+        for (ptrdiff_t p = p0; p < p1; p++) {
+            const int vectors = panel_vectors(to->H, to->G, p);
+            uint32_t *row = (uint32_t *)to->p + p * to->G * W * to->words + word * vectors * W;
+            for (int v = 0; v < vectors; v++) {
+                word_vec pair = {0};
+                for (int i = 0; i < 2 && 2 * word + i < K; i++)
+                    pair |= to_bf16(weights_of(weights, 2 * word + i, to->H, first_gate, to->G, p, v)) << 16 * i;
+                store((real *)row + v * W, (vec)pair);
+            }
+        }
+}
+
+/* Vector v of panel p in integers, of all K rows: its words, which are `step` apart, its scales and its surplus. */
+static void reduce_to_int8(const reduced_weights *to, matrix weights, ptrdiff_t K, int first_gate, ptrdiff_t p, int v)
 {
     const ptrdiff_t first = p * to->G * W, step = panel_vectors(to->H, to->G, p) * W;
-    const int each = to->precision == BF16 ? 2 : 4;
-    vec inverse = {0};
+    vec inverse = {0}, most = {0}, bad = {0};
     word_vec surplus = {0};
-    if (to->precision == INT8) {
-        vec most = {0}, bad = {0};
-        for (ptrdiff_t k = 0; k < K; k++) {
-            vec x = weights_of(weights, k, to->H, first_gate, to->G, p, v);
-            most = vmax(most, magnitude(x)), bad += x - x;
-        }
-        for (int i = 0; i < W; i++) {
-            ((real *)to->scales)[first + v * W + i] = scale_of(most[i] + bad[i]);
-            inverse[i] = inverse_of(most[i] + bad[i]);
-        }
+    for (ptrdiff_t k = 0; k < K; k++) {
+        vec x = weights_of(weights, k, to->H, first_gate, to->G, p, v);
+        most = vmax(most, magnitude(x)), bad += x - x;
+    }
+    for (int i = 0; i < W; i++) {
+        ((real *)to->scales)[first + v * W + i] = scale_of(most[i] + bad[i]);
+        inverse[i] = inverse_of(most[i] + bad[i]);
     }
     for (ptrdiff_t word = 0; word < to->words; word++) {
         word_vec all = {0};
-        for (int i = 0; i < each && word * each + i < K; i++) {
-            vec x = weights_of(weights, word * each + i, to->H, first_gate, to->G, p, v);
-            if (to->precision == BF16) {
-                all |= to_bf16(x) << (16 * i);
-            } else {
-                word_vec integer = to_byte(x * inverse, 1) - 128;
-                surplus += 128 * integer;
-                all |= (integer & 0xff) << (8 * i);
-            }
+        for (int i = 0; i < 4 && word * 4 + i < K; i++) {
+            vec x = weights_of(weights, word * 4 + i, to->H, first_gate, to->G, p, v);
+            word_vec integer = to_byte(x * inverse, 1) - 128;
+            surplus += 128 * integer;
+            all |= (integer & 0xff) << (8 * i);
         }
-        memcpy((uint32_t *)to->p + first * to->words + word * step + v * W, &all, sizeof all);
+        store((real *)to->p + first * to->words + word * step + v * W, (vec)all);
     }
-    if (to->precision == INT8)
-        memcpy((int32_t *)to->surplus + first + v * W, &surplus, sizeof surplus);
+    store((real *)to->surplus + first + v * W, (vec)surplus);
+}
+
+/* The panels that go together from p on, up to the end-th. */
+static void reduce(const reduced_weights *to, matrix weights, ptrdiff_t K, int first_gate, ptrdiff_t p, ptrdiff_t end)
+{
+    if (end > p + PANELS_AT_ONCE)
+        end = p + PANELS_AT_ONCE;
+    if (to->precision == BF16) {
+        reduce_to_bf16(to, weights, K, first_gate, p, end);
+        return;
+    }
+    for (; p < end; p++)
+        for (int v = 0; v < panel_vectors(to->H, to->G, p); v++)
+            reduce_to_int8(to, weights, K, first_gate, p, v);
 }
 
 /* G gates from first_gate on of weights (K, all H), packed into room. Returns the reals that they take; with room NULL that
@@ -179,9 +202,8 @@ static ptrdiff_t pack_reduced(int precision, real *room, matrix weights, ptrdiff
     if (room) {
         const real *end = room;
         const reduced_weights to = reduced_at(precision, &end, K, H, G);
-        for (ptrdiff_t p = 0; p * W < H && !team_stopped_now(); p++)
-            for (int v = 0; v < panel_vectors(H, G, p); v++)
-                reduce(&to, weights, K, first_gate, p, v);
+        for (ptrdiff_t p = 0; p < panel_count(H) && !team_stopped_now(); p += PANELS_AT_ONCE)
+            reduce(&to, weights, K, first_gate, p, panel_count(H));
     }
     return lines(columns * words_of(precision, K)) + (precision == INT8 ? 2 * lines(columns) : 0);
 }

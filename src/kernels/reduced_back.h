@@ -34,6 +34,12 @@ static inline ptrdiff_t back_depth(const cell_job *job)
     return words_of(BF16, R < BACK_DEPTH ? R : BACK_DEPTH);
 }
 
+/* Reals of the strips that a thread makes of a right side of dW, of any gates. */
+static inline ptrdiff_t reals_of_strips(const cell_job *job)
+{
+    return lines(own_strips_room(panel_count(job->H), MAX_NV, back_depth(job)));
+}
+
 /* Rows of dA: products may read those of a tile that the last step does not have. */
 static inline ptrdiff_t rows_back_room(const cell_job *job)
 {
@@ -49,7 +55,7 @@ static real *reduced_back_room(reduced_back *b, ptrdiff_t more)
 {
     const cell_job *job = b->job;
     const ptrdiff_t H = job->H, D = job->D, R = rows_back_room(job), widest = (D > H ? D : H) + 2;
-    ptrdiff_t reals = more, left = lines(widest * step_of(back_depth(job))), right = lines(MAX_NV * W * back_depth(job));
+    ptrdiff_t reals = more, left = lines(widest * step_of(back_depth(job))), right = reals_of_strips(job);
     for (int i = 0; i < b->groups; i++) {
         const ptrdiff_t K = b->group[i].G * H;
         reals += reals_of_rows(BF16, R, K);
@@ -169,41 +175,37 @@ static void round_dA(const reduced_back *b, const grad_group *g, ptrdiff_t t, co
     }
 }
 
-/* dxs = dA Wx^T: this thread's part, some rows of all columns or all rows of some. Rows that stay in L2 meet all columns. */
+/* dxs = dA Wx^T: this thread's part. */
 static void reduced_input_grads(const reduced_back *b, const team *tm, int rank)
 {
-    enum { AT_ONCE = 8 };
     const cell_job *job = b->job;
     const step_rows all = rows_of_job(job);
-    const ptrdiff_t R = first_row(all, job->T), Q = pair_count(job->D);
+    const ptrdiff_t R = first_row(all, job->T), D = job->D;
     reduced_way way = way_for(BF16, R);
-    const ptrdiff_t tiles = tile_count(R, rows_of_way(&way));
+    const ptrdiff_t most = rows_of_way(&way);
+    ptrdiff_t words = 0;
     real sums[REDUCED_SUMS] __attribute__((aligned(64)));
-    ptrdiff_t i0 = 0, i1 = tiles, q0 = 0, q1 = Q;
-    if (tiles >= 4 * tm->size)
-        team_share(tm, rank, tiles, &i0, &i1);
-    else
-        team_share(tm, rank, Q, &q0, &q1);
-    tiles_begin(&way, tile_start(R, tiles, 1));
+    for (int g = 0; g < b->groups; g++)
+        words += b->group[g].WxT.words;
+    tiles_begin(&way, tile_start(R, tile_count(R, most), 1));
 
-    for (ptrdiff_t i = i0; i < i1; i += AT_ONCE)
-        for (ptrdiff_t q = q0; q < q1; q++)
-            for (ptrdiff_t j = i; j < i + AT_ONCE && j < i1 && !team_stopped(); j++) {
-                const ptrdiff_t from = tile_start(R, tiles, j), rows = tile_start(R, tiles, j + 1) - from;
-                int add = 0;
-                for (int g = 0; g < b->groups; g++)
-                    if (b->group[g].WxT.words) {
-                        reduced_gates(&way, &b->group[g].WxT, (panel_strip){2 * q, 2}, b->group[g].rows, from, rows, 0, tiles,
-                                      sums, add);
-                        add = 1;
-                    }
-                row_place at = place_of(all, from);
-                for (ptrdiff_t r = 0; r < rows; r++, next_place(all, &at)) {
-                    real *dx = (real *)job->dxs.p + row_of(job, at.n) * job->dxs.s0 + at.t * job->dxs.s1 + q * 2 * W;
-                    for (ptrdiff_t v = 0, lanes; v < 2 && (lanes = job->D - (2 * q + v) * W) > 0; v++)
-                        store_n(dx + v * W, load(sums + (r * 2 + v) * W), lanes < W ? lanes : W);
-                }
+    for (block_walk w = team_blocks(tm, rank, pair_count(D), 2, R, most, words); next_block(&w);) {
+        int add = 0;
+        for (int i = 0; i < b->groups; i++) {
+            const grad_group *g = &b->group[i];
+            if (g->WxT.words) {
+                reduced_gates(&way, &g->WxT, (panel_strip){2 * w.p, 2}, g->rows, w.n, w.rows, w.i - w.first_tile,
+                              w.end_tile - w.first_tile, sums, add);
+                add = 1;
             }
+        }
+        row_place at = place_of(all, w.n);
+        for (ptrdiff_t r = 0; r < w.rows; r++, next_place(all, &at)) {
+            real *dx = (real *)job->dxs.p + row_of(job, at.n) * job->dxs.s0 + at.t * job->dxs.s1 + w.p * 2 * W;
+            for (ptrdiff_t v = 0, lanes; v < 2 && (lanes = D - (2 * w.p + v) * W) > 0; v++)
+                store_n(dx + v * W, load(sums + (r * 2 + v) * W), lanes < W ? lanes : W);
+        }
+    }
     tiles_end(&way);
 }
 
@@ -235,7 +237,7 @@ static void reduced_weight_grads(const reduced_back *b, team *tm, int rank, int 
 {
     const gate_panels *P = &b->panels;
     const ptrdiff_t H = P->H, R = P->R, blocks = tile_count(R, BACK_DEPTH);
-    uint32_t *left = (uint32_t *)b->left, *right = (uint32_t *)(b->right + rank * lines(MAX_NV * W * back_depth(b->job)));
+    uint32_t *left = (uint32_t *)b->left, *right = (uint32_t *)(b->right + rank * reals_of_strips(b->job));
     real sums[REDUCED_SUMS] __attribute__((aligned(64)));
     reduced_way way = way_for(BF16, M);
     const ptrdiff_t most = rows_of_way(&way);
@@ -247,18 +249,19 @@ static void reduced_weight_grads(const reduced_back *b, team *tm, int rank, int 
         team_wait(tm); /* nobody needs what left holds */
         turn_left(left, step, tm, rank, rows, rows_of_panels(P), r0, r1, M);
         team_wait(tm);
-        ptrdiff_t packed = -1;
-        for (tile_walk w = team_tiles(tm, rank, strip_count(H, G), M, most, 0); next_tile(&w);) {
+        own_strips strips = own_strips_at(right, strip_vectors(G) * W * words);
+        for (block_walk w = team_blocks(tm, rank, strip_count(H, G), strip_vectors(G), M, most, words); next_block(&w);) {
             const panel_strip strip = strip_at(H, G, w.p);
             const int vectors = panel_vectors(H, G, strip.p), NV = strip.panels * vectors;
-            if (packed != w.p)
-                round_strip(right, words, P, strip, first_gate, G, r0, r1);
-            packed = w.p;
+            int made;
+            uint32_t *own = own_strip(&strips, &w, &made);
+            if (!made)
+                round_strip(own, words, P, strip, first_gate, G, r0, r1);
             reduced_product t = {.words = way.high ? words : used,
-                                 .next = right,
+                                 .next = own,
                                  .a = left + w.n * step,
                                  .ar = step,
-                                 .b = right,
+                                 .b = own,
                                  .bk = vectors * W,
                                  .bv = G == 1 ? W * words : W,
                                  .c = (uint32_t *)sums};

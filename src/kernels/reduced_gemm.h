@@ -1,7 +1,6 @@
 /* Products of any two matrices in bfloat16 (reduced.h), as gemm.h has them in float32. */
 
-#define REDUCED_DEPTH 1024  /* numbers of k that are multiplied at once */
-#define REDUCED_COLUMNS 512 /* columns of a right side that stay in L2 */
+#define REDUCED_DEPTH 1024 /* numbers of k that are multiplied at once */
 
 /* Columns of a right side: whole pairs of vectors. */
 static inline ptrdiff_t whole_pairs(ptrdiff_t columns) { return pair_count(columns) * 2 * W; }
@@ -16,18 +15,22 @@ static uint32_t *round_pairs(uint32_t *words, const real *rows, ptrdiff_t count)
     return words;
 }
 
-/* The same of a matrix (K, any columns), of which `lanes` exist, to the end of its words in zeros. */
-static void round_columns(uint32_t *to, ptrdiff_t words, matrix b, ptrdiff_t K, ptrdiff_t lanes)
+/* The same of vectors of a matrix (K, any columns), of which `columns` exist, to the end of their words in zeros. Where rows
+ * are contiguous all vectors of some rows come before the next rows, which are in other pages. */
+static void round_columns(uint32_t *to, ptrdiff_t words, matrix b, ptrdiff_t K, ptrdiff_t vectors, ptrdiff_t columns)
 {
     enum { AT_ONCE = 64 };
     real rows[AT_ONCE * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
-    uint32_t *const end = to + words * W;
-    for (ptrdiff_t k = 0; k < K; k += AT_ONCE) {
-        const ptrdiff_t count = K - k < AT_ONCE ? K - k : AT_ONCE;
-        pack_b(rows, (matrix){b.p + k * b.r, b.r, b.c}, count, 1, W, (lanes_of){{lanes < W ? lanes : W}});
-        to = round_pairs(to, rows, count);
-    }
-    memset(to, 0, (end - to) * sizeof *to);
+    const ptrdiff_t run = b.c == 1 ? AT_ONCE : K, used = (K + 1) / 2;
+    for (ptrdiff_t k0 = 0; k0 < K; k0 += run)
+        for (ptrdiff_t v = 0; v < vectors && !team_stopped(); v++)
+            for (ptrdiff_t k = k0; k < k0 + run && k < K; k += AT_ONCE) {
+                const ptrdiff_t count = K - k < AT_ONCE ? K - k : AT_ONCE, lanes = columns - v * W;
+                pack_b(rows, (matrix){b.p + k * b.r + v * W * b.c, b.r, b.c}, count, 1, W, (lanes_of){{lanes < W ? lanes : W}});
+                round_pairs(to + (v * words + k / 2) * W, rows, count);
+            }
+    for (ptrdiff_t v = 0; v < vectors; v++)
+        memset(to + (v * words + used) * W, 0, (words - used) * W * sizeof *to);
 }
 
 /* left[column][row] of the rows r0 to r1, M columns, in bfloat16 and up to a row's end in zeros: this thread's columns. */
@@ -115,38 +118,26 @@ typedef struct {
     real *left, *right;
 } reduced_gemm_work;
 
-/* This thread's part of c, columns or rows as in gemm_part, from k0 to k1 of the sums. */
+/* This thread's part of c, from k0 to k1 of the sums. */
 static void reduced_gemm_block(const reduced_gemm_work *k, const team *tm, int rank, ptrdiff_t k0, ptrdiff_t k1)
 {
-    enum { AT_ONCE = 8 }; /* tiles of rows that stay in L2 beside the right side */
-    const ptrdiff_t Q = pair_count(k->N), words = words_of(BF16, k1 - k0), used = words_used(k1 - k0);
-    const ptrdiff_t pairs = REDUCED_COLUMNS / (2 * W);
-    reduced_way way = way_for(BF16, k->M);
-    const ptrdiff_t tiles = tile_count(k->M, rows_of_way(&way));
+    const ptrdiff_t words = words_of(BF16, k1 - k0), used = words_used(k1 - k0);
     const uint32_t *left = (const uint32_t *)k->left;
-    uint32_t *right = (uint32_t *)(k->right + rank * k->each);
     const real *bias = k->job->bias;
+    reduced_way way = way_for(BF16, k->M);
+    const ptrdiff_t most = rows_of_way(&way);
     real sums[REDUCED_SUMS] __attribute__((aligned(64)));
-    ptrdiff_t q0 = 0, q1 = Q, i0 = 0, i1 = tiles;
-    if (Q >= tiles)
-        team_share(tm, rank, Q, &q0, &q1);
-    else
-        team_share(tm, rank, tiles, &i0, &i1);
-    tiles_begin(&way, tile_start(k->M, tiles, 1));
+    own_strips strips = own_strips_at((uint32_t *)(k->right + rank * k->each), 2 * W * words);
+    tiles_begin(&way, tile_start(k->M, tile_count(k->M, most), 1));
 
-    for (ptrdiff_t first = q0; first < q1; first += pairs) {
-        const ptrdiff_t end = first + pairs < q1 ? first + pairs : q1;
-        for (ptrdiff_t v = 2 * first; v < 2 * end && !team_stopped(); v++)
-            round_columns(right + (v - 2 * first) * W * words, words,
-                          (matrix){k->b.p + k0 * k->b.r + v * W * k->b.c, k->b.r, k->b.c}, k1 - k0, k->N - v * W);
-        for (ptrdiff_t group = i0; group < i1; group += AT_ONCE)
-            for (ptrdiff_t q = first; q < end; q++)
-                for (ptrdiff_t i = group; i < group + AT_ONCE && i < i1 && !team_stopped(); i++) {
-                    const ptrdiff_t m = tile_start(k->M, tiles, i), rows = tile_start(k->M, tiles, i + 1) - m, j = q * 2 * W;
-                    multiply_pair(&way, left + m * k->step, k->step, rows, right + (q - first) * 2 * W * words, words, used,
-                                  sums);
-                    store_pair(sums, rows, k->c + m * k->cr + j, k->cr, k->N - j, k0 > 0, bias ? bias + j : NULL);
-                }
+    for (block_walk w = team_blocks(tm, rank, pair_count(k->N), 2, k->M, most, words); next_block(&w);) {
+        const ptrdiff_t j = w.p * 2 * W;
+        int made;
+        uint32_t *right = own_strip(&strips, &w, &made);
+        if (!made)
+            round_columns(right, words, (matrix){k->b.p + k0 * k->b.r + j * k->b.c, k->b.r, k->b.c}, k1 - k0, 2, k->N - j);
+        multiply_pair(&way, left + w.n * k->step, k->step, w.rows, right, words, used, sums);
+        store_pair(sums, w.rows, k->c + w.n * k->cr + j, k->cr, k->N - j, k0 > 0, bias ? bias + j : NULL);
     }
     tiles_end(&way);
 }
@@ -175,8 +166,7 @@ static int reduced_gemm(const gemm_job *g)
         k.a = (matrix){g->b.p, g->b.s1, g->b.s0}, k.b = (matrix){g->a.p, g->a.s1, g->a.s0};
     }
     const ptrdiff_t depth = words_of(BF16, k.K < REDUCED_DEPTH ? k.K : REDUCED_DEPTH);
-    const ptrdiff_t columns = whole_pairs(k.N < REDUCED_COLUMNS ? k.N : REDUCED_COLUMNS);
-    k.step = step_of(depth), k.each = lines(columns * depth);
+    k.step = step_of(depth), k.each = lines(own_strips_room(pair_count(k.N), 2, depth));
     const ptrdiff_t left = lines((k.M + 2) * k.step);
     k.left = new_reals(left + g->threads * k.each);
     if (!k.left)

@@ -46,10 +46,8 @@ static void reduced_score_body(team *tm, int rank, void *work)
         const ptrdiff_t j0 = tile_start(panels, k->blocks, block) * 2 * W,
                         j1 = tile_start(panels, k->blocks, block + 1) * 2 * W;
         const ptrdiff_t columns = (j1 < s->V ? j1 : s->V) - j0;
-        for (ptrdiff_t j = 0; j < whole_pairs(columns) && !team_stopped(); j += W) {
-            const real *first = (const real *)s->weights.p + (j0 + j) * s->weights.s1;
-            round_columns(right + j * q->words, q->words, (matrix){first, s->weights.s0, s->weights.s1}, s->K, columns - j);
-        }
+        round_columns(right, q->words, (matrix){(const real *)s->weights.p + j0 * s->weights.s1, s->weights.s0, s->weights.s1},
+                      s->K, whole_pairs(columns) / W, columns);
         reduced_score_block(q, &way, block, j0, columns, right, scores);
     }
     tiles_end(&way);
@@ -91,9 +89,8 @@ static void reduced_score_dx(const reduced_score_work *q, team *tm, int rank, re
         const ptrdiff_t depth = s->V - j0 < REDUCED_DEPTH ? s->V - j0 : REDUCED_DEPTH, words = words_of(BF16, depth);
         const real *first = (const real *)s->weights.p + j0 * s->weights.s1;
         team_wait(tm); /* nobody needs what right holds */
-        for (ptrdiff_t v = v0; v < v1 && !team_stopped(); v++)
-            round_columns(q->right + v * W * words, words,
-                          (matrix){first + v * W * s->weights.s0, s->weights.s1, s->weights.s0}, depth, s->K - v * W);
+        round_columns(q->right + v0 * W * words, words, (matrix){first + v0 * W * s->weights.s0, s->weights.s1, s->weights.s0},
+                      depth, v1 - v0, s->K - v0 * W);
         team_wait(tm);
         for (ptrdiff_t i = i0; i < i1 && !team_stopped(); i++) {
             const ptrdiff_t m0 = tile_start(s->M, tiles, i), m1 = tile_start(s->M, tiles, i + 1);

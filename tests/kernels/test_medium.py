@@ -161,6 +161,18 @@ def test_threads_and_layouts(way, cell, shape, threads):
 
 
 @cells
+def test_blocks_of_rows_and_columns(cell, threads):
+    """More than stays in L2, forward and in all products of backward."""
+    problem = problem_of(cell, (275, 4, 300, 310))
+    expected, found = problem.run(kernels.load(cell, "reference")), []
+    for count in (1, 3):
+        threads(count)
+        found.append(problem.run(kernels.load(cell, "cpu")))
+        assert_near(found[-1], expected)
+    assert_same_bits(*found)
+
+
+@cells
 def test_near_float32(way, cell):
     """And not the same: 7 bits are kept."""
     problem = problem_of(cell, (24, 10, 40, 60))

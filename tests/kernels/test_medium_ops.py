@@ -79,6 +79,19 @@ def test_affine(way, shape):
         assert_near(got, expected, TOLERANCE)
 
 
+def test_blocks_of_rows_and_columns(threads):
+    """More than stays in L2."""
+    problem = arrays((300, 1100, 1200))
+    expected, found = affine(of("reference"), *problem), []
+    for count in (1, 3):
+        threads(count)
+        found.append(affine(of("cpu"), *problem))
+        for got, wanted in zip(found[-1], expected, strict=True):
+            assert_near(got, wanted, TOLERANCE)
+    for one, three in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, three)
+
+
 @shapes
 def test_affine_softmax_loss(way, shape):
     x, W, b, _ = arrays(shape)
