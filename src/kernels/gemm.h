@@ -175,6 +175,15 @@ static void pack_rows(real *dst, matrix b, ptrdiff_t K, int NV, ptrdiff_t step)
     }
 }
 
+/* As transpose, of a block that has only so many rows: the others are zeros. */
+static void transpose_some(real *dst, ptrdiff_t to, const real *src, ptrdiff_t from, ptrdiff_t rows)
+{
+    real block[(VECTOR_BYTES / sizeof(real)) * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
+    for (ptrdiff_t i = 0; i < W; i++)
+        store(block + i * W, i < rows ? load(src + i * from) : (vec){0});
+    transpose(dst, to, block, W);
+}
+
 /* dst[k][NV][W] = b(k0 + k, v*step + lane), 0 where lane >= lanes.of[v]. */
 static void pack_b(real *dst, matrix b, ptrdiff_t K, int NV, ptrdiff_t step, lanes_of lanes)
 {
@@ -192,25 +201,26 @@ static void pack_b(real *dst, matrix b, ptrdiff_t K, int NV, ptrdiff_t step, lan
         return;
     }
     for (int v = 0; v < NV; v++) {
-        for (ptrdiff_t lane = lanes.of[v] < 0 ? 0 : lanes.of[v]; lane < W; lane++)
-            for (ptrdiff_t k = 0; k < K; k++)
-                dst[k * NV * W + v * W + lane] = 0;
-        ptrdiff_t k0 = 0;
-        if (b.r == 1 && lanes.of[v] == W && K >= W)
-            for (ptrdiff_t k; k0 < K; k0 += W) {
-                k = k0 + W <= K ? k0 : K - W; /* the last ones once more rather than one by one */
-                transpose(dst + (k * NV + v) * W, NV * W, b.p + v * step * b.c + k, b.c);
+        const ptrdiff_t there = lanes.of[v] < 0 ? 0 : lanes.of[v];
+        const real *src = b.p + v * step * b.c;
+        real *to = dst + v * W;
+        if (b.r == 1 && there > 0 && K >= W) {
+            for (ptrdiff_t k = 0; k < K; k += W) {
+                const ptrdiff_t first = k + W <= K ? k : K - W; /* the last ones once more rather than one by one */
+                if (there == W)
+                    transpose(to + first * NV * W, NV * W, src + first, b.c);
+                else
+                    transpose_some(to + first * NV * W, NV * W, src + first, b.c, there);
             }
-        /* 16 columns of k at a time: the lines of every lane stay in L1 until they are used up. */
-        for (; k0 < K; k0 += 16) {
-            ptrdiff_t k1 = k0 + 16 < K ? k0 + 16 : K;
-            for (ptrdiff_t lane = 0; lane < lanes.of[v]; lane++) {
-                const real *src = b.p + (v * step + lane) * b.c;
-                real *to = dst + v * W + lane;
-                for (ptrdiff_t k = k0; k < k1; k++)
-                    to[k * NV * W] = src[k * b.r];
-            }
+            continue;
         }
+        for (ptrdiff_t k = 0; k < K; k++)
+            store(to + k * NV * W, (vec){0});
+        /* 16 columns of k at a time: the lines of every lane stay in L1 until they are used up. */
+        for (ptrdiff_t k0 = 0; k0 < K; k0 += 16)
+            for (ptrdiff_t lane = 0; lane < there; lane++)
+                for (ptrdiff_t k = k0; k < k0 + 16 && k < K; k++)
+                    to[k * NV * W + lane] = src[lane * b.c + k * b.r];
     }
 }
 

@@ -113,7 +113,7 @@ typedef struct {
 #ifdef __clang__
 #define UNROLLED _Pragma("clang loop unroll(full)")
 #else
-#define UNROLLED _Pragma("GCC unroll 12")
+#define UNROLLED _Pragma("GCC unroll 16")
 #endif
 
 /* UP_TO(n, X, NV) = X(NV, 1) X(NV, 2) ... X(NV, n) */

@@ -140,11 +140,18 @@ static void panel_bias_grads(const gate_panels *P, ptrdiff_t p0, ptrdiff_t p1, i
 static void pack_transposed(real *dst, matrix weights, ptrdiff_t columns, ptrdiff_t q, ptrdiff_t H, int first_gate, int G)
 {
     const lanes_of lanes = pair_lanes(columns, q);
+    const int whole = weights.c == 1 && lanes.of[1] == W;
     for (ptrdiff_t p = 0; p < panel_count(H); p++)
         for (int g = first_gate; g < first_gate + G; g++) {
-            ptrdiff_t w = panel_width(H, p);
-            matrix part = {weights.p + q * 2 * W * weights.r + (g * H + p * W) * weights.c, weights.c, weights.r};
-            pack_b(dst, part, w, 2, W, lanes);
+            const ptrdiff_t w = panel_width(H, p);
+            const real *first = weights.p + q * 2 * W * weights.r + (g * H + p * W) * weights.c;
+            if (whole && w == W) {
+                UNROLLED
+                for (int v = 0; v < 2; v++)
+                    transpose(dst + v * W, 2 * W, first + v * W * weights.r, weights.r);
+            } else {
+                pack_b(dst, (matrix){first, weights.c, weights.r}, w, 2, W, lanes);
+            }
             dst += w * 2 * W;
         }
 }

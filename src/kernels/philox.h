@@ -57,7 +57,8 @@ static void dropout_body(team *tm, int rank, void *work)
     team_share(tm, rank, (d->first % 4 + d->n + 3) / 4, &q0, &q1);
     for (ptrdiff_t q = before + q0; q < before + q1; q += COUNTERS) {
         uint64_t k0 = d->key[0], k1 = d->key[1];
-        philox_words c[4] = {(uint64_t)q + 1 + counters_apart, {0}, {0}, (uint64_t)d->step + (philox_words){0}};
+        philox_words c[4] = {(uint64_t)q + 1 + counters_apart, (philox_words){0}, (philox_words){0},
+                             (uint64_t)d->step + (philox_words){0}};
         for (int round = 0; round < 10; round++) {
             philox_words a, b, low_a, low_b;
             whole_product(c[0], 0xD2E7470EE14C6C93, &a, &low_a);

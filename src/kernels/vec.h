@@ -86,18 +86,23 @@ static inline void transpose(real *dst, ptrdiff_t to, const real *src, ptrdiff_t
 {
 #if VECTOR_BYTES == 64 && REAL_IS_FLOAT
     __m512 a[16], b[16];
+    UNROLLED
     for (int i = 0; i < 16; i++)
         a[i] = _mm512_loadu_ps(src + i * from);
+    UNROLLED
     for (int i = 0; i < 16; i += 2) { /* pairs of rows, then pairs of pairs, within each 128 bits */
         b[i] = _mm512_unpacklo_ps(a[i], a[i + 1]);
         b[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);
     }
+    UNROLLED
     for (int i = 0; i < 16; i += 4)
-        for (int j = 0; j < 2; j++) {
-            __m512d low = _mm512_castps_pd(b[i + j]), high = _mm512_castps_pd(b[i + j + 2]);
-            a[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
-            a[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
-        }
+        UNROLLED
+    for (int j = 0; j < 2; j++) {
+        __m512d low = _mm512_castps_pd(b[i + j]), high = _mm512_castps_pd(b[i + j + 2]);
+        a[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
+        a[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
+    }
+    UNROLLED
     for (int i = 0; i < 4; i++) { /* a[i + 4 j]: column i + 4 l of rows 4 j.. in quarter l; then the quarters */
         __m512 x = _mm512_shuffle_f32x4(a[i], a[i + 4], 0x88), y = _mm512_shuffle_f32x4(a[i], a[i + 4], 0xdd);
         __m512 z = _mm512_shuffle_f32x4(a[i + 8], a[i + 12], 0x88), w = _mm512_shuffle_f32x4(a[i + 8], a[i + 12], 0xdd);
@@ -116,17 +121,22 @@ static inline void transpose(real *dst, ptrdiff_t to, const real *src, ptrdiff_t
     vst1q_f32(dst + 3 * to, vzip2q_f32(ac2, bd2));
 #elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
     __m256 a[8], b[8];
+    UNROLLED
     for (int i = 0; i < 8; i++)
         a[i] = _mm256_loadu_ps(src + i * from);
+    UNROLLED
     for (int i = 0; i < 8; i += 2) {
         b[i] = _mm256_unpacklo_ps(a[i], a[i + 1]);
         b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
     }
+    UNROLLED
     for (int i = 0; i < 8; i += 4) /* a[i + c]: columns c and c + 4 of rows i.., a half each; then the halves */
-        for (int j = 0; j < 2; j++) {
-            a[i + 2 * j] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0x44);
-            a[i + 2 * j + 1] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0xee);
-        }
+        UNROLLED
+    for (int j = 0; j < 2; j++) {
+        a[i + 2 * j] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0x44);
+        a[i + 2 * j + 1] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0xee);
+    }
+    UNROLLED
     for (int c = 0; c < 4; c++) {
         _mm256_storeu_ps(dst + c * to, _mm256_permute2f128_ps(a[c], a[c + 4], 0x20));
         _mm256_storeu_ps(dst + (c + 4) * to, _mm256_permute2f128_ps(a[c], a[c + 4], 0x31));
