@@ -6,6 +6,7 @@ and their system themselves, so one build runs on every processor of its archite
 
 import glob
 import os
+import platform
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +20,17 @@ from setuptools.command.build_ext import build_ext
 
 COMPILE = [
     "-std=gnu11",
-    "-O3",
+    "-O2",
     "-g0",
     "-fno-math-errno",
     "-fno-trapping-math",
     "-ffp-contract=fast",  # ISO modes would keep the compiler from fusing multiply and add
+    "-Wno-ignored-optimization-argument",  # Clang's, which has no word for some of MORE
 ]
+# The part of -O3 that float32 gains from: all of it makes the kernels a quarter larger
+MORE = ["-funswitch-loops", "-fpeel-loops", "-fsplit-loops", "-ftree-partial-pre"]
+if sys.platform == "linux":
+    COMPILE += ["-fno-asynchronous-unwind-tables"]  # of use to no exception, and 70 kB in a wheel
 LINK = []
 if sanitizers := os.environ.get("RNNFAST_SANITIZE"):  # .ci/sanitize
     COMPILE += ["-O1", "-g", f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"]
@@ -33,6 +39,11 @@ if sanitizers := os.environ.get("RNNFAST_SANITIZE"):  # .ci/sanitize
 MODULES = sorted(path.stem for path in Path("src").glob("*.pyx"))
 COLUMNS = {"_bound": "cuda"}
 NATIVE = {"_runtime": sorted(glob.glob("src/kernels/*.c"))}
+# Compiled for their size: modules that calls of recurrent layers do not pass through, and the
+# kernels for any processor, where all but the oldest have kernels of their own
+SMALL = {*MODULES} - {"_arguments", "_cell"}
+if platform.machine().lower() in ("x86_64", "amd64", "aarch64", "arm64"):
+    SMALL |= {"portable_f32", "portable_f64"}
 PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 HEADERS = sorted(glob.glob("src/kernels/*.h"))
 SHARED = sorted(glob.glob("rnnfast/cpu/*.pxd"))  # what modules offer each other
@@ -59,10 +70,20 @@ def extension(name):
     )
 
 
+def clang_cl(flag):
+    return f"/clang:{flag}"
+
+
+def flags_of(source):
+    """For the compiler, of one file."""
+    name = Path(source).stem
+    return [] if sanitizers else ["-Os"] if name in SMALL else MORE if name.endswith("_f32") else []
+
+
 def flags(kind):
     """For the compiler and for the linker, of a compiler of this kind, as setuptools calls it."""
     if kind == "msvc":  # clang-cl, see use_clang_cl
-        return [f"/clang:{flag}" for flag in COMPILE], LINK
+        return [*map(clang_cl, COMPILE)], LINK
     if kind == "mingw32":
         # On Windows GCC does not align its stack for vectors of 32 bytes; Clang does.
         gcc = "clang" not in os.environ.get("CC", "gcc")
@@ -95,8 +116,14 @@ class BuildKernels(build_ext):
         # setuptools alone would compile the files of one module in turn
         with ThreadPoolExecutor(self.parallel) as pool:
 
+            def compile_one(source, options):
+                own = [clang_cl(flag) if kind == "msvc" else flag for flag in flags_of(source)]
+                return compile_in_turn(
+                    [source], **options | {"extra_postargs": [*options["extra_postargs"], *own]}
+                )
+
             def compile_at_once(sources, **options):
-                objects = pool.map(lambda source: compile_in_turn([source], **options), sources)
+                objects = pool.map(lambda source: compile_one(source, options), sources)
                 return list(chain.from_iterable(objects))
 
             self.compiler.compile = compile_at_once
