@@ -8,6 +8,7 @@ import glob
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -25,9 +26,8 @@ COMPILE = [
     "-fno-math-errno",
     "-fno-trapping-math",
     "-ffp-contract=fast",  # ISO modes would keep the compiler from fusing multiply and add
-    "-Wno-ignored-optimization-argument",  # Clang's, which has no word for some of MORE
 ]
-# The part of -O3 that float32 gains from: all of it makes the kernels a quarter larger
+# The part of GCC's -O3 that float32 gains from: all of it makes the kernels a quarter larger
 MORE = ["-funswitch-loops", "-fpeel-loops", "-fsplit-loops", "-ftree-partial-pre"]
 if sys.platform == "linux":
     COMPILE += ["-fno-asynchronous-unwind-tables"]  # of use to no exception, and 70 kB in a wheel
@@ -39,8 +39,8 @@ if sanitizers := os.environ.get("RNNFAST_SANITIZE"):  # .ci/sanitize
 MODULES = sorted(path.stem for path in Path("src").glob("*.pyx"))
 COLUMNS = {"_bound": "cuda"}
 NATIVE = {"_runtime": sorted(glob.glob("src/kernels/*.c"))}
-# Compiled for their size: modules that calls of recurrent layers do not pass through, and the
-# kernels for any processor, where all but the oldest have kernels of their own
+# Compiled for their size: modules in which calls of recurrent layers spend little time, and the
+# kernels for any processor, where nearly all have kernels of their own
 SMALL = {*MODULES} - {"_arguments", "_cell"}
 if platform.machine().lower() in ("x86_64", "amd64", "aarch64", "arm64"):
     SMALL |= {"portable_f32", "portable_f64"}
@@ -74,10 +74,19 @@ def clang_cl(flag):
     return f"/clang:{flag}"
 
 
-def flags_of(source):
+def flags_of(source, gcc):
     """For the compiler, of one file."""
     name = Path(source).stem
-    return [] if sanitizers else ["-Os"] if name in SMALL else MORE if name.endswith("_f32") else []
+    if sanitizers:
+        return []
+    return ["-Os"] if name in SMALL else MORE if gcc and name.endswith("_f32") else []
+
+
+def is_gcc(compiler):
+    """Whether setuptools' compiler is GCC, whatever its name: on macOS even gcc is Clang."""
+    command = [*compiler.compiler_so, "--version"]
+    version = subprocess.run(command, capture_output=True, encoding="utf-8", check=False).stdout
+    return "Free Software Foundation" in version
 
 
 def flags(kind):
@@ -111,13 +120,15 @@ class BuildKernels(build_ext):
             use_clang_cl(self.compiler)
         for module in self.extensions:
             module.extra_compile_args, module.extra_link_args = flags(kind)
-        compile_in_turn = self.compiler.compile
+        compile_in_turn, gcc = self.compiler.compile, kind != "msvc" and is_gcc(self.compiler)
         self.parallel = self.parallel or PROCESSORS
         # setuptools alone would compile the files of one module in turn
         with ThreadPoolExecutor(self.parallel) as pool:
 
             def compile_one(source, options):
-                own = [clang_cl(flag) if kind == "msvc" else flag for flag in flags_of(source)]
+                own = flags_of(source, gcc)
+                if kind == "msvc":
+                    own = [*map(clang_cl, own)]
                 return compile_in_turn(
                     [source], **options | {"extra_postargs": [*options["extra_postargs"], *own]}
                 )

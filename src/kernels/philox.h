@@ -21,11 +21,11 @@ static inline philox_words product_of_halves(philox_words a, philox_words b)
 
 static inline void whole_product(philox_words a, uint64_t m, philox_words *high, philox_words *low)
 {
-    const philox_words m0 = m - (philox_words){0}, m1 = m0 >> 32, a1 = a >> 32, least = product_of_halves(a, m0);
-    const philox_words one = product_of_halves(a1, m0) + (least >> 32);
-    const philox_words other = product_of_halves(a, m1) + (one & 0xffffffff);
-    *high = product_of_halves(a1, m1) + (one >> 32) + (other >> 32);
-    *low = other << 32 | (least & 0xffffffff);
+    const philox_words m0 = m - (philox_words){0}, m1 = m0 >> 32, a1 = a >> 32, low_half = product_of_halves(a, m0);
+    const philox_words middle = product_of_halves(a1, m0) + (low_half >> 32);
+    const philox_words other = product_of_halves(a, m1) + (middle & 0xffffffff);
+    *high = product_of_halves(a1, m1) + (middle >> 32) + (other >> 32);
+    *low = other << 32 | (low_half & 0xffffffff);
 }
 #else
 #define COUNTERS 1
@@ -51,8 +51,8 @@ static void dropout_body(team *tm, int rank, void *work)
     const dropout_job *d = work;
     const real kept = d->kept;
     const uint64_t least = (uint64_t)ceil(d->ratio * 0x1p53);
-    real_bits one;
-    memcpy(&one, &kept, sizeof one);
+    real_bits kept_bits;
+    memcpy(&kept_bits, &kept, sizeof kept_bits);
     ptrdiff_t q0, q1, before = d->first / 4;
     team_share(tm, rank, (d->first % 4 + d->n + 3) / 4, &q0, &q1);
     for (ptrdiff_t q = before + q0; q < before + q1; q += COUNTERS) {
@@ -71,7 +71,7 @@ static void dropout_body(team *tm, int rank, void *work)
         for (int i = 0; i < 4; i++) {
             const philox_words keep = (least - 1 - (c[i] >> 11)) >> 63; /* 1 where c >> 11 >= least, without a branch */
             for (int j = 0; j < COUNTERS; j++)
-                drawn[4 * j + i] = one & -(real_bits)((const uint64_t *)&keep)[j];
+                drawn[4 * j + i] = kept_bits & -(real_bits)((const uint64_t *)&keep)[j];
         }
         const ptrdiff_t at = 4 * q - d->first, from = at < 0 ? -at : 0;
         ptrdiff_t to = 4 * (before + q1 - q < COUNTERS ? before + q1 - q : COUNTERS);

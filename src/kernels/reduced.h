@@ -135,19 +135,55 @@ static vec weights_of(matrix weights, ptrdiff_t k, ptrdiff_t H, int first_gate, 
     return x;
 }
 
-#define PANELS_AT_ONCE 8 /* that are packed together: each row of the weights has a page of its own */
+#define PACKED_AT_ONCE 8 /* panels: each row of the weights has a page of its own */
 
-/* Panels p0 to p1 in bfloat16. */
-static void reduce_to_bf16(const reduced_weights *to, matrix weights, ptrdiff_t K, int first_gate, ptrdiff_t p0, ptrdiff_t p1)
+/* Words `step` apart, of rows of one vector. */
+static void round_rows(uint32_t *words, ptrdiff_t step, const real *rows, ptrdiff_t count)
 {
+    for (ptrdiff_t k = 0; k < count; k += 2, words += step) {
+        const word_vec low = to_bf16(load(rows + k * W));
+        store((real *)words, (vec)(k + 1 < count ? low | to_bf16(load(rows + (k + 1) * W)) << 16 : low));
+    }
+}
+
+/* Panel p in bfloat16, of weights whose columns are contiguous: one vector after another. */
+static void reduce_by_columns(const reduced_weights *to, matrix weights, ptrdiff_t K, int first_gate, ptrdiff_t p)
+{
+    enum { AT_ONCE = 64 };
+    real rows[AT_ONCE * (VECTOR_BYTES / sizeof(real))] __attribute__((aligned(64)));
+    const ptrdiff_t w = panel_width(to->H, p), step = panel_vectors(to->H, to->G, p) * W;
+    for (int v = 0; v < panel_vectors(to->H, to->G, p); v++) {
+        uint32_t *words = (uint32_t *)to->p + p * to->G * W * to->words + v * W;
+        const real *first = weights.p + ((first_gate + v) * to->H + p * W) * weights.c;
+        for (ptrdiff_t k = 0; k < K; k += AT_ONCE) {
+            const ptrdiff_t count = K - k < AT_ONCE ? K - k : AT_ONCE;
+            if (w == W)
+                pack_b(rows, (matrix){first + k * weights.r, weights.r, weights.c}, count, 1, W, (lanes_of){{W}});
+            for (ptrdiff_t i = 0; i < count && w < W; i++)
+                store(rows + i * W, weights_of(weights, k + i, to->H, first_gate, to->G, p, v));
+            round_rows(words + k / 2 * step, step, rows, count);
+        }
+        for (ptrdiff_t word = (K + 1) / 2; word < to->words; word++)
+            store((real *)(words + word * step), (vec){0});
+    }
+}
+
+/* Panels p to end in bfloat16. */
+static void reduce_to_bf16(const reduced_weights *to, matrix weights, ptrdiff_t K, int first_gate, ptrdiff_t p, ptrdiff_t end)
+{
+    if (weights.c != 1) {
+        for (; p < end; p++)
+            reduce_by_columns(to, weights, K, first_gate, p);
+        return;
+    }
     for (ptrdiff_t word = 0; word < to->words; word++)
-        for (ptrdiff_t p = p0; p < p1; p++) {
-            const int vectors = panel_vectors(to->H, to->G, p);
-            uint32_t *row = (uint32_t *)to->p + p * to->G * W * to->words + word * vectors * W;
+        for (ptrdiff_t q = p; q < end; q++) {
+            const int vectors = panel_vectors(to->H, to->G, q);
+            uint32_t *row = (uint32_t *)to->p + q * to->G * W * to->words + word * vectors * W;
             for (int v = 0; v < vectors; v++) {
                 word_vec pair = {0};
                 for (int i = 0; i < 2 && 2 * word + i < K; i++)
-                    pair |= to_bf16(weights_of(weights, 2 * word + i, to->H, first_gate, to->G, p, v)) << 16 * i;
+                    pair |= to_bf16(weights_of(weights, 2 * word + i, to->H, first_gate, to->G, q, v)) << 16 * i;
                 store((real *)row + v * W, (vec)pair);
             }
         }
@@ -183,8 +219,8 @@ static void reduce_to_int8(const reduced_weights *to, matrix weights, ptrdiff_t 
 /* The panels that go together from p on, up to the end-th. */
 static void reduce(const reduced_weights *to, matrix weights, ptrdiff_t K, int first_gate, ptrdiff_t p, ptrdiff_t end)
 {
-    if (end > p + PANELS_AT_ONCE)
-        end = p + PANELS_AT_ONCE;
+    if (end > p + PACKED_AT_ONCE)
+        end = p + PACKED_AT_ONCE;
     if (to->precision == BF16) {
         reduce_to_bf16(to, weights, K, first_gate, p, end);
         return;
@@ -202,7 +238,7 @@ static ptrdiff_t pack_reduced(int precision, real *room, matrix weights, ptrdiff
     if (room) {
         const real *end = room;
         const reduced_weights to = reduced_at(precision, &end, K, H, G);
-        for (ptrdiff_t p = 0; p < panel_count(H) && !team_stopped_now(); p += PANELS_AT_ONCE)
+        for (ptrdiff_t p = 0; p < panel_count(H) && !team_stopped_now(); p += PACKED_AT_ONCE)
             reduce(&to, weights, K, first_gate, p, panel_count(H));
     }
     return lines(columns * words_of(precision, K)) + (precision == INT8 ? 2 * lines(columns) : 0);

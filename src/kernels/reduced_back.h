@@ -24,7 +24,7 @@ typedef struct {
     int groups;
     grad_group group[3];
     real *left;  /* of dW: [column][row] in bfloat16 */
-    real *right; /* of dW: a strip, for each thread */
+    real *right; /* of dW: some strips, for each thread */
     real *more;  /* what the cell asked for */
 } reduced_back;
 
@@ -94,7 +94,8 @@ static void reduce_turned(const reduced_weights *to, matrix weights, ptrdiff_t c
             const real *first = weights.p + v * W * weights.r + ((first_gate + g) * H + p * W) * weights.c;
             pack_b(block + g * w * W, (matrix){first, weights.c, weights.r}, w, 1, W, lanes);
         }
-        words = round_pairs(words, block, count);
+        round_rows(words, W, block, count);
+        words += (count + 1) / 2 * W;
     }
     memset(words, 0, (end - words) * sizeof *words);
 }
@@ -189,13 +190,12 @@ static void reduced_input_grads(const reduced_back *b, const team *tm, int rank)
         words += b->group[g].WxT.words;
     tiles_begin(&way, tile_start(R, tile_count(R, most), 1));
 
-    for (block_walk w = team_blocks(tm, rank, pair_count(D), 2, R, most, words); next_block(&w);) {
+    for (block_walk w = team_blocks(tm, rank, pair_count(D), 2, R, most, words, 0); next_block(&w);) {
         int add = 0;
         for (int i = 0; i < b->groups; i++) {
             const grad_group *g = &b->group[i];
             if (g->WxT.words) {
-                reduced_gates(&way, &g->WxT, (panel_strip){2 * w.p, 2}, g->rows, w.n, w.rows, w.i - w.first_tile,
-                              w.end_tile - w.first_tile, sums, add);
+                reduced_gates(&way, &g->WxT, (panel_strip){2 * w.p, 2}, g->rows, w.n, w.rows, 0, tiles_to_fetch(&w), sums, add);
                 add = 1;
             }
         }
@@ -250,7 +250,7 @@ static void reduced_weight_grads(const reduced_back *b, team *tm, int rank, int 
         turn_left(left, step, tm, rank, rows, rows_of_panels(P), r0, r1, M);
         team_wait(tm);
         own_strips strips = own_strips_at(right, strip_vectors(G) * W * words);
-        for (block_walk w = team_blocks(tm, rank, strip_count(H, G), strip_vectors(G), M, most, words); next_block(&w);) {
+        for (block_walk w = team_blocks(tm, rank, strip_count(H, G), strip_vectors(G), M, most, words, 0); next_block(&w);) {
             const panel_strip strip = strip_at(H, G, w.p);
             const int vectors = panel_vectors(H, G, strip.p), NV = strip.panels * vectors;
             int made;

@@ -1,5 +1,7 @@
 /* Products of many rows with many columns (reduced.h), in an order in which what both sides read stays in L2: some strips of
- * columns go together, and with these some tiles of rows. Threads have shares of all pairs in this order.
+ * columns go together, and with these some tiles of rows. A tile meets all of these strips before the next one does; where the
+ * product is stored by columns (`down`) it is a strip that meets all of these tiles. Threads have shares of all pairs in this
+ * order.
  *
  *     for (block_walk w = team_blocks(...); next_block(&w);)
  *         ... strip w.p, rows w.n to w.n + w.rows
@@ -7,13 +9,14 @@
 
 #define L2_STRIPS (1 << 20) /* bytes of the strips that go together, and of the tiles */
 #define L2_TILES (1 << 19)
-#define MOST_STRIPS 32
+#define MOST_STRIPS 32 /* that go together */
 
 typedef struct {
     ptrdiff_t p, i, n, rows;                                /* i: the rows' tile */
     ptrdiff_t first_strip, end_strip, first_tile, end_tile; /* those that go together now */
     ptrdiff_t strips, strips_at_once, tiles, tiles_at_once;
     ptrdiff_t all, left; /* rows; pairs of this thread to come */
+    int down, begun;
 } block_walk;
 
 static inline void blocks_from(block_walk *w, ptrdiff_t strip, ptrdiff_t tile)
@@ -23,18 +26,32 @@ static inline void blocks_from(block_walk *w, ptrdiff_t strip, ptrdiff_t tile)
     w->i = w->first_tile = tile, w->end_tile = end_tile < w->tiles ? end_tile : w->tiles;
 }
 
-/* To the next pair, of this thread or another. */
-static inline void pass_pair(block_walk *w)
+/* To those that go together next. */
+static inline void pass_blocks(block_walk *w)
 {
-    if (++w->i < w->end_tile)
-        return;
-    w->i = w->first_tile;
-    if (++w->p < w->end_strip)
-        return;
     if (w->end_tile < w->tiles)
         blocks_from(w, w->first_strip, w->end_tile);
     else
         blocks_from(w, w->end_strip, 0);
+}
+
+/* To the next pair, of this thread or another. */
+static inline void pass_pair(block_walk *w)
+{
+    if (w->down) {
+        if (++w->i < w->end_tile)
+            return;
+        w->i = w->first_tile;
+        if (++w->p < w->end_strip)
+            return;
+    } else {
+        if (++w->p < w->end_strip)
+            return;
+        w->p = w->first_strip;
+        if (++w->i < w->end_tile)
+            return;
+    }
+    pass_blocks(w);
 }
 
 /* How many go together, of so many words each. */
@@ -46,18 +63,23 @@ static inline ptrdiff_t at_once(ptrdiff_t bytes, ptrdiff_t words, ptrdiff_t most
 
 /* Strips of so many vectors, and rows in tiles of `most`. A column and a row have so many words. */
 static block_walk team_blocks(const team *tm, int rank, ptrdiff_t strips, ptrdiff_t vectors, ptrdiff_t rows, ptrdiff_t most,
-                              ptrdiff_t words)
+                              ptrdiff_t words, int down)
 {
-    block_walk w = {.strips = strips, .tiles = tile_count(rows, most), .all = rows};
+    block_walk w = {.strips = strips, .tiles = tile_count(rows, most), .all = rows, .down = down};
     w.strips_at_once = at_once(L2_STRIPS, vectors * W * words, MOST_STRIPS);
     w.tiles_at_once = at_once(L2_TILES, most * words, w.tiles);
     ptrdiff_t from, to;
     team_share(tm, rank, strips * w.tiles, &from, &to);
     w.left = to - from;
     blocks_from(&w, 0, 0);
+    for (ptrdiff_t pairs; from > 0; from -= pairs) {
+        pairs = (w.end_strip - w.first_strip) * (w.end_tile - w.first_tile);
+        if (from < pairs)
+            break;
+        pass_blocks(&w);
+    }
     for (; from > 0; from--)
         pass_pair(&w);
-    w.i--; /* as next_block passes one */
     return w;
 }
 
@@ -65,11 +87,15 @@ static inline int next_block(block_walk *w)
 {
     if (w->left-- == 0 || team_stopped())
         return 0;
-    pass_pair(w);
+    if (w->begun++)
+        pass_pair(w);
     w->n = tile_start(w->all, w->tiles, w->i);
     w->rows = tile_start(w->all, w->tiles, w->i + 1) - w->n;
     return 1;
 }
+
+/* For reduced_gates: how many tiles there are for fetching the next strip, which only the first tile brings into L2. */
+static inline ptrdiff_t tiles_to_fetch(const block_walk *w) { return w->i == w->first_tile ? 1 : 2 * TILE_WORDS; }
 
 /* Strips of a right side that a thread makes for itself while it walks: room for those that go together. */
 typedef struct {

@@ -53,7 +53,7 @@ static void reduce_share(const reduced_weights *to, strided weights, ptrdiff_t K
 {
     ptrdiff_t p0, p1;
     team_share(tm, rank, panel_count(to->H), &p0, &p1);
-    for (ptrdiff_t p = p0; p < p1 && !team_stopped(); p += PANELS_AT_ONCE)
+    for (ptrdiff_t p = p0; p < p1 && !team_stopped(); p += PACKED_AT_ONCE)
         reduce(to, (matrix){weights.p, weights.s0, weights.s1}, K, first_gate, p, p1);
 }
 
@@ -120,11 +120,11 @@ static void reduced_input(reduced_call *q, const gate_panels *P, const team *tm,
     reduced_way way = q->way;
     const ptrdiff_t most = rows_of_way(&way), strips = strip_count(P->H, Wx->G);
     tiles_begin(&way, count ? tile_start(count, tile_count(count, most), 1) : 0); /* the first is as high as any */
-    for (block_walk w = team_blocks(tm, rank, strips, strip_vectors(Wx->G), count, most, Wx->words); next_block(&w);) {
+    for (block_walk w = team_blocks(tm, rank, strips, strip_vectors(Wx->G), count, most, Wx->words, 0); next_block(&w);) {
         const panel_strip strip = strip_at(P->H, Wx->G, w.p);
         const ptrdiff_t width = panel_width(P->H, strip.p), columns = Wx->G * width;
         const ptrdiff_t step = strip.panels * panel_vectors(P->H, Wx->G, strip.p) * W;
-        reduced_gates(&way, Wx, strip, q->x, w.n, w.rows, w.i - w.first_tile, w.end_tile - w.first_tile, sums, 0);
+        reduced_gates(&way, Wx, strip, q->x, w.n, w.rows, 0, tiles_to_fetch(&w), sums, 0);
         row_place at = place_of(all, first_row(all, t) + w.n);
         for (ptrdiff_t r = 0; r < w.rows; r++, next_place(all, &at))
             for (int v = 0; v < strip.panels; v++)

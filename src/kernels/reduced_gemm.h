@@ -5,17 +5,7 @@
 /* Columns of a right side: whole pairs of vectors. */
 static inline ptrdiff_t whole_pairs(ptrdiff_t columns) { return pair_count(columns) * 2 * W; }
 
-/* Words of one vector of columns, from rows of W numbers. Returns their end. */
-static uint32_t *round_pairs(uint32_t *words, const real *rows, ptrdiff_t count)
-{
-    for (ptrdiff_t k = 0; k < count; k += 2, words += W) {
-        const word_vec low = to_bf16(load(rows + k * W));
-        store((real *)words, (vec)(k + 1 < count ? low | to_bf16(load(rows + (k + 1) * W)) << 16 : low));
-    }
-    return words;
-}
-
-/* The same of vectors of a matrix (K, any columns), of which `columns` exist, to the end of their words in zeros. Where rows
+/* Words of vectors of a matrix (K, any columns), of which `columns` exist, to the end of their words in zeros. Where rows
  * are contiguous all vectors of some rows come before the next rows, which are in other pages. */
 static void round_columns(uint32_t *to, ptrdiff_t words, matrix b, ptrdiff_t K, ptrdiff_t vectors, ptrdiff_t columns)
 {
@@ -27,7 +17,7 @@ static void round_columns(uint32_t *to, ptrdiff_t words, matrix b, ptrdiff_t K, 
             for (ptrdiff_t k = k0; k < k0 + run && k < K; k += AT_ONCE) {
                 const ptrdiff_t count = K - k < AT_ONCE ? K - k : AT_ONCE, lanes = columns - v * W;
                 pack_b(rows, (matrix){b.p + k * b.r + v * W * b.c, b.r, b.c}, count, 1, W, (lanes_of){{lanes < W ? lanes : W}});
-                round_pairs(to + (v * words + k / 2) * W, rows, count);
+                round_rows(to + (v * words + k / 2) * W, W, rows, count);
             }
     for (ptrdiff_t v = 0; v < vectors; v++)
         memset(to + (v * words + used) * W, 0, (words - used) * W * sizeof *to);
@@ -130,7 +120,7 @@ static void reduced_gemm_block(const reduced_gemm_work *k, const team *tm, int r
     own_strips strips = own_strips_at((uint32_t *)(k->right + rank * k->each), 2 * W * words);
     tiles_begin(&way, tile_start(k->M, tile_count(k->M, most), 1));
 
-    for (block_walk w = team_blocks(tm, rank, pair_count(k->N), 2, k->M, most, words); next_block(&w);) {
+    for (block_walk w = team_blocks(tm, rank, pair_count(k->N), 2, k->M, most, words, 0); next_block(&w);) {
         const ptrdiff_t j = w.p * 2 * W;
         int made;
         uint32_t *right = own_strip(&strips, &w, &made);

@@ -95,12 +95,13 @@ static inline void transpose(real *dst, ptrdiff_t to, const real *src, ptrdiff_t
         b[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);
     }
     UNROLLED
-    for (int i = 0; i < 16; i += 4)
+    for (int i = 0; i < 16; i += 4) {
         UNROLLED
-    for (int j = 0; j < 2; j++) {
-        __m512d low = _mm512_castps_pd(b[i + j]), high = _mm512_castps_pd(b[i + j + 2]);
-        a[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
-        a[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
+        for (int j = 0; j < 2; j++) {
+            __m512d low = _mm512_castps_pd(b[i + j]), high = _mm512_castps_pd(b[i + j + 2]);
+            a[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
+            a[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
+        }
     }
     UNROLLED
     for (int i = 0; i < 4; i++) { /* a[i + 4 j]: column i + 4 l of rows 4 j.. in quarter l; then the quarters */
@@ -130,11 +131,12 @@ static inline void transpose(real *dst, ptrdiff_t to, const real *src, ptrdiff_t
         b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
     }
     UNROLLED
-    for (int i = 0; i < 8; i += 4) /* a[i + c]: columns c and c + 4 of rows i.., a half each; then the halves */
+    for (int i = 0; i < 8; i += 4) { /* a[i + c]: columns c and c + 4 of rows i.., a half each; then the halves */
         UNROLLED
-    for (int j = 0; j < 2; j++) {
-        a[i + 2 * j] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0x44);
-        a[i + 2 * j + 1] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0xee);
+        for (int j = 0; j < 2; j++) {
+            a[i + 2 * j] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0x44);
+            a[i + 2 * j + 1] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0xee);
+        }
     }
     UNROLLED
     for (int c = 0; c < 4; c++) {

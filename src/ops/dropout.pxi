@@ -1,4 +1,4 @@
-# The masks of dropout; loops in src/kernels/ops.h.
+# The masks of dropout; loops in src/kernels/philox.h.
 
 
 def dropout_mask(shape, ratio, key, step, dtype, first=0):

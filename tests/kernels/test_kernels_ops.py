@@ -363,6 +363,18 @@ def test_rows_of_a_dropout_mask_are_those_of_the_whole(column):
         np.testing.assert_array_equal(rows, whole[first:last])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dropout_mask_by_any_number_of_threads(dtype, threads):
+    """A thread's share may begin and end anywhere in the numbers that are drawn together."""
+    draw, n = kernels.load("ops", "cpu").dropout_mask, 50_011
+    expected = kernels.load("ops", "reference").dropout_mask((n,), 0.3, (1, 2), 3, dtype)
+    for count in (1, 2, 3, 5):
+        threads(count)
+        for first in (0, 1, 6, n - 13):
+            mask = draw((n - first,), 0.3, (1, 2), 3, dtype, first)
+            np.testing.assert_array_equal(mask, expected[first:])
+
+
 def test_dropout_mask_rejects(fast):
     draw, dtype = fast.load("ops").dropout_mask, np.dtype(fast.dtype)
     for shape, ratio, key, step, kind in (

@@ -160,10 +160,12 @@ def test_threads_and_layouts(way, cell, shape, threads):
         assert_same_bits(other, found[0])
 
 
+# Of the second, few samples, x Wx comes before the time loop
+@pytest.mark.parametrize("shape", [(275, 4, 300, 310), (11, 7, 4000, 40)], ids=str)
 @cells
-def test_blocks_of_rows_and_columns(cell, threads):
+def test_blocks_of_rows_and_columns(cell, shape, threads):
     """More than stays in L2, forward and in all products of backward."""
-    problem = problem_of(cell, (275, 4, 300, 310))
+    problem = problem_of(cell, shape)
     expected, found = problem.run(kernels.load(cell, "reference")), []
     for count in (1, 3):
         threads(count)

@@ -21,6 +21,8 @@ SHAPES = [
     (97, 31, 611),
     (33, 1100, 20),
     (2100, 19, 35),
+    (45, 20, 2300),
+    (2100, 19, 1100),
 ]
 # Both round the same operands, so only the order of float32's sums differs
 TOLERANCE = 1e-5
