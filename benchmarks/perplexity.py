@@ -26,13 +26,13 @@ TRAINING = (
     " --restart-every 0 --optimizer sgd --lr 20 --max-grad 0.25 --epochs 4 --eval-interval 200"
     " --sample 1 --no-plot --device cpu"
 )
-MEAN, DILOCO = "--outer-lr 1 --outer-momentum 0", "--outer-lr 0.7 --outer-momentum 0.9"
+DILOCO = "--outer-lr 0.7 --outer-momentum 0.9"
 RANKS = {
     "every step": "",
     "every step, 16 bits": "--compress",
-    "rounds of 10": f"--sync-every 10 {MEAN}",
-    "rounds of 100": f"--sync-every 100 {MEAN}",
-    "rounds of 100, 16 bits": f"--sync-every 100 --compress {MEAN}",
+    "rounds of 10": "--sync-every 10",
+    "rounds of 100": "--sync-every 100",
+    "rounds of 100, 16 bits": "--sync-every 100 --compress",
     "rounds of 10, DiLoCo": f"--sync-every 10 {DILOCO}",
     "rounds of 100, DiLoCo": f"--sync-every 100 {DILOCO}",
 }

@@ -135,8 +135,8 @@ class Settings:
     seed: int = 0
     sample: int = 400
     sync_every: int = 1  # this and the next three: of several ranks
-    outer_lr: float = 0.7
-    outer_momentum: float = 0.9
+    outer_lr: float = 1.0
+    outer_momentum: float = 0.0
     compress: bool = False
 
 

@@ -201,7 +201,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("several ranks, started by mpiexec")
     what = "updates that each rank makes alone before it exchanges weights, for slow networks"
     option(group, "sync-every", positive_int, "N", what)
-    option(group, "outer-lr", positive_float, "X", "learning rate of these exchanges")
+    option(group, "outer-lr", positive_float, "X", "learning rate of these exchanges; 1: the mean")
     option(group, "outer-momentum", ratio, "X", "their momentum")
     flag(group, "compress", "exchange numbers of 16 bits, with error feedback")
     what = "print what the exchange of gradients has cost"

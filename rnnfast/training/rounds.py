@@ -1,4 +1,4 @@
-"""Rounds of local updates: ranks that exchange weights once in many iterations (DiLoCo)."""
+"""Rounds of local updates: ranks that exchange weights once in many iterations."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,7 +38,9 @@ class Sync:
         v  = momentum v + d
         p -= lr (d + momentum v)            Nesterov's momentum
 
-    lr=1 and momentum=0 take the mean: local SGD. An epoch ends with a round. Arrays of the
+    The defaults, lr=1 and momentum=0, take the mean: local SGD. lr=0.7 and momentum=0.9 are
+    DiLoCo's, for long rounds of AdamW: an outer step is then as long as 7 rounds in one direction,
+    too long for the learning rates of the book's SGD. An epoch ends with a round. Arrays of the
     optimiser are averaged, too. Between two meetings ranks know nothing of each other: the loss of
     a `Step` is the mean of the last complete round, and training stops, and saves checkpoints,
     where rounds end. What error feedback keeps back is not in checkpoints.
@@ -50,8 +52,8 @@ class Sync:
     """
 
     every: int = 1
-    lr: float = 0.7
-    momentum: float = 0.9
+    lr: float = 1.0
+    momentum: float = 0.0
     half: bool = False
 
     def __post_init__(self) -> None:
