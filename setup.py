@@ -85,17 +85,19 @@ def flags_of(source, gcc):
 def is_gcc(compiler):
     """Whether setuptools' compiler is GCC, whatever its name: on macOS even gcc is Clang."""
     command = [*compiler.compiler_so, "--version"]
-    version = subprocess.run(command, capture_output=True, encoding="utf-8", check=False).stdout
+    try:
+        version = subprocess.run(command, capture_output=True, encoding="utf-8", check=False).stdout
+    except OSError:  # there is none, as compiling will say
+        return False
     return "Free Software Foundation" in version
 
 
-def flags(kind):
+def flags(kind, gcc):
     """For the compiler and for the linker, of a compiler of this kind, as setuptools calls it."""
     if kind == "msvc":  # clang-cl, see use_clang_cl
         return [*map(clang_cl, COMPILE)], LINK
     if kind == "mingw32":
         # On Windows GCC does not align its stack for vectors of 32 bytes; Clang does.
-        gcc = "clang" not in os.environ.get("CC", "gcc")
         moves = ["-Wa,-muse-unaligned-vector-move"] if gcc else []
         alone = ["-static-libgcc", "-Wl,-Bstatic", "-lwinpthread", "-Wl,-Bdynamic"]  # no more DLLs
         return [*COMPILE, *moves], [*LINK, *alone]
@@ -118,9 +120,10 @@ class BuildKernels(build_ext):
         kind = self.compiler.compiler_type
         if kind == "msvc":
             use_clang_cl(self.compiler)
+        gcc = kind != "msvc" and is_gcc(self.compiler)
         for module in self.extensions:
-            module.extra_compile_args, module.extra_link_args = flags(kind)
-        compile_in_turn, gcc = self.compiler.compile, kind != "msvc" and is_gcc(self.compiler)
+            module.extra_compile_args, module.extra_link_args = flags(kind, gcc)
+        compile_in_turn = self.compiler.compile
         self.parallel = self.parallel or PROCESSORS
         # setuptools alone would compile the files of one module in turn
         with ThreadPoolExecutor(self.parallel) as pool:

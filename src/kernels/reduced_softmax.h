@@ -4,7 +4,7 @@ typedef struct {
     score_work k;
     ptrdiff_t words; /* of a row of x */
     ptrdiff_t step;  /* from one row of the left side to the next */
-    uint32_t *left;  /* x; then x^T */
+    uint32_t *left;  /* x */
 } reduced_score_work;
 
 /* The tiles of a block of columns from j0 on, whose weights are packed in `right`: their scores, and what is kept of them. */
