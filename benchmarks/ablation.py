@@ -85,13 +85,15 @@ def main(argv=None):
     parser.add_argument("--work", required=True, help="folder for the runs")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--rows", nargs="+", choices=ROWS, metavar="ROW", default=[*ROWS])
-    parser.add_argument("--out", help="JSON to write, after each row")
+    parser.add_argument("--out", help="JSON to write, after each row; it keeps its other rows")
     parser.add_argument(
         "--precision", choices=kernels.PRECISIONS, default="highest", help="of float32 products"
     )
     parser.add_argument("--jobs", type=positive_int, default=1, help="rows at a time")
     options = parser.parse_args(argv)
     found, failed = {}, 0
+    if options.out and Path(options.out).exists():
+        found = json.loads(Path(options.out).read_text())["rows"]
     with ThreadPoolExecutor(options.jobs) as pool:
         for done in as_completed(
             [pool.submit(run, options, row) for row in dict.fromkeys(options.rows)]

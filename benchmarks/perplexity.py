@@ -49,13 +49,16 @@ def main(argv=None):
     parser.add_argument("--work", required=True, help="folder for the runs")
     parser.add_argument("--rows", nargs="+", choices=ROWS, metavar="ROW", default=[*ROWS])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--out", help="JSON to write, after each row; it keeps its other rows")
+    parser.add_argument("--out", help="JSON to write, after each row; it keeps what it has")
     options = parser.parse_args(argv)
     found = {}
     if options.out and Path(options.out).exists():
         found = json.loads(Path(options.out).read_text())["rows"]
     for name in dict.fromkeys(options.rows):
-        tests = {seed: train(options, name, seed) for seed in options.seeds}
+        tests = found.get(name, {}).get("test", {})
+        for seed in map(str, options.seeds):
+            if seed not in tests:
+                tests[seed] = train(options, name, seed)
         mean = float(np.exp(np.mean(np.log([*tests.values()]))))
         found[name] = {"ranks": ROWS[name][0], "options": ROWS[name][1], "test": tests}
         found = {name: found[name] for name in ROWS if name in found}

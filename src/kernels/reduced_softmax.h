@@ -67,6 +67,8 @@ static int reduced_affine_softmax_forward(const affine_softmax_job *job)
     return stopped;
 }
 
+#define SCORE_ROW (REDUCED_DEPTH + 2 * W) /* reals of the room of a row of dy */
+
 /* Backward takes REDUCED_DEPTH columns at a time, and of these a run of BACK_DEPTH rows: so dy is computed once, for dx, which
  * reads it row by row, and for dW, which reads pairs of rows side by side. What is named here belongs to all threads. */
 typedef struct {
@@ -96,7 +98,7 @@ static void reduced_score_tile(const reduced_score_back *q, const score_part *at
                                real *room)
 {
     const ptrdiff_t wide = whole_pairs(at->columns), n0 = pairs_start(at, i), n1 = pairs_start(at, i + 1);
-    real *sums = q->column_sums + i * (REDUCED_DEPTH + 2 * W), *pair[2] = {room, room + REDUCED_DEPTH + 2 * W};
+    real *sums = q->column_sums + i * SCORE_ROW, *pair[2] = {room, room + SCORE_ROW};
     memset(sums, 0, wide * sizeof(real));
     for (ptrdiff_t n = n0; n < n1; n += 2) {
         const int two = n + 1 < n1;
@@ -168,7 +170,7 @@ static void reduced_score_dW(const reduced_score_back *q, const team *tm, int ra
         real *db = (real *)s->db + at->j0 + j;
         vec total = more ? load_n(db, n) : (vec){0};
         for (ptrdiff_t i = 0; i < at->tiles; i++) /* in blocks: the error stays that of a block */
-            total += load(q->column_sums + i * (REDUCED_DEPTH + 2 * W) + j);
+            total += load(q->column_sums + i * SCORE_ROW + j);
         store_n(db, total, n);
     }
 }
@@ -183,7 +185,7 @@ static void reduced_score_gradient_body(team *tm, int rank, void *work)
     reduced_way way = way_for(BF16, s->M);
     const ptrdiff_t most = rows_of_way(&way);
     real *room = k->room + rank * k->each;
-    uint32_t *rows = (uint32_t *)(room + lines(2 * (REDUCED_DEPTH + 2 * W)));
+    uint32_t *rows = (uint32_t *)(room + lines(2 * SCORE_ROW));
     ptrdiff_t v0, v1, i0, i1;
     for (ptrdiff_t run = 0; run < runs; run++)
         turn_left(q->left + run * q->runs_apart, q->step, tm, rank, &columns_of_x, (step_rows){.N = s->M, .T = 1},
@@ -229,10 +231,10 @@ static int reduced_affine_softmax_backward(const affine_softmax_job *job)
     score_blocks(k);
     k->tops = (real *)job->scores + job->M * job->V;
     q.step = step_of(words), q.runs_apart = lines((job->K + 2) * q.step);
-    k->each = lines(2 * (REDUCED_DEPTH + 2 * W)) + lines((2 * TILE_ROWS + 2) * step_of(depth));
+    k->each = lines(2 * SCORE_ROW) + lines((2 * TILE_ROWS + 2) * step_of(depth));
     const ptrdiff_t tiles = tile_count(words, REDUCED_ROWS); /* of a run, at most */
     const ptrdiff_t left = runs * q.runs_apart, turned = lines(whole_pairs(job->K) * depth), right = lines(columns * words);
-    k->room = new_reals(job->threads * k->each + left + turned + right + tiles * (REDUCED_DEPTH + 2 * W));
+    k->room = new_reals(job->threads * k->each + left + turned + right + tiles * SCORE_ROW);
     if (!k->room)
         return -1;
     real *end = k->room + job->threads * k->each;

@@ -136,6 +136,7 @@ def test_lengths_are_looked_at_each_time(checked):
             start(lengths=np.array(wrong))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # NumPy 2.5: of the assignment itself
 def test_what_has_to_be_brought_to_the_gpu_is_checked_each_time(checked):
     for _ in range(3):
         start(xs=np.ones((N, T, D), "f4"))
