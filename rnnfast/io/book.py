@@ -1,13 +1,12 @@
 """Weights that the book's save_params pickled."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnfast.io.files import StrPath, open_regular
+from rnnfast.io.files import StrPath, open_regular, path_text
 
 
 def is_pickle(path: StrPath) -> bool:
@@ -56,7 +55,7 @@ def load_pickle(path: StrPath) -> list[NDArray[Any]]:
     """
     from rnnfast.io import pickles  # imports pickletools, which few need
 
-    path = os.fspath(path)
+    path = path_text(path)
     with open_regular(path) as file:
         content = file.read()
     try:

@@ -26,6 +26,28 @@ def cache_folder() -> str:
     return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser(usual), "rnnfast")
 
 
+def path_text(path: StrPath) -> str:
+    """Return a path as str.
+
+    Parameters
+    ----------
+    path : str or PathLike
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    TypeError
+        For another type, bytes among them.
+    """
+    text: object = os.fspath(path)
+    if not isinstance(text, str):
+        raise TypeError(f"path must be a str or a PathLike of str, got {text!r}")
+    return text
+
+
 def open_regular(path: StrPath) -> BinaryIO:
     """Open a regular file for reading, in binary mode.
 
@@ -44,16 +66,16 @@ def open_regular(path: StrPath) -> BinaryIO:
     OSError
         If the file cannot be read.
     """
-    mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # open itself raises for a folder
-        raise ValueError(f"{path}: must be a regular file, got a pipe or a device")
+    path = path_text(path)
+    _check_regular(path, os.stat(path).st_mode)
     return open(path, "rb")
 
 
 def write_atomically(path: StrPath, data: bytes) -> None:
     """Write a file so that at any moment `path` is the old file or the complete new one.
 
-    The data go to a temporary file, which is then renamed.
+    The data go to a temporary file of a name of its own, which is then renamed. A symbolic link
+    stays one: its target is written.
 
     Parameters
     ----------
@@ -62,24 +84,27 @@ def write_atomically(path: StrPath, data: bytes) -> None:
 
     Raises
     ------
+    ValueError
+        For a pipe or a device, which a file would replace.
     OSError
         If the file cannot be written. The error names `path`; the old file is unchanged.
     """
-    path = os.fspath(path)
-    temporary = f"{path}.{os.getpid()}.tmp"
+    target = _target(path)
+    folder, name = os.path.split(target)
+    temporary = os.path.join(folder, f"{name[:60]}.{os.urandom(8).hex()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except BaseException as error:
         if isinstance(error, OSError):
             error.filename, error.filename2 = path, None  # not the temporary name
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    _sync_folder(os.path.dirname(path) or ".")
+    _sync_folder(folder)
 
 
 def check_writable(path: StrPath) -> None:
@@ -91,18 +116,34 @@ def check_writable(path: StrPath) -> None:
 
     Raises
     ------
+    ValueError
+        For a pipe or a device.
     OSError
         If a file cannot be written there. The error names `path`.
     """
-    path = os.fspath(path)
-    folder = os.path.dirname(path) or "."
-    if not path or os.path.isdir(path) or not os.path.isdir(folder):
-        code = errno.EISDIR if path and os.path.isdir(path) else errno.ENOENT
+    target = _target(path)
+    folder = os.path.dirname(target)
+    if not path or os.path.isdir(target) or not os.path.isdir(folder):
+        code = errno.EISDIR if path and os.path.isdir(target) else errno.ENOENT
         raise OSError(code, os.strerror(code), path)
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise type(error)(error.errno, error.strerror, path) from None
+
+
+def _target(path: StrPath) -> str:
+    """The absolute path that is written for `path`."""
+    path = path_text(path)
+    with contextlib.suppress(OSError):
+        _check_regular(path, os.stat(path).st_mode)
+    return os.path.realpath(path)
+
+
+def _check_regular(path: StrPath, mode: int) -> None:
+    """ValueError for a pipe or a device; folders are left to open."""
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise ValueError(f"{path}: must be a regular file, got a pipe or a device")
 
 
 def _sync_folder(folder: str) -> None:

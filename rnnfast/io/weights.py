@@ -11,7 +11,6 @@ save_params pickled are read too, by a reader that can make arrays and nothing e
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,7 +23,7 @@ from rnnfast.io.arrays import copy_into as copy_into
 from rnnfast.io.arrays import to_device as to_device
 from rnnfast.io.arrays import to_numpy as to_numpy
 from rnnfast.io.book import by_name, is_pickle, load_pickle
-from rnnfast.io.files import StrPath, open_regular, write_atomically
+from rnnfast.io.files import StrPath, open_regular, path_text, write_atomically
 
 FORMAT = 1
 
@@ -76,7 +75,7 @@ def save_weights(path: StrPath, weights: Weights) -> None:
     OSError
         If the file cannot be written.
     """
-    path = os.fspath(path)
+    path = path_text(path)
     if path.lower().endswith((".pkl", ".pickle")):
         raise ValueError(f"{path}: weights are saved as .safetensors, pickles are only read")
     save_arrays(path, weights.params, model_header(path, *weights[1:]))
@@ -234,32 +233,25 @@ def load_arrays(
     OSError, ValueError
         See `load_weights`.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
 
-    path = os.fspath(path)
-    with open_regular(path) as file:  # its errors name the file; those of safetensors may not
-        size = os.fstat(file.fileno()).st_size
-        length = int.from_bytes(file.read(8), "little")
-        head = file.read(length) if 8 + length <= size else b""
+    path = path_text(path)
+    with open_regular(path) as file:  # and once: a file that is mapped could be cut meanwhile
+        data = file.read()
+    end = 8 + int.from_bytes(data[:8], "little")
+    head = data[8:end] if end <= len(data) else b""
     try:
-        headers.weigh(head, headers.room(size))
-        with safe_open(path, framework="numpy") as tensors:
-            metadata = tensors.metadata() or {}
-            if "rnnfast" not in metadata:
-                raise ValueError(f"{path}: a safetensors file, but not one that rnnfast wrote")
-            names = () if only_header else tensors.keys()
-            arrays = {name: _tensor(path, tensors, name) for name in names}
+        headers.weigh(head, headers.room(len(data)))
+        arrays = load(data)
     except (SafetensorError, headers.Wrong) as error:
         raise ValueError(f"{path}: not a complete safetensors file ({error})") from None
-    return arrays, _checked_header(path, metadata["rnnfast"], size)
-
-
-def _tensor(path: str, file: Any, name: str) -> Any:
-    """One array of an open safetensors file."""
-    try:
-        return file.get_tensor(name)
-    except Exception as error:  # a type that NumPy does not have, or more than it can address
-        raise ValueError(f"{path}: {name} cannot be read ({error!r})") from None
+    except (KeyError, ValueError) as error:  # a type that NumPy does not have, or a shape
+        raise ValueError(f"{path}: an array cannot be read ({error!r})") from None
+    metadata = json.loads(head).get("__metadata__") or {}
+    if "rnnfast" not in metadata:
+        raise ValueError(f"{path}: a safetensors file, but not one that rnnfast wrote")
+    return {} if only_header else arrays, _checked_header(path, metadata["rnnfast"], len(data))
 
 
 def _checked_header(path: str, source: str, size: int) -> dict[str, Any]:
@@ -304,7 +296,7 @@ def load_into(path: StrPath, names: Sequence[str | None], params: Sequence[Any])
     ValueError
         If the weights do not fit. Nothing has been changed then.
     """
-    path = os.fspath(path)
+    path = path_text(path)
     named = {name: param for name, param in zip(names, params, strict=True) if name is not None}
     if is_pickle(path):
         copy_into(named, by_name(path, load_pickle(path), names, params), path)

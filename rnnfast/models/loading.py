@@ -1,13 +1,12 @@
 """The model that a weight file describes."""
 
-import os
 import reprlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from rnnfast.io.files import StrPath
+from rnnfast.io.files import StrPath, path_text
 from rnnfast.io.weights import Weights, copy_into, load_weights
 from rnnfast.layers.initial import Blank
 from rnnfast.models.attention import AttentionSeq2seq
@@ -87,7 +86,7 @@ def load_model(file_name: StrPath, device: str | None = None) -> tuple[Any, list
         raise ValueError(
             f"{file_name}: sizes {reprlib.repr(weights.sizes)} do not fit ({error})"
         ) from None
-    copy_into(model._named_params(), weights.params, os.fspath(file_name))
+    copy_into(model._named_params(), weights.params, path_text(file_name))
     if weights.vocabulary is not None and len(weights.vocabulary) != model.sizes.get("vocab_size"):
         raise ValueError(f"{file_name}: the vocabulary does not have the model's size")
     return model, weights.vocabulary

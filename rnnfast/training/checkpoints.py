@@ -4,7 +4,6 @@ A resumed run has the same losses, bit for bit, as a run without an interruption
 """
 
 import copy
-import os
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ import numpy as np
 
 from rnnfast.distributed.ranks import Ranks
 from rnnfast.io import headers
+from rnnfast.io.files import StrPath, path_text
 from rnnfast.io.weights import (
     check_fits,
     copy_into,
@@ -59,9 +59,7 @@ class Checkpointed:
         """Seconds since some moment; with several ranks those of rank 0, the same on all."""
         return time.monotonic() if self.ranks is None else self._now
 
-    def save_checkpoint(
-        self, path: str | os.PathLike[str], extra: Any = None, *, vocabulary: Any = None
-    ) -> None:
+    def save_checkpoint(self, path: StrPath, extra: Any = None, *, vocabulary: Any = None) -> None:
         """Save everything that further training depends on.
 
         A callback may call it.
@@ -117,14 +115,14 @@ class Checkpointed:
         whole = {"checkpoint": header, "extra": extra}
         if hasattr(self.model, "sizes"):
             whole |= model_header(
-                os.fspath(path), type(self.model).__name__, self.model.sizes, vocabulary
+                path_text(path), type(self.model).__name__, self.model.sizes, vocabulary
             )
         if self.ranks is None:
             save_arrays(path, arrays, whole)
         else:
             self.ranks.from_first(lambda: save_arrays(path, arrays, whole))
 
-    def load_checkpoint(self, path: str | os.PathLike[str], *, optimizer: bool = True) -> Any:
+    def load_checkpoint(self, path: StrPath, *, optimizer: bool = True) -> Any:
         """Restore a trainer from a checkpoint.
 
         Parameters
@@ -159,7 +157,7 @@ class Checkpointed:
         if "checkpoint" not in whole:
             raise ValueError(f"{path}: not a checkpoint")
         try:
-            self._take_over(os.fspath(path), arrays, whole["checkpoint"], optimizer)
+            self._take_over(path_text(path), arrays, whole["checkpoint"], optimizer)
         except headers.Wrong as error:
             raise ValueError(f"{path}: damaged checkpoint ({error})") from None
         return whole.get("extra")

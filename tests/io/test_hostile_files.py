@@ -210,7 +210,7 @@ def test_a_type_that_numpy_does_not_have(tmp_path):
         }
     ).encode()
     path.write_bytes(struct.pack("<Q", len(head)) + head + bytes(4))
-    with pytest.raises(ValueError, match=r"a cannot be read|arrays must be all float32 .* got"):
+    with pytest.raises(ValueError, match="an array cannot be read"):
         load_model(path)
 
 

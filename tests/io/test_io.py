@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import stat
+import threading
 
 import numpy as np
 import pytest
@@ -182,3 +184,50 @@ def test_unwritable_folder(tmp_path, model):
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError):
         model.save_params(tmp_path / "file" / "x.safetensors")
+
+
+def test_two_threads_save_to_one_path(path, model):
+    """Each writes a file of its own, and a reader finds one of them, whole."""
+    model.save_params(path)
+
+    def save():
+        for _ in range(20):
+            model.save_params(path)
+
+    savers = [threading.Thread(target=save) for _ in range(2)]
+    for saver in savers:
+        saver.start()
+    while any(saver.is_alive() for saver in savers):
+        assert bits(load_model(path)[0]) == bits(model)
+    assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize("name", ["f" * 251 + ".bin", "한" * 81 + ".bin"])
+def test_long_names(tmp_path, model, name):
+    model.save_params(tmp_path / name)
+    assert bits(load_model(tmp_path / name)[0]) == bits(model)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="symbolic links and pipes")
+def test_links_stay_and_pipes_are_refused(tmp_path, model):
+    link, pipe = tmp_path / "link", tmp_path / "pipe"
+    (tmp_path / "elsewhere").mkdir()
+    link.symlink_to(tmp_path / "elsewhere" / "weights")
+    for _ in range(2):  # made, and replaced
+        io.check_writable(link)
+        model.save_params(link)
+        assert link.is_symlink()
+        assert os.listdir(tmp_path / "elsewhere") == ["weights"]
+    assert bits(load_model(link)[0]) == bits(model)
+    os.mkfifo(pipe)
+    for write in (io.check_writable, model.save_params):
+        with pytest.raises(ValueError, match="pipe: must be a regular file, got a pipe"):
+            write(pipe)
+    assert stat.S_ISFIFO(os.stat(pipe).st_mode)
+
+
+def test_paths_are_not_bytes(path, model):
+    model.save_params(path)
+    for use in (model.save_params, io.check_writable, load_model, io.load_weights):
+        with pytest.raises(TypeError, match="path must be a str or a PathLike of str, got b'"):
+            use(os.fsencode(path))
