@@ -213,6 +213,14 @@ def exactly(
     return x
 
 
+def of_kind(owner: str, name: str, value: Any, *kinds: type) -> Any:
+    """value, an object of one of these classes."""
+    if not isinstance(value, kinds):
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        raise TypeError(f"{owner}: {name} must be a {expected}, got {type(value).__name__}")
+    return value
+
+
 def fits(owner: str, what: str, *sizes: int) -> None:
     """Check that an array of these sizes (`what`, "(N, T, 4H)") is small enough to address."""
     count = 8

@@ -58,8 +58,7 @@ class _TimeBi(Parts):
         ]
         for layer, direction in zip(self.parts, ("forward", "backward"), strict=True):
             setattr(self, f"{direction}_{kind.column}", layer)
-        self.params = self.parts[0].params + self.parts[1].params
-        self.grads = self.parts[0].grads + self.parts[1].grads
+        self._gather()
 
     @classmethod
     def create(
@@ -161,6 +160,7 @@ class _TimeBi(Parts):
             As in `TimeLSTM.forward`.
         """
         forward, backward = self.parts
+        self._agree()
         checked = forward._checked_forward(xs, train), backward._checked_forward(xs, train)
         if lengths is not None:
             lengths = checked_lengths(self._name, lengths, *xs.shape[:2])
@@ -209,6 +209,7 @@ class _TimeBi(Parts):
             As in `TimeLSTM.backward`.
         """
         forward, backward = self.parts
+        self._agree()
         (N, T, H), _ = forward._pending()[2], backward._pending()
         halves = None, None
         if dhs is not None:

@@ -84,10 +84,12 @@ class FrequencyDiscriminator(Layer):
         owner = type(self).__name__
         factor = checks.nonnegative(owner, "factor", factor)
         rate = checks.nonnegative(owner, "rate", rate)
+        checks.of_kind(owner, "embedding", embedding, Embedding)
         V, D = embedding.params[0].shape
         if V < 2:
             raise ValueError(f"{owner}: embedding must have at least 2 words, got {V}")
         W, b = checks.adopt(owner, "W", W), checks.adopt(owner, "b", b)
+        W = checks.exactly(owner, "W", W, embedding.dtype, (D, 1), "(D, 1)")
         specs: list[Spec] = [("W", (D, 1), "(D, 1)"), ("b", (1,), "(1,)")]
         super().__init__(device, (W, b), specs)
         self.embedding = embedding
@@ -155,11 +157,15 @@ class FrequencyDiscriminator(Layer):
         RuntimeError
             Without `count_words` before it.
         """
+        if train:
+            self.check_counted()
+        W, b = self._checked_params()
+        for name, array in (("W", W), ("b", b)):
+            if train and self.rate and not checks.writeable(array):
+                raise ValueError(f"{self._name}: {name} must be writeable, got read-only")
         self.cache, self.loss = None, 0.0
         if not train:
             return self.loss
-        self.check_counted()
-        W, b = self._checked_params()
         E = self.embedding._checked_params()[0]
         xp, ops = checks.namespace(E), self._kernel
         if self.rate:

@@ -62,7 +62,7 @@ class TimeMixtureSoftmaxWithLoss(TimeSoftmaxWithLoss):
         self, mixture: TimeMixtureSoftmax, *, balance: float = 0.0, device: str | None = None
     ) -> None:
         super().__init__(device=device)
-        self.mixture = mixture
+        self.mixture = checks.of_kind(self._name, "mixture", mixture, TimeMixtureSoftmax)
         self.balance = checks.nonnegative(self._name, "balance", balance)
         self.penalty: Any = 0.0
 

@@ -5,6 +5,8 @@ They have the interface of a single layer: params, grads, forward, backward, `st
 """
 
 from collections.abc import Sequence
+from itertools import chain, islice
+from operator import is_
 from typing import Any
 
 from rnnfast import checks
@@ -19,13 +21,47 @@ class Parts:
     parts : list
         The layers.
     params, grads : list of arrays
-        Those of the parts, one part after another.
+        Those of the parts, one part after another. An array that the caller puts into one of these
+        lists, or into that of a part, is in both from the next forward or backward on.
     """
 
     parts: list[Any]
     params: list[Any]
     grads: list[Any]
+    _known: tuple[list[Any], list[Any]]  # params and grads when they last agreed with the parts'
     _name: str  # in messages
+
+    def _gather(self) -> None:
+        """Make `params` and `grads` those of the parts."""
+        self.params = [param for part in self.parts for param in part.params]
+        self.grads = [grad for part in self.parts for grad in part.grads]
+        self._known = self.params[:], self.grads[:]
+
+    def _agree(self) -> None:
+        """Give to the parts what was put into `params` and `grads`, and take what they got."""
+        for part in self.parts:
+            if isinstance(part, Parts):
+                part._agree()
+        for name, known in zip(("params", "grads"), self._known, strict=True):
+            own, lists = getattr(self, name), [getattr(part, name) for part in self.parts]
+            theirs = list(chain.from_iterable(lists))
+            if len(own) != len(known):
+                expected = f"{name} must hold {len(known)} arrays"
+                raise ValueError(f"{self._name}: {expected}, got {len(own)}")
+            if len(theirs) != len(known):  # the part will complain
+                continue
+            if not (all(map(is_, own, known)) and all(map(is_, theirs, known))):
+                three = zip(own, theirs, known, strict=True)
+                own[:] = [a if a is not before else b for a, b, before in three]
+                known[:] = own
+                rest = iter(own)
+                for arrays in lists:
+                    arrays[:] = islice(rest, len(arrays))
+
+    def _check_rest(self, *dstate: Any) -> None:
+        """Check all arguments of the parts' backward but dhs, before any gradient is written."""
+        for part, own in reversed(self._shared("backward: the states' gradients", dstate)):
+            part._check_rest(*own)
 
     @property
     def state(self) -> tuple[Any, ...]:

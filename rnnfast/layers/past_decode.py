@@ -82,9 +82,10 @@ class PastDecode(Layer):
     ) -> None:
         owner = type(self).__name__
         factor = checks.nonnegative(owner, "factor", factor)
+        checks.of_kind(owner, "affine", affine, TimeAffine, TimeMixtureSoftmax)
         W, b, c = (checks.adopt(owner, n, x) for n, x in (("W", W), ("b", b), ("c", c)))
         H, V = affine.params[0].shape
-        checks.matrix(owner, "W", W, "(H, H)")
+        W = checks.exactly(owner, "W", W, affine.dtype, (H, H), "(H, H)")
         specs: list[Spec] = [("W", (H, H), "(H, H)"), ("b", (H,), "(H,)"), ("c", (V,), "(V,)")]
         super().__init__(device, (W, b, c), specs)
         self.affine = affine

@@ -103,12 +103,13 @@ class TimeRegularizedSoftmaxWithLoss(TimeAffineSoftmaxWithLoss):
         TypeError, ValueError
             As in `SoftmaxWithLoss.forward`, and for a wrong `previous`.
         """
-        self.penalty = 0.0
         if not train:
-            return super().forward(xs, ts, train=False)
+            loss = super().forward(xs, ts, train=False)
+            self.penalty = 0.0
+            return loss
         x, t, ignored = self._checked_inputs(xs, ts)
         if self.past is not None:
-            previous = check_previous(self._name, previous, x.shape[:2])
+            previous = check_previous(self._name, previous, x.shape[:2], self.affine)
         affine, ops = self.affine, self.affine._kernel
         W, b = affine._checked_params()
         counted = t != ignored
@@ -118,16 +119,15 @@ class TimeRegularizedSoftmaxWithLoss(TimeAffineSoftmaxWithLoss):
         past = None
         if self.past is not None:
             past = self.past.forward(scores, previous.reshape(-1), counted)
-        noise = None
+        noise, penalty = None, 0.0
         if self.adversarial:
             noise, place = self._noise(x2, W, t, ignored)
             scores = scores.copy()  # PastDecode and the loss without noise have the others
             scores[place] += (x2 * noise).sum(axis=1)
             noisy, cache = ops.softmax_loss_forward(scores, t, ignore_label=ignored)
-            self.penalty = noisy - loss
+            penalty = noisy - loss
             noise = noise, place
-        if past is not None:
-            self.penalty = self.penalty + past
+        self.penalty = penalty if past is None else penalty + past
         self.cache = x2, x.shape, cache, noise
         return loss
 
@@ -163,6 +163,8 @@ class TimeRegularizedSoftmaxWithLoss(TimeAffineSoftmaxWithLoss):
         of_target: Any = 0.0
         dout = checks.number(self._name, "dout", dout)
         (W, _), (dW, db) = self.affine._checked_params(), self.affine._checked_grads()
+        if self.past is not None:
+            self.past._checked_grads()
         ops = self.affine._kernel
         dscores = ops.softmax_loss_backward(cache, dout)
         if noise is not None:
@@ -185,11 +187,12 @@ class TimeRegularizedSoftmaxWithLoss(TimeAffineSoftmaxWithLoss):
         return shown + ([] if self.past is None else [f"past={self.past!r}"])
 
 
-def check_previous(owner: str, previous: Any, shape: tuple[int, int]) -> Any:
-    """The argument `previous` of a loss, ids of the shape (N, T)."""
+def check_previous(owner: str, previous: Any, shape: tuple[int, int], affine: Any) -> Any:
+    """The argument `previous` of a loss, ids of the shape (N, T) that the affine layer knows."""
     previous = checks.integers(owner, "previous", previous)
     if previous.shape != shape:
         raise checks.shape_error(owner, "previous", f"(N, T) = {shape}", previous)
+    checks.in_range(owner, "previous", previous, affine.params[0].shape[1])
     return previous
 
 

@@ -105,7 +105,8 @@ class TimeRegularizedMixtureSoftmaxWithLoss(TimeMixtureSoftmaxWithLoss):
         """
         if train and self.past is not None:
             shape = self.mixture._inputs(self._name, xs)[-1].shape[:2]
-            self._previous = check_previous(self._name, previous, shape).reshape(-1)
+            previous = check_previous(self._name, previous, shape, self.mixture)
+            self._previous = previous.reshape(-1)
         return super().forward(xs, ts, train=train)
 
     def _cross_entropy(self, hs: Any, prior: Any, t: Any, ignored: int, train: bool) -> Any:
@@ -148,6 +149,8 @@ class TimeRegularizedMixtureSoftmaxWithLoss(TimeMixtureSoftmaxWithLoss):
 
     def _cross_entropy_back(self, cache: Any, dout: float) -> tuple[Any, Any]:
         plain, hs, prior, log_p, noisy = cache
+        if self.past is not None:
+            self.past._checked_grads()  # before others are written
         if noisy is None:
             dhs, dprior = super()._cross_entropy_back(plain, dout)
         else:

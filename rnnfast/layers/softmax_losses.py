@@ -264,7 +264,7 @@ class TimeAffineSoftmaxWithLoss(TimeSoftmaxWithLoss):
 
     def __init__(self, affine: TimeAffine, *, device: str | None = None) -> None:
         super().__init__(device=device)
-        self.affine = affine
+        self.affine = checks.of_kind(self._name, "affine", affine, TimeAffine)
         self._spent: Any = None  # the last consumed cache: its memory is used again
 
     def forward(self, xs: Array, ts: Array, *, train: bool = True) -> Any:

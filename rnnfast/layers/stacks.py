@@ -69,6 +69,9 @@ class TimeReverse(Parts):
         self.parts = [layer]
         self.params, self.grads = layer.params, layer.grads
 
+    def _agree(self) -> None:
+        """Nothing to do: the lists are the layer's own."""
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.layer!r})"
 
@@ -220,8 +223,7 @@ class TimeStack(Parts):
         self.drop_layers = [
             TimeDropout(dropout_ratio, None if rng is None else (rng, k)) for k in between
         ]
-        self.params = [param for layer in self.layers for param in layer.params]
-        self.grads = [grad for layer in self.layers for grad in layer.grads]
+        self._gather()
 
     def __repr__(self) -> str:
         entries = [f"[{', '.join(map(repr, self.layers))}]"]
@@ -285,6 +287,7 @@ class TimeStack(Parts):
             "h_zoneout": h_zoneout,
             "c_zoneout": c_zoneout,
         }
+        self._agree()
         arguments = self._of_parts("layer", **given)
         drops, before = iter(self.drop_layers), self._before()
         of_drops = [drop._before() for drop in self.drop_layers]
@@ -321,9 +324,10 @@ class TimeStack(Parts):
         array (N, T, D)
             dxs.
         """
-        shares = self._shared(
-            "backward: the states' gradients", dstate or (None,) * len(self.state)
-        )
+        self._agree()
+        dstate = dstate or (None,) * len(self.state)
+        self._check_rest(*dstate)
+        shares = self._shared("backward: the states' gradients", dstate)
         drops = iter(reversed((*self.drop_layers, None)))
         for layer, own in reversed(shares):
             drop = next(drops, None)

@@ -220,8 +220,13 @@ class _Time(Recurrent):
         dhs = checks.real(self._name, "dhs", dhs)
         if dhs.shape != shape:
             raise checks.shape_error(self._name, "dhs", f"(N, T, {self.wide}) = {shape}", dhs)
-        given = self._checked_states(dstate, shape[0], "d{}") if dstate else None
-        return checks.cast(dhs, self.dtype), given, self._checked_grads()
+        return checks.cast(dhs, self.dtype), *self._check_rest(*dstate)
+
+    def _check_rest(self, *dstate: Any) -> tuple[tuple[Any, ...] | None, list[Any]]:
+        """The arguments of the column's backward after dhs: dstate, grads."""
+        N = self._pending()[2][0]
+        given = self._checked_states(dstate, N, "d{}") if dstate else None
+        return given, self._checked_grads()
 
     def _backward(self, checked: tuple[Any, tuple[Any, ...] | None, list[Any]]) -> Any:
         """backward with checked arguments."""

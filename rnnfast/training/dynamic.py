@@ -246,6 +246,7 @@ def _learner(owner: str, model: Any) -> Any:
 
 def _roots(owner: str, mean_squares: Sequence[Any], params: list[Any]) -> list[Any]:
     """Square roots of mean_squares, which must have the shapes of params, with their dtype."""
+    mean_squares = list(mean_squares)
     shapes = [getattr(array, "shape", None) for array in mean_squares]
     expected = [param.shape for param in params]
     if shapes != expected:

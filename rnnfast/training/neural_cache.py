@@ -138,9 +138,8 @@ def eval_cache(
 
 def checked_cache(owner: str, cache: Any) -> NeuralCache:
     """The argument `cache` of a function."""
-    if not isinstance(cache, NeuralCache):
-        raise TypeError(f"{owner}: cache must be a NeuralCache, got {type(cache).__name__}")
-    return cache
+    checked: NeuralCache = checks.of_kind(owner, "cache", cache, NeuralCache)
+    return checked
 
 
 def target_logs(scores: Any, ts: Any) -> Any:
@@ -153,7 +152,7 @@ def target_logs(scores: Any, ts: Any) -> Any:
 class Remembered:
     """The contents of the caches of N samples: hidden states, and the word that followed each.
 
-    The arrays have room for twice the size and a batch. So the last states are moved to their
+    The arrays grow to room for twice the size and a batch. So the last states are moved to their
     beginning rarely, and never over themselves.
     """
 
@@ -178,18 +177,19 @@ class Remembered:
 
     def _append(self, hs: Any, ts: Any) -> None:
         """Write hs and ts behind what is remembered."""
-        N, T, H = hs.shape
-        size = self._settings.size
+        T, size = ts.shape[1], self._settings.size
         if self._hs is None:
-            xp = checks.namespace(hs)
-            self._hs = xp.empty((N, 2 * size + T, H), hs.dtype)
-            self._words = xp.empty((N, 2 * size + T), ts.dtype)
-        arrays = (self._hs, hs), (self._words, ts)
-        if self._end + T > self._words.shape[1]:
-            for array, _ in arrays:
+            self._hs, self._words = hs[:, :0], ts[:, :0]
+        room, most = self._words.shape[1], 2 * size + T
+        if self._end + T > room and room < most:
+            room = min(most, 2 * (self._end + T))
+            self._hs = _longer(self._hs, self._end, room)
+            self._words = _longer(self._words, self._end, room)
+        if self._end + T > room:
+            for array in (self._hs, self._words):
                 array[:, :size] = array[:, self._end - size : self._end]
             self._end = size
-        for array, new in arrays:
+        for array, new in ((self._hs, hs), (self._words, ts)):
             array[:, self._end : self._end + T] = new
         self._end += T
 
@@ -208,3 +208,10 @@ class Remembered:
         share, ratio = (weights * same).sum(axis=2) / weights.sum(axis=2), self._settings.ratio
         with np.errstate(divide="ignore"):  # the log of 0 is -inf: the cache does not know the word
             return xp.logaddexp(math.log1p(-ratio) + logs, xp.log(ratio * share))
+
+
+def _longer(array: Any, end: int, room: int) -> Any:
+    """An array with room for so many steps, which begins with the first `end` of this one."""
+    longer = checks.namespace(array).empty((len(array), room, *array.shape[2:]), array.dtype)
+    longer[:, :end] = array[:, :end]
+    return longer

@@ -1,5 +1,6 @@
 """Rounds of local updates: ranks that exchange weights once in many iterations."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,8 +59,8 @@ class Sync:
 
     def __post_init__(self) -> None:
         checks.count("Sync", "every", self.every)
-        if not checks.number("Sync", "lr", self.lr) > 0:
-            raise ValueError(f"Sync: lr must be positive, got {self.lr}")
+        if not 0 < checks.number("Sync", "lr", self.lr) < math.inf:
+            raise ValueError(f"Sync: lr must be finite, above 0, got {self.lr}")
         if not 0 <= checks.number("Sync", "momentum", self.momentum) < 1:
             raise ValueError(f"Sync: momentum must be in [0, 1), got {self.momentum}")
         checks.flag("Sync", "half", self.half)

@@ -1,5 +1,7 @@
 """Rounds of local updates with an outer step, and sums in 16 bits."""
 
+import math
+
 import numpy as np
 import pytest
 import rank_jobs
@@ -133,8 +135,9 @@ def test_wrong_rounds_are_refused(tmp_path, text):
         Sync(every=0)
     with pytest.raises(ValueError, match=r"Sync: momentum must be in \[0, 1\), got 1"):
         Sync(momentum=1)
-    with pytest.raises(ValueError, match="Sync: lr must be positive, got 0"):
-        Sync(lr=0)
+    for lr in 0, math.inf:
+        with pytest.raises(ValueError, match=f"Sync: lr must be finite, above 0, got {lr}"):
+            Sync(lr=lr)
     model = Rnnlm(5, 4, 4, rng=1)
     with pytest.raises(TypeError, match="sync must be a Sync or None, got int"):
         RnnlmTrainer(model, SGD(), sync=4)

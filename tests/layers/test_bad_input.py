@@ -6,6 +6,14 @@ import numpy as np
 import pytest
 
 import rnnfast
+from rnnfast.layers import (
+    FrequencyDiscriminator,
+    PastDecode,
+    TimeAffineSoftmaxWithLoss,
+    TimeMixtureSoftmaxWithLoss,
+    TimeRegularizedMixtureSoftmaxWithLoss,
+    TimeRegularizedSoftmaxWithLoss,
+)
 
 N, T, D, H, V = 2, 3, 4, 5, 6
 GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
@@ -533,3 +541,38 @@ def test_cross_entropy_error():
     ):
         with pytest.raises(error, match=r"^cross_entropy_error: t must be"):
             rnnfast.cross_entropy_error(y, t)
+
+
+@pytest.mark.parametrize("wrong", ["i8", "f2", "O", "f8", None])
+def test_weights_beside_another_layer_have_its_dtype(wrong):
+    words, affine = rnnfast.Embedding(randn(V, D)), rnnfast.TimeAffine(randn(D, V), randn(V))
+    W, b = (np.zeros((D, 1)), np.zeros(1)) if wrong is None else (randn(D, 1), randn(1))
+    W = W.tolist() if wrong is None else W.astype(wrong)
+    with pytest.raises(TypeError, match=r"^FrequencyDiscriminator: W must be a float32 array, got"):
+        FrequencyDiscriminator(words, W, b)
+    W = randn(D, D).tolist() if wrong is None else randn(D, D).astype(wrong)
+    with pytest.raises(TypeError, match=r"^PastDecode: W must be a float32 array, got"):
+        PastDecode(affine, W, randn(D), randn(V))
+
+
+def test_layers_that_belong_to_others():
+    W, b = randn(D, D), randn(D)
+    with pytest.raises(TypeError, match=r"^PastDecode: affine must be a TimeAffine or .* got No"):
+        PastDecode(None, W, b, randn(V))
+    with pytest.raises(TypeError, match=r"^FrequencyDiscriminator: embedding must be .* got NoneT"):
+        FrequencyDiscriminator(None, randn(D, 1), randn(1))
+    for loss in TimeAffineSoftmaxWithLoss, TimeRegularizedSoftmaxWithLoss:
+        with pytest.raises(TypeError, match=r"affine must be a TimeAffine, got None"):
+            loss(None)
+    for loss in TimeMixtureSoftmaxWithLoss, TimeRegularizedMixtureSoftmaxWithLoss:
+        with pytest.raises(TypeError, match=r"mixture must be a TimeMix.* got None"):
+            loss(None)
+
+
+def test_a_discriminator_that_cannot_learn():
+    words = rnnfast.Embedding(randn(V, D))
+    layer = FrequencyDiscriminator(words, randn(D, 1), randn(1))
+    layer.count_words(np.arange(V))
+    layer.W.flags.writeable = False
+    with pytest.raises(ValueError, match=r"^FrequencyDiscriminator: W must be writeable, got read"):
+        layer.forward()

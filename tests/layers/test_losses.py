@@ -5,7 +5,11 @@ import pytest
 from naive import numeric_gradient
 
 import rnnfast
-from rnnfast.layers import PastDecode, TimeRegularizedSoftmaxWithLoss
+from rnnfast.layers import (
+    PastDecode,
+    TimeRegularizedMixtureSoftmaxWithLoss,
+    TimeRegularizedSoftmaxWithLoss,
+)
 
 N, T, V, D = 4, 5, 6, 3
 
@@ -169,3 +173,29 @@ def test_literal_squared_loss():
     assert layer.forward(xs, ts) == (1 + 16) / 2 / 2
     assert layer.backward(2).tolist() == [[[1, 0], [0, 4]]]
     assert layer.forward(xs[0], ts[0]) == (1 + 16) / 2 / 4
+
+
+def test_previous_ids_that_are_refused_change_nothing(rng):
+    affine = rnnfast.TimeAffine(rng.normal(size=(D, V)), rng.normal(size=V))
+    past = PastDecode(affine, rng.normal(size=(D, D)), rng.normal(size=D), rng.normal(size=V))
+    mixture = rnnfast.TimeMixtureSoftmax.create(
+        D, D, V, K=2, rng=0, dtype="f8", drop=rnnfast.TimeDropout(0.5, rng=0)
+    )
+    of_mixture = PastDecode(mixture, *past.params)
+    hs, ts = rng.normal(size=(2, 3, D)), rng.integers(0, V, (2, 3))
+    for loss in (
+        TimeRegularizedSoftmaxWithLoss(affine, adversarial=0.5, past=past),
+        TimeRegularizedMixtureSoftmaxWithLoss(mixture, adversarial=0.5, past=of_mixture),
+    ):
+        loss.forward(hs, ts, previous=ts)
+        before = loss.penalty, mixture.drop.mask_state()
+        for wrong, message in (ts + V, rf"in \[0, {V}\)"), (ts[:1], r"\(N, T\) = \(2, 3\)"):
+            with pytest.raises(ValueError, match=f"^{loss._name}: previous must be {message}"):
+                loss.forward(hs, ts, previous=wrong)
+        assert (loss.penalty, mixture.drop.mask_state()) == before
+        loss.past.grads[0].flags.writeable = False
+        with pytest.raises(ValueError, match=r"^PastDecode: grads \(dW\) must be writeable"):
+            loss.backward()
+        loss.past.grads[0].flags.writeable = True
+        assert not any(grad.any() for grad in loss.past.affine.grads)
+        assert loss.backward().shape == hs.shape

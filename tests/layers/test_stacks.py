@@ -296,3 +296,49 @@ def test_wrong_stacks(rng):
             stack.forward(rng.normal(size=(N, T, D)), lengths=wrong)
         with pytest.raises((TypeError, ValueError), match=r"^TimeBiLSTM: lengths must be"):
             bi.forward(rng.normal(size=(N, T, H)), lengths=wrong)
+
+
+def test_a_backward_that_is_refused_changes_nothing(rng):
+    """Also where the layer that refuses it would be the last one."""
+    low, bi = make_time(CELLS[1], {}, 1), make_bi(CELLS[1], {}, (1, 2), H)
+    stack = rnnfast.TimeStack([low, bi])
+    hs = stack.forward(rng.normal(size=(N, T, D)))
+    for grad in stack.grads:
+        grad[...] = 7
+    with pytest.raises(ValueError, match=r"^TimeLSTM: dh must be .* \(5, 4\), got \(9, 9\)"):
+        stack.backward(np.ones_like(hs), np.ones((9, 9)), *[None] * 5)
+    if isinstance(low.grads[0], np.ndarray):
+        low.grads[0].flags.writeable = False
+        with pytest.raises(ValueError, match=r"^TimeLSTM: grads \(dWx\) must be writeable"):
+            stack.backward(np.ones_like(hs))
+        low.grads[0].flags.writeable = True
+    assert all((grad == 7).all() for grad in stack.grads)
+    stack.backward(np.ones_like(hs))
+    assert not any((grad == 7).any() for grad in stack.grads)
+
+
+def test_arrays_that_are_replaced_are_in_the_lists_of_layer_and_parts(rng):
+    low, bi = make_time(CELLS[1], {}, 1), make_bi(CELLS[1], {}, (1, 2), H)
+    stack, xs = rnnfast.TimeStack([low, bi]), rng.normal(size=(N, T, D))
+    other = rnnfast.TimeStack([make_time(CELLS[1], {}, 3), make_bi(CELLS[1], {}, (4, 5), H)])
+    expected = other.forward(xs), other.backward(np.ones((N, T, 2 * H))), other.grads
+    stack.params[:3] = other.params[:3]
+    bi.params[:3] = other.params[3:6]
+    bi.parts[1].params[:] = other.params[6:]
+    stack.grads[:] = [np.empty_like(grad) for grad in stack.grads]
+    grads = stack.grads[:]
+    found = stack.forward(xs), stack.backward(np.ones((N, T, 2 * H))), grads
+    for got, wanted in zip(found[:2], expected[:2], strict=True):
+        np.testing.assert_array_equal(got, wanted)
+    for got, wanted in zip(found[2], expected[2], strict=True):
+        np.testing.assert_array_equal(got, wanted)
+    for name in ("params", "grads"):
+        of_parts = [*getattr(low, name), *getattr(bi.parts[0], name), *getattr(bi.parts[1], name)]
+        for lists in (getattr(bi, name), of_parts[3:]), (getattr(stack, name), of_parts):
+            assert all(a is b for a, b in zip(*lists, strict=True))
+    stack.params[4] = np.zeros((2, 2))
+    with pytest.raises(ValueError, match=r"^TimeBiLSTM: Wh must be .*, got \(2, 2\)"):
+        stack.forward(xs)
+    bi.params.pop()
+    with pytest.raises(ValueError, match=r"^TimeBiLSTM: params must hold 6 arrays, got 5"):
+        bi.forward(rng.normal(size=(N, T, H)))

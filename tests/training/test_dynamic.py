@@ -174,7 +174,7 @@ def test_rms(options, decay):
     assert (decay * root / root.mean() > 1).any() == (decay == 0.4)
     settings = {"lr": 0.01, "decay": decay, "epsilon": 0.002}
     expected = naive_dynamic(model, TEXT, 1, 7, squares=squares, **settings)
-    found = eval_dynamic(model, TEXT, 1, 7, mean_squares=squares, **settings)
+    found = eval_dynamic(model, TEXT, 1, 7, mean_squares=iter(squares), **settings)
     assert found == pytest.approx(expected, rel=1e-10)
     # They may have been in a file, in another precision
     rough = [array.astype(np.float32) for array in squares]
@@ -311,6 +311,13 @@ def test_arguments(change, error, message):
     if change.keys() <= {"batch_size", "time_size", "corpus", "model"}:
         with pytest.raises(error, match=f"gradient_mean_squares: {message}"):
             gradient_mean_squares(**({"model": model, "corpus": TEXT, "batch_size": 1} | change))
+
+
+def test_a_cache_takes_no_more_room_than_the_text_needs():
+    model, found = make({}), []
+    for size in len(TEXT), 10**12:
+        found.append(eval_cache(model, TEXT, cache=NeuralCache(size, ratio=0.3)))
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(
