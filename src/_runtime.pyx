@@ -29,6 +29,7 @@ cdef extern from "kernels/team.h" nogil:
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() noexcept  # its exception is left set: `finished` finds it
+    void *PyErr_Occurred() noexcept
 
 
 # ---- instruction sets and threads
@@ -189,7 +190,9 @@ cdef int finished(int failed, str name) except -1:
     if failed == 0:
         return 0
     if failed > 0:
-        return -1  # the exception of a signal's handler is set
+        if PyErr_Occurred():  # in a signal's handler
+            return -1
+        raise RuntimeError(f"{name}: a process that was forked during a call cannot go on with it")
     raise MemoryError(f"{name}: no memory for packing and a call's own arrays")
 
 

@@ -81,8 +81,8 @@ def mixture_weights(gpu, letter):
     real = np.dtype(letter).type
     zero, lowest = real(0), np.finfo(real).min
 
-    def mixture_weights_kernel(prior, maxima, scales, shifts, M, K):
-        """shifts (M, K): what makes a score of softmax k the logarithm of pi_k p_k."""
+    def mixture_weights_kernel(prior, scales, shifts, M, K):
+        """shifts (M, K): what makes a score of softmax k, less its maximum, log pi_k p_k."""
         m = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
         if m < M:
             top = lowest
@@ -93,7 +93,7 @@ def mixture_weights(gpu, letter):
             for k in range(m * K, m * K + K):
                 total += exp(prior[k] - top)
             for k in range(m * K, m * K + K):
-                shifts[k] = (prior[k] - top - log(total)) + (log(scales[k]) - maxima[k])
+                shifts[k] = (prior[k] - top - log(total)) + log(scales[k])
 
     signature = signature_of(mixture_weights_kernel, letter)
     return gpu.kernel(mixture_weights_kernel, signature, THREADS)
@@ -105,8 +105,8 @@ def mixture_scores(gpu, letter):
     real = np.dtype(letter).type
     zero, lowest = real(0), np.finfo(real).min
 
-    def mixture_scores_kernel(x, b, shifts, log_p, M, K, V):
-        """log_p (M, V) = log sum_k exp(x_k + b + shift_k)."""
+    def mixture_scores_kernel(x, b, maxima, shifts, log_p, M, K, V):
+        """log_p (M, V) = log sum_k exp(x_k + b - maximum_k + shift_k)."""
         for e in range(
             cuda.blockIdx.x * THREADS + cuda.threadIdx.x, M * V, cuda.gridDim.x * THREADS
         ):
@@ -114,13 +114,13 @@ def mixture_scores(gpu, letter):
             v = e - m * V
             top = lowest
             for k in range(m * K, m * K + K):
-                a = x[k * V + v] + shifts[k]
+                a = x[k * V + v] + b[v] - maxima[k] + shifts[k]
                 if a > top:
                     top = a
             total = zero
             for k in range(m * K, m * K + K):
-                total += exp(x[k * V + v] + shifts[k] - top)
-            log_p[e] = log(total) + (top + b[v])
+                total += exp(x[k * V + v] + b[v] - maxima[k] + shifts[k] - top)
+            log_p[e] = log(total) + top
 
     signature = signature_of(mixture_scores_kernel, letter)
     return gpu.kernel(mixture_scores_kernel, signature, THREADS)
@@ -137,17 +137,15 @@ def mixture_softmax(hs, prior, W, b):
         x = _scores(gpu, hs2, W2, start, stop, of_W)
         nothing = xp.zeros(count * K, np.int64)
         losses, maxima, scales, shifts = (xp.empty(count * K, W2.dtype) for _ in range(4))
-        sums = {"maxima": maxima, "scales": scales}
         kernel = loss_rows(gpu, letter)
-        kernel(blocks=count * K, x=x, b=bias, ts=nothing, losses=losses, **sums, V=V, ignored=-1)
+        rows = {"losses": losses, "maxima": maxima, "scales": scales}
+        kernel(blocks=count * K, x=x, b=bias, ts=nothing, **rows, V=V, ignored=-1)
         kernel = mixture_weights(gpu, letter)
         part = prior2[start:stop]
-        kernel(blocks=_blocks(count), prior=part, **sums, shifts=shifts, M=count, K=K)
+        kernel(blocks=_blocks(count), prior=part, scales=scales, shifts=shifts, M=count, K=K)
         kernel = mixture_scores(gpu, letter)
-        part = log_p[start:stop]
-        kernel(
-            blocks=blocks_of(count * V), x=x, b=bias, shifts=shifts, log_p=part, M=count, K=K, V=V
-        )
+        scores = {"x": x, "b": bias, "maxima": maxima, "shifts": shifts, "log_p": log_p[start:stop]}
+        kernel(blocks=blocks_of(count * V), **scores, M=count, K=K, V=V)
     return give(gpu, log_p, hs, W)
 
 

@@ -70,7 +70,7 @@ static void score_body(team *tm, int rank, void *work)
 {
     const score_work *k = work;
     const affine_softmax_job *s = k->job;
-    const ptrdiff_t panels = (s->V + 2 * W - 1) / (2 * W), tiles = tile_count(s->M, ROWS_2);
+    const ptrdiff_t panels = pair_count(s->V), tiles = tile_count(s->M, ROWS_2);
     real *room = k->room + rank * k->each, *own = room + k->depth * k->columns;
 
     for (ptrdiff_t block = rank; block < k->blocks; block += tm->size) {
@@ -103,7 +103,7 @@ static void score_blocks(score_work *k)
 {
     const affine_softmax_job *s = k->job;
     k->columns = s->K * 2 * SCORE_COLUMNS <= SCORE_ROOM ? 2 * SCORE_COLUMNS : SCORE_COLUMNS;
-    k->blocks = tile_count((s->V + 2 * W - 1) / (2 * W), k->columns / (2 * W));
+    k->blocks = tile_count(pair_count(s->V), k->columns / (2 * W));
 }
 
 /* Room for forward, with `more` reals behind the threads' parts. Returns -1 where there is no memory. */
@@ -151,7 +151,7 @@ static int affine_softmax_forward(const affine_softmax_job *job)
 static void score_gradient(const score_work *k, ptrdiff_t m, ptrdiff_t v0, ptrdiff_t v1, real *dy, ptrdiff_t apart)
 {
     const affine_softmax_job *s = k->job;
-    const ptrdiff_t panels = (s->V + 2 * W - 1) / (2 * W), t = s->ts[m];
+    const ptrdiff_t panels = pair_count(s->V), t = s->ts[m];
     const real *e = (const real *)s->scores + m * s->V;
     if (t < 0) {
         for (ptrdiff_t v = v0; v < v1; v += 2 * W, dy += apart)
@@ -165,8 +165,7 @@ static void score_gradient(const score_work *k, ptrdiff_t m, ptrdiff_t v0, ptrdi
         for (; v < to; v += 2 * W, pair += apart) { /* blocks are whole pairs, but for the last */
             const ptrdiff_t left = to - v;
             store(pair, load_n(e + v, left < W ? left : W) * part);
-            if (left > W)
-                store(pair + W, load_n(e + v + W, left < 2 * W ? left - W : W) * part);
+            store(pair + W, left > W ? load_n(e + v + W, left < 2 * W ? left - W : W) * part : (vec){0});
         }
     }
     if (t >= v0 && t < v1)
@@ -232,7 +231,7 @@ static void turn_x(const score_work *k, team *tm, int rank)
 static void score_dW(const score_work *k, team *tm, int rank, real *room)
 {
     const affine_softmax_job *s = k->job;
-    const ptrdiff_t panels = (s->V + 2 * W - 1) / (2 * W), most = SCORE_ROOM / SCORE_COLUMNS;
+    const ptrdiff_t panels = pair_count(s->V), most = SCORE_ROOM / SCORE_COLUMNS;
     const ptrdiff_t blocks = tile_count(panels, SCORE_COLUMNS / (2 * W)); /* smaller ones than forward's: M is deep */
     const int rows = s->dW.s1 == 1;
     real *own = room + SCORE_ROOM;

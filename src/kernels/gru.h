@@ -141,7 +141,7 @@ static void gru_candidate(const gru_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t
         store_n((real *)gru_h_prev(k, t + 1, n) + j, h, w);
         if (job->h_mask.p)
             store_n((real *)gru_seen(k, t + 1, n) + j, h * mask_of(job, n, j, w), w);
-        store_n((real *)job->hs.p + row_of(job, n) * job->hs.s0 + t * job->hs.s1 + j, h, w);
+        store_n(row_at(job, job->hs, t, n) + j, h, w);
         if (t == last_step(job, n))
             store_n((real *)job->hT + n * H + j, h, w);
     }

@@ -62,7 +62,7 @@ static inline void lstm_give(const lstm_work *k, ptrdiff_t t, ptrdiff_t n, ptrdi
 {
     const cell_job *job = k->job;
     store_n(lstm_seen(k, t, n) + j, job->h_mask.p ? h * mask_of(job, n, j, w) : h, w);
-    store_n((real *)job->hs.p + row_of(job, n) * job->hs.s0 + t * job->hs.s1 + j, h, w);
+    store_n(row_at(job, job->hs, t, n) + j, h, w);
     if (t == last_step(job, n)) {
         store_n((real *)job->hT + n * job->H + j, h, w);
         store_n((real *)job->cT + n * job->H + j, c, w);

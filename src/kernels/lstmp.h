@@ -54,8 +54,8 @@ static void lstmp_output(const lstm_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t
 
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t n = n0 + r;
-        real *seen = lstm_seen(k, t, n) + j, *hs = (real *)job->hs.p + row_of(job, n) * job->hs.s0 + t * job->hs.s1 + j;
-        vec h = load(sums + r * step);
+        real *seen = lstm_seen(k, t, n) + j, *hs = row_at(job, job->hs, t, n) + j;
+        vec h = load_n(sums + r * step, w); /* its row may end within a vector */
         if (job->h_zoneout.p)
             h = zoned(of_step(job, job->h_zoneout, t, n, j, w), shown_before(job, t, n, j, w), h);
         store_n(seen, job->h_mask.p ? h * mask_of(job, n, j, w) : h, w);

@@ -127,7 +127,7 @@ static inline const real *mogrifier_gated(const mogrifier_work *work, const roun
     const cell_job *job = work->lstm.job;
     ptrdiff_t step;
     if (g->gates < 0 && !g->of_h)
-        return (const real *)job->xs.p + row_of(job, n) * job->xs.s0 + t * job->xs.s1;
+        return row_at(job, job->xs, t, n);
     const real *rows = mogrifier_rows(work, g->gates, t, &step);
     return rows + n * step;
 }

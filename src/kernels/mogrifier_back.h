@@ -28,8 +28,7 @@ static void mogrifier_give_dx(const mogrifier_work *work, const team *tm, int ra
     for (tile_walk w = team_tiles(tm, rank, pair_count(D), rows, ROWS_2, own_rows); next_panel(&w);)
         for (ptrdiff_t n = w.n, end = n + rows_at_work(job, t, n, w.rows); n < end; n++) {
             const real *sums = work->sums_x + (w.p * N + n) * 2 * W;
-            memcpy((real *)job->dxs.p + row_of(job, n) * job->dxs.s0 + t * job->dxs.s1 + w.p * 2 * W, sums,
-                   pair_columns(D, w.p) * sizeof(real));
+            memcpy(row_at(job, job->dxs, t, n) + w.p * 2 * W, sums, pair_columns(D, w.p) * sizeof(real));
         }
 }
 
@@ -136,10 +135,8 @@ static int mogrifier_backward(const cell_job *job)
     const int count = mogrifier_count(job);
     mogrifier_work work = {.lstm = {.job = job, .panels = panels_at(job, job->panels, T, H, LSTM_GATES, lstm_kept(job))}};
     lstm_work *k = &work.lstm;
-    const ptrdiff_t widest = D > H      ? D > rank ? D : rank
-                             : H > rank ? H
-                                        : rank,
-                    left = left_room(first_row(rows_of_job(job), T), widest);
+    const ptrdiff_t wider = D > H ? D : H, widest = wider > rank ? wider : rank;
+    const ptrdiff_t left = left_room(first_row(rows_of_job(job), T), widest);
     ptrdiff_t weights = lines(pair_count(D) * 2 * W * 4 * H), recurrent = lines(pair_count(H) * 2 * W * 4 * H);
     ptrdiff_t state = lines(N * H), rounds = 0, turned = 0, pairs = pair_count(H) + pair_count(D) + pair_count(rank);
     for (int s = 0; s < count; s++) {

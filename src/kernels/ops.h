@@ -3,7 +3,7 @@
  *   M rows (N T of a sequence), V classes or words, D features
  */
 
-/* The logarithm of a mixture of K softmaxes: log_p = log sum_k exp(scores_k + shift_k), where shift makes scores
+/* The logarithm of a mixture of K softmaxes: log_p = log sum_k exp(scores_k - shift_k), where shift makes scores
  * logarithms of pi_k p_k. */
 #define COLUMNS_SPAN 1024 /* of log_p, which a thread computes at a time */
 
@@ -16,7 +16,7 @@ static void mixture_body(team *tm, int rank, void *work)
     for (ptrdiff_t i = i0; i < i1 && !team_stopped(); i++) {
         real most;
         const double total = sum_exp(scores + i * s->V, s->V, &most, NULL, 0);
-        s->shifts[i] = s->log_pi[i] - most - log(total);
+        s->shifts[i] = most + log(total) - s->log_pi[i];
     }
     team_wait(tm);
 
@@ -31,9 +31,9 @@ static void mixture_body(team *tm, int rank, void *work)
             const real *x = scores + m * s->K * s->V + v;
             vec top = splat(REAL_IS_FLOAT ? -FLT_MAX : -DBL_MAX), sum = {0}; /* finite: -inf - -inf would be NaN */
             for (ptrdiff_t k = 0; k < s->K; k++)
-                top = vmax(top, load_n(x + k * s->V, w) + (real)shifts[k]);
+                top = vmax(top, less(load_n(x + k * s->V, w), shifts[k]));
             for (ptrdiff_t k = 0; k < s->K; k++)
-                sum += vexp(load_n(x + k * s->V, w) + (real)shifts[k] - top);
+                sum += vexp(less(load_n(x + k * s->V, w), shifts[k]) - top);
             for (ptrdiff_t j = 0; j < w; j++)
                 top[j] += (real)log(sum[j]);
             store_n((real *)s->log_p + m * s->V + v, top, w);

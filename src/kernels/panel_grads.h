@@ -242,7 +242,7 @@ static inline vec mask_of(const cell_job *job, ptrdiff_t n, ptrdiff_t j, ptrdiff
 /* Units j.. of a mask or share (N, T, H) at step t; only where there is one. */
 static inline vec of_step(const cell_job *job, strided x, ptrdiff_t t, ptrdiff_t n, ptrdiff_t j, ptrdiff_t width)
 {
-    return load_n((const real *)x.p + row_of(job, n) * x.s0 + t * x.s1 + j, width);
+    return load_n(row_at(job, x, t, n) + j, width);
 }
 
 /* Units j.. of dhs. */
@@ -265,7 +265,7 @@ static inline vec shown_before(const cell_job *job, ptrdiff_t t, ptrdiff_t n, pt
 {
     if (t == first_step(job, n))
         return state_of(job->h0, n, j, width);
-    return load_n((const real *)job->hs.p + row_of(job, n) * job->hs.s0 + (t - 1) * job->hs.s1 + j, width);
+    return load_n(row_at(job, job->hs, t - 1, n) + j, width);
 }
 
 /* out (N, H) = sums, times h_mask if `masked`, + more (N, H), which may be NULL: the gradient of the initial h or c. Rows n0..

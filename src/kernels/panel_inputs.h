@@ -7,8 +7,7 @@ static void copy_step(const cell_job *job, const team *tm, int rank, ptrdiff_t t
     const ptrdiff_t N = job->N, D = job->D;
     for (tile_walk w = team_tiles(tm, rank, 1, rows_of(job, t), ROWS_2, own_rows ? own_rows : 1); next_panel(&w);)
         for (ptrdiff_t n = w.n; n < w.n + w.rows; n++)
-            memcpy(room + (t % 2 * N + n) * step_of(D), (const real *)job->xs.p + row_of(job, n) * job->xs.s0 + t * job->xs.s1,
-                   D * sizeof(real));
+            memcpy(room + (t % 2 * N + n) * step_of(D), row_at(job, job->xs, t, n), D * sizeof(real));
 }
 
 /* Samples that step t + 1 is the first to concern: their rows of `from`, of the state before it, to (N, width) of step t, rows
@@ -89,8 +88,7 @@ static void rows_input(const cell_job *job, const team *tm, int rank, const gate
         row_place at = place_of(all, r0 + w.n), places[ROWS_2];
         for (ptrdiff_t r = 0; r < w.rows; r++, next_place(all, &at)) {
             places[r] = at;
-            memcpy(left + r * apart, (const real *)job->xs.p + row_of(job, at.n) * job->xs.s0 + at.t * job->xs.s1,
-                   D * sizeof(real));
+            memcpy(left + r * apart, row_at(job, job->xs, at.t, at.n), D * sizeof(real));
         }
         gates_product(strip.panels, D, w.rows, left, apart, sides[strip.p], w.i, w.tiles, sums, 0);
         for (int v = 0; v < strip.panels; v++)
@@ -172,7 +170,7 @@ static void rows_input_grads(const gate_panels *P, const team *tm, int rank, con
         }
         row_place at = place_of(all, x.n);
         for (ptrdiff_t r = 0; r < x.rows; r++, next_place(all, &at)) {
-            real *dx = (real *)job->dxs.p + row_of(job, at.n) * job->dxs.s0 + at.t * job->dxs.s1;
+            real *dx = row_at(job, job->dxs, at.t, at.n);
             for (ptrdiff_t q = 0; q < Q; q++)
                 memcpy(dx + q * 2 * W, c + (q * INPUT_ROWS + r) * 2 * W, pair_columns(D, q) * sizeof(real));
         }

@@ -39,6 +39,12 @@ static inline ptrdiff_t pair_columns(ptrdiff_t columns, ptrdiff_t q)
     return left < 2 * W ? left : 2 * W;
 }
 
+/* Where a sample's numbers of step t are in an array (N, T, any). */
+static inline real *row_at(const cell_job *job, strided x, ptrdiff_t t, ptrdiff_t n)
+{
+    return (real *)x.p + row_of(job, n) * x.s0 + t * x.s1;
+}
+
 /* x Wx of a step can be summed up together with h Wh, in registers: nothing is stored and loaded again. Or it is
  * precomputed before the time loop, into the panels: that reads Wx once for many steps and multiplies whole tiles of them,
  * which pays where a step has too few rows for one, or to make up for reading weights that do not stay in L2. */

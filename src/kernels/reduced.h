@@ -1,4 +1,5 @@
-/* Weights in 16 or 8 bits, for forward without training (cell_job.precision): what they are, and their products.
+/* Weights in 16 or 8 bits, of forward, and in bfloat16 of backward, too (cell_job.precision): what they are, and their
+ * products.
  *
  *   BF16   x and h are rounded to bfloat16 as the weights are; products of pairs are summed in float32
  *   INT8   w = scale of its column x an integer in [-127, 127], x = scale of its row x such an integer, h alike; products of

@@ -201,7 +201,7 @@ static void reduced_input_grads(const reduced_back *b, const team *tm, int rank)
         }
         row_place at = place_of(all, w.n);
         for (ptrdiff_t r = 0; r < w.rows; r++, next_place(all, &at)) {
-            real *dx = (real *)job->dxs.p + row_of(job, at.n) * job->dxs.s0 + at.t * job->dxs.s1 + w.p * 2 * W;
+            real *dx = row_at(job, job->dxs, at.t, at.n) + w.p * 2 * W;
             for (ptrdiff_t v = 0, lanes; v < 2 && (lanes = D - (2 * w.p + v) * W) > 0; v++)
                 store_n(dx + v * W, load(sums + (r * 2 + v) * W), lanes < W ? lanes : W);
         }

@@ -28,8 +28,7 @@ static real h_bound(const cell_job *job, ptrdiff_t n)
     real bound = job->h0.p ? bound_of((const real *)job->h0.p + n * job->h0.s0, job->P) : 0;
     bound = bound < 1 ? 1 : bound; /* NaN stays */
     for (ptrdiff_t t = 0; job->candidate_mask.p && !job->cT && t < job->T; t++) {
-        const strided m = job->candidate_mask;
-        const real most = bound_of((const real *)m.p + n * m.s0 + t * m.s1, job->H);
+        const real most = bound_of(row_at(job, job->candidate_mask, t, n), job->H);
         bound = bound >= most ? bound : bound < most ? most : bound + most; /* the sum of a NaN is one */
     }
     return job->h_mask.p ? bound * bound_of((const real *)job->h_mask.p + n * job->h_mask.s0, job->P) : bound;
@@ -43,8 +42,7 @@ static void reduced_x(const reduced_call *q, const cell_job *job, const team *tm
     team_share(tm, rank, tiles, &i0, &i1); /* as team_tiles shares own rows */
     for (ptrdiff_t n = i0 < i1 ? tile_start(rows, tiles, i0) : 0; i0 < i1 && n < tile_start(rows, tiles, i1); n++) {
         const ptrdiff_t row = t % 2 * slot_rows(N) + n;
-        round_row(q->way.precision, q->x.p + row * q->x.step,
-                  (const real *)job->xs.p + row_of(job, n) * job->xs.s0 + t * job->xs.s1, job->D, q->x.scales + row);
+        round_row(q->way.precision, q->x.p + row * q->x.step, row_at(job, job->xs, t, n), job->D, q->x.scales + row);
     }
 }
 
@@ -144,8 +142,7 @@ static void reduced_chunk(reduced_call *q, const cell_job *job, const gate_panel
     team_share(tm, rank, R, &from, &to);
     row_place at = place_of(all, r0 + from);
     for (ptrdiff_t row = from; row < to && !team_stopped(); row++, next_place(all, &at))
-        round_row(q->way.precision, q->x.p + row * q->x.step,
-                  (const real *)job->xs.p + row_of(job, at.n) * job->xs.s0 + at.t * job->xs.s1, job->D, q->x.scales + row);
+        round_row(q->way.precision, q->x.p + row * q->x.step, row_at(job, job->xs, at.t, at.n), job->D, q->x.scales + row);
     team_wait(tm);
     reduced_input(q, P, tm, rank, &q->Wx, 0, all, t, R);
     if (q->Wx_candidate.words)

@@ -63,7 +63,7 @@ static void rnn_activate(const rnn_work *k, ptrdiff_t p, ptrdiff_t t, ptrdiff_t 
         } else {
             store_n(kept + j, h, w);
         }
-        store_n((real *)job->hs.p + row_of(job, n) * job->hs.s0 + t * job->hs.s1 + j, h, w);
+        store_n(row_at(job, job->hs, t, n) + j, h, w);
         if (t == last_step(job, n))
             store_n((real *)job->hT + n * H + j, h, w);
     }

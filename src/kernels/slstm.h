@@ -232,7 +232,7 @@ static inline __attribute__((always_inline)) void slstm_units(const slstm_work *
     store_n(n_at, norm, w);
     store_n(m_at, m, w);
     store_n(s->h + r * s->h_row + unit, job->h_mask.p ? h * mask_of(job, n, j, w) : h, w);
-    store_n((real *)job->hs.p + row_of(job, n) * job->hs.s0 + t * job->hs.s1 + j, h, w);
+    store_n(row_at(job, job->hs, t, n) + j, h, w);
     store_n((real *)job->hT + n * H + j, h, w);
 }
 

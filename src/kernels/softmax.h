@@ -81,12 +81,20 @@ static void softmax_forward_body(team *tm, int rank, void *work)
 
 static int softmax_forward(const softmax_job *job) { return team_run(job->threads, softmax_forward_body, (void *)job); }
 
+/* x - shift, for a shift that has more digits than a real. */
+static inline vec less(vec x, double shift)
+{
+    const real most = (real)shift;
+    const double rest = shift - most;
+    return x - most - (isfinite(rest) ? (real)rest : 0);
+}
+
 /* dx (V) = (softmax(x) - onehot(t)) scale */
-static void softmax_gradient(const real *x, real *dx, ptrdiff_t V, ptrdiff_t t, real lse, real scale)
+static void softmax_gradient(const real *x, real *dx, ptrdiff_t V, ptrdiff_t t, double lse, real scale)
 {
     for (ptrdiff_t v = 0; v < V; v += W) {
         ptrdiff_t w = V - v < W ? V - v : W;
-        store_n(dx + v, vexp(load_n(x + v, w) - lse) * scale, w);
+        store_n(dx + v, vexp(less(load_n(x + v, w), lse)) * scale, w);
     }
     dx[t] -= scale;
 }

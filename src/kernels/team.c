@@ -172,7 +172,7 @@ void team_look(void)
     if (looks.asked == 0)
         looks.asked = now;
     else if (passed > 2 * LOOK_NS)
-        looks.every = (long)((int64_t)looks.every * LOOK_NS / passed);
+        looks.every = 1 + (long)((int64_t)looks.every * LOOK_NS / passed);
     else if (passed < LOOK_NS / 2 && looks.every < SELDOM)
         looks.every *= 2;
     looks.looked = now;
@@ -181,6 +181,10 @@ void team_look(void)
         const int stop = asks(); /* runs Python, which may come with calls of its own */
         if (stop)
             atomic_store_explicit(&team->stop, 1, memory_order_relaxed);
+        if (team->size > 1 && atomic_load(&forked)) { /* a handler has forked: the child has this thread alone */
+            atomic_store(&team->stop, 1), atomic_store(&pool.running, 0);
+            team->size = 1; /* which waits for nobody */
+        }
         looks.every = every;
         looks.looked = looks.asked = now_ns();
     }

@@ -657,3 +657,15 @@ def test_updates_reject_bad_arrays_and_change_nothing(fast):
     with pytest.raises(REJECTED):
         ops.sgd(p, g, "fast")
     assert all((a == n).all() for a, n in ((p, 2), (g, 3), (m, 4), (v, 5), (locked, 2)))
+
+
+@pytest.mark.parametrize("offset", [100, 1000, 10000])
+def test_scores_with_a_common_offset(column, offset):
+    """Probabilities do not depend on it, and are as exact with it."""
+    ops = column.load("ops")
+    xs = np.round(np.random.default_rng(0).standard_normal((4, 50)) * 64) / 64
+    grads = []
+    for shift in 0, offset:
+        _, cache = ops.softmax_loss_forward((xs + shift).astype(column.dtype), np.arange(4))
+        grads.append(ops.softmax_loss_backward(cache))
+    np.testing.assert_allclose(grads[1], grads[0], rtol=1e-6, atol=1e-8)

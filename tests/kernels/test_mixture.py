@@ -258,3 +258,15 @@ def test_memory():
         [sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True
     )
     assert int(done.stdout) < 400_000  # KB, with Python and NumPy
+
+
+@pytest.mark.parametrize("offset", [1000, 8000])
+def test_scores_with_a_common_offset(column, offset):
+    """Probabilities do not depend on it, and are as exact with it."""
+    rng, of_column = np.random.default_rng(0), column.load("ops")
+    hs, W = (np.round(rng.standard_normal(shape) * 8) / 8 for shape in ((3, 2, 4), (4, 30)))
+    prior, found = rng.standard_normal((3, 2)), []
+    for shift in 0.0, offset:
+        arrays = (a.astype(column.dtype) for a in (hs, prior, W, np.full(30, shift)))
+        found.append(of_column.mixture_softmax(*arrays))
+    np.testing.assert_allclose(found[1], found[0], rtol=0, atol=2e-6)

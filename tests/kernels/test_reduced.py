@@ -267,3 +267,16 @@ def test_the_books_weights_on_penn_treebank(precision):
     model.freeze(precision)
     rough = eval_perplexity(model, corpus, 1, 20)
     assert 0 < abs(rough / exact - 1) < (0.005 if precision == "bf16" else 0.015)
+
+
+def test_the_bound_of_h_is_that_of_the_sample(way):
+    """Samples of a batch are sorted by their lengths; each has a candidate_mask of its own size."""
+    shape, lengths = (5, 6, 7, 9), np.array([2, 3, 6, 5, 6], np.intp)
+    problem = problem_of("gru", shape)
+    sizes = 2.0 ** np.arange(5, dtype="f")[:, None, None]
+    mask = np.abs(np.random.default_rng(1).standard_normal((5, 6, 9)).astype("f")) * sizes
+    found, expected = (
+        run(column, "gru", problem, "int8", candidate_mask=mask, lengths=lengths)[0]
+        for column in ("cpu", "reference")
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

@@ -1,5 +1,6 @@
 """Signals that come during a long call of the cpu column."""
 
+import os
 import signal
 import threading
 import time
@@ -286,3 +287,36 @@ def test_a_long_freeze():
     expected = layer.forward(xs, train=False)
     layer.freeze()
     np.testing.assert_array_equal(layer.forward(xs, train=False), expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Unix has fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_handler_that_forks():
+    """The child has one thread of the team alone: an error, and no wait for others."""
+    layer = rnnfast.TimeRNN(*weights(1))
+    before, child = rnnfast.get_num_threads(), []
+
+    def fork(*_):
+        if not child:
+            child.append(os.fork())
+
+    handler = signal.signal(signal.SIGALRM, fork)
+    rnnfast.set_num_threads(2)
+    try:
+        layer.forward(long_input(50), train=False)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        try:
+            while not child:
+                layer.forward(long_input(4000), train=False)
+            ended = 0
+        except RuntimeError as error:
+            ended = 3 if "forked during a call" in str(error) else 4
+        if child[0] == 0:
+            os._exit(ended)  # 0: the team had one thread, and the child went on
+        assert ended == 0
+        assert os.waitstatus_to_exitcode(os.waitpid(child[0], 0)[1]) in (0, 3)
+    finally:
+        if child == [0]:
+            os._exit(5)
+        signal.signal(signal.SIGALRM, handler)
+        rnnfast.set_num_threads(before)
