@@ -9,7 +9,7 @@ import numpy as np
 
 from rnnfast import checks
 from rnnfast.layers.activations import Softmax
-from rnnfast.layers.affine import TimeAffine
+from rnnfast.layers.affine import Affine, TimeAffine
 from rnnfast.layers.base import Layer, Spec
 from rnnfast.layers.mixture import TimeMixtureSoftmax
 from rnnfast.layers.softmax_losses import only_counted
@@ -82,7 +82,7 @@ class PastDecode(Layer):
     ) -> None:
         owner = type(self).__name__
         factor = checks.nonnegative(owner, "factor", factor)
-        checks.of_kind(owner, "affine", affine, TimeAffine, TimeMixtureSoftmax)
+        checks.of_kind(owner, "affine", affine, TimeAffine, Affine, TimeMixtureSoftmax)
         W, b, c = (checks.adopt(owner, n, x) for n, x in (("W", W), ("b", b), ("c", c)))
         H, V = affine.params[0].shape
         W = checks.exactly(owner, "W", W, affine.dtype, (H, H), "(H, H)")

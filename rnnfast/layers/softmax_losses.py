@@ -7,7 +7,7 @@ from typing import Any
 
 from rnnfast import checks
 from rnnfast.kernels import load, resolve
-from rnnfast.layers.affine import TimeAffine, rows
+from rnnfast.layers.affine import Affine, TimeAffine, rows
 from rnnfast.layers.base import Layer
 from rnnfast.typing import Array
 
@@ -264,7 +264,7 @@ class TimeAffineSoftmaxWithLoss(TimeSoftmaxWithLoss):
 
     def __init__(self, affine: TimeAffine, *, device: str | None = None) -> None:
         super().__init__(device=device)
-        self.affine = checks.of_kind(self._name, "affine", affine, TimeAffine)
+        self.affine = checks.of_kind(self._name, "affine", affine, TimeAffine, Affine)
         self._spent: Any = None  # the last consumed cache: its memory is used again
 
     def forward(self, xs: Array, ts: Array, *, train: bool = True) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rnnfast.io.book import is_pickle
 from rnnfast.io.files import StrPath, path_text
 from rnnfast.io.weights import Weights, copy_into, load_weights
 from rnnfast.layers.initial import Blank
@@ -71,6 +72,11 @@ def load_model(file_name: StrPath, device: str | None = None) -> tuple[Any, list
     >>> type(loaded).__name__, vocabulary
     ('Rnnlm', ['a', 'b', 'c'])
     """
+    if is_pickle(path_text(file_name)):
+        raise ValueError(
+            f"{file_name}: a pickle has no model, but its arrays alone; make the model, then call "
+            "its load_params"
+        )
     weights = load_weights(file_name)
     if weights.model not in MODELS:
         known = ", ".join(MODELS)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import stat
 import threading
 
@@ -102,7 +101,7 @@ def test_truncated_and_corrupt_files(path, model):
     model.save_params(path)
     whole = path.read_bytes()
     broken = [whole[:n] for n in (0, 4, 100, len(whole) - 1)]
-    broken += [whole + b"x", b"\xff" * len(whole), b"{}" * 50, pickle.dumps([1, 2])]
+    broken += [whole + b"x", b"\xff" * len(whole), b"{}" * 50]
     for content in broken:
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"Rnnlm\.safetensors: not a complete safetensors"):

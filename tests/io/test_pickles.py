@@ -10,7 +10,7 @@ import pytest
 
 from rnnfast import io
 from rnnfast.io import pickles
-from rnnfast.models import BetterRnnlm, Rnnlm
+from rnnfast.models import BetterRnnlm, Rnnlm, load_model
 
 SIZES = (5, 3, 4)
 PROTOCOLS = range(6)
@@ -246,3 +246,10 @@ def test_the_reader_knows_no_other_names():
         for name in names:
             module, name = name.split(" ")
             assert pickles.find(module, name)
+
+
+def test_a_pickle_has_no_model(tmp_path):
+    path = tmp_path / "Rnnlm.pkl"
+    path.write_bytes(pickle.dumps(halves(Rnnlm(*SIZES, rng=1))))
+    with pytest.raises(ValueError, match=r"Rnnlm\.pkl: a pickle has no model.* load_params"):
+        load_model(path)

@@ -562,7 +562,7 @@ def test_layers_that_belong_to_others():
     with pytest.raises(TypeError, match=r"^FrequencyDiscriminator: embedding must be .* got NoneT"):
         FrequencyDiscriminator(None, randn(D, 1), randn(1))
     for loss in TimeAffineSoftmaxWithLoss, TimeRegularizedSoftmaxWithLoss:
-        with pytest.raises(TypeError, match=r"affine must be a TimeAffine, got None"):
+        with pytest.raises(TypeError, match=r"affine must be a TimeAffine or Affine, got None"):
             loss(None)
     for loss in TimeMixtureSoftmaxWithLoss, TimeRegularizedMixtureSoftmaxWithLoss:
         with pytest.raises(TypeError, match=r"mixture must be a TimeMix.* got None"):
