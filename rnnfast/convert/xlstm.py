@@ -253,8 +253,7 @@ def to_flashrnn(
 
 def _taken(owner: str, layer: Any, grads: bool) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Wx (D, 4H), R (heads, K, 4, K) and b (4, heads, K), copies in the order i, f, z, o."""
-    if not isinstance(layer, TimeSLSTM):
-        raise TypeError(f"{owner}: layer must be a TimeSLSTM, got {type(layer).__name__}")
+    checks.of_kind(owner, "layer", layer, TimeSLSTM)
     Wx, Wh, *bias = (to_numpy(W) for W in (layer.grads if grads else layer.params))
     H, K = len(Wh), Wh.shape[1] // 4
     b = bias[0] if bias else np.zeros(4 * H, Wx.dtype)
