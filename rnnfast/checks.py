@@ -125,6 +125,16 @@ def thaw(x: Any, owner: object) -> None:
     _release()
 
 
+def unlock(x: Any) -> None:
+    """Make x writeable that pickle has made read-only, as it was frozen when it was written.
+
+    That array is on top of a bytes object. It gets memory of its own and stays the same object, as
+    a model has it in several lists.
+    """
+    if not writeable(x) and id(x) not in _frozen:
+        x.__setstate__(x.__reduce__()[2])
+
+
 def _release() -> None:
     """Thaw the arrays without an owner; a base comes before its views."""
     found: list[tuple[int, Any, bool]] = [

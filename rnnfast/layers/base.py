@@ -229,9 +229,10 @@ class Layer:
         state["_apart"] = None
         if "_packed" in state:  # the copy of a frozen layer is not frozen
             state["_packed"] = state["_weights_of"] = None
-            state.pop("_thaw", None)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        for param in state.pop("_thaw", ()):
+            checks.unlock(param)
         self.__dict__.update(state)
         self._bind()

@@ -90,7 +90,7 @@ static inline __attribute__((always_inline)) void micro(const int NV, const int 
                 real x = base[(r % 3) * ar];
                 UNROLLED
                 for (int v = 0; v < NV; v++)
-                    sum[r][v] += x * bb[v];
+                    sum[r][v] = fused(splat(x), bb[v], sum[r][v]);
             }
             a0 += ak, a3 += ak, a6 += ak, a9 += ak, b += bk;
         }

@@ -56,10 +56,8 @@ static inline __attribute__((always_inline)) word_vec dot_words(const int how, w
     }
 #endif
     case BF16_PLAIN: {
-        vec s = (vec)sum;
-        s += (vec)(a << 16) * (vec)(b << 16);
-        s += (vec)(a & 0xffff0000) * (vec)(b & 0xffff0000);
-        return (word_vec)s;
+        const vec low = fused((vec)(a << 16), (vec)(b << 16), (vec)sum);
+        return (word_vec)fused((vec)(a & 0xffff0000), (vec)(b & 0xffff0000), low);
     }
 #if VECTOR_BYTES >= 32
     case INT8_PLAIN: { /* bytes 0 and 2 of each word, then 1 and 3, as integers of 16 bits */

@@ -23,11 +23,11 @@ static void rows_times(ptrdiff_t rows, const real *x, ptrdiff_t xr, const real *
                     UNROLLED
                     for (int i = 0; i < 8; i++) {
                         __builtin_prefetch(w + (8 + i) * wk + j);
-                        sum += a[i] * load(w + i * wk + j);
+                        sum = fused(splat(a[i]), load(w + i * wk + j), sum);
                     }
                 } else
                     for (ptrdiff_t i = 0; i < depth; i++)
-                        sum += a[i] * load_n(w + i * wk + j, lanes);
+                        sum = fused(splat(a[i]), load_n(w + i * wk + j, lanes), sum);
                 store_n(y + n * yr + j, sum, lanes);
             }
         }

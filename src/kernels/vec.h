@@ -19,6 +19,27 @@ static inline vec load(const real *p) { return *(const loose_vec *)p; }
 static inline void store(real *p, vec v) { *(loose_vec *)p = v; }
 static inline vec splat(real x) { return x - (vec){0}; }
 
+/* a b + c, rounded once where the instruction set can, as a compiler rounds c += a * b in a plain loop. Between branches it
+ * may not see that, and products that are to have the same bits by two ways would differ. */
+static inline vec fused(vec a, vec b, vec c)
+{
+#if VECTOR_BYTES == 64 && REAL_IS_FLOAT
+    return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif VECTOR_BYTES == 64
+    return (vec)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
+    return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif VECTOR_BYTES == 32
+    return (vec)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#elif NEON && REAL_IS_FLOAT
+    return (vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#elif NEON
+    return (vec)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+#else
+    return a * b + c;
+#endif
+}
+
 /* The first n < W lanes only: nothing beyond them is read or written; lanes read as 0. */
 static inline vec load_lanes(const real *p, ptrdiff_t n)
 {
@@ -26,6 +47,12 @@ static inline vec load_lanes(const real *p, ptrdiff_t n)
     return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
 #elif VECTOR_BYTES == 64
     return (vec)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), p);
+#elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
+    static const int32_t mask[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+    return (vec)_mm256_maskload_ps(p, _mm256_loadu_si256((const __m256i *)(mask + 8 - n)));
+#elif VECTOR_BYTES == 32
+    static const int64_t mask[8] = {-1, -1, -1, -1};
+    return (vec)_mm256_maskload_pd(p, _mm256_loadu_si256((const __m256i *)(mask + 4 - n)));
 #else
     vec v = {0};
     memcpy(&v, p, n * sizeof(real));

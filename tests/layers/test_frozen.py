@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import rnnfast
+from rnnfast import models, optim
 
 GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
 
@@ -96,7 +97,15 @@ def test_replacing_a_weight_of_a_frozen_layer(device, name):
 
 
 @layers
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+@pytest.mark.parametrize(
+    "duplicate",
+    [
+        copy.deepcopy,
+        lambda x: pickle.loads(pickle.dumps(x, 4)),
+        lambda x: pickle.loads(pickle.dumps(x, 5)),  # which keeps read-only arrays read-only
+    ],
+    ids=["deepcopy", "pickle 4", "pickle 5"],
+)
 def test_a_copy_is_not_frozen(device, name, duplicate):
     layer, args = make(name), arguments(name)
     expected = layer.forward(*args, train=False)
@@ -105,6 +114,36 @@ def test_a_copy_is_not_frozen(device, name, duplicate):
     for p in twin.params:
         assert p.flags.writeable
     np.testing.assert_array_equal(twin.forward(*args), expected)
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_a_pickled_model_of_frozen_layers_trains(protocol):
+    """Its layers, its lists and another layer share the arrays as before."""
+    model = models.Rnnlm(11, 4, 5, rng=0)
+    other = rnnfast.TimeLSTM(*model.params[1:4])
+    model.freeze()
+    twin, user = pickle.loads(pickle.dumps((model, other), protocol))
+    for i, param in enumerate(twin.params):
+        assert param.flags.writeable
+        np.testing.assert_array_equal(param, model.params[i])
+    for param, same in zip(twin.params[1:4], user.params, strict=True):
+        assert param is same
+    ids = np.arange(6).reshape(2, 3)
+    twin.forward(ids, ids)
+    twin.backward()
+    optim.SGD(0.1).update(twin.params, twin.grads)
+    with pytest.raises(AssertionError):
+        np.testing.assert_array_equal(twin.params[2], model.params[2])
+
+
+def test_a_shallow_copy_leaves_the_frozen_layer(device):
+    layer = make("TimeLSTM")
+    layer.freeze()
+    before = layer.params[0].ctypes.data
+    twin = copy.copy(layer)
+    assert twin.params[0] is layer.params[0]
+    assert layer.params[0].ctypes.data == before
+    assert not layer.params[0].flags.writeable
 
 
 def test_a_frozen_layer_keeps_its_state(device):
