@@ -7,13 +7,13 @@ resumes an interrupted download if the server supports HTTP ranges.
 import hashlib
 import http.client
 import os
-import sys
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from rnnfast.io.bars import bar
 from rnnfast.io.files import StrPath, cache_folder
 
 CHUNK = 1 << 16
@@ -215,11 +215,13 @@ def _receive(url: str, part: str, have: int, timeout: float) -> None:
         have = have if continued else 0
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length and length.isdigit() else None
-        with open(part, "ab" if continued else "wb") as file, _bar(part, have, total) as bar:
+        name = os.path.basename(part).removesuffix(".part")
+        shown = bar(desc=name, initial=have, total=total, unit="B", unit_scale=True)
+        with open(part, "ab" if continued else "wb") as file, shown:
             while chunk := _read(answer):
                 file.write(chunk)
                 have += len(chunk)
-                bar.update(len(chunk))
+                shown.update(len(chunk))
     if total is not None and have < total:
         raise ConnectionError(
             f"{url}: the connection broke off after {have:,} of {total:,} bytes; "
@@ -234,15 +236,6 @@ def _read(answer: Any) -> bytes:
         return chunk
     except (http.client.IncompleteRead, ConnectionResetError):
         return b""
-
-
-def _bar(part: str, have: int, total: int | None) -> Any:
-    """A progress bar, hidden where stderr is not a terminal."""
-    from tqdm import tqdm
-
-    name = os.path.basename(part).removesuffix(".part")
-    options = {"unit": "B", "unit_scale": True, "leave": False, "disable": None}
-    return tqdm(desc=name, initial=have, total=total, file=sys.stderr, **options)
 
 
 def _checksum(path: str) -> str:

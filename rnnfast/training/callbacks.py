@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from rnnfast import checks
+from rnnfast.io.bars import bar
 from rnnfast.training.checkpoints import Checkpointed
 from rnnfast.training.evaluation import perplexity
 from rnnfast.training.loop import Step
@@ -141,15 +142,7 @@ class ProgressBar:
     """
 
     def __init__(self, total: int, done: int = 0) -> None:
-        from tqdm import tqdm
-
-        options: dict[str, Any] = {
-            "file": sys.stderr,
-            "disable": None,
-            "unit": "it",
-            "leave": False,
-        }
-        self.bar = tqdm(total=total, initial=done, **options)
+        self.bar = bar(total=total, initial=done, unit="it")
 
     def step(self, step: Step) -> None:
         """Advance by one iteration; a callback."""
