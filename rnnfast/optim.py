@@ -5,7 +5,15 @@ The code is in rnnfast.training.
 
 from rnnfast.training.averaging import ASGD, NTASGD
 from rnnfast.training.gradients import clip_grads, remove_duplicate
-from rnnfast.training.optimizers import OPTIMIZERS, SGD, AdaGrad, Adam, Momentum, RMSprop
+from rnnfast.training.optimizers import (
+    OPTIMIZERS,
+    SGD,
+    AdaGrad,
+    Adam,
+    Momentum,
+    Nesterov,
+    RMSprop,
+)
 from rnnfast.training.schedules import Cosine, Schedule, StepDecay, WarmUp
 
 __all__ = [
@@ -17,6 +25,7 @@ __all__ = [
     "Adam",
     "Cosine",
     "Momentum",
+    "Nesterov",
     "RMSprop",
     "Schedule",
     "StepDecay",

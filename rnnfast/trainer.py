@@ -4,7 +4,7 @@ The code is in rnnfast.training.
 """
 
 from rnnfast.distributed.gpus import take_gpu
-from rnnfast.training.answers import eval_exact, eval_labels
+from rnnfast.training.answers import eval_exact, eval_labels, eval_seq2seq
 from rnnfast.training.callbacks import (
     Checkpoint,
     JsonlLog,
@@ -52,6 +52,7 @@ __all__ = [
     "eval_labels",
     "eval_loss",
     "eval_perplexity",
+    "eval_seq2seq",
     "gradient_mean_squares",
     "perplexity",
     "stop_on_interrupt",

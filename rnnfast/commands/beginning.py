@@ -1,10 +1,10 @@
 """The weights from which `rnnfast train --init` starts."""
 
-from rnnfast.models import BaseModel, load_model, start_from
+from rnnfast.models import LanguageModelBase, load_model, start_from
 from rnnfast.text.base import Vocabulary
 
 
-def start_from_file(path: str, model: BaseModel, vocabulary: Vocabulary) -> None:
+def start_from_file(path: str, model: LanguageModelBase, vocabulary: Vocabulary) -> None:
     """Copy the weights of a file into a model, for --init.
 
     Parameters
@@ -12,7 +12,7 @@ def start_from_file(path: str, model: BaseModel, vocabulary: Vocabulary) -> None
     path : str
         A weight file or a checkpoint with the same tokens, and as many recurrent layers or fewer:
         then the layers above keep the weights that they have.
-    model : BaseModel
+    model : LanguageModelBase
         The model of the run.
     vocabulary : Vocabulary
         The tokens of the run.
@@ -27,6 +27,6 @@ def start_from_file(path: str, model: BaseModel, vocabulary: Vocabulary) -> None
     loaded, tokens = load_model(path, device="cpu")
     if tokens != list(vocabulary.tokens):
         raise ValueError(f"--init: {path} has other tokens than the training text")
-    if not isinstance(loaded, BaseModel):
+    if not isinstance(loaded, LanguageModelBase):
         raise ValueError(f"--init: {path} must be a language model, found {type(loaded).__name__}")
     start_from(model, loaded, path)

@@ -12,7 +12,7 @@ from rnnfast import models
 from rnnfast.io.book import is_pickle, load_pickle
 from rnnfast.io.weights import load_header
 from rnnfast.layers.initial import Blank
-from rnnfast.models import BaseModel
+from rnnfast.models import LanguageModelBase
 from rnnfast.models.loading import load_model
 from rnnfast.text.base import Vocabulary
 from rnnfast.text.corpora import load_text, read_text
@@ -26,7 +26,7 @@ def open_model(
     vocabulary: str | None = None,
     level: str | None = None,
     precision: str | None = None,
-) -> tuple[BaseModel, Vocabulary]:
+) -> tuple[LanguageModelBase, Vocabulary]:
     """Read the model in a weight file and its vocabulary.
 
     Parameters
@@ -42,7 +42,7 @@ def open_model(
 
     Returns
     -------
-    model : BaseModel
+    model : LanguageModelBase
         The language model.
     vocabulary : Vocabulary
         A vocabulary of `rnnfast.data`.
@@ -61,7 +61,7 @@ def open_model(
         model = _pickled_model(path)
     else:
         model, stored = load_model(path)
-        if not isinstance(model, BaseModel):
+        if not isinstance(model, LanguageModelBase):
             raise ValueError(f"{path}: a {type(model).__name__}, which is no language model")
     if vocabulary is not None:
         _, found = load_text(vocabulary, level=level or "word")
@@ -85,7 +85,7 @@ def open_model(
     return model, found
 
 
-def _pickled_model(path: str) -> BaseModel:
+def _pickled_model(path: str) -> LanguageModelBase:
     """The book's model whose parameters have the shapes of the arrays in a pickle, with them."""
     shapes = [array.shape for array in load_pickle(path)]
     sizes = {6: [2, 2, 2, 1, 2, 1], 8: [2, 2, 2, 1, 2, 2, 1, 1], 9: [2, 2, 2, 1, 2, 2, 1, 2, 1]}
@@ -94,7 +94,9 @@ def _pickled_model(path: str) -> BaseModel:
     (V, D), (H, width) = shapes[0], shapes[2]
     name = "BetterRnnlm" if len(shapes) > 6 else "Rnnlm" if width == 4 * H else "SimpleRnnlm"
     try:
-        model: BaseModel = getattr(models, name)(V, D, H, rng=Blank(sum(map(math.prod, shapes))))
+        model: LanguageModelBase = getattr(models, name)(
+            V, D, H, rng=Blank(sum(map(math.prod, shapes)))
+        )
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
     model.load_params(path)

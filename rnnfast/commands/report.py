@@ -7,7 +7,7 @@ from rnnfast.commands.generate import TEMPERATURE
 from rnnfast.commands.run import Run
 from rnnfast.commands.settings import Settings
 from rnnfast.commands.texts import Texts
-from rnnfast.models import BaseModel
+from rnnfast.models import LanguageModelBase
 from rnnfast.text import sampling
 from rnnfast.text.vocabulary import UNITS
 from rnnfast.training.callbacks import JsonlLog
@@ -15,7 +15,9 @@ from rnnfast.training.callbacks import JsonlLog
 PROMPT = 64  # tokens that the sample at the end continues
 
 
-def report(settings: Settings, model: BaseModel, texts: Texts, log: JsonlLog, run: Run) -> None:
+def report(
+    settings: Settings, model: LanguageModelBase, texts: Texts, log: JsonlLog, run: Run
+) -> None:
     """Evaluate the trained model on the held-out text and on the test text."""
     unit = UNITS[settings.level]
     if texts.held_out is not None:
@@ -51,7 +53,7 @@ def draw_curve(out: str, run: Run, wanted: bool | None) -> None:
         print("curve: not drawn, matplotlib is missing (pip install 'rnnfast[plot]')")
 
 
-def print_sample(settings: Settings, model: BaseModel, texts: Texts) -> None:
+def print_sample(settings: Settings, model: LanguageModelBase, texts: Texts) -> None:
     """Print generated text that continues the beginning of the training text."""
     start = texts.corpus[:PROMPT]
     ids = sampling.generate(

@@ -23,7 +23,7 @@ from rnnfast.commands.stages import Stage
 from rnnfast.commands.texts import Texts
 from rnnfast.distributed.ranks import by_first
 from rnnfast.kernels import get_device
-from rnnfast.models import BaseModel
+from rnnfast.models import LanguageModelBase
 from rnnfast.training.averaging import ASGD
 from rnnfast.training.callbacks import Checkpoint, JsonlLog, Plateau, ProgressBar, Watch
 from rnnfast.training.language import RnnlmTrainer
@@ -116,7 +116,7 @@ class Run:
         The folder of the run.
     settings : Settings
     texts : Texts
-    model : BaseModel
+    model : LanguageModelBase
         The model in training.
     trainer : RnnlmTrainer
         Its trainer.
@@ -148,7 +148,7 @@ class Run:
         out: str,
         settings: Settings,
         texts: Texts,
-        model: BaseModel,
+        model: LanguageModelBase,
         trainer: RnnlmTrainer,
         stage: Stage,
         extra: dict[str, Any] | None,
@@ -179,7 +179,9 @@ class Run:
         self.plateau = Plateau(self.trainer.optimizer, decay, best=best)
         self.watch = Watch(len(self.texts.vocabulary), lowest=lowest)
 
-    def begin(self, stage: Stage, model: BaseModel, bar: ProgressBar, log: JsonlLog) -> None:
+    def begin(
+        self, stage: Stage, model: LanguageModelBase, bar: ProgressBar, log: JsonlLog
+    ) -> None:
         """Go on with the model of the next stage, a new optimiser, and a checkpoint of both."""
         self.stage = stage
         self.model = model

@@ -8,7 +8,7 @@ from typing import Any, overload
 from rnnfast import kernels, models
 from rnnfast.io import headers
 from rnnfast.io.weights import load_arrays
-from rnnfast.models import BaseModel
+from rnnfast.models import LanguageModelBase
 from rnnfast.text.vocabulary import VOCABULARIES
 from rnnfast.training.optimizers import OPTIMIZERS
 
@@ -273,7 +273,7 @@ def build_optimizer(settings: Settings) -> Any:
     return OPTIMIZERS[rule](usual_lr if settings.lr is None else settings.lr, **options)
 
 
-def build_model(settings: Settings, vocab_size: int, rng: Any = None) -> BaseModel:
+def build_model(settings: Settings, vocab_size: int, rng: Any = None) -> LanguageModelBase:
     """Make the model for the settings.
 
     Parameters
@@ -303,13 +303,13 @@ def build_model(settings: Settings, vocab_size: int, rng: Any = None) -> BaseMod
     elif given:
         wrong = option_name(given[0])
         raise ValueError(f"--{wrong} goes with --model custom, not with --model {name}")
-    made: BaseModel = getattr(models, MODELS[name])(
+    made: LanguageModelBase = getattr(models, MODELS[name])(
         vocab_size, embedding, settings.hidden, **options
     )
     return made
 
 
-def describe_model(model: BaseModel) -> str:
+def describe_model(model: LanguageModelBase) -> str:
     """One line with the class, the device and the sizes of a model."""
     sizes = model.sizes
     device = model.recurrent_layers[0].device
@@ -319,7 +319,7 @@ def describe_model(model: BaseModel) -> str:
     )
 
 
-def count_parameters(model: BaseModel) -> int:
+def count_parameters(model: LanguageModelBase) -> int:
     """The number of a model's parameters; shared ones count once."""
     shared = (name is None for name in model.param_names)  # views of others
     return sum(param.size for param, view in zip(model.params, shared, strict=True) if not view)

@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 
 from rnnfast.commands.settings import Settings, build_model
 from rnnfast.io import headers
-from rnnfast.models import BaseModel, start_from
+from rnnfast.models import LanguageModelBase, start_from
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,14 @@ def check_gradual(settings: Settings) -> None:
         )
 
 
-def stage_model(settings: Settings, stage: Stage, vocab_size: int) -> BaseModel:
+def stage_model(settings: Settings, stage: Stage, vocab_size: int) -> LanguageModelBase:
     """Make the model of a stage, with new weights."""
     return build_model(replace(settings, layers=stage.layers), vocab_size)
 
 
 def next_stage(
-    settings: Settings, stage: Stage, trained: BaseModel, vocab_size: int
-) -> tuple[Stage, BaseModel] | None:
+    settings: Settings, stage: Stage, trained: LanguageModelBase, vocab_size: int
+) -> tuple[Stage, LanguageModelBase] | None:
     """Make the model of the stage that follows, started from the trained one; None at the end."""
     if stage.number == stage.count:
         return None

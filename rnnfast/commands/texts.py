@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rnnfast.commands.inputs import bits, load_ids
 from rnnfast.commands.settings import Settings
-from rnnfast.models import BaseModel
+from rnnfast.models import LanguageModelBase
 from rnnfast.text.base import Vocabulary
 from rnnfast.text.corpora import python_docs, read_text
 from rnnfast.text.vocabulary import UNITS, VOCABULARIES
@@ -107,13 +107,13 @@ class Texts:
         self.digests.append(_digest(text))
         return load_ids(path, self.vocabulary, text=text)
 
-    def prime_with(self, model: BaseModel) -> None:
+    def prime_with(self, model: LanguageModelBase) -> None:
         """Store the end of the training text as the prime of the vocabulary and of weight files."""
         self.vocabulary.set_prime(ending(model, self.ts))
 
     def measured(
         self,
-        model: BaseModel,
+        model: LanguageModelBase,
         ids: NDArray[Any],
         batch_size: int | None = None,
         time_size: int | None = None,

@@ -18,7 +18,7 @@ def activations(model: LanguageModel, ids: Sequence[int] | Array) -> list[NDArra
 
     Parameters
     ----------
-    model : models.BaseModel
+    model : models.LanguageModelBase
         A language model. It reads the ids from a zero state, in inference mode; its own state is
         restored afterwards.
     ids : array of int (length,)

@@ -95,6 +95,12 @@ class Dropout(Layer):
         dx: A = dout * mask
         return dx
 
+    @property
+    def mask(self) -> Any:
+        """The mask of the last forward of training, by which it multiplied; None without one."""
+        cache = self.cache
+        return None if cache is None else cache[0]
+
     def _choices(self) -> list[str]:
         return [f"dropout_ratio={self.dropout_ratio}"]
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from rnnfast import checks
 from rnnfast.io.weights import copy_into, to_numpy
-from rnnfast.models.base import BaseModel
 from rnnfast.models.language import LanguageModel
+from rnnfast.models.language_base import LanguageModelBase
 
 
 def grow(trained: LanguageModel, layers: int | None = None, *, rng: Any = None) -> LanguageModel:
@@ -64,16 +64,16 @@ def grow(trained: LanguageModel, layers: int | None = None, *, rng: Any = None) 
     return model
 
 
-def start_from(model: BaseModel, trained: BaseModel, name: str = "trained") -> None:
+def start_from(model: LanguageModelBase, trained: LanguageModelBase, name: str = "trained") -> None:
     """Copy the weights of a trained language model into one with as many layers or more.
 
     Parameters
     ----------
-    model : BaseModel
+    model : LanguageModelBase
         It is changed: its first recurrent layers and everything outside of the recurrent layers
         get the trained weights. The layers above, under the output, keep the weights that they
         have.
-    trained : BaseModel
+    trained : LanguageModelBase
         A model of the same sizes, but for the number of recurrent layers.
     name : str
         What errors call `trained`.
@@ -127,7 +127,7 @@ def start_from(model: BaseModel, trained: BaseModel, name: str = "trained") -> N
     )
 
 
-def _by_place(model: BaseModel, depth: int) -> dict[str, Any]:
+def _by_place(model: LanguageModelBase, depth: int) -> dict[str, Any]:
     """The parameters, of the first recurrent layers only, by names that no depth changes."""
     places: dict[int, str | None] = {}
     for number, layer in enumerate(model.recurrent_layers, start=1):

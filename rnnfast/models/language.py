@@ -7,7 +7,6 @@ from numpy.typing import DTypeLike
 
 from rnnfast.layers.initial import Initializer
 from rnnfast.layers.mixture import TimeMixtureSoftmax
-from rnnfast.models.base import BaseModel
 from rnnfast.models.building import (
     check_heads,
     check_of_steps,
@@ -19,10 +18,11 @@ from rnnfast.models.building import (
     recurrent_layers,
 )
 from rnnfast.models.drops import adversary, check_frage, drop_layers, regularized, regularized_loss
+from rnnfast.models.language_base import LanguageModelBase
 from rnnfast.models.outputs import check_output, last_layer, last_width
 
 
-class LanguageModel(BaseModel):
+class LanguageModel(LanguageModelBase):
     """Embedding, recurrent layers of one kind, affine: ids (N, T) -> scores (N, T, V).
 
     Parameters

@@ -1,18 +1,18 @@
-"""The base of all models: named parameters, weight files, copies that keep tied weights tied."""
+"""The base of the models of rnnfast: named parameters, copies that keep tied weights tied."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rnnfast import checks
-from rnnfast.io.files import StrPath
-from rnnfast.io.weights import Weights, load_into, save_weights, to_numpy
+from rnnfast.io.weights import to_numpy
 from rnnfast.layers.freezing import freezable, freeze_all
 from rnnfast.layers.shares import counted_targets
 from rnnfast.models import summary
+from rnnfast.models.base import BaseModel
 
 
-class Model:
-    """Base class of all models.
+class Model(BaseModel):
+    """Base class of the models of rnnfast.
 
     Copies and pickles of a model keep tied weights tied.
 
@@ -151,54 +151,12 @@ class Model:
         ):
             params[:] = [array if param is old else param for param in params]
 
-    def save_params(self, file_name: StrPath | None = None, vocabulary: Any = None) -> None:
-        """Write the weights to a file; see rnnfast.io.
-
-        Parameters
-        ----------
-        file_name : str or PathLike, optional
-            By default ``<Class>.safetensors``.
-        vocabulary : Vocabulary or list of str, optional
-            Saved with the weights.
-
-        Raises
-        ------
-        OSError, ValueError
-            See `rnnfast.io.save_weights`.
-        """
-        weights = Weights(self._named_params(), type(self).__name__, self.sizes, vocabulary)
-        save_weights(file_name or self._default_file(), weights)
-
-    def load_params(self, file_name: StrPath | None = None) -> None:
-        """Copy the weights in a file into `params`.
-
-        Parameters
-        ----------
-        file_name : str or PathLike, optional
-            By default ``<Class>.safetensors``. It may be a file that the book's save_params
-            pickled; see `rnnfast.io.load_into`.
-
-        Raises
-        ------
-        OSError
-            If the file cannot be read.
-        ValueError
-            If the weights do not fit. Nothing has been changed then.
-        """
-        load_into(file_name or self._default_file(), self.param_names, self.params)
+    def _sizes(self) -> dict[str, Any]:
+        return self.sizes
 
     def _beside(self, xs: Any, ys: Any) -> Any:
         """ys as a NumPy array if xs is one, else ys, on the device of the weights."""
         return to_numpy(ys) if checks.is_numpy(xs) else ys
-
-    def _named_params(self) -> dict[str, Any]:
-        """Name -> parameter, without views."""
-        named = zip(self.param_names, self.params, strict=True)
-        return {name: param for name, param in named if name is not None}
-
-    def _default_file(self) -> str:
-        """The file name of save_params and load_params."""
-        return type(self).__name__ + ".safetensors"
 
 
 def _whose(param: Any, others: Iterable[Any]) -> tuple[int, bool] | None:

@@ -10,7 +10,7 @@ M = TypeVar("M")
 
 
 def unregularized(model: M) -> M:
-    """Copy a language model without dropout and penalties; see `BaseModel.unregularized`."""
+    """Copy a model without dropout and penalties; see `LanguageModelBase.unregularized`."""
     plain: Any = copy.deepcopy(model)
     identities = *plain.drop_layers, *plain.penalty_layers
     plain.layers = [layer for layer in plain.layers if layer not in identities]

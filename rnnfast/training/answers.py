@@ -1,6 +1,7 @@
 """Shares of right answers and labels of models that read sequences. Chapter 7."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,10 +13,10 @@ from rnnfast.training.arguments import checked_lengths, given
 
 
 class _Generates(Protocol):
-    """Models that answer a batch; an argument `lengths` is optional."""
+    """Models that answer one question, as the book's; `generate_batch` answers many at once."""
 
     @property
-    def generate_batch(self) -> Callable[..., Any]: ...
+    def generate(self) -> Callable[..., Any]: ...
 
 
 class _Labels(Protocol):
@@ -40,7 +41,8 @@ def eval_exact(
     Parameters
     ----------
     model : Seq2seq or VectorToSequence
-        One of rnnfast.sequences, or a model with the same `generate_batch`.
+        One of rnnfast.sequences, or a model with the same `generate_batch`; or the book's, which
+        answers one question after another by `generate`.
     xs : array (length, ...)
         Questions.
     ts : array of int (length, T)
@@ -69,11 +71,72 @@ def eval_exact(
     if ts.ndim != 2 or ts.shape[1] == 0 or (ts[:, 0] != ts[0, 0]).any():
         raise ValueError("eval_exact: ts must be (length, T), all beginning with the same id")
     start_id, sample_size = int(ts[0, 0]), ts.shape[1] - 1
+    answer = getattr(model, "generate_batch", None) or partial(_one_by_one, model)
     right = 0
     for rows in batches:
-        found = model.generate_batch(xs[rows], start_id, sample_size, **given(lengths, rows))
+        found = answer(xs[rows], start_id, sample_size, **given(lengths, rows))
         right += int((found == ts[rows, 1:]).all(axis=1).sum())
     return right / len(ts)
+
+
+def _one_by_one(model: _Generates, xs: NDArray[Any], *options: Any, **given: Any) -> NDArray[Any]:
+    """The answers of a model that takes one question at a time."""
+    if given:
+        raise TypeError("eval_exact: lengths need a model with generate_batch")
+    return np.array([model.generate(x[np.newaxis], *options) for x in xs])
+
+
+def eval_seq2seq(
+    model: _Generates,
+    question: ArrayLike,
+    correct: ArrayLike,
+    id_to_char: Mapping[int, str],
+    verbose: bool = False,
+    is_reverse: bool = False,
+) -> int:
+    """Whether the answer to one question is right in every id; the book's function.
+
+    Parameters
+    ----------
+    model : Seq2seq
+        One of rnnfast.sequences, or one of the book's.
+    question : array of int (1, T)
+    correct : array of int (1, T') or (T',)
+        The right answer. The model starts from its first id.
+    id_to_char : mapping
+        The character of each id.
+    verbose : bool
+        Print the question, the right answer and the model's with a mark.
+    is_reverse : bool
+        Print the question from its end.
+
+    Returns
+    -------
+    int
+        1 if it is right, else 0.
+
+    Raises
+    ------
+    ValueError
+        `correct` has no id.
+
+    References
+    ----------
+    Deep Learning from Scratch 2, chapter 7, common/util.py.
+    """
+    question, correct = np.asarray(question), np.asarray(correct).ravel()
+    if len(correct) == 0:
+        raise ValueError("eval_seq2seq: correct must begin with the id to start from, got no id")
+    guess = model.generate(question, int(correct[0]), len(correct) - 1)
+    asked, wanted, got = (
+        "".join(id_to_char[int(i)] for i in ids) for ids in (question.ravel(), correct[1:], guess)
+    )
+    if verbose:
+        print("Q", asked[::-1] if is_reverse else asked)
+        print("T", wanted)
+        print("☑" if wanted == got else "☒", got)
+        print("---")
+    return int(wanted == got)
 
 
 def eval_labels(

@@ -125,6 +125,40 @@ class Momentum(BaseOptimizer):
             param += v
 
 
+class Nesterov(Momentum):
+    """SGD with Nesterov's momentum, as the book computes it.
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate, finite, from 0 up.
+    momentum : float
+        Decay rate of the velocity `v`, in [0, 1).
+
+    Notes
+    -----
+    ::
+
+        v  = momentum * v - lr * g
+        p += momentum**2 * v - (1 + momentum) * lr * g
+
+    This is the book's order. The paper takes the v of before in the second line.
+
+    References
+    ----------
+    Y. Bengio, N. Boulanger-Lewandowski, R. Pascanu, Advances in optimizing recurrent networks,
+    2012, https://arxiv.org/abs/1212.0901. Deep Learning from Scratch 2, common/optimizer.py.
+    """
+
+    def update(self, params: Sequence[Any], grads: Sequence[Any]) -> None:
+        """Update every parameter in place by its gradient; as SGD.update."""
+        for param, grad, v in self._each(params, grads):
+            step = self.lr * grad
+            v *= self.momentum
+            v -= step
+            param += self.momentum**2 * v - (1 + self.momentum) * step
+
+
 class AdaGrad(BaseOptimizer):
     """AdaGrad: a learning rate per element, which falls with the sum of squared gradients.
 
@@ -253,5 +287,5 @@ class Adam(BaseOptimizer):
 
 
 OPTIMIZERS: dict[str, type[Any]] = {
-    cls.__name__: cls for cls in (SGD, Momentum, AdaGrad, RMSprop, Adam, ASGD, NTASGD)
+    cls.__name__: cls for cls in (SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam, ASGD, NTASGD)
 }

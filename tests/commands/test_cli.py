@@ -263,7 +263,9 @@ def test_import_is_light():
 
 
 def test_a_progress_bar_needs_no_other_process():
-    code = "import sys\nfrom rnnfast.io.bars import bar\nwith bar(total=3) as shown:\n shown.update()"
+    code = (
+        "import sys\nfrom rnnfast.io.bars import bar\nwith bar(total=3) as shown:\n shown.update()"
+    )
     code += "\nprint('multiprocessing' in sys.modules, shown.format_dict['total'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("False 3\n", "")

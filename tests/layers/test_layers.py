@@ -199,8 +199,10 @@ def test_time_dropout_draws_as_the_book_does(dtype, rng):
     np.random.seed(8)
     kept = np.random.rand(N, T, D) > 0.25
     np.random.seed(8)
+    assert layer.mask is None
     out = layer.forward(xs)
     assert out.dtype == dtype and 0 < kept.sum() < kept.size
+    np.testing.assert_allclose(layer.mask, kept / 0.75, rtol=1e-6)
     np.testing.assert_allclose(out, np.where(kept, xs / 0.75, 0), rtol=1e-6)
     np.testing.assert_array_equal(out == 0, ~kept)
     np.testing.assert_allclose(layer.backward(dout), np.where(kept, dout / 0.75, 0), rtol=1e-6)

@@ -25,7 +25,7 @@ from rnnfast.sequences import (
     SequenceTagger,
     VectorToSequence,
 )
-from rnnfast.trainer import Trainer, eval_exact, eval_labels
+from rnnfast.trainer import Trainer, eval_exact, eval_labels, eval_seq2seq
 
 every = pytest.mark.parametrize(("kind", "options"), CASES.values(), ids=CASES.keys())
 reading = {name: case for name, case in CASES.items() if case[0] is not VectorToSequence}
@@ -436,6 +436,37 @@ def test_exact_matches(kind):
         ValueError, match=r"eval_exact: ts must be .* all beginning with the same id"
     ):
         eval_exact(model, xs, ts)
+
+
+class BooksModel:
+    """As the book's Seq2seq, which answers one question at a time."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def generate(self, xs, start_id, sample_size):
+        assert xs.shape == (1, T)
+        return self.model.generate(xs, start_id, sample_size)
+
+
+def test_answers_of_the_books_models(capsys):
+    model = make(Seq2seq, {})
+    xs, ts = batch(Seq2seq, n=3)
+    ts[:, 0] = 3
+    ts[:, 1:] = model.generate_batch(xs, 3, T)
+    ts[1, 2] = (ts[1, 2] + 1) % V
+    characters = dict(enumerate("abcdefghijklmnopqrstuvwxyz"))
+    assert eval_exact(BooksModel(model), xs, ts) == pytest.approx(2 / 3)
+    with pytest.raises(TypeError, match=r"eval_exact: lengths need a model with generate_batch"):
+        eval_exact(BooksModel(model), xs, ts, lengths=[T] * 3)
+    found = [eval_seq2seq(model, xs[i : i + 1], ts[i : i + 1], characters) for i in range(3)]
+    assert found == [1, 0, 1]
+    assert capsys.readouterr().out == ""
+    assert eval_seq2seq(BooksModel(model), xs[:1], ts[0], characters, True, True) == 1
+    asked, wanted = ("".join(characters[i] for i in ids) for ids in (xs[0], ts[0, 1:]))
+    assert capsys.readouterr().out == f"Q {asked[::-1]}\nT {wanted}\n☑ {wanted}\n---\n"
+    with pytest.raises(ValueError, match="eval_seq2seq: correct must begin with the id"):
+        eval_seq2seq(model, xs[:1], [], characters)
 
 
 @pytest.mark.parametrize("kind", [SequenceClassifier, SequenceTagger])

@@ -13,6 +13,7 @@ from rnnfast.optim import (
     AdaGrad,
     Adam,
     Momentum,
+    Nesterov,
     RMSprop,
     clip_grads,
     remove_duplicate,
@@ -84,7 +85,7 @@ def test_adam_against_the_paper(dtype, tolerance):
 
 
 def scalars(value, momentum=0.9, decay_rate=0.99):
-    """The books of one element under Momentum, AdaGrad and RMSprop, as generators of its value."""
+    """The books of one element under the simple rules, as generators of its value."""
 
     def momentum_(lr):
         p, v = value, 0.0
@@ -92,6 +93,15 @@ def scalars(value, momentum=0.9, decay_rate=0.99):
             g = yield p
             v = momentum * v - lr * g
             p += v
+
+    def nesterov(lr):
+        p, v = value, 0.0
+        while True:
+            g = yield p
+            v *= momentum
+            v -= lr * g
+            p += momentum * momentum * v
+            p -= (1 + momentum) * lr * g
 
     def adagrad(lr):
         p, h = value, 0.0
@@ -107,12 +117,12 @@ def scalars(value, momentum=0.9, decay_rate=0.99):
             h = decay_rate * h + (1 - decay_rate) * g * g
             p -= lr * g / (math.sqrt(h) + 1e-7)
 
-    return {Momentum: momentum_, AdaGrad: adagrad, RMSprop: rmsprop}
+    return {Momentum: momentum_, Nesterov: nesterov, AdaGrad: adagrad, RMSprop: rmsprop}
 
 
-@pytest.mark.parametrize("optimizer", [Momentum, AdaGrad, RMSprop])
+@pytest.mark.parametrize("optimizer", [Momentum, Nesterov, AdaGrad, RMSprop])
 @pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
-def test_momentum_adagrad_rmsprop_element_by_element(optimizer, dtype, tolerance):
+def test_simple_rules_element_by_element(optimizer, dtype, tolerance):
     params, tested = arrays(0, dtype), optimizer(lr=0.05)
     identities = [id(param) for param in params]
     rules = {}

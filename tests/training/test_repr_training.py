@@ -9,6 +9,7 @@ SHOWN = {
     "SGD(lr=0.5)": optim.SGD(0.5),
     "SGD(lr=0.5, weight_decay=0.1)": optim.SGD(0.5, weight_decay=0.1),
     "Momentum(lr=0.01, momentum=0.8)": optim.Momentum(momentum=0.8),
+    "Nesterov(lr=0.01, momentum=0.9)": optim.Nesterov(),
     "AdaGrad(lr=0.01)": optim.AdaGrad(),
     "RMSprop(lr=0.01, decay_rate=0.9)": optim.RMSprop(decay_rate=0.9),
     "ASGD(lr=0.5, start=3)": optim.ASGD(0.5, start=3),

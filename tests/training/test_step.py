@@ -46,6 +46,7 @@ OPTIMIZERS = {
     "SGD": lambda: optim.SGD(lr=1.0),
     "weight decay": lambda: optim.SGD(lr=1.0, weight_decay=0.1),
     "Momentum": lambda: optim.Momentum(lr=0.1),
+    "Nesterov": lambda: optim.Nesterov(lr=0.1),
     "AdaGrad": lambda: optim.AdaGrad(lr=0.1),
     "RMSprop": lambda: optim.RMSprop(lr=0.01),
     "Adam": lambda: optim.Adam(lr=0.01),
