@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
-from rnnfast.io.files import write_atomically
+from rnnfast.io.files import check_writable, write_atomically
 
 
 def available() -> bool:
@@ -100,23 +100,50 @@ def figure(width: float, height: float) -> Any:
 def save(
     figure: Any, path: str | os.PathLike[str], dpi: int = 120, *, description: str = ""
 ) -> None:
-    """Write a figure as a PNG, atomically.
+    """Write a figure as a PNG, or what the name's ending says, atomically.
 
     Parameters
     ----------
     figure : matplotlib.figure.Figure
         The figure.
     path : path-like
-        The file, complete or unchanged.
+        The file, complete or unchanged; see `check_picture`.
     dpi : int
         Pixels per inch.
     description : str
         An alternative text, kept in the file as its description.
     """
-    png = BytesIO()
-    metadata = {"Description": description} if description else None
-    figure.savefig(png, format="png", dpi=dpi, metadata=metadata)
-    write_atomically(path, png.getvalue())
+    kind, content = _kind(path), BytesIO()
+    metadata = {"Subject" if kind == "pdf" else "Description": description} if description else None
+    figure.savefig(content, format=kind, dpi=dpi, metadata=metadata)
+    write_atomically(path, content.getvalue())
+
+
+def check_picture(path: str | os.PathLike[str]) -> None:
+    """Check that a picture can be written at `path`.
+
+    Parameters
+    ----------
+    path : path-like
+        Its name ends in .png, .svg or .pdf, or has no such ending: then it will be a PNG.
+
+    Raises
+    ------
+    ValueError
+        Another ending, or as `rnnfast.io.files.check_writable`.
+    OSError
+        As `rnnfast.io.files.check_writable`.
+    """
+    _kind(path)
+    check_writable(path)
+
+
+def _kind(path: str | os.PathLike[str]) -> str:
+    """The format that the ending of a name asks for."""
+    kind = os.path.splitext(os.fsdecode(path))[1][1:].lower() or "png"
+    if kind not in ("png", "svg", "pdf"):
+        raise ValueError(f"picture: the name must end in .png, .svg or .pdf, got {path!r}")
+    return kind
 
 
 def show_curve(

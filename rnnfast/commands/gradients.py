@@ -2,7 +2,7 @@
 
 from rnnfast.commands.arguments import Commands, add_command
 from rnnfast.inspection.gradients import plot_gradients
-from rnnfast.io.files import check_writable
+from rnnfast.plot import check_picture
 
 
 def add(commands: Commands) -> None:
@@ -16,7 +16,7 @@ def add(commands: Commands) -> None:
         "are scaled up, scaled down or orthogonal, for an RNN and an LSTM, and for the activation "
         "functions.",
     )
-    what = "picture to write (default: gradients.png)"
+    what = "picture to write, .png, .svg or .pdf (default: gradients.png)"
     command.add_argument("--out", metavar="FILE", help=what)
 
 
@@ -26,12 +26,12 @@ def gradients(out: str = "gradients.png") -> None:
     Parameters
     ----------
     out : str
-        The PNG to write.
+        The picture to write: a PNG, SVG or PDF by its ending.
 
     See Also
     --------
     rnnfast.inspection.plot_gradients : The function behind it.
     """
-    check_writable(out)
+    check_picture(out)
     plot_gradients(out)
     print(f"picture: {out}")

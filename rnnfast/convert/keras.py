@@ -7,7 +7,6 @@ https://keras.io/api/layers/recurrent_layers/. A layer has
 and Bidirectional those of the forward layer, followed by those of the backward layer.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -17,23 +16,25 @@ from rnnfast.convert.common import KERAS, cell_options, floats, kind_of, levels,
 
 
 def from_keras(
-    weights: Sequence[Any],
+    weights: Any,
     *,
     nonlinearity: str | None = None,
-    reset_after: bool = True,
+    reset_after: bool | None = None,
     stateful: bool = False,
     device: str | None = None,
 ) -> Any:
-    """Make a layer from the weights of a Keras layer.
+    """Make a layer from a Keras layer or its weights.
 
     Parameters
     ----------
-    weights : list of array
-        ``keras_layer.get_weights()``. Their count and shapes determine the layer.
+    weights : Keras layer, or list of array
+        SimpleRNN, LSTM, GRU, or a Bidirectional of one of them, built; or what its
+        ``get_weights()`` returns: then their count and shapes determine the layer, and only you
+        know the rest.
     nonlinearity : {"tanh", "relu"}, optional
-        Activation of a SimpleRNN; "tanh" by default.
-    reset_after : bool
-        That of a GRU.
+        Activation of a SimpleRNN; that of the layer, or "tanh" for a list.
+    reset_after : bool, optional
+        That of a GRU; that of the layer, or True for a list.
     stateful, device
         As in TimeLSTM.
 
@@ -45,14 +46,15 @@ def from_keras(
     Raises
     ------
     ValueError
-        Wrong count or wrong shapes.
+        Wrong count or wrong shapes, or a layer whose activations, `merge_mode`, `go_backwards` or
+        `time_major` cannot be expressed.
     TypeError
         Dtypes other than float32 and float64, or a mixture of them.
 
     Notes
     -----
-    Everything else is Keras' default: activations, merge_mode="concat", go_backwards=False
-    (for True use rnnfast.TimeReverse).
+    The other options of a layer must be Keras' defaults: activations, merge_mode="concat",
+    go_backwards=False (for True use rnnfast.TimeReverse). Of a list of weights nobody can see that.
 
     Examples
     --------
@@ -64,6 +66,11 @@ def from_keras(
     >>> lstm.forward(np.ones((1, 5, D))).shape
     (1, 5, 2)
     """
+    if hasattr(weights, "get_weights"):
+        weights, found = _opened(weights)
+        nonlinearity = found.get("activation") if nonlinearity is None else nonlinearity
+        reset_after = found.get("reset_after") if reset_after is None else reset_after
+    reset_after = True if reset_after is None else reset_after
     weights = list(weights)
     if len(weights) not in (2, 3, 4, 6):
         raise ValueError(
@@ -94,6 +101,38 @@ def from_keras(
         kernel, recurrent_kernel, *b = weights[k * size : (k + 1) * size]
         directions.append((kernel, recurrent_kernel, b[0] if b else None, None))
     return make(kind, KERAS, directions, stateful=stateful, device=device, **options)
+
+
+def _opened(layer: Any) -> tuple[list[Any], dict[str, Any]]:
+    """The weights of a Keras layer, and what of its options matters; checked."""
+    parts = {"": layer}
+    if type(layer).__name__ == "Bidirectional":
+        if layer.merge_mode != "concat":
+            raise ValueError(f"from_keras: merge_mode must be 'concat', got {layer.merge_mode!r}")
+        parts = {"forward ": layer.forward_layer, "backward ": layer.backward_layer}
+    configs = []
+    for way, part in parts.items():
+        kind, config = type(part).__name__, part.get_config()
+        if kind not in ("SimpleRNN", "LSTM", "GRU"):
+            raise TypeError(
+                f"from_keras: weights must be a SimpleRNN, LSTM or GRU of Keras, got {way}{kind}"
+            )
+        usual: dict[str, Any] = {"time_major": False, "go_backwards": way == "backward "}
+        if kind != "SimpleRNN":
+            usual |= {"activation": "tanh", "recurrent_activation": "sigmoid"}
+        for name, value in usual.items():
+            if config.get(name, value) != value:
+                got = f"got {config[name]!r}"
+                raise ValueError(f"from_keras: {way}{name} must be {value!r}, {got}")
+        configs.append(config)
+    weights = layer.get_weights()
+    if not weights:
+        raise ValueError("from_keras: the layer must be built, got one without weights")
+    wanted = "reset_after" if "recurrent_activation" in configs[0] else "activation"
+    found = [config.get(wanted) for config in configs]
+    if found[0] != found[-1]:
+        raise ValueError(f"from_keras: {wanted} must be the same in both directions, got {found}")
+    return weights, {wanted: found[0]}
 
 
 def to_keras(layer: Any) -> list[NDArray[Any]]:

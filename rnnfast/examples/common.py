@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnfast import io, plot
+from rnnfast import plot
 from rnnfast.optim import Adam
 from rnnfast.sequences import Seq2seq
 from rnnfast.trainer import ProgressBar, Trainer, eval_exact
@@ -78,9 +78,11 @@ def natural(text: str) -> int:
 def writable(path: str) -> str:
     """The value of an option: a file that can be written. It is written at the end."""
     try:
-        io.check_writable(path)
+        plot.check_picture(path)
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{path!r}: {error.strerror}") from None
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return path
 
 

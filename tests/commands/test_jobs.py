@@ -14,7 +14,7 @@ import pytest
 from cases import PATIENCE
 from shell import LINE, LINES, QUIET, SMALL, command, failing, losses, naive_logs, ok, read_log, run
 
-from rnnfast import io
+from rnnfast import io, plot
 from rnnfast.commands import inputs, settings
 from rnnfast.commands.main import main
 from rnnfast.data import CharVocabulary, WordVocabulary
@@ -708,6 +708,23 @@ def test_generate_top_k_and_top_p(characters, capsys):
     assert ok(capsys, *arguments, "--top-k", "1") == likeliest
     assert ok(capsys, *arguments, "--top-p", "1e-9") == likeliest
     assert ok(capsys, *arguments) != likeliest
+
+
+FORMATS = [("svg", b"<?xml"), ("PDF", b"%PDF"), ("", b"\x89PNG")]
+
+
+@pytest.mark.parametrize(("ending", "begins"), FORMATS)
+def test_formats_of_pictures(ending, begins, tmp_path):
+    matplotlib = pytest.importorskip("matplotlib.figure")
+    path = tmp_path / ("picture." + ending if ending else "picture")
+    plot.save(matplotlib.Figure(), path, description="nothing")
+    assert path.read_bytes().startswith(begins)
+
+
+def test_a_picture_of_another_format(tmp_path, capsys):
+    error = failing(capsys, "gradients", "--out", str(tmp_path / "g.jpg"))
+    assert "picture: the name must end in .png, .svg or .pdf" in error
+    assert not any(tmp_path.iterdir())
 
 
 def test_gradients(tmp_path, capsys):

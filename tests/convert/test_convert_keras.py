@@ -72,6 +72,42 @@ def test_values(kind, both, bias, rng):
 
 
 @each_kind
+@pytest.mark.parametrize("both", [False, True], ids=["one way", "both ways"])
+def test_a_layer_tells_its_options(kind, both, rng):
+    theirs = make(kind, rng, both)
+    xs = rng.normal(size=(N, T, D)).astype("f4")
+    assert_close(convert.from_keras(theirs).forward(xs), run(theirs, xs)[0])
+
+
+def test_layers_that_cannot_be_expressed():
+    layers = keras.layers
+    for layer, message in (
+        (layers.LSTM(H, activation="relu"), r"activation must be 'tanh', got 'relu'"),
+        (
+            layers.GRU(H, recurrent_activation="hard_sigmoid"),
+            r"recurrent_activation must be 'sig",
+        ),
+        (layers.GRU(H, go_backwards=True), r"go_backwards must be False, got True"),
+        (
+            layers.Bidirectional(layers.LSTM(H), merge_mode="sum"),
+            r"merge_mode must be 'concat'",
+        ),
+        (
+            layers.Bidirectional(layers.LSTM(H, activation="relu")),
+            r"forward activation must be",
+        ),
+        (layers.SimpleRNN(H, activation="selu"), r"nonlinearity must be"),
+    ):
+        layer.build((None, T, D))
+        with pytest.raises(ValueError, match=rf"^(from_keras|TimeRNN): {message}"):
+            convert.from_keras(layer)
+    with pytest.raises(ValueError, match=r"^from_keras: the layer must be built"):
+        convert.from_keras(layers.LSTM(H))
+    with pytest.raises(TypeError, match=r"^from_keras: weights must be a SimpleRNN, .* got Dense"):
+        convert.from_keras(layers.Dense(H))
+
+
+@each_kind
 def test_keras_takes_what_we_give(kind, rng):
     theirs = make(kind, rng, both=True)
     ours = convert.from_keras(theirs.get_weights(), **KINDS[kind][2])
