@@ -117,7 +117,8 @@ class Vocabulary:
         TypeError
             If `text` is not a str.
         ValueError
-            For a wrong `min_count`, or if the tokens would need many times the memory of the text.
+            For a wrong `min_count`, one that leaves no token, or if the tokens would need many
+            times the memory of the text.
 
         Examples
         --------
@@ -137,6 +138,11 @@ class Vocabulary:
             if unknown is None:
                 raise ValueError(f"{cls.__name__}: min_count {min_count} needs a token as unknown")
             kept = [token for token, count in counts.items() if count >= min_count]
+            if counts and not kept:
+                raise ValueError(
+                    f"{cls.__name__}: min_count must leave a token, got {min_count}; the most "
+                    f"frequent one occurs {max(counts.values())} times"
+                )
         else:
             kept = list(counts)
         del counts  # the vocabulary has a dict of its own

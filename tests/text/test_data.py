@@ -86,6 +86,11 @@ def test_unknown_tokens():
     [
         (lambda: WordVocabulary.from_text("a", min_count=2), ValueError, "needs a token as unkn"),
         (lambda: WordVocabulary.from_text("a", min_count=0), ValueError, "from 1 up, got 0"),
+        (
+            lambda: WordVocabulary.from_text("a b a", unknown="<unk>", min_count=3),
+            ValueError,
+            r"min_count must leave a token, got 3; the most frequent one occurs 2 times",
+        ),
         (lambda: WordVocabulary.from_text(b"a"), TypeError, "text must be a str, got bytes"),
         (lambda: WordVocabulary(["a"]).encode(None), TypeError, "text must be a str, got None"),
         (lambda: WordVocabulary(["a"], "b"), ValueError, "must be one of the tokens, got 'b'"),
