@@ -89,6 +89,7 @@ def from_torch(
     >>> lstm.forward(np.ones((1, 5, 3))).shape
     (1, 5, 2)
     """
+    source = getattr(source, "_orig_mod", source)  # of torch.compile
     state: Any = source
     mode = None
     if hasattr(source, "state_dict"):
@@ -232,8 +233,11 @@ def _names(found: list[str], prefix: str) -> list[list[list[str]]]:
     expected = {name for level in named for names in level for name in names}
     if there != expected:
         missing, unknown = sorted(expected - there)[:5], sorted(there - expected)[:5]
+        first = "weight_ih_l0"
+        ends = {name.removesuffix(first) for name in found if name.endswith(first)} - {prefix}
+        hint = f"prefix may be {' or '.join(map(repr, sorted(ends)))}" if ends else "see prefix"
         raise ValueError(
-            "from_torch: expected the weights of one nn.RNN, nn.LSTM or nn.GRU (see prefix); "
+            f"from_torch: expected the weights of one nn.RNN, nn.LSTM or nn.GRU ({hint}); "
             f"missing {missing}, unknown {unknown}"
         )
     return named

@@ -13,8 +13,9 @@ class Diverged(RuntimeError):
 
 def diverged(epoch: int, iter: int, loss: Any, norm: Any) -> Diverged:
     """The error that says where training diverged."""
+    gradient = "" if norm is None else f", gradient norm {norm:.6g}"
     return Diverged(
-        f"training diverged at epoch {epoch}, iter {iter} (loss {loss}, gradient norm {norm}); "
+        f"training diverged at epoch {epoch}, iter {iter} (loss {loss:.6g}{gradient}); "
         "try a smaller learning rate"
     )
 

@@ -291,6 +291,12 @@ BAD_STATE_DICTS = {
         ValueError,
         r"\(see prefix\); missing \[\], unknown \['fc.weight'\]",
     ),
+    "a prefix that was not given": (
+        lambda s: {f"_orig_mod.{name}": s[name] for name in s},
+        {},
+        ValueError,
+        r"\(prefix may be '_orig_mod\.'\); missing \['weight_hh_l0', 'weight_ih_l0'\]",
+    ),
     "another prefix": (
         lambda s: s,
         {"prefix": "rnn."},

@@ -176,3 +176,11 @@ def test_a_projection_that_pytorch_does_not_have(P):
     layer = rnnfast.TimeLSTMP.create(D, H, proj_size=P, rng=0, device="cpu")
     with pytest.raises(ValueError, match=rf"proj_size must be below hidden_size = 5, got {P}"):
         convert.to_torch(layer)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch itself
+def test_a_compiled_module():
+    module = make_module("lstm")
+    ours = convert.from_torch(torch.compile(module))
+    for param, same in zip(ours.params, convert.from_torch(module).params, strict=True):
+        np.testing.assert_array_equal(param, same)
