@@ -152,7 +152,13 @@ def given_text(text: str, name: str = "TEXT") -> str:
         return text
     if sys.stdin is None:
         raise ValueError(f"{name} is - but stdin is closed")
-    return sys.stdin.read()
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        encoding, byte = error.encoding.upper(), error.object[error.start]
+        raise ValueError(
+            f"{name}: stdin is not {encoding} text (byte 0x{byte:02x}: {error.reason})"
+        ) from None
 
 
 def unknowns(vocabulary: Vocabulary, ids: NDArray[Any], text: str, unknown: str | None) -> str:

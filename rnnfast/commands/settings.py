@@ -1,6 +1,7 @@
 """The settings of `rnnfast train`, which its checkpoints store, and the model for them."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, overload
@@ -17,6 +18,7 @@ RULES = {
     "adam": ("Adam", 0.005),
     "sgd": ("SGD", 20.0),
     "momentum": ("Momentum", 2.0),
+    "nesterov": ("Nesterov", 2.0),
     "adagrad": ("AdaGrad", 0.05),
     "rmsprop": ("RMSprop", 0.002),
     "asgd": ("ASGD", 20.0),
@@ -134,7 +136,7 @@ class Settings:
     save_every: float = 300.0
     seed: int = 0
     sample: int = 400
-    sync_every: int = 1  # this and the next three: of several ranks
+    sync_every: int = 1  # this and the next three: OF_RANKS
     outer_lr: float = 1.0
     outer_momentum: float = 0.0
     compress: bool = False
@@ -160,7 +162,8 @@ FREE: tuple[str, ...] = ("epochs", "optimizer", "lr", "lr_decay", "max_grad", "r
 FREE += ("schedule", "warm_up", "step_every", "step_factor", "patience")
 FREE += ("weight_decay", "matmul_precision")
 FREE += ("vary_length", "eval_interval", "save_every", "sample")
-FREE += ("sync_every", "outer_lr", "outer_momentum", "compress")
+OF_RANKS = ("sync_every", "outer_lr", "outer_momentum", "compress")
+FREE += OF_RANKS
 BATCH = ("batch_size", "time_size")  # may change between two epochs
 FILES = ("file", "valid", "test", "init")  # may change if the text is the same
 
@@ -262,6 +265,13 @@ def check_together(settings: Settings) -> None:
         )
 
 
+def given_of_ranks(settings: Settings) -> list[str]:
+    """The options about several ranks that are not as usual."""
+    usual = Settings()
+    given = [name for name in OF_RANKS if getattr(settings, name) != getattr(usual, name)]
+    return [f"--{option_name(name)}" for name in given]
+
+
 def build_optimizer(settings: Settings) -> Any:
     """Make the optimiser for the settings."""
     rule, usual_lr = RULES[settings.optimizer]
@@ -303,10 +313,22 @@ def build_model(settings: Settings, vocab_size: int, rng: Any = None) -> Languag
     elif given:
         wrong = option_name(given[0])
         raise ValueError(f"--{wrong} goes with --model custom, not with --model {name}")
-    made: LanguageModelBase = getattr(models, MODELS[name])(
-        vocab_size, embedding, settings.hidden, **options
-    )
+    try:
+        made: LanguageModelBase = getattr(models, MODELS[name])(
+            vocab_size, embedding, settings.hidden, **options
+        )
+    except ValueError as error:
+        raise ValueError(with_options(str(error))) from None
     return made
+
+
+def with_options(message: str) -> str:
+    """The message of a model's error, with the options of the command line for its arguments."""
+    names = {argument: field for field, argument in CUSTOM.items()}
+    names |= {"hidden_size": "hidden", "wordvec_size": "embedding"}
+    message = re.sub(r"^\w+: ", "", message).replace("must be None", "must be left out")
+    words = rf"(?<![\w-])({'|'.join(names)})(?= must | = | '|,)"
+    return re.sub(words, lambda found: f"--{option_name(names[found[1]])}", message)
 
 
 def describe_model(model: LanguageModelBase) -> str:

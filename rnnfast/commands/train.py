@@ -23,6 +23,7 @@ from rnnfast.commands.settings import (
     build_optimizer,
     check_together,
     describe_model,
+    given_of_ranks,
     option_name,
     stored_settings,
 )
@@ -148,6 +149,8 @@ def _train(
         f"{len(texts.vocabulary)} different"
     )
     print(describe_model(run.model), flush=True)
+    if ranks is None and (idle := given_of_ranks(settings) + ["--verbose"] * verbose):
+        print(f"without effect, as this is one process, not started by mpiexec: {', '.join(idle)}")
     with _reporting(run, extra) as (log, bar):
         if extra is None:
             _start(run, log, bar)

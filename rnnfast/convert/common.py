@@ -53,7 +53,7 @@ def floats(owner: str, name: str, value: Any) -> NDArray[Any]:
     if str(dtype).removeprefix("torch.") not in ("float32", "float64"):
         raise TypeError(
             f"{owner}: {name} must be an array of float32 or float64 "
-            f"(convert other types before), got {dtype}"
+            f"(convert other types before, as by module.float()), got {dtype}"
         )
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()

@@ -125,7 +125,9 @@ def read_text(path: StrPath) -> str:
             text = file.read()
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path}: not UTF-8 text (byte 0x{error.object[error.start]:02x}: {error.reason})"
+            f"{path}: not UTF-8 text (byte 0x{error.object[error.start]:02x}: {error.reason}); "
+            "save it as UTF-8, or convert it: iconv -f CP949 -t UTF-8 OLD > NEW for a Korean text, "
+            "CP932 for a Japanese, GB18030 for a Chinese one"
         ) from None
     if not text:
         raise ValueError(f"{path}: the file is empty")

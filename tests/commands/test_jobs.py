@@ -139,16 +139,19 @@ def test_wrong_training_arguments(tmp_path, text, other, capsys):
         (["--lr-decay", "4"], "--lr-decay needs --valid"),
         (["--cell", "gru"], "--cell goes with --model custom, not with --model rnnlm"),
         (["--rank", "4"], "--rank goes with --model custom, not with --model rnnlm"),
-        (["--model", "custom", "--rounds", "4"], "rounds must be None with cell 'lstm', got 4"),
+        (
+            ["--model", "custom", "--rounds", "4"],
+            "--rounds must be left out with --cell 'lstm', got",
+        ),
         (["--proj-size", "4"], "--proj-size goes with --model custom, not with --model rnnlm"),
-        (["--model", "custom", "--proj-size", "4"], "proj_size must be None with cell 'lstm', got"),
+        (["--model", "custom", "--proj-size", "4"], "--proj-size must be left out with"),
         (["--heads", "2"], "--heads goes with --model custom, not with --model rnnlm"),
-        (["--model", "custom", "--heads", "2"], "heads must be None with cell 'lstm', got 2"),
+        (["--model", "custom", "--heads", "2"], "--heads must be left out with --cell"),
         (["--tie"], "--tie goes with --model custom"),
         (["--alpha", "2"], "--alpha goes with --model custom, not with --model rnnlm"),
         (["--dropout", "0.5"], "--dropout goes with --model custom"),
         (["--model", "better", "--layers", "3"], "--layers goes with --model custom, not with"),
-        (["--model", "better"], "hidden_size must be wordvec_size = 6"),
+        (["--model", "better"], "rnnfast: --hidden must be --embedding = 6, tied, got"),
         (["--valid", str(tmp_path / "no.txt")], "no.txt: No such file"),
         (["--resume"], "checkpoint.safetensors: No such file"),
     ]:
@@ -160,6 +163,16 @@ def test_wrong_training_arguments(tmp_path, text, other, capsys):
     error = failing(capsys, "train", text, "--valid", str(empty), *out)
     assert "empty.txt: needs at least 2 characters, got 1" in error
     assert not (tmp_path / "out").exists()
+
+
+def test_options_of_several_ranks_in_one_process(tmp_path, text, capsys):
+    arguments = ["train", text, *SMALL, *QUIET, "--epochs", "1"]
+    plain = ok(capsys, *arguments, "--out", str(tmp_path / "plain"))
+    given = ["--sync-every", "3", "--compress", "--verbose"]
+    lines = ok(capsys, *arguments, *given, "--out", str(tmp_path / "given"))
+    idle = "without effect, as this is one process, not started by mpiexec: "
+    assert idle + "--sync-every, --compress, --verbose" in lines
+    assert len(lines) == len(plain) + 1 and not any(line.startswith(idle) for line in plain)
 
 
 def test_plot_is_required_or_not_wanted(tmp_path, text):

@@ -88,6 +88,10 @@ def test_a_prompt_from_stdin(trained, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     assert main([*given, "--prompt", "-"]) == 1
     assert capsys.readouterr().err == "rnnfast: --prompt is - but stdin is closed\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"gr\xfcn"), encoding="utf-8"))
+    assert main([*given, "--prompt", "-"]) == 1
+    error = "--prompt: stdin is not UTF-8 text (byte 0xfc: invalid start byte)"
+    assert capsys.readouterr().err == f"rnnfast: {error}\n"
 
 
 class Terminal(io.StringIO):

@@ -132,7 +132,7 @@ def test_settings_of_a_recipe_are_checked_as_typed_ones(texts, tmp_path, capsys)
     assert "--optimizer ntasgd needs --valid" in error
     error = failing(capsys, "train", *texts, "--recipe", "awd-lstm", *ONCE, "--cell", "gru",
                     "--rank", "3", *out)  # fmt: skip
-    assert "rank must be None with cell 'gru'" in error
+    assert "--rank must be left out with --cell 'gru'" in error
     assert not (tmp_path / "out").exists()
 
 

@@ -170,6 +170,10 @@ def test_read_text_errors(tmp_path):
     latin.write_bytes("gr\xfcn".encode("latin-1"))
     with pytest.raises(ValueError, match=r"latin: not UTF-8 text \(byte 0xfc"):
         read_text(latin)
+    korean = tmp_path / "korean"
+    korean.write_bytes("나 보기가".encode("cp949"))
+    with pytest.raises(ValueError, match="iconv -f CP949 -t UTF-8 OLD > NEW for a Korean text"):
+        read_text(korean)
 
 
 def test_python_docs():
