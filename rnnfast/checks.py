@@ -10,7 +10,9 @@ that came instead.
 
 import math
 import operator
+import os
 import sys
+import threading
 import weakref
 from numbers import Real
 from typing import Any
@@ -22,8 +24,16 @@ CUDA_MEMORY = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 # id -> a read-only CuPy array: CuPy has no flag for that
 _read_only: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-# id -> (weak reference to a frozen array, its owners, whether it was writeable before)
-_frozen: dict[int, tuple[weakref.ref[Any], weakref.WeakSet[Any], bool]] = {}
+# id -> (weak reference to a frozen array, those to its owners by their ids, whether it was
+# writeable before); the lock is for it
+_frozen: dict[int, tuple[weakref.ref[Any], dict[int, weakref.ref[Any]], bool]] = {}
+_lock = threading.RLock()
+if hasattr(
+    os, "register_at_fork"
+):  # a child has the thread that forked, and none that could release
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+    )
 
 
 def is_cupy(x: object) -> bool:
@@ -108,21 +118,24 @@ def set_writeable(x: Any, value: bool) -> None:
 
 def freeze(x: Any, owner: object) -> None:
     """Make x read-only until every owner has thawed it or has been deleted."""
-    _release()
-    if id(x) not in _frozen:
-        _frozen[id(x)] = weakref.ref(x), weakref.WeakSet(), writeable(x)
-        set_writeable(x, False)
-    _frozen[id(x)][1].add(owner)
+    with _lock:
+        _release()
+        if id(x) not in _frozen:
+            _frozen[id(x)] = weakref.ref(x), {}, writeable(x)
+            set_writeable(x, False)
+        _frozen[id(x)][1][id(owner)] = weakref.ref(owner, _release)
 
 
 def thaw(x: Any, owner: object) -> None:
     """Undo `freeze` for one owner. After the last one, x is writeable if it was so before.
 
-    A view of a frozen array stays read-only as long as that array is frozen.
+    A view of a frozen array stays read-only as long as that array is frozen. If a signal interrupts
+    this, it may be called again.
     """
-    if id(x) in _frozen:
-        _frozen[id(x)][1].discard(owner)
-    _release()
+    with _lock:
+        if id(x) in _frozen:
+            _frozen[id(x)][1].pop(id(owner), None)
+        _release()
 
 
 def unlock(x: Any) -> None:
@@ -135,17 +148,23 @@ def unlock(x: Any) -> None:
         x.__setstate__(x.__reduce__()[2])
 
 
-def _release() -> None:
-    """Thaw the arrays without an owner; a base comes before its views."""
-    found: list[tuple[int, Any, bool]] = [
-        (key, x(), before) for key, (x, owners, before) in _frozen.items() if not owners
-    ]
-    for key, x, before in sorted(found, key=lambda entry: _depth(entry[1])):
-        if before and is_numpy(x) and is_numpy(x.base) and not writeable(x.base):
-            continue
-        if x is not None:
-            set_writeable(x, before)
-        del _frozen[key]
+def _release(deleted: object = None) -> None:
+    """Thaw the arrays without an owner; a base comes before its views.
+
+    deleted: the weak reference to an owner that has just been deleted.
+    """
+    with _lock:
+        found: list[tuple[int, Any, bool]] = [
+            (key, x(), before)
+            for key, (x, owners, before) in list(_frozen.items())
+            if all(owner() is None for owner in list(owners.values()))
+        ]
+        for key, x, before in sorted(found, key=lambda entry: _depth(entry[1])):
+            if before and is_numpy(x) and is_numpy(x.base) and not writeable(x.base):
+                continue
+            if x is not None:
+                set_writeable(x, before)
+            _frozen.pop(key, None)
 
 
 def _depth(x: Any) -> int:

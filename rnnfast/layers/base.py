@@ -232,7 +232,9 @@ class Layer:
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for param in state.pop("_thaw", ()):
-            checks.unlock(param)
+        if thaw := state.get("_thaw"):
+            for param in thaw:
+                checks.unlock(param)
+            state["_thaw"] = []
         self.__dict__.update(state)
         self._bind()

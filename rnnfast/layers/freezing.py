@@ -16,16 +16,29 @@ def freezable(layers: Iterable[Any]) -> list[Any]:
 
 def freeze_all(layers: Iterable[Any], precision: str | None) -> None:
     """Freeze layers and their parts; if one cannot be frozen, those frozen here are not, either."""
-    thawed: list[Any] = []
+    found = freezable(layers)
+    new = [layer for layer in found if not layer.frozen]
     try:
-        for layer in freezable(layers):
-            before = layer.frozen
+        for layer in found:
             layer.freeze(precision)
-            thawed += [] if before else [layer]
     except BaseException:
-        for layer in thawed:
-            layer.unfreeze()
+        unfreeze_all(new)
         raise
+
+
+def unfreeze_all(layers: Iterable[Any]) -> None:
+    """Unfreeze layers; a signal while it does so is raised once all are unfrozen."""
+    layers = list(layers)
+    try:
+        _unfreeze(layers)
+    except BaseException:
+        _unfreeze(layers)
+        raise
+
+
+def _unfreeze(layers: Iterable[Any]) -> None:
+    for layer in layers:
+        layer.unfreeze()
 
 
 @contextmanager
@@ -42,17 +55,28 @@ def frozen(model: Any) -> Iterator[None]:
             layer.freeze()
         yield
     finally:
-        for layer in thawed:
-            layer.unfreeze()
+        try:  # a signal may come before the first line of a function
+            _unfreeze(thawed)
+        except BaseException:
+            _unfreeze(thawed)
+            raise
 
 
 @contextmanager
 def own_state(model: Any) -> Iterator[None]:
     """Restore the state of a model after one block that changes it."""
     state = model.get_state()
-    try:
-        yield
-    finally:
+
+    def restore() -> None:
         model.reset_state()
         if any(array is not None for arrays in state for array in arrays):
             model.set_state(state)
+
+    try:
+        yield
+    finally:
+        try:
+            restore()
+        except BaseException:  # a signal
+            restore()
+            raise

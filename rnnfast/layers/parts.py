@@ -10,7 +10,7 @@ from operator import is_
 from typing import Any
 
 from rnnfast import checks
-from rnnfast.layers.freezing import freeze_all
+from rnnfast.layers.freezing import freeze_all, unfreeze_all
 
 
 class Parts:
@@ -154,8 +154,7 @@ class Parts:
 
     def unfreeze(self) -> None:
         """Unfreeze all parts; see `TimeLSTM.unfreeze`."""
-        for part in self.parts:
-            part.unfreeze()
+        unfreeze_all(self.parts)
 
     @property
     def frozen(self) -> bool:

@@ -82,6 +82,7 @@ class Recurrent(Created, Layer):
         self._options = options
         self._given = {n: v for n, v in options.items() if v != DEFAULTS.get(n)}
         self._packed = self._precision = self._weights_of = None
+        self._thaw = []
 
     Wx, Wh = param(0), param(1)
     dWx, dWh = grad(0), grad(1)
@@ -151,11 +152,15 @@ class Recurrent(Created, Layer):
             )
         if self._packed is None:
             weights = self._checked_weights(True)
-            self._packed = self._kernel.pack(weights, precision=precision, **self._options)
-            self._precision = precision
-            self._thaw = self.params[:]
-            for p in self._thaw:
-                checks.freeze(p, self)
+            packed = self._kernel.pack(weights, precision=precision, **self._options)
+            try:
+                self._thaw = self.params[:]
+                for p in self._thaw:
+                    checks.freeze(p, self)
+                self._precision, self._packed = precision, packed
+            except BaseException:  # by a signal
+                self.unfreeze()
+                raise
 
     @property
     def frozen(self) -> bool:
@@ -166,13 +171,12 @@ class Recurrent(Created, Layer):
         """Make those params writeable again that were so before `freeze`.
 
         An array that belongs to another frozen layer, too, stays read-only until that layer is
-        unfrozen.
+        unfrozen. If a signal interrupts this, the layer is still frozen.
         """
-        if self._packed is not None:
-            self._packed = self._precision = None
-            for p in self._thaw:
-                checks.thaw(p, self)
-            self._thaw = []
+        for p in self._thaw:
+            checks.thaw(p, self)
+        self._packed = self._precision = None
+        self._thaw = []
 
     def _sizes(self) -> list[str]:
         return [f"D={self._D}", f"H={self._H}"]

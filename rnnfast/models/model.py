@@ -5,7 +5,7 @@ from typing import Any
 
 from rnnfast import checks
 from rnnfast.io.weights import to_numpy
-from rnnfast.layers.freezing import freezable, freeze_all
+from rnnfast.layers.freezing import freezable, freeze_all, unfreeze_all
 from rnnfast.layers.shares import counted_targets
 from rnnfast.models import summary
 from rnnfast.models.base import BaseModel
@@ -79,8 +79,7 @@ class Model(BaseModel):
 
     def unfreeze(self) -> None:
         """Unfreeze the recurrent layers, so that the model can be trained again."""
-        for layer in freezable(self.layers):
-            layer.unfreeze()
+        unfreeze_all(freezable(self.layers))
 
     def __repr__(self) -> str:
         return summary.describe(self)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rnnfast import checks
-from rnnfast.checks import FLOATS, is_array, is_cupy, place, plain
+from rnnfast.checks import FLOATS, is_array, is_cupy, place, plain, writeable
 from rnnfast.kernels import load, resolve
 from rnnfast.reference import ops as numpy_ops
 
@@ -27,8 +27,10 @@ def clip_grads(grads: Sequence[Any], max_norm: float) -> Any:
 
     Raises
     ------
+    TypeError
+        A gradient is not an array of floating point.
     ValueError
-        `max_norm` is not above 0.
+        `max_norm` is not above 0, or a gradient is read-only. Nothing has been written then.
 
     Notes
     -----
@@ -54,6 +56,10 @@ def clip_grads(grads: Sequence[Any], max_norm: float) -> Any:
     """
     if not checks.number("clip_grads", "max_norm", max_norm) > 0:
         raise ValueError(f"clip_grads: max_norm must be positive, got {max_norm}")
+    for i, grad in enumerate(grads):
+        _check_floating("clip_grads", f"grads[{i}]", grad)
+        if not writeable(grad):
+            raise ValueError(f"clip_grads: grads[{i}] must be writable, got a read-only array")
     ops = ops_of_all(grads)
     if ops is not None and (norm := ops.clip(grads, max_norm)) is not None:
         return norm
@@ -85,8 +91,11 @@ def remove_duplicate(params: Sequence[Any], grads: Sequence[Any]) -> tuple[list[
 
     Raises
     ------
+    TypeError
+        An entry is not an array, or a parameter is not of floating point.
     ValueError
-        The lists differ in length.
+        The lists differ in length, or a gradient has another shape than its parameter. Nothing
+        has been written then.
 
     References
     ----------
@@ -94,10 +103,12 @@ def remove_duplicate(params: Sequence[Any], grads: Sequence[Any]) -> tuple[list[
     """
     if len(params) != len(grads):
         raise ValueError(f"expected one gradient a parameter, got {len(grads)} for {len(params)}")
-    for i, param in enumerate(params):
-        if not is_array(param):
-            kind = type(param).__name__
-            raise TypeError(f"update: params[{i}] must be a NumPy array, got {kind}")
+    for i, (param, grad) in enumerate(zip(params, grads, strict=True)):
+        _check_floating("update", f"params[{i}]", param)
+        grad = _check_array("update", f"grads[{i}]", grad)
+        if grad.shape != param.shape:
+            expected = f"of the shape of params[{i}], {param.shape}"
+            raise checks.shape_error("update", f"grads[{i}]", expected, grad)
     unique_params: list[Any] = []
     unique_grads: list[Any] = []
     known: dict[Any, int] = {}
@@ -142,6 +153,19 @@ def like(param: Any, grad: Any) -> Any:
     if is_array(grad) and param.dtype in FLOATS and grad.dtype != param.dtype:
         return grad.astype(param.dtype, casting="same_kind")
     return grad
+
+
+def _check_array(owner: str, name: str, x: Any) -> Any:
+    """x, an array; TypeError for anything else, and for a masked one."""
+    if not is_array(x):
+        raise TypeError(f"{owner}: {name} must be a NumPy array, got {type(x).__name__}")
+    return plain(owner, name, x)
+
+
+def _check_floating(owner: str, name: str, x: Any) -> None:
+    """TypeError unless x is an array of floating point."""
+    if _check_array(owner, name, x).dtype.kind != "f":
+        raise TypeError(f"{owner}: {name} must be of floating point, got {x.dtype}")
 
 
 def _add(total: Any, grad: Any) -> None:

@@ -119,6 +119,7 @@ class BaseOptimizer:
         for param in params:
             if is_array(param) and not writeable(param):
                 raise ValueError("update: param must be writable, got a read-only array")
+        grads = [like(param, grad) for param, grad in zip(params, grads, strict=True)]
         names = self.arrays if arrays else ()
         for name in names:
             there = getattr(self, name)
@@ -128,7 +129,6 @@ class BaseOptimizer:
             else:
                 self._check_same(there, params)
                 setattr(self, name, list(map(at_home, there, params)))
-        grads = [like(param, grad) for param, grad in zip(params, grads, strict=True)]
         return zip(params, grads, *(getattr(self, name) for name in names), strict=True)
 
     def _decay(self, param: Any) -> None:

@@ -72,9 +72,12 @@ class SGD(BaseOptimizer):
 
         Raises
         ------
+        TypeError
+            An entry is not an array, or a parameter is not of floating point.
         ValueError
-            The lists differ in length, a parameter is read-only, or the shapes are not those of
-            the first update.
+            The lists differ in length, a parameter is read-only, a gradient has another shape than
+            its parameter, or the shapes are not those of the first update. No parameter has
+            changed then.
         """
         each = list(self._each(params, grads))
         params, grads = [param for param, _ in each], [grad for _, grad in each]

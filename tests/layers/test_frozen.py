@@ -1,13 +1,19 @@
 """freeze and unfreeze of recurrent layers."""
 
 import copy
+import gc
 import pickle
+import sys
+import threading
+from itertools import count
 
 import numpy as np
 import pytest
 
 import rnnfast
-from rnnfast import models, optim
+from rnnfast import TimeGRU, checks, models, optim
+from rnnfast.models import LanguageModel
+from rnnfast.sampling import generate
 
 GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
 
@@ -212,3 +218,95 @@ def test_both_directions_with_the_same_weights(device):
     layer.freeze()
     layer.unfreeze()
     assert all(p.flags.writeable for p in layer.params)
+
+
+# Threads, signals and deleted layers
+
+
+def test_threads_freeze_layers_that_share_weights():
+    first = TimeGRU.create(4, 5, rng=0, device="cpu")
+    layers = [first, *(TimeGRU(*first.params, device="cpu") for _ in range(3))]
+    errors = []
+
+    def freeze_and_unfreeze(layer):
+        try:
+            for _ in range(300):
+                layer.freeze()
+                assert not layer.Wx.flags.writeable
+                layer.unfreeze()
+        except Exception as error:
+            errors.append(error)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=freeze_and_unfreeze, args=(layer,)) for layer in layers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not errors
+    assert all(param.flags.writeable for param in first.params)
+
+
+def interrupt_at(monkeypatch, function, call):
+    """Let a function of `checks` be interrupted at a call, once, before it has done anything."""
+    usual, calls = getattr(checks, function), count()
+
+    def interrupted(*given):
+        if next(calls) == call:
+            raise KeyboardInterrupt
+        return usual(*given)
+
+    monkeypatch.setattr(checks, function, interrupted)
+
+
+@pytest.mark.parametrize("call", range(3))
+@pytest.mark.parametrize("function", ["freeze", "set_writeable"])
+def test_an_interrupted_freeze_leaves_the_layer_as_it_was(monkeypatch, function, call):
+    layer = TimeGRU.create(4, 5, rng=0, device="cpu")
+    interrupt_at(monkeypatch, function, call)
+    with pytest.raises(KeyboardInterrupt):
+        layer.freeze()
+    assert not layer.frozen and all(param.flags.writeable for param in layer.params)
+    layer.freeze()
+    assert layer.frozen and not any(param.flags.writeable for param in layer.params)
+
+
+@pytest.mark.parametrize("call", range(3))
+@pytest.mark.parametrize("function", ["thaw", "set_writeable"])
+def test_an_interrupted_unfreeze_can_be_called_again(monkeypatch, function, call):
+    layer = TimeGRU.create(4, 5, rng=0, device="cpu")
+    layer.freeze()
+    interrupt_at(monkeypatch, function, call)
+    with pytest.raises(KeyboardInterrupt):
+        layer.unfreeze()
+    assert layer.frozen
+    layer.unfreeze()
+    assert not layer.frozen and all(param.flags.writeable for param in layer.params)
+
+
+@pytest.mark.parametrize("call", range(6))
+def test_an_interrupted_generation_leaves_a_model_that_can_be_trained(monkeypatch, call):
+    model = LanguageModel(5, 4, 4, cell="gru", layers=2, rng=0, device="cpu")
+    model.predict(np.zeros((2, 1), int))  # a state, of a batch of 2
+    before = [array.copy() for arrays in model.get_state() for array in arrays]
+    interrupt_at(monkeypatch, "thaw", call)
+    with pytest.raises(KeyboardInterrupt):
+        generate(model, [1], 2, rng=0)
+    assert not any(layer.frozen for layer in model.recurrent_layers)
+    assert all(param.flags.writeable for param in model.params)
+    after = [array for arrays in model.get_state() for array in arrays]
+    assert all(map(np.array_equal, before, after))
+
+
+def test_a_deleted_frozen_layer_gives_its_weights_back():
+    params = TimeGRU.create(4, 5, rng=0, device="cpu").params
+    layer = TimeGRU(*params, device="cpu")
+    layer.freeze()
+    assert not any(param.flags.writeable for param in params)
+    del layer
+    gc.collect()
+    assert all(param.flags.writeable for param in params)

@@ -245,7 +245,8 @@ def test_tied_weights_move_once(optimizer):
 
 def test_parts_of_one_array_are_not_shared():
     block = np.zeros((4, 6))
-    params, _ = remove_duplicate([block[:, :3], block[:, 3:], block[:2]], [0, 0, 0])
+    parts = [block[:, :3], block[:, 3:], block[:2]]
+    params, _ = remove_duplicate(parts, [np.zeros_like(part) for part in parts])
     assert len(params) == 3
     with pytest.raises(ValueError, match="one gradient a parameter, got 1 for 2"):
         remove_duplicate(params[:2], [0])
@@ -302,3 +303,56 @@ def test_params_that_are_no_arrays(kind):
         with pytest.raises(TypeError, match=r"update: params\[2\] must be a NumPy array, got"):
             kind().update([W, W.T, wrong], grads)
     assert (W == 1).all() and all((grad == 1).all() for grad in grads)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (
+            np.ones(1),
+            ValueError,
+            r"grads\[1\] must be of the shape of params\[1\], \(3,\), got \(1,",
+        ),
+        (
+            np.ones(()),
+            ValueError,
+            r"grads\[1\] must be of the shape of params\[1\], \(3,\), got \(\)",
+        ),
+        (
+            np.ones(4),
+            ValueError,
+            r"grads\[1\] must be of the shape of params\[1\], \(3,\), got \(4,",
+        ),
+        (None, TypeError, r"grads\[1\] must be a NumPy array, got NoneType"),
+        ([1.0, 1.0, 1.0], TypeError, r"grads\[1\] must be a NumPy array, got list"),
+        (np.ma.masked_equal(np.ones(3), 2.0), TypeError, r"grads\[1\] must not be masked"),
+    ],
+)
+@everyone
+def test_a_wrong_gradient_changes_nothing(optimizer, wrong, error, message):
+    params, rule = [np.ones(2), np.ones(3)], optimizer()
+    before = rule.state_dict()
+    with pytest.raises(error, match=f"update: {message}"):
+        rule.update(params, [np.ones(2), wrong])
+    assert all((param == 1).all() for param in params)
+    assert rule.state_dict() == before
+
+
+@everyone
+def test_integers_are_no_parameters(optimizer):
+    with pytest.raises(TypeError, match=r"params\[0\] must be of floating point, got int64"):
+        optimizer().update([np.ones(2, np.int64)], [np.ones(2)])
+
+
+def test_clipping_checks_all_gradients_first():
+    fixed, whole = np.ones(2), np.ones(2, int)
+    fixed.flags.writeable = False
+    for wrong, error, message in [
+        (fixed, ValueError, r"grads\[1\] must be writable, got a read-only array"),
+        (whole, TypeError, r"grads\[1\] must be of floating point, got int64"),
+        (None, TypeError, r"grads\[1\] must be a NumPy array, got NoneType"),
+    ]:
+        grads = [np.full(3, 7.0), wrong]
+        with pytest.raises(error, match=f"clip_grads: {message}"):
+            clip_grads(grads, 1.0)
+        assert (grads[0] == 7).all()
