@@ -13,12 +13,13 @@ import operator
 import os
 import sys
 import threading
+import warnings
 import weakref
 from numbers import Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 CUDA_MEMORY = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -203,6 +204,16 @@ def integers(owner: str, name: str, x: Any) -> Any:
     return x
 
 
+def listed(owner: str, name: str, x: Any) -> Any:
+    """x; a list, a tuple or a number as an array."""
+    if not isinstance(x, (list, tuple, int)):
+        return x
+    try:
+        return np.asarray(x, None if np.size(x) else np.intp)
+    except ValueError:  # NumPy's error names no argument
+        raise ValueError(f"{owner}: {name} must be one array, got a ragged list") from None
+
+
 def in_range(owner: str, name: str, ids: Any, size: int) -> None:
     """Check that every id is in [0, size). Not done on a GPU: it would have to synchronize."""
     if is_cupy(ids):
@@ -240,6 +251,26 @@ def exactly(
     if is_numpy(x) and not x.flags.aligned:
         raise ValueError(f"{owner}: {name} must be an aligned array, got an unaligned one")
     return x
+
+
+def in_dtype(owner: str, name: str, W: Any, dtype: DTypeLike) -> Any:
+    """W, a weight, in the dtype of the layer's first one: scripts forget astype at a bias."""
+    if not is_array(W) or W.dtype == dtype or W.dtype not in FLOATS:
+        return W
+    warn(
+        f"{owner}: {name} is {W.dtype} and the first weight {dtype}: params has a copy in {dtype}, "
+        "the given array does not change with it",
+        UserWarning,
+    )
+    return W.astype(dtype)
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn at the line of the caller outside this package."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 def of_kind(owner: str, name: str, value: Any, *kinds: type) -> Any:
@@ -372,6 +403,11 @@ def beside(x: Any, array: Any) -> Any:
 def scalar(x: Any) -> Any:
     """A sum as a Python float. On a GPU it stays a 0-d array there and does not synchronize."""
     return x if is_cupy(x) else float(x)
+
+
+def on_host(owner: str, name: str, x: Any) -> NDArray[Any]:
+    """x, an array_like, as a NumPy array: a list, too, but no masked array."""
+    return np.asarray(listed(owner, name, plain(owner, name, x)))
 
 
 def _array(owner: str, name: str, x: Any) -> Any:

@@ -8,7 +8,19 @@ from rnnfast.layers.functions import sigmoid, softmax
 from rnnfast.typing import A, Floats, Integers
 
 
-class Softmax(Layer):
+class _Activation(Layer):
+    """A layer whose cache is its output."""
+
+    def __init__(self, *, device: str | None = None) -> None:
+        super().__init__(device)
+
+    @property
+    def out(self) -> Any:
+        """The output of the last forward of training; None without one."""
+        return self.cache
+
+
+class Softmax(_Activation):
     """softmax over the last axis.
 
     Parameters
@@ -22,9 +34,6 @@ class Softmax(Layer):
     >>> Softmax().forward(np.array([0.0, np.log(3)]))
     array([0.25, 0.75])
     """
-
-    def __init__(self, *, device: str | None = None) -> None:
-        super().__init__(device)
 
     @overload
     def forward(self, x: Integers, *, train: bool = True) -> Floats: ...
@@ -71,7 +80,7 @@ class Softmax(Layer):
         return dx
 
 
-class Sigmoid(Layer):
+class Sigmoid(_Activation):
     """1 / (1 + exp(-x)).
 
     Parameters
@@ -85,9 +94,6 @@ class Sigmoid(Layer):
     >>> Sigmoid().forward(np.array([0.0, np.log(3)]))
     array([0.5 , 0.75])
     """
-
-    def __init__(self, *, device: str | None = None) -> None:
-        super().__init__(device)
 
     @overload
     def forward(self, x: Integers, *, train: bool = True) -> Floats: ...

@@ -91,6 +91,11 @@ class _Linear(Layer):
         dx: A = self._kernel.affine_backward(dy, rows(x), W, dW, db).reshape(x.shape)
         return dx
 
+    @property
+    def x(self) -> Any:
+        """The input of the last forward of training; None without one."""
+        return self.cache
+
     def _check_shape(self, x: Array, D: int) -> None:
         """Check that x is (..., D)."""
         if x.ndim < 1 or x.shape[-1] != D:

@@ -12,6 +12,11 @@ from rnnfast import checks
 from rnnfast.kernels import get_device, load, resolve
 
 Spec = tuple[str, tuple[int, ...], str]  # ("Wx", (100, 400), "(D, 4H)")
+# Attributes of the book's layers that have no counterpart, and why
+OF_THE_BOOK = {
+    "layers": ": all steps are computed at once, so no step has a layer of its own (for the values "
+    "of gates see rnnfast.inspection.gates)",
+}
 
 
 def param(i: int) -> property:
@@ -90,6 +95,10 @@ class Layer:
         self._name = type(self).__name__
         self._specs = specs
         self.dtype = params[0].dtype if params else None
+        params = [
+            checks.in_dtype(self._name, spec[0], p, self.dtype)
+            for p, spec in zip(params, specs, strict=True)
+        ]
         params = [
             checks.exactly(self._name, name, p, self.dtype, shape, label)
             for p, (name, shape, label) in zip(params, specs, strict=True)
@@ -206,15 +215,22 @@ class Layer:
         """The cache for backward."""
         cache, thread = self._cache  # read once: a call in another thread may drop it
         if cache is None:
-            raise RuntimeError(
-                f"{self._name}: backward needs the forward of a training step before it"
-            )
+            needs = f"{self._name}: backward needs the forward of a training step before it"
+            forward: Any = getattr(type(self), "forward", None)
+            if forward.__module__.partition(".")[0] != "rnnfast":
+                raise RuntimeError(f"{needs}: that of the class which {self._name} extends")
+            raise RuntimeError(f"{needs}, one for each backward")
         if thread != get_ident():
             raise RuntimeError(
                 f"{self._name}: backward needs a forward before it in the same thread, got that of "
                 "another thread"
             )
         return cache
+
+    def __getattr__(self, name: str) -> Any:
+        """Only called for what is not there."""
+        why = OF_THE_BOOK.get(name, "")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{why}")
 
     def _check_dout(self, dout: Any, shape: tuple[int, ...]) -> None:
         """Check that dout has the shape of the output."""

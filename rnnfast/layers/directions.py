@@ -37,7 +37,6 @@ class _TimeBi(Parts):
             adopted(name, more, (*weights1, *map(options1.get, more)), "1"),
             adopted(name, more, (*weights2, *map(options2.get, more)), "2"),
         )
-        weights1, weights2 = both[0][:3], both[1][:3]
         two_biases = checks.flag(name, "reset_after", options1.get("reset_after", False))
         expected = specs(name, kind.gates, more, both[0], "1", two_biases, kind.in_heads)
         for argument, W1, W2 in zip(("Wx", "Wh", "b", *more), *both, strict=True):
@@ -47,14 +46,19 @@ class _TimeBi(Parts):
                 raise TypeError(
                     f"{name}: {argument}2 must be {other} as {argument}1 is, got {kind2}"
                 )
-        for suffix, weights in (("1", both[0]), ("2", both[1])):
-            given = [W for W in weights if W is not None]
+        dtype = both[0][0].dtype
+        pair: list[tuple[Weights, dict[str, Any]]] = []
+        for suffix, weights, options in (("1", both[0], options1), ("2", both[1], options2)):
+            names = [f"{argument}{suffix}" for argument in ("Wx", "Wh", "b", *more)]
+            there = [checks.in_dtype(name, *W, dtype) for W in zip(names, weights, strict=True)]
+            given = [W for W in there if W is not None]
             for W, (argument, shape, label) in zip(given, expected, strict=True):
-                argument = argument[:-1] + suffix
-                checks.exactly(name, argument, W, weights1[0].dtype, shape, label)
+                checks.exactly(name, argument[:-1] + suffix, W, dtype, shape, label)
+            beside = {n: W for n, W in zip(more, there[3:], strict=True) if W is not None}
+            pair.append((tuple(there[:3]), options | beside))
         self.parts = [
             kind(*weights, stateful, device=device, **options)._part_of(name)
-            for weights, options in ((weights1, options1), (weights2, options2))
+            for weights, options in pair
         ]
         for layer, direction in zip(self.parts, ("forward", "backward"), strict=True):
             setattr(self, f"{direction}_{kind.column}", layer)

@@ -91,15 +91,23 @@ class Dropout(Layer):
             Without the forward of a training step before it.
         """
         mask, shape = self._pending()
-        self._check_dout(dout, shape)
+        if shape is not None:
+            self._check_dout(dout, shape)
         dx: A = dout * mask
         return dx
 
     @property
     def mask(self) -> Any:
-        """The mask of the last forward of training, by which it multiplied; None without one."""
+        """The mask of the last forward of training, by which it multiplied; None without one.
+
+        A class that extends this one and has a forward of its own may set it for backward.
+        """
         cache = self.cache
         return None if cache is None else cache[0]
+
+    @mask.setter
+    def mask(self, mask: Any) -> None:
+        self.cache = None if mask is None else (mask, None)
 
     def _choices(self) -> list[str]:
         return [f"dropout_ratio={self.dropout_ratio}"]

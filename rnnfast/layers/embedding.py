@@ -104,7 +104,7 @@ class Embedding(Layer):
 
         Parameters
         ----------
-        idx : array of int (...)
+        idx : array of int (...), list or int
             Ids, each in [0, V), of any shape.
         train : bool
             False keeps nothing for a backward.
@@ -123,6 +123,7 @@ class Embedding(Layer):
             If the ids are not integers.
         ValueError
             For an id outside [0, V), or a mask of another shape. On a GPU ids are not checked.
+            NumPy takes -1 for the last row; here padding needs an id of its own.
 
         References
         ----------
@@ -135,7 +136,7 @@ class Embedding(Layer):
         """forward of an argument with this name."""
         (W,) = self._checked_params()
         V, D = W.shape
-        ids = checks.integers(self._name, name, ids)
+        ids = checks.integers(self._name, name, checks.listed(self._name, name, ids))
         checks.fits(self._name, "(..., D)", *ids.shape, D)
         checks.in_range(self._name, name, ids, V)
         scale = None
@@ -175,6 +176,11 @@ class Embedding(Layer):
         if scale is not None:
             dout = dout * checks.beside(dout, scale)
         self._kernel.embedding_backward(dout, ids, dW)
+
+    @property
+    def idx(self) -> Any:
+        """The ids of the last forward of training; None without one."""
+        return None if self.cache is None else self.cache[0]
 
     def _sizes(self) -> list[str]:
         V, D = self._specs[0][1]
@@ -234,7 +240,7 @@ class TimeEmbedding(Embedding):
         TypeError, ValueError
             As in `Embedding.forward`, and for another number of axes.
         """
-        xs = checks.integers(self._name, "xs", xs)
+        xs = checks.integers(self._name, "xs", checks.listed(self._name, "xs", xs))
         if xs.ndim != 2:
             raise checks.shape_error(self._name, "xs", "(N, T)", xs)
         return self._forward("xs", xs, train, word_mask)

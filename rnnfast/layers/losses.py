@@ -61,7 +61,7 @@ class SigmoidWithLoss(_Loss):
         ----------
         x : array (N,)
             Scores of class 1.
-        t : array of int (N,)
+        t : array of int or bool (N,)
             Targets, 0 or 1.
         train : bool
             False keeps nothing for a backward.
@@ -98,25 +98,44 @@ class SigmoidWithLoss(_Loss):
         RuntimeError
             Without the forward of a training step before it.
         """
-        error = self._pending()
+        error, *_ = self._pending()
         return error * (checks.number(self._name, "dout", dout) / max(error.size, 1))
+
+    @property
+    def y(self) -> Any:
+        """The probabilities of the last forward of training; None without one."""
+        return None if self.cache is None else self.cache[1]
+
+    @property
+    def t(self) -> Any:
+        """The targets of the last forward of training; None without one."""
+        return None if self.cache is None else self.cache[2]
+
+    @property
+    def loss(self) -> Any:
+        """The loss of the last forward of training; None without one."""
+        return None if self.cache is None else self.cache[3]
 
     def _forward(self, x_name: str, x: Any, t_name: str, t: Any, train: bool) -> Any:
         """forward of arguments with these names."""
         x = checks.real(self._name, x_name, x)
         if self.axes and x.ndim != self.axes.count(",") + 1:
             raise checks.shape_error(self._name, x_name, f"({self.axes})", x)
-        t = checks.integers(self._name, t_name, t)
+        given = t = checks.real(self._name, t_name, t)
+        t = checks.integers(self._name, t_name, t.astype(np.int64) if t.dtype == bool else t)
         if t.shape != x.shape:
             raise checks.shape_error(self._name, t_name, x.shape, t)
         checks.in_range(self._name, t_name, t, 2)
         x = checks.floating(x)
-        self.cache = (sigmoid(x) - t).astype(x.dtype, copy=False) if train else None
+        y, kind = sigmoid(x), x.dtype
         x = x.astype(np.float64)
         # -log sigmoid(x) = log(1 + exp(-x)) for t = 1, and the same of -x for t = 0
         xp = checks.namespace(x)
         losses = xp.logaddexp(0, xp.where(t, -x, x))
-        return checks.scalar(losses.mean()) if x.size else 0.0
+        loss = checks.scalar(losses.mean()) if x.size else 0.0
+        error = (y - t).astype(kind, copy=False)
+        self.cache = (error, y, checks.own(t, given), loss) if train else None
+        return loss
 
 
 class TimeSigmoidWithLoss(SigmoidWithLoss):
@@ -139,7 +158,7 @@ class TimeSigmoidWithLoss(SigmoidWithLoss):
         ----------
         xs : array (N, T)
             Scores of class 1.
-        ts : array of int (N, T)
+        ts : array of int or bool (N, T)
             Targets, 0 or 1.
         train : bool
             False keeps nothing for a backward.

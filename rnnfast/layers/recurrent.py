@@ -248,7 +248,7 @@ class Recurrent(Created, Layer):
                 label = f"{self._label(name)} = {shape}"
                 error = checks.shape_error(self._name, argument, label, value)
                 if argument == name and value.shape[1:] == shape[1:]:
-                    kept = f"a state of batch {len(value)} is kept; call reset_state()"
+                    kept = f"a state of batch {len(value)} is kept; reset_state() drops it"
                     error = ValueError(f"{error}: {kept}")
                 raise error
             states.append(checks.cast(value, dtype))
@@ -305,9 +305,7 @@ def checked_lengths(owner: str, lengths: Any, N: int, T: int) -> Any:
 
     A tuple or a list is accepted. An array on a GPU is copied to the host and synchronizes.
     """
-    if isinstance(lengths, (tuple, list)):
-        lengths = np.asarray(lengths, None if lengths else np.intp)
-    lengths = checks.integers(owner, "lengths", lengths)
+    lengths = checks.integers(owner, "lengths", checks.listed(owner, "lengths", lengths))
     if lengths.shape != (N,):
         raise checks.shape_error(owner, "lengths", f"(N,) = ({N},)", lengths)
     lengths = lengths.get() if checks.is_cupy(lengths) else lengths

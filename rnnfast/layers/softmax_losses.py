@@ -3,13 +3,24 @@
 The common rules of all losses are in rnnfast.layers.losses. N batch, T time, V classes.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from rnnfast import checks
 from rnnfast.kernels import load, resolve
 from rnnfast.layers.affine import Affine, TimeAffine, rows
 from rnnfast.layers.base import Layer
+from rnnfast.layers.functions import softmax
 from rnnfast.typing import Array
+
+
+class _Kept(NamedTuple):
+    """What a forward keeps: what backward needs, and the scores (M, V) and ids (M,)."""
+
+    ops: Any
+    cache: Any
+    shape: tuple[int, ...]  # of the caller's scores
+    xs: Any
+    ts: Any
 
 
 class _Loss(Layer):
@@ -93,7 +104,7 @@ class SoftmaxWithLoss(_Loss):
         RuntimeError
             Without the forward of a training step before it.
         """
-        ops, cache, shape = self._pending()
+        ops, cache, shape, *_ = self._pending()
         dout = checks.number(self._name, "dout", dout)
         return ops.softmax_loss_backward(cache, dout).reshape(shape)
 
@@ -107,8 +118,26 @@ class SoftmaxWithLoss(_Loss):
         if train:
             xs, ts = checks.own(xs, x), checks.own(ts, t)
         loss, cache = ops.softmax_loss_forward(xs, ts, ignore_label=ignored)
-        self.cache = (ops, cache, x.shape) if train else None
+        self.cache = _Kept(ops, cache, x.shape, xs, ts) if train else None
         return loss
+
+    @property
+    def y(self) -> Any:
+        """The probabilities of the last forward of training, computed anew; None without one."""
+        kept = self._scores_of("y")
+        return None if kept is None else softmax(kept.xs).reshape(kept.shape)
+
+    @property
+    def t(self) -> Any:
+        """The targets of the last forward of training as class ids; None without one."""
+        kept = self._scores_of("t")
+        return None if kept is None else kept.ts.reshape(kept.shape[:-1])
+
+    def _scores_of(self, name: str) -> _Kept | None:
+        """What forward has kept; AttributeError for a loss that has no scores of its own."""
+        if self.cache is None or isinstance(self.cache, _Kept):
+            return self.cache
+        raise AttributeError(name)
 
     def _targets(self, x_name: str, x: Any, t_name: str, t: Any) -> Any:
         """The targets as ids with one axis."""

@@ -257,6 +257,10 @@ class _Time(Recurrent):
                     label = f"{self._label(name)} = (N, {width})"
                     raise checks.shape_error(self._name, name, label, value)
             taken.append(value)
+        batches = {len(value) for value in taken if value is not None}
+        if len(batches) > 1:
+            names, found = ", ".join(self.states), " and ".join(map(str, sorted(batches)))
+            raise ValueError(f"{self._name}: {names} must be of one batch, got {found} samples")
         return taken
 
     def reset_state(self) -> None:

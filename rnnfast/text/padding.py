@@ -91,11 +91,8 @@ def pad_sequences(
 
 def _checked(k: int, sequence: Any) -> NDArray[Any]:
     """A sequence as an array (length, ...) of real numbers."""
-    try:
-        given = np.asarray(sequence)
-    except ValueError:  # lists of different lengths
-        raise ValueError(f"{OWNER}: sequences[{k}] must be one array, got a ragged list") from None
-    array: NDArray[Any] = checks.real(OWNER, f"sequences[{k}]", given)
+    name = f"sequences[{k}]"
+    array: NDArray[Any] = checks.real(OWNER, name, checks.on_host(OWNER, name, sequence))
     if array.ndim == 0:
         raise checks.shape_error(OWNER, f"sequences[{k}]", "(length, ...)", array)
     return array

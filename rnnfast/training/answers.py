@@ -124,7 +124,8 @@ def eval_seq2seq(
     ----------
     Deep Learning from Scratch 2, chapter 7, common/util.py.
     """
-    question, correct = np.asarray(question), np.asarray(correct).ravel()
+    question = checks.on_host("eval_seq2seq", "question", question)
+    correct = checks.on_host("eval_seq2seq", "correct", correct).ravel()
     if len(correct) == 0:
         raise ValueError("eval_seq2seq: correct must begin with the id to start from, got no id")
     guess = model.generate(question, int(correct[0]), len(correct) - 1)
@@ -190,7 +191,7 @@ def checked_samples(
     owner: str, xs: ArrayLike, ts: ArrayLike, lengths: ArrayLike | None, batch_size: int
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, list[slice]]:
     """Arrays of all samples, and the slices of the batches."""
-    xs, ts = np.asarray(xs), np.asarray(ts)
+    xs, ts = checks.on_host(owner, "xs", xs), checks.on_host(owner, "ts", ts)
     checks.count(owner, "batch_size", batch_size)
     if xs.ndim == 0 or ts.ndim == 0 or len(xs) != len(ts):
         raise ValueError(f"{owner}: xs and ts must be equally long, got {xs.shape} and {ts.shape}")

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rnnfast import checks
 from rnnfast.typing import Array
 
 
@@ -12,7 +12,7 @@ def checked_lengths(owner: str, lengths: ArrayLike | None, samples: int) -> NDAr
     """lengths as an array with one entry per sample; the model checks the values."""
     if lengths is None:
         return None
-    lengths = np.asarray(lengths)
+    lengths = checks.on_host(owner, "lengths", lengths)
     if lengths.shape != (samples,):
         raise ValueError(f"{owner}: lengths must be ({samples},), got {lengths.shape}")
     return lengths
@@ -25,7 +25,7 @@ def given(lengths: Array | None, rows: Any = slice(None)) -> dict[str, Any]:
 
 def ids(owner: str, name: str, value: Any) -> Any:
     """value as an array of integer ids (length,)."""
-    value = value if hasattr(value, "dtype") else np.asarray(value)
+    value = value if hasattr(value, "dtype") else checks.on_host(owner, name, value)
     if value.ndim != 1 or value.dtype.kind not in "iu":
         raise ValueError(
             f"{owner}: {name} must be integer ids (length,), got {value.dtype} {value.shape}"

@@ -137,7 +137,7 @@ class Trainer(BaseTrainer):
         Diverged
             A RuntimeError: the loss or the norm of the gradient is not finite.
         """
-        x, t = np.asarray(x), np.asarray(t)
+        x, t = checks.on_host("fit", "x", x), checks.on_host("fit", "t", t)
         measure = of_samples(self.model, valid, self.ranks)
         patience = checked_patience(patience, valid)
         options = max_epoch, batch_size, max_grad, eval_interval, patience

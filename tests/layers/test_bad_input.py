@@ -119,13 +119,34 @@ def test_dtypes_of_weights(name):
     make = getattr(rnnfast, name)
     for k, w in enumerate(weights(name)):
         argument = ("Wx", "Wh", "b")[k % 3] + str(k // 3 + 1) * ("Bi" in name)
-        for wrong in w.astype("f8"), w.astype("f2"), w.astype("c8"), w.astype(int), w.tolist():
+        for wrong in w.astype("f2"), w.astype("c8"), w.astype(int), w.tolist():
             bad = weights(name)
             bad[k] = wrong
             with pytest.raises(TypeError, match=rf"^{name}: \w+ must be a .*float.* array, got"):
                 make(*bad)
         with pytest.raises(TypeError, match=f"^{name}: {argument} must be .* got object"):
             make(*weights(name)[:k], w.astype(object), *weights(name)[k + 1 :])
+
+
+@pytest.mark.parametrize("name", ["LSTM", *TIME, *BI, "Affine", "TimeAffine"])
+def test_weights_of_two_dtypes(name):
+    """A script of the book's runs that has forgotten astype at one weight."""
+    affine = (np.ones((3, 2), "f"), np.ones(2, "f"))
+    given = list(affine) if "Affine" in name else weights(name)
+    for k in range(1, len(given)):
+        mixed = [w.astype("f8") if i == k else w for i, w in enumerate(given)]
+        says = (
+            rf"^{name}: \w+ is float64 and the first weight float32: params has a copy in float32"
+        )
+        with pytest.warns(UserWarning, match=says) as said:
+            layer = getattr(rnnfast, name)(*mixed)
+        assert said[0].filename == __file__
+        assert len(said) == 1 and all(p.dtype == "float32" for p in layer.params)
+        assert all(map(np.array_equal, layer.params, given))
+        assert [p is w for p, w in zip(layer.params, mixed, strict=True)].count(False) == 1
+    first = [w.astype("f8") if i == 0 else w for i, w in enumerate(given)]
+    with pytest.warns(UserWarning, match="is float32 and the first weight float64"):
+        assert getattr(rnnfast, name)(*first).params[-1].dtype == "float64"
 
 
 def test_other_arguments():

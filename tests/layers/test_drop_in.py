@@ -11,6 +11,7 @@ import sys
 import naive
 import numpy as np
 import pytest
+from cases import assert_close
 
 import rnnfast
 from rnnfast import time_layers
@@ -290,3 +291,112 @@ def test_import_loads_numpy_and_nothing_else():
     code = f"import sys, rnnfast; print([m for m in {heavy} if m in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+# What scripts do with the layers beside forward and backward
+
+
+def test_attributes_that_scripts_read():
+    rng = np.random.default_rng(0)
+    x, W, b = rng.normal(size=(3, 4)), rng.normal(size=(4, 5)), rng.normal(size=5)
+    ids, labels = np.array([2, 0, 1]), np.array([4, 0, 2])
+    affine, matmul = rnnfast.Affine(W, b), rnnfast.MatMul(W)
+    embedding, softmax, sigmoid = rnnfast.Embedding(W), rnnfast.Softmax(), rnnfast.Sigmoid()
+    loss, binary = rnnfast.SoftmaxWithLoss(), rnnfast.SigmoidWithLoss()
+    assert affine.x is matmul.x is embedding.idx is softmax.out is sigmoid.out is None
+    assert loss.y is loss.t is binary.y is binary.t is binary.loss is None
+
+    scores = affine.forward(x)
+    np.testing.assert_array_equal(affine.x, x)
+    matmul.forward(x)
+    np.testing.assert_array_equal(matmul.x, x)
+    embedding.forward(ids)
+    np.testing.assert_array_equal(embedding.idx, ids)
+    np.testing.assert_array_equal(softmax.forward(x), softmax.out)
+    np.testing.assert_array_equal(sigmoid.forward(x), sigmoid.out)
+
+    loss.forward(scores, labels)
+    assert_close(loss.y, softmax.forward(scores))
+    np.testing.assert_array_equal(loss.t, labels)
+    loss.forward(scores, np.eye(5)[labels])  # one-hot
+    np.testing.assert_array_equal(loss.t, labels)
+    found = binary.forward(x, x > 0.5)
+    assert binary.loss == found
+    assert_close(binary.y, sigmoid.forward(x))
+    np.testing.assert_array_equal(binary.t, x > 0.5)
+
+    sequence = rnnfast.TimeSoftmaxWithLoss()
+    sequence.forward(scores[np.newaxis], labels[np.newaxis])
+    assert_close(sequence.y, softmax.forward(scores)[np.newaxis])
+    np.testing.assert_array_equal(sequence.t, labels[np.newaxis])
+    fused = rnnfast.layers.losses.TimeAffineSoftmaxWithLoss(rnnfast.TimeAffine(W, b))
+    fused.forward(x[np.newaxis], labels[np.newaxis])
+    assert not hasattr(fused, "y") and not hasattr(fused, "t")
+
+
+def test_there_is_no_layer_of_each_step():
+    layer = rnnfast.TimeLSTM.create(D, H, rng=0)
+    layer.forward(np.ones((N, T, D), "f"))
+    with pytest.raises(
+        AttributeError, match=r"no attribute 'layers': all steps are computed at once"
+    ):
+        layer.layers[0]
+    with pytest.raises(AttributeError, match=r"^'TimeLSTM' object has no attribute 'gates_of'$"):
+        _ = layer.gates_of
+
+
+def test_a_dropout_layer_with_a_mask_of_its_own():
+    """The exercise of chapter 6: one mask for all steps."""
+
+    class VariationalDropout(time_layers.TimeDropout):
+        def forward(self, xs):
+            kept = np.random.rand(xs.shape[0], 1, xs.shape[2]) > self.dropout_ratio
+            self.mask = kept.astype("f") / (1 - self.dropout_ratio)
+            return xs * self.mask
+
+    np.random.seed(0)
+    layer, xs = VariationalDropout(0.5), np.ones((N, T, D), "f")
+    ys = layer.forward(xs)
+    np.testing.assert_array_equal(layer.backward(xs), ys)
+    assert (ys == ys[:, :1]).all() and set(np.unique(ys)) == {0, 2}
+
+
+def test_a_forward_that_does_not_call_the_one_it_overrides():
+    class Positional(time_layers.TimeEmbedding):
+        def forward(self, xs):
+            return self.params[0][xs] + 1
+
+    layer = Positional(np.ones((V, D), "f"))
+    ys = layer.forward(np.zeros((N, T), int))
+    with pytest.raises(
+        RuntimeError, match=r"before it: that of the class which Positional extends"
+    ):
+        layer.backward(ys)
+
+
+def test_ids_in_lists():
+    embedding = rnnfast.Embedding(np.arange(6.0).reshape(3, 2))
+    np.testing.assert_array_equal(embedding.forward([2, 0]), [[4, 5], [0, 1]])
+    np.testing.assert_array_equal(embedding.forward(1), [2, 3])
+    embedding.backward(np.ones(2))
+    np.testing.assert_array_equal(embedding.grads[0], [[0, 0], [1, 1], [0, 0]])
+    assert embedding.forward([]).shape == (0, 2)
+    sequence = rnnfast.TimeEmbedding(*embedding.params)
+    assert sequence.forward([[1, 2], [0, 0]]).shape == (2, 2, 2)
+    for wrong, error, message in [
+        ([[1, 2], [0]], ValueError, "TimeEmbedding: xs must be one array, got a ragged list"),
+        ([[1.0]], TypeError, "TimeEmbedding: xs must be integers, got float64"),
+        ([1], ValueError, r"TimeEmbedding: xs must be \(N, T\), got \(1,\)"),
+        ([[3]], ValueError, r"TimeEmbedding: xs must be in \[0, 3\), got 3"),
+    ]:
+        with pytest.raises(error, match=message):
+            sequence.forward(wrong)
+
+
+def test_both_parts_of_a_state_are_of_one_batch():
+    layer = rnnfast.TimeLSTM.create(D, H, rng=0, stateful=True)
+    with pytest.raises(
+        ValueError, match="TimeLSTM: h, c must be of one batch, got 2 and 3 samples"
+    ):
+        layer.set_state(np.ones((3, H)), np.ones((2, H)))
+    assert layer.state == (None, None)

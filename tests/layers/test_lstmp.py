@@ -127,7 +127,7 @@ ONES = {"Wx": np.ones((D, 4 * H)), "Wh": np.ones((P, 4 * H)), "Wproj": np.ones((
             ValueError,
             r"Wproj must be \(H, P\) = \(7, 3\), got \(8, 3",
         ),
-        ({"Wproj": np.ones((H, P), "f")}, TypeError, "Wproj must be a float64 array, got float32"),
+        ({"Wproj": np.ones((H, P), "e")}, TypeError, "Wproj must be a .* array, got float16"),
         ({"Wh": np.ones((P, H))}, ValueError, r"Wh must be \(P, 4H\) = \(3, 28\), got \(3, 7\)"),
         ({"Wx": np.ones((D, 27))}, ValueError, r"Wx must be \(D, 4H\) = \(5, 28\), got \(5, 27\)"),
     ],

@@ -447,7 +447,7 @@ def test_params_may_be_replaced(cell, rng):
 def test_a_kept_state_of_another_batch(rng):
     layer = rnnfast.TimeLSTM(*weights(rng, "lstm"), stateful=True)
     layer.forward(rng.normal(size=(20, T, D)))
-    with pytest.raises(ValueError, match=r"a state of batch 20 is kept; call reset_state\(\)"):
+    with pytest.raises(ValueError, match=r"a state of batch 20 is kept; reset_state\(\) drops"):
         layer.forward(rng.normal(size=(3, T, D)))
     assert layer.h.shape == (20, H)
     layer.reset_state()

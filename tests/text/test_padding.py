@@ -52,6 +52,12 @@ def test_a_model_takes_both():
         ([[1], 2], {}, ValueError, "sequences[1] must be (length, ...), got ()"),
         ([[1, [2]]], {}, ValueError, "sequences[0] must be one array, got a ragged list"),
         (
+            [[1], np.ma.masked_equal([1, 2], 2)],
+            {},
+            TypeError,
+            "sequences[1] must not be masked, got a MaskedArray; give sequences[1].filled()",
+        ),
+        (
             [np.ones((1, 3)), np.ones((1, 2))],
             {},
             ValueError,

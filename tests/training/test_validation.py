@@ -10,7 +10,7 @@ from rnnfast import io
 from rnnfast.models import Rnnlm
 from rnnfast.optim import ASGD, NTASGD, SGD, Adam
 from rnnfast.sequences import SequenceClassifier, SequenceRegressor, SequenceTagger
-from rnnfast.trainer import RnnlmTrainer, Trainer, eval_loss, eval_perplexity
+from rnnfast.trainer import RnnlmTrainer, Trainer, eval_labels, eval_loss, eval_perplexity
 from rnnfast.training.validation import epochs_without_improvement
 
 rng = np.random.default_rng(3)
@@ -54,6 +54,26 @@ def test_samples_that_cannot_be_measured():
     model = SAMPLES["tagger"][0]()
     with pytest.raises(ValueError, match="eval_loss: ts must have a target that counts, got none"):
         eval_loss(model, IDS, np.full_like(TAGS, -1))
+
+
+@pytest.mark.parametrize("name", ["xs", "ts"])
+def test_masked_and_ragged_samples(name):
+    """Training and evaluation would compute with the numbers under a mask."""
+    model = SAMPLES["tagger"][0]()
+    given = {"xs": IDS, "ts": TAGS}
+    masked = given | {name: np.ma.masked_equal(given[name], given[name][0, 0])}
+    ragged = given | {name: [[1, 2], [3]]}
+    fit = Trainer(model, SGD(0.1), write=None).fit
+    fits = {"xs": "x", "ts": "t"}[name]
+    for call, argument in (eval_loss, name), (eval_labels, name), (fit, fits):
+        owner = call.__name__
+        first, second = (model,) if call is not fit else (), masked.values()
+        with pytest.raises(TypeError, match=f"{owner}: {argument} must not be masked, got a Mask"):
+            call(*first, *second)
+        with pytest.raises(
+            ValueError, match=f"{owner}: {argument} must be one array, got a ragged"
+        ):
+            call(*first, *ragged.values())
 
 
 # Within fit
