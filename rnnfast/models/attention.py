@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from rnnfast import checks
+from rnnfast.layers.alone import one_at_a_time
 from rnnfast.layers.recurrent import checked_lengths
 from rnnfast.layers.time_attention import TimeAttention
 from rnnfast.models.building import filled
@@ -245,6 +246,7 @@ class AttentionSeq2seq(Seq2seq):
     decoder_class = AttentionDecoder
     decoder: Any  # an AttentionDecoder
 
+    @one_at_a_time
     def forward(self, xs: Any, ts: Any, train_flg: bool = True, lengths: Any = None) -> Any:
         """Compute the loss; see `Seq2seq.forward`."""
         hs, state, lengths = self._encoded(xs, train_flg, lengths)
@@ -262,6 +264,7 @@ class AttentionSeq2seq(Seq2seq):
         dstate = self._only_passed(self._loss_back(dout))
         self.encoder.backward(self.decoder.dhs, *dstate)
 
+    @one_at_a_time
     def generate_batch(
         self, xs: Any, start_id: int, sample_size: int, lengths: Any = None
     ) -> NDArray[Any]:

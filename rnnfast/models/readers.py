@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike
 
 from rnnfast import checks
 from rnnfast.layers.affine import Affine, TimeAffine
+from rnnfast.layers.alone import one_at_a_time
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.initial import Initializer
 from rnnfast.layers.losses import SoftmaxWithLoss
@@ -123,6 +124,7 @@ class SequenceClassifier(Reader):
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "classes": classes}
         super().__init__(sizes, "classes", SoftmaxWithLoss, **options)
 
+    @one_at_a_time
     def predict(self, xs: A, train_flg: bool = False, lengths: Any = None) -> A:
         """Compute scores.
 
@@ -149,6 +151,7 @@ class SequenceClassifier(Reader):
         h = checks.namespace(final[0]).concatenate(final, axis=1)
         return self.affine.forward(self._drop(h, train_flg), train=train_flg)
 
+    @one_at_a_time
     def forward(self, xs: Any, ts: Any, train_flg: bool = True, lengths: Any = None) -> Any:
         """Compute the loss.
 

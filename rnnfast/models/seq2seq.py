@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from rnnfast.layers.alone import one_at_a_time
 from rnnfast.layers.initial import Initializer
 from rnnfast.models.building import checked_sizes, h_places
 from rnnfast.models.coders import Decoder, Encoder, PeekyDecoder
@@ -98,6 +99,7 @@ class Seq2seq(Writer):
         """The states that the decoder gets; None for the others."""
         return tuple(value if k in self._passed else None for k, value in enumerate(values))
 
+    @one_at_a_time
     def forward(self, xs: Any, ts: Any, train_flg: bool = True, lengths: Any = None) -> Any:
         """Compute the loss.
 
@@ -153,6 +155,7 @@ class Seq2seq(Writer):
         """
         return self._one(self.generate_batch(xs, start_id, sample_size, lengths))
 
+    @one_at_a_time
     def generate_batch(
         self, xs: Any, start_id: int, sample_size: int, lengths: Any = None
     ) -> NDArray[np.int64]:

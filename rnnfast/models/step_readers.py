@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnfast import checks
+from rnnfast.layers.alone import one_at_a_time
 from rnnfast.layers.losses import TimeSoftmaxWithLoss, TimeSquaredLoss
 from rnnfast.layers.recurrent import checked_lengths
 from rnnfast.models.readers import Reader
@@ -26,6 +27,7 @@ class _StepReader(Reader):
     ) -> NDArray[Any]: ...
     @overload
     def predict(self, xs: Array, train_flg: bool = False, lengths: Any = None) -> Any: ...
+    @one_at_a_time
     def predict(self, xs: Any, train_flg: bool = False, lengths: Any = None) -> Any:
         """Compute the outputs of all steps.
 
@@ -55,6 +57,7 @@ class _StepReader(Reader):
         counted = checks.beside(real, ts != self.loss_layer.ignore_label)
         return (real & counted).sum(axis=1)
 
+    @one_at_a_time
     def forward(self, xs: Any, ts: Any, train_flg: bool = True, lengths: Any = None) -> Any:
         """Compute the loss.
 

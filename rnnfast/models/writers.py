@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from rnnfast import checks
 from rnnfast.layers.affine import Affine
+from rnnfast.layers.alone import one_at_a_time
 from rnnfast.layers.initial import Initializer
 from rnnfast.layers.losses import TimeAffineSoftmaxWithLoss
 from rnnfast.models.building import checked_sizes
@@ -128,6 +129,7 @@ class VectorToSequence(Writer):
         self._h = h if train else None
         return (h,)
 
+    @one_at_a_time
     def forward(self, xs: Any, ts: Any, train_flg: bool = True) -> Any:
         """Compute the loss.
 
@@ -184,6 +186,7 @@ class VectorToSequence(Writer):
         """
         return self._one(self.generate_batch(xs, start_id, sample_size))
 
+    @one_at_a_time
     def generate_batch(self, xs: Any, start_id: int, sample_size: int) -> NDArray[np.int64]:
         """Generate as `generate` does, for a batch.
 

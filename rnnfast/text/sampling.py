@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnfast import checks
+from rnnfast.layers.alone import lock_of
 from rnnfast.layers.freezing import frozen, own_state
 from rnnfast.layers.initial import generator, seed
 from rnnfast.text.choosing import Choose, chooser, id_set
@@ -96,7 +97,7 @@ def generate(
     else:
         prompts = [_ids("generate", "start_ids", start_ids, V)]
         rngs = [generator("generate", rng)]
-    with own_state(model), frozen(model):
+    with lock_of(model), own_state(model), frozen(model):
         drawn = _draw_batch(model, prompts, sample_size, choose, stop, rngs)
     return drawn if _is_batch(start_ids) else drawn[0]
 
