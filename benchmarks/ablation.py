@@ -23,7 +23,7 @@ from typing import NamedTuple
 from benchmarks.machine import describe
 from rnnfast import io, kernels, plot
 from rnnfast.commands.arguments import positive_int
-from rnnfast.commands.run import CHECKPOINT
+from rnnfast.commands.folder import CHECKPOINT
 from rnnfast.commands.settings import count_parameters
 from rnnfast.models import LanguageModel, load_model
 

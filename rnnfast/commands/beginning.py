@@ -1,5 +1,6 @@
 """The weights from which `rnnfast train --init` starts."""
 
+from rnnfast.commands.inputs import check_finite
 from rnnfast.models import LanguageModelBase, load_model, start_from
 from rnnfast.text.base import Vocabulary
 
@@ -25,8 +26,11 @@ def start_from_file(path: str, model: LanguageModelBase, vocabulary: Vocabulary)
         If its tokens or its weights are not those of the model. Nothing has been changed then.
     """
     loaded, tokens = load_model(path, device="cpu")
-    if tokens != list(vocabulary.tokens):
-        raise ValueError(f"--init: {path} has other tokens than the training text")
     if not isinstance(loaded, LanguageModelBase):
         raise ValueError(f"--init: {path} must be a language model, found {type(loaded).__name__}")
+    if tokens is None:
+        raise ValueError(f"--init: {path} must have a vocabulary, found none")
+    if tokens != list(vocabulary.tokens):
+        raise ValueError(f"--init: {path} has other tokens than the training text")
+    check_finite(loaded, f"--init: {path}")
     start_from(model, loaded, path)

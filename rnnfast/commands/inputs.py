@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from rnnfast import models
 from rnnfast.io.book import is_pickle, load_pickle
-from rnnfast.io.weights import load_header
+from rnnfast.io.weights import load_header, to_numpy
 from rnnfast.layers.initial import Blank
 from rnnfast.models import LanguageModelBase
 from rnnfast.models.loading import load_model
 from rnnfast.text.base import Vocabulary
-from rnnfast.text.corpora import load_text, read_text
+from rnnfast.text.corpora import decoded, load_text, read_text
 from rnnfast.text.vocabulary import EOS, UNITS, VOCABULARIES
 
 PRIME = 1024  # --prime @FILE: tokens at the end of the file that the model reads
@@ -80,9 +80,17 @@ def open_model(
         raise ValueError(
             f"{vocabulary or path}: the vocabulary has {len(found):,} tokens, the model {size:,}"
         )
+    check_finite(model, path)
     if precision is not None:
         model.freeze(precision)
     return model, found
+
+
+def check_finite(model: LanguageModelBase, where: str) -> None:
+    """ValueError, which begins with `where`, if a weight is NaN or infinite."""
+    for name, param in model._named_params().items():
+        if not np.isfinite(to_numpy(param)).all():
+            raise ValueError(f"{where}: {name} has weights that are not finite")
 
 
 def _pickled_model(path: str) -> LanguageModelBase:
@@ -152,13 +160,10 @@ def given_text(text: str, name: str = "TEXT") -> str:
         return text
     if sys.stdin is None:
         raise ValueError(f"{name} is - but stdin is closed")
-    try:
+    raw = getattr(sys.stdin, "buffer", None)
+    if raw is None or sys.stdin.isatty():
         return sys.stdin.read()
-    except UnicodeDecodeError as error:
-        encoding, byte = error.encoding.upper(), error.object[error.start]
-        raise ValueError(
-            f"{name}: stdin is not {encoding} text (byte 0x{byte:02x}: {error.reason})"
-        ) from None
+    return decoded(raw, f"{name}: stdin")
 
 
 def unknowns(vocabulary: Vocabulary, ids: NDArray[Any], text: str, unknown: str | None) -> str:

@@ -1,10 +1,8 @@
 """The course of one `rnnfast train`: its measurements, checkpoints, and ways to end."""
 
-import glob
 import math
 import os
 import shlex
-import shutil
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -12,6 +10,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from rnnfast.commands.folder import BEST, CHECKPOINT, GOOD, LOG, copy_checkpoint
 from rnnfast.commands.settings import (
     FILES,
     Settings,
@@ -30,36 +29,6 @@ from rnnfast.training.language import RnnlmTrainer
 from rnnfast.training.loop import Step
 from rnnfast.training.stopping import Diverged, Stop
 from rnnfast.training.validation import epochs_without_improvement, no_improvement
-
-CHECKPOINT = "checkpoint.safetensors"  # the last one of a run
-GOOD = "good.safetensors"  # the last one after which the loss did not rise
-BEST = "best.safetensors"  # the one with the lowest validation perplexity
-
-
-def copy_checkpoint(path: str | os.PathLike[str], new: str | os.PathLike[str]) -> None:
-    """Make `new` a copy of `path`.
-
-    A hard link will do: checkpoints are replaced as files, never written in place.
-    """
-    temporary = f"{new}.tmp"
-    with suppress(FileNotFoundError):
-        os.unlink(temporary)
-    try:
-        os.link(path, temporary)
-    except OSError:  # not every file system has links
-        shutil.copyfile(path, temporary)
-    os.replace(temporary, new)
-
-
-def refuse_to_overwrite(out: str) -> None:
-    """ValueError if the folder holds a run."""
-    names = ("log.jsonl", "*.safetensors")
-    found = [file for name in names for file in glob.glob(os.path.join(glob.escape(out), name))]
-    if found:
-        raise ValueError(
-            f"{out}: holds a run ({', '.join(sorted(map(os.path.basename, found)))}); --resume "
-            "goes on with it, --force starts anew and overwrites it, another --out keeps it"
-        )
 
 
 class Lines:
@@ -241,7 +210,7 @@ class Run:
             "valid": self.valid,
             "lowest": self.watch.lowest,
             "stage": self.stage.number,
-            "log_bytes": os.path.getsize(os.path.join(self.out, "log.jsonl")) if self.leads else 0,
+            "log_bytes": os.path.getsize(os.path.join(self.out, LOG)) if self.leads else 0,
         }
 
     def averaged(self) -> AbstractContextManager[None]:

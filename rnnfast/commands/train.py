@@ -1,8 +1,6 @@
 """`rnnfast train`: from a text to a folder with weights, checkpoints, log and curve."""
 
-import glob
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,9 +11,18 @@ from rnnfast import plot
 from rnnfast.commands.arguments import Commands, add_command
 from rnnfast.commands.beginning import start_from_file
 from rnnfast.commands.fitting import fit_stages
+from rnnfast.commands.folder import (
+    CHECKPOINT,
+    GOOD,
+    LOG,
+    is_damaged,
+    refuse_to_overwrite,
+    take_folder,
+    tidy,
+)
 from rnnfast.commands.recipes import recipe_settings
 from rnnfast.commands.report import draw_curve, print_sample, report
-from rnnfast.commands.run import CHECKPOINT, Run, refuse_to_overwrite
+from rnnfast.commands.run import Run
 from rnnfast.commands.schedule import build_schedule
 from rnnfast.commands.settings import (
     BATCH,
@@ -114,12 +121,12 @@ def train(
 
     Started by mpiexec, all ranks train together, and rank 0 reads and writes the files in `out`.
     """
-    with together() as ranks:
+    with together() as ranks, ExitStack() as until:
         if recipe is not None:
             if resume:
                 raise ValueError("--resume needs no --recipe: the checkpoint has the settings")
             options = recipe_settings(recipe) | options
-        run, changes, extra = _prepare(ranks, out, resume, force, plot_curve, options)
+        run, changes, extra = _prepare(ranks, until, out, resume, force, plot_curve, options)
         with _multiplying(run.settings.matmul_precision):
             _train(run, changes, extra, plot_curve, verbose)
 
@@ -177,13 +184,14 @@ def _train(
 
 def _prepare(
     ranks: Ranks | None,
+    until: ExitStack,
     out: str,
     resume: bool,
     force: bool,
     plot_curve: bool | None,
     options: dict[str, Any],
 ) -> tuple[Run, dict[str, tuple[Any, Any]], dict[str, Any] | None]:
-    """Check everything that can be wrong, and make the run.
+    """Check everything that can be wrong, and make the run, whose folder is taken `until` its end.
 
     Returns the run, the settings that --resume changes (name -> (old, new)), and the fields that
     the run stored in its checkpoint, None for a new run.
@@ -196,7 +204,7 @@ def _prepare(
     if resume:
         if force:
             raise ValueError("--resume and --force exclude each other")
-        settings, changes, extra = by_first(ranks, lambda: stored_settings(checkpoint, options))
+        settings, changes, extra = by_first(ranks, lambda: _stored(out, checkpoint, options))
     else:
         settings = Settings(**options)
         if not force:
@@ -227,27 +235,28 @@ def _prepare(
     model = stage_model(settings, stage, len(texts.vocabulary))
     if settings.init is not None and not resume:
         start_from_file(settings.init, model, texts.vocabulary)
-    by_first(ranks, lambda: _make_folder(out))
+    by_first(ranks, lambda: take_folder(out, until))
 
     sync = Sync(settings.sync_every, settings.outer_lr, settings.outer_momentum, settings.compress)
     given: dict[str, Any] = {"comm": ranks, "sync": sync, "schedule": schedule}
     trainer = RnnlmTrainer(model, build_optimizer(settings), **given)
     if resume:
         _restore(trainer, checkpoint, settings, "lr" in options, changes)
-    by_first(ranks, lambda: _tidy(out))
+    by_first(ranks, lambda: tidy(out))
     return Run(out, settings, texts, model, trainer, stage, extra), changes, extra
 
 
-def _make_folder(out: str) -> None:
-    """Make the folder of a run. If it cannot be written, that shows here, not at the end."""
-    os.makedirs(out, exist_ok=True)
-    tempfile.TemporaryFile(dir=out).close()
-
-
-def _tidy(out: str) -> None:
-    """Remove what a run has left over that was killed while it wrote."""
-    for left_over in glob.glob(os.path.join(glob.escape(out), "*.safetensors.*.tmp")):
-        os.unlink(left_over)
+def _stored(
+    out: str, checkpoint: str, options: dict[str, Any]
+) -> tuple[Settings, dict[str, tuple[Any, Any]], dict[str, Any]]:
+    """stored_settings of a checkpoint; if it is damaged, the error says what else there is."""
+    try:
+        return stored_settings(checkpoint, options)
+    except ValueError as error:
+        good = os.path.join(out, GOOD)
+        if is_damaged(checkpoint) and not is_damaged(good):
+            error.add_note(f"{good} is an earlier one: copied over it, --resume goes on from there")
+        raise
 
 
 def _restore(
@@ -280,7 +289,7 @@ def _restore(
 def _reporting(run: Run, extra: dict[str, Any] | None) -> Iterator[tuple[JsonlLog, ProgressBar]]:
     """The log and the progress bar, connected with the trainer; closed at the end."""
     settings, trainer = run.settings, run.trainer
-    path = os.path.join(run.out, "log.jsonl") if run.leads else os.devnull
+    path = os.path.join(run.out, LOG) if run.leads else os.devnull
     if (
         run.leads and extra is not None and os.path.exists(path)
     ):  # lines after the checkpoint are written again

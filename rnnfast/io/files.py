@@ -99,10 +99,10 @@ def write_atomically(path: StrPath, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, target)
     except BaseException as error:
-        if isinstance(error, OSError):
-            error.filename, error.filename2 = path, None  # not the temporary name
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+        if isinstance(error, OSError):  # that names the temporary file
+            raise OSError(error.errno, error.strerror, path_text(path)) from None
         raise
     _sync_folder(folder)
 

@@ -9,6 +9,7 @@ import numpy as np
 from rnnfast.io.book import is_pickle
 from rnnfast.io.files import StrPath, path_text
 from rnnfast.io.weights import Weights, copy_into, load_weights
+from rnnfast.kernels import get_device
 from rnnfast.layers.initial import Blank
 from rnnfast.models.attention import AttentionSeq2seq
 from rnnfast.models.language import LanguageModel
@@ -78,6 +79,7 @@ def load_model(file_name: StrPath, device: str | None = None) -> tuple[Any, list
             "its load_params"
         )
     weights = load_weights(file_name)
+    get_device()  # a wrong RNNFAST_DEVICE is no fault of the file
     if weights.model not in MODELS:
         known = ", ".join(MODELS)
         raise ValueError(f"{file_name}: model {weights.model[:60]!r} is not known (known: {known})")

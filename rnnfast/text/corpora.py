@@ -5,7 +5,7 @@ A corpus is an int32 array (length,) of ids.
 
 import io
 import os
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,18 +120,39 @@ def read_text(path: StrPath) -> str:
     ValueError
         If it is empty, not UTF-8, or not a regular file.
     """
-    try:
-        with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig") as file:
-            text = file.read()
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: not UTF-8 text (byte 0x{error.object[error.start]:02x}: {error.reason}); "
-            "save it as UTF-8, or convert it: iconv -f CP949 -t UTF-8 OLD > NEW for a Korean text, "
-            "CP932 for a Japanese, GB18030 for a Chinese one"
-        ) from None
+    with open_regular(path) as file:
+        text = decoded(file, f"{path}")
     if not text:
         raise ValueError(f"{path}: the file is empty")
     return text
+
+
+def decoded(file: IO[bytes], name: str) -> str:
+    """Read UTF-8 text from a binary file: as `read_text`, but it may be empty.
+
+    Parameters
+    ----------
+    file : binary file
+    name : str
+        For the error.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ValueError
+        If it is not UTF-8.
+    """
+    try:
+        return io.TextIOWrapper(io.BytesIO(file.read()), encoding="utf-8-sig").read()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{name}: not UTF-8 text (byte 0x{error.object[error.start]:02x}: {error.reason}); "
+            "save it as UTF-8, or convert it: iconv -f CP949 -t UTF-8 OLD > NEW for a Korean text, "
+            "CP932 for a Japanese, GB18030 for a Chinese one"
+        ) from None
 
 
 def python_docs() -> str:

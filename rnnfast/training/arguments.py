@@ -1,5 +1,6 @@
 """Argument checks that the training loops and the evaluation share."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
@@ -31,3 +32,15 @@ def ids(owner: str, name: str, value: Any) -> Any:
             f"{owner}: {name} must be integer ids (length,), got {value.dtype} {value.shape}"
         )
     return value
+
+
+def checked_callbacks(owner: str, callbacks: Any) -> Sequence[Callable[..., Any]]:
+    """callbacks, a list of functions."""
+    if not isinstance(callbacks, (list, tuple)):
+        kind = type(callbacks).__name__
+        raise TypeError(f"{owner}: callbacks must be a list of functions, got {kind}")
+    for k, callback in enumerate(callbacks):
+        if not callable(callback):
+            kind = type(callback).__name__
+            raise TypeError(f"{owner}: callbacks[{k}] must be a function, got {kind}")
+    return callbacks

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from rnnfast import checks
+from rnnfast.training.arguments import checked_callbacks
 from rnnfast.training.checkpoints import Checkpointed
 from rnnfast.training.parallel import Together
 from rnnfast.training.rounds import Sync
@@ -74,10 +75,15 @@ class BaseTrainer(Together, Validating, Checkpointed):
         sync: Sync | None = None,
         schedule: Callable[[float], float] | None = None,
     ) -> None:
+        owner = type(self).__name__
+        if isinstance(optimizer, type) or not hasattr(optimizer, "update"):
+            kind = f"the class {optimizer.__name__}" if isinstance(optimizer, type) else None
+            got = kind or type(optimizer).__name__
+            raise TypeError(f"{owner}: optimizer must have an update, as SGD(0.1) has, got {got}")
         self.model = model
         self.optimizer = optimizer
-        self.schedule = checked_schedule(type(self).__name__, schedule, optimizer)
-        self.callbacks = callbacks
+        self.schedule = checked_schedule(owner, schedule, optimizer)
+        self.callbacks = checked_callbacks(owner, callbacks)
         self.write: Callable[[str], Any] = write or partial(print, flush=True)
         self.eval_interval: int | None = None
         self.current_epoch = 0
@@ -111,7 +117,7 @@ class BaseTrainer(Together, Validating, Checkpointed):
         callbacks, write
             As in the constructor; without `write` it stays as it is.
         """
-        self.callbacks = callbacks
+        self.callbacks = checked_callbacks(type(self).__name__, callbacks)
         self.write = write or self.write
 
     def go_on_with(self, model: Model, optimizer: Optimizer) -> None:

@@ -7,7 +7,7 @@ from shell import QUIET, SMALL, failing, losses, ok, read_log
 from rnnfast import io
 from rnnfast.commands import inputs
 from rnnfast.models import load_model
-from rnnfast.sequences import Seq2seq
+from rnnfast.sequences import Seq2seq, SequenceClassifier
 from rnnfast.text.corpora import read_text
 from rnnfast.trainer import eval_perplexity
 
@@ -121,6 +121,12 @@ def test_arguments_that_do_not_go_together(tmp_path, text, valid, capsys):
     out[1] = str(tmp_path / "new")
     tokens = load_model(weights)[1]
     Seq2seq(len(tokens), 6, 12).save_params(tmp_path / "reader", tokens)
+    SequenceClassifier(3, 4, 2).save_params(tmp_path / "classifier")
+    model = load_model(weights)[0]
+    model.save_params(tmp_path / "bare")
+    model.params[-1][3] = np.nan
+    model.save_params(tmp_path / "nan", tokens)
+    nan = str(tmp_path / "nan")
     for arguments, message in [
         ([text, "--optimizer", "ntasgd"], "--optimizer ntasgd needs --valid: a text on which"),
         ([text, "--nonmono", "3"], "--nonmono goes with --optimizer ntasgd, not with --optimizer"),
@@ -132,8 +138,13 @@ def test_arguments_that_do_not_go_together(tmp_path, text, valid, capsys):
         ([text, "--init", text], "text.txt"),
         ([str(other), "--init", weights], f"--init: {weights} has other tokens than the training"),
         ([text, "--init", str(tmp_path / "reader")], "must be a language model, found Seq2seq"),
+        ([text, "--init", str(tmp_path / "classifier")], "language model, found SequenceClass"),
+        ([text, "--init", str(tmp_path / "bare")], "bare must have a vocabulary, found none"),
+        ([text, "--init", nan], f"--init: {nan}: affine_b has weights that are not finite"),
         ([text, "--init", weights, "--hidden", "8"], "Wx of layer 1 must be float32 (6, 32)"),
         ([text, "--init", weights, "--model", "custom", "--cell", "gru"], "layers must be TimeGRU"),
     ]:
         assert message in failing(capsys, "train", *out, *arguments)
         assert not (tmp_path / "new").exists()
+    for command in ["eval", nan, text], ["score", nan, text], ["generate", nan]:
+        assert f"{nan}: affine_b has weights that are not finite" in failing(capsys, *command)

@@ -198,7 +198,7 @@ def test_more_epochs_are_those_of_the_last_stage(tmp_path, text, capsys):
         ),
         (["--epochs", "3"], "--epochs must be above 3, the sum of --gradual, got 3"),
         (["--model", "better"], "--gradual goes with --model custom, not with --model better"),
-        (["--tie"], "hidden_size must be wordvec_size = 6, tied, got 12"),
+        (["--tie"], "--hidden must be --embedding = 6, tied, got 12"),
         (
             ["--mixtures", "2", "--mixtures-below", "2"],
             "--gradual: the model of stage 1: latent_W1 must be float32 (12, 12), found",

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tiny import CLASSES, POINTS, TS, XS, N, T, TwoLayerNet, V
 
 from rnnfast import io
 from rnnfast.commands import inputs, settings, train
+from rnnfast.commands.folder import take_folder
 from rnnfast.commands.main import main
 from rnnfast.models import Rnnlm, load_model
 from rnnfast.optim import SGD, Adam
@@ -297,6 +299,7 @@ def test_a_diverged_run_goes_on_from_before(tmp_path, text, lr, validated, capsy
     assert code == 1 and "training diverged" in captured.err.splitlines()[-1]
     command_line = captured.err.partition(": rnnfast ")[2].partition(" goes on")[0].split()
     assert command_line == ["train", "--out", str(out), "--resume", "--lr", f"{float(lr) / 4:g}"]
+    assert not [name for name in os.listdir(out) if "tmp" in name]
     found = eval_perplexity(load_model(out / CHECKPOINT)[0], load_ids(out, text), 1, 35)
     assert found < 1.5 * good
     lines = ok(capsys, *resume, "--lr", "0.5", "--epochs", "4")
@@ -318,6 +321,37 @@ def test_a_run_that_never_learned_leaves_no_weights(tmp_path, text, capsys):
     assert WEIGHTS not in os.listdir(out)
     ok(capsys, "train", "--out", str(out), "--resume", "--lr", "0.005", *QUIET)
     assert read_log(out)[-1]["perplexity"] < 17
+
+
+# Two processes, and damaged files
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such locks")
+def test_one_folder_is_for_one_process(tmp_path, text, capsys):
+    out = tmp_path / "out"
+    ok(capsys, *arguments(text, out, "--epochs", "1"))
+    before = files(out)
+    resume = ["train", "--out", str(out), "--resume", "--epochs", "2", *QUIET]
+    with ExitStack() as until:
+        take_folder(str(out), until)
+        error = failing(capsys, *resume)
+        assert error == f"rnnfast: {out}: another process is training in this folder\n"
+        assert "another process" in failing(capsys, *arguments(text, out, "--force"))
+        assert files(out) == before
+    ok(capsys, *resume)
+
+
+def test_a_damaged_checkpoint_beside_a_good_one(tmp_path, text, capsys):
+    out = tmp_path / "out"
+    ok(capsys, *arguments(text, out, "--epochs", "1"))
+    whole = (out / CHECKPOINT).read_bytes()
+    (out / CHECKPOINT).unlink()  # the other is a link to it
+    (out / CHECKPOINT).write_bytes(whole[:-9])
+    resume = ["train", "--out", str(out), "--resume", "--epochs", "2", *QUIET]
+    error = failing(capsys, *resume)
+    assert CHECKPOINT in error and f"{out / GOOD} is an earlier one: copied over it, --res" in error
+    (out / CHECKPOINT).write_bytes((out / GOOD).read_bytes())
+    ok(capsys, *resume)
 
 
 # Killed, terminated, without a stdout

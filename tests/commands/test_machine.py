@@ -90,8 +90,18 @@ def test_a_prompt_from_stdin(trained, capsys, monkeypatch):
     assert capsys.readouterr().err == "rnnfast: --prompt is - but stdin is closed\n"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"gr\xfcn"), encoding="utf-8"))
     assert main([*given, "--prompt", "-"]) == 1
-    error = "--prompt: stdin is not UTF-8 text (byte 0xfc: invalid start byte)"
-    assert capsys.readouterr().err == f"rnnfast: {error}\n"
+    error = "--prompt: stdin: not UTF-8 text (byte 0xfc: invalid start byte)"
+    assert capsys.readouterr().err.startswith(f"rnnfast: {error}")
+    for typed in b"the cat\r\nsat", b"\xef\xbb\xbfthe cat\nsat":  # as files are read
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed), encoding="latin-1"))
+        assert lines == ok(capsys, *given, "--prompt", "-")
+
+
+def test_a_wrong_device_in_the_environment_is_no_fault_of_the_file(trained, capsys, monkeypatch):
+    _, model = trained
+    monkeypatch.setenv("RNNFAST_DEVICE", "tpu")
+    assert main(["generate", model]) == 1
+    assert capsys.readouterr().err.startswith("rnnfast: RNNFAST_DEVICE must be one of ")
 
 
 class Terminal(io.StringIO):

@@ -113,6 +113,8 @@ def test_missing_file(path, model):
         load_model(path)
     with pytest.raises(IsADirectoryError):
         model.load_params(path.parent)
+    with pytest.raises(IsADirectoryError, match=f"Is a directory: '{path.parent}'$"):
+        model.save_params(path.parent)
 
 
 def test_foreign_safetensors(path, model):

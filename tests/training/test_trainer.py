@@ -376,6 +376,22 @@ def test_trainer_checks_its_arguments():
     assert trainer.loss_list == []
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "callbacks", "message"),
+    [
+        (SGD, (), "optimizer must have an update, as SGD.* has, got the class SGD"),
+        (0.1, (), "optimizer must have an update, as SGD.* has, got float"),
+        (SGD(0.1), print, "callbacks must be a list of functions, got builtin_function_or_method"),
+        (SGD(0.1), None, "callbacks must be a list of functions, got NoneType"),
+        (SGD(0.1), [print, 3], r"callbacks\[1\] must be a function, got int"),
+    ],
+)
+@pytest.mark.parametrize("kind", [Trainer, RnnlmTrainer])
+def test_what_a_trainer_is_made_of(kind, optimizer, callbacks, message):
+    with pytest.raises(TypeError, match=f"^{kind.__name__}: {message}$"):
+        kind(TwoLayerNet(), optimizer, callbacks=callbacks)
+
+
 def test_trainer_plot(monkeypatch):
     pyplot = pytest.importorskip("matplotlib.pyplot")
     pyplot.switch_backend("agg")

@@ -1,0 +1,92 @@
+"""The folder of a run: its files, who writes them, and how one becomes a copy of another."""
+
+import glob
+import os
+import shutil
+import tempfile
+from contextlib import ExitStack, suppress
+
+from rnnfast.io.weights import load_arrays
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LOG = "log.jsonl"
+CHECKPOINT = "checkpoint.safetensors"  # the last one of a run
+GOOD = "good.safetensors"  # the last one after which the loss did not rise
+BEST = "best.safetensors"  # the one with the lowest validation perplexity
+
+
+def copy_checkpoint(path: str | os.PathLike[str], new: str | os.PathLike[str]) -> None:
+    """Make `new` a copy of `path`.
+
+    A hard link will do: checkpoints are replaced as files, never written in place.
+    """
+    if os.path.exists(new) and os.path.samefile(path, new):
+        return  # rename(2) would do nothing, and leave the temporary name
+    temporary = f"{new}.tmp"
+    with suppress(FileNotFoundError):
+        os.unlink(temporary)
+    try:
+        os.link(path, temporary)
+    except OSError:  # not every file system has links
+        shutil.copyfile(path, temporary)
+    os.replace(temporary, new)
+
+
+def take_folder(out: str, until: ExitStack) -> None:
+    """Make the folder of a run, and lock it until the end of a stack of contexts.
+
+    If the folder cannot be written, that shows here, not at the end. Windows and some network file
+    systems have no such locks.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be made or written.
+    ValueError
+        If another process trains in it.
+    """
+    os.makedirs(out, exist_ok=True)
+    try:
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:  # that names a temporary file
+        raise OSError(error.errno, error.strerror, out) from None
+    if fcntl is None:
+        return
+    log = os.open(os.path.join(out, LOG), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    until.callback(os.close, log)
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(f"{out}: another process is training in this folder") from None
+    except OSError:  # there are none
+        return
+
+
+def tidy(out: str) -> None:
+    """Remove what a run has left over that was killed while it wrote."""
+    for left_over in glob.glob(os.path.join(glob.escape(out), "*.safetensors.*tmp")):
+        os.unlink(left_over)
+
+
+def refuse_to_overwrite(out: str) -> None:
+    """ValueError if the folder holds a run."""
+    names = (LOG, "*.safetensors")
+    found = [file for name in names for file in glob.glob(os.path.join(glob.escape(out), name))]
+    if found:
+        raise ValueError(
+            f"{out}: holds a run ({', '.join(sorted(map(os.path.basename, found)))}); --resume "
+            "goes on with it, --force starts anew and overwrites it, another --out keeps it"
+        )
+
+
+def is_damaged(checkpoint: str) -> bool:
+    """Whether there is no readable checkpoint."""
+    try:
+        load_arrays(checkpoint, only_header=True)
+    except (OSError, ValueError):
+        return True
+    return False
