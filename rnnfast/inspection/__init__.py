@@ -2,6 +2,7 @@
 
 from rnnfast.inspection.checking import CheckedArray, GradientReport, gradient_check
 from rnnfast.inspection.colours import to_html, to_terminal
+from rnnfast.inspection.gates import gates
 from rnnfast.inspection.gradients import Curve, gradient_cases, gradient_norms, plot_gradients
 from rnnfast.inspection.units import (
     PROPERTIES,
@@ -26,6 +27,7 @@ __all__ = [
     "activations",
     "analogy",
     "digit",
+    "gates",
     "gradient_cases",
     "gradient_check",
     "gradient_norms",

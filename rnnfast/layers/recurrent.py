@@ -128,8 +128,10 @@ class Recurrent(Created, Layer):
 
         Notes
         -----
-        Without a precision the results are the same bits. In "bf16" hs of trained models differs by
-        up to 2e-2, in "int8" by up to 5e-2. In "int8" a NaN of h is 0 for the next step's product.
+        Without a precision the results are the same bits. With one, how far hs is from the exact
+        one depends on the model: mostly up to 2e-2 in "bf16" and 5e-2 in "int8", but where a unit
+        is about to switch, a single value can be on the other side. Measure what you need it for.
+        In "int8" a NaN of h is 0 for the next step's product, and an infinite x makes h NaN.
         If a weight is a view and is changed through its base array, the change has no effect until
         the next `freeze`. A copy of a frozen layer is not frozen.
 
