@@ -83,7 +83,7 @@ def assert_clean(found, let_pass=0):
     ("cell", "options", "kind", "precision"),
     [pytest.param(*run, id="-".join((variant_name(*run[:2]), *run[2:]))) for run in RUNS],
 )
-@pytest.mark.one_in(60)
+@pytest.mark.one_in(60, 20)
 def test_cells(cell, options, kind, precision):
     found = compile_way(cell, options, kind, precision)
     assert len(found) >= 2

@@ -51,10 +51,10 @@ def check_lengths(cell, problem, tolerance=1e-5):
 
 
 def named(first):
-    """All pairs; but for every eighth one from the `first` on they come later."""
-    marks = {True: (), False: pytest.mark.rest}
+    """All pairs; but for every eighth one from the `first` on they come later, half much later."""
+    later = pytest.mark.rest, pytest.mark.large
     return [
-        pytest.param(v, plan, marks=marks[k % 8 == first], id=f"{ids(v)}-{plan}")
+        pytest.param(v, plan, marks=() if k % 8 == first else later[k % 2], id=f"{ids(v)}-{plan}")
         for k, (v, plan) in enumerate(EVERY_PLAN + FEW_PLANS)
     ]
 
