@@ -154,7 +154,11 @@ class Recurrent(Created, Layer):
             )
         if self._packed is None:
             weights = self._checked_weights(True)
-            packed = self._kernel.pack(weights, precision=precision, **self._options)
+            try:
+                packed = self._kernel.pack(weights, precision=precision, **self._options)
+            except (TypeError, ValueError) as error:  # that names the cell
+                words = str(error).removeprefix(f"{self.column}: ")
+                raise type(error)(f"{self._name}: {words}") from None
             try:
                 self._thaw = self.params[:]
                 for p in self._thaw:
