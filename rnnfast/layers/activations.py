@@ -9,15 +9,22 @@ from rnnfast.typing import A, Floats, Integers
 
 
 class _Activation(Layer):
-    """A layer whose cache is its output."""
+    """A layer whose cache is its output.
+
+    Attributes
+    ----------
+    out : array or None
+        The output of the last forward of training.
+    """
+
+    of_cache = ("out",)
+    out: Any
 
     def __init__(self, *, device: str | None = None) -> None:
         super().__init__(device)
 
-    @property
-    def out(self) -> Any:
-        """The output of the last forward of training; None without one."""
-        return self.cache
+    def _of_cache(self, name: str, cache: Any) -> Any:
+        return cache
 
 
 class Softmax(_Activation):

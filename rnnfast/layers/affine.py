@@ -16,7 +16,16 @@ from rnnfast.typing import A, Array, Floats, Integers
 
 
 class _Linear(Layer):
-    """x W, or x W + b."""
+    """x W, or x W + b.
+
+    Attributes
+    ----------
+    x : array or None
+        The input of the last forward of training.
+    """
+
+    of_cache = ("x",)
+    x: Any
 
     def __init__(self, W: Array, b: Array | None, device: str | None) -> None:
         owner = type(self).__name__
@@ -91,10 +100,8 @@ class _Linear(Layer):
         dx: A = self._kernel.affine_backward(dy, rows(x), W, dW, db).reshape(x.shape)
         return dx
 
-    @property
-    def x(self) -> Any:
-        """The input of the last forward of training; None without one."""
-        return self.cache
+    def _of_cache(self, name: str, cache: Any) -> Any:
+        return cache
 
     def _check_shape(self, x: Array, D: int) -> None:
         """Check that x is (..., D)."""

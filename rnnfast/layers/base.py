@@ -77,6 +77,7 @@ class Layer:
     """
 
     column = "ops"  # the row of the grid: the module of the device that this layer calls
+    of_cache: tuple[str, ...] = ()  # attributes that are in the cache; None without a forward
 
     params: list[Any]
     grads: list[Any]
@@ -228,9 +229,16 @@ class Layer:
         return cache
 
     def __getattr__(self, name: str) -> Any:
-        """Only called for what is not there."""
+        """Only called for what is not there, so a class that extends this one may set it."""
+        if name in type(self).of_cache:
+            cache = self.cache
+            return None if cache is None else self._of_cache(name, cache)
         why = OF_THE_BOOK.get(name, "")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{why}")
+
+    def _of_cache(self, name: str, cache: Any) -> Any:
+        """What the last forward of training has kept, by its name in the book."""
+        raise NotImplementedError(name)
 
     def _check_dout(self, dout: Any, shape: tuple[int, ...]) -> None:
         """Check that dout has the shape of the output."""

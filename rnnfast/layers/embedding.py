@@ -24,6 +24,11 @@ class Embedding(Layer):
     device : str, optional
         "auto", "cpu", "cuda" or "reference"; default: `rnnfast.get_device()`.
 
+    Attributes
+    ----------
+    idx : array or None
+        The ids of the last forward of training.
+
     References
     ----------
     Deep Learning from Scratch 2, chapter 4.
@@ -36,6 +41,9 @@ class Embedding(Layer):
     array([[4., 5.],
            [0., 1.]])
     """
+
+    of_cache = ("idx",)
+    idx: Any
 
     def __init__(self, W: Array, *, device: str | None = None) -> None:
         owner = type(self).__name__
@@ -177,10 +185,8 @@ class Embedding(Layer):
             dout = dout * checks.beside(dout, scale)
         self._kernel.embedding_backward(dout, ids, dW)
 
-    @property
-    def idx(self) -> Any:
-        """The ids of the last forward of training; None without one."""
-        return None if self.cache is None else self.cache[0]
+    def _of_cache(self, name: str, cache: Any) -> Any:
+        return cache[0]
 
     def _sizes(self) -> list[str]:
         V, D = self._specs[0][1]

@@ -33,6 +33,11 @@ class SigmoidWithLoss(_Loss):
     device : str, optional
         "auto", "cpu", "cuda" or "reference"; default: `rnnfast.get_device()`.
 
+    Attributes
+    ----------
+    y, t, loss
+        The probabilities, targets and loss of the last forward of training; None without one.
+
     Notes
     -----
     loss = mean of -log sigmoid(x) where t is 1 and -log sigmoid(-x) where t is 0;
@@ -53,6 +58,10 @@ class SigmoidWithLoss(_Loss):
     """
 
     axes: str | None = None
+    of_cache = ("y", "t", "loss")
+    y: Any
+    t: Any
+    loss: Any
 
     def forward(self, x: Array, t: Array, *, train: bool = True) -> Any:
         """Compute the loss.
@@ -101,20 +110,8 @@ class SigmoidWithLoss(_Loss):
         error, *_ = self._pending()
         return error * (checks.number(self._name, "dout", dout) / max(error.size, 1))
 
-    @property
-    def y(self) -> Any:
-        """The probabilities of the last forward of training; None without one."""
-        return None if self.cache is None else self.cache[1]
-
-    @property
-    def t(self) -> Any:
-        """The targets of the last forward of training; None without one."""
-        return None if self.cache is None else self.cache[2]
-
-    @property
-    def loss(self) -> Any:
-        """The loss of the last forward of training; None without one."""
-        return None if self.cache is None else self.cache[3]
+    def _of_cache(self, name: str, cache: Any) -> Any:
+        return cache[1 + self.of_cache.index(name)]
 
     def _forward(self, x_name: str, x: Any, t_name: str, t: Any, train: bool) -> Any:
         """forward of arguments with these names."""

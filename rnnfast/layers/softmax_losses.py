@@ -38,6 +38,13 @@ class SoftmaxWithLoss(_Loss):
     device : str, optional
         "auto", "cpu", "cuda" or "reference"; default: `rnnfast.get_device()`.
 
+    Attributes
+    ----------
+    y : array or None
+        The probabilities of the last forward of training, computed when they are asked for.
+    t : array or None
+        Its targets, as class ids.
+
     Notes
     -----
     loss = mean of -log softmax(x)[t] over the batch; dx = dout (softmax(x) - onehot(t)) / N.
@@ -59,6 +66,9 @@ class SoftmaxWithLoss(_Loss):
 
     axes = "N, V"
     ignore_label: int | None = None
+    of_cache = ("y", "t")
+    y: Any
+    t: Any
 
     def forward(self, x: Array, t: Array, *, train: bool = True) -> Any:
         """Compute the loss.
@@ -121,23 +131,12 @@ class SoftmaxWithLoss(_Loss):
         self.cache = _Kept(ops, cache, x.shape, xs, ts) if train else None
         return loss
 
-    @property
-    def y(self) -> Any:
-        """The probabilities of the last forward of training, computed anew; None without one."""
-        kept = self._scores_of("y")
-        return None if kept is None else softmax(kept.xs).reshape(kept.shape)
-
-    @property
-    def t(self) -> Any:
-        """The targets of the last forward of training as class ids; None without one."""
-        kept = self._scores_of("t")
-        return None if kept is None else kept.ts.reshape(kept.shape[:-1])
-
-    def _scores_of(self, name: str) -> _Kept | None:
-        """What forward has kept; AttributeError for a loss that has no scores of its own."""
-        if self.cache is None or isinstance(self.cache, _Kept):
-            return self.cache
-        raise AttributeError(name)
+    def _of_cache(self, name: str, cache: Any) -> Any:
+        if not isinstance(cache, _Kept):  # a loss that has no scores of its own
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        if name == "t":
+            return cache.ts.reshape(cache.shape[:-1])
+        return softmax(cache.xs).reshape(cache.shape)
 
     def _targets(self, x_name: str, x: Any, t_name: str, t: Any) -> Any:
         """The targets as ids with one axis."""

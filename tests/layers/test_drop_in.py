@@ -400,3 +400,21 @@ def test_both_parts_of_a_state_are_of_one_batch():
     ):
         layer.set_state(np.ones((3, H)), np.ones((2, H)))
     assert layer.state == (None, None)
+
+
+def test_a_class_may_have_these_attributes_itself():
+    class Mine(rnnfast.Affine):
+        def __init__(self, W, b):
+            super().__init__(W, b)
+            self.x = "mine"
+
+        def forward(self, x):
+            self.y, self.idx, self.out = x, None, 0
+            return super().forward(x)
+
+    layer = Mine(np.ones((D, H)), np.zeros(H))
+    layer.forward(np.ones((N, D)))
+    assert layer.x == "mine"
+    loss = rnnfast.SoftmaxWithLoss()
+    loss.y = loss.t = 1
+    assert loss.y == loss.t == 1

@@ -73,7 +73,7 @@ def test_a_stack_is_frozen_whole_or_not_at_all():
     stack = TimeStack(
         [rnnfast.TimeLSTM.create(10, 8, rng=0), rnnfast.TimeLayerNormLSTM.create(8, 8, rng=0)]
     )
-    with pytest.raises(ValueError, match="^TimeLayerNormLSTM: precision must be None"):
+    with pytest.raises(ValueError, match=r"^TimeLayerNormLSTM: precision must be None"):
         stack.freeze("bf16")
     assert not any(part.frozen for part in stack.parts)
     stack.parts[0].freeze("bf16")
