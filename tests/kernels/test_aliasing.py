@@ -136,10 +136,9 @@ def test_grads_side_by_side_in_one_array():
 @pytest.mark.parametrize("name", ["SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam"])
 def test_optimisers_ask_the_array(name):
     param, grad = np.ones((64, 64), "f"), liar(np.ones((1, 1), "f"), (64, 64))
-    if name in ("SGD", "Adam"):
-        with pytest.raises(ValueError, match=r"must have shape \(64, 64\), got \(1, 1\)"):
-            getattr(optim, name)().update([param], [grad])
-        assert (param == 1).all()
+    with pytest.raises(ValueError, match=r"of the shape of .*, \(64, 64\), got \(1, 1\)"):
+        getattr(optim, name)().update([param], [grad])
+    assert (param == 1).all()
     right = np.ones((64, 64), "f")
     getattr(optim, name)().update([param], [liar(np.ones((64, 64), "f"), (1, 1))])
     getattr(optim, name)().update([right], [np.ones((64, 64), "f")])

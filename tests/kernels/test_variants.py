@@ -152,7 +152,7 @@ def test_wrong_peepholes_and_bounds():
             rnnfast.TimeLSTM(*weights, Wp=np.ones(shape))
         expected = (3, H) if label == "(3, H)" else (3, H, H)
         assert str(caught.value) == f"TimeLSTM: Wp must be {label} = {expected}, got {shape}"
-    for wrong in (np.ones((3, H), "f4"), np.ones((3, H), int), [[1.0] * H] * 3):
+    for wrong in (np.ones((3, H), "f2"), np.ones((3, H), int), [[1.0] * H] * 3):
         with pytest.raises(TypeError, match=r"^LSTM: Wp must be a float64 array, got"):
             rnnfast.LSTM(*weights, Wp=wrong)
     with pytest.raises(TypeError, match=r"^TimeBiLSTM: Wp2 must be an array as Wp1 is, got None"):
