@@ -15,6 +15,7 @@ import sys
 import threading
 import warnings
 import weakref
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -26,12 +27,13 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 # id -> a read-only CuPy array: CuPy has no flag for that
 _read_only: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 # id -> (weak reference to a frozen array, those to its owners by their ids, whether it was
-# writeable before); the lock is for it
+# writeable before), and the ids of those that wait until the array is writeable of which they are
+# views; the lock is for both
 _frozen: dict[int, tuple[weakref.ref[Any], dict[int, weakref.ref[Any]], bool]] = {}
+_waiting: set[int] = set()
 _lock = threading.RLock()
-if hasattr(
-    os, "register_at_fork"
-):  # a child has the thread that forked, and none that could release
+_missed = False  # an owner was deleted while another thread had the lock
+if hasattr(os, "register_at_fork"):  # a child has no other thread that could release it
     os.register_at_fork(
         before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
     )
@@ -119,12 +121,16 @@ def set_writeable(x: Any, value: bool) -> None:
 
 def freeze(x: Any, owner: object) -> None:
     """Make x read-only until every owner has thawed it or has been deleted."""
+    key = id(x)
+    reference = weakref.ref(owner, partial(_owner_is_gone, key))
     with _lock:
-        _release()
-        if id(x) not in _frozen:
-            _frozen[id(x)] = weakref.ref(x), {}, writeable(x)
-            set_writeable(x, False)
-        _frozen[id(x)][1][id(owner)] = weakref.ref(owner, _release)
+        _catch_up()
+        entry = _frozen.get(key)
+        if entry is not None and entry[0]() is x:
+            entry[1][id(owner)] = reference
+        else:
+            _frozen[key] = weakref.ref(x), {id(owner): reference}, writeable(x)
+        set_writeable(x, False)
 
 
 def thaw(x: Any, owner: object) -> None:
@@ -134,9 +140,11 @@ def thaw(x: Any, owner: object) -> None:
     this, it may be called again.
     """
     with _lock:
-        if id(x) in _frozen:
-            _frozen[id(x)][1].pop(id(owner), None)
-        _release()
+        _catch_up()
+        entry = _frozen.get(id(x))
+        if entry is not None:
+            entry[1].pop(id(owner), None)
+            _release(id(x))
 
 
 def unlock(x: Any) -> None:
@@ -149,28 +157,43 @@ def unlock(x: Any) -> None:
         x.__setstate__(x.__reduce__()[2])
 
 
-def _release(deleted: object = None) -> None:
-    """Thaw the arrays without an owner; a base comes before its views.
-
-    deleted: the weak reference to an owner that has just been deleted.
-    """
-    with _lock:
-        found: list[tuple[int, Any, bool]] = [
-            (key, x(), before)
-            for key, (x, owners, before) in list(_frozen.items())
-            if all(owner() is None for owner in list(owners.values()))
-        ]
-        for key, x, before in sorted(found, key=lambda entry: _depth(entry[1])):
-            if before and is_numpy(x) and is_numpy(x.base) and not writeable(x.base):
-                continue
-            if x is not None:
-                set_writeable(x, before)
-            _frozen.pop(key, None)
+def _owner_is_gone(key: int, reference: object) -> None:
+    """Release an array whose owner has been deleted. The garbage collector must not wait here."""
+    global _missed
+    if not _lock.acquire(blocking=False):
+        _missed = True
+        return
+    try:
+        _release(key)
+    finally:
+        _lock.release()
 
 
-def _depth(x: Any) -> int:
-    """The number of arrays in the chain x, x.base, x.base.base, ..."""
-    return 0 if x is None else 1 + _depth(getattr(x, "base", None))
+def _catch_up() -> None:
+    """Release what could not be when its owner was deleted."""
+    global _missed
+    if _missed:
+        _missed = False
+        for key in list(_frozen):
+            _release(key)
+
+
+def _release(key: int) -> None:
+    """Thaw an array if it has no owner any more, and then the views that have waited for it."""
+    entry = _frozen.get(key)
+    if entry is None or any(owner() is not None for owner in list(entry[1].values())):
+        return
+    x: Any = entry[0]()
+    before = entry[2]
+    if before and is_numpy(x) and is_numpy(x.base) and not writeable(x.base):
+        _waiting.add(key)
+        return
+    if x is not None:
+        set_writeable(x, before)
+    _frozen.pop(key, None)
+    _waiting.discard(key)
+    for other in list(_waiting):
+        _release(other)
 
 
 def place(x: Any) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
@@ -205,13 +228,11 @@ def integers(owner: str, name: str, x: Any) -> Any:
 
 
 def listed(owner: str, name: str, x: Any) -> Any:
-    """x; a list, a tuple or a number as an array."""
+    """x; a list, a tuple or a number as an array, without numbers one of integers."""
     if not isinstance(x, (list, tuple, int)):
         return x
-    try:
-        return np.asarray(x, None if np.size(x) else np.intp)
-    except ValueError:  # NumPy's error names no argument
-        raise ValueError(f"{owner}: {name} must be one array, got a ragged list") from None
+    found = on_host(owner, name, x)
+    return found if found.size else found.astype(np.intp)
 
 
 def in_range(owner: str, name: str, ids: Any, size: int) -> None:
@@ -407,7 +428,10 @@ def scalar(x: Any) -> Any:
 
 def on_host(owner: str, name: str, x: Any) -> NDArray[Any]:
     """x, an array_like, as a NumPy array: a list, too, but no masked array."""
-    return np.asarray(listed(owner, name, plain(owner, name, x)))
+    try:
+        return np.asarray(plain(owner, name, x))
+    except ValueError:  # NumPy's error names no argument
+        raise ValueError(f"{owner}: {name} must be one array, got a ragged list") from None
 
 
 def _array(owner: str, name: str, x: Any) -> Any:

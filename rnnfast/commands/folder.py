@@ -76,6 +76,8 @@ def refuse_to_overwrite(out: str) -> None:
     """ValueError if the folder holds a run."""
     names = (LOG, "*.safetensors")
     found = [file for name in names for file in glob.glob(os.path.join(glob.escape(out), name))]
+    if found == [os.path.join(out, LOG)] and os.path.getsize(found[0]) == 0:
+        return  # a run that was interrupted before its first line
     if found:
         raise ValueError(
             f"{out}: holds a run ({', '.join(sorted(map(os.path.basename, found)))}); --resume "

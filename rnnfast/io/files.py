@@ -101,7 +101,7 @@ def write_atomically(path: StrPath, data: bytes) -> None:
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
-        if isinstance(error, OSError):  # that names the temporary file
+        if isinstance(error, OSError) and error.errno is not None:  # it names the temporary file
             raise OSError(error.errno, error.strerror, path_text(path)) from None
         raise
     _sync_folder(folder)

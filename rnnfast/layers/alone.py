@@ -13,14 +13,23 @@ from typing import Any, TypeVar, cast
 M = TypeVar("M", bound=Callable[..., Any])
 
 
+class _Locks:
+    """The lock of a model in each process: a lock that is held at a fork is not the child's.
+
+    A copy of a model gets locks of its own.
+    """
+
+    def __init__(self) -> None:
+        self.of: dict[int, threading.RLock] = {}
+
+    def __reduce__(self) -> tuple[type["_Locks"], tuple[()]]:
+        return _Locks, ()
+
+
 def lock_of(model: Any) -> threading.RLock:
-    """The lock of a model in this process: one that a thread held at a fork is not the child's."""
-    owner, lock = model.__dict__.setdefault("_lock", (os.getpid(), threading.RLock()))
-    if owner != os.getpid():
-        model.__dict__["_lock"] = (os.getpid(), threading.RLock())
-        return lock_of(model)
-    found: threading.RLock = lock
-    return found
+    """The lock of a model."""
+    locks: _Locks = model.__dict__.setdefault("_rnnfast_locks", _Locks())
+    return locks.of.setdefault(os.getpid(), threading.RLock())
 
 
 def one_at_a_time(method: M) -> M:

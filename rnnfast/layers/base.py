@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import combinations, product
 from operator import is_
 from threading import get_ident
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -217,9 +217,10 @@ class Layer:
         cache, thread = self._cache  # read once: a call in another thread may drop it
         if cache is None:
             needs = f"{self._name}: backward needs the forward of a training step before it"
-            forward: Any = getattr(type(self), "forward", None)
-            if forward.__module__.partition(".")[0] != "rnnfast":
-                raise RuntimeError(f"{needs}: that of the class which {self._name} extends")
+            module = getattr(getattr(type(self), "forward", None), "__module__", None) or ""
+            if module.partition(".")[0] != "rnnfast":
+                own = f"a forward of {type(self).__name__} has to call that of the class it extends"
+                raise RuntimeError(f"{needs}, one for each backward; {own}")
             raise RuntimeError(f"{needs}, one for each backward")
         if thread != get_ident():
             raise RuntimeError(
@@ -228,13 +229,18 @@ class Layer:
             )
         return cache
 
-    def __getattr__(self, name: str) -> Any:
-        """Only called for what is not there, so a class that extends this one may set it."""
+    def _absent(self, name: str) -> Any:
+        """An attribute that is not there: so a class that extends this one may set it."""
+        if hasattr(type(self), name):  # a property that has failed: its own error
+            return object.__getattribute__(self, name)
         if name in type(self).of_cache:
             cache = self.cache
             return None if cache is None else self._of_cache(name, cache)
         why = OF_THE_BOOK.get(name, "")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{why}")
+
+    if not TYPE_CHECKING:  # or a checker would take every name for an attribute
+        __getattr__ = _absent
 
     def _of_cache(self, name: str, cache: Any) -> Any:
         """What the last forward of training has kept, by its name in the book."""
@@ -256,8 +262,8 @@ class Layer:
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        if thaw := state.get("_thaw"):
-            for param in thaw:
+        if "_packed" in state:
+            for param in state.get("_thaw", ()):
                 checks.unlock(param)
             state["_thaw"] = []
         self.__dict__.update(state)

@@ -144,7 +144,9 @@ class Embedding(Layer):
         """forward of an argument with this name."""
         (W,) = self._checked_params()
         V, D = W.shape
-        ids = checks.integers(self._name, name, checks.listed(self._name, name, ids))
+        if type(ids) is not np.ndarray:
+            ids = checks.listed(self._name, name, ids)
+        ids = checks.integers(self._name, name, ids)
         checks.fits(self._name, "(..., D)", *ids.shape, D)
         checks.in_range(self._name, name, ids, V)
         scale = None
@@ -246,7 +248,9 @@ class TimeEmbedding(Embedding):
         TypeError, ValueError
             As in `Embedding.forward`, and for another number of axes.
         """
-        xs = checks.integers(self._name, "xs", checks.listed(self._name, "xs", xs))
+        if type(xs) is not np.ndarray:
+            xs = checks.listed(self._name, "xs", xs)
+        xs = checks.integers(self._name, "xs", xs)
         if xs.ndim != 2:
             raise checks.shape_error(self._name, "xs", "(N, T)", xs)
         return self._forward("xs", xs, train, word_mask)

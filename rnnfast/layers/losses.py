@@ -107,31 +107,32 @@ class SigmoidWithLoss(_Loss):
         RuntimeError
             Without the forward of a training step before it.
         """
-        error, *_ = self._pending()
+        y, t, _ = self._pending()
+        error = (y - t).astype(y.dtype, copy=False)
         return error * (checks.number(self._name, "dout", dout) / max(error.size, 1))
 
     def _of_cache(self, name: str, cache: Any) -> Any:
-        return cache[1 + self.of_cache.index(name)]
+        return cache[self.of_cache.index(name)]
 
     def _forward(self, x_name: str, x: Any, t_name: str, t: Any, train: bool) -> Any:
         """forward of arguments with these names."""
         x = checks.real(self._name, x_name, x)
         if self.axes and x.ndim != self.axes.count(",") + 1:
             raise checks.shape_error(self._name, x_name, f"({self.axes})", x)
-        given = t = checks.real(self._name, t_name, t)
-        t = checks.integers(self._name, t_name, t.astype(np.int64) if t.dtype == bool else t)
+        if getattr(getattr(t, "dtype", None), "kind", None) == "b":
+            t = t.astype(np.int8)
+        t = checks.integers(self._name, t_name, t)
         if t.shape != x.shape:
             raise checks.shape_error(self._name, t_name, x.shape, t)
         checks.in_range(self._name, t_name, t, 2)
         x = checks.floating(x)
-        y, kind = sigmoid(x), x.dtype
+        y = sigmoid(x) if train else None
         x = x.astype(np.float64)
         # -log sigmoid(x) = log(1 + exp(-x)) for t = 1, and the same of -x for t = 0
         xp = checks.namespace(x)
         losses = xp.logaddexp(0, xp.where(t, -x, x))
         loss = checks.scalar(losses.mean()) if x.size else 0.0
-        error = (y - t).astype(kind, copy=False)
-        self.cache = (error, y, checks.own(t, given), loss) if train else None
+        self.cache = (y, t.astype(np.int8), loss) if train else None
         return loss
 
 

@@ -177,7 +177,7 @@ class Recurrent(Created, Layer):
         """Make those params writeable again that were so before `freeze`.
 
         An array that belongs to another frozen layer, too, stays read-only until that layer is
-        unfrozen. If a signal interrupts this, the layer is still frozen.
+        unfrozen. If a signal interrupts this, call it again.
         """
         for p in self._thaw:
             checks.thaw(p, self)

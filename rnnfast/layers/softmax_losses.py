@@ -66,7 +66,7 @@ class SoftmaxWithLoss(_Loss):
 
     axes = "N, V"
     ignore_label: int | None = None
-    of_cache = ("y", "t")
+    of_cache: tuple[str, ...] = ("y", "t")
     y: Any
     t: Any
 
@@ -132,8 +132,6 @@ class SoftmaxWithLoss(_Loss):
         return loss
 
     def _of_cache(self, name: str, cache: Any) -> Any:
-        if not isinstance(cache, _Kept):  # a loss that has no scores of its own
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         if name == "t":
             return cache.ts.reshape(cache.shape[:-1])
         return softmax(cache.xs).reshape(cache.shape)
@@ -289,6 +287,8 @@ class TimeAffineSoftmaxWithLoss(TimeSoftmaxWithLoss):
     >>> loss.backward().shape
     (1, 2, 3)
     """
+
+    of_cache = ()  # it keeps no scores of its own
 
     def __init__(self, affine: TimeAffine, *, device: str | None = None) -> None:
         super().__init__(device=device)

@@ -9,6 +9,7 @@ from typing import Any, Self, overload
 from numpy.typing import NDArray
 
 from rnnfast.io.weights import to_numpy
+from rnnfast.layers.alone import one_at_a_time
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.frequency import FrequencyDiscriminator
 from rnnfast.layers.past_decode import PastDecode
@@ -122,6 +123,7 @@ class LanguageModelBase(Stateful):
     def predict(self, xs: NDArray[Any], train_flg: bool = False) -> NDArray[Any]: ...
     @overload
     def predict(self, xs: Array, train_flg: bool = False) -> Any: ...
+    @one_at_a_time
     def predict(self, xs: Any, train_flg: bool = False) -> Any:
         """Compute the scores of the ids that follow each step.
 
@@ -139,6 +141,7 @@ class LanguageModelBase(Stateful):
         scores = self.layers[-1].forward(self.hidden(xs, train_flg), train=train_flg)
         return self._beside(xs, scores)
 
+    @one_at_a_time
     def forward(self, xs: Any, ts: Any, train_flg: bool = True) -> Any:
         """Compute the loss.
 
@@ -273,6 +276,7 @@ class LanguageModelBase(Stateful):
         if self.adversary is not None:
             self.adversary.count_words(ids)
 
+    @one_at_a_time
     def next_scores(self, xs: Any) -> NDArray[Any]:
         """Compute the scores of the next id. Starts from the current state and updates it.
 

@@ -79,7 +79,8 @@ def load_model(file_name: StrPath, device: str | None = None) -> tuple[Any, list
             "its load_params"
         )
     weights = load_weights(file_name)
-    get_device()  # a wrong RNNFAST_DEVICE is no fault of the file
+    if device is None:
+        get_device()  # a wrong RNNFAST_DEVICE is no fault of the file
     if weights.model not in MODELS:
         known = ", ".join(MODELS)
         raise ValueError(f"{file_name}: model {weights.model[:60]!r} is not known (known: {known})")

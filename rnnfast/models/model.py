@@ -131,8 +131,7 @@ class Model(BaseModel):
     def __getstate__(self) -> dict[str, Any]:
         """The attributes and the ties between params: copied, a view becomes an array."""
         ties = {i: _whose(param, self.params[:i]) for i, param in enumerate(self.params)}
-        state = {name: value for name, value in self.__dict__.items() if name != "_lock"}
-        return state | {"_ties": {i: tie for i, tie in ties.items() if tie is not None}}
+        return self.__dict__ | {"_ties": {i: tie for i, tie in ties.items() if tie is not None}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         ties = state.pop("_ties")

@@ -36,7 +36,7 @@ def ids(owner: str, name: str, value: Any) -> Any:
 
 def checked_callbacks(owner: str, callbacks: Any) -> Sequence[Callable[..., Any]]:
     """callbacks, a list of functions."""
-    if not isinstance(callbacks, (list, tuple)):
+    if not isinstance(callbacks, Sequence) or isinstance(callbacks, str):
         kind = type(callbacks).__name__
         raise TypeError(f"{owner}: callbacks must be a list of functions, got {kind}")
     for k, callback in enumerate(callbacks):

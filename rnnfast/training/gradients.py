@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from rnnfast import checks
 from rnnfast.checks import FLOATS, is_array, is_cupy, place, plain, writeable
 from rnnfast.kernels import load, resolve
@@ -57,7 +59,8 @@ def clip_grads(grads: Sequence[Any], max_norm: float) -> Any:
     if not checks.number("clip_grads", "max_norm", max_norm) > 0:
         raise ValueError(f"clip_grads: max_norm must be positive, got {max_norm}")
     for i, grad in enumerate(grads):
-        _check_floating("clip_grads", f"grads[{i}]", grad)
+        if type(grad) is not np.ndarray or grad.dtype.kind != "f":
+            _check_floating("clip_grads", f"grads[{i}]", grad)
         if not writeable(grad):
             raise ValueError(f"clip_grads: grads[{i}] must be writable, got a read-only array")
     ops = ops_of_all(grads)
@@ -104,8 +107,10 @@ def remove_duplicate(params: Sequence[Any], grads: Sequence[Any]) -> tuple[list[
     if len(params) != len(grads):
         raise ValueError(f"expected one gradient a parameter, got {len(grads)} for {len(params)}")
     for i, (param, grad) in enumerate(zip(params, grads, strict=True)):
-        _check_floating("update", f"params[{i}]", param)
-        grad = _check_array("update", f"grads[{i}]", grad)
+        if type(param) is not np.ndarray or param.dtype.kind != "f":
+            _check_floating("update", f"params[{i}]", param)
+        if type(grad) is not np.ndarray:
+            grad = _check_array("update", f"grads[{i}]", grad)
         if grad.shape != param.shape:
             expected = f"of the shape of params[{i}], {param.shape}"
             raise checks.shape_error("update", f"grads[{i}]", expected, grad)

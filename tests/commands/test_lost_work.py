@@ -326,6 +326,13 @@ def test_a_run_that_never_learned_leaves_no_weights(tmp_path, text, capsys):
 # Two processes, and damaged files
 
 
+def test_a_folder_of_a_run_that_did_not_begin(tmp_path, text, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "log.jsonl").touch()
+    ok(capsys, *arguments(text, out, "--epochs", "1"))
+
+
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no such locks")
 def test_one_folder_is_for_one_process(tmp_path, text, capsys):
     out = tmp_path / "out"

@@ -117,6 +117,16 @@ def test_missing_file(path, model):
         model.save_params(path.parent)
 
 
+def test_a_timeout_while_a_file_is_written(path, model, monkeypatch):
+    def late(*given):
+        raise TimeoutError("took too long")
+
+    monkeypatch.setattr(os, "replace", late)
+    with pytest.raises(TimeoutError, match="took too long"):
+        model.save_params(path)
+    assert os.listdir(path.parent) == []
+
+
 def test_foreign_safetensors(path, model):
     save_file({"weight": np.zeros(3)}, path)
     with pytest.raises(ValueError, match="not one that rnnfast wrote"):

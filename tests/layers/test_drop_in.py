@@ -334,6 +334,16 @@ def test_attributes_that_scripts_read():
     assert not hasattr(fused, "y") and not hasattr(fused, "t")
 
 
+def test_a_property_that_fails_says_why():
+    class Mine(rnnfast.Affine):
+        @property
+        def scaled(self):
+            return self.kept * 2
+
+    with pytest.raises(AttributeError, match="no attribute 'kept'"):
+        _ = Mine(np.ones((D, H)), np.zeros(H)).scaled
+
+
 def test_there_is_no_layer_of_each_step():
     layer = rnnfast.TimeLSTM.create(D, H, rng=0)
     layer.forward(np.ones((N, T, D), "f"))
@@ -369,7 +379,7 @@ def test_a_forward_that_does_not_call_the_one_it_overrides():
     layer = Positional(np.ones((V, D), "f"))
     ys = layer.forward(np.zeros((N, T), int))
     with pytest.raises(
-        RuntimeError, match=r"before it: that of the class which Positional extends"
+        RuntimeError, match=r"backward; a forward of Positional has to call that of"
     ):
         layer.backward(ys)
 

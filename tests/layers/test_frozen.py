@@ -310,3 +310,70 @@ def test_a_deleted_frozen_layer_gives_its_weights_back():
     del layer
     gc.collect()
     assert all(param.flags.writeable for param in params)
+
+
+def test_a_collection_while_a_layer_is_frozen(monkeypatch):
+    """An owner that the garbage collector deletes meanwhile takes nothing along."""
+    usual, gone = checks.set_writeable, TimeGRU.create(4, 5, rng=1, device="cpu")
+    gone.freeze()
+    gone.circle = [gone]
+    gone = None
+    layer = TimeGRU.create(4, 5, rng=0, device="cpu")
+
+    def collected(x, value):
+        gc.collect()
+        usual(x, value)
+
+    monkeypatch.setattr(checks, "set_writeable", collected)
+    layer.freeze()
+    assert layer.frozen and not any(param.flags.writeable for param in layer.params)
+    layer.unfreeze()
+    assert all(param.flags.writeable for param in layer.params)
+
+
+def test_an_owner_that_is_deleted_while_another_thread_freezes():
+    """The garbage collector does not wait: the next call makes up for it."""
+    params = TimeGRU.create(4, 5, rng=0, device="cpu").params
+    layer = TimeGRU(*params, device="cpu")
+    layer.freeze()
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold():
+        with checks._lock:
+            entered.set()
+            leave.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    entered.wait()
+    del layer
+    gc.collect()
+    leave.set()
+    thread.join()
+    other = TimeGRU.create(4, 5, rng=1, device="cpu")
+    other.freeze()
+    assert all(param.flags.writeable for param in params)
+
+
+def test_a_view_whose_layer_is_gone_before_that_of_its_array():
+    whole = TimeGRU.create(4, 5, rng=0, device="cpu")
+    view = TimeGRU(*(param[...] for param in whole.params), device="cpu")
+    view.freeze()
+    whole.freeze()
+    params = view.params
+    del view
+    gc.collect()
+    assert not any(param.flags.writeable for param in params)
+    whole.unfreeze()
+    assert all(param.flags.writeable for param in (*params, *whole.params))
+
+
+def test_a_layer_of_an_old_pickle():
+    layer = TimeGRU.create(4, 5, rng=0, device="cpu")
+    state = layer.__getstate__()
+    del state["_thaw"]
+    old = TimeGRU.__new__(TimeGRU)
+    old.__setstate__(state)
+    old.unfreeze()
+    old.freeze()
+    assert old.frozen

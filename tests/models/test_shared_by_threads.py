@@ -43,6 +43,17 @@ CALLS = {
 }
 WRITER = LanguageModel(7, 4, 8, **options)
 CALLS["language model"] = lambda x: np.array(generate(WRITER, x)), IDS
+OTHER, READ = LanguageModel(7, 4, 8, **options), IDS[0]
+
+
+def scores_or_text(x):
+    """By one thread the scores, which change the state, by the other a text."""
+    if x is READ:
+        return OTHER.predict(x[:1]).shape
+    return np.array(generate(OTHER, x))
+
+
+CALLS["two methods"] = scores_or_text, [READ, IDS[1]]
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -82,6 +93,28 @@ def test_a_copy_has_a_lock_of_its_own(duplicate):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+class Mine(SequenceClassifier):
+    """With attributes of its own."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self._lock = 3
+
+    def __getstate__(self):
+        return self.__dict__.copy()
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+
+
+def test_a_class_of_ones_own():
+    model = Mine(4, 8, 3)
+    expected = model.predict(XS[0])
+    other = copy.deepcopy(model)
+    assert lock_of(other) is not lock_of(model)
+    np.testing.assert_array_equal(other.predict(XS[0]), expected)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_a_lock_held_at_a_fork_does_not_bind_the_child():
     model = MODELS["classifier"][0]
