@@ -17,6 +17,7 @@ import numpy as np
 
 from rnnfast import checks
 from rnnfast.layers.functions import sigmoid
+from rnnfast.layers.shares import counted_steps
 from rnnfast.layers.softmax_losses import Simple_TimeSoftmaxWithLoss as Simple_TimeSoftmaxWithLoss
 from rnnfast.layers.softmax_losses import SoftmaxWithLoss as SoftmaxWithLoss
 from rnnfast.layers.softmax_losses import TimeAffineSoftmaxWithLoss as TimeAffineSoftmaxWithLoss
@@ -179,6 +180,9 @@ class TimeSquaredLoss(_Loss):
 
     Parameters
     ----------
+    ignore_nan : bool
+        Whether a target of NaN is a missing one, which does not count. Steps without any target do
+        not count in the mean. The attribute of this name may be changed.
     device : str, optional
         "auto", "cpu", "cuda" or "reference"; default: `rnnfast.get_device()`.
 
@@ -194,7 +198,16 @@ class TimeSquaredLoss(_Loss):
     1.25
     >>> loss.backward()
     array([[0.5, 1. ]])
+    >>> TimeSquaredLoss(ignore_nan=True).forward(np.array([[1.0, 3.0]]), np.array([[0.0, np.nan]]))
+    0.5
     """
+
+    def __init__(self, *, ignore_nan: bool = False, device: str | None = None) -> None:
+        super().__init__(device=device)
+        self.ignore_nan = checks.flag(self._name, "ignore_nan", ignore_nan)
+
+    def _choices(self) -> list[str]:
+        return ["ignore_nan=True"] if self.ignore_nan else []
 
     def forward(self, xs: Array, ts: Array, *, train: bool = True) -> Any:
         """Compute the loss.
@@ -222,11 +235,15 @@ class TimeSquaredLoss(_Loss):
             raise checks.shape_error(self._name, "xs", "(N, T, D) or (N, T)", x)
         if t.shape != x.shape:
             raise checks.shape_error(self._name, "ts", f"like xs, {x.shape}", t)
-        x = checks.floating(x)
-        error = x - checks.cast(t, x.dtype)
-        self.cache = error if train else None
+        x, t = checks.floating(x), checks.floating(t)
+        error, count = x - checks.cast(t, x.dtype), max(x.shape[0] * x.shape[1], 1)
+        if checks.flag(self._name, "ignore_nan", self.ignore_nan):
+            missing, xp = np.isnan(t), checks.namespace(x)
+            error = xp.where(missing, error.dtype.type(0), error)
+            count = checks.scalar(xp.maximum(counted_steps(t).sum(), 1))
+        self.cache = (error, count) if train else None
         total = np.square(error, dtype=np.float64).sum()
-        return checks.scalar(total) / (2 * max(x.shape[0] * x.shape[1], 1))
+        return checks.scalar(total) / (2 * count)
 
     def backward(self, dout: float | Array = 1) -> Any:
         """Compute the gradient of xs. It may be called again.
@@ -239,13 +256,13 @@ class TimeSquaredLoss(_Loss):
         Returns
         -------
         array like xs
-            dout (xs - ts) / (N T).
+            dout (xs - ts) / (N T), 0 where a target is missing.
 
         Raises
         ------
         RuntimeError
             Without the forward of a training step before it.
         """
-        error = self._pending()
+        error, count = self._pending()
         dout = checks.number(self._name, "dout", dout)
-        return error * (dout / max(error.shape[0] * error.shape[1], 1))
+        return error * (dout / count)

@@ -128,7 +128,7 @@ def counted_targets(loss_layer: Any, ts: Any) -> Any:
     Parameters
     ----------
     loss_layer : layer
-        With an `ignore_label` it may ignore targets.
+        With an `ignore_label` or with `ignore_nan` it may ignore targets.
     ts : array (N, ...)
         Targets: ids, one-hot or real numbers.
 
@@ -136,7 +136,15 @@ def counted_targets(loss_layer: Any, ts: Any) -> Any:
     -------
     ndarray of int (N,)
     """
+    if getattr(loss_layer, "ignore_nan", False):
+        return checks.beside(np.empty(0), counted_steps(ts)).sum(axis=1)
     ignored = getattr(loss_layer, "ignore_label", None)
     if ignored is None or ts.ndim != 2:
         return np.ones(len(ts), np.int64) * (ts.shape[1] if ts.ndim > 1 else 1)
     return checks.beside(np.empty(0), ts != ignored).sum(axis=1)
+
+
+def counted_steps(ts: Any) -> Any:
+    """Whether a step has a target that is there: (N, T), of real numbers or NaN (N, T, ...)."""
+    there = ~np.isnan(ts)
+    return there if ts.ndim == 2 else there.any(axis=2)

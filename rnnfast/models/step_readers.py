@@ -12,6 +12,7 @@ from rnnfast import checks
 from rnnfast.layers.alone import one_at_a_time
 from rnnfast.layers.losses import TimeSoftmaxWithLoss, TimeSquaredLoss
 from rnnfast.layers.recurrent import checked_lengths
+from rnnfast.layers.shares import counted_steps
 from rnnfast.models.readers import Reader
 from rnnfast.typing import Array
 
@@ -52,6 +53,8 @@ class _StepReader(Reader):
         if lengths is None:
             return super().counted_targets(ts)
         real = np.arange(ts.shape[1]) < np.asarray(lengths)[:, np.newaxis]
+        if getattr(self.loss_layer, "ignore_nan", False):
+            return (real & checks.beside(real, counted_steps(ts))).sum(axis=1)
         if not isinstance(self.loss_layer, TimeSoftmaxWithLoss) or ts.ndim != 2:
             return real.sum(axis=1)
         counted = checks.beside(real, ts != self.loss_layer.ignore_label)
@@ -174,7 +177,8 @@ class SequenceRegressor(_StepReader):
 
     Notes
     -----
-    To forecast a series, train with ts[:, t] = xs[:, t + 1].
+    To forecast a series, train with ts[:, t] = xs[:, t + 1]. With ``model.loss_layer.ignore_nan =
+    True`` a target of NaN is a missing one, which does not count; the inputs have to be numbers.
 
     Examples
     --------

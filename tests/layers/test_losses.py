@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import assert_close
 from naive import numeric_gradient
 
 import rnnfast
@@ -199,3 +200,29 @@ def test_previous_ids_that_are_refused_change_nothing(rng):
         loss.past.grads[0].flags.writeable = True
         assert not any(grad.any() for grad in loss.past.affine.grads)
         assert loss.backward().shape == hs.shape
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 3)])
+def test_missing_targets_do_not_count(shape):
+    """As if their errors were 0, and steps without any target were not there."""
+    rng = np.random.default_rng(0)
+    xs, ts = rng.normal(size=(2, *shape))
+    gone = rng.random(shape) < 0.3
+    gone[1, 2] = gone[3] = True
+    layer = rnnfast.TimeSquaredLoss(ignore_nan=True)
+    assert repr(layer).startswith("TimeSquaredLoss(ignore_nan=True")
+    whole = rnnfast.TimeSquaredLoss().forward(xs, ts)
+    assert layer.forward(xs, ts) == whole
+    counted = (~gone).sum() if len(shape) == 2 else (~gone).any(axis=2).sum()
+    error = np.where(gone, 0, xs - ts)
+    assert layer.forward(xs, np.where(gone, np.nan, ts)) == pytest.approx(
+        (error**2).sum() / 2 / counted
+    )
+    assert_close(layer.backward(3.0), 3 * error / counted)
+    assert layer.forward(xs.astype("f"), np.full(shape, np.nan)) == 0.0
+    assert not layer.backward().any()
+    layer.forward(xs.astype(int), ts.astype(int))  # which have no NaN
+    layer.ignore_nan = False
+    assert np.isnan(layer.forward(xs, np.where(gone, np.nan, ts)))
+    with pytest.raises(TypeError, match="TimeSquaredLoss: ignore_nan must be a bool, got str"):
+        rnnfast.TimeSquaredLoss(ignore_nan="no")

@@ -56,6 +56,22 @@ def test_samples_that_cannot_be_measured():
         eval_loss(model, IDS, np.full_like(TAGS, -1))
 
 
+@pytest.mark.parametrize("lengths", [None, [5, 3, 0, 2, 5, 1]])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_missing_numbers_do_not_count(lengths, batch_size):
+    rng = np.random.default_rng(0)
+    model = SequenceRegressor(3, 4, 2, rng=0, dtype="f8")
+    model.loss_layer.ignore_nan = True
+    xs, ts = rng.normal(size=(6, 5, 3)), rng.normal(size=(6, 5, 2))
+    ts[rng.random(ts.shape) < 0.4] = np.nan
+    ts[0] = np.nan
+    real = np.arange(5) < np.array(lengths or [5] * 6)[:, np.newaxis]
+    errors = np.nan_to_num((model.predict(xs, lengths=lengths) - ts)[real])
+    steps = (~np.isnan(ts[real])).any(axis=1).sum()
+    found = eval_loss(model, xs, ts, batch_size, lengths=lengths)
+    assert found == pytest.approx((errors**2).sum() / 2 / steps)
+
+
 @pytest.mark.parametrize("name", ["xs", "ts"])
 def test_masked_and_ragged_samples(name):
     """Training and evaluation would compute with the numbers under a mask."""
