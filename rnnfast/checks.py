@@ -153,7 +153,8 @@ def unlock(x: Any) -> None:
     That array is on top of a bytes object. It gets memory of its own and stays the same object, as
     a model has it in several lists.
     """
-    if not writeable(x) and id(x) not in _frozen:
+    entry = _frozen.get(id(x))
+    if not writeable(x) and (entry is None or entry[0]() is not x):
         x.__setstate__(x.__reduce__()[2])
 
 
