@@ -281,18 +281,17 @@ def in_dtype(owner: str, name: str, W: Any, dtype: DTypeLike) -> Any:
         return W
     warn(
         f"{owner}: {name} is {W.dtype} and the first weight {dtype}: params has a copy in {dtype}, "
-        "the given array does not change with it",
-        UserWarning,
+        "the given array does not change with it"
     )
     return W.astype(dtype)
 
 
-def warn(message: str, category: type[Warning]) -> None:
+def warn(message: str) -> None:
     """Warn at the line of the caller outside this package."""
     frame, level = sys._getframe(1), 2
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, category, stacklevel=level)
+    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 def of_kind(owner: str, name: str, value: Any, *kinds: type) -> Any:

@@ -235,7 +235,7 @@ class TimeSquaredLoss(_Loss):
             raise checks.shape_error(self._name, "xs", "(N, T, D) or (N, T)", x)
         if t.shape != x.shape:
             raise checks.shape_error(self._name, "ts", f"like xs, {x.shape}", t)
-        x, t = checks.floating(x), checks.floating(t)
+        x = checks.floating(x)
         error, count = x - checks.cast(t, x.dtype), max(x.shape[0] * x.shape[1], 1)
         if checks.flag(self._name, "ignore_nan", self.ignore_nan):
             missing, xp = np.isnan(t), checks.namespace(x)

@@ -58,6 +58,8 @@ class TimeMixtureSoftmaxWithLoss(TimeSoftmaxWithLoss):
     (1, 2, 6)
     """
 
+    of_cache = ()  # as TimeAffineSoftmaxWithLoss
+
     def __init__(
         self, mixture: TimeMixtureSoftmax, *, balance: float = 0.0, device: str | None = None
     ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import checks
-from rnnfast.checks import is_array, is_numpy, writeable
+from rnnfast.checks import is_numpy, writeable
 from rnnfast.training.gradients import column_of, like, remove_duplicate
 
 
@@ -117,7 +117,7 @@ class BaseOptimizer:
             self._checked(name, getattr(self, name))  # a script may have assigned other values
         params, grads = remove_duplicate(params, grads)
         for param in params:
-            if is_array(param) and not writeable(param):
+            if not writeable(param):
                 raise ValueError("update: param must be writable, got a read-only array")
         grads = [like(param, grad) for param, grad in zip(params, grads, strict=True)]
         names = self.arrays if arrays else ()

@@ -332,6 +332,11 @@ def test_attributes_that_scripts_read():
     fused = rnnfast.layers.losses.TimeAffineSoftmaxWithLoss(rnnfast.TimeAffine(W, b))
     fused.forward(x[np.newaxis], labels[np.newaxis])
     assert not hasattr(fused, "y") and not hasattr(fused, "t")
+    mixture = rnnfast.TimeMixtureSoftmax.create(4, 4, 5, K=2, rng=0, dtype="f8")
+    mixed = rnnfast.TimeMixtureSoftmaxWithLoss(mixture)
+    mixed.forward(x[np.newaxis], labels[np.newaxis])
+    with pytest.raises(AttributeError, match="'TimeMixtureSoftmaxWithLoss' object has no attr"):
+        _ = mixed.y
 
 
 def test_a_property_that_fails_says_why():

@@ -3,12 +3,12 @@
 import copy
 import gc
 import pickle
-import sys
-import threading
+from functools import partial
 from itertools import count
 
 import numpy as np
 import pytest
+from crowd import held_elsewhere, in_threads
 
 import rnnfast
 from rnnfast import TimeGRU, checks, models, optim
@@ -226,28 +226,14 @@ def test_both_directions_with_the_same_weights(device):
 def test_threads_freeze_layers_that_share_weights():
     first = TimeGRU.create(4, 5, rng=0, device="cpu")
     layers = [first, *(TimeGRU(*first.params, device="cpu") for _ in range(3))]
-    errors = []
 
     def freeze_and_unfreeze(layer):
-        try:
-            for _ in range(300):
-                layer.freeze()
-                assert not layer.Wx.flags.writeable
-                layer.unfreeze()
-        except Exception as error:
-            errors.append(error)
+        for _ in range(300):
+            layer.freeze()
+            assert not layer.Wx.flags.writeable
+            layer.unfreeze()
 
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=freeze_and_unfreeze, args=(layer,)) for layer in layers]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(before)
-    assert not errors
+    assert not in_threads(*(partial(freeze_and_unfreeze, layer) for layer in layers))
     assert all(param.flags.writeable for param in first.params)
 
 
@@ -336,20 +322,9 @@ def test_an_owner_that_is_deleted_while_another_thread_freezes():
     params = TimeGRU.create(4, 5, rng=0, device="cpu").params
     layer = TimeGRU(*params, device="cpu")
     layer.freeze()
-    entered, leave = threading.Event(), threading.Event()
-
-    def hold():
-        with checks._lock:
-            entered.set()
-            leave.wait()
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    entered.wait()
-    del layer
-    gc.collect()
-    leave.set()
-    thread.join()
+    with held_elsewhere(checks._lock):
+        del layer
+        gc.collect()
     other = TimeGRU.create(4, 5, rng=1, device="cpu")
     other.freeze()
     assert all(param.flags.writeable for param in params)

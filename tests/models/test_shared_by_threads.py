@@ -3,11 +3,11 @@
 import copy
 import os
 import pickle
-import sys
-import threading
+from functools import partial
 
 import numpy as np
 import pytest
+from crowd import held_elsewhere, in_threads
 
 from rnnfast import sampling
 from rnnfast.layers.alone import lock_of
@@ -60,25 +60,13 @@ CALLS["two methods"] = scores_or_text, [READ, IDS[1]]
 def test_each_thread_gets_its_own_answer(name):
     call, inputs = CALLS[name]
     expected = [call(x) for x in inputs]
-    wrong, errors = [0, 0], []
+    wrong = [0, 0]
 
     def work(k):
-        try:
-            for _ in range(100):
-                wrong[k] += not np.array_equal(call(inputs[k]), expected[k])
-        except Exception as error:
-            errors.append(error)
+        for _ in range(100):
+            wrong[k] += not np.array_equal(call(inputs[k]), expected[k])
 
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=work, args=(k,)) for k in (0, 1)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(before)
+    errors = in_threads(partial(work, 0), partial(work, 1))
     assert wrong == [0, 0] and not errors
 
 
@@ -118,20 +106,9 @@ def test_a_class_of_ones_own():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_a_lock_held_at_a_fork_does_not_bind_the_child():
     model = MODELS["classifier"][0]
-    entered, leave = threading.Event(), threading.Event()
-
-    def hold():
-        with lock_of(model):
-            entered.set()
-            leave.wait()
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    entered.wait()
-    pid = os.fork()
-    if pid == 0:
-        free = lock_of(model).acquire(blocking=False)
-        os._exit(0 if free else 1)
-    leave.set()
-    thread.join()
+    with held_elsewhere(lock_of(model)):
+        pid = os.fork()
+        if pid == 0:
+            free = lock_of(model).acquire(blocking=False)
+            os._exit(0 if free else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
