@@ -23,15 +23,28 @@ enum { TABLES = sizeof tables / sizeof *tables };
 
 const kernel_table *kernels = &tables[TABLES - 1]; /* portable, until one is chosen */
 
+#if defined(__x86_64__)
+/* Not by __builtin_cpu_supports, which asks a library of the compiler that is not linked on Windows. */
+static int x86_has(const char *name)
+{
+    enum { FMA = 1 << 12, OSXSAVE = 1 << 27, AVX = 1 << 28 };                             /* leaf 1, ecx */
+    const unsigned avx2 = 1u << 5, avx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;    /* leaf 7, ebx: F, DQ, BW, VL */
+    const unsigned saved = 1u << 1 | 1u << 2, saved_512 = AVX512_ON_DEMAND ? 0 : 7u << 5; /* XCR0: what the system saves */
+    unsigned a, b, c, d, basic, registers, unused;
+    if (!__get_cpuid(1, &a, &b, &basic, &d) || ~basic & (FMA | OSXSAVE | AVX) || !__get_cpuid_count(7, 0, &a, &b, &c, &d))
+        return 0;
+    __asm__("xgetbv" : "=a"(registers), "=d"(unused) : "c"(0));
+    if (~b & avx2 || ~registers & saved)
+        return 0;
+    return !strcmp(name, "avx2") || (!strcmp(name, "avx512") && !(~b & avx512) && !(~registers & saved_512));
+}
+#endif
+
 static int processor_has(const char *name)
 {
 #if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (!strcmp(name, "avx512"))
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-               __builtin_cpu_supports("avx512vl");
-    if (!strcmp(name, "avx2"))
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (x86_has(name))
+        return 1;
 #elif defined(__aarch64__)
     if (!strcmp(name, "neon"))
         return 1; /* a part of the architecture */

@@ -25,11 +25,14 @@ static inline int64_t now_ns(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* Variables of a thread that kernels read in their loops: not by a function call. AMX_SYSTEM: amx_allowed may say yes. */
+/* TLS_MODEL: of variables of a thread that kernels read in their loops, not by a function call. AMX_SYSTEM: amx_allowed may
+ * say yes. AVX512_ON_DEMAND: the system saves the registers of AVX-512 from a thread's first use of them on. */
 #ifdef __linux__
 #define TLS_MODEL __attribute__((tls_model("initial-exec")))
 #define AMX_SYSTEM 1
+#define AVX512_ON_DEMAND 0
 #else
 #define TLS_MODEL
 #define AMX_SYSTEM 0
+#define AVX512_ON_DEMAND 1
 #endif

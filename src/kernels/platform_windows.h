@@ -18,3 +18,4 @@ int64_t now_ns(void);
 
 #define TLS_MODEL
 #define AMX_SYSTEM 0
+#define AVX512_ON_DEMAND 0
