@@ -6,6 +6,7 @@ import signal
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import on_cuda
 import pytest
@@ -18,6 +19,9 @@ from rnnfast.cpu import _runtime
 
 # Tests interrupt themselves; a shell lets what it runs in the background ignore that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# numba-cuda has no wheels for macOS: there these tests cannot be imported
+collect_ignore = [] if find_spec("numba_cuda") else ["cuda"]
 
 DTYPES = ("float32", "float64")
 SIMULATED_WIDTH = 15  # of cells on a GPU in software: each width has kernels of its own to compile
@@ -53,6 +57,10 @@ REFERENCE = Column("reference", "float32")
 # What a GPU in software is given: multiply-adds of each gate, or elements
 SIMULATED_WORK = 40_000
 SIMULATED_ROWS = 100
+
+
+def pytest_report_header():
+    return [f"tests/{folder} is left out: numba-cuda is not installed" for folder in collect_ignore]
 
 
 @pytest.hookimpl(tryfirst=True)

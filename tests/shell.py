@@ -1,6 +1,7 @@
 """The `rnnfast` command as tests call it, in this process and in a new one."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -57,6 +58,14 @@ def failing(capsys, *arguments):
     assert captured.out == ""
     assert captured.err.startswith("rnnfast: ") and captured.err.count("\n") == 1
     return captured.err
+
+
+def no_such_file():
+    """What this system says of a path where nothing is."""
+    try:
+        os.stat("no such file")
+    except FileNotFoundError as error:
+        return error.strerror
 
 
 def losses(folder):

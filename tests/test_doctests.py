@@ -30,6 +30,7 @@ def run(module):
         return doctest.testmod(module, globs=names, optionflags=OPTIONS)
 
 
+@pytest.mark.skipif(np.__version__ < "2", reason="older ones show other numbers")
 @pytest.mark.parametrize("name", list(modules()))
 def test_examples(name, capsys):
     failed, attempted = run(importlib.import_module(name))

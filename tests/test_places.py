@@ -39,7 +39,7 @@ def files_that_name(cell):
     others = {other for other in kernels.CELLS if other != cell}  # which may use what it has
     found = {path for path in found if path.stem not in others}
     return {
-        str(path.relative_to(house.ROOT))
+        path.relative_to(house.ROOT).as_posix()
         for path in found
         if path.stem == cell or re.search(rf"(?i)(\b|_|Time|Bi){cell}(\b|_)", code(path))
     }

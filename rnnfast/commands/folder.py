@@ -3,15 +3,12 @@
 import glob
 import os
 import shutil
+import sys
 import tempfile
 from contextlib import ExitStack, suppress
 
+from rnnfast.io.files import replace
 from rnnfast.io.weights import load_arrays
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 LOG = "log.jsonl"
 CHECKPOINT = "checkpoint.safetensors"  # the last one of a run
@@ -33,14 +30,14 @@ def copy_checkpoint(path: str | os.PathLike[str], new: str | os.PathLike[str]) -
         os.link(path, temporary)
     except OSError:  # not every file system has links
         shutil.copyfile(path, temporary)
-    os.replace(temporary, new)
+    replace(temporary, new)
 
 
 def take_folder(out: str, until: ExitStack) -> None:
     """Make the folder of a run, and lock it until the end of a stack of contexts.
 
-    If the folder cannot be written, that shows here, not at the end. Windows and some network file
-    systems have no such locks.
+    If the folder cannot be written, that shows here, not at the end. Some network file systems have
+    no such locks.
 
     Raises
     ------
@@ -54,16 +51,30 @@ def take_folder(out: str, until: ExitStack) -> None:
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:  # that names a temporary file
         raise OSError(error.errno, error.strerror, out) from None
-    if fcntl is None:
-        return
     log = os.open(os.path.join(out, LOG), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     until.callback(os.close, log)
     try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(log)
     except BlockingIOError:
         raise ValueError(f"{out}: another process is training in this folder") from None
     except OSError:  # there are none
         return
+
+
+def _lock(file: int) -> None:
+    """Lock a file until it is closed; BlockingIOError if it is locked already."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        os.lseek(file, 1 << 30, os.SEEK_SET)  # nobody could read or write what is locked
+        try:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        except OSError:  # of any number
+            raise BlockingIOError from None
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def tidy(out: str) -> None:

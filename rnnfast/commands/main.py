@@ -5,6 +5,7 @@ interrupted by Ctrl-C, 143 terminated by SIGTERM.
 """
 
 import argparse
+import errno
 import io
 import os
 import signal
@@ -117,9 +118,17 @@ def _run(
     except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         return 1
     except (OSError, ValueError, RuntimeError, ModuleNotFoundError, MemoryError) as error:
-        say(one_line(error))
+        if not _of_closed_pipe(error):
+            say(one_line(error))
         return 1
     return 0
+
+
+def _of_closed_pipe(error: Exception) -> bool:
+    """Whether the reader of stdout has closed it, which Windows calls an invalid argument."""
+    if os.name != "nt" or not isinstance(error, OSError):
+        return False
+    return error.errno == errno.EINVAL and error.filename is None
 
 
 def _warn(message: Any, *where: Any, **more: Any) -> None:

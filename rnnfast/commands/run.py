@@ -4,6 +4,7 @@ import math
 import os
 import shlex
 import signal
+import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict
@@ -21,6 +22,7 @@ from rnnfast.commands.settings import (
 from rnnfast.commands.stages import Stage
 from rnnfast.commands.texts import Texts
 from rnnfast.distributed.ranks import by_first
+from rnnfast.io.files import replace
 from rnnfast.kernels import get_device
 from rnnfast.models import LanguageModelBase
 from rnnfast.training.averaging import ASGD
@@ -228,7 +230,7 @@ class Run:
         """
         if self.leads and self.trainer.equal and os.path.exists(self.candidate):
             if step.loss <= min(self.watch.lowest, self.watch.blind) + self.watch.RISE:
-                os.replace(self.candidate, self.good)
+                replace(self.candidate, self.good)
             else:
                 self.drop_candidate()
         if step.perplexity is not None:
@@ -242,7 +244,8 @@ class Run:
         chosen = [] if device == "auto" else ["--device", device]
         whole = [*begin, "rnnfast", "train", "--out", absolute(self.out), "--resume"]
         whole += [*chosen, *more]
-        return shlex.join(whole)
+        join = subprocess.list2cmdline if os.name == "nt" else shlex.join
+        return join(whole)
 
     def check_end(self) -> None:
         """Diverged if training has ended with a loss that has risen."""

@@ -176,7 +176,7 @@ def to_onnx(
     if lengths:
         lens = graph.input("lengths", ("N",), np.int64)
         lens = graph.add("Cast", lens, to=onnx.TensorProto.INT32)
-        column = graph.add("Unsqueeze", lens, graph.constant(np.array([1])))
+        column = graph.add("Unsqueeze", lens, graph.constant(np.array([1], np.int64)))
         empty = graph.add("Equal", column, graph.constant(np.int32(0)))
 
     X = graph.add("Transpose", xs, perm=(1, 0, 2))
@@ -199,7 +199,7 @@ def to_onnx(
                 graph.output(f"{s}_n{suffix}", one, ("N", H))
         H *= len(parts)
         X = graph.add("Transpose", Y, perm=(0, 2, 1, 3))  # the directions side by side
-        X = graph.add("Reshape", X, graph.constant(np.array((0, 0, H))))
+        X = graph.add("Reshape", X, graph.constant(np.array((0, 0, H), np.int64)))
     graph.output("hs", graph.add("Transpose", X, perm=(1, 0, 2)), ("N", "T", H), first=True)
 
     model = graph.model()
@@ -235,7 +235,7 @@ def _write(
         inputs["B"] = graph.constant(np.stack([b.reshape(-1) for b in B]))
     if P[0] is not None:
         inputs["P"] = graph.constant(np.stack(P))
-    axis = graph.constant(np.array([0]))
+    axis = graph.constant(np.array([0], np.int64))
     for state, names in zip(STATES, zip(*starts, strict=True), strict=False):
         if all(names):
             rows = [graph.add("Unsqueeze", name, axis) for name in names]

@@ -5,7 +5,6 @@ mpiexec ends all ranks when one has died, but names only a process id, if any.
 
 import atexit
 import contextlib
-import fcntl
 import os
 import socket
 import subprocess
@@ -64,6 +63,8 @@ def _first_to_go(connection: socket.socket) -> socket.socket:
     Linux lets go of what a killed process has in the reverse order of the numbers. mpiexec's own
     connection, by whose end it learns of the death, must not end before this one.
     """
+    import fcntl  # which Windows does not have
+
     try:
         number = fcntl.fcntl(connection, fcntl.F_DUPFD_CLOEXEC, HIGH)
     except OSError:  # a lower limit

@@ -6,9 +6,13 @@ import os
 import stat
 import sys
 import tempfile
-from typing import BinaryIO
+import time
+from collections.abc import Callable
+from typing import BinaryIO, TypeVar
 
+T = TypeVar("T")
 StrPath = str | os.PathLike[str]
+PATIENCE = 2.0  # seconds in which others may close a file on Windows
 
 
 def cache_folder() -> str:
@@ -18,11 +22,14 @@ def cache_folder() -> str:
     -------
     str
         The environment variable RNNFAST_CACHE if it is set, else ``rnnfast`` in the user's cache
-        folder (XDG_CACHE_HOME, ``~/.cache``; ``~/Library/Caches`` on macOS).
+        folder (XDG_CACHE_HOME, ``~/.cache``; ``~/Library/Caches`` on macOS, LOCALAPPDATA on
+        Windows).
     """
     if folder := os.environ.get("RNNFAST_CACHE"):
         return folder
     usual = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
+    if os.name == "nt":
+        usual = os.environ.get("LOCALAPPDATA") or usual
     return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser(usual), "rnnfast")
 
 
@@ -68,7 +75,7 @@ def open_regular(path: StrPath) -> BinaryIO:
     """
     path = path_text(path)
     _check_regular(path, os.stat(path).st_mode)
-    return open(path, "rb")
+    return _patiently(lambda: open(path, "rb"))
 
 
 def write_atomically(path: StrPath, data: bytes) -> None:
@@ -97,7 +104,7 @@ def write_atomically(path: StrPath, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, target)
+        replace(temporary, target)
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
@@ -105,6 +112,34 @@ def write_atomically(path: StrPath, data: bytes) -> None:
             raise OSError(error.errno, error.strerror, path_text(path)) from None
         raise
     _sync_folder(folder)
+
+
+def replace(path: StrPath, new: StrPath) -> None:
+    """Rename a file; one that has the new name already is gone then.
+
+    Parameters
+    ----------
+    path, new : str or PathLike
+        On one file system.
+
+    Raises
+    ------
+    OSError
+        If it cannot be renamed.
+    """
+    _patiently(lambda: os.replace(path, new))
+
+
+def _patiently(act: Callable[[], T]) -> T:
+    """On Windows try again what fails while somebody else has a file open, as virus scanners do."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return act()
+        except PermissionError:
+            if os.name != "nt" or time.monotonic() > until:
+                raise
+        time.sleep(0.01)
 
 
 def check_writable(path: StrPath) -> None:
@@ -135,14 +170,20 @@ def check_writable(path: StrPath) -> None:
 def _target(path: StrPath) -> str:
     """The absolute path that is written for `path`."""
     path = path_text(path)
-    with contextlib.suppress(OSError):
-        _check_regular(path, os.stat(path).st_mode)
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:  # there is none yet
+        pass
+    else:
+        _check_regular(path, mode)
     return os.path.realpath(path)
 
 
 def _check_regular(path: StrPath, mode: int) -> None:
-    """ValueError for a pipe or a device; folders are left to open."""
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+    """ValueError for a pipe or a device; a folder is the same error on every system."""
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(mode):
         raise ValueError(f"{path}: must be a regular file, got a pipe or a device")
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from rnnfast.io.bars import bar
-from rnnfast.io.files import StrPath, cache_folder
+from rnnfast.io.files import StrPath, cache_folder, replace
 
 CHUNK = 1 << 16
 TIMEOUT = 30.0  # seconds without a byte
@@ -175,7 +175,7 @@ def download(url: str, path: str, sha256: str, *, timeout: float = TIMEOUT) -> N
     part = f"{path}.part"
     have = os.path.getsize(part) if os.path.exists(part) else 0
     if have and _checksum(part) == sha256:  # all of it came, only the new name was missing
-        os.replace(part, path)
+        replace(part, path)
         return
     try:
         _receive(url, part, have, timeout)
@@ -191,7 +191,7 @@ def download(url: str, path: str, sha256: str, *, timeout: float = TIMEOUT) -> N
     if found != sha256:
         os.unlink(part)
         raise ValueError(f"{url}: wrong content, expected SHA-256 {sha256}, got {found}")
-    os.replace(part, path)
+    replace(part, path)
 
 
 def _receive(url: str, part: str, have: int, timeout: float) -> None:

@@ -152,7 +152,7 @@ class Trainer(BaseTrainer):
         if max_iter == 0:
             raise ValueError(f"fit: a batch of {batch_size} needs as many samples, got {len(x)}")
         if self._begin(size, max_iter, max_epoch, max_grad, eval_interval, measure, patience):
-            self._order = np.arange(len(x))
+            self._order = np.arange(len(x), dtype=np.int64)
         self._begin_together(batch_size)
 
         def batch(i: int) -> tuple[Any, ...]:
@@ -182,7 +182,7 @@ class Trainer(BaseTrainer):
         count = len(order) if progress is None else progress["size"].get("samples", 0)
         if (
             order is None
-            or order.dtype != np.intp
+            or order.dtype != np.int64
             or order.shape != (count,)
             or not np.array_equal(np.sort(order), np.arange(count))
         ):

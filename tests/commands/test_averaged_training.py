@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from shell import QUIET, SMALL, failing, losses, ok, read_log
+from shell import QUIET, SMALL, failing, losses, no_such_file, ok, read_log
 
 from rnnfast import io
 from rnnfast.commands import inputs
@@ -134,7 +134,7 @@ def test_arguments_that_do_not_go_together(tmp_path, text, valid, capsys):
             [text, "--weight-decay", "1e-6"],
             "--weight-decay goes with --optimizer sgd, asgd, ntasgd,",
         ),
-        ([text, "--init", str(tmp_path / "no")], "no: No such file"),
+        ([text, "--init", str(tmp_path / "no")], f"no: {no_such_file()}"),
         ([text, "--init", text], "text.txt"),
         ([str(other), "--init", weights], f"--init: {weights} has other tokens than the training"),
         ([text, "--init", str(tmp_path / "reader")], "must be a language model, found Seq2seq"),

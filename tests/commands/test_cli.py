@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 from cases import PATIENCE
-from shell import LINE, SMALL, command, read_log, run
+from shell import LINE, SMALL, command, no_such_file, read_log, run
 
 import rnnfast
 from rnnfast.commands.main import main
@@ -220,7 +220,7 @@ def test_failures_before_training_starts(tmp_path, text, capsys):
     out = ["--out", str(tmp_path / "out")]
     missing = str(tmp_path / "missing.txt")
     error = failing(["train", missing, *out], capsys)
-    assert error == f"rnnfast: {missing}: No such file or directory\n"
+    assert error == f"rnnfast: {missing}: {no_such_file()}\n"
     assert "Is a directory" in failing(["train", str(tmp_path), *out], capsys)
 
     empty = tmp_path / "empty.txt"

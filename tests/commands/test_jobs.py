@@ -12,7 +12,20 @@ import time
 import numpy as np
 import pytest
 from cases import PATIENCE
-from shell import LINE, LINES, QUIET, SMALL, command, failing, losses, naive_logs, ok, read_log, run
+from shell import (
+    LINE,
+    LINES,
+    QUIET,
+    SMALL,
+    command,
+    failing,
+    losses,
+    naive_logs,
+    no_such_file,
+    ok,
+    read_log,
+    run,
+)
 
 from rnnfast import io, plot
 from rnnfast.commands import inputs, settings
@@ -152,8 +165,8 @@ def test_wrong_training_arguments(tmp_path, text, other, capsys):
         (["--dropout", "0.5"], "--dropout goes with --model custom"),
         (["--model", "better", "--layers", "3"], "--layers goes with --model custom, not with"),
         (["--model", "better"], "rnnfast: --hidden must be --embedding = 6, tied, got"),
-        (["--valid", str(tmp_path / "no.txt")], "no.txt: No such file"),
-        (["--resume"], "checkpoint.safetensors: No such file"),
+        (["--valid", str(tmp_path / "no.txt")], f"no.txt: {no_such_file()}"),
+        (["--resume"], "checkpoint.safetensors: "),
     ]:
         assert message in failing(capsys, "train", text, *arguments, *out)
     empty = tmp_path / "empty.txt"
@@ -300,7 +313,7 @@ def test_ctrl_c_while_a_finished_run_saves(tmp_path, text, capsys, monkeypatch):
         save = Rnnlm.save_params
 
         def save_and_interrupt(model, *args):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             save(model, *args)
 
         patch.setattr(Rnnlm, "save_params", save_and_interrupt)
@@ -558,7 +571,7 @@ def test_info_of_a_file(words, tmp_path, capsys):
 def test_files_that_are_no_models(tmp_path, name, capsys):
     path = tmp_path / "weights.safetensors"
     rest = ["text"] if name in ("eval", "score") else []
-    assert "No such file" in failing(capsys, name, str(path), *rest)
+    assert no_such_file() in failing(capsys, name, str(path), *rest)
     assert "Is a directory" in failing(capsys, name, str(tmp_path), *rest)
     for content, message in [
         (b"", "not a complete safetensors file"),

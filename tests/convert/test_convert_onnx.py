@@ -18,7 +18,7 @@ ort = pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.usefixtures("device")
 
 N, T, D, H = 4, 6, 3, 5
-LENGTHS = np.array([3, 6, 0, 4])
+LENGTHS = np.array([3, 6, 0, 4], np.int64)
 GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
 DIRECTIONS = ("forward", "reverse", "bidirectional")
 directions = pytest.mark.parametrize("direction", DIRECTIONS)

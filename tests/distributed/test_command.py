@@ -4,7 +4,7 @@ import json
 
 import pytest
 from ranks import COMMAND, MODEL, TEXT, assert_equal_weights, finished, launch, ok, train
-from shell import QUIET, SMALL, read_log, run
+from shell import QUIET, SMALL, no_such_file, read_log, run
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_ranks_share_out_an_evaluation(tmp_path, text):
 def test_errors_of_all_ranks_are_said_once(tmp_path, text):
     missing = str(tmp_path / "missing.txt")
     for arguments, why in (
-        ((missing,), f"rnnfast: {missing}: No such file or directory\n"),
+        ((missing,), f"rnnfast: {missing}: {no_such_file()}\n"),
         (
             (text, "--batch-size", "2"),
             "--batch-size must be at least the number of ranks, 3, got 2",

@@ -176,7 +176,7 @@ def test_activations(model):
     ("ids", "message"),
     [
         ([], r"ids must be \(length,\) integers, got float64 \(0,\)"),
-        ([[1]], r"ids must be \(length,\) integers, got int64 \(1, 1\)"),
+        (np.array([[1]], "i8"), r"ids must be \(length,\) integers, got int64 \(1, 1\)"),
         ([0.5], r"ids must be \(length,\) integers, got float64 \(1,\)"),
         ([1, 6], r"ids must be in \[0, 6\), got 6"),
         ("text", r"ids must be \(length,\) integers, got <U4 \(\)"),

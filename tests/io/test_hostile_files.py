@@ -58,7 +58,8 @@ def test_texts_stay_within_the_file(name, reader, tmp_path):
 
 def test_characters_that_all_differ(tmp_path):
     path = tmp_path / "text.txt"
-    path.write_text("".join(map(chr, [*range(32, 0xD800), *range(0xE000, 0x110000)])))
+    text = "".join(map(chr, [*range(32, 0xD800), *range(0xE000, 0x110000)]))
+    path.write_text(text, encoding="utf-8")
     assert "characters is too large for a text of 1,112,032 characters" in read("char", path)
 
 

@@ -220,6 +220,7 @@ def test_a_sum_that_would_overflow():
         assert kernels.load("rnn", device).pack(params, precision="bf16")
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Unix has timers that send a signal")
 @precisions
 def test_a_handler_that_calls_a_frozen_layer(precision):
     """In the middle of a long call, also in matrix registers, which both need."""

@@ -65,7 +65,7 @@ MISTAKES = [
     ),
     (
         forward,
-        {"params": lambda c: weights(c, 0, f4(D).astype(int))},
+        {"params": lambda c: weights(c, 0, f4(D).astype(np.int64))},
         "Wx must be a float32 or float64 array, got int64",
     ),
     (
@@ -131,7 +131,11 @@ MISTAKES = [
     (forward, {"lengths": lambda c: [0, 0]}, "lengths must be an intp array, got list"),
     (forward, {"lengths": lambda c: f4(N)}, "lengths must be an intp array, got float32"),
     (forward, {"lengths": lambda c: np.zeros(3, np.intp)}, "lengths must be (N,) = (2,), got (3,)"),
-    (forward, {"lengths": lambda c: np.array([0, 1])}, "lengths must be in [0, T] = [0, 0], got 1"),
+    (
+        forward,
+        {"lengths": lambda c: np.arange(2, dtype=np.intp)},
+        "lengths must be in [0, T] = [0, 0], got 1",
+    ),
     (backward, {"dhs": lambda c: None}, "dhs must be a float32 array, got NoneType"),
     (
         backward,

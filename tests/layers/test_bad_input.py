@@ -429,7 +429,7 @@ def test_embedding(name, argument):
         wrong = ids.astype(dtype)
         assert_rejected(TypeError, match, layer.forward, wrong)
     for value in -1, V, 2**40, -(2**40):
-        wrong = ids.copy()
+        wrong = ids.astype(np.int64)
         wrong[1, 2] = value
         match = rf"^{name}: {argument} must be in \[0, 6\), got {value}"
         assert_rejected(ValueError, match, layer.forward, wrong)
@@ -502,7 +502,7 @@ def test_softmax_loss(name):
     reject(TypeError, f"{t} must be integers, got bool", scores, targets.astype(bool))
     wrong_ids = [V, -2, 2**40] + ([] if name == "TimeSoftmaxWithLoss" else [-1])
     for value in wrong_ids:
-        wrong = targets.copy()
+        wrong = targets.astype(np.int64)
         wrong.flat[-1] = value
         reject(ValueError, rf"{t} must be in \[0, 6\), got {value}$", scores, wrong)
     if name == "TimeSoftmaxWithLoss":

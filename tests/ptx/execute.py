@@ -1,7 +1,6 @@
 """run/run.c, compiled, and launches of encoded kernels; files that are kept."""
 
 import ctypes
-import fcntl
 import hashlib
 import os
 import platform
@@ -14,6 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from rnnfast.io import cache_folder
+
+try:
+    import fcntl
+except ImportError:  # Windows: why_missing says so
+    fcntl = None
 
 NEEDED = {"numba_cuda": "numba-cuda", "cuda.core": "cuda-core"}
 RUN = Path(__file__).parent / "run"
@@ -54,6 +58,8 @@ class Launch(ctypes.Structure):
 
 def why_missing():
     """Why no kernel can be compiled and run here, or None."""
+    if fcntl is None:
+        return "needs Linux or macOS"
     missing = [package for module, package in NEEDED.items() if not _found(module)]
     if missing:
         return f"{', '.join(missing)} not installed: pip install 'rnnfast[cuda-compile]'"

@@ -70,7 +70,7 @@ def test_a_model_takes_both():
             "sequences[1] must be (length, ...) = (length,), got (1, 2)",
         ),
         ([[1, 2]], {"time_size": 1}, ValueError, "time_size must be from 2 up, got 1"),
-        ([[1, 2]], {"value": 0.5}, ValueError, "value must fit into int64, got 0.5"),
+        ([np.ones(2, "i8")], {"value": 0.5}, ValueError, "value must fit into int64, got 0.5"),
         ([[1, 2]], {"value": "a"}, TypeError, "value must be a real number, got str"),
         ([[1]], {"value": -1, "dtype": "u1"}, ValueError, "value must fit into uint8, got -1.0"),
         ([[0], [300]], {"dtype": "u1"}, ValueError, "sequences[1] must fit into uint8, got 300"),

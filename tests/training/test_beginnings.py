@@ -10,7 +10,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from shell import QUIET, SMALL, failing, naive_logs, ok, read_log
+from shell import QUIET, SMALL, failing, naive_logs, no_such_file, ok, read_log
 from tiny import TEXT, TS, XS, N, T, V, train
 
 from rnnfast import data
@@ -189,7 +189,7 @@ def test_eval_score_and_generate_take_a_prime(weights, text, tmp_path, capsys):
     assert "\n".join(ok(capsys, *arguments)) == "nnn" + "z" * 40
     primed = "\n".join(ok(capsys, *arguments, "--prime", "aaa"))
     assert primed.startswith("nnn") and "z" not in primed
-    assert f"{tmp_path / 'none'}: No such file" in failing(
+    assert f"{tmp_path / 'none'}: {no_such_file()}" in failing(
         capsys, *arguments, "--prime", f"@{tmp_path / 'none'}"
     )
 

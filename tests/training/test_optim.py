@@ -345,7 +345,7 @@ def test_integers_are_no_parameters(optimizer):
 
 
 def test_clipping_checks_all_gradients_first():
-    fixed, whole = np.ones(2), np.ones(2, int)
+    fixed, whole = np.ones(2), np.ones(2, "i8")
     fixed.flags.writeable = False
     for wrong, error, message in [
         (fixed, ValueError, r"grads\[1\] must be writable, got a read-only array"),
