@@ -53,9 +53,8 @@ rnnfast is compiled from C, and that failed. It needs GCC 9 or Clang 12, or a ne
 headers of Python:
     Debian, Ubuntu:  apt install gcc python3-dev        Fedora:  dnf install gcc python3-devel
     macOS:           xcode-select --install
-    Windows:         clang-cl in PATH or in CC (of LLVM, or "C++ Clang tools" of Visual Studio), or
-                     MinGW-w64 with compiler=mingw32 in pydistutils.cfg. Microsoft's own compiler,
-                     cl, does not compile it.
+    Windows:         pip brings a compiler along, ziglang. CC=clang-cl takes that one, of LLVM or of
+                     "C++ Clang tools" of Visual Studio. Microsoft's cl does not compile it.
 """
 
 
@@ -68,6 +67,13 @@ def extension(name):
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
         depends=[*HEADERS, *SHARED],
     )
+
+
+def zig():
+    """The Clang of the package ziglang, as CC names it to setuptools."""
+    import ziglang
+
+    return f'"{Path(ziglang.__file__).with_name("zig.exe").as_posix()}" cc'
 
 
 def clang_cl(flag):
@@ -96,11 +102,12 @@ def flags(kind, gcc):
     """For the compiler and for the linker, of a compiler of this kind, as setuptools calls it."""
     if kind == "msvc":  # clang-cl, see use_clang_cl
         return [*map(clang_cl, COMPILE)], LINK
-    if kind == "mingw32":
+    if kind == "mingw32" and gcc:
         # On Windows GCC does not align its stack for vectors of 32 bytes; Clang does.
-        moves = ["-Wa,-muse-unaligned-vector-move"] if gcc else []
         alone = ["-static-libgcc", "-Wl,-Bstatic", "-lwinpthread", "-Wl,-Bdynamic"]  # no more DLLs
-        return [*COMPILE, *moves], [*LINK, *alone]
+        return [*COMPILE, "-Wa,-muse-unaligned-vector-move"], [*LINK, *alone]
+    if kind == "mingw32":
+        return COMPILE, LINK
     return [*COMPILE, "-pthread"], [*LINK, "-pthread", "-lm"]
 
 
@@ -115,6 +122,14 @@ def use_clang_cl(compiler):
 
 class BuildKernels(build_ext):
     """build_ext that compiles files at the same time, with a plain message where it fails."""
+
+    def finalize_options(self):
+        if sys.platform == "win32" and not self.compiler and "CC" not in os.environ:
+            os.environ["CC"], self.compiler = zig(), "mingw32"
+        super().finalize_options()
+
+    def get_export_symbols(self, ext):
+        return []  # Cython exports what Python needs
 
     def build_extensions(self):
         kind = self.compiler.compiler_type

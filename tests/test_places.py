@@ -60,7 +60,8 @@ def test_the_list_of_places_is_complete(cell):
     assert not {path for path in found if not any(path.endswith(place) for place in places)}
     for place in places:
         folders = house.PACKAGE, SOURCES, house.ROOT / "tests", house.ROOT / "benchmarks"
-        assert any(str(p).endswith(place) for folder in folders for p in folder.rglob("*.*")), place
+        paths = [path.as_posix() for folder in folders for path in folder.rglob("*.*")]
+        assert any(path.endswith(place) for path in paths), place
 
 
 def test_one_list_of_cells_on_every_floor():

@@ -91,9 +91,15 @@ def test_cells(cell, options, kind, precision):
     assert_clean(found, LET_PASS.get((cell.name, kind, precision), 0))
 
 
-@pytest.mark.parametrize("sizes", [(64, 512), (128, 1024)], ids=str)
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        pytest.param((64, 512), marks=pytest.mark.rest),
+        pytest.param((128, 1024), marks=pytest.mark.large),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("variant", PLAIN, ids=lambda variant: variant_name(*variant))
-@pytest.mark.rest
 def test_three_products(variant, sizes):
     """In float32 on tensor cores, with mask and lengths, too: nothing spills."""
     cell, options = variant

@@ -52,9 +52,9 @@ def check_lengths(cell, problem, tolerance=1e-5):
 
 def named(first):
     """All pairs; but for every eighth one from the `first` on they come later, half much later."""
-    later = pytest.mark.rest, pytest.mark.large
+    later = pytest.mark.rest, pytest.mark.large, pytest.mark.large
     return [
-        pytest.param(v, plan, marks=() if k % 8 == first else later[k % 2], id=f"{ids(v)}-{plan}")
+        pytest.param(v, plan, marks=() if k % 8 == first else later[k % 3], id=f"{ids(v)}-{plan}")
         for k, (v, plan) in enumerate(EVERY_PLAN + FEW_PLANS)
     ]
 
@@ -95,7 +95,7 @@ def test_lengths_in_other_groups_back(gpu, monkeypatch, variant, reverse, forwar
 
 @pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
 @pytest.mark.parametrize("width", [1, 4, 23])
-@pytest.mark.one_in(12)
+@pytest.mark.one_in(12, 5)
 def test_widths_of_a_row(gpu, monkeypatch, variant, width):
     plan_as(monkeypatch, PLANS["row"])
     cell, options = variant
@@ -104,7 +104,7 @@ def test_widths_of_a_row(gpu, monkeypatch, variant, width):
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=ids)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.one_in(60)
+@pytest.mark.one_in(60, 24)
 def test_steps(gpu, monkeypatch, variant, dtype):
     """A kernel a step of more than one block, in float32 also in every way."""
     plan_as(monkeypatch, steps)
@@ -117,7 +117,7 @@ def test_steps(gpu, monkeypatch, variant, dtype):
 
 @pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
 @pytest.mark.parametrize(("units", "rows", "passes"), [(16, 9, 1), (32, 3, 1), (16, 3, 2)])
-@pytest.mark.one_in(6)
+@pytest.mark.one_in(6, 2)
 def test_tf32(gpu, monkeypatch, high, variant, units, rows, passes):
     """More than eight samples, more than one tile of units; both ways to call."""
     cell, options = variant
@@ -131,7 +131,7 @@ def test_tf32(gpu, monkeypatch, high, variant, units, rows, passes):
 
 @pytest.mark.parametrize("variant", OPTIONLESS, ids=ids)
 @pytest.mark.parametrize(("units", "rows", "passes"), [(16, 9, 1), (32, 3, 1), (16, 3, 2)])
-@pytest.mark.one_in(6)
+@pytest.mark.one_in(6, 2)
 def test_float32_on_tensor_cores(gpu, monkeypatch, variant, units, rows, passes):
     """By three products forward, with float32's tolerance; back by those of float32."""
     cell, options = variant

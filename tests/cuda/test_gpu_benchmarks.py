@@ -225,7 +225,7 @@ def test_race_of_somebody_slow_has_fewer_rounds():
 
 
 @pytest.mark.parametrize("name", sanitize.cases())
-@pytest.mark.one_in(120)
+@pytest.mark.one_in(120, 30)
 def test_sanitizer_cases(name):
     """Right in two schedules, with races watched."""
     for seed in (None, 1):

@@ -31,8 +31,8 @@ DIFFERENT = [case for case in CASES if not ALIKE & set(case.split("-"))]
 
 
 def later(case):
-    """Every second one of those that differ is for the gate."""
-    return pytest.mark.rest if case in DIFFERENT[::2] else pytest.mark.large
+    """Every fourth one of those that differ is for the gate."""
+    return pytest.mark.rest if case in DIFFERENT[::4] else pytest.mark.large
 
 
 own = pytest.mark.parametrize("case", [pytest.param(case, marks=later(case)) for case in CASES])

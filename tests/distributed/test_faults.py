@@ -37,7 +37,7 @@ def test_killed_runs_lose_nothing(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    "count", [pytest.param(20, marks=pytest.mark.rest), pytest.param(100, marks=pytest.mark.large)]
+    "count", [pytest.param(10, marks=pytest.mark.rest), pytest.param(100, marks=pytest.mark.large)]
 )
 def test_many_kills_lose_nothing(tmp_path, count):
     mpiexec()
