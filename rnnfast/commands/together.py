@@ -31,7 +31,11 @@ def only_first_speaks(*, errors: bool = False) -> Iterator[bool]:
     if launched()[0] == 0:
         yield True
         return
-    with open(os.devnull, "w") as nobody, redirect_stdout(nobody), warnings.catch_warnings():
+    with (
+        open(os.devnull, "w", encoding="utf-8") as nobody,
+        redirect_stdout(nobody),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
         with redirect_stderr(nobody if errors else sys.stderr):
             yield False

@@ -25,14 +25,19 @@ static inline int64_t now_ns(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* TLS_MODEL: of variables of a thread that kernels read in their loops, not by a function call. AMX_SYSTEM: amx_allowed may
- * say yes. AVX512_ON_DEMAND: the system saves the registers of AVX-512 from a thread's first use of them on. */
-#ifdef __linux__
+/* Of variables of a thread that kernels read in their loops: not by a function call. musl has no room for those of modules
+ * that are loaded later. */
+#ifdef __GLIBC__
 #define TLS_MODEL __attribute__((tls_model("initial-exec")))
+#else
+#define TLS_MODEL
+#endif
+
+/* AMX_SYSTEM: amx_allowed may say yes. AVX512_ON_DEMAND: registers of AVX-512 are saved from a thread's first use on. */
+#ifdef __linux__
 #define AMX_SYSTEM 1
 #define AVX512_ON_DEMAND 0
 #else
-#define TLS_MODEL
 #define AMX_SYSTEM 0
 #define AVX512_ON_DEMAND 1
 #endif
