@@ -7,9 +7,9 @@ and their system themselves, so one build runs on every processor of its archite
 import glob
 import os
 import platform
-import shutil
 import subprocess
 import sys
+import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -70,10 +70,18 @@ def extension(name):
 
 
 def zig():
-    """The Clang of the package ziglang, as CC names it to setuptools."""
-    import ziglang
+    """The Clang of the package ziglang, as CC names it to setuptools.
 
-    return f'"{Path(ziglang.__file__).with_name("zig.exe").as_posix()}" cc'
+    It compiles for every processor of an architecture only where it is told for which one.
+    """
+    try:
+        import ziglang
+    except ImportError:
+        sys.exit(NO_COMPILER)
+    processor = "aarch64" if sysconfig.get_platform() == "win-arm64" else "x86_64"
+    program = Path(ziglang.__file__).with_name("zig.exe").as_posix()
+    known = "-DMS_WIN64"  # Python's headers define it for Microsoft's compiler alone
+    return f'"{program}" cc -target {processor}-windows-gnu {known}'
 
 
 def clang_cl(flag):
@@ -113,8 +121,8 @@ def flags(kind, gcc):
 
 def use_clang_cl(compiler):
     """Let setuptools' compiler of Visual Studio call clang-cl, whose arguments are those of cl."""
-    clang = os.environ.get("CC") or shutil.which("clang-cl")
-    if not clang or "clang-cl" not in os.path.basename(clang):
+    clang = os.environ.get("CC", "")
+    if "clang-cl" not in os.path.basename(clang):
         sys.exit(NO_COMPILER)
     compiler.initialize()
     compiler.cc = clang
@@ -123,10 +131,11 @@ def use_clang_cl(compiler):
 class BuildKernels(build_ext):
     """build_ext that compiles files at the same time, with a plain message where it fails."""
 
-    def finalize_options(self):
-        if sys.platform == "win32" and not self.compiler and "CC" not in os.environ:
+    def run(self):
+        chosen = self.compiler or "clang" in os.environ.get("CC", "")
+        if sys.platform == "win32" and not chosen:
             os.environ["CC"], self.compiler = zig(), "mingw32"
-        super().finalize_options()
+        super().run()
 
     def get_export_symbols(self, ext):
         return []  # Cython exports what Python needs

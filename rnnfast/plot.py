@@ -207,5 +207,5 @@ def _draw_curves(
 def _matplotlib(module: str) -> Any:
     """A module of matplotlib; ModuleNotFoundError, naming the extra, without it."""
     if not available():
-        raise ModuleNotFoundError("matplotlib is missing: pip install 'rnnfast[plot]'")
+        raise ModuleNotFoundError('matplotlib is missing: pip install "rnnfast[plot]"')
     return importlib.import_module(module)

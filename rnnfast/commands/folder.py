@@ -1,13 +1,13 @@
 """The folder of a run: its files, who writes them, and how one becomes a copy of another."""
 
+import errno
 import glob
 import os
 import shutil
 import sys
-import tempfile
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
-from rnnfast.io.files import replace
+from rnnfast.io.files import check_folder, remove, replace
 from rnnfast.io.weights import load_arrays
 
 LOG = "log.jsonl"
@@ -24,8 +24,7 @@ def copy_checkpoint(path: str | os.PathLike[str], new: str | os.PathLike[str]) -
     if os.path.exists(new) and os.path.samefile(path, new):
         return  # rename(2) would do nothing, and leave the temporary name
     temporary = f"{new}.tmp"
-    with suppress(FileNotFoundError):
-        os.unlink(temporary)
+    remove(temporary)
     try:
         os.link(path, temporary)
     except OSError:  # not every file system has links
@@ -47,10 +46,7 @@ def take_folder(out: str, until: ExitStack) -> None:
         If another process trains in it.
     """
     os.makedirs(out, exist_ok=True)
-    try:
-        tempfile.TemporaryFile(dir=out).close()
-    except OSError as error:  # that names a temporary file
-        raise OSError(error.errno, error.strerror, out) from None
+    check_folder(out, out)
     log = os.open(os.path.join(out, LOG), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     until.callback(os.close, log)
     try:
@@ -69,8 +65,10 @@ def _lock(file: int) -> None:
         os.lseek(file, 1 << 30, os.SEEK_SET)  # nobody could read or write what is locked
         try:
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-        except OSError:  # of any number
-            raise BlockingIOError from None
+        except OSError as error:  # Wine gives it no number
+            if error.errno in (errno.EACCES, errno.EDEADLK, 0):
+                raise BlockingIOError from None
+            raise
     else:
         import fcntl
 
@@ -80,7 +78,7 @@ def _lock(file: int) -> None:
 def tidy(out: str) -> None:
     """Remove what a run has left over that was killed while it wrote."""
     for left_over in glob.glob(os.path.join(glob.escape(out), "*.safetensors.*tmp")):
-        os.unlink(left_over)
+        remove(left_over)
 
 
 def refuse_to_overwrite(out: str) -> None:

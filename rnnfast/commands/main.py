@@ -5,7 +5,6 @@ interrupted by Ctrl-C, 143 terminated by SIGTERM.
 """
 
 import argparse
-import errno
 import io
 import os
 import signal
@@ -17,7 +16,7 @@ from typing import Any
 
 from rnnfast import kernels
 from rnnfast.commands import cells, data, eval, generate, gradients, info, recipes, score, train
-from rnnfast.commands.together import let_first_speak, one_line, only_first_speaks
+from rnnfast.commands.together import is_closed_pipe, let_first_speak, one_line, only_first_speaks
 from rnnfast.training.evaluation import PerplexityWarning
 from rnnfast.version import __version__
 
@@ -44,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stderr is None:
         sys.stderr = io.StringIO()
     if sys.stdout is None:
-        print("rnnfast: stdout is closed; /dev/null takes what nobody reads", file=sys.stderr)
+        print(f"rnnfast: stdout is closed; {os.devnull} takes what nobody reads", file=sys.stderr)
         return 1
     try:
         with only_first_speaks(errors=True):
@@ -118,17 +117,19 @@ def _run(
     except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         return 1
     except (OSError, ValueError, RuntimeError, ModuleNotFoundError, MemoryError) as error:
-        if not _of_closed_pipe(error):
+        if not (is_closed_pipe(error) and _stdout_is_gone()):
             say(one_line(error))
         return 1
     return 0
 
 
-def _of_closed_pipe(error: Exception) -> bool:
-    """Whether the reader of stdout has closed it, which Windows calls an invalid argument."""
-    if os.name != "nt" or not isinstance(error, OSError):
-        return False
-    return error.errno == errno.EINVAL and error.filename is None
+def _stdout_is_gone() -> bool:
+    """Whether what is left to be written to stdout cannot be."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
 
 
 def _warn(message: Any, *where: Any, **more: Any) -> None:

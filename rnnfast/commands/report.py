@@ -50,7 +50,7 @@ def draw_curve(out: str, run: Run, wanted: bool | None) -> None:
         plot.save_curves(file, curves, f"Perplexity of {type(run.trainer.model).__name__}")
         print(f"curve: {file}")
     else:
-        print("curve: not drawn, matplotlib is missing (pip install 'rnnfast[plot]')")
+        print('curve: not drawn, matplotlib is missing (pip install "rnnfast[plot]")')
 
 
 def print_sample(settings: Settings, model: LanguageModelBase, texts: Texts) -> None:

@@ -2,11 +2,11 @@
 
 import math
 import os
+import re
 import shlex
 import signal
-import subprocess
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -21,8 +21,9 @@ from rnnfast.commands.settings import (
 )
 from rnnfast.commands.stages import Stage
 from rnnfast.commands.texts import Texts
+from rnnfast.commands.together import is_closed_pipe
 from rnnfast.distributed.ranks import by_first
-from rnnfast.io.files import replace
+from rnnfast.io.files import remove, replace
 from rnnfast.kernels import get_device
 from rnnfast.models import LanguageModelBase
 from rnnfast.training.averaging import ASGD
@@ -31,6 +32,13 @@ from rnnfast.training.language import RnnlmTrainer
 from rnnfast.training.loop import Step
 from rnnfast.training.stopping import Diverged, Stop
 from rnnfast.training.validation import epochs_without_improvement, no_improvement
+
+
+def quoted(word: str) -> str:
+    """A word of a command line, as this system's shell reads it."""
+    if os.name != "nt":
+        return shlex.quote(word)
+    return word if re.fullmatch(r"[\w.:\\/=+-]+", word) else f'"{word}"'
 
 
 class Lines:
@@ -51,7 +59,7 @@ class Lines:
             if self.gone is None:
                 self.show(line)
         except OSError as error:
-            self.gone = str(error.strerror)
+            self.gone = "Broken pipe" if is_closed_pipe(error) else str(error.strerror)
             self.trainer.stop()
 
 
@@ -194,8 +202,7 @@ class Run:
     def drop_candidate(self) -> None:
         """Remove the candidate, if there is one."""
         if self.leads:
-            with suppress(FileNotFoundError):
-                os.unlink(self.candidate)
+            remove(self.candidate)
 
     def copy(self, path: str | os.PathLike[str], new: str) -> None:
         """copy_checkpoint, where this process has the files."""
@@ -244,8 +251,7 @@ class Run:
         chosen = [] if device == "auto" else ["--device", device]
         whole = [*begin, "rnnfast", "train", "--out", absolute(self.out), "--resume"]
         whole += [*chosen, *more]
-        join = subprocess.list2cmdline if os.name == "nt" else shlex.join
-        return join(whole)
+        return " ".join(map(quoted, whole))
 
     def check_end(self) -> None:
         """Diverged if training has ended with a loss that has risen."""

@@ -1,5 +1,6 @@
 """A command that mpiexec has started: its ranks, what they print, and how they end."""
 
+import errno
 import os
 import sys
 import time
@@ -20,6 +21,13 @@ def one_line(error: BaseException | Warning) -> str:
     else:
         text = " ".join(str(error).split()) or type(error).__name__
     return "; ".join([text, *getattr(error, "__notes__", [])])
+
+
+def is_closed_pipe(error: BaseException) -> bool:
+    """Whether nobody reads what was written, which Windows may call an invalid argument."""
+    if not isinstance(error, OSError) or error.filename is not None:
+        return False
+    return error.errno == errno.EPIPE or (os.name == "nt" and error.errno == errno.EINVAL)
 
 
 @contextmanager

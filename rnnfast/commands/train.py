@@ -210,7 +210,7 @@ def _prepare(
         if not force:
             by_first(ranks, lambda: refuse_to_overwrite(out))
     if plot_curve and not plot.available():
-        raise ModuleNotFoundError("matplotlib is missing: pip install 'rnnfast[plot]'")
+        raise ModuleNotFoundError('matplotlib is missing: pip install "rnnfast[plot]"')
     check_together(settings)
     check_gradual(settings)
     schedule = build_schedule(settings)

@@ -312,6 +312,6 @@ def _import_onnx(owner: str) -> Any:
         import onnx
     except ModuleNotFoundError:
         raise ModuleNotFoundError(
-            f"{owner}: the onnx package is missing: pip install 'rnnfast[onnx]'"
+            f'{owner}: the onnx package is missing: pip install "rnnfast[onnx]"'
         ) from None
     return onnx

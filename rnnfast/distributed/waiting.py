@@ -187,7 +187,7 @@ def end_job(comm: Any, message: str) -> None:
     os._exit(1)  # where the communicator is a test's
 
 
-if not hasattr(os, "sched_yield"):  # macOS
+if not hasattr(os, "sched_yield"):  # macOS and Windows
 
     def _yield() -> None:
         time.sleep(0)

@@ -206,7 +206,7 @@ def draw_picture(
     describe: returns an alternative text, which is printed and kept in the file.
     """
     if not plot.available():
-        print("picture: not drawn, matplotlib is missing (pip install 'rnnfast[plot]')")
+        print('picture: not drawn, matplotlib is missing (pip install "rnnfast[plot]")')
         return
     figure = plot.figure(width, height)
     draw(figure)

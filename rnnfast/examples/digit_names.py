@@ -4,7 +4,7 @@ An affine layer turns the 64 pixels of one of scikit-learn's handwritten digits 
 state of a decoder, which writes "seven", letter by letter. "_" begins a name and pads it. A fifth
 of the images is held out. A name is right if all of its letters are right.
 
-    python -m rnnfast.examples.digit_names   # needs scikit-learn: pip install 'rnnfast[examples]'
+    python -m rnnfast.examples.digit_names   # needs scikit-learn: pip install "rnnfast[examples]"
 """
 
 import time

@@ -4,7 +4,7 @@ An image of scikit-learn's 1,797 digits is a sequence of 8 rows of 8 pixels. A b
 reads it from the top and from the bottom, and an affine layer classifies the digit from the final
 states. A fifth of the images is held out.
 
-    python -m rnnfast.examples.digits      # needs scikit-learn: pip install 'rnnfast[examples]'
+    python -m rnnfast.examples.digits      # needs scikit-learn: pip install "rnnfast[examples]"
 """
 
 import time
@@ -38,7 +38,7 @@ def load() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     try:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError as error:
-        hint = "scikit-learn, whose digits these are, is missing: pip install 'rnnfast[examples]'"
+        hint = 'scikit-learn, whose digits these are, is missing: pip install "rnnfast[examples]"'
         raise ModuleNotFoundError(hint) from error
     found = load_digits()
     return (found.images / 16).astype(np.float32), found.target.astype(np.int64)

@@ -5,7 +5,6 @@ import errno
 import os
 import stat
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from typing import BinaryIO, TypeVar
@@ -107,7 +106,7 @@ def write_atomically(path: StrPath, data: bytes) -> None:
         replace(temporary, target)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            remove(temporary)
         if isinstance(error, OSError) and error.errno is not None:  # it names the temporary file
             raise OSError(error.errno, error.strerror, path_text(path)) from None
         raise
@@ -161,10 +160,27 @@ def check_writable(path: StrPath) -> None:
     if not path or os.path.isdir(target) or not os.path.isdir(folder):
         code = errno.EISDIR if path and os.path.isdir(target) else errno.ENOENT
         raise OSError(code, os.strerror(code), path)
+    check_folder(folder, path)
+
+
+def check_folder(folder: str, path: StrPath) -> None:
+    """Check that a file can be made in a folder. Errors name `path`.
+
+    Not by tempfile: where that may not, it tries two billion names on Windows.
+    """
+    probe = os.path.join(folder, f"{os.urandom(8).hex()}.tmp")
     try:
-        tempfile.TemporaryFile(dir=folder).close()
+        with open(probe, "xb"):
+            pass
+        remove(probe)
     except OSError as error:
         raise type(error)(error.errno, error.strerror, path) from None
+
+
+def remove(path: StrPath) -> None:
+    """Remove a file, with the patience of `replace`; there may be none."""
+    with contextlib.suppress(FileNotFoundError):
+        _patiently(lambda: os.unlink(path))
 
 
 def _target(path: StrPath) -> str:

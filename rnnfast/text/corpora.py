@@ -213,6 +213,6 @@ def sequence_batch(
     array([[0, 1, 2],
            [4, 5, 6]])
     """
-    offsets = np.arange(batch_size) * (len(xs) // batch_size) + time_idx
+    offsets = np.arange(batch_size, dtype=np.int64) * (len(xs) // batch_size) + time_idx
     positions = offsets[:, np.newaxis] + np.arange(time_size)
     return np.take(xs, positions, mode="wrap"), np.take(ts, positions, mode="wrap")

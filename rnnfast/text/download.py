@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from rnnfast.io.bars import bar
-from rnnfast.io.files import StrPath, cache_folder, replace
+from rnnfast.io.files import StrPath, cache_folder, remove, replace
 
 CHUNK = 1 << 16
 TIMEOUT = 30.0  # seconds without a byte
@@ -189,7 +189,7 @@ def download(url: str, path: str, sha256: str, *, timeout: float = TIMEOUT) -> N
         ) from None
     found = _checksum(part)
     if found != sha256:
-        os.unlink(part)
+        remove(part)
         raise ValueError(f"{url}: wrong content, expected SHA-256 {sha256}, got {found}")
     replace(part, path)
 

@@ -223,7 +223,7 @@ class Checkpointed:
         self._order, self._velocity, self._best = arrays.get("order"), velocity, best
         self._progress, self._restored = progress, progress is not None
 
-    _order: Any = None  # intp (samples,), the order of an epoch; only Trainer has one
+    _order: Any = None  # int64 (samples,), the order of an epoch; only Trainer has one
 
     def _check_order(self, progress: Any, order: Any) -> None:
         """Wrong unless the order of samples in a checkpoint fits this trainer."""

@@ -223,7 +223,9 @@ def mean_of_batches(
 def _read_before(model: LanguageModel, xs: Any, prime: Any, share: Share, time_size: int) -> None:
     """Let the model read `prime`, then the ids before each sample of a share of sequence_batch."""
     n = len(prime)
-    offsets = np.arange(share.total)[share.rows, np.newaxis] * (len(xs) // share.total)
+    offsets = np.arange(share.total, dtype=np.int64)[share.rows, np.newaxis] * (
+        len(xs) // share.total
+    )
     for starts in (0 * offsets, offsets):
         for i in range(0, n, time_size):
             at = starts + np.arange(i, min(i + time_size, n))  # in prime and xs, without copying xs

@@ -33,7 +33,7 @@ static int x86_has(const char *name)
     unsigned a, b, c, d, basic, registers, unused;
     if (!__get_cpuid(1, &a, &b, &basic, &d) || ~basic & (FMA | OSXSAVE | AVX) || !__get_cpuid_count(7, 0, &a, &b, &c, &d))
         return 0;
-    __asm__("xgetbv" : "=a"(registers), "=d"(unused) : "c"(0));
+    __asm__ volatile("xgetbv" : "=a"(registers), "=d"(unused) : "c"(0));
     if (~b & avx2 || ~registers & saved)
         return 0;
     return !strcmp(name, "avx2") || (!strcmp(name, "avx512") && !(~b & avx512) && !(~registers & saved_512));

@@ -36,8 +36,11 @@ static inline int64_t now_ns(void)
 /* AMX_SYSTEM: amx_allowed may say yes. AVX512_ON_DEMAND: registers of AVX-512 are saved from a thread's first use on. */
 #ifdef __linux__
 #define AMX_SYSTEM 1
-#define AVX512_ON_DEMAND 0
 #else
 #define AMX_SYSTEM 0
+#endif
+#ifdef __APPLE__
 #define AVX512_ON_DEMAND 1
+#else
+#define AVX512_ON_DEMAND 0
 #endif

@@ -82,7 +82,7 @@ def test_same_seed_same_files_with_or_without_matplotlib(tmp_path, text):
         arguments = ["train", text, "--out", str(folder), *SMALL, "--epochs", "1", "--seed", seed]
         done = run(*arguments, before=NO_MATPLOTLIB)
         assert (done.returncode, done.stderr) == (0, "")
-        assert "curve: not drawn, matplotlib is missing (pip install 'rnnfast[plot]')" in (
+        assert 'curve: not drawn, matplotlib is missing (pip install "rnnfast[plot]")' in (
             done.stdout.splitlines()
         )
         assert set(os.listdir(folder)) == {

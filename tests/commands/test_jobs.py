@@ -193,7 +193,7 @@ def test_plot_is_required_or_not_wanted(tmp_path, text):
     before = "import sys; sys.modules['matplotlib'] = None"
     done = run(*arguments, "--plot", before=before)
     assert done.returncode == 1
-    assert done.stderr == "rnnfast: matplotlib is missing: pip install 'rnnfast[plot]'\n"
+    assert done.stderr == 'rnnfast: matplotlib is missing: pip install "rnnfast[plot]"\n'
     assert not (tmp_path / "out").exists()
     done = run(*arguments, "--no-plot")
     assert done.returncode == 0

@@ -463,5 +463,5 @@ print([m for m in {frameworks} if m in sys.modules])
 def test_without_the_onnx_package(monkeypatch, rng):
     monkeypatch.setitem(sys.modules, "onnx", None)
     for call in (lambda: convert.to_onnx(make(rng)), lambda: convert.from_onnx("model.onnx")):
-        with pytest.raises(ModuleNotFoundError, match=r"pip install 'rnnfast\[onnx\]'"):
+        with pytest.raises(ModuleNotFoundError, match=r'pip install "rnnfast\[onnx\]"'):
             call()

@@ -99,7 +99,7 @@ def test_a_failure_that_passes_is_not_kept(machine):
 @pytest.mark.parametrize(("missing", "name"), [("numba_cuda", "numba-cuda"), ("cupy", "CuPy")])
 def test_no_cuda_without_the_extra(machine, monkeypatch, missing, name):
     monkeypatch.setattr(importlib.util, "find_spec", lambda asked: asked != missing or None)
-    assert cuda.available() == f"{name} is not installed: pip install 'rnnfast[cuda]'"
+    assert cuda.available() == f'{name} is not installed: pip install "rnnfast[cuda]"'
 
 
 def test_a_gpu_that_is_too_old(machine):

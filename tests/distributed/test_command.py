@@ -139,5 +139,5 @@ def test_a_missing_mpi4py_is_named(tmp_path, text):
     before += "; os.environ['PMI_SIZE'] = '2'"
     found = run("train", text, "--out", str(tmp_path / "out"), before=before)
     assert found.returncode == 1
-    assert found.stderr.startswith("rnnfast: mpi4py is missing: pip install 'rnnfast[mpi]'")
+    assert found.stderr.startswith('rnnfast: mpi4py is missing: pip install "rnnfast[mpi]"')
     assert json.dumps(found.stdout) == '""'

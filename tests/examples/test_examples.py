@@ -377,7 +377,7 @@ def test_digits_without_scikit_learn(example, capsys, monkeypatch):
     with pytest.raises(SystemExit) as caught:
         example.main([])
     assert caught.value.code == 1
-    message = "scikit-learn, whose digits these are, is missing: pip install 'rnnfast[examples]'"
+    message = 'scikit-learn, whose digits these are, is missing: pip install "rnnfast[examples]"'
     assert message in capsys.readouterr().err
 
 
@@ -396,7 +396,7 @@ def test_a_curve_without_matplotlib(capsys, monkeypatch):
     monkeypatch.setattr(common.plot, "available", lambda: False)
     common.draw_picture("picture.png", None, 1, 1)
     out = capsys.readouterr().out
-    assert out == "picture: not drawn, matplotlib is missing (pip install 'rnnfast[plot]')\n"
+    assert out == 'picture: not drawn, matplotlib is missing (pip install "rnnfast[plot]")\n'
 
 
 @pytest.mark.parametrize("example", [addition, dates, digits, digit_names, forecast, python_tokens])

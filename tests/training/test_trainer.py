@@ -193,7 +193,7 @@ def test_divergence_is_an_error():
 
 def test_plot_without_matplotlib_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'rnnfast\[plot\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "rnnfast\[plot\]"'):
         train()[0].plot()
 
 
