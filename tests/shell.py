@@ -60,10 +60,10 @@ def failing(capsys, *arguments):
     return captured.err
 
 
-def no_such_file():
+def no_such_file(path="no such file"):
     """What this system says of a path where nothing is."""
     try:
-        os.stat("no such file")
+        os.stat(path)
     except FileNotFoundError as error:
         return error.strerror
 

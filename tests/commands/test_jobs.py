@@ -166,7 +166,7 @@ def test_wrong_training_arguments(tmp_path, text, other, capsys):
         (["--model", "better", "--layers", "3"], "--layers goes with --model custom, not with"),
         (["--model", "better"], "rnnfast: --hidden must be --embedding = 6, tied, got"),
         (["--valid", str(tmp_path / "no.txt")], f"no.txt: {no_such_file()}"),
-        (["--resume"], "checkpoint.safetensors: "),
+        (["--resume"], f"checkpoint.safetensors: {no_such_file(tmp_path / 'out' / 'x')}"),
     ]:
         assert message in failing(capsys, "train", text, *arguments, *out)
     empty = tmp_path / "empty.txt"

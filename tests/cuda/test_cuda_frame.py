@@ -51,7 +51,7 @@ def check_lengths(cell, problem, tolerance=1e-5):
 
 
 def named(first):
-    """All pairs; but for every eighth one from the `first` on they come later, half much later."""
+    """All pairs; but for every eighth one from the `first` on they come later, most much later."""
     later = pytest.mark.rest, pytest.mark.large, pytest.mark.large
     return [
         pytest.param(v, plan, marks=() if k % 8 == first else later[k % 3], id=f"{ids(v)}-{plan}")
