@@ -313,7 +313,9 @@ def markdown(results, others=(), picture=None):
         lines += precision_lines(results)
     for other in others:
         machine = other.machine
-        lines += ["", f"### {machine['simd']}, {machine['machine']}", "", f"{describe(machine)}."]
+        peer = ", beside OpenVINO" if "openvino" in machine else ""
+        title = f"{machine['simd']}, {machine['machine']}{peer}"
+        lines += ["", f"### {title}", "", f"{describe(machine)}."]
         if other.rows:
             lines += ["", *compact(other)]
         if other.variants:

@@ -10,6 +10,7 @@ from rnnfast.text.vocabulary import (
     VOCABULARIES,
     CharVocabulary,
     WordVocabulary,
+    load_vocabulary,
 )
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "WordVocabulary",
     "load_ptb",
     "load_text",
+    "load_vocabulary",
     "pad_sequences",
     "python_docs",
     "read_text",

@@ -107,7 +107,8 @@ def save(
     figure : matplotlib.figure.Figure
         The figure.
     path : path-like
-        The file, complete or unchanged; see `check_picture`.
+        The file, complete or unchanged. Its name ends in .png, .svg or .pdf, or has no such ending:
+        then it is a PNG.
     dpi : int
         Pixels per inch.
     description : str

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from rnnfast import models
 from rnnfast.io.book import is_pickle, load_pickle
-from rnnfast.io.weights import load_header, to_numpy
+from rnnfast.io.weights import to_numpy
 from rnnfast.layers.initial import Blank
 from rnnfast.models import LanguageModelBase
 from rnnfast.models.loading import load_model
 from rnnfast.text.base import Vocabulary
 from rnnfast.text.corpora import decoded, load_text, read_text
-from rnnfast.text.vocabulary import EOS, UNITS, VOCABULARIES
+from rnnfast.text.vocabulary import EOS, UNITS, load_vocabulary
 
 PRIME = 1024  # --prime @FILE: tokens at the end of the file that the model reads
 
@@ -72,9 +72,7 @@ def open_model(
             "with --vocabulary"
         )
     else:
-        header = load_header(path)
-        kind, prime = VOCABULARIES[header.level], header.prime or ()
-        found = kind(stored, header.unknown, prime=prime)
+        found = load_vocabulary(path)
     size = model.sizes["vocab_size"]
     if len(found) != size:
         raise ValueError(

@@ -6,9 +6,9 @@
     layer = convert.from_xlstm(cell, Wx=Wx)    state_dict, Wx = convert.to_xlstm(layer)
     layer = convert.from_flashrnn(R, b, Wx=Wx)    R, b, Wx = convert.to_flashrnn(layer)
 
-A layer of the last two is a TimeSLSTM. In the others it is a TimeRNN, TimeLSTM or TimeGRU, a
-TimeBi* of two directions, a TimeReverse or a TimeStack. Neither PyTorch nor Keras is imported; ONNX
-needs the extra `onnx`.
+A layer of the last two is a TimeSLSTM. In the others it is a TimeRNN, TimeLSTM, TimeGRU or, of
+PyTorch's projections, TimeLSTMP, a TimeBi* of two directions, a TimeReverse or a TimeStack. Neither
+PyTorch nor Keras is imported; ONNX needs the extra `onnx`.
 
 All weights are float32, or all are float64. They are copied, never shared. The device of a layer is
 `device`, by default as for any layer with NumPy weights. Shapes and dtypes are checked: TypeError

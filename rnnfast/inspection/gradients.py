@@ -243,7 +243,7 @@ def plot_gradients(
     Parameters
     ----------
     path : path-like
-        The PNG file to write.
+        The file to write: a PNG, SVG or PDF by its ending.
     hidden_size, time_size, rng
         As in `gradient_cases`.
 

@@ -106,6 +106,18 @@ def analogy(
     References
     ----------
     Deep Learning from Scratch 2, chapter 4, common/util.py.
+
+    Examples
+    --------
+    >>> words = ["king", "man", "queen", "woman"]
+    >>> ids = {word: i for i, word in enumerate(words)}
+    >>> W = np.array([[2.0, 1.0], [2.0, 0.0], [3.0, 0.0], [1.0, -1.0]])
+    >>> best = analogy("man", "king", "woman", ids, words, W, top=1)
+    <BLANKLINE>
+    [analogy] man:king = woman:?
+     queen: 3.0
+    >>> [word for word, _ in best]
+    ['queen']
     """
     owner = "analogy"
     W = _checked_words(owner, word_to_id, id_to_word, word_matrix)

@@ -51,7 +51,7 @@ class BaseModel:
         return [f"param_{i}" for i in range(len(self.params))]
 
     def save_params(self, file_name: StrPath | None = None, vocabulary: Any = None) -> None:
-        """Write the weights to a file; see rnnfast.io.
+        """Write the weights to a file, in full precision.
 
         Parameters
         ----------
@@ -62,8 +62,10 @@ class BaseModel:
 
         Raises
         ------
-        OSError, ValueError
-            See `rnnfast.io.save_weights`.
+        ValueError
+            If the name ends with .pkl or .pickle, or the vocabulary is no list of distinct strings.
+        OSError
+            If the file cannot be written.
         """
         weights = Weights(self._named_params(), type(self).__name__, self._sizes(), vocabulary)
         save_weights(file_name or self._default_file(), weights)
@@ -74,8 +76,8 @@ class BaseModel:
         Parameters
         ----------
         file_name : str or PathLike, optional
-            By default ``<Class>.safetensors``. It may be a file that the book's save_params
-            pickled; see `rnnfast.io.load_into`.
+            By default ``<Class>.safetensors``. It may be a list of arrays that the book's
+            save_params pickled (float16, in the order of `params`).
 
         Raises
         ------

@@ -62,14 +62,14 @@ class LanguageModel(LanguageModelBase):
         Factors of activation regularisation (AR) and temporal activation regularisation (TAR) of
         the last recurrent layer [3]_. AR sees its output after dropout, TAR before.
     past_decode : float, optional
-        Factor of past decode regularisation [8]_; see PastDecode.
+        Factor of past decode regularisation [8]_: the cross entropy of the id that was read,
+        decoded from the distribution of the next one.
     adversarial : float, optional
-        Size of adversarial noise on the word vectors of the targets [9]_; see
-        TimeRegularizedSoftmaxWithLoss.
+        Size of adversarial noise on the word vectors of the targets [9]_, a share of their length.
     frage, frage_rate : float, optional
         Factor of FRAGE, which hides from word vectors how frequent their words are, and the
-        learning rate of its discriminator (default 0.02) [10]_; see FrequencyDiscriminator. Before
-        training it needs `count_words`, which RnnlmTrainer calls.
+        learning rate of its discriminator (default 0.02) [10]_. Before training it needs
+        `count_words`, which RnnlmTrainer calls.
     tie_weights : bool
         The affine layer's W is the transpose of the embedding's [4]_. The last of several
         recurrent layers then has wordvec_size units, or with cell="lstmp" projects to so many

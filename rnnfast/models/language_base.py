@@ -41,8 +41,7 @@ class LanguageModelBase(Stateful):
     adversary : FrequencyDiscriminator, optional
         Of the first layer, an embedding: FRAGE.
     step_drops : mapping, optional
-        Argument of a recurrent layer's forward -> sequence of TimeDropout, one per layer; see
-        `Drops.of_steps`.
+        Argument of a recurrent layer's forward -> sequence of TimeDropout, one per layer.
 
     Attributes
     ----------

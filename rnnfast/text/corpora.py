@@ -47,6 +47,17 @@ def load_text(
     OSError, ValueError
         See `read_text`, `Vocabulary.from_text` and `Vocabulary.encode`. Also a ValueError for a
         text without a token.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = os.path.join(folder, "text.txt")
+    ...     with open(file, "w") as text:
+    ...         _ = text.write("you say goodbye\\nyou say hello\\n")
+    ...     ids, vocabulary = load_text(file)
+    >>> ids, vocabulary
+    (array([0, 1, 2, 3, 0, 1, 4, 3], dtype=int32), WordVocabulary(5 words))
     """
     if vocabulary is None and level not in VOCABULARIES:
         raise ValueError(f"load_text: level must be one of {tuple(VOCABULARIES)}, got {level!r}")

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from rnnfast.io.files import StrPath
+from rnnfast.io.weights import load_header
 from rnnfast.text.base import Vocabulary
 
 EOS = "<eos>"  # the word that a newline becomes
@@ -68,3 +70,42 @@ class WordVocabulary(Vocabulary):
 _CLASSES: tuple[type[Vocabulary], ...] = (CharVocabulary, WordVocabulary)
 VOCABULARIES = {cls.level: cls for cls in _CLASSES}
 UNITS = {cls.level: f"{cls._unit()}s" for cls in _CLASSES}  # for messages
+
+
+def load_vocabulary(file_name: StrPath) -> Vocabulary:
+    """Read the vocabulary in a weight file, with what encoding and priming need.
+
+    Parameters
+    ----------
+    file_name : str or PathLike
+        A weight file or a checkpoint of a language model.
+
+    Returns
+    -------
+    CharVocabulary or WordVocabulary
+        Its `unknown` and `prime` are those of the file.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it is damaged, was not written by rnnfast or has no vocabulary.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from rnnfast.models import Rnnlm
+    >>> vocabulary = WordVocabulary(["you", "say", "<unk>"], "<unk>", prime=[1, 0])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = os.path.join(folder, "Rnnlm.safetensors")
+    ...     Rnnlm(3, 4, 4, rng=0).save_params(file, vocabulary)
+    ...     loaded = load_vocabulary(file)
+    >>> loaded.encode("you know"), loaded.prime
+    (array([0, 2], dtype=int32), [1, 0])
+    """
+    header = load_header(file_name)
+    if header.vocabulary is None:
+        raise ValueError(f"{file_name}: the file has no vocabulary")
+    kind = VOCABULARIES[header.level]
+    return kind(header.vocabulary, header.unknown, prime=header.prime or ())

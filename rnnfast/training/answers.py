@@ -66,6 +66,14 @@ def eval_exact(
     References
     ----------
     Deep Learning from Scratch 2, chapter 7, common/util.py.
+
+    Examples
+    --------
+    >>> from rnnfast.sequences import Seq2seq
+    >>> model = Seq2seq(vocab_size=10, wordvec_size=4, hidden_size=8, rng=0)
+    >>> questions, answers = np.arange(20).reshape(5, 4) % 10, np.tile([9, 1, 2], (5, 1))
+    >>> eval_exact(model, questions, answers)
+    0.0
     """
     xs, ts, lengths, batches = checked_samples("eval_exact", xs, ts, lengths, batch_size)
     if ts.ndim != 2 or ts.shape[1] == 0 or (ts[:, 0] != ts[0, 0]).any():
@@ -123,6 +131,13 @@ def eval_seq2seq(
     References
     ----------
     Deep Learning from Scratch 2, chapter 7, common/util.py.
+
+    Examples
+    --------
+    >>> from rnnfast.sequences import Seq2seq
+    >>> model = Seq2seq(vocab_size=4, wordvec_size=4, hidden_size=8, rng=0)
+    >>> eval_seq2seq(model, np.array([[0, 1, 2]]), np.array([3, 1, 1]), dict(enumerate("ab+_")))
+    0
     """
     question = checks.on_host("eval_seq2seq", "question", question)
     correct = checks.on_host("eval_seq2seq", "correct", correct).ravel()
@@ -173,6 +188,14 @@ def eval_labels(
     ------
     ValueError
         There are no samples, `xs` and `ts` differ in length, or no label counts.
+
+    Examples
+    --------
+    >>> from rnnfast.sequences import SequenceTagger
+    >>> model = SequenceTagger(vocab_size=10, wordvec_size=4, hidden_size=8, tags=2, rng=0)
+    >>> words = np.arange(20).reshape(5, 4) % 10
+    >>> 0.0 <= eval_labels(model, words, words % 2) <= 1.0
+    True
     """
     xs, ts, lengths, batches = checked_samples("eval_labels", xs, ts, lengths, batch_size)
     counted = ts != model.loss_layer.ignore_label

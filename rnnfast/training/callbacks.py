@@ -96,6 +96,21 @@ class Checkpoint:
     ----------
     every_epoch : bool
         Whether to save at the last iteration of each epoch, True by default.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from rnnfast import models, optim, trainer
+    >>> model = models.Rnnlm(vocab_size=10, wordvec_size=4, hidden_size=4, rng=0)
+    >>> train = trainer.RnnlmTrainer(model, optim.SGD(1.0))
+    >>> ids = np.arange(701) % 10
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     checkpoint = Checkpoint(train, os.path.join(folder, "checkpoint.safetensors"))
+    ...     train.callbacks = [checkpoint.step]
+    ...     train.fit(ids[:-1], ids[1:], max_epoch=1, eval_interval=None)
+    ...     os.listdir(folder)
+    ['checkpoint.safetensors']
     """
 
     def __init__(

@@ -103,6 +103,13 @@ def eval_perplexity(
     References
     ----------
     Deep Learning from Scratch 2, common/util.py.
+
+    Examples
+    --------
+    >>> from rnnfast.models import Rnnlm
+    >>> model = Rnnlm(vocab_size=10, wordvec_size=4, hidden_size=4, rng=0)
+    >>> round(eval_perplexity(model, np.arange(701) % 10), 1)  # untrained, it guesses blindly
+    10.0
     """
     # The book's own Rnnlm has no such argument.
     flag = "train_flg" in inspect.signature(model.forward).parameters

@@ -30,8 +30,8 @@ class RnnlmTrainer(BaseTrainer):
     write : callable, optional
         Prints a line at every evaluation; by default to stdout.
     comm : mpi4py.MPI.Comm, optional
-        The ranks that train together: each computes its share of the samples of every batch. See
-        `rnnfast.training.parallel`.
+        The ranks that train together. Each has the whole model and all data, and computes its share
+        of the samples of every batch; weights, the optimiser's state and seeds are those of rank 0.
     sync : Sync, optional
         How these exchange what they learn, for slow networks; by default in every iteration.
     schedule : callable, optional
@@ -153,8 +153,9 @@ class RnnlmTrainer(BaseTrainer):
             after the other, so that the model learns to begin a text. None, the book's way, never
             restarts; a model that was trained for few iterations may then be poor at a zero state.
         length_seed : int, optional
-            Draw the number of steps of each iteration by this seed, around `time_size`, and scale
-            the learning rate with it; see `rnnfast.training.lengths`. None takes `time_size` steps.
+            Draw the number of steps of each iteration by this seed, as AWD-LSTM does, and scale the
+            learning rate with it: normal around `time_size` with a probability of 0.95, else around
+            half of it, with a standard deviation of 5, at least 5. None takes `time_size` steps.
         valid : array of int (length,), optional
             Ids of a validation text: after each epoch its perplexity, from a zero state, is
             appended to `valid_list` and printed. The state of the model is kept meanwhile, if it

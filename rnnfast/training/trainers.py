@@ -29,8 +29,8 @@ class Trainer(BaseTrainer):
     write : callable, optional
         Prints a line at every evaluation; by default to stdout.
     comm : mpi4py.MPI.Comm, optional
-        The ranks that train together: each computes its share of the samples of every batch. See
-        `rnnfast.training.parallel`.
+        The ranks that train together. Each has the whole model and all data, and computes its share
+        of the samples of every batch; weights, the optimiser's state and seeds are those of rank 0.
     sync : Sync, optional
         How these exchange what they learn, for slow networks; by default in every iteration.
     schedule : callable, optional

@@ -12,10 +12,12 @@ from rnnfast.data import (
     WordVocabulary,
     load_ptb,
     load_text,
+    load_vocabulary,
     python_docs,
     read_text,
     sequence_batch,
 )
+from rnnfast.models import Rnnlm
 
 
 def test_ids_in_order_of_first_appearance():
@@ -234,3 +236,15 @@ def test_tokens_shorter_than_a_character():
     vocabulary = Bytes.from_text(text)
     assert vocabulary.tokens == Bytes.split(text)
     assert vocabulary.encode(text).tolist() == list(range(8))
+
+
+def test_vocabulary_of_a_weight_file(tmp_path):
+    model = Rnnlm(vocab_size=3, wordvec_size=2, hidden_size=2, rng=0)
+    path = tmp_path / "Rnnlm.safetensors"
+    model.save_params(path, WordVocabulary(["a", "b", "<unk>"], "<unk>", prime=[1, 0]))
+    found = load_vocabulary(path)
+    assert type(found) is WordVocabulary
+    assert (found.tokens, found.unknown, found.prime) == (["a", "b", "<unk>"], "<unk>", [1, 0])
+    model.save_params(path)
+    with pytest.raises(ValueError, match=r"Rnnlm\.safetensors: the file has no vocabulary"):
+        load_vocabulary(path)
