@@ -230,7 +230,7 @@ def integers(owner: str, name: str, x: Any) -> Any:
 
 def listed(owner: str, name: str, x: Any) -> Any:
     """x; a list, a tuple or a number as an array, without numbers one of integers."""
-    if not isinstance(x, (list, tuple, int)):
+    if not isinstance(x, (list, tuple, int, np.integer)):
         return x
     found = on_host(owner, name, x)
     return found if found.size else found.astype(np.intp)

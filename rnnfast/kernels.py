@@ -78,10 +78,10 @@ Guarantees
 - The cpu column checks for signals every 0.2 s. If a handler raises (Ctrl-C), forward has changed
   nothing, and backward has written no grads; it may be called again with the same cache.
 - The threads of the cpu column compute in the floating-point mode of the calling thread.
-- Wrong sizes, wrong types or read-only grads are a ValueError or a TypeError before anything is
-  written or copied, and `cache` stays as it was. Sizes come from the arrays themselves, not from
-  the methods of a subclass. No call of these functions can crash the process, whatever its
-  arguments are.
+- In the cpu and cuda columns, wrong sizes, wrong types or read-only grads are a ValueError or a
+  TypeError before anything is written or copied, and `cache` stays as it was. (For the reference
+  column the layers check.) Sizes come from the arrays themselves, not from the methods of a
+  subclass. No call of these functions can crash the process, whatever its arguments are.
 
 The squares of `ops` have the functions of rnnfast/reference/ops.py; the docstrings there are their
 contract. The rules above for inputs, outputs, gradients and errors hold for them, too.

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 
 LATE = 3  # looks at an event that find it not reached
-TO_DEVICE, TO_HOST = 1, 2  # CUDA's numbers
+TO_DEVICE, TO_HOST, NOT_READY = 1, 2, 600  # CUDA's numbers
 
 
 class Event:
@@ -30,11 +30,16 @@ class Event:
         self.stream.run(self.place)
 
     @property
-    def done(self):
+    def ptr(self):
+        """What `query` takes."""
+        return self
+
+    def query(self):
+        """CUDA's status: 0 if it was reached, or not ready."""
         self.looks += 1
         if self.looks > LATE:
             self.reach()
-        return self.stream.did >= self.place
+        return 0 if self.stream.did >= self.place else NOT_READY
 
 
 class Stream:
@@ -87,6 +92,7 @@ class Fake:
             memcpyDeviceToHost=TO_HOST,
             memcpyHostToDevice=TO_DEVICE,
             memcpyAsync=self._copy,
+            eventQuery=Event.query,
             getDeviceCount=lambda: count,
             deviceGetPCIBusId=lambda number: f"0000:{number:02}:00.0",
         )

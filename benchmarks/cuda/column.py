@@ -21,11 +21,7 @@ OF_COLUMN = "test_gpu.py", "test_cuda_host.py", "test_step.py"
 def is_of_column(nodeid):
     """Whether a test needs the GPU, by its file or its parameters."""
     file, _, test = nodeid.partition("::")
-    return "cuda" in test or file.rpartition("/")[2] in (
-        "test_gpu.py",
-        "test_cuda_host.py",
-        "test_step.py",
-    )
+    return "cuda" in test or file.rpartition("/")[2] in OF_COLUMN
 
 
 def call_pytest(plugin, *words):

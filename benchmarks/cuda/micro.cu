@@ -140,6 +140,7 @@ __global__ void packets_at_once(float *x, int blocks, int width, int repeats, lo
     finish(start, sum, cycles);
 }
 
+#if __CUDA_ARCH__ >= 900 // older GPUs have no clusters
 // Blocks of a cluster push `width` floats each into the shared memory of all, then meet.
 __device__ __forceinline__ void push(float *x, int width, int repeats, long long *cycles) {
     extern __shared__ float s[];
@@ -173,6 +174,7 @@ __global__ void __cluster_dims__(4) push_4(float *x, int width, int repeats, lon
 __global__ void __cluster_dims__(8) push_8(float *x, int width, int repeats, long long *cycles) {
     push(x, width, repeats, cycles);
 }
+#endif
 
 // A flag goes from block 0 to another one and back.
 __global__ void flag(int *x, int other, int repeats, long long *cycles) {

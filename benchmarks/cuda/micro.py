@@ -58,6 +58,11 @@ def sms():
     return cuda.what_runs().multiprocessors
 
 
+def clusters():
+    """Whether blocks of a cluster can push: the GPU has clusters, and room for two."""
+    return cuda.what_runs().compute_capability >= (9, 0) and sms() >= 16
+
+
 def timed(launch, repeats, cycles):
     """us and cycles of one repetition, medians of all launches; cycles of the slowest block."""
     import cupy
@@ -256,7 +261,7 @@ def items(dry):
             for name in ("packets", "packets_at_once"):
                 label = f"{name.replace('_', ' ')}, {groups} groups, {width} floats a block"
                 found[label] = partial(packets, name, groups, width)
-    for blocks, width in PUSHED:
+    for blocks, width in PUSHED if clusters() else ():
         found[f"push, clusters of {blocks}, {width} floats a block"] = partial(push, blocks, width)
     for other in sorted({1, sms() // 2, sms() - 1}):
         found[f"flag to block {other}"] = partial(flag, other)

@@ -11,6 +11,7 @@ from rnnfast.text.vocabulary import UNITS
 
 Commands = Any  # the object that ArgumentParser.add_subparsers returns; argparse has no name for it
 T = TypeVar("T", int, float, str)
+LARGEST = 2**63 - 1  # of integers that checkpoints store
 
 
 def add_command(
@@ -51,7 +52,7 @@ def add_vocabulary(command: argparse.ArgumentParser) -> None:
     """Add --vocabulary and --level, for weight files without a vocabulary."""
     what = "training text of the model, for a weight file without a vocabulary (the book's .pkl)"
     command.add_argument("--vocabulary", metavar="FILE", help=what)
-    what = "kind of token in that text (default: word)"
+    what = "kind of token in the text of --vocabulary (default: word)"
     command.add_argument("--level", choices=tuple(UNITS), help=what)
 
 
@@ -143,6 +144,8 @@ def _number(text: str, kind: type[T], wanted: str, valid: Callable[[T], bool]) -
         value = kind(text)
     except ValueError:
         value = None
+    if isinstance(value, int) and value > LARGEST:
+        value, wanted = None, f"an integer up to {LARGEST}"
     if value is None or not valid(value):
         raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
     return value

@@ -82,6 +82,8 @@ def cells(
         If a file cannot be read or written, the text is empty or has unknown tokens, no unit can
         follow the property, or the model has no such unit.
     """
+    if layer is not None and unit is None:
+        raise ValueError("--layer needs --unit")
     if html is not None:
         check_writable(html)
     net, words = open_model(model, vocabulary, level)
@@ -107,11 +109,11 @@ def cells(
             print(f"{place:<24}correlation with {property}: {found.correlation:+.3f}")
         layer, unit = units[0].layer, units[0].unit
     layer = layer or 0
-    if not (0 <= layer < len(layers) and 0 <= unit < layers[layer].shape[1]):
-        raise ValueError(
-            f"--layer must be below {len(layers)} and --unit below "
-            f"{layers[0].shape[1]}, got {layer} and {unit}"
-        )
+    if not 0 <= layer < len(layers):
+        raise ValueError(f"--layer must be below {len(layers)}, got {layer}")
+    if not 0 <= unit < layers[layer].shape[1]:
+        width = layers[layer].shape[1]
+        raise ValueError(f"--unit must be below {width} in layer {layer}, got {unit}")
     values = layers[layer][:, unit]
     tokens = list(words.pieces(ids.tolist()))
     if html is None:

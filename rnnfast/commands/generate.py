@@ -128,13 +128,14 @@ def generate(
             yield from islice(drawn, length)
 
     print(prompt, end="", flush=True)  # as it was typed, not as the vocabulary would write it
-    spaced, tail = prompt[-1:].isspace(), ""
+    spaced, tail, kept = prompt[-1:].isspace(), "", len(stop or "") - 1
     for i, piece in enumerate(words.pieces(ids())):
         if i >= len(prompt_ids):
             if i == len(prompt_ids) and spaced and words.level == "word":
                 piece = piece.removeprefix(" ")
             print(piece, end="", flush=True)
-        tail = (tail + piece)[-len(stop) :] if stop else ""
-        if stop and i >= len(prompt_ids) and tail == stop:
+        tail += piece
+        if stop and i >= len(prompt_ids) and stop in tail:
             break
+        tail = tail[-kept:] if kept > 0 else ""
     print()

@@ -14,7 +14,7 @@ from rnnfast.io.weights import to_numpy
 from rnnfast.layers.initial import Blank
 from rnnfast.models import LanguageModelBase
 from rnnfast.models.loading import load_model
-from rnnfast.text.base import Vocabulary
+from rnnfast.text.base import Vocabulary, counted
 from rnnfast.text.corpora import decoded, load_text, read_text
 from rnnfast.text.vocabulary import EOS, UNITS, load_vocabulary
 
@@ -63,16 +63,22 @@ def open_model(
         model, stored = load_model(path)
         if not isinstance(model, LanguageModelBase):
             raise ValueError(f"{path}: a {type(model).__name__}, which is no language model")
-    if vocabulary is not None:
+    if vocabulary is None and level is not None:
+        raise ValueError("--level needs --vocabulary, the text whose tokens they are")
+    if stored is not None:
+        found = load_vocabulary(path)
+        if vocabulary is not None:
+            _, other = load_text(vocabulary, level=level or found.level)
+            if other.tokens != found.tokens:
+                raise ValueError(f"{path}: has a vocabulary of its own; leave --vocabulary out")
+    elif vocabulary is not None:
         _, found = load_text(vocabulary, level=level or "word")
-    elif stored is None:
+    else:
         what = "a pickle" if pickled else "the file"
         raise ValueError(
             f"{path}: {what} has no vocabulary; name the text that the model was trained on "
             "with --vocabulary"
         )
-    else:
-        found = load_vocabulary(path)
     size = model.sizes["vocab_size"]
     if len(found) != size:
         raise ValueError(
@@ -147,7 +153,7 @@ def ids_before(prime: str | None, vocabulary: Vocabulary, unknown: str | None) -
     """
     ids = prime_ids(prime, vocabulary, unknown)
     token = {"char": "\n", "word": EOS}[vocabulary.level]
-    if prime or token not in vocabulary.token_to_id:
+    if prime is not None or token not in vocabulary.token_to_id:
         return ids
     return np.append(ids, np.int32(vocabulary.token_to_id[token]))
 
@@ -169,7 +175,7 @@ def unknowns(vocabulary: Vocabulary, ids: NDArray[Any], text: str, unknown: str 
     if unknown is not None:
         count = vocabulary.count_unknown(text)
         done = "left out" if unknown == "skip" else f"read as {vocabulary.stand_in!r}"
-        return f", {count:,} unknown ones {done}" if count else ""
+        return f", {counted(count, 'unknown one')} {done}" if count else ""
     if vocabulary.unknown is None:
         return ""
     count = int((ids == vocabulary.token_to_id[vocabulary.unknown]).sum())

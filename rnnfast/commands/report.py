@@ -1,6 +1,7 @@
 """Output at the end of `rnnfast train`: perplexity, curve, a sample."""
 
 import os
+from typing import Any
 
 from rnnfast import plot
 from rnnfast.commands.generate import TEMPERATURE
@@ -56,9 +57,9 @@ def draw_curve(out: str, run: Run, wanted: bool | None) -> None:
 def print_sample(settings: Settings, model: LanguageModelBase, texts: Texts) -> None:
     """Print generated text that continues the beginning of the training text."""
     start = texts.corpus[:PROMPT]
-    ids = sampling.generate(
-        model, start, settings.sample, temperature=TEMPERATURE, rng=settings.seed
-    )
-    decode = texts.vocabulary.decode
+    decode, unknown = texts.vocabulary.decode, texts.vocabulary.unknown
+    skipped = [] if unknown is None else [texts.vocabulary.token_to_id[unknown]]
+    options: dict[str, Any] = {"temperature": TEMPERATURE, "rng": settings.seed}
+    ids = sampling.generate(model, start, settings.sample, **options, skip_ids=skipped)
     print(f"prompt, the beginning of the text: {decode(start)!r}")
     print(f"generated text (temperature {TEMPERATURE}):\n{decode(ids)}")

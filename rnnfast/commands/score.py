@@ -16,6 +16,7 @@ from rnnfast.commands.arguments import (
     add_vocabulary,
 )
 from rnnfast.commands.inputs import bits, encode, given_text, ids_before, open_model, unknowns
+from rnnfast.text.base import counted
 from rnnfast.text.vocabulary import UNITS
 from rnnfast.training.evaluation import perplexity, warn_if_blind
 from rnnfast.training.scoring import SCORE_STEPS, token_scores
@@ -78,9 +79,9 @@ def score(
     ids = encode(words, text, unknown, "TEXT: ")
     before = ids_before(prime, words, unknown)
     whole = np.concatenate([before, ids])
-    unit, scored = UNITS[words.level], len(whole) - max(len(before), 1)
+    unit, scored = UNITS[words.level][:-1], len(whole) - max(len(before), 1)
     if len(ids) == 0 or scored < 1:
-        raise ValueError(f"TEXT has {len(ids)} {unit}: too few to score")
+        raise ValueError(f"TEXT has {counted(len(ids), unit)}: too few to score")
     total, hits, left = 0.0, 0, len(whole) - 1
     with closing(token_scores(net, whole)) as found:
         for logs, right in found:  # printed at once, because a text may be long
@@ -90,7 +91,7 @@ def score(
                 print(f"{value:10.4f}  {json.dumps(words.tokens[i], ensure_ascii=False)}")
             total, hits, left = total + logs.sum(), hits + right.sum(), left - SCORE_STEPS
     print(
-        f"log-probability: {total:.4f} (natural; {scored} {unit}"
+        f"log-probability: {total:.4f} (natural; {counted(scored, unit)}"
         f"{unknowns(words, ids, text, unknown)})"
     )
     ppl = perplexity(-total / scored)

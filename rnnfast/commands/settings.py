@@ -159,13 +159,13 @@ CHECKS: dict[str, Any] = {
 }
 # Settings that --resume may change: all that change neither the model nor the texts
 FREE: tuple[str, ...] = ("epochs", "optimizer", "lr", "lr_decay", "max_grad", "restart_every")
-FREE += ("schedule", "warm_up", "step_every", "step_factor", "patience")
+FREE += ("nonmono", "schedule", "warm_up", "step_every", "step_factor", "patience")
 FREE += ("weight_decay", "matmul_precision")
 FREE += ("vary_length", "eval_interval", "save_every", "sample")
 OF_RANKS = ("sync_every", "outer_lr", "outer_momentum", "compress")
 FREE += OF_RANKS
 BATCH = ("batch_size", "time_size")  # may change between two epochs
-FILES = ("file", "valid", "test", "init")  # may change if the text is the same
+FILES = ("file", "valid", "test", "init")  # the texts may move
 
 
 @overload
@@ -229,7 +229,7 @@ def stored_settings(
         old = getattr(stored, name)
         if old == (absolute(value) if name in FILES else value):
             continue
-        moved = name in FILES and old is not None and value is not None
+        moved = name in FILES and name != "init" and old is not None and value is not None
         if not (moved or name in FREE or name in BATCH):
             free = ", ".join(f"--{option_name(other)}" for other in FREE + BATCH)
             raise ValueError(
@@ -238,8 +238,8 @@ def stored_settings(
             )
         if name not in ("lr", "sample", "save_every"):
             changes[name] = old, value
-    if "optimizer" in changes and "lr" not in options:
-        options = {**options, "lr": None}  # the default of the new optimiser
+    if "optimizer" in changes:  # the defaults of the new one
+        options = {"lr": None, "nonmono": None, **options}
     return replace(stored, **options), changes, extra
 
 
@@ -312,7 +312,8 @@ def build_model(settings: Settings, vocab_size: int, rng: Any = None) -> Languag
         options["dropout"] = settings.dropout or 0.0
     elif given:
         wrong = option_name(given[0])
-        raise ValueError(f"--{wrong} goes with --model custom, not with --model {name}")
+        kinds = "better or custom" if wrong == "dropout" else "custom"
+        raise ValueError(f"--{wrong} goes with --model {kinds}, not with --model {name}")
     try:
         made: LanguageModelBase = getattr(models, MODELS[name])(
             vocab_size, embedding, settings.hidden, **options

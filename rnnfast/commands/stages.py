@@ -9,6 +9,7 @@ from itertools import accumulate, pairwise
 from rnnfast.commands.settings import Settings, build_model
 from rnnfast.io import headers
 from rnnfast.models import LanguageModelBase, start_from
+from rnnfast.text.base import counted
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ def check_gradual(settings: Settings) -> None:
         raise ValueError(f"--gradual must be a list of integers from 1 up, got {epochs!r}")
     if len(epochs) != layers - 1:
         raise ValueError(
-            f"--gradual must have {layers - 1} numbers with --layers {layers}, one for each layer "
-            f"but the last, got {len(epochs)}"
+            f"--gradual must have {counted(layers - 1, 'number')} with --layers {layers}, one for "
+            f"each layer but the last, got {len(epochs)}"
         )
     if sum(epochs) >= settings.epochs:
         raise ValueError(

@@ -12,6 +12,7 @@ from rnnfast.commands.arguments import Commands, add_command
 from rnnfast.commands.beginning import start_from_file
 from rnnfast.commands.fitting import fit_stages
 from rnnfast.commands.folder import (
+    BEST,
     CHECKPOINT,
     GOOD,
     LOG,
@@ -26,6 +27,7 @@ from rnnfast.commands.run import Run
 from rnnfast.commands.schedule import build_schedule
 from rnnfast.commands.settings import (
     BATCH,
+    MODELS,
     Settings,
     build_optimizer,
     check_together,
@@ -45,8 +47,10 @@ from rnnfast.commands.texts import Texts
 from rnnfast.commands.together import together
 from rnnfast.commands.train_options import add_options
 from rnnfast.distributed.ranks import Ranks, by_first
+from rnnfast.io.files import remove
 from rnnfast.kernels import get_float32_matmul_precision, set_float32_matmul_precision
 from rnnfast.text.vocabulary import UNITS
+from rnnfast.training.averaging import NTASGD
 from rnnfast.training.callbacks import JsonlLog, ProgressBar
 from rnnfast.training.language import RnnlmTrainer
 from rnnfast.training.rounds import Sync
@@ -268,14 +272,17 @@ def _restore(
 ) -> None:
     """Load a checkpoint, apply the learning rate, and add its change to `changes`."""
     optimizer: Any = trainer.optimizer
+    new = build_optimizer(settings)
     trainer.load_checkpoint(checkpoint, optimizer="optimizer" not in changes)
-    if lr_given and settings.lr is not None and optimizer.lr != settings.lr:
-        changes["lr"] = optimizer.lr, settings.lr
-        optimizer.lr = settings.lr
+    if lr_given and optimizer.lr != new.lr:
+        changes["lr"] = optimizer.lr, new.lr
+        optimizer.lr = new.lr
     elif "optimizer" in changes:
         changes["lr"] = "that of the old one", optimizer.lr
     if "weight_decay" in changes:
         optimizer.weight_decay = settings.weight_decay
+    if isinstance(new, NTASGD):
+        optimizer.interval = new.interval
     for name in BATCH:
         if name in changes and not trainer.between_epochs:
             raise ValueError(
@@ -350,5 +357,14 @@ def _save_weights(run: Run) -> str:
     model, ranks = run.model, run.trainer.ranks
     run.texts.prime_with(model)
     path = os.path.join(run.out, f"{type(model).__name__}.safetensors")
-    by_first(ranks, lambda: model.save_params(path, run.texts.vocabulary))
+
+    def write() -> None:
+        model.save_params(path, run.texts.vocabulary)
+        older = {os.path.join(run.out, f"{kind}.safetensors") for kind in MODELS.values()} - {path}
+        if run.settings.valid is None:
+            older.add(os.path.join(run.out, BEST))
+        for file in filter(os.path.exists, older):  # of the run that --force has replaced
+            remove(file)
+
+    by_first(ranks, write)
     return path

@@ -70,7 +70,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     option(group, "valid", str, "FILE", what, "the last 5%% of the training text")
     option(group, "test", str, "FILE", "text for the final evaluation", "none")
     what = "settings of a paper, see `rnnfast recipes`; other options replace single ones, and the "
-    what += "value none takes one away"
+    what += "value none takes one away (of numbers that are usually 0, the value 0)"
     group.add_argument("--recipe", choices=tuple(RECIPES), help=what)
     what = "weight file to start from: of the same sizes, for example the best one of another run "
     what += "(fine-tuning), or with fewer layers (gradual learning); the layers above are new"

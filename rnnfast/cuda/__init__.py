@@ -1,10 +1,11 @@
 """The CUDA column: kernels in Numba CUDA, arrays and launches by CuPy (the `cuda` extra).
 
-NumPy arrays are copied to the GPU and the results back, which is slow; CuPy arrays, and everything
-that speaks DLPack or the CUDA array interface, stay where they are and give CuPy arrays. Work runs
-on CuPy's current stream; nothing waits for it but a copy to NumPy.
+NumPy arrays are copied to the GPU and the results back, which is slow; CuPy arrays stay where they
+are and give CuPy arrays. (Layers make one of everything that speaks DLPack or the CUDA array
+interface.) Work runs on CuPy's current stream; nothing waits for it but a copy to NumPy.
 """
 
+import sys
 import threading
 
 MINIMUM = (8, 0)  # compute capability
@@ -37,6 +38,8 @@ def _why_missing():
     """Asked anew while there is a reason, which may pass: a driver that was busy, a full GPU."""
     if _gpus:
         return None
+    if sys.platform != "linux":
+        return "it is written for Linux"
     from importlib.util import find_spec
 
     for module, package in (("numba_cuda", "numba-cuda"), ("cupy", "CuPy")):

@@ -48,9 +48,16 @@ class Graph:
             yield
 
     def rehearse(self, function):
-        """function(), computed, with arrays in the graph's memory."""
+        """function(), computed, with arrays in the graph's memory.
+
+        What idles in the pools is given back first: there it is of no use to the graph's own.
+        """
+        self._cupy.get_default_memory_pool().free_all_blocks()
         with self.memory():
-            return function()
+            found = function()
+        self._cupy.cuda.get_current_stream().synchronize()
+        self._pool.free_all_blocks()  # the capture has another stream, to which they do not belong
+        return found
 
     def capture(self, function):
         """Takes down what function() does. RuntimeError, or what it raises, if that cannot be."""

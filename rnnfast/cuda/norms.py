@@ -23,7 +23,7 @@ EPSILON = 1e-5
 
 @cache
 def sums(gpu, dtype):
-    """Device functions (total, scale_of) and ROOM, the numbers in shared memory that both need.
+    """Device functions (total, scale_of).
 
     total(s, tid, x): the sum of x over all threads of the block, to each of them. scale_of(mean
     square): 1 / sqrt(it + EPSILON).

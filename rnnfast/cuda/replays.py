@@ -13,6 +13,7 @@ from rnnfast.cuda._bound import described, run
 
 LEAST, MOST = 16, 4096  # launches of a graph
 KEPT = 32  # graphs, and steps that came once
+REFUSED = object()  # in the place of a graph: these steps cannot be captured
 
 
 class _Known(local):
@@ -42,16 +43,16 @@ class Replays:
         known = self.known()
         came_before, graph = key in known, known.pop(key, None)
         if came_before and graph is None:
-            graph = self._recorded(work, start, ahead, count)
+            graph = self._recorded(work, start, ahead, count) or REFUSED
         known[key] = graph
         if len(known) > KEPT:
             known.popitem(last=False)
-        if graph is None:
+        if graph is None or graph is REFUSED:
             return run(work, start, ahead, count)
         return graph.launch(stream)
 
     def known(self):
-        """What this thread has done, the last one last -> a graph, or None until it comes again."""
+        """What this thread has done, the last one last -> a graph; None until it comes again."""
         return self._known.graphs
 
     def _recorded(self, work, start, ahead, count):

@@ -246,6 +246,7 @@ def sum_arrays(
     exchange = Exchange(ranks, _Arrays(arrays), traffic, half)
     exchange.begin(np.zeros(0))
     exchange.finish()
+    exchange.wait()
 
 
 def _bytes_of_bits(count: int) -> int:

@@ -7,7 +7,8 @@ both and waits for neither. What carries the sums is chosen once, by all ranks t
 nccl
     NCCL, where CuPy has it and each rank has a GPU of its own.
 mpi
-    MPI itself, where it says that it takes addresses on a GPU (MPIX_Query_cuda_support).
+    MPI itself, where it says that it takes addresses on a GPU (MPIX_Query_cuda_support). Not Open
+    MPI: it says so, too, but its nonblocking sums do not take them.
 host
     MPI, through pinned memory of the host. Always possible, and used for sums in 16 bits.
 
@@ -32,16 +33,24 @@ from rnnfast.distributed.waiting import own_copy
 
 WAYS = "nccl", "mpi", "host"
 VARIABLE = "RNNFAST_GPU_SUMS"
+OPEN_MPI = "ompi_mpi_comm_world"  # a symbol that it alone has
+
+
+NOT_READY = 600  # CUDA's status of an event that was not reached
 
 
 class _Reached:
     """Whether a stream has reached an event, as a request that ranks wait for."""
 
-    def __init__(self, event: Any) -> None:
-        self._event = event
+    def __init__(self, runtime: Any, event: Any) -> None:
+        self._runtime, self._event = runtime, event
 
     def Test(self) -> bool:
-        return bool(self._event.done)
+        """An error of the GPU is raised: an event would say for ever that it was not reached."""
+        status = self._runtime.eventQuery(self._event.ptr)
+        if status not in (0, NOT_READY):
+            raise self._runtime.CUDARuntimeError(status)
+        return bool(status == 0)
 
 
 class _GpuSums:
@@ -56,12 +65,12 @@ class _GpuSums:
         self._ranks = ranks
         self._cuda = sys.modules["cupy"].cuda
         self._stream = self._cuda.Stream(non_blocking=True)
-        self._summed: Any = None  # an event: all sums are in their arrays
+        self._summed: _Reached | None = None  # all sums are in their arrays
 
     def wait(self) -> None:
         """Wait until the sums are there; a rank that does not answer meanwhile ends the job."""
         if self._summed is not None:
-            self._ranks.wait([_Reached(self._summed)], "gradients")
+            self._ranks.wait([self._summed], "gradients")
 
     def _event(self, stream: Any) -> Any:
         """An event that a stream reaches after all that it has been given so far."""
@@ -75,8 +84,9 @@ class _GpuSums:
 
     def _before_computing(self, stream: Any) -> None:
         """Let what computes wait for a stream of sums."""
-        self._summed = self._event(stream)
-        self._cuda.get_current_stream().wait_event(self._summed)
+        event = self._event(stream)
+        self._summed = _Reached(self._cuda.runtime, event)
+        self._cuda.get_current_stream().wait_event(event)
 
 
 class NcclSums(_GpuSums):
@@ -107,7 +117,7 @@ class NcclSums(_GpuSums):
 class _Sum(NamedTuple):
     """A sum by MPI."""
 
-    there: Any  # an event: the array is where MPI reads it
+    there: _Reached  # the array is where MPI reads it
     buffer: Any  # on the GPU
     array: Any  # where MPI reads and writes it
     half: HalfSum | None
@@ -148,13 +158,13 @@ class GpuMpiSums(_GpuSums):
             there = self._event(self._stream)
         else:
             array, there = buffer, self._event(self._cuda.get_current_stream())
-        self._all.append(_Sum(there, buffer, array, half))
+        self._all.append(_Sum(_Reached(self._cuda.runtime, there), buffer, array, half))
         self.go_on()
 
     def go_on(self) -> None:
         """Give MPI the arrays that are there, and the GPU the sums that are."""
         for each in self._all[len(self._requests) :]:
-            if not each.there.done:
+            if not each.there.Test():
                 break
             if each.half is None:
                 self._requests.append(self._comm.Iallreduce(self._in_place, each.array))
@@ -256,10 +266,11 @@ def nccl_of_cupy() -> Any:
 
 
 def mpi_knows_gpus() -> bool:
-    """Whether MPI says that it takes addresses on a GPU. False where it does not say."""
+    """Whether MPI takes addresses on a GPU. False where it does not say, and of Open MPI."""
     with suppress(OSError), open("/proc/self/maps", encoding="utf-8") as file:
         loaded = {line.split()[-1] for line in file if "/libmpi" in line}
         for library in sorted(loaded):
             with suppress(OSError, AttributeError):
-                return bool(ctypes.CDLL(library).MPIX_Query_cuda_support())
+                mpi = ctypes.CDLL(library)
+                return not hasattr(mpi, OPEN_MPI) and bool(mpi.MPIX_Query_cuda_support())
     return False

@@ -53,7 +53,7 @@ def gradient_norms(
     ----------
     Wh : float64 (H, G*H)
         Recurrent weights: (H, H) for rnn, (H, 4H) for lstm, (H, 3H) for gru.
-    cell : {"rnn", "lstm", "gru"}, optional
+    cell : {"rnn", "lstm", "gru", "slstm"}, optional
         None is the book's ch06/rnn_gradient_graph.py: only the product dh Wh^T. A cell runs its
         backward along the states that it reaches over the inputs.
     Wx : float64 (D, G*H), optional
@@ -80,7 +80,8 @@ def gradient_norms(
     Notes
     -----
     The gradient starts as dh = 1 at the last step. As in the book, the norm is that of the whole
-    (N, H) array divided by N. For an LSTM it is the norm of dh and dc together.
+    (N, H) array divided by N. For an LSTM it is the norm of dh and dc together,
+    for an sLSTM of dh, dc, dn and dm.
 
     References
     ----------

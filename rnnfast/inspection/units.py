@@ -146,6 +146,8 @@ def rank_units(
             expected = f"(length, H) = ({len(wanted)}, H)"
             raise checks.shape_error(owner, f"activations[{k}]", expected, hs)
         hs = hs.astype(np.float64)
+        if not np.isfinite(hs).all():
+            raise ValueError(f"{owner}: activations[{k}] must be finite, got nan or inf")
         constant = (hs == hs[0]).all(axis=0)
         hs -= hs.mean(axis=0)
         scale = np.linalg.norm(hs, axis=0) * np.linalg.norm(wanted)

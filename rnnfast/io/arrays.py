@@ -9,6 +9,13 @@ from numpy.typing import NDArray
 from rnnfast import checks
 
 
+def plain(value: Any) -> Any:
+    """A number of NumPy as one of Python, for JSON; TypeError for anything else."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"JSON has no {type(value).__name__}")
+
+
 def copy_into(params: Mapping[str, Any], loaded: Mapping[str, NDArray[Any]], path: str) -> None:
     """Copy loaded arrays into a model's parameters.
 

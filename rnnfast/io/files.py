@@ -204,10 +204,14 @@ def _check_regular(path: StrPath, mode: int) -> None:
 
 
 def _sync_folder(folder: str) -> None:
-    """Make the rename itself durable. Windows cannot open a folder and does not need it."""
+    """Make the rename itself durable, where the file system can: the file is in place already.
+
+    Windows cannot open a folder and does not need it.
+    """
     if os.name == "posix":
-        fd = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        with contextlib.suppress(OSError):
+            fd = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)

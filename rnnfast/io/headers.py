@@ -216,6 +216,10 @@ def weights(name: str, header: Any) -> None:
     unknown, tokens = header.get("unknown"), header["vocabulary"]
     if unknown is not None and tokens is not None and unknown not in tokens:
         raise wrong("unknown", "one of the vocabulary", unknown)
+    sizes = header["sizes"]
+    if tokens is not None and sizes and sizes.get("vocab_size") != len(tokens):
+        size = sizes.get("vocab_size")
+        raise Wrong(f"vocabulary must have vocab_size = {size} tokens, found {len(tokens)}")
     prime = header.get("prime") or [-1]
     if tokens is not None and max(prime) >= len(tokens):
         raise wrong("prime", f"ids of a vocabulary of {len(tokens)}", max(prime))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rnnfast.io import headers
 from rnnfast.io.arrays import check_fits as check_fits
 from rnnfast.io.arrays import copy_into as copy_into
+from rnnfast.io.arrays import plain
 from rnnfast.io.arrays import to_device as to_device
 from rnnfast.io.arrays import to_numpy as to_numpy
 from rnnfast.io.book import by_name, is_pickle, load_pickle
@@ -118,8 +119,8 @@ def model_header(
         "prime": list(map(int, getattr(vocabulary, "prime", prime) or ())) or None,
     }
     try:
-        headers.weights("", json.loads(json.dumps(header)))
-    except headers.Wrong as error:
+        headers.weights("", json.loads(json.dumps(header, default=plain)))
+    except (headers.Wrong, TypeError) as error:
         raise ValueError(f"{path}: weights that could not be read again ({error})") from None
     return header
 
@@ -196,17 +197,25 @@ def save_arrays(path: StrPath, arrays: Mapping[str, Any], header: Mapping[str, A
     arrays : mapping
         Name -> array of NumPy or CuPy.
     header : mapping
-        What JSON can express.
+        What JSON can express; numbers may be NumPy's.
 
     Raises
     ------
     OSError
         If the file cannot be written.
+    TypeError
+        If JSON cannot express a field of the header. The error names it.
     """
     from safetensors.numpy import save
 
+    fields = []
+    for name, value in {"format": FORMAT, **header}.items():
+        try:
+            fields.append(f"{json.dumps(name)}: {json.dumps(value, default=plain)}")
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{path_text(path)}: {name} must be a JSON value ({error})") from None
     # One metadata key, because safetensors writes several in no fixed order.
-    metadata = {"rnnfast": json.dumps({"format": FORMAT, **header})}
+    metadata = {"rnnfast": "{" + ", ".join(fields) + "}"}
     arrays = {name: np.ascontiguousarray(to_numpy(array)) for name, array in arrays.items()}
     write_atomically(path, save(arrays, metadata))
 

@@ -80,7 +80,7 @@ class Softmax(_Activation):
             dx.
         """
         out = self._pending()
-        self._check_dout(dout, out.shape)
+        dout = self._checked_dout(dout, out.shape)
         share = out * dout
         share -= out * share.sum(axis=-1, keepdims=True)
         dx: A = share
@@ -140,6 +140,6 @@ class Sigmoid(_Activation):
             dx.
         """
         out = self._pending()
-        self._check_dout(dout, out.shape)
+        dout = self._checked_dout(dout, out.shape)
         dx: A = dout * (1.0 - out) * out
         return dx

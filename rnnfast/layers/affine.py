@@ -94,7 +94,7 @@ class _Linear(Layer):
         """
         x = self._pending()
         W = self._checked_params()[0]
-        self._check_dout(dout, (*x.shape[:-1], W.shape[1]))
+        dout = self._checked_dout(dout, (*x.shape[:-1], W.shape[1]))
         dW, db = (*self._checked_grads(), None)[:2]
         dy = rows(checks.cast(dout, self.dtype))
         dx: A = self._kernel.affine_backward(dy, rows(x), W, dW, db).reshape(x.shape)

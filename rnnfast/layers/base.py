@@ -199,7 +199,10 @@ class Layer:
                 )
 
     def _check_count(self, which: str, arrays: Sequence[Any]) -> None:
-        """Check that the list has one array for each weight."""
+        """Check that it is a list with one array for each weight."""
+        if not isinstance(arrays, list):
+            kind = type(arrays).__name__
+            raise TypeError(f"{self._name}: {which} must be a list of arrays, got {kind}")
         if len(arrays) != len(self._specs):
             names = ", ".join(name for name, _, _ in self._specs)
             raise ValueError(f"{self._name}: {which} must hold {names}, got {len(arrays)} arrays")
@@ -246,11 +249,12 @@ class Layer:
         """What the last forward of training has kept, by its name in the book."""
         raise NotImplementedError(name)
 
-    def _check_dout(self, dout: Any, shape: tuple[int, ...]) -> None:
-        """Check that dout has the shape of the output."""
+    def _checked_dout(self, dout: Any, shape: tuple[int, ...]) -> Any:
+        """dout, of the shape of the output."""
         dout = checks.real(self._name, "dout", dout)
         if dout.shape != shape:
             raise checks.shape_error(self._name, "dout", f"like the output, {shape}", dout)
+        return dout
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()

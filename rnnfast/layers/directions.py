@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike
 from rnnfast import checks
 from rnnfast.layers.initial import Initializer, create_recurrent
 from rnnfast.layers.options import of_steps
-from rnnfast.layers.parts import Parts
+from rnnfast.layers.parts import Parts, undone_if_it_fails
 from rnnfast.layers.recurrent import Lengths, Recurrent, checked_lengths
 from rnnfast.layers.weights import Weights, adopted, specs
 from rnnfast.typing import A, Array, Floats, Integers
@@ -178,14 +178,10 @@ class _TimeBi(Parts):
             of_steps(part, N, T, own)
             for part, own in zip(self.parts, self._of_parts("direction", **given), strict=True)
         )
-        before = self._before()
-        try:
+        with undone_if_it_fails(self.parts):
             hs1 = forward._forward(checked[0], train, lengths=lengths, **own1)
             hs2 = backward._forward(checked[1], train, lengths=lengths, reverse=True, **own2)
             return checks.namespace(hs1).concatenate((hs1, hs2), axis=2)
-        except BaseException:
-            self._restore(before)
-            raise
 
     @overload
     def backward(self, dhs: A, *dstate: Any) -> A: ...

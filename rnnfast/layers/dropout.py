@@ -67,7 +67,7 @@ class Dropout(Layer):
         if not train_flg:
             return given * (1 - ratio)
         whole, rows = _of_the_batch(self._name, given.shape)
-        mask = (np.random.random_sample(whole) > ratio)[rows]  # = rand(*x.shape)
+        mask = np.asarray(np.random.random_sample(whole) > ratio)[rows]  # = rand(*x.shape)
         mask = checks.beside(given, mask)
         self.cache = mask, given.shape
         return given * mask
@@ -92,7 +92,7 @@ class Dropout(Layer):
         """
         mask, shape = self._pending()
         if shape is not None:
-            self._check_dout(dout, shape)
+            dout = self._checked_dout(dout, shape)
         dx: A = dout * mask
         return dx
 
@@ -237,12 +237,12 @@ class TimeDropout(Dropout):
         if any(size < 0 for size in shape):
             raise ValueError(f"{self._name}: shape must not be negative, got {shape}")
         dtype = given.dtype if given.dtype in checks.FLOATS else checks.floating(given[:0]).dtype
-        whole, rows = _of_the_batch(self._name, shape) if of_samples else (shape, slice(None))
+        whole, rows = _of_the_batch(self._name, shape) if of_samples else (shape, ...)
         if self._key is None:
-            mask = (np.random.random_sample(whole) > ratio)[rows].astype(dtype)
+            mask = np.asarray(np.random.random_sample(whole) > ratio)[rows].astype(dtype)
             mask *= 1 / (1 - ratio)
         else:
-            first = (rows.start or 0) * math.prod(shape[1:])
+            first = (0 if rows is ... else rows.start or 0) * math.prod(shape[1:])
             numbers = ratio, self._key, self.step, dtype, first
             mask = self._column(given).dropout_mask(shape, *numbers)
         self.step += 1
@@ -299,11 +299,11 @@ class TimeDropout(Dropout):
         return shown + ([] if self.train_flg else ["train_flg=False"])
 
 
-def _of_the_batch(owner: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], slice]:
+def _of_the_batch(owner: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], Any]:
     """The shape of the whole batch's mask, and its rows for samples of this shape."""
     share = current_share()
     if share is None:
-        return shape, slice(None)
+        return shape, ...
     if not shape or shape[0] != share.size:
         raise ValueError(
             f"{owner}: the first axis of a mask must be the {share.size} samples of this share of "

@@ -181,7 +181,7 @@ class Embedding(Layer):
         """
         ids, scale = self._pending()
         (dW,) = self._checked_grads()
-        self._check_dout(dout, (*ids.shape, dW.shape[1]))
+        dout = self._checked_dout(dout, (*ids.shape, dW.shape[1]))
         dout = checks.cast(dout, self.dtype)
         if scale is not None:
             dout = dout * checks.beside(dout, scale)

@@ -10,6 +10,8 @@ def freezable(layers: Iterable[Any]) -> list[Any]:
     found: list[Any] = []
     for layer in layers:
         if hasattr(layer, "freeze"):
+            if hasattr(layer, "_agree"):
+                layer._agree()  # an array put into its params is one of a part's
             found += freezable(layer.parts) if hasattr(layer, "parts") else [layer]
     return found
 

@@ -10,6 +10,12 @@ import numpy as np
 from rnnfast import checks
 
 
+def _floats(x: Any) -> Any:
+    """x, integers and bool as float64: unsigned ones have no -x, and float16 is too small."""
+    x = x if hasattr(x, "dtype") else np.asarray(x)
+    return x.astype(np.float64) if x.dtype.kind in "iub" else x
+
+
 def sigmoid(x: Any) -> Any:
     """1 / (1 + exp(-x)).
 
@@ -27,6 +33,7 @@ def sigmoid(x: Any) -> Any:
     >>> sigmoid(np.array([-1000.0, 0.0]))
     array([0. , 0.5])
     """
+    x = _floats(x)
     with np.errstate(over="ignore"):  # exp(-x) = inf is right: the result is 0
         return 1 / (1 + np.exp(-x))
 
@@ -74,7 +81,8 @@ def softmax(x: Any) -> Any:
     >>> softmax(np.array([1000.0, 1000.0]))
     array([0.5, 0.5])
     """
-    if x.shape[-1] == 0:
+    x = _floats(x)
+    if x.shape[-1:] in ((), (0,)):
         raise ValueError(f"softmax: x must have a last axis of at least 1, got {x.shape}")
     y = np.exp(x - x.max(axis=-1, keepdims=True))
     y /= y.sum(axis=-1, keepdims=True)
@@ -110,6 +118,8 @@ def cross_entropy_error(y: Any, t: Any) -> Any:
     """
     y = checks.real("cross_entropy_error", "y", y)
     t = checks.real("cross_entropy_error", "t", t)
+    if y.ndim not in (1, 2):
+        raise checks.shape_error("cross_entropy_error", "y", "(N, K) or (K,)", y)
     if y.ndim == 1:
         y, t = y.reshape(1, -1), t.reshape(1, -1)
     if t.size == y.size:  # one-hot

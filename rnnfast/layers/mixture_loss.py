@@ -10,7 +10,7 @@ import numpy as np
 from rnnfast import checks
 from rnnfast.layers.mixture import TimeMixtureSoftmax
 from rnnfast.layers.shares import over_the_batch
-from rnnfast.layers.softmax_losses import TimeSoftmaxWithLoss, only_counted
+from rnnfast.layers.softmax_losses import TimeSoftmaxWithLoss, check_device, only_counted
 from rnnfast.typing import Array
 
 
@@ -29,7 +29,7 @@ class TimeMixtureSoftmaxWithLoss(TimeSoftmaxWithLoss):
     Attributes
     ----------
     penalty : float
-        The penalty of the last forward in training; on a GPU a 0-d array there.
+        The penalty of the last forward, 0 without training; on a GPU a 0-d array there.
 
     Notes
     -----
@@ -63,8 +63,9 @@ class TimeMixtureSoftmaxWithLoss(TimeSoftmaxWithLoss):
     def __init__(
         self, mixture: TimeMixtureSoftmax, *, balance: float = 0.0, device: str | None = None
     ) -> None:
-        super().__init__(device=device)
+        super().__init__(device="auto")
         self.mixture = checks.of_kind(self._name, "mixture", mixture, TimeMixtureSoftmax)
+        check_device(self._name, device, mixture)
         self.balance = checks.nonnegative(self._name, "balance", balance)
         self.penalty: Any = 0.0
 
@@ -99,7 +100,7 @@ class TimeMixtureSoftmaxWithLoss(TimeSoftmaxWithLoss):
             inputs = [only_counted(x, t != ignored) for x in inputs]
         *kept, hs, prior = mixture._latents(inputs, train)
         self.cache = None
-        self.penalty = 0.0 if train else self.penalty
+        self.penalty = 0.0
         loss, cache = self._cross_entropy(hs, prior, t, ignored, train)
         if train:
             dprior = None

@@ -4,13 +4,26 @@ They have the interface of a single layer: params, grads, forward, backward, `st
 `dstate`, reset_state, freeze and unfreeze.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain, islice
 from operator import is_
 from typing import Any
 
 from rnnfast import checks
 from rnnfast.layers.freezing import freeze_all, unfreeze_all
+
+
+@contextmanager
+def undone_if_it_fails(layers: Sequence[Any]) -> Iterator[None]:
+    """Within the block a forward of these layers changes all of their states, or none."""
+    before = [(layer, layer._before()) for layer in layers if hasattr(layer, "_before")]
+    try:
+        yield
+    except BaseException:
+        for layer, earlier in before:
+            layer._restore(earlier)
+        raise
 
 
 class Parts:
@@ -150,6 +163,7 @@ class Parts:
 
     def freeze(self, precision: str | None = None) -> None:
         """Freeze all parts; see `TimeLSTM.freeze`. If one cannot be, none is."""
+        self._agree()
         freeze_all(self.parts, precision)
 
     def unfreeze(self) -> None:

@@ -5,6 +5,8 @@ N batch, T time, H units.
 
 from typing import Any
 
+import numpy as np
+
 from rnnfast import checks
 from rnnfast.layers.base import Layer
 from rnnfast.typing import A
@@ -77,7 +79,7 @@ class _Regularization(Layer):
             Without the forward of a training step before it.
         """
         values, shape = self._pending()
-        self._check_dout(dout, shape)
+        dout = self._checked_dout(dout, shape)
         dloss = checks.number(self._name, "dloss", dloss)
         if not values.size:
             return dout
@@ -109,7 +111,7 @@ class ActivationRegularization(_Regularization):
     Attributes
     ----------
     loss : float
-        The penalty of the last forward in training; a 0-d array on a GPU.
+        The penalty of the last forward, 0 without training; a 0-d array on a GPU.
 
     Notes
     -----
@@ -149,7 +151,7 @@ class TemporalActivationRegularization(_Regularization):
     Attributes
     ----------
     loss : float
-        The penalty of the last forward in training; a 0-d array on a GPU.
+        The penalty of the last forward, 0 without training; a 0-d array on a GPU.
 
     Notes
     -----
@@ -181,7 +183,7 @@ class TemporalActivationRegularization(_Regularization):
         return xs[:, 1:] - xs[:, :-1]
 
     def _added(self, dout: Any, dvalues: Any) -> Any:
-        dxs = dout.copy()
+        dxs = dout.astype(np.result_type(dout.dtype, dvalues.dtype))
         dxs[:, 1:] += dvalues
         dxs[:, :-1] -= dvalues
         return dxs

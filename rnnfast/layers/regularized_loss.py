@@ -30,7 +30,7 @@ class TimeRegularizedSoftmaxWithLoss(TimeAffineSoftmaxWithLoss):
     Attributes
     ----------
     penalty : float
-        What training minimises beside the loss, of the last forward in training: the penalty of
+        What training minimises beside the loss, of the last forward, 0 without training: that of
         `past`, and by how much the noise raises the cross entropy. A 0-d array on a GPU.
 
     Notes
@@ -111,7 +111,7 @@ class TimeRegularizedSoftmaxWithLoss(TimeAffineSoftmaxWithLoss):
         if self.past is not None:
             previous = check_previous(self._name, previous, x.shape[:2], self.affine)
         affine, ops = self.affine, self.affine._kernel
-        W, b = affine._checked_params()
+        W, b = (*affine._checked_params(), None)[:2]
         counted = t != ignored
         x2 = only_counted(rows(x), counted)
         scores = ops.affine_forward(x2, W, b)
@@ -162,7 +162,7 @@ class TimeRegularizedSoftmaxWithLoss(TimeAffineSoftmaxWithLoss):
         x, shape, cache, noise = self._pending()
         of_target: Any = 0.0
         dout = checks.number(self._name, "dout", dout)
-        (W, _), (dW, db) = self.affine._checked_params(), self.affine._checked_grads()
+        W, (dW, db) = self.affine._checked_params()[0], (*self.affine._checked_grads(), None)[:2]
         if self.past is not None:
             self.past._checked_grads()
         ops = self.affine._kernel

@@ -41,9 +41,9 @@ class TimeRegularizedMixtureSoftmaxWithLoss(TimeMixtureSoftmaxWithLoss):
     Attributes
     ----------
     penalty : float
-        What training minimises beside the loss, of the last forward in training: the penalties of
-        balance and `past`, and by how much the noise raises the cross entropy. A 0-d array on a
-        GPU.
+        What training minimises beside the loss, of the last forward, 0 without training: the
+        penalties of balance and `past`, and by how much the noise raises the cross entropy. A 0-d
+        array on a GPU.
 
     Notes
     -----

@@ -6,7 +6,6 @@ The common rules of all losses are in rnnfast.layers.losses. N batch, T time, V 
 from typing import Any, NamedTuple
 
 from rnnfast import checks
-from rnnfast.kernels import load, resolve
 from rnnfast.layers.affine import Affine, TimeAffine, rows
 from rnnfast.layers.base import Layer
 from rnnfast.layers.functions import softmax
@@ -123,7 +122,7 @@ class SoftmaxWithLoss(_Loss):
         x = checks.real(self._name, x_name, x)
         ts = self._targets(x_name, x, t_name, t)
         ignored = self._ignore(t_name, ts, x.shape[-1])
-        ops = self._kernel or load("ops", resolve(self.device, x))
+        ops = self._column(x)
         xs = checks.floating(x).reshape(ts.size, x.shape[-1])
         if train:
             xs, ts = checks.own(xs, x), checks.own(ts, t)
@@ -151,9 +150,12 @@ class SoftmaxWithLoss(_Loss):
         return t.reshape(-1)
 
     def _ignore(self, t_name: str, ts: Any, V: int) -> int:
-        """The id to ignore. Here every target must be a class, so -1 ignores none."""
+        """The id to ignore. Here every target must be a class: one that no target is."""
         checks.in_range(self._name, t_name, ts, V)
-        return -1
+        return NONE
+
+
+NONE = -(2**63)
 
 
 class Simple_TimeSoftmaxWithLoss(SoftmaxWithLoss):
@@ -261,6 +263,12 @@ def only_counted(x: Any, counted: Any) -> Any:
     return checks.namespace(x).where(counted, x, x.dtype.type(0))
 
 
+def check_device(owner: str, device: str | None, layer: Layer) -> None:
+    """Check the device of a loss that computes where the weights of another layer are."""
+    if device not in (None, "auto", layer.device):
+        raise ValueError(f"{owner}: device must be the weights', {layer.device!r}, got {device!r}")
+
+
 class TimeAffineSoftmaxWithLoss(TimeSoftmaxWithLoss):
     """`TimeAffine` and `TimeSoftmaxWithLoss` in one layer, for models that own both.
 
@@ -269,7 +277,7 @@ class TimeAffineSoftmaxWithLoss(TimeSoftmaxWithLoss):
     affine : TimeAffine
         The layer whose weights are read and whose grads backward writes.
     device : str, optional
-        As in `TimeSoftmaxWithLoss`.
+        That of the affine layer; no other is possible.
 
     Notes
     -----
@@ -291,8 +299,9 @@ class TimeAffineSoftmaxWithLoss(TimeSoftmaxWithLoss):
     of_cache = ()  # it keeps no scores of its own
 
     def __init__(self, affine: TimeAffine, *, device: str | None = None) -> None:
-        super().__init__(device=device)
+        super().__init__(device="auto")
         self.affine = checks.of_kind(self._name, "affine", affine, TimeAffine, Affine)
+        check_device(self._name, device, affine)
         self._spent: Any = None  # the last consumed cache: its memory is used again
 
     def forward(self, xs: Array, ts: Array, *, train: bool = True) -> Any:
@@ -318,7 +327,7 @@ class TimeAffineSoftmaxWithLoss(TimeSoftmaxWithLoss):
             As in `SoftmaxWithLoss.forward`.
         """
         x, t, ignored = self._checked_inputs(xs, ts)
-        W, b = self.affine._checked_params()
+        W, b = (*self.affine._checked_params(), None)[:2]
         spent, self._spent = self._spent, None
         loss, cache = self.affine._kernel.affine_softmax_loss_forward(
             rows(x), W, b, t, ignore_label=ignored, train=train, spent=spent
@@ -359,7 +368,7 @@ class TimeAffineSoftmaxWithLoss(TimeSoftmaxWithLoss):
         """
         cache, shape = self._pending()
         dout = checks.number(self._name, "dout", dout)
-        dW, db = self.affine._checked_grads()
+        dW, db = (*self.affine._checked_grads(), None)[:2]
         dx = self.affine._kernel.affine_softmax_loss_backward(cache, dW, db, dout)
         self.cache, self._spent = None, cache
         return dx.reshape(shape)

@@ -10,10 +10,11 @@ from typing import Any, TypeAlias, overload
 
 from rnnfast import checks
 from rnnfast.layers.dropout import TimeDropout
+from rnnfast.layers.freezing import freezable
 from rnnfast.layers.heads import TimeSLSTM
 from rnnfast.layers.normalized import TimeLayerNormGRU, TimeLayerNormLSTM
 from rnnfast.layers.options import of_steps
-from rnnfast.layers.parts import Parts
+from rnnfast.layers.parts import Parts, undone_if_it_fails
 from rnnfast.layers.projection import TimeLSTMP
 from rnnfast.layers.recurrent import Lengths, checked_lengths
 from rnnfast.layers.sequence import TimeGRU, TimeLSTM, TimeMogrifier, TimeRNN
@@ -67,7 +68,24 @@ class TimeReverse(Parts):
             raise TypeError(f"{self._name}: layer must be a {kinds}, got {type(layer).__name__}")
         self.layer = layer
         self.parts = [layer]
-        self.params, self.grads = layer.params, layer.grads
+
+    @property
+    def params(self) -> list[Any]:
+        """Those of the layer."""
+        return self.layer.params
+
+    @params.setter
+    def params(self, params: list[Any]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.layer.params = params
+
+    @property
+    def grads(self) -> list[Any]:
+        """Those of the layer."""
+        return self.layer.grads
+
+    @grads.setter
+    def grads(self, grads: list[Any]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.layer.grads = grads
 
     def _agree(self) -> None:
         """Nothing to do: the lists are the layer's own."""
@@ -212,6 +230,9 @@ class TimeStack(Parts):
             if not hasattr(layer, "set_state"):
                 kind = type(layer).__name__
                 raise TypeError(f"{self._name}: layers must be recurrent layers, got {kind}")
+        single = freezable(self.layers)
+        if len({id(layer) for layer in single}) < len(single):
+            raise ValueError(f"{self._name}: layers must be different ones, got a layer twice")
         for k, (below, above) in enumerate(pairwise(self.layers), 1):
             if _width(below) != _reads(above):
                 raise ValueError(
@@ -289,20 +310,14 @@ class TimeStack(Parts):
         }
         self._agree()
         arguments = self._of_parts("layer", **given)
-        drops, before = iter(self.drop_layers), self._before()
-        of_drops = [drop._before() for drop in self.drop_layers]
-        try:
+        drops = iter(self.drop_layers)
+        with undone_if_it_fails([*self.layers, *self.drop_layers]):
             for layer, own in zip(self.layers, arguments, strict=True):
                 xs = layer.forward(xs, train=train, lengths=lengths, **own)
                 drop = next(drops, None)
                 if drop is not None:
                     xs = drop.forward(xs, train=train)
             return xs
-        except BaseException:
-            self._restore(before)
-            for drop, earlier in zip(self.drop_layers, of_drops, strict=True):
-                drop._restore(earlier)
-            raise
 
     @overload
     def backward(self, dhs: A, *dstate: Any) -> A: ...
@@ -331,7 +346,7 @@ class TimeStack(Parts):
         drops = iter(reversed((*self.drop_layers, None)))
         for layer, own in reversed(shares):
             drop = next(drops, None)
-            if drop is not None and drop.train_flg:
+            if drop is not None and drop.cache is not None:  # it dropped in forward
                 dhs = drop.backward(dhs)
             dhs = layer.backward(dhs, *own)
         return dhs

@@ -67,8 +67,8 @@ class _TimeOneState(_Time):
 
         Raises
         ------
-        ValueError
-            For a wrong shape, or if the layer is not stateful.
+        TypeError, ValueError
+            For a wrong type, dtype or shape, or if the layer is not stateful.
         """
         self._set_state(h)
 
@@ -136,8 +136,8 @@ class _TimeTwoStates(_Time):
 
         Raises
         ------
-        ValueError
-            For a wrong shape, or if the layer is not stateful.
+        TypeError, ValueError
+            For a wrong type, dtype or shape, or if the layer is not stateful.
         """
         self._set_state(h, c)
 
@@ -231,7 +231,7 @@ class _TimeFourStates(_Time):
 
         Raises
         ------
-        ValueError
-            For a wrong shape, or if the layer is not stateful.
+        TypeError, ValueError
+            For a wrong type, dtype or shape, or if the layer is not stateful.
         """
         self._set_state(h, c, n, m)

@@ -233,7 +233,8 @@ class _Time(Recurrent):
         dxs, dstate = self._run_back(*checked)
         mask = self._Wh_mask
         if mask is not None:
-            self.grads[1] *= mask
+            dWh = self.grads[1]  # which stays the list's
+            dWh *= mask
         self._keep_gradients(*dstate)
         return dxs
 

@@ -238,7 +238,10 @@ class Decoder(Model):
         start_id = checks.integer(owner, "start_id", start_id)
         if not 0 <= start_id < V:
             raise ValueError(f"{owner}: start_id must be in [0, {V}), got {start_id}")
-        ids: Any = np.full((len(state[0]), 1), start_id)
+        known = [array for array in state if array is not None]
+        if not known:
+            raise ValueError(f"{owner}: state must have an array, whose length is N, got none")
+        ids: Any = np.full((len(known[0]), 1), start_id)
         found: list[NDArray[np.int64]] = [np.empty((len(ids), 0), np.int64)]
         first = state
         for _ in range(sampling.check_size(owner, sample_size)):

@@ -12,6 +12,7 @@ from rnnfast.io.weights import to_numpy
 from rnnfast.layers.alone import one_at_a_time
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.frequency import FrequencyDiscriminator
+from rnnfast.layers.parts import undone_if_it_fails
 from rnnfast.layers.past_decode import PastDecode
 from rnnfast.models.drops import Regularized, mask_of_steps
 from rnnfast.models.outputs import inner_drop, loss_of
@@ -110,7 +111,7 @@ class LanguageModelBase(Stateful):
 
     @property
     def penalty(self) -> Any:
-        """What the last forward of training minimises beside the loss: AR, TAR, FRAGE and others.
+        """What training minimises beside the loss, of the last forward: AR, TAR, FRAGE and others.
 
         `backward` includes its gradient; the loss that `forward` returns does not include it.
         """
@@ -137,7 +138,8 @@ class LanguageModelBase(Stateful):
         array, (N, T, V)
             Of NumPy if xs is, on any device.
         """
-        scores = self.layers[-1].forward(self.hidden(xs, train_flg), train=train_flg)
+        with undone_if_it_fails([*self.recurrent_layers, *self.drop_layers]):
+            scores = self.layers[-1].forward(self.hidden(xs, train_flg), train=train_flg)
         return self._beside(xs, scores)
 
     @one_at_a_time
@@ -159,7 +161,8 @@ class LanguageModelBase(Stateful):
         if self.adversary is not None and train_flg:
             self.adversary.check_counted()
         more = {} if self.past is None else {"previous": xs}
-        loss = self.loss_layer.forward(self.hidden(xs, train_flg), ts, train=train_flg, **more)
+        with undone_if_it_fails([*self.recurrent_layers, *self.drop_layers]):
+            loss = self.loss_layer.forward(self.hidden(xs, train_flg), ts, train=train_flg, **more)
         if self.adversary is not None:
             self.adversary.forward(train=train_flg)
         return loss

@@ -96,8 +96,6 @@ def load_model(file_name: StrPath, device: str | None = None) -> tuple[Any, list
             f"{file_name}: sizes {reprlib.repr(weights.sizes)} do not fit ({error})"
         ) from None
     copy_into(model._named_params(), weights.params, path_text(file_name))
-    if weights.vocabulary is not None and len(weights.vocabulary) != model.sizes.get("vocab_size"):
-        raise ValueError(f"{file_name}: the vocabulary does not have the model's size")
     return model, weights.vocabulary
 
 

@@ -91,7 +91,7 @@ class Reader(Model):
 
     def _drop_back(self, dhs: Any) -> Any:
         """Back through `_drop`."""
-        used = self.drop_layers and self.drop_layers[-1].train_flg
+        used = self.drop_layers and self.drop_layers[-1].cache is not None
         return self.drop_layers[-1].backward(dhs) if used else dhs
 
 

@@ -15,6 +15,11 @@ from rnnfast import checks
 from rnnfast.text.parts import count_tokens, cut
 
 
+def counted(count: int, noun: str) -> str:
+    """A number and what it counts: "1 word", "2 words"."""
+    return f"{count:,} {noun if count == 1 else noun + 's'}"
+
+
 class Vocabulary:
     """The distinct tokens of a text, numbered from 0.
 
@@ -92,8 +97,7 @@ class Vocabulary:
         self.prime = found
 
     def __repr__(self) -> str:
-        count, unit = len(self), self._unit() or "token"
-        return f"{type(self).__name__}({count:,} {unit if count == 1 else unit + 's'})"
+        return f"{type(self).__name__}({counted(len(self), self._unit() or 'token')})"
 
     @classmethod
     def from_text(cls, text: str, *, unknown: str | None = None, min_count: int = 1) -> Self:
@@ -131,8 +135,7 @@ class Vocabulary:
         """
         if not isinstance(text, str):
             raise TypeError(f"{cls.__name__}: text must be a str, got {type(text).__name__}")
-        if isinstance(min_count, bool) or not isinstance(min_count, int) or min_count < 1:
-            raise ValueError(f"{cls.__name__}: min_count must be from 1 up, got {min_count!r}")
+        min_count = checks.count(cls.__name__, "min_count", min_count)
         counts = count_tokens(text, cls.parts(text), cls._unit())
         if min_count > 1:
             if unknown is None:
@@ -141,7 +144,7 @@ class Vocabulary:
             if counts and not kept:
                 raise ValueError(
                     f"{cls.__name__}: min_count must leave a token, got {min_count}; the most "
-                    f"frequent one occurs {max(counts.values())} times"
+                    f"frequent one occurs {counted(max(counts.values()), 'time')}"
                 )
         else:
             kept = list(counts)
@@ -297,6 +300,8 @@ class Vocabulary:
         ------
         ValueError
             For an id outside [0, len(self)).
+        TypeError
+            For ids that are no integers.
 
         Examples
         --------
@@ -304,7 +309,10 @@ class Vocabulary:
         >>> CharVocabulary("helo").decode([0, 1, 2, 2, 3])
         'hello'
         """
-        return "".join(self.pieces(np.asarray(ids).ravel().tolist()))
+        found = checks.on_host("decode", "ids", checks.listed("decode", "ids", ids))
+        if found.dtype.kind not in "iu":
+            raise TypeError(f"decode: ids must be integers, got {found.dtype}")
+        return "".join(self.pieces(found.ravel().tolist()))
 
     def pieces(self, ids: Iterable[int]) -> Iterator[str]:
         """Convert ids to text one by one, for example while a model generates them.

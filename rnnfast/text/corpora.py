@@ -10,6 +10,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnnfast import checks
 from rnnfast.io.files import StrPath, cache_folder, open_regular
 from rnnfast.text.base import Vocabulary
 from rnnfast.text.vocabulary import VOCABULARIES
@@ -59,7 +60,9 @@ def load_text(
     >>> ids, vocabulary
     (array([0, 1, 2, 3, 0, 1, 4, 3], dtype=int32), WordVocabulary(5 words))
     """
-    if vocabulary is None and level not in VOCABULARIES:
+    if vocabulary is not None:
+        checks.of_kind("load_text", "vocabulary", vocabulary, Vocabulary)
+    elif level not in VOCABULARIES:
         raise ValueError(f"load_text: level must be one of {tuple(VOCABULARIES)}, got {level!r}")
     text = read_text(path)
     try:
@@ -205,6 +208,11 @@ def sequence_batch(
     -------
     xs, ts : ndarray of int, (N, T)
 
+    Raises
+    ------
+    TypeError, ValueError
+        `xs` and `ts` differ in length, or a size is no positive integer.
+
     Notes
     -----
     Sample i starts at offset i * (len(xs) // N) + time_idx and wraps around at the end of the
@@ -224,6 +232,11 @@ def sequence_batch(
     array([[0, 1, 2],
            [4, 5, 6]])
     """
+    owner = "sequence_batch"
+    if len(xs) != len(ts):
+        raise ValueError(f"{owner}: xs and ts must be equally long, got {len(xs)} and {len(ts)}")
+    batch_size = checks.count(owner, "batch_size", batch_size)
+    time_size = checks.count(owner, "time_size", time_size)
     offsets = np.arange(batch_size, dtype=np.int64) * (len(xs) // batch_size) + time_idx
     positions = offsets[:, np.newaxis] + np.arange(time_size)
     return np.take(xs, positions, mode="wrap"), np.take(ts, positions, mode="wrap")

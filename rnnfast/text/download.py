@@ -105,7 +105,7 @@ def fetch(
     for file, checksum in sha256.items():
         if file not in sums:
             raise ValueError(f"fetch: sha256 must name one of {tuple(sums)}, got {file!r}")
-        sums[file] = checksum
+        sums[file] = checksum.lower()
     folder = os.fspath(folder or os.path.join(cache_folder(), name))
     os.makedirs(folder, exist_ok=True)
 

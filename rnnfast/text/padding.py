@@ -81,7 +81,9 @@ def pad_sequences(
     kind: np.dtype[Any] = np.result_type(*full) if dtype is None else np.dtype(dtype)
     if kind.kind not in "fiub":
         raise TypeError(f"{OWNER}: dtype must be one of real numbers, got {kind}")
-    filled = _as_kind("value", np.asarray(checks.number(OWNER, "value", value)), kind)
+    exact = isinstance(value, (int, np.integer))  # a float would round large ones
+    number = np.asarray(value if exact else checks.number(OWNER, "value", value))
+    filled = _as_kind("value", number, kind)
     xs = np.full((len(arrays), T, *sides), filled, kind)
     for k, array in enumerate(arrays):
         if array.size:

@@ -242,7 +242,10 @@ def _spawn(owner: str, rng: Any, count: int) -> list[Any]:
     source: Any = generator(owner, rng)
     if source is np.random:
         source = np.random.default_rng(seed(None, source))
-    spawned: list[Any] = source.spawn(count)
+    try:
+        spawned: list[Any] = source.spawn(count)
+    except TypeError as error:
+        raise TypeError(f"{owner}: rng must be able to spawn generators ({error})") from None
     return spawned
 
 
@@ -258,7 +261,7 @@ def _ids(owner: str, name: str, ids: Any, V: int) -> NDArray[Any]:
     """A prompt as an array of ids."""
     array: NDArray[Any] | None
     try:
-        array = np.asarray(ids)
+        array = np.asarray(checks.plain(owner, name, ids))
     except ValueError:  # lists of several lengths
         array = None
     if array is None or array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":

@@ -1,5 +1,6 @@
 """Shares of right answers and labels of models that read sequences. Chapter 7."""
 
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
@@ -76,8 +77,11 @@ def eval_exact(
     0.0
     """
     xs, ts, lengths, batches = checked_samples("eval_exact", xs, ts, lengths, batch_size)
-    if ts.ndim != 2 or ts.shape[1] == 0 or (ts[:, 0] != ts[0, 0]).any():
-        raise ValueError("eval_exact: ts must be (length, T), all beginning with the same id")
+    if ts.ndim != 2 or ts.shape[1] == 0 or ts.dtype.kind not in "iu":
+        raise ValueError(f"eval_exact: ts must be ids (length, T), got {ts.dtype} {ts.shape}")
+    if (ts[:, 0] != ts[0, 0]).any():
+        first = sorted({*ts[:, 0].tolist()})
+        raise ValueError(f"eval_exact: ts must all begin with the same id, got {first[:5]}")
     start_id, sample_size = int(ts[0, 0]), ts.shape[1] - 1
     answer = getattr(model, "generate_batch", None) or partial(_one_by_one, model)
     right = 0
@@ -150,9 +154,19 @@ def eval_seq2seq(
     if verbose:
         print("Q", asked[::-1] if is_reverse else asked)
         print("T", wanted)
-        print("☑" if wanted == got else "☒", got)
+        print(_mark(wanted == got), got)
         print("---")
     return int(wanted == got)
+
+
+def _mark(right: bool) -> str:
+    """The book's mark of an answer; O or X where stdout cannot show it."""
+    mark = "☑" if right else "☒"
+    try:
+        mark.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return "O" if right else "X"
+    return mark
 
 
 def eval_labels(
@@ -187,7 +201,9 @@ def eval_labels(
     Raises
     ------
     ValueError
-        There are no samples, `xs` and `ts` differ in length, or no label counts.
+        There are no samples, `ts` has not a label for each of the model's answers, or none counts.
+    TypeError
+        Labels are no integers.
 
     Examples
     --------
@@ -198,7 +214,9 @@ def eval_labels(
     True
     """
     xs, ts, lengths, batches = checked_samples("eval_labels", xs, ts, lengths, batch_size)
-    counted = ts != model.loss_layer.ignore_label
+    if ts.dtype.kind not in "iu":
+        raise TypeError(f"eval_labels: ts must be integers, got {ts.dtype}")
+    counted = ts != getattr(model.loss_layer, "ignore_label", None)
     if lengths is not None and ts.ndim == 2:
         counted &= np.arange(ts.shape[1]) < lengths[:, np.newaxis]
     if not counted.any():
@@ -206,6 +224,9 @@ def eval_labels(
     right = 0
     for rows in batches:
         scores = to_numpy(model.predict(xs[rows], **given(lengths, rows)))
+        if scores.shape[:-1] != ts[rows].shape:
+            expected = (len(ts), *scores.shape[1:-1])
+            raise ValueError(f"eval_labels: ts must be {expected}, a label each, got {ts.shape}")
         right += int(((scores.argmax(axis=-1) == ts[rows]) & counted[rows]).sum())
     return right / int(counted.sum())
 

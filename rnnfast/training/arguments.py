@@ -26,7 +26,8 @@ def given(lengths: Array | None, rows: Any = slice(None)) -> dict[str, Any]:
 
 def ids(owner: str, name: str, value: Any) -> Any:
     """value as an array of integer ids (length,)."""
-    value = value if hasattr(value, "dtype") else checks.on_host(owner, name, value)
+    if not hasattr(value, "dtype"):
+        value = checks.on_host(owner, name, checks.listed(owner, name, value))
     if value.ndim != 1 or value.dtype.kind not in "iu":
         raise ValueError(
             f"{owner}: {name} must be integer ids (length,), got {value.dtype} {value.shape}"

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from rnnfast import checks
+from rnnfast.io.arrays import plain
 from rnnfast.io.bars import bar
 from rnnfast.training.checkpoints import Checkpointed
 from rnnfast.training.evaluation import perplexity
@@ -209,14 +210,14 @@ class JsonlLog:
         Parameters
         ----------
         **fields
-            Fields of the object; numbers have to be finite.
+            Fields of the object; numbers, which may be NumPy's, have to be finite.
 
         Raises
         ------
         OSError
             The line cannot be written; the error names the file.
         """
-        text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(fields, ensure_ascii=False, allow_nan=False, default=plain)
         line = text.encode(errors="backslashreplace") + b"\n"
         try:
             while line:

@@ -12,7 +12,7 @@ from rnnfast import checks
 from rnnfast.kernels import get_float32_matmul_precision
 from rnnfast.training.optimizers import Adam
 
-SETTINGS = frozenset((bool, int, float, str))  # types of attributes that say what is computed
+SETTINGS = bool, int, float, str, np.generic  # types of attributes that say what is computed
 RESULTS = frozenset(("step", "loss", "penalty"))  # attributes of these types that do not
 METHODS = "forward", "backward", "update", "draw"
 OF_LANGUAGE_MODELS = (
@@ -51,9 +51,10 @@ def key_of(model: Any, optimizer: Any, xs: Any, ts: Any) -> Any:
             x
             for part in parts
             for name, x in part.__dict__.items()
-            if x.__class__ in SETTINGS and name not in RESULTS
+            if isinstance(x, SETTINGS) and name not in RESULTS
         ],
         [drop.mask_state()[1] for drop in model.drop_layers],
+        [layer.frozen for layer in model.recurrent_layers],
         (get_float32_matmul_precision(), current_thread()),  # each has its own handle of cuBLAS
     )
 
@@ -65,8 +66,10 @@ def counter_of(optimizer: Any) -> str:
 
 def arrays_of(model: Any, optimizer: Any) -> list[Any]:
     """What an iteration writes and the next one reads, beside states."""
-    of_optimizer = [getattr(optimizer, name) or () for name in optimizer.arrays]
-    return [*model.params, *model.grads, *(x for arrays in of_optimizer for x in arrays)]
+    lists = [getattr(optimizer, name) or () for name in optimizer.arrays]
+    for part in _parts(model):  # of which a caller may have replaced one
+        lists += [getattr(part, "params", ()), getattr(part, "grads", ())]
+    return [x for arrays in lists for x in arrays]
 
 
 def _parts(model: Any) -> Iterator[Any]:

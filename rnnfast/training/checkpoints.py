@@ -78,6 +78,9 @@ class Checkpointed:
         ------
         OSError
             The file cannot be written; the old file is unchanged.
+        TypeError
+            `extra` is no JSON value, the optimiser is not one of rnnfast.optim, or the model has a
+            state without the methods for it.
         RuntimeError
             Ranks are within a round of local updates, see `Sync`.
 
@@ -91,6 +94,7 @@ class Checkpointed:
             raise RuntimeError(
                 "save_checkpoint: ranks have different weights within a round; see trainer.equal"
             )
+        self._check_optimizer()
         arrays, header = self._model_state()
         if self.ranks is not None:
             arrays = self._of_all_ranks(self.ranks, arrays)
@@ -143,6 +147,8 @@ class Checkpointed:
             The file cannot be read.
         ValueError
             The file does not fit; nothing is changed.
+        TypeError
+            As of `save_checkpoint`.
 
         Notes
         -----
@@ -150,6 +156,8 @@ class Checkpointed:
         two epochs it may be given other sizes of batches; an RnnlmTrainer then starts from a zero
         state. With several ranks all of them call it, and rank 0 reads.
         """
+        if optimizer:
+            self._check_optimizer()
         if self.ranks is None:
             arrays, whole = load_arrays(path)
         else:
@@ -161,6 +169,12 @@ class Checkpointed:
         except headers.Wrong as error:
             raise ValueError(f"{path}: damaged checkpoint ({error})") from None
         return whole.get("extra")
+
+    def _check_optimizer(self) -> None:
+        """TypeError for an optimiser whose state cannot be saved."""
+        if not hasattr(self.optimizer, "state_dict"):
+            kind = type(self.optimizer).__name__
+            raise TypeError(f"checkpoints: optimizer must be one of rnnfast.optim, got {kind}")
 
     def _take_over(
         self,
@@ -265,8 +279,12 @@ class Checkpointed:
 
     def _model_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The recurrent state as arrays by name, and JSON with the counters of dropout."""
-        if hasattr(self.model, "reset_state") and not hasattr(self.model, "get_state"):
-            raise TypeError("checkpoints: a model with reset_state() needs get_state(), too")
+        needed = "get_state", "set_state", "recurrent_layers"
+        if hasattr(self.model, "reset_state") and not all(hasattr(self.model, n) for n in needed):
+            raise TypeError(
+                "checkpoints: a model with reset_state() needs get_state(), set_state(states) and "
+                "recurrent_layers, its stateful layers, too"
+            )
         states = self.model.get_state() if hasattr(self.model, "get_state") else []
         arrays = {
             f"state/{i}/{k}": array
@@ -289,13 +307,19 @@ class Checkpointed:
         return array if self.ranks is None else array[self.ranks.share(len(array)).rows]
 
     def _counting(self) -> list[Any]:
-        """Dropout layers: a seed and the number of earlier masks determine their masks."""
-        found: dict[int, Any] = {}
-        for value in vars(self.model).values():
-            for layer in value if isinstance(value, (list, tuple)) else (value,):
-                if hasattr(layer, "mask_state"):
-                    found[id(layer)] = layer
-        return list(found.values())
+        """Dropout layers, also within layers: a seed and a number of masks determine the next."""
+        found: list[Any] = []
+        seen, owners = {id(self.model)}, [self.model]
+        for owner in owners:  # grows: those of the model itself come first
+            for value in vars(owner).values():
+                for part in value if isinstance(value, (list, tuple)) else (value,):
+                    counts = hasattr(part, "mask_state")
+                    is_layer = hasattr(part, "forward") and hasattr(part, "__dict__")
+                    if id(part) in seen or isinstance(part, type) or not (counts or is_layer):
+                        continue
+                    seen.add(id(part))
+                    (found if counts else owners).append(part)
+        return found
 
     def _checked_model_state(
         self, path: str, arrays: dict[str, Any], header: Mapping[str, Any]

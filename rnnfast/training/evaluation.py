@@ -236,8 +236,8 @@ def _read_before(model: LanguageModel, xs: Any, prime: Any, share: Share, time_s
     for starts in (0 * offsets, offsets):
         for i in range(0, n, time_size):
             at = starts + np.arange(i, min(i + time_size, n))  # in prime and xs, without copying xs
-            before = prime[np.minimum(at, n - 1)]
-            model.predict(np.where(at < n, before, xs[np.maximum(at - n, 0)]))
+            before = prime[np.minimum(at, n - 1)], xs[np.maximum(at - n, 0)]
+            model.predict(np.where(at < n, *(ids.astype(np.int64) for ids in before)))
 
 
 EVAL_BATCH, EVAL_TIME = 10, 35  # the book's

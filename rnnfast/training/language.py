@@ -50,7 +50,8 @@ class RnnlmTrainer(BaseTrainer):
     time_idx : int
         Position in the text of the next batch; None before the first fit.
     current_epoch : int
-        Number of finished epochs, over all fits.
+        Number of finished epochs, over all fits. If `stop` ends a fit in the last iteration of an
+        epoch, the next fit counts it.
     stopped : bool
         Whether `stop` ended the last fit.
 

@@ -131,8 +131,8 @@ class BaseTrainer(Together, Validating, Checkpointed):
     def stop(self) -> None:
         """End `fit` after the current iteration.
 
-        A callback or a signal handler may call it. With several ranks one of them is enough; all
-        stop after the next iteration.
+        A callback or a signal handler may call it; between two fits it ends the next one after
+        one iteration. With several ranks one of them is enough; all stop after the next iteration.
         """
         if self.ranks is None:
             self.stopped = True
@@ -176,7 +176,7 @@ class BaseTrainer(Together, Validating, Checkpointed):
         """
         checks.count("fit", "max_epoch", max_epoch, least=0)
         if eval_interval is not None:
-            checks.count("fit", "eval_interval", eval_interval)
+            eval_interval = checks.count("fit", "eval_interval", eval_interval)
         if max_grad is not None and not checks.number("fit", "max_grad", max_grad) > 0:
             raise ValueError(f"fit: max_grad must be positive or None, got {max_grad}")
         if self._restored:
@@ -199,9 +199,7 @@ class BaseTrainer(Together, Validating, Checkpointed):
             self._best = None
         self.max_iter = max_iter
         self.eval_interval = eval_interval
-        self.stopped = False
-        if self.ranks is None:
-            self._stops = False
+        self.stopped = self.ranks is None and self._stops  # a signal came between two fits
         return fresh
 
     def _resize(self, old: dict[str, int], new: dict[str, int]) -> None:
@@ -253,6 +251,7 @@ class BaseTrainer(Together, Validating, Checkpointed):
                     for callback in self.callbacks:
                         callback(step)
                     if self.stopped:
+                        self._stops = False
                         return
                 now["epoch"] += 1
                 now["iter"] = 0

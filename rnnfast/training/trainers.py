@@ -46,7 +46,8 @@ class Trainer(BaseTrainer):
     valid_list : list of float
         The validation measure after each epoch, over all fits that had `valid`.
     current_epoch : int
-        Number of finished epochs, over all fits.
+        Number of finished epochs, over all fits. If `stop` ends a fit in the last iteration of an
+        epoch, the next fit counts it.
     stopped : bool
         Whether `stop` ended the last fit.
 

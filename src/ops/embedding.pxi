@@ -8,7 +8,8 @@ def embedding_forward(ids, W):
     if W.ndim != 2:
         raise ValueError(f"embedding: W must be (V, D), got {W.shape}")
     checked = checked_ids(ids, W.shape[0], "embedding: ids", "V")
-    return np.take(W, checked, axis=0)
+    # np.take would copy a transpose as a whole; an index without axes would be a view
+    return np.take(W, checked, axis=0) if W.flags.c_contiguous or checked.ndim == 0 else W[checked]
 
 
 def embedding_backward(dout, ids, dW):

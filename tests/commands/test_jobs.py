@@ -162,7 +162,7 @@ def test_wrong_training_arguments(tmp_path, text, other, capsys):
         (["--model", "custom", "--heads", "2"], "--heads must be left out with --cell"),
         (["--tie"], "--tie goes with --model custom"),
         (["--alpha", "2"], "--alpha goes with --model custom, not with --model rnnlm"),
-        (["--dropout", "0.5"], "--dropout goes with --model custom"),
+        (["--dropout", "0.5"], "--dropout goes with --model better or custom"),
         (["--model", "better", "--layers", "3"], "--layers goes with --model custom, not with"),
         (["--model", "better"], "rnnfast: --hidden must be --embedding = 6, tied, got"),
         (["--valid", str(tmp_path / "no.txt")], f"no.txt: {no_such_file()}"),
@@ -776,7 +776,7 @@ def test_cells(characters, words, tmp_path, capsys):
     expected = colours.to_html(text, hs[0][:, 3], "Rnnlm: layer 0, unit 3")
     assert page.read_text(encoding="utf-8") == expected
     error = failing(capsys, "cells", path, text, "--unit", "6")
-    assert "--layer must be below 1 and --unit below 6, got 0 and 6" in error
+    assert "--unit must be below 6 in layer 0, got 6" in error
     assert "TEXT must not be empty" in failing(capsys, "cells", path, "")
     path, _ = words
     assert "name a --unit" in failing(capsys, "cells", path, "hi there")

@@ -161,7 +161,7 @@ def test_unknown_characters_name_the_remedy(characters, tmp_path, capsys):
         assert lines[0] == f"{file}: {len(text) * 60} characters, 120 unknown ones {done}"
         assert lines[1:] == ok(capsys, "eval", characters, str(clean))[1:]
         scored = ok(capsys, "score", characters, "éab", "--unknown", choice)
-        assert scored[-2].endswith(f"characters, 1 unknown ones {done})")
+        assert scored[-2].endswith(f"characters, 1 unknown one {done})")
     # the same unit and colours, but for the character that is not there
     found = ok(capsys, "cells", characters, "ab\nébcb", "--unknown", "skip", "--property", "line")
     assert len(found) == 5 + 2

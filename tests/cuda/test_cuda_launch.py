@@ -595,6 +595,7 @@ def test_steps_that_cannot_be_captured_run_each_time():
     for _ in range(3):
         graphs([gpu_of().step_launch(kernel, blocks=3, states=(1, 2), x=9, n=5)], 0, 1, 20)
     assert len(driver.calls) == 60
+    assert cupy.captures == 1  # that it cannot be is remembered
 
 
 def test_each_thread_has_graphs_of_its_own():

@@ -1,5 +1,8 @@
 """Ranks whose models are on GPUs: simulated ones, see tests/fake_streams.py."""
 
+from io import StringIO
+from types import SimpleNamespace
+
 import gpu_jobs
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ import rank_jobs
 from gpu_jobs import EXACT, NAMES, assert_same
 from ranks import run_job
 
+from rnnfast.distributed import gpu_sums
 from rnnfast.trainer import take_gpu
 
 WAYS = "nccl", "mpi", "host"
@@ -97,3 +101,31 @@ def test_wrong_ways_are_refused(tmp_path):
 
 def test_an_mpi_that_does_not_know_gpus_says_so(tmp_path):
     assert run_job(1, tmp_path, "gpu_jobs", "known") == [False]  # the wheels of MPICH and Open MPI
+
+
+@pytest.mark.parametrize(("status", "reached"), [(0, True), (600, False), (700, None)])
+def test_an_error_of_the_gpu_is_no_event_to_wait_for(status, reached):
+    """A broken context answers every question with its error."""
+
+    class Runtime:
+        CUDARuntimeError = RuntimeError
+
+        def eventQuery(self, pointer):
+            assert pointer == 5
+            return status
+
+    request = gpu_sums._Reached(Runtime(), SimpleNamespace(ptr=5))
+    if reached is None:
+        with pytest.raises(RuntimeError, match="700"):
+            request.Test()
+    else:
+        assert request.Test() is reached
+
+
+@pytest.mark.parametrize(("symbols", "expected"), [((), True), ((gpu_sums.OPEN_MPI,), False)])
+def test_open_mpi_does_not_sum_on_gpus(monkeypatch, symbols, expected):
+    library = SimpleNamespace(MPIX_Query_cuda_support=lambda: 1, **dict.fromkeys(symbols))
+    maps = StringIO("7f0-7f1 r-xp 00 00:00 1 /usr/lib/libmpi.so.40\n")
+    monkeypatch.setattr(gpu_sums.ctypes, "CDLL", lambda path: library)
+    monkeypatch.setattr("builtins.open", lambda *args, **options: maps)
+    assert gpu_sums.mpi_knows_gpus() is expected

@@ -127,7 +127,8 @@ def test_a_gpu_of_the_readme():
 
 # A command of a shell block -> what it is run with besides, so that it takes a moment
 QUICKLY = {"train": ["--no-plot", "--hidden", "8", "--epochs", "2"], "generate": ["--length", "9"]}
-NOT_RUN = ("python3 -m venv", ".venv/bin/", "for stage", "done", "rnnfast data")  # installs, loads
+# installs, loads, needs MPI
+NOT_RUN = ("python3 -m venv", ".venv/bin/", "for stage", "done", "rnnfast data", "pip ", "mpiexec")
 
 
 def test_the_commands_of_the_readme(tmp_path, monkeypatch, capsys):

@@ -396,3 +396,10 @@ def test_bad_words(capsys):
     with pytest.raises(ValueError, match=r"the id of 'man' must be in \[0, 6\), got 9"):
         inspection.most_similar("man", WORD_TO_ID | {"man": 9}, ID_TO_WORD, MATRIX)
     assert capsys.readouterr().out == ""
+
+
+def test_activations_must_be_finite():
+    hs = np.random.default_rng(0).standard_normal((6, 4))
+    hs[2, 1] = np.nan
+    with pytest.raises(ValueError, match=r"rank_units: activations\[0\] must be finite, got nan"):
+        inspection.rank_units([hs], [0, 1, 0, 1, 1, 0])

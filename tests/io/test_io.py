@@ -144,7 +144,7 @@ def test_foreign_safetensors(path, model):
         ({"sizes": {"vocab_size": 5}}, "lstm_Wh must be float32|embed_W must be float32"),
         ({"sizes": {"depth": 5}}, "sizes {'depth': 5} do not fit"),
         ({"sizes": None}, "damaged rnnfast header"),
-        ({"vocabulary": ["a"]}, "vocabulary does not have the model's size"),
+        ({"vocabulary": ["a"]}, "vocabulary must have vocab_size = "),
     ],
 )
 def test_wrong_headers(path, model, change, message):
@@ -268,3 +268,24 @@ def test_paths_are_not_bytes(path, model):
     for use in (model.save_params, io.check_writable, load_model, io.load_weights):
         with pytest.raises(TypeError, match="path must be a str or a PathLike of str, got b'"):
             use(os.fsencode(path))
+
+
+@pytest.mark.parametrize("vocabulary", [["a", "b"], np.array(["a"] * 3), {"a", "b", "c"}])
+def test_a_vocabulary_that_no_load_would_take(path, vocabulary):
+    model = Rnnlm(vocab_size=3, wordvec_size=2, hidden_size=2, rng=0)
+    with pytest.raises(ValueError, match="weights that could not be read again"):
+        model.save_params(path, vocabulary)
+    assert not path.exists()
+
+
+def test_a_file_system_that_cannot_sync_folders(path, monkeypatch):
+    whole = os.fsync
+
+    def fsync(fd):
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(22, "Invalid argument")
+        whole(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    io.write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"

@@ -608,3 +608,19 @@ def test_a_copy_without_regularisation(options):
     hidden = copied.hidden(ids[0])
     np.testing.assert_array_equal(copied.scores(hidden), plain.predict(ids[0]))
     assert copied.top_states(hidden).shape == (3, 4, 5)
+
+
+@pytest.mark.parametrize("wrong", ["xs", "ts"])
+def test_a_forward_that_fails_changes_nothing(wrong):
+    options = {"embedding_dropout": 0.2, "dropout": 0.3, "weight_drop": 0.2, "h_zoneout": 0.1}
+    model = LanguageModel(11, 4, 5, layers=2, rng=0, **options)
+    xs = np.arange(12).reshape(3, 4) % 11
+    model.forward(xs, xs)
+    steps = [drop.step for drop in model.drop_layers]
+    states = [array.copy() for state in model.get_state() for array in state]
+    given = {"xs": xs, "ts": xs} | {wrong: xs + 5}
+    with pytest.raises(ValueError, match=rf"{wrong} must be in \[0, 11\)"):
+        model.forward(**given)
+    assert [drop.step for drop in model.drop_layers] == steps
+    now = [array for state in model.get_state() for array in state]
+    assert all(np.array_equal(a, b) for a, b in zip(now, states, strict=True))

@@ -1,6 +1,7 @@
 """Models that read and write sequences: gradients, lengths, states, generating, files."""
 
 import copy
+import io
 import pickle
 
 import numpy as np
@@ -433,7 +434,7 @@ def test_exact_matches(kind):
     assert eval_exact(model, xs, ts) == pytest.approx(3 / 5)
     ts[0, 0] = 0
     with pytest.raises(
-        ValueError, match=r"eval_exact: ts must be .* all beginning with the same id"
+        ValueError, match=r"eval_exact: ts must all begin with the same id, got \[0, 3\]"
     ):
         eval_exact(model, xs, ts)
 
@@ -616,3 +617,29 @@ def test_bad_calls():
     classifier = make(SequenceClassifier, {})
     check(ValueError, r"xs must be \(N, T, D\)", classifier.forward, xs[..., :1], ts)
     check(RuntimeError, "backward needs the forward", classifier.backward)
+
+
+def test_marks_that_stdout_cannot_show(monkeypatch):
+    class Answers:
+        def generate(self, question, start_id, sample_size):
+            return np.array([1])
+
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="cp949")
+    monkeypatch.setattr("sys.stdout", screen)
+    names = dict(enumerate("ab"))
+    assert eval_seq2seq(Answers(), np.array([[0]]), np.array([0, 1]), names, verbose=True) == 1
+    assert eval_seq2seq(Answers(), np.array([[0]]), np.array([0, 0]), names, verbose=True) == 0
+    screen.flush()
+    lines = screen.buffer.getvalue().decode().splitlines()
+    assert lines == ["Q a", "T b", "O b", "---", "Q a", "T a", "X b", "---"]
+
+
+@pytest.mark.parametrize("state", [(None, None), ()])
+def test_a_state_that_tells_no_batch(state):
+    from rnnfast.models.coders import Decoder
+
+    decoder = Decoder(V, 4, 5, rng=0)
+    with pytest.raises(ValueError, match="Decoder: state must have an array, whose length is N"):
+        decoder.generate(state, 0, 3)
+    c = np.zeros((2, 5), "f")
+    assert decoder.generate((None, c), 0, 3).shape == (2, 3)

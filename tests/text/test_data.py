@@ -248,3 +248,21 @@ def test_vocabulary_of_a_weight_file(tmp_path):
     model.save_params(path)
     with pytest.raises(ValueError, match=r"Rnnlm\.safetensors: the file has no vocabulary"):
         load_vocabulary(path)
+
+
+def test_wrong_arguments_of_helpers(tmp_path):
+    ids = np.arange(20)
+    with pytest.raises(ValueError, match="sequence_batch: xs and ts must be equally long, got 20"):
+        sequence_batch(ids, ids[:7], 2, 3, 0)
+    with pytest.raises(ValueError, match="sequence_batch: batch_size must be from 1 up, got 0"):
+        sequence_batch(ids, ids, 0, 3, 0)
+    path = tmp_path / "text.txt"
+    path.write_text("a b\n")
+    with pytest.raises(TypeError, match="load_text: vocabulary must be a Vocabulary, got str"):
+        load_text(path, "char")
+    assert CharVocabulary.from_text("aab", unknown="?", min_count=np.int64(2)).tokens == ["a", "?"]
+    for wrong in (np.array([0.0, 1.0]), [0.5]):
+        with pytest.raises(TypeError, match="decode: ids must be integers, got float64"):
+            CharVocabulary("ab").decode(wrong)
+    with pytest.raises(TypeError, match="decode: ids must not be masked"):
+        CharVocabulary("ab").decode(np.ma.masked_equal([0, 1], 1))

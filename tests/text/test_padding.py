@@ -72,7 +72,7 @@ def test_a_model_takes_both():
         ([[1, 2]], {"time_size": 1}, ValueError, "time_size must be from 2 up, got 1"),
         ([np.ones(2, "i8")], {"value": 0.5}, ValueError, "value must fit into int64, got 0.5"),
         ([[1, 2]], {"value": "a"}, TypeError, "value must be a real number, got str"),
-        ([[1]], {"value": -1, "dtype": "u1"}, ValueError, "value must fit into uint8, got -1.0"),
+        ([[1]], {"value": -1, "dtype": "u1"}, ValueError, "value must fit into uint8, got -1"),
         ([[0], [300]], {"dtype": "u1"}, ValueError, "sequences[1] must fit into uint8, got 300"),
         ([[1]], {"dtype": "U1"}, TypeError, "dtype must be one of real numbers, got <U1"),
     ],
@@ -81,3 +81,8 @@ def test_bad_arguments(sequences, options, error, message):
     with pytest.raises(error) as caught:
         pad_sequences(sequences, **options)
     assert str(caught.value) == f"pad_sequences: {message}"
+
+
+def test_large_padding_is_exact():
+    xs, _ = pad_sequences([[1], [1, 2]], value=2**60 + 1)
+    assert xs[0, 1] == 2**60 + 1

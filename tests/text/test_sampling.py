@@ -336,3 +336,12 @@ def test_bad_arguments_of_a_batch(model):
     for wrong in (V, -1, "a", None, [1]):
         with pytest.raises((ValueError, TypeError)):
             model.generate(wrong)
+
+
+def test_generators_that_cannot_spawn_and_masked_prompts():
+    model = Rnnlm(vocab_size=5, wordvec_size=4, hidden_size=4, rng=0)
+    rng = np.random.Generator(np.random.Philox(key=5))
+    with pytest.raises(TypeError, match="generate: rng must be able to spawn generators"):
+        generate(model, [[0], [1]], 3, rng=rng)
+    with pytest.raises(TypeError, match="generate: start_ids must not be masked"):
+        generate(model, np.ma.masked_equal([0, 1], 1), 3, rng=0)

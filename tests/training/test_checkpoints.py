@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tiny import CLASSES, POINTS, TEXT, TS, XS, N, T, TwoLayerNet, V, train_net
 
+import rnnfast
 from rnnfast import io, plot
 from rnnfast.models import BetterRnnlm, LanguageModel, Rnnlm
 from rnnfast.optim import OPTIMIZERS, SGD, Adam
@@ -258,3 +259,69 @@ def test_a_model_whose_state_cannot_be_saved(path):
 
     with pytest.raises(TypeError, match=r"needs get_state\(\)"):
         Trainer(Books(), SGD()).save_checkpoint(path)
+
+
+class Nested:
+    """A model of a reader's own, whose masks are drawn by a layer of a layer."""
+
+    def __init__(self):
+        layers = [rnnfast.TimeRNN.create(2, 2, rng=k) for k in (0, 1)]
+        self.stack = rnnfast.TimeStack(layers, dropout_ratio=0.5, rng=3)
+        self.loss = rnnfast.TimeSquaredLoss()
+        self.params, self.grads = self.stack.params, self.stack.grads
+
+    def forward(self, x, t):
+        return self.loss.forward(self.stack.forward(x), t)
+
+    def backward(self, dout=1):
+        return self.stack.backward(self.loss.backward(dout))
+
+
+def test_dropout_within_layers_goes_on(path):
+    def trainer():
+        np.random.seed(1)
+        made = Trainer(Nested(), SGD(0.1), write=lambda line: None)
+        made.callbacks = [lambda step: (step.epoch, step.iter) == until and made.stop()]
+        return made
+
+    rng = np.random.default_rng(0)
+    x, t = (rng.standard_normal((8, 3, 2)).astype("f") for _ in "xt")
+    until = None
+    whole = trainer()
+    whole.fit(x, t, 2, 4, eval_interval=1)
+    until = 1, 2
+    first, second = trainer(), trainer()
+    first.fit(x, t, 2, 4, eval_interval=1)
+    first.save_checkpoint(path)
+    second.load_checkpoint(path)
+    second.fit(x, t, 2, 4, eval_interval=1)
+    assert second.loss_list == whole.loss_list
+    assert second.model.stack.drop_layers[0].step == 4
+
+
+def test_numbers_of_numpy_are_saved(path):
+    trainer = new_trainer()
+    trainer.optimizer.lr = np.float32(0.5)
+    trainer.fit(XS, TS, np.int64(1), np.int64(N), np.int32(T), np.float32(1), np.int64(3))
+    trainer.save_checkpoint(path, {"best": np.float32(2.5)})
+    again = new_trainer()
+    assert again.load_checkpoint(path) == {"best": 2.5}
+    assert (again.optimizer.lr, again.eval_interval) == (0.5, 3)
+    old = path.read_bytes()
+    with pytest.raises(TypeError, match=r"safetensors: extra must be a JSON value .*ndarray"):
+        trainer.save_checkpoint(path, np.ones(2))
+    assert path.read_bytes() == old
+
+
+def test_an_optimiser_of_the_callers_cannot_be_saved(path):
+    class Plain:
+        def update(self, params, grads):
+            pass
+
+    net = TwoLayerNet()
+    with pytest.raises(TypeError, match=r"optimizer must be one of rnnfast\.optim, got Plain"):
+        Trainer(net, Plain()).save_checkpoint(path)
+    Trainer(net, SGD()).save_checkpoint(path)
+    with pytest.raises(TypeError, match=r"optimizer must be one of rnnfast\.optim, got Plain"):
+        Trainer(net, Plain()).load_checkpoint(path)
+    Trainer(net, Plain()).load_checkpoint(path, optimizer=False)

@@ -263,6 +263,16 @@ def beside(model, optimizer):
     plain(model, optimizer, None, *batches(1, seed=9)[0])
 
 
+def ratio_of_numpy(model, optimizer):
+    for drop in model.drop_layers:
+        drop.dropout_ratio = np.float32(0.1)
+
+
+def array_of_a_layer(model, optimizer):
+    layer = model.recurrent_layers[0]
+    layer.Wx = layer.Wx * 2
+
+
 def other_array(model, optimizer):
     layer = model.recurrent_layers[0]
     i = next(i for i, p in enumerate(model.params) if p is layer.params[0])
@@ -275,6 +285,8 @@ CHANGES = {  # between two iterations, and whether the graph holds
     other_state: True,
     other_weights: True,
     ratio: False,
+    ratio_of_numpy: False,
+    array_of_a_layer: False,
     masks: False,
     evaluate: True,
     beside: False,
@@ -293,6 +305,25 @@ def test_changes_between_iterations(graphs, change):
     else:
         again = [True] * 5 if CHANGES[change] else [False, False, True, True, True]
     assert pair.recorded == [False, False, True, True, *again]
+
+
+def test_a_ratio_that_falls_by_numbers_of_numpy(graphs):
+    pair = Pair(graphs, MODELS["BetterRnnlm"])
+    for value in np.linspace(0.5, 0.1, 5, dtype="f"):
+        pair.each(lambda model, _, value=value: setattr(model.drop_layers[0], RATIO, value))
+        pair.train(batches(1))
+    assert not any(pair.recorded)
+
+
+RATIO = "dropout_ratio"
+
+
+def test_frozen_layers_are_not_trained_by_a_graph(graphs):
+    pair = Pair(graphs, MODELS["Rnnlm"])
+    pair.train(batches(4))
+    pair.each(lambda model, _: model.freeze())
+    with pytest.raises(RuntimeError, match="frozen"):
+        pair.train(batches(1))
 
 
 @pytest.mark.skipif("cuda" not in kernels.devices(), reason="there is no CUDA GPU")

@@ -129,6 +129,17 @@ def test_a_callback_can_stop():
     assert trainer.stopped
 
 
+def test_a_stop_between_two_fits_ends_the_next_one():
+    steps = []
+    trainer = RnnlmTrainer(Rnnlm(V, 5, 8, rng=0), SGD(0.1), write=lambda line: None)
+    trainer.report_to([steps.append])
+    trainer.stop()
+    trainer.fit(XS, TS, 2, N, T)
+    assert len(steps) == 1 and trainer.stopped
+    trainer.fit(XS, TS, 1, N, T)
+    assert len(steps) == 11 and not trainer.stopped
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match="equally long, got 249 and 248"):
         train(XS, TS[:-1])

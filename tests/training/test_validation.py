@@ -320,3 +320,27 @@ def test_bad_validation_texts():
     ):
         with pytest.raises(ValueError, match=message):
             language(valid)
+
+
+@pytest.mark.parametrize(
+    ("ts", "error", "message"),
+    [
+        (np.zeros((4, 1), int), ValueError, "ts must be (4,), a label each, got (4, 1)"),
+        (np.eye(4, 2, dtype=int), ValueError, "ts must be (4,), a label each, got (4, 2)"),
+        (np.zeros(4), TypeError, "ts must be integers, got float64"),
+    ],
+)
+def test_labels_of_another_shape(ts, error, message):
+    model = SequenceClassifier(3, 4, 2, rng=0)
+    with pytest.raises(error) as caught:
+        eval_labels(model, np.ones((4, 5, 3), "f"), ts)
+    assert str(caught.value) == f"eval_labels: {message}"
+
+
+def test_prime_of_other_integers():
+    model, corpus, sizes = Rnnlm(V, 5, 8, rng=0), np.asarray(TEXT), (4, 6)
+    expected = eval_perplexity(model, corpus, *sizes, prime=corpus[:7])
+    for kind in ("u1", "u8", ">i4"):
+        assert eval_perplexity(model, corpus.astype(kind), *sizes, prime=corpus[:7]) == expected
+    plain = eval_perplexity(model, corpus, *sizes)
+    assert eval_perplexity(model, corpus, *sizes, prime=[]) == plain
