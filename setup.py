@@ -132,9 +132,11 @@ class BuildKernels(build_ext):
     """build_ext that compiles files at the same time, with a plain message where it fails."""
 
     def run(self):
-        chosen = self.compiler or "clang" in os.environ.get("CC", "")
-        if sys.platform == "win32" and not chosen:
-            os.environ["CC"], self.compiler = zig(), "mingw32"
+        if sys.platform == "win32" and not self.compiler:
+            cc = os.environ["CC"] = os.environ.get("CC") or zig()
+            name = os.path.basename(cc).lower().removesuffix(".exe")
+            if name not in ("cl", "clang-cl"):  # those of Visual Studio
+                self.compiler = "mingw32"
         super().run()
 
     def get_export_symbols(self, ext):

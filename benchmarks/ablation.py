@@ -96,22 +96,23 @@ def main(argv=None):
     if options.out and Path(options.out).exists():
         found = json.loads(Path(options.out).read_text())["rows"]
     with ThreadPoolExecutor(options.jobs) as pool:
-        for done in as_completed(
-            [pool.submit(run, options, row) for row in dict.fromkeys(options.rows)]
-        ):
-            name, result = done.result()
-            if isinstance(result, subprocess.CalledProcessError):
-                failed += 1
-                print(f"{name:<24}failed: exit code {result.returncode}", flush=True)
-                continue
-            found[name] = result
-            print(
-                f"{name:<24}{result['weights']:>12,} weights   valid {min(result['valid']):8.2f}"
-                f"   test {result['test']:8.2f}",
-                flush=True,
-            )
-            if options.out:
-                write(options, found)
+        rows = [pool.submit(run, options, row) for row in dict.fromkeys(options.rows)]
+        try:
+            for done in as_completed(rows):
+                name, result = done.result()
+                if isinstance(result, subprocess.CalledProcessError):
+                    failed += 1
+                    print(f"{name:<24}failed: exit code {result.returncode}", flush=True)
+                    continue
+                found[name] = result
+                valid, test = min(result["valid"]), result["test"]
+                weights = f"{name:<24}{result['weights']:>12,} weights"
+                print(f"{weights}   valid {valid:8.2f}   test {test:8.2f}", flush=True)
+                if options.out:
+                    write(options, found)
+        finally:
+            for row in rows:  # after Ctrl-C no other one begins
+                row.cancel()
     return 1 if failed else 0
 
 

@@ -25,7 +25,6 @@ outputs must be the same bits.
 import argparse
 import json
 import math
-import os
 import subprocess
 import sys
 import time
@@ -146,7 +145,7 @@ def beyond(case, cores):
     alone = seconds_of(contender.run, 1)
     rnnfast.set_num_threads(cores)
     usual = seconds_of(contender.run, 1)
-    for threads in (4, 8, 16):
+    for threads in (2 * cores, 4 * cores, 8 * cores):
         rnnfast.set_num_threads(threads)
         found[f"{threads} threads"] = round(seconds_of(contender.run, 1) / usual, 2)
         np.testing.assert_array_equal(contender.hs, expected)
@@ -164,12 +163,12 @@ def main(argv=None):
     parser.add_argument("--out", help="JSON to write")
     parser.add_argument("--cells", nargs="+", choices=GATES, default=[*GATES])
     options = parser.parse_args(argv)
-    cores = os.cpu_count()
+    cores = rnnfast.get_num_threads()
     line = barrier(2) / 2
     machine = describe()
     found = {"machine": machine, "line_ns": round(line * 1e9, 1), "steps": [], "beyond": []}
     print(f"a line from one core to another: {1e9 * line:.0f} ns")
-    print("| cell | N, D, H | us, 1 thread | 2: measured | model | " + heads() + " |")
+    print(f"| cell | N, D, H | us, 1 thread | {cores}: measured | model | {heads()} |")
     print("| --- " * (5 + len(THREADS[2:])) + "|")
     for cell in options.cells:
         for shape in SHAPES:
@@ -191,15 +190,16 @@ def heads():
 def show(model, cores, two):
     """Print a line, and return it as a dict."""
     case = model.case
+    counts = sorted({*THREADS, cores})
     row = {
         "cell": case.cell,
         "shape": case.shape,
         "step_us": {"1": round(model.step * 1e6, 2), str(cores): round(two * 1e6, 2)},
-        "model_us": {n: round(model.seconds(n, model.rule(n)) * 1e6, 2) for n in THREADS},
-        "rule": {n: model.rule(n) for n in THREADS},
+        "model_us": {n: round(model.seconds(n, model.rule(n)) * 1e6, 2) for n in counts},
+        "rule": {n: model.rule(n) for n in counts},
         "lost": {
             n: round(model.seconds(n, model.rule(n)) / model.seconds(n, model.best(n)), 2)
-            for n in THREADS
+            for n in counts
         },
     }
     predicted = row["model_us"]

@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from cases import PATIENCE
 from ranks import finished, launch, mpi_version
 from shell import LINES, QUIET, SMALL
 
@@ -60,7 +61,7 @@ def signalled(size, out, arguments, signum, rank, delay, env=None, trains=True):
     """
     before = written(out / CHECKPOINT)
     process = launch(size, *COMMAND, *arguments, "--out", str(out), env=env or {})
-    until = time.monotonic() + SOON
+    until = time.monotonic() + PATIENCE
     while trains and written(out / CHECKPOINT) == before and process.poll() is None:
         assert time.monotonic() < until, "no checkpoint was written"
         time.sleep(0.01)

@@ -18,6 +18,13 @@ except ImportError:  # numba-cuda is missing: in_software skips
 BLOCKS = 64  # that a GPU in software runs at once
 
 
+class H100:
+    """The figures that the planner asks for."""
+
+    multiprocessors = 132
+    shared_memory = 227 * 1024
+
+
 @cache
 def gpu_in_software(**options):
     """One for all tests that ask for the same: it keeps the kernels that it has compiled."""

@@ -45,6 +45,8 @@ def race(contenders, clock, rounds=ROUNDS):
     block a contender's `prepare()` is called, which makes global settings (its precision). It is
     not timed.
     """
+    if not contenders:
+        return Result({}, {}, {})
     gc.collect()
     gc.disable()
     try:

@@ -124,7 +124,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     picture, start = options.pop("picture"), time.monotonic()
     model, xs, ts, shares = run(**options)
     for row, found, wanted in zip(xs[:5], *answers_of(model, xs[:5], ts[:5]), strict=True):
-        print(f"{VOCABULARY.decode(row)} = {found:<4}  {'☑' if found == wanted else f'☒ {wanted}'}")
+        mark = "right" if found == wanted else f"not {wanted}"
+        print(f"{VOCABULARY.decode(row)} = {found:<4}  {mark}")
     print(f"exactly right on {len(xs):,} held-out sums: {shares[-1]:.2%}")
     common.draw_picture(picture, lambda figure: draw(figure, model, xs, ts, shares), 10, 4.5)
     print(f"in {time.monotonic() - start:.0f} s")

@@ -179,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = model.generate_batch(xs[:5], int(ts[0, 0]), ANSWER - 1)
     for x, ids, t in zip(xs[:5], found, ts[:5], strict=True):
         answer, wanted = VOCABULARY.decode(ids), VOCABULARY.decode(t[1:])
-        mark = "☑" if answer == wanted else f"☒ {wanted}"
+        mark = "right" if answer == wanted else f"not {wanted}"
         print(f"{VOCABULARY.decode(x)} = {answer}  {mark}")
     print(f"exactly right on {len(xs):,} held-out dates: {shares[-1]:.2%}")
     common.draw_picture(

@@ -98,7 +98,12 @@ typedef struct {
 
 /* Assemblers of these compilers' time know the instructions of reduced_micro.h and of AMX. */
 #ifndef NEW_ASSEMBLER
-#if defined(__x86_64__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
+#ifdef __apple_build_version__ /* Apple's Clang 13 is that of LLVM 12 */
+#define NEW_CLANG 13
+#else
+#define NEW_CLANG 12
+#endif
+#if defined(__x86_64__) && (defined(__clang__) ? __clang_major__ >= NEW_CLANG : __GNUC__ >= 11)
 #define NEW_ASSEMBLER 1
 #else
 #define NEW_ASSEMBLER 0

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 from cases import PATIENCE
-from shell import LINE, SMALL, command, no_such_file, read_log, run
+from shell import LINE, SMALL, command, failing, no_such_file, read_log, run
 
 import rnnfast
 from rnnfast.commands.main import main
@@ -207,29 +207,20 @@ def test_wrong_usage(arguments, capsys):
     assert "usage: rnnfast" in capsys.readouterr().err
 
 
-def failing(arguments, capsys):
-    """The one line that a failing command leaves on stderr; nothing has been trained."""
-    assert main(arguments) == 1
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("rnnfast: ") and captured.err.count("\n") == 1
-    return captured.err
-
-
 def test_failures_before_training_starts(tmp_path, text, capsys):
     out = ["--out", str(tmp_path / "out")]
     missing = str(tmp_path / "missing.txt")
-    error = failing(["train", missing, *out], capsys)
+    error = failing(capsys, "train", missing, *out)
     assert error == f"rnnfast: {missing}: {no_such_file()}\n"
-    assert "Is a directory" in failing(["train", str(tmp_path), *out], capsys)
+    assert "Is a directory" in failing(capsys, "train", str(tmp_path), *out)
 
     empty = tmp_path / "empty.txt"
     empty.touch()
-    assert "empty.txt: the file is empty" in failing(["train", str(empty), *out], capsys)
+    assert "empty.txt: the file is empty" in failing(capsys, "train", str(empty), *out)
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
-    error = failing(["train", str(tmp_path / "latin.txt"), *out], capsys)
+    error = failing(capsys, "train", str(tmp_path / "latin.txt"), *out)
     assert "latin.txt: not UTF-8 text" in error
-    assert "1,950 characters are too few" in failing(["train", text, *out], capsys)
+    assert "1,950 characters are too few" in failing(capsys, "train", text, *out)
     assert not (tmp_path / "out").exists()
 
 
@@ -237,7 +228,7 @@ def test_unwritable_folder(tmp_path, text, capsys):
     (tmp_path / "file").touch()
     for folder in ("file", "file/inside"):
         arguments = ["train", text, "--out", str(tmp_path / folder), *SMALL]
-        assert str(tmp_path / "file") in failing(arguments, capsys)
+        assert str(tmp_path / "file") in failing(capsys, *arguments)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of the reference column
@@ -251,7 +242,7 @@ def test_divergence(tmp_path, text, capsys):
 
 def test_no_documentation_text(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
-    error = failing(["train", "--out", str(tmp_path / "out")], capsys)
+    error = failing(capsys, "train", "--out", str(tmp_path / "out"))
     assert "pydoc_data.topics" in error and "name a text file" in error
 
 

@@ -8,6 +8,7 @@ from shell import LINES, QUIET, SMALL, failing, ok, read_log
 
 from rnnfast import data, models
 from rnnfast.commands.main import main
+from rnnfast.commands.settings import stored_settings
 
 TINY = [*SMALL, *QUIET, "--epochs", "1"]
 
@@ -129,3 +130,38 @@ def test_force_leaves_no_weights_of_the_run_before(text, out, capsys):
     weights = {file for file in os.listdir(out) if file.endswith(".safetensors")}
     assert weights == {f"{name}.safetensors" for name in ("Rnnlm", "checkpoint", "good", "mine")}
     assert read_log(Path(out))[0]["event"] == "start"
+
+
+@pytest.fixture
+def steep(tmp_path):
+    """A model whose weights are so large that rounding them shows."""
+    vocabulary = data.CharVocabulary.from_text(LINES)
+    model = models.Rnnlm(len(vocabulary), 8, 16, rng=0)
+    for param in model.params:
+        param *= 4
+    path = str(tmp_path / "steep.safetensors")
+    model.save_params(path, vocabulary)
+    return path
+
+
+def number_after(lines, word):
+    (found,) = (line for line in lines if line.startswith(word))
+    return float(found.removeprefix(word).split()[0].rstrip(","))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_weights_of_fewer_bits(steep, text, precision, capsys):
+    for command, given, word in (("score", LINES, "log-probability:"), ("eval", text, "loss:")):
+        argv, warning = (command, steep, given), "worse than a blind guess"
+        exact = number_after(ok(capsys, *argv, warning=warning), word)
+        lines = ok(capsys, *argv, "--precision", precision, warning=warning)
+        assert exact != number_after(lines, word) == pytest.approx(exact, rel=0.05)
+    ok(capsys, "generate", steep, "--precision", precision, "--length", "5")
+    error = failing(capsys, "eval", steep, text, "--dynamic", "--precision", precision)
+    assert "--precision is not for --dynamic" in error
+
+
+def test_states_that_are_never_reset(text, out, capsys):
+    ok(capsys, "train", text, "--out", out, *TINY, "--restart-every", "0")
+    stored, _, _ = stored_settings(os.path.join(out, "checkpoint.safetensors"), {})
+    assert stored.restart_every == 0

@@ -10,7 +10,7 @@ from tiny import TEXT, TS, XS, N, T, V
 from rnnfast import plot, time_layers
 from rnnfast.data import CharVocabulary, WordVocabulary
 from rnnfast.models import Rnnlm
-from rnnfast.optim import ASGD, SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop, clip_grads
+from rnnfast.optim import OPTIMIZERS, SGD, Adam, clip_grads
 from rnnfast.trainer import RnnlmTrainer, eval_accuracy, eval_perplexity
 
 # The book's classes: they call forward(xs) of their layers
@@ -202,10 +202,11 @@ def test_a_property_that_never_changes(characters, capsys):
 # Numbers
 
 
-@pytest.mark.parametrize("optimizer", [SGD, ASGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values())
 def test_numbers_of_optimizers(optimizer):
     unbounded = [name for name in optimizer.numbers if name in ("lr", "weight_decay")]
-    rates = [name for name in optimizer.numbers if name not in (*unbounded, "iter", "start")]
+    counts = "iter", "start", "interval", "ppls"
+    rates = [name for name in optimizer.numbers if name not in (*unbounded, *counts)]
     wrong = [(name, value) for name in unbounded for value in (-0.1, math.nan, math.inf)]
     wrong += [(name, value) for name in rates for value in (2, 1, -0.5, math.nan)]
     param, grad = np.ones(3, "f"), np.ones(3, "f")

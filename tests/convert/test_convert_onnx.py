@@ -53,13 +53,11 @@ def node_tests():
 
 
 NODE_TESTS = node_tests()
-REFUSED = {}  # name -> why; so far a layer can be made of every one of them
 
 
 def test_all_node_tests_are_here():
     names = {case.name for case in NODE_TESTS}
     assert len(names) == len(NODE_TESTS) >= 18
-    assert names >= REFUSED.keys()
     assert {case.model.graph.node[0].op_type for case in NODE_TESTS} == set(GATES)
 
 
@@ -73,10 +71,6 @@ def test_node_tests(case):
         dict(zip(n, a, strict=True)) for n, a in zip(names, (inputs, outputs), strict=True)
     )
     weights = {name: given[name] for name in ("W", "R", "B", "P") if name in given}
-    if case.name in REFUSED:
-        with pytest.raises(ValueError, match=REFUSED[case.name]):
-            convert.from_onnx(case.model, weights=weights)
-        return
     assert given.keys() <= {*weights, "X", "sequence_lens", "initial_h", "initial_c"}
     layer = convert.from_onnx(case.model, weights=weights, stateful=True)
 

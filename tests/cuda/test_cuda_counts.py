@@ -4,6 +4,7 @@ With an H100's plans. The table of all cells is benchmarks/results/cuda-counts.m
 """
 
 import pytest
+from on_cuda import H100
 from ptx.counts import figures
 from ptx.execute import why_missing
 
@@ -11,13 +12,6 @@ from rnnfast.cuda import cost, gru, lstm, planner, rnn
 
 MISSING = why_missing()
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
-
-
-class H100:
-    """The figures that the planner asks for."""
-
-    multiprocessors = 132
-    shared_memory = 227 * 1024
 
 
 CELLS = {"rnn": rnn.CELL, "lstm": lstm.CELL, "gru": gru.CELL}

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cases import IN_ONE_KERNEL, VARIANTS, make_problem, variant_name
-from on_cuda import PLANS, check, frame, in_software, plan_as, steps
+from on_cuda import H100, PLANS, check, frame, in_software, plan_as, steps
 
 import rnnfast
 from rnnfast import kernels
@@ -241,13 +241,6 @@ def same_bits(variant, width):
 
 
 # The plan
-
-
-class H100:
-    """The figures that the planner asks for."""
-
-    multiprocessors = 132
-    shared_memory = 227 * 1024
 
 
 EQUATIONS = {

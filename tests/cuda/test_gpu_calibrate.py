@@ -9,18 +9,13 @@ import pytest
 
 pytest.importorskip("benchmarks", reason="an installed rnnfast has no benchmarks")
 
+from on_cuda import H100
+
 from benchmarks.cuda import calibrate, plans
 from rnnfast.cuda import cost, planner
 
 OTHER = {"overlap": 1.4, "meeting": 1.1, "meeting back": 0.9, "pass": 0.3}
 OTHER |= {"sectors": 2e5, "sectors back": 4e5, "mma": 5}
-
-
-class H100:
-    """The figures that the planner asks for."""
-
-    multiprocessors = 132
-    shared_memory = 227 * 1024
 
 
 @pytest.fixture

@@ -366,15 +366,6 @@ def test_local_and_static_shared_memory():
     assert out.tolist() == [100 * (63 - k) + k for k in range(64)]
 
 
-ATOMICS = {
-    "add.u32": lambda a: sum(a) % 2**32,
-    "min.s32": min,
-    "max.s32": max,
-    "or.b32": lambda a: int(np.bitwise_or.reduce(np.array(a))),
-    "add.f32": lambda a: int(np.float32(0).view("i4")),
-}
-
-
 @pytest.mark.parametrize("op", ["add.u32", "min.s32", "max.s32", "or.b32", "exch.b32", "inc.u32"])
 def test_atomics(op):
     """All lanes at one word: what comes out, and what each has seen before."""

@@ -21,7 +21,7 @@ def test_only_rows_of_an_embedding_that_were_read_are_sent(tmp_path):
             found["bytes"] == found["steps"] * _bytes(untied=True) < found["steps"] * _bytes(False)
         )
         assert found["steps"] == rank_jobs.FEW
-        assert found["hidden"] > 0 and found["waited"] >= 0
+        assert found["hidden"] > 0
 
 
 @pytest.mark.parametrize("bucket", [1, 1 << 20], ids=["an array each", "one bucket"])

@@ -133,7 +133,7 @@ def test_grads_side_by_side_in_one_array():
 # Arrays that lie
 
 
-@pytest.mark.parametrize("name", ["SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam"])
+@pytest.mark.parametrize("name", optim.OPTIMIZERS)
 def test_optimisers_ask_the_array(name):
     param, grad = np.ones((64, 64), "f"), liar(np.ones((1, 1), "f"), (64, 64))
     with pytest.raises(ValueError, match=r"of the shape of .*, \(64, 64\), got \(1, 1\)"):

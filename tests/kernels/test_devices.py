@@ -195,7 +195,8 @@ def test_show_config_where_the_chosen_device_is_missing():
 
 
 def test_import_is_light():
-    heavy = ("numba", "cupy", "matplotlib", "tqdm", "torch", "safetensors", "rnnfast.trainer")
+    heavy = ("numba", "cupy", "matplotlib", "tqdm", "torch", "safetensors", "scipy", "pandas")
+    heavy += ("rnnfast.trainer",)
     code = f"import sys, rnnfast; print([m for m in {heavy} if m in sys.modules])"
     assert python(code) == "[]"
 

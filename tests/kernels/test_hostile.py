@@ -133,8 +133,10 @@ def test_the_instruction_set_changed_between_forward_and_backward():
         hs, _, cache = lstm.forward(xs, None, params)
         grads = tuple(np.zeros_like(p) for p in params)
         _runtime.set_simd(other)
-        dxs, _ = lstm.backward(np.ones_like(hs), None, params, cache, grads)
-        _runtime.set_simd(before)
+        try:
+            dxs, _ = lstm.backward(np.ones_like(hs), None, params, cache, grads)
+        finally:
+            _runtime.set_simd(before)
         results.append((dxs, *grads))
     for other in results[1:]:
         for one, two in zip(results[0], other, strict=True):
@@ -148,6 +150,8 @@ def test_the_instruction_set_changed_between_pack_and_forward():
     packed = lstm.pack(params)
     for other in _runtime.simds():
         _runtime.set_simd(other)
-        hs = lstm.forward(xs, None, packed, train=False)[0]
-        _runtime.set_simd(before)
+        try:
+            hs = lstm.forward(xs, None, packed, train=False)[0]
+        finally:
+            _runtime.set_simd(before)
         np.testing.assert_array_equal(hs, expected)

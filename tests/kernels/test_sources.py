@@ -48,9 +48,10 @@ def test_memory_goes_back_where_it_came_from():
 
 
 @sources
-def test_one_version_of_the_formatter():
+@pytest.mark.parametrize("tool", ["clang-format", "ruff"])
+def test_one_version_of_each_formatter(tool):
     pins = {
-        file: re.findall(r"clang-format==([\d.]+)", (house.ROOT / file).read_text(encoding="utf-8"))
+        file: {*re.findall(rf"{tool}==([\d.]+)", (house.ROOT / file).read_text(encoding="utf-8"))}
         for file in ("pyproject.toml", ".pre-commit-config.yaml")
     }
     assert len(pins["pyproject.toml"]) == 1

@@ -29,7 +29,7 @@ def finite_as(expected, got, name):
 def test_what_is_finite_in_the_reference(fast, cell, options, lengths, place, value):
     """Forward; of a sample, the others stay finite in everything but the sums over all of them."""
     if place == "c" and cell.states == 1:
-        return
+        pytest.skip("the cell has no c")
     p = make_problem(cell, (*SHAPE[:3], fast.width(9)), fast.dtype, lengths=lengths, **options)
     array = p.xs[2] if place == "xs" else p.state["hc".index(place)][2]
     array.flat[1] = value

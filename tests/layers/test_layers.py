@@ -226,10 +226,10 @@ def test_time_dropout_with_a_seed(rng):
     """Seed, layer and the number of training forwards before decide the mask, and nothing else."""
     ones = np.ones((N, T, 40), "f4")
 
-    def masks(rng, n=3, between=None):
+    def masks(rng):
         layer = rnnfast.TimeDropout(0.5, rng)
         result = []
-        for _ in range(n):
+        for _ in range(3):
             result.append(layer.forward(ones))
             np.testing.assert_array_equal(layer.backward(ones), result[-1])
             layer.forward(ones, train=False)

@@ -214,4 +214,4 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match="ts must be ids"):
         loss.forward(x, ts[1:])
     with pytest.raises(ValueError, match=r"ts must be in \[0, 11\), got 11"):
-        loss.forward(x, np.where(ts == 0, V, V))
+        loss.forward(x, np.where(ts == ts[0, 0], V, ts))

@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pytest
+from cases import numeric_grad
 
 from rnnfast import time_layers
 from rnnfast.models import BetterRnnlm, LanguageModel, Rnnlm, SimpleRnnlm, load_model
@@ -98,19 +99,6 @@ def test_gradient_is_cut_between_batches(model):
         )
     lstm_Wh, grad = model.params[2], model.grads[2]
     assert np.abs(grad - numeric_grad(full, lstm_Wh)).max() > 1e-5  # it could have told
-
-
-def numeric_grad(loss, array, step=1e-5):
-    grad = np.empty_like(array)
-    for k in np.ndindex(array.shape):
-        value = array[k]
-        array[k] = value + step
-        above = loss()
-        array[k] = value - step
-        below = loss()
-        array[k] = value
-        grad[k] = (above - below) / (2 * step)
-    return grad
 
 
 def test_gradients_keep_their_arrays(model):

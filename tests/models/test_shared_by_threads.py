@@ -80,7 +80,6 @@ def test_a_copy_has_a_lock_of_its_own(duplicate):
         np.testing.assert_array_equal(other.predict(XS[0]), expected)
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 class Mine(SequenceClassifier):
     """With attributes of its own."""
 
@@ -103,6 +102,7 @@ def test_a_class_of_ones_own():
     np.testing.assert_array_equal(other.predict(XS[0]), expected)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_a_lock_held_at_a_fork_does_not_bind_the_child():
     model = MODELS["classifier"][0]
