@@ -15,7 +15,6 @@ import fcntl
 import json
 import os
 import select
-import shutil
 import stat
 import struct
 import subprocess
@@ -148,8 +147,6 @@ def two_hosts(rate, delay):
 
 def on_two_hosts(names, arguments):
     """stdout of a Python program with a rank in each namespace."""
-    mpiexec = Path(sys.executable).parent / "mpiexec"
-    mpiexec = str(mpiexec) if mpiexec.exists() else shutil.which("mpiexec")
     with tempfile.TemporaryDirectory() as folder:
         launcher = Path(folder, "launcher")  # what hydra calls in the place of ssh: HOST COMMAND
         launcher.write_text(
@@ -158,7 +155,7 @@ def on_two_hosts(names, arguments):
             f'exec ip netns exec {names[1]} sh -c "$*"\n'
         )
         launcher.chmod(launcher.stat().st_mode | stat.S_IXUSR)
-        command = ["ip", "netns", "exec", names[0], mpiexec]
+        command = ["ip", "netns", "exec", names[0], scaling.mpiexec()]
         command += ["-launcher", "ssh", "-launcher-exec", str(launcher)]
         command += ["-localhost", ADDRESSES[0], "-hosts", ",".join(ADDRESSES), "-ppn", "1"]
         command += ["-n", "2", sys.executable, *arguments]

@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks.ablation import events, run_to_end, test_perplexity
 from benchmarks.machine import describe
+from benchmarks.scaling import mpiexec
 from rnnfast import io
 
 TRAINING = (
@@ -77,7 +78,7 @@ def train(options, name, seed):
         options.folder,
         out,
         f"{TRAINING} {more} --seed {seed}".split(),
-        launcher=["mpiexec", "-n", str(ranks)] if ranks > 1 else [],
+        launcher=[mpiexec(), "-n", str(ranks)] if ranks > 1 else [],
         env=os.environ | {"RNNFAST_NUM_THREADS": threads},
     )
     return test_perplexity(events(out))

@@ -22,14 +22,17 @@ hides nothing of it.
 import argparse
 import json
 import math
+import shutil
 import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
 from rnnfast import data, io, models, optim
+from rnnfast.kernels import get_num_threads, set_num_threads
 from rnnfast.trainer import RnnlmTrainer, Sync
 
 N, T, MAX_GRAD = 20, 35, 0.25
@@ -157,7 +160,12 @@ def measure(folder, name, steps):
     """A Workload of one process, and two ranks beside what it predicts for them."""
     corpus = data.load_ptb("train", folder)[0]
     counts = np.sort(np.bincount(corpus))[::-1]
-    half, whole = (seconds_of_steps(name, corpus, n, steps)[0] for n in (N // 2, N))
+    threads = get_num_threads()
+    set_num_threads(max(1, threads // 2))  # as each of two ranks on this machine
+    try:
+        half, whole = (seconds_of_steps(name, corpus, n, steps)[0] for n in (N // 2, N))
+    finally:
+        set_num_threads(threads)
     each = max(0.0, (whole - half) / (N - N // 2))
     shares = [float(f"{share:.4g}") for share in counts / counts.sum()]
     numbers = sizes(made(name, len(counts)), shares)
@@ -169,11 +177,16 @@ def measure(folder, name, steps):
     return {"workload": asdict(work), "two ranks": ranks}
 
 
+def mpiexec():
+    """The launcher beside this Python, which is that of its mpi4py; else the one on the path."""
+    return shutil.which("mpiexec", path=Path(sys.executable).parent) or "mpiexec"
+
+
 def on_ranks(count, folder, name, steps):
     """What rank 0 of several measures."""
     here = [sys.executable, "-m", "benchmarks.scaling", "rank", folder, name, str(steps)]
     done = subprocess.run(
-        ["mpiexec", "-n", str(count), *here], capture_output=True, encoding="utf-8", check=True
+        [mpiexec(), "-n", str(count), *here], capture_output=True, encoding="utf-8", check=True
     )
     return json.loads(done.stdout.splitlines()[-1])
 
