@@ -29,7 +29,6 @@ import numpy as np
 
 from benchmarks import scaling
 from rnnfast import data, io
-from rnnfast.kernels import get_num_threads, set_num_threads
 
 RATE = 100e6  # bits a second
 DELAYS = 0.001, 0.05  # seconds, one way
@@ -182,14 +181,9 @@ def predicted(work, network, every, half):
 
 def measure(folder, name, rate, steps):
     """A workload of one process with half of the processors, and all cases over all networks."""
-    set_num_threads(max(1, get_num_threads() // 2))  # as each of two ranks on this machine
     corpus = data.load_ptb("train", folder)[0]
     counts = np.sort(np.bincount(corpus))[::-1]
-    batch = scaling.N
-    halves = [scaling.seconds_of_steps(name, corpus, n, 50)[0] for n in (batch // 2, batch)]
-    each = max(0.0, (halves[1] - halves[0]) / (batch - batch // 2))
-    numbers = scaling.sizes(scaling.made(name, len(counts)), (counts / counts.sum()).tolist())
-    work = scaling.Workload(max(0.0, halves[1] - batch * each), each, **numbers)
+    work, whole = scaling.alone(name, corpus, (counts / counts.sum()).tolist(), 50)
     cases = []
     for delay in DELAYS:
         with two_hosts(rate, delay) as names:
@@ -201,9 +195,9 @@ def measure(folder, name, rate, steps):
                 found = json.loads(on_two_hosts(names, program).splitlines()[-1])
                 expected = predicted(work, network_of(rate, delay), **options)
                 cases.append({"delay": delay, "case": label, **found, "predicted": expected})
-                print(line(name, halves[1], cases[-1]), flush=True)
+                print(line(name, whole, cases[-1]), flush=True)
     sizes = {key: value for key, value in asdict(work).items() if key != "frequencies"}
-    return {"workload": sizes, "alone": halves[1], "cases": cases}
+    return {"workload": sizes, "alone": whole, "cases": cases}
 
 
 def line(name, alone, case):
@@ -226,11 +220,10 @@ def main(argv=None):
     if options.relay:
         *ends, rate, delay = options.relay
         return relay(tuple(map(int, ends)), float(rate), float(delay))
-    busy, threads = os.getloadavg()[0], get_num_threads()
+    busy = os.getloadavg()[0]
     found = {}
     for name in options.models:
         found[name] = measure(options.folder, name, RATE, options.steps)
-        set_num_threads(threads)
     if options.out:
         from benchmarks.machine import describe  # needs what the extra `bench` has
 

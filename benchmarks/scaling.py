@@ -156,22 +156,27 @@ def seconds_of_steps(name, corpus, batch, steps, comm=None, sync=None):
     return float(np.median(times)), float(np.mean(times)), trainer
 
 
-def measure(folder, name, steps):
-    """A Workload of one process, and two ranks beside what it predicts for them."""
-    corpus = data.load_ptb("train", folder)[0]
-    counts = np.sort(np.bincount(corpus))[::-1]
+def alone(name, corpus, shares, steps):
+    """A Workload of one process with half of the threads, as each of two ranks, and s a step."""
     threads = get_num_threads()
-    set_num_threads(max(1, threads // 2))  # as each of two ranks on this machine
+    set_num_threads(max(1, threads // 2))
     try:
         half, whole = (seconds_of_steps(name, corpus, n, steps)[0] for n in (N // 2, N))
     finally:
         set_num_threads(threads)
     each = max(0.0, (whole - half) / (N - N // 2))
+    numbers = sizes(made(name, len(shares)), shares)
+    return Workload(max(0.0, whole - N * each), each, **numbers), whole
+
+
+def measure(folder, name, steps):
+    """A Workload of one process, and two ranks beside what it predicts for them."""
+    corpus = data.load_ptb("train", folder)[0]
+    counts = np.sort(np.bincount(corpus))[::-1]
     shares = [float(f"{share:.4g}") for share in counts / counts.sum()]
-    numbers = sizes(made(name, len(counts)), shares)
+    work, whole = alone(name, corpus, shares, steps)
     found = on_ranks(2, folder, name, steps)
     network = Network(found["latency"], found["bandwidth"])
-    work = Workload(max(0.0, whole - N * each), each, **numbers)
     predicted = step_time(work, network, 2, N // 2)
     ranks = found | {"predicted": predicted, "alone": whole}
     return {"workload": asdict(work), "two ranks": ranks}

@@ -77,21 +77,13 @@ def kernels(row, name):
 
 def predicted(row, precision):
     """us of a step of the same kernels, predicted by the planner."""
-    ways = _plans(row, precision)
-    values = [way.get("predicted") for way in ways]
-    return None if None in values or _has_steps(ways) else sum(values)
-
-
-def _plans(row, precision):
-    """The plans of what the row has done."""
     ways = row["plans"].get(precision, {})
     wanted = ("forward", "backward") if row["mode"] == "training" else ("forward",)
-    return [ways.get(way, {}) for way in wanted]
-
-
-def _has_steps(ways):
-    """Whether products of cuBLAS are in the predicted time, but not in that of our kernels."""
-    return any(way.get("plan", "").startswith("steps") for way in ways)
+    plans = [ways.get(way, {}) for way in wanted]
+    if any(plan.get("plan", "").startswith("steps") for plan in plans):
+        return None  # it has products of cuBLAS, which are not among our kernels
+    values = [plan.get("predicted") for plan in plans]
+    return None if None in values else sum(values)
 
 
 def cell_table(rows):

@@ -61,8 +61,7 @@ class _Linear(Layer):
         TypeError, ValueError
             For a wrong argument.
         """
-        params: tuple[Any, ...] = (*self._checked_params(), None)
-        W, b = params[:2]
+        W, b = with_bias(self._checked_params())
         D, M = W.shape
         given = checks.real(self._name, "x", x)
         self._check_shape(given, D)
@@ -95,7 +94,7 @@ class _Linear(Layer):
         x = self._pending()
         W = self._checked_params()[0]
         dout = self._checked_dout(dout, (*x.shape[:-1], W.shape[1]))
-        dW, db = (*self._checked_grads(), None)[:2]
+        dW, db = with_bias(self._checked_grads())
         dy = rows(checks.cast(dout, self.dtype))
         dx: A = self._kernel.affine_backward(dy, rows(x), W, dW, db).reshape(x.shape)
         return dx
@@ -285,6 +284,12 @@ class Simple_TimeAffine(TimeAffine):
 
     W, b = param(0), param(1)
     dW, db = grad(0), grad(1)
+
+
+def with_bias(arrays: list[Any]) -> tuple[Any, Any]:
+    """The params or grads of an affine layer, W and b; None for b in one without bias."""
+    W, *bias = arrays
+    return W, bias[0] if bias else None
 
 
 def rows(x: Any) -> Any:

@@ -163,8 +163,7 @@ class Parts:
 
     def freeze(self, precision: str | None = None) -> None:
         """Freeze all parts; see `TimeLSTM.freeze`. If one cannot be, none is."""
-        self._agree()
-        freeze_all(self.parts, precision)
+        freeze_all([self], precision)
 
     def unfreeze(self) -> None:
         """Unfreeze all parts; see `TimeLSTM.unfreeze`."""

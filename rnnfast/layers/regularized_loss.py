@@ -6,7 +6,7 @@ N batch, T time, H hidden, V vocabulary; M = N T rows.
 from typing import Any
 
 from rnnfast import checks
-from rnnfast.layers.affine import TimeAffine, rows
+from rnnfast.layers.affine import TimeAffine, rows, with_bias
 from rnnfast.layers.past_decode import PastDecode
 from rnnfast.layers.softmax_losses import TimeAffineSoftmaxWithLoss, only_counted
 from rnnfast.typing import Array
@@ -111,7 +111,7 @@ class TimeRegularizedSoftmaxWithLoss(TimeAffineSoftmaxWithLoss):
         if self.past is not None:
             previous = check_previous(self._name, previous, x.shape[:2], self.affine)
         affine, ops = self.affine, self.affine._kernel
-        W, b = (*affine._checked_params(), None)[:2]
+        W, b = with_bias(affine._checked_params())
         counted = t != ignored
         x2 = only_counted(rows(x), counted)
         scores = ops.affine_forward(x2, W, b)
@@ -162,7 +162,7 @@ class TimeRegularizedSoftmaxWithLoss(TimeAffineSoftmaxWithLoss):
         x, shape, cache, noise = self._pending()
         of_target: Any = 0.0
         dout = checks.number(self._name, "dout", dout)
-        W, (dW, db) = self.affine._checked_params()[0], (*self.affine._checked_grads(), None)[:2]
+        W, (dW, db) = self.affine._checked_params()[0], with_bias(self.affine._checked_grads())
         if self.past is not None:
             self.past._checked_grads()
         ops = self.affine._kernel

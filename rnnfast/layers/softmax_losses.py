@@ -6,10 +6,12 @@ The common rules of all losses are in rnnfast.layers.losses. N batch, T time, V 
 from typing import Any, NamedTuple
 
 from rnnfast import checks
-from rnnfast.layers.affine import Affine, TimeAffine, rows
+from rnnfast.layers.affine import Affine, TimeAffine, rows, with_bias
 from rnnfast.layers.base import Layer
 from rnnfast.layers.functions import softmax
 from rnnfast.typing import Array
+
+NO_TARGET = -(2**63)  # an id that no target can be
 
 
 class _Kept(NamedTuple):
@@ -152,10 +154,7 @@ class SoftmaxWithLoss(_Loss):
     def _ignore(self, t_name: str, ts: Any, V: int) -> int:
         """The id to ignore. Here every target must be a class: one that no target is."""
         checks.in_range(self._name, t_name, ts, V)
-        return NONE
-
-
-NONE = -(2**63)
+        return NO_TARGET
 
 
 class Simple_TimeSoftmaxWithLoss(SoftmaxWithLoss):
@@ -327,7 +326,7 @@ class TimeAffineSoftmaxWithLoss(TimeSoftmaxWithLoss):
             As in `SoftmaxWithLoss.forward`.
         """
         x, t, ignored = self._checked_inputs(xs, ts)
-        W, b = (*self.affine._checked_params(), None)[:2]
+        W, b = with_bias(self.affine._checked_params())
         spent, self._spent = self._spent, None
         loss, cache = self.affine._kernel.affine_softmax_loss_forward(
             rows(x), W, b, t, ignore_label=ignored, train=train, spent=spent
@@ -368,7 +367,7 @@ class TimeAffineSoftmaxWithLoss(TimeSoftmaxWithLoss):
         """
         cache, shape = self._pending()
         dout = checks.number(self._name, "dout", dout)
-        dW, db = (*self.affine._checked_grads(), None)[:2]
+        dW, db = with_bias(self.affine._checked_grads())
         dx = self.affine._kernel.affine_softmax_loss_backward(cache, dW, db, dout)
         self.cache, self._spent = None, cache
         return dx.reshape(shape)

@@ -34,6 +34,18 @@ Kind: TypeAlias = (
 OfLayers: TypeAlias = Sequence[Any] | float | None  # an argument of forward, one for each layer
 
 
+def _of_layer(name: str) -> Any:
+    """An attribute of a TimeReverse that is its layer's."""
+
+    def get(self: "TimeReverse") -> Any:
+        return getattr(self.layer, name)
+
+    def replace(self: "TimeReverse", value: Any) -> None:
+        setattr(self.layer, name, value)
+
+    return property(get, replace)
+
+
 class TimeReverse(Parts):
     """A recurrent layer that reads the sequence from its end to its start.
 
@@ -60,6 +72,9 @@ class TimeReverse(Parts):
     TimeReverse(TimeGRU(D=3, H=2, float32, cpu))
     """
 
+    params: list[Any] = _of_layer("params")
+    grads: list[Any] = _of_layer("grads")
+
     def __init__(self, layer: Kind) -> None:
         self._name = type(self).__name__
         if not isinstance(layer, _Time):
@@ -68,24 +83,6 @@ class TimeReverse(Parts):
             raise TypeError(f"{self._name}: layer must be a {kinds}, got {type(layer).__name__}")
         self.layer = layer
         self.parts = [layer]
-
-    @property
-    def params(self) -> list[Any]:
-        """Those of the layer."""
-        return self.layer.params
-
-    @params.setter
-    def params(self, params: list[Any]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        self.layer.params = params
-
-    @property
-    def grads(self) -> list[Any]:
-        """Those of the layer."""
-        return self.layer.grads
-
-    @grads.setter
-    def grads(self, grads: list[Any]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        self.layer.grads = grads
 
     def _agree(self) -> None:
         """Nothing to do: the lists are the layer's own."""

@@ -96,14 +96,9 @@ typedef struct {
     int panels;
 } panel_strip;
 
-/* Assemblers of these compilers' time know the instructions of reduced_micro.h and of AMX. */
+/* Assemblers of these compilers' time know the instructions of reduced_micro.h and of AMX. (Apple's Clang 13 is LLVM's 12.) */
 #ifndef NEW_ASSEMBLER
-#ifdef __apple_build_version__ /* Apple's Clang 13 is that of LLVM 12 */
-#define NEW_CLANG 13
-#else
-#define NEW_CLANG 12
-#endif
-#if defined(__x86_64__) && (defined(__clang__) ? __clang_major__ >= NEW_CLANG : __GNUC__ >= 11)
+#if defined(__x86_64__) && (defined(__clang__) ? __clang_major__ >= 12 + defined(__apple_build_version__) : __GNUC__ >= 11)
 #define NEW_ASSEMBLER 1
 #else
 #define NEW_ASSEMBLER 0
